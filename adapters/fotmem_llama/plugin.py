@@ -1,0 +1,20 @@
+"""What this plugin offers."""
+
+from collections.abc import Iterable
+
+from fotmem import Adapter, AdapterSpec, hookimpl
+
+
+def create_llama_adapter() -> Adapter:
+    """Create the adapter; imports transformers' LLaMA."""
+    from fotmem_llama.adapter import LlamaAdapter
+
+    return LlamaAdapter()
+
+
+@hookimpl
+def fotmem_adapters() -> Iterable[AdapterSpec]:
+    """Declare `llama`."""
+    yield AdapterSpec(
+        name="llama", architectures=("LlamaForCausalLM",), factory=create_llama_adapter
+    )

@@ -1,0 +1,38 @@
+"""What this plugin offers."""
+
+from collections.abc import Iterable
+
+import torch
+from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
+
+
+class ExactOptions(StoreOptions):
+    """The exact store has no options."""
+
+
+def create_exact(
+    *,
+    num_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    directory: str | None,
+    options: ExactOptions,
+) -> MemoryStore:
+    """Create an empty exact store; `directory` is refused by the registry."""
+    from fotmem_exact.store import ExactStore
+
+    return ExactStore(num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device)
+
+
+@hookimpl
+def fotmem_stores() -> Iterable[StoreSpec]:
+    """Declare `exact`."""
+    yield StoreSpec(
+        name="exact",
+        factory=create_exact,
+        options=ExactOptions,
+        capabilities=StoreCapabilities(
+            exact=True, persistent=False, devices=("cpu", "cuda"), forgets=True
+        ),
+    )

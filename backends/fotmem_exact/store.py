@@ -1,0 +1,113 @@
+"""Exact search and attention over keys and values in memory."""
+
+import copy
+from typing import NamedTuple, Self
+
+import torch
+from fotmem import WORKSPACE, Hits, MemoryStore, PartialAttention, dense_attention
+from torch import Tensor
+
+
+class _Rows(NamedTuple):
+    """The remembered rows: replaced as a whole, so that a search in another thread sees one state."""
+
+    keys: Tensor  # [H, N, D], the filled part of a larger tensor
+    values: Tensor
+    first: int  # inner id of row 0
+
+
+class ExactStore(MemoryStore):
+    """Keys and values in tensors that double when full, on CPU or CUDA.
+
+    `search` and dense `attend` are blocked: beside input and result, each of their temporaries
+    holds at most ``max(fotmem.WORKSPACE, H * D, H * 8 * top_k)`` elements (normally 16 MiB in
+    float32), and at most four are alive at a time, whatever ``Q`` and ``N``. Scores are computed
+    in float32 from the keys as stored. A copy shares the tensors until one of the two grows.
+    """
+
+    _capacity: tuple[Tensor, Tensor]  # keys and values [H, capacity, D]
+    _filled: int  # rows of the capacity in use, forgotten ones included
+    _rows: _Rows
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        if self._added == 0:
+            self._move(keys[:, :0], values[:, :0], first=0, capacity=2 * keys.shape[1])
+        rows = self._rows
+        if self._filled + keys.shape[1] > self._capacity[0].shape[1]:
+            self._move(*rows, capacity=2 * (rows.keys.shape[1] + keys.shape[1]))
+        begin, end = self._filled - self._rows.keys.shape[1], self._filled + keys.shape[1]
+        whole_keys, whole_values = self._capacity
+        whole_keys[:, self._filled : end] = keys
+        whole_values[:, self._filled : end] = values
+        self._filled = end
+        self._rows = _Rows(whole_keys[:, begin:end], whole_values[:, begin:end], rows.first)
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        rows = self._rows
+        top_k = min(top_k, rows.keys.shape[1])
+        per_block = max(1, WORKSPACE // (self.num_heads * max(2048, 8 * top_k)))
+        parts = [self._best(block, rows, top_k) for block in queries.split(per_block, dim=1)]
+        return Hits(torch.cat([part.ids for part in parts], 1), torch.cat([part.scores for part in parts], 1))
+
+    def _best(self, queries: Tensor, rows: _Rows, top_k: int) -> Hits:
+        """Search block after block of keys, keeping the best so far."""
+        queries = queries.float()
+        length = max(1, WORKSPACE // (self.num_heads * max(queries.shape[1], self.head_dim)), 8 * top_k)
+        found: Hits | None = None
+        for start in range(0, rows.keys.shape[1], length):
+            keys = rows.keys[:, start : start + length].float()
+            scores = queries @ keys.transpose(1, 2)  # [H, Q, n]
+            scores, ids = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
+            ids += rows.first + start
+            if found is not None:
+                ids, scores = torch.cat([found.ids, ids], -1), torch.cat([found.scores, scores], -1)
+                scores, order = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
+                ids = ids.gather(-1, order)
+            found = Hits(ids, scores)
+        assert found is not None
+        return found
+
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is not None and top_k < len(self):
+            return super()._attend(queries, top_k, scale)
+        rows = self._rows
+        out, lse = dense_attention(queries[None], rows.keys[None], rows.values[None], scale=scale)
+        return PartialAttention(out[0], lse[0])
+
+    def _keys(self, ids: Tensor) -> Tensor:
+        return _take(self._rows.keys, ids - self._rows.first)
+
+    def _values(self, ids: Tensor) -> Tensor:
+        return _take(self._rows.values, ids - self._rows.first)
+
+    def _forget(self, count: int) -> None:
+        if count == 0:
+            return
+        keys, values, first = self._rows
+        self._rows = _Rows(keys[:, count:], values[:, count:], first + count)
+        if self._rows.keys.shape[1] < self._capacity[0].shape[1] // 4:
+            self._move(*self._rows, capacity=2 * self._rows.keys.shape[1])
+
+    def _copy(self) -> Self:
+        twin = copy.copy(self)
+        if self._added:
+            # No room to grow: the next add of the twin moves it into tensors of its own.
+            twin._capacity = (self._rows.keys, self._rows.values)
+            twin._filled = self._rows.keys.shape[1]
+        return twin
+
+    def _move(self, keys: Tensor, values: Tensor, first: int, *, capacity: int) -> None:
+        """Move what is remembered into new tensors of `capacity` rows."""
+        size = keys.shape[1]
+        shape = (self.num_heads, capacity, self.head_dim)
+        whole = tuple(torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        for tensor, old in zip(whole, (keys, values), strict=True):
+            tensor[:, :size] = old
+        self._capacity = (whole[0], whole[1])
+        self._filled = size
+        self._rows = _Rows(whole[0][:, :size], whole[1][:, :size], first)
+
+
+def _take(rows: Tensor, ids: Tensor) -> Tensor:
+    heads = torch.arange(rows.shape[0], device=ids.device)[:, None, None]
+    return rows[heads, ids]

@@ -1,0 +1,101 @@
+"""A memory for LLaMA: interchangeable kNN stores behind one interface.
+
+A Focused Transformer (Tworkowski et al. 2023, arXiv:2307.03170) lets a few attention layers look
+past the context window. `attach` gives a transformers model such a memory; `create_store` makes
+the stores it is built from; plugins add more of both.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fotmem.adapter import Adapter
+from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
+from fotmem.errors import (
+    AttachError,
+    CheckpointError,
+    DtypeError,
+    FotmemError,
+    IdError,
+    InputError,
+    LayerError,
+    MissingPackageError,
+    ModelError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    UnknownStoreError,
+    UnsupportedError,
+)
+from fotmem.hookspecs import hookimpl
+from fotmem.registry import available_adapters, available_stores, create_store
+from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
+from fotmem.store import Hits, MemoryStore
+
+if TYPE_CHECKING:
+    from fotmem.attach import attach
+    from fotmem.cache import MemoryCache
+    from fotmem.explain import Attended
+    from fotmem.longllama import load_longllama
+    from fotmem.memory import Memory
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "WORKSPACE",
+    "Adapter",
+    "AdapterSpec",
+    "AttachError",
+    "Attended",
+    "CheckpointError",
+    "DtypeError",
+    "FotmemError",
+    "Hits",
+    "IdError",
+    "InputError",
+    "LayerError",
+    "Memory",
+    "MemoryCache",
+    "MemoryStore",
+    "MissingPackageError",
+    "ModelError",
+    "NonFiniteError",
+    "OptionError",
+    "PartialAttention",
+    "ShapeError",
+    "StoreCapabilities",
+    "StoreOptions",
+    "StoreSpec",
+    "UnknownStoreError",
+    "UnsupportedError",
+    "__version__",
+    "attach",
+    "available_adapters",
+    "available_stores",
+    "create_store",
+    "dense_attention",
+    "hookimpl",
+    "load_longllama",
+    "merge",
+    "topk_attention",
+]
+
+_LAZY = {  # these import transformers
+    "Attended": "fotmem.explain",
+    "Memory": "fotmem.memory",
+    "MemoryCache": "fotmem.cache",
+    "attach": "fotmem.attach",
+    "load_longllama": "fotmem.longllama",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fotmem' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,284 @@
+"""Attaches a memory to a model, and takes it off again without a trace."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.adapter import Adapter
+from fotmem.errors import AttachError, DtypeError, LayerError, ModelError, OptionError
+from fotmem.forward import attention_forward, decoder_forward
+from fotmem.inputs import refuse_unsupported
+from fotmem.memory import Memory, MemoryParts
+from fotmem.registry import create_store, find_store, registry, validated_options
+from fotmem.store import DTYPES, MemoryStore
+from fotmem.windows import Windowing
+
+DEFAULT_WINDOW = 2048
+
+
+def attach(
+    model: nn.Module,
+    store: str | Mapping[int, str] = "exact",
+    layers: Iterable[int] | None = None,
+    *,
+    top_k: int | None = 32,
+    window: int | None = None,
+    last_context_length: int | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Memory:
+    """Give some attention layers of a model a memory.
+
+    The model is then used as before (``model(...)``, ``model.generate(...)``, pipelines); its
+    memory layers also attend to what `Memory.read` has read, and inputs longer than `window`
+    are split, the part that no longer fits going to the overflow of that call's cache
+    (Tworkowski et al. 2023, "Focused Transformer", arXiv:2307.03170).
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        A model that an adapter knows, see `available_adapters`.
+    store : str or mapping of int to str
+        Name of the store for all memory layers, or one for each.
+    layers : iterable of int, optional
+        Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``.
+    top_k : int or None
+        Hits per query and head; None: attention to everything remembered.
+    window : int, optional
+        Tokens of local context. Default: the config's ``max_position_embeddings``, at most 2048.
+    last_context_length : int, optional
+        Of an input longer than `window`, this many tokens stay local. Default: half the window.
+    dtype : torch.dtype, optional
+        In which keys and values are remembered. Default: the config's ``mem_dtype``, else the
+        model's.
+    **options
+        The store's own.
+
+    Returns
+    -------
+    Memory
+        Empty. Detach with `Memory.detach`, or use it as a context manager.
+
+    Raises
+    ------
+    ModelError
+        No adapter knows the model.
+    AttachError
+        It has a memory already.
+    LayerError
+        No memory layers are known, or a layer does not exist.
+    UnknownStoreError, MissingPackageError, OptionError, DtypeError, UnsupportedError
+        What was asked for is not to be had; the message says what is.
+    """
+    config = _plain_model(model).config
+    longest = int(config.max_position_embeddings)
+    window = min(longest, DEFAULT_WINDOW) if window is None else _checked_window(window, longest)
+    if last_context_length is None:
+        last_context_length = max(1, window // 2)
+    windowing = Windowing(window, last_context_length, split_above=window)
+    return attach_with(
+        model, store, layers, top_k=top_k, windowing=windowing, dtype=dtype, options=options
+    )
+
+
+def attach_with(
+    model: nn.Module,
+    store: str | Mapping[int, str],
+    layers: Iterable[int] | None,
+    *,
+    top_k: int | None,
+    windowing: Windowing,
+    dtype: torch.dtype | None,
+    options: dict[str, Any],
+) -> Memory:
+    """Attach a memory that splits long input as `windowing` says."""
+    plain = _plain_model(model)
+    adapter = _find_adapter(plain)
+    decoder = adapter.decoder(plain)
+    config: Any = decoder.config
+    if _attached_memory(decoder) is not None:
+        raise AttachError("this model has a memory already; call its detach() first")
+    refuse_unsupported(config, None, {})
+    attentions = adapter.attentions(decoder)
+    if layers is None:
+        layers = store if isinstance(store, Mapping) else getattr(config, "mem_layers", None)
+    names = _store_names(store, _checked_layers(layers, len(attentions)))
+    for name in set(names.values()):
+        validated_options(find_store(name), options)
+    dtype = dtype or _config_dtype(config) or plain.dtype
+    if dtype not in DTYPES or plain.dtype not in DTYPES:
+        raise DtypeError(
+            "the model and its memory", expected="float32, bfloat16 or float16", actual=plain.dtype
+        )
+    makers = {
+        layer: functools.partial(_make_store, name, adapter, attentions[layer], dtype, options)
+        for layer, name in names.items()
+    }
+    plain_forward = _plain_forward(decoder)
+    parts = MemoryParts(
+        adapter=adapter,
+        decoder=decoder,
+        plain_forward=functools.partial(plain_forward, decoder),
+        attentions=attentions,
+        layers=makers,
+        windowing=windowing,
+        positionals=bool(getattr(config, "mem_positionals", True)),
+    )
+    undo = ExitStack()
+    memory = Memory(parts, top_k, restore=undo.close)
+    for layer in memory.layers:
+        call = _attention_call(memory, layer)
+        undo.callback(_replace_forward(attentions[layer], memory, call))
+    undo.callback(_replace_forward(decoder, memory, _decoder_call(memory, plain_forward)))
+    return memory
+
+
+def _plain_model(model: nn.Module) -> Any:
+    """Unwrap a PeftModel; refuse what no adapter could know."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(plain, nn.Module) or not hasattr(plain, "config"):
+        raise _unknown(model)
+    _find_spec(plain)
+    return plain
+
+
+def _find_spec(model: nn.Module) -> Any:
+    classes = {cls.__name__ for cls in type(model).__mro__}
+    for spec in registry().adapters.values():
+        if classes & set(spec.architectures):
+            return spec
+    raise _unknown(model)
+
+
+def _find_adapter(model: nn.Module) -> Adapter:
+    spec = _find_spec(model)
+    spec.require()
+    adapter: Adapter = spec.factory()
+    return adapter
+
+
+def _unknown(model: object) -> ModelError:
+    known = "; ".join(
+        f"{name} ({', '.join(spec.architectures)})" for name, spec in registry().adapters.items()
+    )
+    return ModelError(
+        f"no adapter knows {type(model).__name__}; there are: {known or 'none'}. "
+        f"Another family needs an adapter plugin."
+    )
+
+
+def _checked_window(window: int, longest: int) -> int:
+    if isinstance(window, bool) or not isinstance(window, int):
+        raise OptionError(f"window must be an integer, got {window!r}")
+    if window > longest:
+        raise OptionError(
+            f"window must be at most the model's max_position_embeddings ({longest}), got {window}"
+        )
+    return window
+
+
+def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
+    if layers is None:
+        raise LayerError(
+            "which layers get memory? The model's config has no mem_layers: pass layers=[...], the "
+            "layers whose heads retrieve (`fotmem ask MODEL --layers 14-25` on the command line)"
+        )
+    chosen = sorted({int(layer) for layer in layers})
+    if not chosen:
+        raise LayerError("layers must name at least one memory layer, got none")
+    for layer in chosen:
+        if not 0 <= layer < num_layers:
+            raise LayerError(f"layers must be from 0 to {num_layers - 1}, got {layer}")
+    return chosen
+
+
+def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int, str]:
+    if not isinstance(store, Mapping):
+        return dict.fromkeys(layers, store)
+    if set(store) != set(layers):
+        raise OptionError(f"store names layers {sorted(store)}, but the memory layers are {layers}")
+    return {layer: store[layer] for layer in layers}
+
+
+def _config_dtype(config: Any) -> torch.dtype | None:
+    name = getattr(config, "mem_dtype", None)
+    if name is None:
+        return None
+    dtype = getattr(torch, str(name).removeprefix("torch."), None)
+    if dtype not in DTYPES:
+        raise DtypeError("mem_dtype of the config", expected="float32, bfloat16 or float16", actual=name)
+    return dtype  # type: ignore[no-any-return]
+
+
+def _make_store(
+    name: str, adapter: Adapter, attention: nn.Module, dtype: torch.dtype, options: dict[str, Any]
+) -> MemoryStore:
+    num_heads, head_dim, _ = adapter.geometry(attention)
+    device = _execution_device(attention)
+    return create_store(
+        name, num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device, **options
+    )
+
+
+def _execution_device(module: nn.Module) -> torch.device:
+    """Where a module computes; its weights may wait elsewhere (accelerate's offloading)."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        if getattr(hook, "execution_device", None) is not None:
+            return torch.device(hook.execution_device)  # type: ignore[union-attr]
+    return next(module.parameters()).device
+
+
+def _decoder_call(memory: Memory, plain_forward: Callable[..., Any]) -> Callable[..., Any]:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return decoder_forward(memory, functools.partial(plain_forward, module), *args, **kwargs)
+
+    return forward
+
+
+def _attention_call(memory: Memory, layer: int) -> Callable[..., Any]:
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        return attention_forward(memory, layer, module, *args, **kwargs)
+
+    return forward
+
+
+def _forward_name(module: nn.Module) -> str:
+    """Where a module's forward is: accelerate keeps the real one aside."""
+    return "_old_forward" if hasattr(module, "_hf_hook") else "forward"
+
+
+def _plain_forward(module: nn.Module) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(module, _forward_name(module)).__func__
+    return function
+
+
+def _attached_memory(module: nn.Module) -> Memory | None:
+    function = getattr(getattr(module, _forward_name(module)), "__func__", None)
+    return getattr(function, "fotmem_memory", None)
+
+
+def _replace_forward(
+    module: nn.Module, memory: Memory, function: Callable[..., Any]
+) -> Callable[[], None]:
+    """Put `function` in place of a module's forward; return what undoes it."""
+    name = _forward_name(module)
+    before = vars(module).get(name)
+    function.fotmem_memory = memory  # type: ignore[attr-defined]
+    setattr(module, name, MethodType(function, module))
+
+    def restore() -> None:
+        if before is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, before)
+
+    return restore

@@ -1,0 +1,195 @@
+"""Attention in parts: what each part of the context answers, and how parts are merged.
+
+Shapes, here and everywhere: ``B`` batch rows, ``H`` key/value heads, ``G`` query heads per
+key/value head, ``T`` tokens of a window, ``Q`` queries of one head (``G * T`` folded), ``N``
+remembered tokens, ``K`` hits per query, ``D`` head dimension.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+WORKSPACE = 2**22
+"""Elements of the largest temporary of blocked attention and search (16 MiB of float32)."""
+
+
+class PartialAttention(NamedTuple):
+    """The attention of some queries over one part of their keys.
+
+    Parts over disjoint keys are joined by `merge`, exactly as if one softmax had seen them all.
+    """
+
+    out: Tensor
+    """Shape ``[..., Q, D]``: the softmax-weighted mean of this part's values; 0 where empty."""
+    lse: Tensor
+    """Shape ``[..., Q]``, float32: log of the summed ``exp(score * scale)``; -inf where empty."""
+
+
+def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
+    """Join attentions over disjoint sets of keys into the attention over their union.
+
+    Parameters
+    ----------
+    partials : sequence of PartialAttention
+        At least one; all of the same shapes. Computed in float32, returned in the dtype of the
+        first part's ``out``.
+
+    Returns
+    -------
+    PartialAttention
+        Equal to one joint softmax; 0 and -inf for queries that have no key in any part.
+
+    Examples
+    --------
+    >>> import torch
+    >>> one = PartialAttention(torch.tensor([[1.0]]), torch.tensor([0.0]))
+    >>> two = PartialAttention(torch.tensor([[4.0]]), torch.tensor([0.6931472]))  # ln 2
+    >>> merge([one, two]).out
+    tensor([[3.]])
+    """
+    if len(partials) == 1:
+        return partials[0]
+    lses = torch.stack([part.lse for part in partials])
+    lse = lses.logsumexp(0)
+    # A query without any key has lse -inf everywhere, and -inf minus -inf is NaN.
+    weights = (lses - lse.clamp(min=torch.finfo(lse.dtype).min)).exp()
+    outs = torch.stack([part.out.float() for part in partials])
+    return PartialAttention((outs * weights[..., None]).sum(0).to(partials[0].out.dtype), lse)
+
+
+def dense_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, *, scale: float, mask: Tensor | None = None
+) -> PartialAttention:
+    """Attend to all keys, never materialising ``Q x N``.
+
+    Parameters
+    ----------
+    queries : Tensor
+        Shape ``[B, H, Q, D]``, floating point.
+    keys, values : Tensor
+        Shape ``[B, H, N, D]``; they may have another dtype (bfloat16 keys, float32 queries).
+    scale : float
+        Factor of the inner products, usually ``1 / sqrt(D)``.
+    mask : Tensor, optional
+        Boolean, broadcastable to ``[B, H, Q, N]``: True where a query may look.
+
+    Returns
+    -------
+    PartialAttention
+        ``out [B, H, Q, D]`` in the queries' dtype and ``lse [B, H, Q]``. Temporaries hold at
+        most `WORKSPACE` elements each.
+    """
+    queries_per_block = max(1, WORKSPACE // (4096 * queries.shape[0] * queries.shape[1]))
+    if mask is None and queries.device.type == "cpu":
+        return _flash(queries, keys, values, scale)
+    parts = [
+        _blocked(block, keys, values, scale, None if mask is None else _rows(mask, start, block.shape[2]))
+        for start, block in _blocks(queries, queries_per_block)
+    ]
+    return _concatenate(parts, queries)
+
+
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float) -> PartialAttention:
+    """Attend causally within a window that begins with these queries (``Q == N``).
+
+    Shapes and result as in `dense_attention`.
+    """
+    if queries.device.type == "cpu":
+        return _kernel(queries, keys, values, scale, is_causal=True)
+    length = queries.shape[2]
+    mask = torch.ones(length, length, dtype=torch.bool, device=queries.device).tril()
+    return dense_attention(queries, keys, values, scale=scale, mask=mask)
+
+
+def topk_attention(scores: Tensor, values: Tensor, *, scale: float, dtype: torch.dtype) -> PartialAttention:
+    """Attend to ``K`` hits per query, given their scores.
+
+    Parameters
+    ----------
+    scores : Tensor
+        Shape ``[H, Q, K]``, float32, unscaled; -inf where there is no hit.
+    values : Tensor
+        Shape ``[H, Q, K, D]``.
+    scale : float
+        Factor of the scores.
+    dtype : torch.dtype
+        Of the result's ``out``.
+    """
+    scaled = scores * scale
+    lse = scaled.logsumexp(-1)
+    weights = (scaled - lse.clamp(min=torch.finfo(lse.dtype).min)[..., None]).exp()
+    out = torch.einsum("hqk,hqkd->hqd", weights, values.float())
+    return PartialAttention(out.to(dtype), lse)
+
+
+def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> PartialAttention:
+    if keys.dtype == queries.dtype and values.dtype == queries.dtype:
+        return _kernel(queries, keys, values, scale, is_causal=False)
+    # Keys of another dtype are converted block by block, not all at once.
+    length = max(1, WORKSPACE // (keys.shape[0] * keys.shape[1] * keys.shape[3]))
+    merged = PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+    for start in range(0, keys.shape[2], length):
+        block = (tensor[:, :, start : start + length].to(queries.dtype) for tensor in (keys, values))
+        merged = merge([merged, _kernel(queries, *block, scale, is_causal=False)])
+    return merged
+
+
+def _kernel(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float, *, is_causal: bool
+) -> PartialAttention:
+    """Call the kernel behind `scaled_dot_product_attention` on CPU, which alone returns the lse."""
+    if queries.shape[2] == 0 or keys.shape[2] == 0:
+        return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        queries, keys.to(queries.dtype), values.to(queries.dtype), 0.0, is_causal, scale=scale
+    )
+    return PartialAttention(out, lse)
+
+
+def _blocked(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None
+) -> PartialAttention:
+    rows = queries.shape[0] * queries.shape[1] * max(1, queries.shape[2])
+    length = max(1, WORKSPACE // rows)
+    queries32 = queries.float() * scale
+    top = torch.full((*queries.shape[:3], 1), -torch.inf, device=queries.device)
+    total = torch.zeros_like(top)
+    out = torch.zeros_like(queries32)
+    for start in range(0, keys.shape[2], length):
+        stop = start + length
+        scores = queries32 @ keys[:, :, start:stop].float().transpose(2, 3)  # [B, H, Q, n]
+        if mask is not None:
+            scores = scores.masked_fill(~mask[..., start:stop], -torch.inf)
+        highest = torch.maximum(top, scores.amax(-1, keepdim=True))
+        finite = highest.clamp(min=torch.finfo(highest.dtype).min)  # nothing seen so far: avoid NaN
+        weights = (scores - finite).exp()
+        shrink = (top - finite).exp()
+        total = total * shrink + weights.sum(-1, keepdim=True)
+        out = out * shrink + weights @ values[:, :, start:stop].float()
+        top = highest
+    out = (out / total.clamp(min=torch.finfo(total.dtype).tiny)).to(queries.dtype)
+    return PartialAttention(out, (top + total.log()).squeeze(-1))
+
+
+def _blocks(queries: Tensor, length: int) -> list[tuple[int, Tensor]]:
+    return [(start, queries[:, :, start : start + length]) for start in range(0, queries.shape[2], length)]
+
+
+def _rows(mask: Tensor, start: int, length: int) -> Tensor:
+    return mask if mask.shape[-2] == 1 else mask[..., start : start + length, :]
+
+
+def _concatenate(parts: list[PartialAttention], queries: Tensor) -> PartialAttention:
+    if not parts:
+        return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+    if len(parts) == 1:
+        return parts[0]
+    return PartialAttention(
+        torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
+    )
+
+
+def _no_keys(queries: Tensor) -> Tensor:
+    return torch.full(queries.shape[:-1], -torch.inf, device=queries.device)

@@ -1,0 +1,242 @@
+"""The cache of one call: the local context of each row, and what overflowed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from fotmem.errors import AttachError, LayerError, UnsupportedError
+
+if TYPE_CHECKING:
+    from fotmem.explain import Trace
+    from fotmem.memory import Memory
+    from fotmem.store import MemoryStore
+
+
+class MemoryLayer(DynamicLayer):
+    """Local keys and values of a memory layer, and one overflow store per row.
+
+    Beside the keys as attention uses them it keeps, per chunk, the keys as a store wants them
+    (before rotary embedding): these move when the local context overflows.
+    """
+
+    is_croppable = False
+
+    def __init__(self, memory: Memory, layer: int) -> None:
+        super().__init__()
+        self._memory = memory
+        self._layer = layer
+        self._unrotated: list[Tensor] = []  # [B, H, t, D] per chunk
+        self.overflow: list[MemoryStore] = []  # one per row; rows of a beam may share one
+
+    def remember(self, key: Tensor) -> None:
+        """Keep keys ``[B, H, t, D]`` as a store wants them, until they overflow."""
+        self._unrotated.append(key.detach())
+
+    def window(self) -> tuple[Tensor, Tensor]:
+        """Keys as a store wants them, and values: ``[B, H, n, D]`` each."""
+        keys = torch.cat(self._unrotated, 2) if len(self._unrotated) > 1 else self._unrotated[0]
+        self._unrotated = [keys]
+        assert self.values is not None
+        return keys, self.values.detach()
+
+    def move(self, rows: Sequence[int], columns: Tensor) -> None:
+        """Move a row's local tokens, where ``columns [B, n]`` is True, to its overflow."""
+        keys, values = self.window()
+        self.overflow = self.overflow or [self._memory.new_store(self._layer) for _ in keys]
+        for row in rows:
+            chosen = columns[row].to(keys.device)
+            store = self.overflow[row]
+            if any(store is other for i, other in enumerate(self.overflow) if i != row):
+                store = self.overflow[row] = store.copy()
+            store.add(keys[row][:, chosen], values[row][:, chosen])
+
+    def drop(self, columns: int) -> None:
+        """Drop the first columns of the local context."""
+        drop_columns(self, columns)
+        keys, _ = self.window()
+        self._unrotated = [keys[:, :, columns:]]
+
+    def select(self, rows: Tensor) -> None:
+        """Let row ``i`` become what row ``rows[i]`` was."""
+        select_rows(self, rows)
+        self._unrotated = [chunk[rows.to(chunk.device)] for chunk in self._unrotated]
+        if self.overflow:
+            self.overflow = [self.overflow[row] for row in rows.tolist()]
+
+
+def drop_columns(layer: DynamicLayer, columns: int) -> None:
+    """Drop the first columns of a layer's local context."""
+    assert layer.keys is not None and layer.values is not None
+    layer.keys, layer.values = layer.keys[:, :, columns:], layer.values[:, :, columns:]
+
+
+def select_rows(layer: DynamicLayer, rows: Tensor) -> None:
+    """Let row ``i`` of a layer become what row ``rows[i]`` was."""
+    assert layer.keys is not None and layer.values is not None
+    rows = rows.to(layer.keys.device)
+    layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+
+
+class MemoryCache(DynamicCache):
+    """What ``model(...).past_key_values`` is while a memory is attached.
+
+    Rows are kept apart: each has its own local context (a run of columns of one rectangular
+    cache, the rest masked) and its own overflow, so that a padded row equals the row alone.
+
+    Parameters
+    ----------
+    memory : Memory
+        The attached memory.
+    attend : bool
+        Whether memory layers look at it.
+    """
+
+    def __init__(self, memory: Memory, *, attend: bool = True) -> None:
+        super().__init__()
+        self._start(memory, attend)
+
+    def _start(self, memory: Memory, attend: bool) -> None:
+        self.memory = memory
+        self.attend = attend
+        self.layers = [
+            MemoryLayer(memory, layer) if layer in memory.layers else DynamicLayer()
+            for layer in range(memory.num_layers)
+        ]
+        self.layer_class_to_replicate = None
+        self.trace: Trace | None = None  # what `explain` needs of the last step
+        self.seen = 0  # columns of input so far, padding included: what transformers counts
+        self.columns = torch.zeros(0, 0, dtype=torch.bool)  # [B, n] on CPU: local and not padding
+
+    @classmethod
+    def adopt(cls, cache: object, memory: Memory) -> MemoryCache:
+        """Make a caller's cache ours.
+
+        ``generate`` and the usual chat loop hand in an empty `DynamicCache` and expect that very
+        object to be filled, so it becomes a `MemoryCache` in place.
+
+        Raises
+        ------
+        UnsupportedError, AttachError
+            Another kind of cache, one filled by the plain model, or one of another memory.
+        """
+        if cache is None:
+            return cls(memory)
+        if isinstance(cache, MemoryCache):
+            if cache.memory is not memory:
+                raise AttachError(
+                    "past_key_values belongs to another memory than the attached one; "
+                    "start a new sequence with past_key_values=None"
+                )
+            return cache
+        if type(cache) is not DynamicCache or cache.offloading:
+            kind = "an offloaded cache" if getattr(cache, "offloading", False) else type(cache).__name__
+            raise UnsupportedError(kind, "leave past_key_values and cache_implementation unset")
+        if cache.get_seq_length():
+            raise UnsupportedError(
+                "a cache filled without memory", "start a new sequence with past_key_values=None"
+            )
+        cache.__class__ = cls
+        assert isinstance(cache, MemoryCache)
+        cache._start(memory, attend=True)
+        return cache
+
+    def store(self, layer: int, row: int = 0) -> MemoryStore:
+        """Return the overflow of one row in one memory layer.
+
+        Parameters
+        ----------
+        layer : int
+            Index of a memory layer.
+        row : int
+            Batch row.
+
+        Raises
+        ------
+        LayerError
+            If the layer has no memory, or there is no such row.
+        """
+        self.memory.check_layer(layer)
+        found = self.layers[layer]
+        assert isinstance(found, MemoryLayer)
+        rows = max(1, self.columns.shape[0])
+        if not 0 <= row < rows:
+            raise LayerError(f"row {row} is not in this cache, which holds {rows} rows")
+        return found.overflow[row] if found.overflow else self.memory.new_store(layer)
+
+    def lengths(self, rows: int) -> list[int]:
+        """Count the local tokens of each of `rows` rows, padding not counted."""
+        counts: list[int] = self.columns.sum(1).tolist()
+        return counts or [0] * rows
+
+    def extend(self, columns: Tensor) -> None:
+        """Announce the next chunk: ``columns [B, t]`` on CPU, True where not padding."""
+        if self.columns.shape[0] == 0:
+            self.columns = columns
+        else:
+            self.columns = torch.cat([self.columns, columns], 1)
+
+    def move(self, rows: Sequence[int]) -> None:
+        """Move the whole local context of these rows to their overflow."""
+        if not rows:
+            return
+        for layer in self.layers:
+            if isinstance(layer, MemoryLayer):
+                layer.move(rows, self.columns)
+        kept = self.columns.clone()
+        kept[list(rows)] = False
+        used = kept.any(0).int()
+        unused = int(used.argmax()) if used.any() else kept.shape[1]
+        for layer in self.layers:
+            layer.drop(unused) if isinstance(layer, MemoryLayer) else drop_columns(layer, unused)
+        self.columns = kept[:, unused:]
+
+    # What transformers asks of a cache ---------------------------------------------------------
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.memory.attached:
+            raise AttachError("past_key_values belongs to a memory that was detached; start a new sequence")
+        keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.seen
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        layer = self.layers[layer_idx]
+        assert isinstance(layer, DynamicLayer)
+        return layer.get_seq_length()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Let row ``i`` go on from what row ``beam_idx[i]`` was."""
+        for layer in self.layers:
+            layer.select(beam_idx) if isinstance(layer, MemoryLayer) else select_rows(layer, beam_idx)
+        self.columns = self.columns[beam_idx.cpu()]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows."""
+        self.reorder_cache(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        self.reorder_cache(torch.arange(self.columns.shape[0]).repeat_interleave(repeats))
+
+    def reset(self) -> None:
+        """Forget everything, overflow included."""
+        self._start(self.memory, self.attend)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise UnsupportedError(
+            "taking tokens back from the cache (assisted generation, prompt lookup)",
+            "generate greedily, by sampling or with beams",
+        )
+
+    def activate_past_recording(self) -> None:
+        self.crop(0)

@@ -1,0 +1,72 @@
+"""Which remembered tokens the last position attended to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fotmem.memory import Memory
+
+CANDIDATES = 32
+"""Hits per head that are looked at when attention is dense."""
+
+
+@dataclass
+class Trace:
+    """What is kept of a forward call's last step to explain it later."""
+
+    real: Tensor
+    """Shape ``[B, T]``, bool: which positions of the step are not padding."""
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
+
+    def last(self, row: int) -> int:
+        """Return the last position of a row that is not padding."""
+        positions = self.real[row].nonzero()
+        return int(positions[-1]) if len(positions) else -1
+
+
+class Attended(NamedTuple):
+    """One remembered token that the last position attended to."""
+
+    layer: int
+    token_id: int
+    position: int
+    """Index in the order of reading: ``memory.tokens[position] == token_id``."""
+    weight: float
+    """Share of the layer's attention that went to it, from 0 to 1, averaged over query heads."""
+    text: str
+    """The token as text; empty without a tokenizer."""
+
+
+def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int) -> list[Attended]:
+    """See `Memory.explain`."""
+    found = []
+    last = trace.last(row)
+    for layer, (query, lse) in trace.layers.items():
+        store = memory.stores[layer]
+        if len(store) == 0:
+            continue
+        _, _, scale = memory.adapter.geometry(memory.attention(layer))
+        last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
+        last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
+        hits = store.search(last_query, memory.top_k or CANDIDATES)
+        weights = (hits.scores * scale - last_lse).exp() / query.shape[1]
+        real = hits.ids >= 0
+        ids, index = hits.ids[real].unique(return_inverse=True)
+        shares = torch.zeros(len(ids), device=weights.device).index_add(0, index, weights[real])
+        found += [(layer, int(i), float(share)) for i, share in zip(ids, shares, strict=True)]
+    found.sort(key=lambda entry: -entry[2])
+    tokens = memory.tokens
+    return [
+        Attended(layer, int(tokens[position]), position, weight, _text(tokenizer, int(tokens[position])))
+        for layer, position, weight in found[:top]
+    ]
+
+
+def _text(tokenizer: object, token_id: int) -> str:
+    return "" if tokenizer is None else str(tokenizer.decode([token_id]))  # type: ignore[attr-defined]

@@ -1,0 +1,193 @@
+"""The two forward functions that an attached model runs instead of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
+from fotmem.cache import MemoryCache, MemoryLayer
+from fotmem.errors import UnsupportedError
+from fotmem.explain import Trace
+from fotmem.inputs import check_positions, real_columns, refuse_unsupported
+from fotmem.windows import Outputs, Step, plan
+
+if TYPE_CHECKING:
+    from fotmem.memory import Memory
+
+
+def decoder_forward(
+    memory: Memory,
+    plain_forward: Callable[..., Any],
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    past_key_values: object = None,
+    inputs_embeds: Tensor | None = None,
+    use_cache: bool | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Run a decoder over input of any length, window by window, with overflow in its cache."""
+    config = memory.decoder.config
+    refuse_unsupported(config, attention_mask, kwargs)
+    name, inputs = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
+    if inputs is None or (input_ids is not None and inputs_embeds is not None):
+        return plain_forward(input_ids=input_ids, inputs_embeds=inputs_embeds)  # raises its own error
+    real = real_columns(inputs, attention_mask)
+    check_positions(position_ids, real)
+    cache = MemoryCache.adopt(past_key_values, memory)
+    return_dict = kwargs.pop("return_dict", None)
+
+    outputs = Outputs(real.shape)
+    fresh = [length == 0 for length in cache.lengths(len(real))]
+    for step in plan(real, memory.windowing):
+        make_room(cache, step, memory.windowing.window)
+        cache.trace = Trace(step.columns >= 0)
+        outputs.add(step, run_step(plain_forward, cache, step, name, inputs, **kwargs))
+        if step.is_window:
+            cache.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
+    cache.seen += real.shape[1]
+    memory.last_trace = cache.trace
+
+    keep = config.use_cache if use_cache is None else use_cache
+    result = outputs.joined(cache if keep else None)
+    as_dict = getattr(config, "return_dict", True) if return_dict is None else return_dict
+    return result if as_dict else result.to_tuple()
+
+
+def make_room(cache: MemoryCache, step: Step, window: int) -> None:
+    """Move the whole local context of each row that the next tokens would make too long."""
+    lengths = zip(cache.lengths(len(step.columns)), step.lengths, strict=True)
+    cache.move([row for row, (old, new) in enumerate(lengths) if old and old + new > window])
+
+
+def run_step(
+    plain_forward: Callable[..., Any],
+    cache: MemoryCache,
+    step: Step,
+    name: str,
+    inputs: Tensor,
+    **kwargs: Any,
+) -> Any:
+    """Run the plain decoder over one step, at positions that count from each row's local context."""
+    real = step.columns >= 0
+    before = torch.tensor(cache.lengths(len(real)))
+    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0)
+    if bool((positions == positions[:1]).all()):
+        positions = positions[:1]
+    cache.extend(real)
+    mask = None if bool(cache.columns.all()) else cache.columns.to(inputs.device)
+    return plain_forward(
+        **{name: step.gather(inputs)},
+        attention_mask=mask,
+        position_ids=positions.to(inputs.device),
+        past_key_values=cache,
+        use_cache=True,
+        return_dict=True,
+        **kwargs,
+    )
+
+
+def attention_forward(
+    memory: Memory,
+    layer: int,
+    attention: nn.Module,
+    hidden_states: Tensor,
+    position_embeddings: Any = None,
+    attention_mask: Tensor | None = None,
+    past_key_values: MemoryCache | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Run one memory layer's attention: local, overflow and memory, in one softmax."""
+    if past_key_values is None:
+        raise UnsupportedError(
+            "gradient checkpointing", "call model.gradient_checkpointing_disable() or model.eval()"
+        )
+    adapter, cache = memory.adapter, past_key_values
+    local = cache.layers[layer]
+    assert isinstance(local, MemoryLayer)
+    query, key, value = adapter.project(attention, hidden_states)
+    if memory.positionals:
+        local.remember(adapter.at_first_position(key, memory.decoder))
+        query, key = adapter.rotate(query, key, position_embeddings)
+    else:
+        local.remember(key)
+    key, value = cache.update(key, value, layer)
+
+    _, _, scale = adapter.geometry(attention)
+    parts = _remote(memory, cache, layer, query, scale)
+    if not parts:
+        output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
+        return adapter.project_out(attention, output), None
+    parts.append(_local(cache, query, key.to(query.dtype), value.to(query.dtype), scale))
+    merged = merge(parts)
+    if cache.trace is not None:
+        cache.trace.layers[layer] = (query.detach(), merged.lse.detach())
+    return adapter.project_out(attention, merged.out.transpose(1, 2).flatten(2)), None
+
+
+def _remote(
+    memory: Memory, cache: MemoryCache, layer: int, query: Tensor, scale: float
+) -> list[PartialAttention]:
+    """Attend to what is not local: the attached memory, and each row's own overflow.
+
+    ``query [B, H * G, T, D]`` is folded to ``[H, Q, D]``: a store knows nothing of batches.
+    """
+    local, parts = cache.layers[layer], []
+    assert isinstance(local, MemoryLayer)
+    rows, _, tokens, head_dim = query.shape
+    store = memory.stores[layer]
+    heads = query.view(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
+    if cache.attend and len(store):
+        folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
+        out, lse = store.attend(folded, top_k=memory.top_k, scale=scale)
+        shape = (store.num_heads, rows, -1, tokens)
+        out = out.view(*shape, head_dim).transpose(0, 1).reshape(query.shape)
+        parts.append(PartialAttention(out, lse.view(shape).transpose(0, 1).reshape(query.shape[:-1])))
+    if any(len(store) for store in local.overflow):
+        attended = [
+            store.attend(row.flatten(1, 2), top_k=memory.top_k, scale=scale)
+            for store, row in zip(local.overflow, heads, strict=True)
+        ]
+        out = torch.stack([part.out for part in attended]).view(query.shape)
+        lse = torch.stack([part.lse for part in attended]).view(query.shape[:-1])
+        parts.append(PartialAttention(out, lse))
+    if query.requires_grad:
+        parts = [PartialAttention(_Untrainable.apply(query, part.out), part.lse) for part in parts]
+    return parts
+
+
+def _local(cache: MemoryCache, query: Tensor, key: Tensor, value: Tensor, scale: float) -> PartialAttention:
+    """Attend causally to the local context, with the log-sum-exp that merging needs."""
+    rows, query_heads, tokens, head_dim = query.shape
+    length, groups = key.shape[2], query_heads // key.shape[1]
+    padded = not bool(cache.columns.all())
+    if tokens == length and not padded:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+        return causal_attention(query, key, value, scale=scale)
+    mask = None
+    if tokens > 1 or padded:
+        causal = torch.ones(tokens, length, dtype=torch.bool).tril(length - tokens)
+        mask = causal & cache.columns[:, None, None]  # [B, 1, T, n]
+        mask = mask.repeat(1, 1, groups, 1).to(query.device)
+    folded = query.reshape(rows, key.shape[1], groups * tokens, head_dim)
+    out, lse = dense_attention(folded, key, value, scale=scale, mask=mask)
+    return PartialAttention(out.view(query.shape), lse.view(query.shape[:-1]))
+
+
+class _Untrainable(torch.autograd.Function):
+    """Passes on what a store answered, and refuses to be trained through.
+
+    Stores give no gradient; without this, backward would silently compute a wrong one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, out: Tensor) -> Tensor:
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        raise UnsupportedError("backward()", "call memory.detach() or memory.clear() before training")

@@ -1,0 +1,301 @@
+"""The memory of one model: a store per memory layer, and the tokens they came from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.adapter import Adapter
+from fotmem.cache import MemoryCache, MemoryLayer
+from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
+from fotmem.explain import Attended, Trace, explain
+from fotmem.forward import run_step
+from fotmem.inputs import checked_tokens
+from fotmem.store import MemoryStore
+from fotmem.windows import Step, Windowing
+
+
+@dataclass(frozen=True)
+class MemoryParts:
+    """What `attach` found out about a model, and how it was asked to remember."""
+
+    adapter: Adapter
+    decoder: nn.Module
+    plain_forward: Callable[..., Any]
+    """The decoder's own forward."""
+    attentions: list[nn.Module]
+    """The attention module of every layer."""
+    layers: Mapping[int, Callable[[], MemoryStore]]
+    """Per memory layer: makes an empty store for it."""
+    windowing: Windowing
+    positionals: bool
+    """False: memory layers use no positions at all (``mem_positionals`` of the released code)."""
+
+
+class Memory:
+    """Everything a model has read, searchable by its memory layers.
+
+    Made by `fotmem.attach`; also a context manager that detaches at its end. Answering only
+    looks at it and may run in several threads; `read` and `clear` are for one at a time
+    (a second one waits), and an answer that overlaps with them sees the memory as it grows.
+    """
+
+    def __init__(self, parts: MemoryParts, top_k: int | None, restore: Callable[[], None]) -> None:
+        self.adapter = parts.adapter
+        self.decoder = parts.decoder
+        self.windowing = parts.windowing
+        self.positionals = parts.positionals
+        self.num_layers = len(parts.attentions)
+        self.last_trace: Trace | None = None
+        self.top_k = top_k
+        self._plain_forward = parts.plain_forward
+        self._attentions = parts.attentions
+        self._makers = parts.layers
+        self._restore: Callable[[], None] | None = restore
+        self._writing = threading.RLock()
+        self._tokens: list[Tensor] = []
+        self.stores = {layer: make() for layer, make in self._makers.items()}
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Indices of the memory layers, ascending."""
+        return tuple(self._makers)
+
+    @property
+    def top_k(self) -> int | None:
+        """Hits per query; None: attention to all. Can be set at any time, nothing is read again."""
+        return self._top_k
+
+    @top_k.setter
+    def top_k(self, top_k: int | None) -> None:
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise OptionError(f"top_k must be an integer of at least 1, or None for all, got {top_k!r}")
+        self._top_k = top_k
+
+    @property
+    def attached(self) -> bool:
+        """Whether the model still looks at this memory."""
+        return self._restore is not None
+
+    @property
+    def tokens(self) -> Tensor:
+        """The remembered token ids, int64 ``[N]`` on CPU, in the order of reading."""
+        return torch.cat([torch.zeros(0, dtype=torch.long), *self._tokens])
+
+    def __len__(self) -> int:
+        """Count the remembered tokens."""
+        return sum(len(tokens) for tokens in self._tokens)
+
+    def __bool__(self) -> bool:
+        return True  # an empty memory is still a memory
+
+    def __repr__(self) -> str:
+        state = "" if self.attached else ", detached"
+        return f"Memory({len(self)} tokens, layers={list(self.layers)}, top_k={self.top_k}{state})"
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self  # a copied cache still belongs to this memory
+
+    def store(self, layer: int) -> MemoryStore:
+        """Return the store of one memory layer.
+
+        Raises
+        ------
+        LayerError
+            If the layer has no memory.
+        """
+        self.check_layer(layer)
+        return self.stores[layer]
+
+    def read(self, input_ids: Any, *, attend: bool = True, progress: bool = False) -> None:
+        """Run a text through the model so that it ends up in memory.
+
+        The text is cut into windows (the last one may be shorter); each sees itself and, if
+        `attend`, what was in memory before it, and is then appended.
+
+        Parameters
+        ----------
+        input_ids : Tensor or sequence of int
+            Token ids ``[n]`` or ``[1, n]`` of one text, without padding.
+        attend : bool
+            False: memory layers do not look at memory while reading.
+        progress : bool
+            Show a progress bar on stderr.
+
+        Raises
+        ------
+        ShapeError, InputError
+            Before anything is read.
+        AttachError
+            If the memory was detached.
+        KeyboardInterrupt
+            What was appended before Ctrl-C stays; the window in progress is dropped whole.
+        """
+        if self._restore is None:
+            raise AttachError("this memory was detached from its model; attach again to read")
+        tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        with self._writing, torch.no_grad():
+            for window in _with_progress(tokens.split(self.windowing.window), progress):
+                self._append(window, self._run(window, attend))
+
+    def clear(self) -> None:
+        """Forget everything; the next token read is token 0 again."""
+        with self._writing:
+            for store in self.stores.values():
+                store.close()
+            self.stores = {layer: make() for layer, make in self._makers.items()}
+            self._tokens = []
+            self.last_trace = None
+
+    def explain(self, tokenizer: object = None, top: int = 10, *, row: int = 0) -> list[Attended]:
+        """Tell which remembered tokens the last position of the last forward call attended to.
+
+        Parameters
+        ----------
+        tokenizer : transformers tokenizer, optional
+            To show tokens as text.
+        top : int
+            How many entries to return at most, over all memory layers.
+        row : int
+            Batch row of the last call.
+
+        Returns
+        -------
+        list of Attended
+            ``(layer, token_id, position, weight, text)``, largest weight first; empty if nothing
+            was remembered or nothing was asked. With dense attention (``top_k=None``) only the 32
+            best keys of each head are looked at.
+
+        Raises
+        ------
+        OptionError
+            If `top` is less than 1.
+        LayerError
+            If the last call had no such row.
+        """
+        if top < 1:
+            raise OptionError(f"top must be at least 1, got {top}")
+        trace = self.last_trace
+        if trace is None:
+            return []
+        if not 0 <= row < len(trace.real):
+            raise LayerError(f"the last call had {len(trace.real)} rows, there is no row {row}")
+        return explain(self, trace, tokenizer, top, row)
+
+    def detach(self) -> None:
+        """Give the model its own forward functions back; what was read stays in this object.
+
+        Detaching twice is fine.
+        """
+        restore, self._restore = self._restore, None
+        if restore is not None:
+            restore()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def new_store(self, layer: int) -> MemoryStore:
+        """Make an empty store as this layer's (for a row's overflow)."""
+        return self._makers[layer]()
+
+    def attention(self, layer: int) -> nn.Module:
+        """Return the attention module of a layer."""
+        return self._attentions[layer]
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `LayerError` unless this is a memory layer."""
+        if layer not in self._makers:
+            raise LayerError(f"layer {layer} has no memory; memory layers are {list(self.layers)}")
+
+    def _run(self, window: Tensor, attend: bool) -> dict[int, tuple[Tensor, Tensor]]:
+        """Run one window; return keys and values ``[H, T, D]`` of every memory layer."""
+        cache = MemoryCache(self, attend=attend)
+        step = Step(torch.arange(len(window))[None], is_window=True)
+        inputs = window[None].to(_embedding_device(self.decoder))
+        run_step(self._plain_forward, cache, step, "input_ids", inputs)
+        pieces = {}
+        for layer in self.layers:
+            found = cache.layers[layer]
+            assert isinstance(found, MemoryLayer)
+            keys, values = found.window()
+            pieces[layer] = (keys[0], values[0])
+        return pieces
+
+    def _append(self, window: Tensor, pieces: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Append one window to all stores, or to none."""
+        length = len(self)
+        with _interrupts_deferred():
+            try:
+                for layer, (keys, values) in pieces.items():
+                    self.stores[layer].add(keys, values)
+                self._tokens.append(window)
+            except BaseException:
+                for layer, store in self.stores.items():
+                    if store.next_id > length:
+                        self.stores[layer] = self._shortened(layer, length)
+                raise
+
+    def _shortened(self, layer: int, length: int) -> MemoryStore:
+        """Rebuild a store with its first `length` keys only."""
+        old, new = self.stores[layer], self.new_store(layer)
+        for start in range(0, length, self.windowing.window):
+            ids = torch.arange(start, min(start + self.windowing.window, length))
+            ids = ids.expand(old.num_heads, 1, -1)
+            new.add(old.keys(ids)[:, 0], old.values(ids)[:, 0])
+        return new
+
+
+def _embedding_device(decoder: nn.Module) -> torch.device:
+    embeddings = decoder.get_input_embeddings()  # type: ignore[operator]
+    device: torch.device = embeddings.weight.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def _with_progress(windows: tuple[Tensor, ...], progress: bool) -> Iterator[Tensor]:
+    if not progress:
+        yield from windows
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tokens"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("reading", total=sum(len(window) for window in windows))
+        for window in windows:
+            yield window
+            bar.advance(task, len(window))
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let Ctrl-C wait until all stores have the window."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if caught and callable(previous):
+        previous(*caught[-1])

@@ -1,0 +1,129 @@
+"""What a plugin declares: its stores and adapters, as data."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from fotmem.errors import MissingPackageError, OptionError
+
+if TYPE_CHECKING:
+    from fotmem.adapter import Adapter
+    from fotmem.store import MemoryStore
+
+INTERFACE_VERSION = 1
+"""Version of the plugin interface that this fotmem speaks."""
+
+
+class StoreOptions(BaseModel):
+    """Base of a store's options model: immutable, unknown options refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreCapabilities:
+    """What a store promises, as far as callers and contract tests must know."""
+
+    exact: bool
+    """`search` finds the true best; False: an approximation."""
+    persistent: bool = False
+    """Accepts `directory`, and reopens what was flushed there."""
+    devices: tuple[str, ...] = ("cpu",)
+    """Device types its tensors may live on (``"cpu"``, ``"cuda"``)."""
+    forgets: bool = False
+    """`forget` frees memory; False: forgotten keys are only hidden."""
+    estimates_tail: bool = False
+    """``attend(top_k=None)`` estimates what it does not look at, instead of being exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spec:
+    name: str
+    """By which users ask for it: lower case, words joined by ``-``."""
+    requires: tuple[str, ...] = ()
+    """Import names of packages it needs beyond fotmem's own."""
+    install: str = ""
+    """The command that installs these, such as ``pip install 'fotmem[faiss]'``."""
+    interface_version: int = INTERFACE_VERSION
+    """The interface it was written for."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or self.name != self.name.strip().lower():
+            raise OptionError(f"a spec's name must be a lower-case word, got {self.name!r}")
+        if isinstance(self.requires, str) or not all(isinstance(name, str) for name in self.requires):
+            raise OptionError(
+                f"requires of {self.name!r} must be a tuple of import names, got {self.requires!r}"
+            )
+
+    @property
+    def reason(self) -> str:
+        """Why it is not available here, and the command that cures it; empty if it is."""
+        missing = [name for name in self.requires if not _installed(name)]
+        if not missing:
+            return ""
+        cure = self.install or f"pip install {' '.join(missing)}"
+        return f"needs {', '.join(missing)}, not installed: {cure}"
+
+    @property
+    def available(self) -> bool:
+        """Whether everything it needs is installed."""
+        return not self.reason
+
+    def require(self) -> None:
+        """Raise `MissingPackageError` unless it is available."""
+        if reason := self.reason:
+            raise MissingPackageError(self.name, reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec(_Spec):
+    """One store that a plugin offers.
+
+    Examples
+    --------
+    >>> spec = StoreSpec(name="my-store", factory=dict, capabilities=StoreCapabilities(exact=True))
+    >>> spec.available
+    True
+    """
+
+    factory: "Callable[..., MemoryStore]"
+    """Called with ``num_heads, head_dim, dtype, device, directory, options`` by keyword."""
+    options: type[BaseModel] = field(default=StoreOptions)
+    """Pydantic model of its options; the factory gets an instance."""
+    capabilities: StoreCapabilities
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.factory):
+            raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
+        if not (isinstance(self.options, type) and issubclass(self.options, BaseModel)):
+            raise OptionError(f"options of {self.name!r} must be a pydantic model class, got {self.options!r}")
+        if not isinstance(self.capabilities, StoreCapabilities):
+            raise OptionError(f"capabilities of {self.name!r} must be StoreCapabilities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSpec(_Spec):
+    """One model family that a plugin can put memory layers into."""
+
+    architectures: tuple[str, ...]
+    """Class names of the models it knows, as in a config's ``architectures``."""
+    factory: "Callable[[], Adapter]"
+    """Called without arguments; imports the model family, so it may be heavy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.architectures, str) or not self.architectures:
+            raise OptionError(f"architectures of {self.name!r} must be a tuple of class names")
+        if not callable(self.factory):
+            raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False

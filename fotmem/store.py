@@ -1,0 +1,403 @@
+"""The interface of a memory store: keys and values of one memory layer, searchable."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
+from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What a store accepts and keeps."""
+
+
+class Hits(NamedTuple):
+    """The ``top_k`` nearest remembered keys of each query, best first."""
+
+    ids: Tensor
+    """Shape ``[H, Q, K]``, int64: position in reading order, -1 where fewer exist."""
+    scores: Tensor
+    """Shape ``[H, Q, K]``, float32: inner products, unscaled (no ``1/sqrt(D)``); -inf for -1."""
+
+
+class MemoryStore(ABC):
+    """Keys and values of one memory layer: ``H`` heads that grow together.
+
+    The public methods check and convert their input, number the keys, and emulate what a store
+    cannot do itself. A store implements the inner methods, which get clean input:
+    `_add`, `_search`, `_keys` and `_values`; where it can do better also `_attend`, `_forget`
+    and `_copy`. Inner methods count keys from 0 in the order of adding, and never see -1.
+
+    Searching is safe from several threads at a time; adding is for one thread.
+    No gradient flows into or out of a store.
+
+    Parameters
+    ----------
+    num_heads : int
+        Key/value heads ``H`` of the layer.
+    head_dim : int
+        Head dimension ``D``.
+    dtype : torch.dtype
+        In which keys and values are kept: float32, bfloat16 or float16.
+    device : torch.device or str
+        Where they are kept.
+
+    Raises
+    ------
+    DtypeError
+        If `dtype` is none of the three.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if dtype not in DTYPES:
+            raise DtypeError("dtype", expected=_names(DTYPES), actual=dtype)
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self._offset = 0  # id of the first key ever added
+        self._added = 0  # keys ever added
+        self._forgotten = 0  # of these, forgotten
+        self._unseen: Tensor | None = None  # on CUDA: finite checks whose answer was not awaited
+
+    # What a store implements -----------------------------------------------------------------
+
+    @abstractmethod
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        """Append ``[H, N, D]`` each, ``N >= 1``, in the store's dtype and device; copy them."""
+
+    @abstractmethod
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        """Find the best ``top_k <= keys ever added`` for queries ``[H, Q, D]``, ``Q >= 1``.
+
+        Queries come in the caller's dtype on the store's device. Scores are inner products of
+        the stored keys. An approximate store that finds fewer fills up with id -1, score -inf.
+        """
+
+    @abstractmethod
+    def _keys(self, ids: Tensor) -> Tensor:
+        """Look up keys: ids ``[H, Q, K]`` -> ``[H, Q, K, D]`` in the store's dtype."""
+
+    @abstractmethod
+    def _values(self, ids: Tensor) -> Tensor:
+        """Look up values: ids ``[H, Q, K]`` -> ``[H, Q, K, D]`` in the store's dtype."""
+
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        """Attend with queries ``[H, Q, D]`` to a store that is not empty."""
+        if top_k is None:
+            return self._attend_to_all(queries, scale)
+        rows = max(1, WORKSPACE // (self.num_heads * top_k * self.head_dim))
+        parts = []
+        for block in queries.split(rows, dim=1):
+            hits = self._live_hits(block, top_k)
+            values = self._values(hits.ids.clamp(min=0))
+            parts.append(topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype))
+        return PartialAttention(
+            torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1)
+        )
+
+    def _forget(self, count: int) -> None:
+        """Drop the `count` oldest keys for good. The base class already hides them."""
+
+    def _copy(self) -> "MemoryStore":
+        """Build an independent store of the same keys. The base class reads and adds them."""
+        twin = self._empty_twin()
+        twin.start_at(self.first_id)
+        for keys, values in self._stream():
+            twin.add(keys, values)
+        return twin
+
+    def _empty_twin(self) -> "MemoryStore":
+        """Build an empty store with the same options; needed by the `_copy` of the base class."""
+        return type(self)(
+            num_heads=self.num_heads, head_dim=self.head_dim, dtype=self.dtype, device=self.device
+        )
+
+    # What a caller uses ----------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Count the keys that can be found."""
+        return self._added - self._forgotten
+
+    @property
+    def first_id(self) -> int:
+        """Id of the oldest key that can be found (of the next one, if the store is empty)."""
+        return self._offset + self._forgotten
+
+    @property
+    def next_id(self) -> int:
+        """Id that the next key gets."""
+        return self._offset + self._added
+
+    def start_at(self, first_id: int) -> None:
+        """Number keys from `first_id` on: for a store that replaces another.
+
+        Raises
+        ------
+        OptionError
+            If `first_id` is negative, or the store has been added to.
+        """
+        if first_id < 0 or self._added:
+            raise OptionError(
+                f"first_id must be at least 0 and set before the first add, got {first_id} "
+                f"after {self._added} keys"
+            )
+        self._offset = first_id
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Append keys and values; their ids go on from the last one ever added.
+
+        Parameters
+        ----------
+        keys, values : Tensor
+            Both ``[H, N, D]``, float32, bfloat16 or float16, on any device and with any strides;
+            converted to the store's dtype and device, and copied. ``N`` may be 0.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NonFiniteError
+            Before anything is stored.
+        """
+        for name, tensor in (("keys", keys), ("values", values)):
+            self._check(name, tensor, "N")
+        if keys.shape != values.shape:
+            raise ShapeError("values", expected=f"{list(keys.shape)} as keys", actual=values.shape)
+        if keys.shape[1] == 0:
+            return
+        self._raise_unseen()
+        keys, values = (tensor.detach().to(self.device, self.dtype) for tensor in (keys, values))
+        for name, tensor in (("keys", keys), ("values", values)):
+            _require_finite(name, tensor)
+        self._add(keys, values)
+        self._added += keys.shape[1]
+
+    def search(self, queries: Tensor, top_k: int) -> Hits:
+        """Find the keys with the largest inner products.
+
+        Parameters
+        ----------
+        queries : Tensor
+            Shape ``[H, Q, D]``, float32, bfloat16 or float16, on any device.
+        top_k : int
+            Hits per query ``K``, at least 1. Where fewer keys exist, id is -1 and score -inf.
+
+        Returns
+        -------
+        Hits
+            On the queries' device, best first; the order of equal scores is free.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NonFiniteError, OptionError
+            On CUDA, NaN or Inf in queries is reported by the next `add`, `flush` or `close`, so
+            that no query waits for the device.
+        """
+        queries, device = self._clean_queries(queries), queries.device
+        hits = self._live_hits(queries, _checked_top_k(top_k))
+        ids = torch.where(hits.ids < 0, hits.ids, hits.ids + self._offset)
+        return Hits(ids.to(device), hits.scores.to(device))
+
+    def keys(self, ids: Tensor) -> Tensor:
+        """Look up keys by id.
+
+        Parameters
+        ----------
+        ids : Tensor
+            Shape ``[H, Q, K]``, int64, as from `search`; -1 gives zeros.
+
+        Returns
+        -------
+        Tensor
+            Shape ``[H, Q, K, D]`` in the store's dtype, on the device of `ids`.
+
+        Raises
+        ------
+        ShapeError, DtypeError, IdError
+        """
+        return self._look_up(self._keys, ids)
+
+    def values(self, ids: Tensor) -> Tensor:
+        """Look up values by id; parameters and result as for `keys`."""
+        return self._look_up(self._values, ids)
+
+    def attend(self, queries: Tensor, *, top_k: int | None, scale: float) -> PartialAttention:
+        """Attend to the remembered values.
+
+        Parameters
+        ----------
+        queries : Tensor
+            Shape ``[H, Q, D]``, float32, bfloat16 or float16, on any device.
+        top_k : int or None
+            Softmax over the best `top_k` that `search` finds; None: over all keys.
+        scale : float
+            Factor of the inner products, usually ``1 / sqrt(D)``.
+
+        Returns
+        -------
+        PartialAttention
+            ``out [H, Q, D]`` and ``lse [H, Q]`` on the queries' device, ``out`` in their dtype;
+            0 and -inf from an empty store. Workspace is bounded, whatever ``Q`` and ``N``.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NonFiniteError, OptionError
+            As `search`.
+        """
+        given = queries
+        queries = self._clean_queries(queries)
+        if top_k is not None:
+            top_k = _checked_top_k(top_k)
+        if len(self) == 0 or queries.shape[1] == 0:
+            lse = torch.full(given.shape[:2], -torch.inf, device=given.device)
+            return PartialAttention(torch.zeros_like(given), lse)
+        out, lse = self._attend(queries, top_k, scale)
+        return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
+
+    def forget(self, count: int) -> None:
+        """Drop the `count` oldest keys (all, if there are fewer); other ids do not change.
+
+        Raises
+        ------
+        OptionError
+            If `count` is negative.
+        """
+        if count < 0:
+            raise OptionError(f"count must be at least 0, got {count}")
+        count = min(count, len(self))
+        self._forget(count)
+        self._forgotten += count
+
+    def copy(self) -> "MemoryStore":
+        """Build an independent store with the same keys, values and ids."""
+        return self._copy()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "MemoryStore":
+        return self.copy()
+
+    def flush(self) -> None:
+        """Make everything added durable, where the store is persistent."""
+        self._raise_unseen()
+
+    def close(self) -> None:
+        """Flush, and release what the store holds. It must not be used afterwards."""
+        self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # How the base class does it --------------------------------------------------------------
+
+    def _live_hits(self, queries: Tensor, top_k: int) -> Hits:
+        """Search, hide what was forgotten, and pad to ``top_k`` columns."""
+        shape = (self.num_heads, queries.shape[1], top_k)
+        ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
+        scores = torch.full(shape, -torch.inf, device=self.device)
+        if len(self) == 0 or queries.shape[1] == 0:
+            return Hits(ids, scores)
+        wanted, asked = min(top_k, len(self)), min(top_k, self._added)
+        while True:
+            hits = self._search(queries, asked)
+            live = hits.ids >= self._forgotten
+            if asked == self._added or self._forgotten == 0 or bool((live.sum(-1) >= wanted).all()):
+                break
+            asked = min(2 * asked, self._added)
+        if self._forgotten:
+            # A stable sort moves the forgotten behind the live ones and keeps these in order.
+            order = live.int().argsort(dim=-1, descending=True, stable=True)[..., :wanted]
+            hits = Hits(
+                hits.ids.where(live, -1).gather(-1, order),
+                hits.scores.where(live, -torch.inf).gather(-1, order),
+            )
+        found = min(wanted, hits.ids.shape[-1])
+        ids[..., :found] = hits.ids[..., :found]
+        scores[..., :found] = hits.scores[..., :found]
+        return Hits(ids, scores)
+
+    def _attend_to_all(self, queries: Tensor, scale: float) -> PartialAttention:
+        parts = (
+            dense_attention(queries[None], keys[None], values[None], scale=scale)
+            for keys, values in self._stream()
+        )
+        merged = next(parts)
+        for part in parts:
+            merged = merge([merged, part])
+        return PartialAttention(merged.out[0], merged.lse[0])
+
+    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
+        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        for start in range(self._forgotten, self._added, length):
+            ids = torch.arange(start, min(start + length, self._added), device=self.device)
+            ids = ids.expand(self.num_heads, 1, -1)
+            yield self._keys(ids)[:, 0], self._values(ids)[:, 0]
+
+    def _look_up(self, inner: object, ids: Tensor) -> Tensor:
+        assert callable(inner)
+        if ids.dtype != torch.int64:
+            raise DtypeError("ids", expected="int64", actual=ids.dtype)
+        if ids.ndim != 3 or ids.shape[0] != self.num_heads:
+            raise ShapeError("ids", expected=f"[H={self.num_heads}, Q, K]", actual=ids.shape)
+        missing = ids == -1
+        outside = ids[~missing & ((ids < self.first_id) | (ids >= self.next_id))]
+        if outside.numel():
+            raise IdError(int(outside[0]), first=self.first_id, end=self.next_id)
+        if len(self) == 0:
+            return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype, device=ids.device)
+        inner_ids = ids.where(~missing, self.first_id).to(self.device) - self._offset
+        found: Tensor = inner(inner_ids).to(ids.device)
+        return found.masked_fill(missing[..., None], 0)
+
+    def _clean_queries(self, queries: Tensor) -> Tensor:
+        self._check("queries", queries, "Q")
+        queries = queries.detach().to(self.device)
+        if queries.device.type == "cpu":
+            _require_finite("queries", queries)
+        else:
+            finite = queries.isfinite().all()
+            self._unseen = finite if self._unseen is None else self._unseen & finite
+        return queries
+
+    def _raise_unseen(self) -> None:
+        unseen, self._unseen = self._unseen, None
+        if unseen is not None and not bool(unseen):
+            raise NonFiniteError("queries of an earlier search")
+
+    def _check(self, name: str, tensor: Tensor, axis: str) -> None:
+        if tensor.dtype not in DTYPES:
+            raise DtypeError(name, expected=_names(DTYPES), actual=tensor.dtype)
+        if tensor.ndim != 3 or tensor.shape[0] != self.num_heads or tensor.shape[2] != self.head_dim:
+            expected = f"[H={self.num_heads}, {axis}, D={self.head_dim}]"
+            raise ShapeError(name, expected=expected, actual=tensor.shape)
+
+
+def _require_finite(name: str, tensor: Tensor) -> None:
+    # One pass without a temporary: the sum of finite numbers is only non-finite on overflow.
+    if not bool(tensor.sum(dtype=torch.float64).isfinite()):
+        bad = (~tensor.isfinite()).nonzero()[0].tolist()
+        raise NonFiniteError(name, f"{bad} of {list(tensor.shape)}")
+
+
+def _checked_top_k(top_k: int) -> int:
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise OptionError(f"top_k must be an integer of at least 1, got {top_k!r}")
+    return top_k
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
