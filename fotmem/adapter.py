@@ -16,8 +16,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def decoder(self, model: nn.Module) -> nn.Module:
-        """Return the module that runs the layers, called with ``input_ids`` or ``inputs_embeds``,
-        ``attention_mask``, ``position_ids``, ``past_key_values`` and ``use_cache``.
+        """Return the module that runs the layers.
+
+        It is called with ``input_ids`` or ``inputs_embeds``, ``attention_mask``,
+        ``position_ids``, ``past_key_values`` and ``use_cache``.
         """
 
     @abstractmethod
@@ -53,7 +55,7 @@ class Adapter(ABC):
         mask: Tensor | None,
         **kwargs: Any,
     ) -> Tensor:
-        """Call the model's own local attention: ``[B, T, H * G * D]``, before the output projection."""
+        """Call the model's own local attention; ``[B, T, H * G * D]``, not yet projected out."""
 
     @abstractmethod
     def project_out(self, attention: nn.Module, output: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def attach_with(
 
 def _plain_model(model: nn.Module) -> Any:
     """Unwrap a PeftModel; refuse what no adapter could know."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     if not isinstance(plain, nn.Module) or not hasattr(plain, "config"):
         raise _unknown(model)
     _find_spec(plain)
@@ -213,7 +213,9 @@ def _config_dtype(config: Any) -> torch.dtype | None:
         return None
     dtype = getattr(torch, str(name).removeprefix("torch."), None)
     if dtype not in DTYPES:
-        raise DtypeError("mem_dtype of the config", expected="float32, bfloat16 or float16", actual=name)
+        raise DtypeError(
+            "mem_dtype of the config", expected="float32, bfloat16 or float16", actual=name
+        )
     return dtype  # type: ignore[no-any-return]
 
 
@@ -237,11 +239,11 @@ def _execution_device(module: nn.Module) -> torch.device:
 
 
 def _decoder_call(memory: Memory, plain_forward: Callable[..., Any]) -> Callable[..., Any]:
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return decoder_forward(memory, functools.partial(plain_forward, module), *args, **kwargs)
 
-    return forward
+    disabled: Callable[..., Any] = torch.compiler.disable(forward)  # runs eagerly, not traced
+    return disabled
 
 
 def _attention_call(memory: Memory, layer: int) -> Callable[..., Any]:

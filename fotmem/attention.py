@@ -45,8 +45,8 @@ def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
     --------
     >>> import torch
     >>> one = PartialAttention(torch.tensor([[1.0]]), torch.tensor([0.0]))
-    >>> two = PartialAttention(torch.tensor([[4.0]]), torch.tensor([0.6931472]))  # ln 2
-    >>> merge([one, two]).out
+    >>> two = PartialAttention(torch.tensor([[4.0]]), torch.tensor([2.0]).log())
+    >>> merge([one, two]).out.round(decimals=4)
     tensor([[3.]])
     """
     if len(partials) == 1:
@@ -85,13 +85,17 @@ def dense_attention(
     if mask is None and queries.device.type == "cpu":
         return _flash(queries, keys, values, scale)
     parts = [
-        _blocked(block, keys, values, scale, None if mask is None else _rows(mask, start, block.shape[2]))
+        _blocked(
+            block, keys, values, scale, None if mask is None else _rows(mask, start, block.shape[2])
+        )
         for start, block in _blocks(queries, queries_per_block)
     ]
     return _concatenate(parts, queries)
 
 
-def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float) -> PartialAttention:
+def causal_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, *, scale: float
+) -> PartialAttention:
     """Attend causally within a window that begins with these queries (``Q == N``).
 
     Shapes and result as in `dense_attention`.
@@ -103,7 +107,9 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, *, scale: fl
     return dense_attention(queries, keys, values, scale=scale, mask=mask)
 
 
-def topk_attention(scores: Tensor, values: Tensor, *, scale: float, dtype: torch.dtype) -> PartialAttention:
+def topk_attention(
+    scores: Tensor, values: Tensor, *, scale: float, dtype: torch.dtype
+) -> PartialAttention:
     """Attend to ``K`` hits per query, given their scores.
 
     Parameters
@@ -131,8 +137,11 @@ def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Parti
     length = max(1, WORKSPACE // (keys.shape[0] * keys.shape[1] * keys.shape[3]))
     merged = PartialAttention(torch.zeros_like(queries), _no_keys(queries))
     for start in range(0, keys.shape[2], length):
-        block = (tensor[:, :, start : start + length].to(queries.dtype) for tensor in (keys, values))
-        merged = merge([merged, _kernel(queries, *block, scale, is_causal=False)])
+        stop = start + length
+        block = _kernel(
+            queries, keys[:, :, start:stop], values[:, :, start:stop], scale, is_causal=False
+        )
+        merged = merge([merged, block])
     return merged
 
 
@@ -174,7 +183,10 @@ def _blocked(
 
 
 def _blocks(queries: Tensor, length: int) -> list[tuple[int, Tensor]]:
-    return [(start, queries[:, :, start : start + length]) for start in range(0, queries.shape[2], length)]
+    return [
+        (start, queries[:, :, start : start + length])
+        for start in range(0, queries.shape[2], length)
+    ]
 
 
 def _rows(mask: Tensor, start: int, length: int) -> Tensor:

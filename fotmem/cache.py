@@ -18,14 +18,34 @@ if TYPE_CHECKING:
     from fotmem.store import MemoryStore
 
 
-class MemoryLayer(DynamicLayer):
+class LocalLayer(DynamicLayer):
+    """The local keys and values of a layer; a layer without memory drops what overflows."""
+
+    is_croppable = False
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def drop(self, columns: int) -> None:
+        """Drop the first columns of the local context."""
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys, self.values = self.keys[:, :, columns:], self.values[:, :, columns:]
+
+    def select(self, rows: Tensor) -> None:
+        """Let row ``i`` become what row ``rows[i]`` was."""
+        assert self.keys is not None
+        assert self.values is not None
+        rows = rows.to(self.keys.device)
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class MemoryLayer(LocalLayer):
     """Local keys and values of a memory layer, and one overflow store per row.
 
     Beside the keys as attention uses them it keeps, per chunk, the keys as a store wants them
     (before rotary embedding): these move when the local context overflows.
     """
-
-    is_croppable = False
 
     def __init__(self, memory: Memory, layer: int) -> None:
         super().__init__()
@@ -58,29 +78,17 @@ class MemoryLayer(DynamicLayer):
 
     def drop(self, columns: int) -> None:
         """Drop the first columns of the local context."""
-        drop_columns(self, columns)
         keys, _ = self.window()
         self._unrotated = [keys[:, :, columns:]]
+        super().drop(columns)
 
     def select(self, rows: Tensor) -> None:
-        """Let row ``i`` become what row ``rows[i]`` was."""
-        select_rows(self, rows)
-        self._unrotated = [chunk[rows.to(chunk.device)] for chunk in self._unrotated]
+        """Let row ``i`` become what row ``rows[i]`` was, its overflow included."""
+        keys, _ = self.window()
+        self._unrotated = [keys[rows.to(keys.device)]]
+        super().select(rows)
         if self.overflow:
             self.overflow = [self.overflow[row] for row in rows.tolist()]
-
-
-def drop_columns(layer: DynamicLayer, columns: int) -> None:
-    """Drop the first columns of a layer's local context."""
-    assert layer.keys is not None and layer.values is not None
-    layer.keys, layer.values = layer.keys[:, :, columns:], layer.values[:, :, columns:]
-
-
-def select_rows(layer: DynamicLayer, rows: Tensor) -> None:
-    """Let row ``i`` of a layer become what row ``rows[i]`` was."""
-    assert layer.keys is not None and layer.values is not None
-    rows = rows.to(layer.keys.device)
-    layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
 
 class MemoryCache(DynamicCache):
@@ -104,8 +112,8 @@ class MemoryCache(DynamicCache):
     def _start(self, memory: Memory, attend: bool) -> None:
         self.memory = memory
         self.attend = attend
-        self.layers = [
-            MemoryLayer(memory, layer) if layer in memory.layers else DynamicLayer()
+        self.layers: list[LocalLayer] = [  # type: ignore[assignment]
+            MemoryLayer(memory, layer) if layer in memory.layers else LocalLayer()
             for layer in range(memory.num_layers)
         ]
         self.layer_class_to_replicate = None
@@ -135,7 +143,11 @@ class MemoryCache(DynamicCache):
                 )
             return cache
         if type(cache) is not DynamicCache or cache.offloading:
-            kind = "an offloaded cache" if getattr(cache, "offloading", False) else type(cache).__name__
+            kind = (
+                "an offloaded cache"
+                if getattr(cache, "offloading", False)
+                else type(cache).__name__
+            )
             raise UnsupportedError(kind, "leave past_key_values and cache_implementation unset")
         if cache.get_seq_length():
             raise UnsupportedError(
@@ -193,7 +205,7 @@ class MemoryCache(DynamicCache):
         used = kept.any(0).int()
         unused = int(used.argmax()) if used.any() else kept.shape[1]
         for layer in self.layers:
-            layer.drop(unused) if isinstance(layer, MemoryLayer) else drop_columns(layer, unused)
+            layer.drop(unused)
         self.columns = kept[:, unused:]
 
     # What transformers asks of a cache ---------------------------------------------------------
@@ -201,23 +213,26 @@ class MemoryCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        """Append to a layer's local context and return all of it."""
         if not self.memory.attached:
-            raise AttachError("past_key_values belongs to a memory that was detached; start a new sequence")
+            raise AttachError(
+                "past_key_values belongs to a memory that was detached; start a new sequence"
+            )
         keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Count the columns of input so far: local, overflown and padding."""
         return self.seen
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        layer = self.layers[layer_idx]
-        assert isinstance(layer, DynamicLayer)
-        return layer.get_seq_length()
+        """Count the columns of the local context, which is what masks are about."""
+        return self.layers[layer_idx].get_seq_length()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let row ``i`` go on from what row ``beam_idx[i]`` was."""
         for layer in self.layers:
-            layer.select(beam_idx) if isinstance(layer, MemoryLayer) else select_rows(layer, beam_idx)
+            layer.select(beam_idx)
         self.columns = self.columns[beam_idx.cpu()]
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -233,10 +248,12 @@ class MemoryCache(DynamicCache):
         self._start(self.memory, self.attend)
 
     def crop(self, tokens_to_remove: int) -> None:
+        """Refuse: what has overflown cannot be taken back."""
         raise UnsupportedError(
             "taking tokens back from the cache (assisted generation, prompt lookup)",
             "generate greedily, by sampling or with beams",
         )
 
     def activate_past_recording(self) -> None:
+        """Refuse, as `crop`."""
         self.crop(0)

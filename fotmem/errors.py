@@ -113,4 +113,6 @@ def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     listed = ", ".join(names) if names else "none"
-    return f"did you mean {close[0]!r}? ({otherwise}: {listed})" if close else f"{otherwise}: {listed}"
+    return (
+        f"did you mean {close[0]!r}? ({otherwise}: {listed})" if close else f"{otherwise}: {listed}"
+    )

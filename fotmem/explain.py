@@ -63,7 +63,9 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
     found.sort(key=lambda entry: -entry[2])
     tokens = memory.tokens
     return [
-        Attended(layer, int(tokens[position]), position, weight, _text(tokenizer, int(tokens[position])))
+        Attended(
+            layer, int(tokens[position]), position, weight, _text(tokenizer, int(tokens[position]))
+        )
         for layer, position, weight in found[:top]
     ]
 

@@ -31,11 +31,15 @@ def decoder_forward(
     **kwargs: Any,
 ) -> Any:
     """Run a decoder over input of any length, window by window, with overflow in its cache."""
-    config = memory.decoder.config
+    config: Any = memory.decoder.config
     refuse_unsupported(config, attention_mask, kwargs)
-    name, inputs = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
+    name, inputs = (
+        ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
+    )
     if inputs is None or (input_ids is not None and inputs_embeds is not None):
-        return plain_forward(input_ids=input_ids, inputs_embeds=inputs_embeds)  # raises its own error
+        return plain_forward(
+            input_ids=input_ids, inputs_embeds=inputs_embeds
+        )  # raises its own error
     real = real_columns(inputs, attention_mask)
     check_positions(position_ids, real)
     cache = MemoryCache.adopt(past_key_values, memory)
@@ -72,7 +76,7 @@ def run_step(
     inputs: Tensor,
     **kwargs: Any,
 ) -> Any:
-    """Run the plain decoder over one step, at positions that count from each row's local context."""
+    """Run the plain decoder over one step, at each row's positions in its local context."""
     real = step.columns >= 0
     before = torch.tensor(cache.lengths(len(real)))
     positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0)
@@ -146,7 +150,9 @@ def _remote(
         out, lse = store.attend(folded, top_k=memory.top_k, scale=scale)
         shape = (store.num_heads, rows, -1, tokens)
         out = out.view(*shape, head_dim).transpose(0, 1).reshape(query.shape)
-        parts.append(PartialAttention(out, lse.view(shape).transpose(0, 1).reshape(query.shape[:-1])))
+        parts.append(
+            PartialAttention(out, lse.view(shape).transpose(0, 1).reshape(query.shape[:-1]))
+        )
     if any(len(store) for store in local.overflow):
         attended = [
             store.attend(row.flatten(1, 2), top_k=memory.top_k, scale=scale)
@@ -156,11 +162,13 @@ def _remote(
         lse = torch.stack([part.lse for part in attended]).view(query.shape[:-1])
         parts.append(PartialAttention(out, lse))
     if query.requires_grad:
-        parts = [PartialAttention(_Untrainable.apply(query, part.out), part.lse) for part in parts]
+        parts = [PartialAttention(_untrainable(query, part.out), part.lse) for part in parts]
     return parts
 
 
-def _local(cache: MemoryCache, query: Tensor, key: Tensor, value: Tensor, scale: float) -> PartialAttention:
+def _local(
+    cache: MemoryCache, query: Tensor, key: Tensor, value: Tensor, scale: float
+) -> PartialAttention:
     """Attend causally to the local context, with the log-sum-exp that merging needs."""
     rows, query_heads, tokens, head_dim = query.shape
     length, groups = key.shape[2], query_heads // key.shape[1]
@@ -189,5 +197,12 @@ class _Untrainable(torch.autograd.Function):
         return out.view_as(out)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        raise UnsupportedError("backward()", "call memory.detach() or memory.clear() before training")
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        raise UnsupportedError(
+            "backward()", "call memory.detach() or memory.clear() before training"
+        )
+
+
+def _untrainable(query: Tensor, out: Tensor) -> Tensor:
+    result: Tensor = _Untrainable.apply(query, out)  # type: ignore[no-untyped-call]
+    return result

@@ -15,7 +15,8 @@ def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, An
     implementation = config._attn_implementation
     if implementation not in ATTENTION_IMPLEMENTATIONS:
         raise UnsupportedError(
-            f"attention implementation {implementation!r}", 'call model.set_attn_implementation("sdpa")'
+            f"attention implementation {implementation!r}",
+            'call model.set_attn_implementation("sdpa")',
         )
     if kwargs.get("output_attentions", getattr(config, "output_attentions", False)):
         raise UnsupportedError("output_attentions", "memory.explain() shows where attention went")
@@ -23,7 +24,9 @@ def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, An
         not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2
     ):
         kind = f"{attention_mask.ndim}D" if isinstance(attention_mask, Tensor) else "block"
-        raise UnsupportedError(f"a {kind} attention mask", "pass attention_mask of shape [B, tokens]")
+        raise UnsupportedError(
+            f"a {kind} attention mask", "pass attention_mask of shape [B, tokens]"
+        )
 
 
 def real_columns(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -36,7 +39,9 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:
         return torch.ones(rows, columns, dtype=torch.bool)
     if attention_mask.shape[0] != rows or attention_mask.shape[1] < columns:
         raise ShapeError(
-            "attention_mask", expected=f"[B={rows}, at least {columns}]", actual=attention_mask.shape
+            "attention_mask",
+            expected=f"[B={rows}, at least {columns}]",
+            actual=attention_mask.shape,
         )
     return attention_mask[:, -columns:].bool().cpu()
 
@@ -71,8 +76,12 @@ def checked_tokens(input_ids: Any, vocab_size: int) -> Tensor:
         tokens = tokens[0]
     if tokens.ndim != 1:
         raise ShapeError("input_ids", expected="[n] or [1, n] (one text)", actual=tokens.shape)
-    if tokens.numel() and (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool):
-        raise InputError(f"input_ids must be integers, got {tokens.dtype}: pass token ids, not embeddings")
+    if tokens.numel() and (
+        tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool
+    ):
+        raise InputError(
+            f"input_ids must be integers, got {tokens.dtype}: pass token ids, not embeddings"
+        )
     tokens = tokens.long().cpu()
     outside = tokens[(tokens < 0) | (tokens >= vocab_size)]
     if outside.numel():

@@ -98,9 +98,12 @@ def load_longllama(
     last = config.last_context_length if last_context_length is None else last_context_length
     windowing = Windowing(config.max_position_embeddings, last, split_above=last)
     try:
-        model, info = LlamaForCausalLM.from_pretrained(path, config=config, output_loading_info=True)
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            path, config=config, output_loading_info=True
+        )
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"the weights in {path} cannot be loaded: {error}") from error
+    model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise CheckpointError(f"{path} lacks {len(missing)} weights, among them {missing[0]}")

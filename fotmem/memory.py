@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
 from fotmem.cache import MemoryCache, MemoryLayer
-from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
+from fotmem.errors import AttachError, LayerError, OptionError
 from fotmem.explain import Attended, Trace, explain
 from fotmem.forward import run_step
 from fotmem.inputs import checked_tokens
@@ -76,8 +76,12 @@ class Memory:
 
     @top_k.setter
     def top_k(self, top_k: int | None) -> None:
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-            raise OptionError(f"top_k must be an integer of at least 1, or None for all, got {top_k!r}")
+        if top_k is not None and (
+            isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1
+        ):
+            raise OptionError(
+                f"top_k must be an integer of at least 1, or None for all, got {top_k!r}"
+            )
         self._top_k = top_k
 
     @property
@@ -203,7 +207,10 @@ class Memory:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.detach()
 
@@ -269,7 +276,13 @@ def _with_progress(windows: tuple[Tensor, ...], progress: bool) -> Iterator[Tens
         yield from windows
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("reading"),

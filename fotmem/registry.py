@@ -61,9 +61,7 @@ class Registry:
             if not caller.has_spec():
                 raise OptionError.unknown(caller.name, "a fotmem plugin", known)
 
-    def _collect(
-        self, plugin: str, hook: str, kind: type[SpecT], found: dict[str, SpecT]
-    ) -> None:
+    def _collect(self, plugin: str, hook: str, kind: type[SpecT], found: dict[str, SpecT]) -> None:
         others = [other for name, other in self._plugins.list_name_plugin() if name != plugin]
         try:
             answers = self._plugins.subset_hook_caller(hook, others)()
@@ -87,7 +85,8 @@ class Registry:
                 f"has {INTERFACE_VERSION}: upgrade fotmem"
             )
         if spec.name in found:
-            return f"the name {spec.name!r} is already taken by plugin {self.owners[found[spec.name]]!r}"
+            owner = self.owners[found[spec.name]]
+            return f"the name {spec.name!r} is already taken by plugin {owner!r}"
         return ""
 
     def _report(self, plugin: str, reason: str) -> None:
@@ -185,7 +184,9 @@ def create_store(
             f"got device {str(device)!r}"
         )
     if directory is not None and not spec.capabilities.persistent:
-        raise OptionError(f"store {name!r} lives in memory and takes no directory, got {str(directory)!r}")
+        raise OptionError(
+            f"store {name!r} lives in memory and takes no directory, got {str(directory)!r}"
+        )
     return spec.factory(
         num_heads=num_heads,
         head_dim=head_dim,

@@ -51,9 +51,15 @@ class _Spec:
     """The interface it was written for."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or self.name != self.name.strip().lower():
+        if (
+            not isinstance(self.name, str)
+            or not self.name
+            or self.name != self.name.strip().lower()
+        ):
             raise OptionError(f"a spec's name must be a lower-case word, got {self.name!r}")
-        if isinstance(self.requires, str) or not all(isinstance(name, str) for name in self.requires):
+        if isinstance(self.requires, str) or not all(
+            isinstance(name, str) for name in self.requires
+        ):
             raise OptionError(
                 f"requires of {self.name!r} must be a tuple of import names, got {self.requires!r}"
             )
@@ -100,7 +106,9 @@ class StoreSpec(_Spec):
         if not callable(self.factory):
             raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
         if not (isinstance(self.options, type) and issubclass(self.options, BaseModel)):
-            raise OptionError(f"options of {self.name!r} must be a pydantic model class, got {self.options!r}")
+            raise OptionError(
+                f"options of {self.name!r} must be a pydantic model class, got {self.options!r}"
+            )
         if not isinstance(self.capabilities, StoreCapabilities):
             raise OptionError(f"capabilities of {self.name!r} must be StoreCapabilities")
 

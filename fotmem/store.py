@@ -297,7 +297,10 @@ class MemoryStore(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -381,7 +384,11 @@ class MemoryStore(ABC):
     def _check(self, name: str, tensor: Tensor, axis: str) -> None:
         if tensor.dtype not in DTYPES:
             raise DtypeError(name, expected=_names(DTYPES), actual=tensor.dtype)
-        if tensor.ndim != 3 or tensor.shape[0] != self.num_heads or tensor.shape[2] != self.head_dim:
+        if (
+            tensor.ndim != 3
+            or tensor.shape[0] != self.num_heads
+            or tensor.shape[2] != self.head_dim
+        ):
             expected = f"[H={self.num_heads}, {axis}, D={self.head_dim}]"
             raise ShapeError(name, expected=expected, actual=tensor.shape)
 

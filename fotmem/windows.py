@@ -85,11 +85,13 @@ class Outputs:
         hidden_states = None
         if last.hidden_states is not None:
             by_layer = zip(*(outputs.hidden_states for _, outputs in self._steps), strict=True)
+            # None where the caller asked for some layers only
             hidden_states = tuple(self._scatter(pieces) for pieces in by_layer)
+        last_hidden_states = [outputs.last_hidden_state for _, outputs in self._steps]
         return BaseModelOutputWithPast(
-            last_hidden_state=self._scatter([outputs.last_hidden_state for _, outputs in self._steps]),
+            last_hidden_state=self._scatter(last_hidden_states),
             past_key_values=cache,
-            hidden_states=hidden_states,
+            hidden_states=hidden_states,  # type: ignore[arg-type]
         )
 
     def _scatter(self, pieces: Sequence[Tensor | None]) -> Tensor | None:
@@ -133,4 +135,6 @@ def plan(real: Tensor, windowing: Windowing) -> list[Step]:
 
 def _pad_left(rows: Sequence[Tensor]) -> Tensor:
     length = max(len(row) for row in rows)
-    return torch.stack([torch.nn.functional.pad(row, (length - len(row), 0), value=-1) for row in rows])
+    return torch.stack(
+        [torch.nn.functional.pad(row, (length - len(row), 0), value=-1) for row in rows]
+    )

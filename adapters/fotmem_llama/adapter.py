@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-from fotmem import Adapter
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import (
@@ -12,6 +11,8 @@ from transformers.models.llama.modeling_llama import (
     eager_attention_forward,
 )
 
+from fotmem import Adapter
+
 
 class LlamaAdapter(Adapter):
     """Memory layers for `transformers.LlamaForCausalLM` (Touvron et al. 2023, arXiv:2302.13971)."""
@@ -20,12 +21,12 @@ class LlamaAdapter(Adapter):
         return cast(nn.Module, model.model)
 
     def attentions(self, decoder: nn.Module) -> list[nn.Module]:
-        layers = cast(LlamaModel, decoder).layers
+        layers: Any = cast(LlamaModel, decoder).layers
         return [layer.self_attn for layer in layers]
 
     def geometry(self, attention: nn.Module) -> tuple[int, int, float]:
-        attention = cast(LlamaAttention, attention)
-        return attention.config.num_key_value_heads, attention.head_dim, attention.scaling
+        llama: Any = attention
+        return llama.config.num_key_value_heads, llama.head_dim, llama.scaling
 
     def project(self, attention: nn.Module, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = cast(LlamaAttention, attention)
@@ -72,4 +73,5 @@ class LlamaAdapter(Adapter):
         return cast(Tensor, output).flatten(2)
 
     def project_out(self, attention: nn.Module, output: Tensor) -> Tensor:
-        return cast(LlamaAttention, attention).o_proj(output.contiguous())
+        projected: Tensor = cast(LlamaAttention, attention).o_proj(output.contiguous())
+        return projected

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+
 from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
 
 

@@ -4,12 +4,13 @@ import copy
 from typing import NamedTuple, Self
 
 import torch
-from fotmem import WORKSPACE, Hits, MemoryStore, PartialAttention, dense_attention
 from torch import Tensor
+
+from fotmem import WORKSPACE, Hits, MemoryStore, PartialAttention, dense_attention
 
 
 class _Rows(NamedTuple):
-    """The remembered rows: replaced as a whole, so that a search in another thread sees one state."""
+    """The remembered rows: replaced as a whole, so that searching threads see one state."""
 
     keys: Tensor  # [H, N, D], the filled part of a larger tensor
     values: Tensor
@@ -47,12 +48,17 @@ class ExactStore(MemoryStore):
         top_k = min(top_k, rows.keys.shape[1])
         per_block = max(1, WORKSPACE // (self.num_heads * max(2048, 8 * top_k)))
         parts = [self._best(block, rows, top_k) for block in queries.split(per_block, dim=1)]
-        return Hits(torch.cat([part.ids for part in parts], 1), torch.cat([part.scores for part in parts], 1))
+        return Hits(
+            torch.cat([part.ids for part in parts], 1),
+            torch.cat([part.scores for part in parts], 1),
+        )
 
     def _best(self, queries: Tensor, rows: _Rows, top_k: int) -> Hits:
         """Search block after block of keys, keeping the best so far."""
         queries = queries.float()
-        length = max(1, WORKSPACE // (self.num_heads * max(queries.shape[1], self.head_dim)), 8 * top_k)
+        length = max(
+            1, WORKSPACE // (self.num_heads * max(queries.shape[1], self.head_dim)), 8 * top_k
+        )
         found: Hits | None = None
         for start in range(0, rows.keys.shape[1], length):
             keys = rows.keys[:, start : start + length].float()
