@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from types import MethodType
+from operator import index
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fotmem.adapter import Adapter
 from fotmem.errors import AttachError, DtypeError, LayerError, ModelError, OptionError
 from fotmem.forward import attention_forward, decoder_forward
 from fotmem.inputs import refuse_unsupported
 from fotmem.memory import Memory, MemoryParts
+from fotmem.patch import attached_memory, own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, registry, validated_options
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
@@ -103,7 +104,7 @@ def attach_with(
     adapter = _find_adapter(plain)
     decoder = adapter.decoder(plain)
     config: Any = decoder.config
-    if _attached_memory(decoder) is not None:
+    if attached_memory(decoder) is not None:
         raise AttachError("this model has a memory already; call its detach() first")
     refuse_unsupported(config, None, {})
     attentions = adapter.attentions(decoder)
@@ -113,19 +114,17 @@ def attach_with(
     for name in set(names.values()):
         validated_options(find_store(name), options)
     dtype = dtype or _config_dtype(config) or plain.dtype
-    if dtype not in DTYPES or plain.dtype not in DTYPES:
-        raise DtypeError(
-            "the model and its memory", expected="float32, bfloat16 or float16", actual=plain.dtype
-        )
+    for name, actual in (("the model", plain.dtype), ("dtype", dtype)):
+        if actual not in DTYPES:
+            raise DtypeError(name, expected="float32, bfloat16 or float16", actual=actual)
     makers = {
         layer: functools.partial(_make_store, name, adapter, attentions[layer], dtype, options)
         for layer, name in names.items()
     }
-    plain_forward = _plain_forward(decoder)
     parts = MemoryParts(
         adapter=adapter,
         decoder=decoder,
-        plain_forward=functools.partial(plain_forward, decoder),
+        plain_forward=functools.partial(own_forward(decoder), decoder),
         attentions=attentions,
         layers=makers,
         windowing=windowing,
@@ -134,15 +133,17 @@ def attach_with(
     undo = ExitStack()
     memory = Memory(parts, top_k, restore=undo.close)
     for layer in memory.layers:
-        call = _attention_call(memory, layer)
-        undo.callback(_replace_forward(attentions[layer], memory, call))
-    undo.callback(_replace_forward(decoder, memory, _decoder_call(memory, plain_forward)))
+        undo.callback(replace_forward(attentions[layer], memory, _attention_call(memory, layer)))
+    undo.callback(replace_forward(decoder, memory, _decoder_call(memory)))
+    undo.callback(refuse_methods(plain))
     return memory
 
 
 def _plain_model(model: nn.Module) -> Any:
-    """Unwrap a PeftModel; refuse what no adapter could know."""
-    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    """Unwrap what torch.compile and peft return; refuse what no adapter could know."""
+    plain: Any = getattr(model, "_orig_mod", model)
+    if hasattr(plain, "get_base_model"):
+        plain = plain.get_base_model()
     if not isinstance(plain, nn.Module) or not hasattr(plain, "config"):
         raise _unknown(model)
     _find_spec(plain)
@@ -150,10 +151,10 @@ def _plain_model(model: nn.Module) -> Any:
 
 
 def _find_spec(model: nn.Module) -> Any:
-    classes = {cls.__name__ for cls in type(model).__mro__}
-    for spec in registry().adapters.values():
-        if classes & set(spec.architectures):
-            return spec
+    for cls in type(model).__mro__:  # the nearest class first
+        for spec in registry().adapters.values():
+            if cls.__name__ in spec.architectures:
+                return spec
     raise _unknown(model)
 
 
@@ -190,7 +191,10 @@ def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
             "which layers get memory? The model's config has no mem_layers: pass layers=[...], the "
             "layers whose heads retrieve (`fotmem ask MODEL --layers 14-25` on the command line)"
         )
-    chosen = sorted({int(layer) for layer in layers})
+    try:
+        chosen = sorted({index(layer) for layer in layers})
+    except TypeError as error:
+        raise LayerError(f"layers must be integers such as [17, 18], got {layers!r}") from error
     if not chosen:
         raise LayerError("layers must name at least one memory layer, got none")
     for layer in chosen:
@@ -238,49 +242,29 @@ def _execution_device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _decoder_call(memory: Memory, plain_forward: Callable[..., Any]) -> Callable[..., Any]:
+# A deep copy of an attached model has no memory: its modules run their own forward.
+
+
+def _decoder_call(memory: Memory) -> Callable[..., Any]:
+    plain_forward = own_forward(memory.decoder)
+
     def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return decoder_forward(memory, functools.partial(plain_forward, module), *args, **kwargs)
+        plain = functools.partial(plain_forward, module)
+        if module is not memory.decoder or not memory.attached:
+            return plain(*args, **kwargs)
+        return decoder_forward(memory, plain, *args, **kwargs)
 
     disabled: Callable[..., Any] = torch.compiler.disable(forward)  # runs eagerly, not traced
     return disabled
 
 
 def _attention_call(memory: Memory, layer: int) -> Callable[..., Any]:
-    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    attention = memory.attention(layer)
+    plain_forward = own_forward(attention)
+
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if module is not attention or not memory.attached:
+            return plain_forward(module, *args, **kwargs)
         return attention_forward(memory, layer, module, *args, **kwargs)
 
     return forward
-
-
-def _forward_name(module: nn.Module) -> str:
-    """Where a module's forward is: accelerate keeps the real one aside."""
-    return "_old_forward" if hasattr(module, "_hf_hook") else "forward"
-
-
-def _plain_forward(module: nn.Module) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(module, _forward_name(module)).__func__
-    return function
-
-
-def _attached_memory(module: nn.Module) -> Memory | None:
-    function = getattr(getattr(module, _forward_name(module)), "__func__", None)
-    return getattr(function, "fotmem_memory", None)
-
-
-def _replace_forward(
-    module: nn.Module, memory: Memory, function: Callable[..., Any]
-) -> Callable[[], None]:
-    """Put `function` in place of a module's forward; return what undoes it."""
-    name = _forward_name(module)
-    before = vars(module).get(name)
-    function.fotmem_memory = memory  # type: ignore[attr-defined]
-    setattr(module, name, MethodType(function, module))
-
-    def restore() -> None:
-        if before is None:
-            delattr(module, name)
-        else:
-            setattr(module, name, before)
-
-    return restore

@@ -52,11 +52,14 @@ def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
     if len(partials) == 1:
         return partials[0]
     lses = torch.stack([part.lse for part in partials])
-    lse = lses.logsumexp(0)
     # A query without any key has lse -inf everywhere, and -inf minus -inf is NaN.
-    weights = (lses - lse.clamp(min=torch.finfo(lse.dtype).min)).exp()
+    top = lses.detach().amax(0).clamp(min=torch.finfo(lses.dtype).min)
+    # Divided by their sum, not by exp(lse): that rounds by more than 1 where scores are huge.
+    weights = (lses - top).exp()
+    weights = weights / weights.sum(0).clamp(min=torch.finfo(lses.dtype).tiny)
     outs = torch.stack([part.out.float() for part in partials])
-    return PartialAttention((outs * weights[..., None]).sum(0).to(partials[0].out.dtype), lse)
+    out = (outs * weights[..., None]).sum(0).to(partials[0].out.dtype)
+    return PartialAttention(out, lses.logsumexp(0))
 
 
 def dense_attention(
@@ -79,16 +82,22 @@ def dense_attention(
     -------
     PartialAttention
         ``out [B, H, Q, D]`` in the queries' dtype and ``lse [B, H, Q]``. Temporaries hold at
-        most `WORKSPACE` elements each.
+        most `WORKSPACE` elements each, or twice as many as ``out``.
     """
-    queries_per_block = max(1, WORKSPACE // (4096 * queries.shape[0] * queries.shape[1]))
     if mask is None and queries.device.type == "cpu":
         return _flash(queries, keys, values, scale)
+    if mask is not None:
+        mask = mask.expand(*queries.shape[:3], keys.shape[2])
+    length = max(1, WORKSPACE // (4096 * queries.shape[0] * queries.shape[1]))
     parts = [
         _blocked(
-            block, keys, values, scale, None if mask is None else _rows(mask, start, block.shape[2])
+            queries[:, :, start : start + length],
+            keys,
+            values,
+            scale,
+            None if mask is None else mask[:, :, start : start + length],
         )
-        for start, block in _blocks(queries, queries_per_block)
+        for start in range(0, queries.shape[2], length)
     ]
     return _concatenate(parts, queries)
 
@@ -124,25 +133,25 @@ def topk_attention(
         Of the result's ``out``.
     """
     scaled = scores * scale
-    lse = scaled.logsumexp(-1)
-    weights = (scaled - lse.clamp(min=torch.finfo(lse.dtype).min)[..., None]).exp()
+    weights = scaled.softmax(-1).nan_to_num(0.0)  # NaN: a query without any hit
     out = torch.einsum("hqk,hqkd->hqd", weights, values.float())
-    return PartialAttention(out.to(dtype), lse)
+    return PartialAttention(out.to(dtype), scaled.logsumexp(-1))
 
 
 def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> PartialAttention:
     if keys.dtype == queries.dtype and values.dtype == queries.dtype:
         return _kernel(queries, keys, values, scale, is_causal=False)
-    # Keys of another dtype are converted block by block, not all at once.
+    # Neither queries nor keys lose digits; keys are converted block by block, not all at once.
+    queries32 = queries.float()
     length = max(1, WORKSPACE // (keys.shape[0] * keys.shape[1] * keys.shape[3]))
-    merged = PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+    merged = PartialAttention(torch.zeros_like(queries32), _no_keys(queries))
     for start in range(0, keys.shape[2], length):
         stop = start + length
         block = _kernel(
-            queries, keys[:, :, start:stop], values[:, :, start:stop], scale, is_causal=False
+            queries32, keys[:, :, start:stop], values[:, :, start:stop], scale, is_causal=False
         )
         merged = merge([merged, block])
-    return merged
+    return PartialAttention(merged.out.to(queries.dtype), merged.lse)
 
 
 def _kernel(
@@ -151,19 +160,26 @@ def _kernel(
     """Call the kernel behind `scaled_dot_product_attention` on CPU, which alone returns the lse."""
     if queries.shape[2] == 0 or keys.shape[2] == 0:
         return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+    dense = [_dense_rows(tensor.to(queries.dtype)) for tensor in (queries, keys, values)]
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        queries, keys.to(queries.dtype), values.to(queries.dtype), 0.0, is_causal, scale=scale
+        *dense, 0.0, is_causal, scale=scale
     )
     return PartialAttention(out, lse)
+
+
+def _dense_rows(tensor: Tensor) -> Tensor:
+    """Copy unless rows are dense and apart: called directly, the kernel does not check."""
+    dense = tensor.stride(-1) == 1 and tensor.stride(-2) >= tensor.shape[-1]
+    return tensor if dense else tensor.contiguous()
 
 
 def _blocked(
     queries: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None
 ) -> PartialAttention:
-    rows = queries.shape[0] * queries.shape[1] * max(1, queries.shape[2])
-    length = max(1, WORKSPACE // rows)
+    heads, head_dim = queries.shape[0] * queries.shape[1], queries.shape[3]
+    length = max(1, WORKSPACE // (heads * max(queries.shape[2], head_dim)))
     queries32 = queries.float() * scale
-    top = torch.full((*queries.shape[:3], 1), -torch.inf, device=queries.device)
+    top = _no_keys(queries)[..., None]
     total = torch.zeros_like(top)
     out = torch.zeros_like(queries32)
     for start in range(0, keys.shape[2], length):
@@ -182,17 +198,6 @@ def _blocked(
     return PartialAttention(out, (top + total.log()).squeeze(-1))
 
 
-def _blocks(queries: Tensor, length: int) -> list[tuple[int, Tensor]]:
-    return [
-        (start, queries[:, :, start : start + length])
-        for start in range(0, queries.shape[2], length)
-    ]
-
-
-def _rows(mask: Tensor, start: int, length: int) -> Tensor:
-    return mask if mask.shape[-2] == 1 else mask[..., start : start + length, :]
-
-
 def _concatenate(parts: list[PartialAttention], queries: Tensor) -> PartialAttention:
     if not parts:
         return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
@@ -204,4 +209,4 @@ def _concatenate(parts: list[PartialAttention], queries: Tensor) -> PartialAtten
 
 
 def _no_keys(queries: Tensor) -> Tensor:
-    return torch.full(queries.shape[:-1], -torch.inf, device=queries.device)
+    return torch.full(queries.shape[:-1], -torch.inf, dtype=torch.float32, device=queries.device)

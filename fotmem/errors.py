@@ -25,6 +25,10 @@ from collections.abc import Iterable, Sequence
 class FotmemError(Exception):
     """Base class of all errors of fotmem."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Pickled as the message: a worker process could not rebuild it from the facts.
+        return type(self).__new__, (type(self), *self.args)
+
 
 class ShapeError(FotmemError, ValueError):
     """A tensor's shape differs from the documented one."""
@@ -37,7 +41,7 @@ class DtypeError(FotmemError, TypeError):
     """A tensor's dtype is not supported."""
 
     def __init__(self, name: str, *, expected: str, actual: object) -> None:
-        super().__init__(f"{name} must be {expected}, got {actual}; convert with .to(...)")
+        super().__init__(f"{name} must be {expected}, got {actual!r}; convert with .to(...)")
 
 
 class NonFiniteError(FotmemError, ValueError):
@@ -55,7 +59,7 @@ class IdError(FotmemError, IndexError):
     """An id that the store does not hold (never added, or forgotten)."""
 
     def __init__(self, actual: int, *, first: int, end: int) -> None:
-        held = f"{first} to {end - 1}" if end > first else "nothing yet"
+        held = f"{first} to {end - 1}" if end > first else "nothing"
         super().__init__(f"id {actual} is not in this store, which holds {held} (-1: no hit)")
 
 
@@ -63,9 +67,11 @@ class OptionError(FotmemError, ValueError):
     """An option is unknown, or its value is not allowed."""
 
     @classmethod
-    def unknown(cls, name: str, owner: str, known: Iterable[str]) -> "OptionError":
-        """Build the error for an option that `owner` does not have."""
-        return cls(f"{owner} has no option {name!r}; {_suggest(name, known, 'its options are')}")
+    def unknown(
+        cls, name: str, owner: str, known: Iterable[str], *, kind: str = "option"
+    ) -> "OptionError":
+        """Build the error for an option (or hook) that `owner` does not have."""
+        return cls(f"{owner} has no {kind} {name!r}; {_suggest(name, known, f'its {kind}s are')}")
 
 
 class UnknownStoreError(FotmemError, LookupError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -38,7 +37,10 @@ class Attended(NamedTuple):
     position: int
     """Index in the order of reading: ``memory.tokens[position] == token_id``."""
     weight: float
-    """Share of the layer's attention that went to it, from 0 to 1, averaged over query heads."""
+    """Share of its attention that one query head gave it, from 0 to 1: of the head that gave most.
+
+    Retrieval is the work of few heads (Wu et al. 2024, arXiv:2404.15574); a mean would hide them.
+    """
     text: str
     """The token as text; empty without a tokenizer."""
 
@@ -55,11 +57,14 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
         hits = store.search(last_query, memory.top_k or CANDIDATES)
-        weights = (hits.scores * scale - last_lse).exp() / query.shape[1]
-        real = hits.ids >= 0
-        ids, index = hits.ids[real].unique(return_inverse=True)
-        shares = torch.zeros(len(ids), device=weights.device).index_add(0, index, weights[real])
-        found += [(layer, int(i), float(share)) for i, share in zip(ids, shares, strict=True)]
+        weights = (hits.scores * scale - last_lse).exp()
+        shares: dict[int, float] = {}
+        for token, share in zip(
+            hits.ids.flatten().tolist(), weights.flatten().tolist(), strict=True
+        ):
+            shares[token] = max(share, shares.get(token, 0.0))
+        shares.pop(-1, None)
+        found += [(layer, token, share) for token, share in shares.items()]
     found.sort(key=lambda entry: -entry[2])
     tokens = memory.tokens
     return [

@@ -144,22 +144,22 @@ def _remote(
     assert isinstance(local, MemoryLayer)
     rows, _, tokens, head_dim = query.shape
     store = memory.stores[layer]
-    heads = query.view(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
+    heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
     if cache.attend and len(store):
         folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
         out, lse = store.attend(folded, top_k=memory.top_k, scale=scale)
         shape = (store.num_heads, rows, -1, tokens)
-        out = out.view(*shape, head_dim).transpose(0, 1).reshape(query.shape)
+        out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
         parts.append(
-            PartialAttention(out, lse.view(shape).transpose(0, 1).reshape(query.shape[:-1]))
+            PartialAttention(out, lse.reshape(shape).transpose(0, 1).reshape(query.shape[:-1]))
         )
     if any(len(store) for store in local.overflow):
         attended = [
             store.attend(row.flatten(1, 2), top_k=memory.top_k, scale=scale)
             for store, row in zip(local.overflow, heads, strict=True)
         ]
-        out = torch.stack([part.out for part in attended]).view(query.shape)
-        lse = torch.stack([part.lse for part in attended]).view(query.shape[:-1])
+        out = torch.stack([part.out for part in attended]).reshape(query.shape)
+        lse = torch.stack([part.lse for part in attended]).reshape(query.shape[:-1])
         parts.append(PartialAttention(out, lse))
     if query.requires_grad:
         parts = [PartialAttention(_untrainable(query, part.out), part.lse) for part in parts]
@@ -183,7 +183,7 @@ def _local(
         mask = mask.repeat(1, 1, groups, 1).to(query.device)
     folded = query.reshape(rows, key.shape[1], groups * tokens, head_dim)
     out, lse = dense_attention(folded, key, value, scale=scale, mask=mask)
-    return PartialAttention(out.view(query.shape), lse.view(query.shape[:-1]))
+    return PartialAttention(out.reshape(query.shape), lse.reshape(query.shape[:-1]))
 
 
 class _Untrainable(torch.autograd.Function):

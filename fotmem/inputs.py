@@ -34,6 +34,8 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:
 
     A mask may also cover what the cache has seen before; its last ``n`` columns count.
     """
+    if inputs.ndim < 2:
+        raise ShapeError("input_ids", expected="[B, tokens]", actual=inputs.shape)
     rows, columns = inputs.shape[:2]
     if attention_mask is None:
         return torch.ones(rows, columns, dtype=torch.bool)
@@ -71,7 +73,13 @@ def checked_tokens(input_ids: Any, vocab_size: int) -> Tensor:
     ShapeError, InputError
         Not ``[n]`` or ``[1, n]``, not integers, or ids beyond the vocabulary.
     """
-    tokens = torch.as_tensor(input_ids)
+    try:
+        tokens = torch.as_tensor(input_ids)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"input_ids must be token ids [n] of one text, got {type(input_ids).__name__} ({error}): "
+            f"pass tokenizer(text).input_ids"
+        ) from error
     if tokens.ndim == 2 and tokens.shape[0] == 1:
         tokens = tokens[0]
     if tokens.ndim != 1:

@@ -43,10 +43,13 @@ class Registry:
 
     def _load(self, entry_point: metadata.EntryPoint) -> None:
         name, plugin = entry_point.name, None
+        if self._plugins.has_plugin(name):
+            self._report(name, f"{entry_point.value} is left out: the name is already taken")
+            return
         try:
             plugin = entry_point.load()
             self._plugins.register(plugin, name)
-            self._refuse_unknown_hooks(plugin)
+            self._check_hooks(plugin)
         except (Exception, SystemExit) as error:  # whatever a stranger's module raises
             if plugin is not None and self._plugins.get_plugin(name) is plugin:
                 self._plugins.unregister(plugin)
@@ -55,20 +58,28 @@ class Registry:
         self._collect(name, "fotmem_stores", StoreSpec, self.stores)
         self._collect(name, "fotmem_adapters", AdapterSpec, self.adapters)
 
-    def _refuse_unknown_hooks(self, plugin: object) -> None:
+    def _check_hooks(self, plugin: object) -> None:
         known = [hook for hook in vars(hookspecs) if hook.startswith("fotmem_")]
-        for caller in self._plugins.get_hookcallers(plugin) or []:
+        callers = self._plugins.get_hookcallers(plugin)
+        if not callers:
+            raise OptionError(f"no hook; mark {' or '.join(known)} with @fotmem.hookimpl")
+        for caller in callers:
             if not caller.has_spec():
-                raise OptionError.unknown(caller.name, "a fotmem plugin", known)
+                raise OptionError.unknown(caller.name, "fotmem", known, kind="hook")
 
     def _collect(self, plugin: str, hook: str, kind: type[SpecT], found: dict[str, SpecT]) -> None:
         others = [other for name, other in self._plugins.list_name_plugin() if name != plugin]
+        caller = self._plugins.subset_hook_caller(hook, others)
+        if not caller.get_hookimpls():
+            return
         try:
-            answers = self._plugins.subset_hook_caller(hook, others)()
+            answers = caller()
             specs = [spec for answer in answers for spec in answer]
         except (Exception, SystemExit) as error:  # whatever a stranger's hook raises
             self._report(plugin, f"{hook}() failed: {_one_line(error)}")
             return
+        if not answers:  # pluggy drops None
+            self._report(plugin, f"{hook}() returned None, must return or yield {kind.__name__}")
         for spec in specs:
             if reason := self._refusal(spec, kind, found):
                 self._report(plugin, f"{hook}(): {reason}")
@@ -78,7 +89,7 @@ class Registry:
 
     def _refusal(self, spec: object, kind: type[SpecT], found: dict[str, SpecT]) -> str:
         if not isinstance(spec, kind):
-            return f"must yield {kind.__name__}, got {type(spec).__name__} ({spec!r:.60})"
+            return f"must return or yield {kind.__name__}, got {type(spec).__name__}"
         if spec.interface_version > INTERFACE_VERSION:
             return (
                 f"{spec.name!r} asks for plugin interface {spec.interface_version}, this fotmem "
@@ -177,7 +188,10 @@ def create_store(
     for label, number in (("num_heads", num_heads), ("head_dim", head_dim)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise OptionError(f"{label} must be an integer of at least 1, got {number!r}")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device must name a torch device, got {device!r}") from error
     if device.type not in spec.capabilities.devices:
         raise OptionError(
             f"store {name!r} keeps its tensors on {', '.join(spec.capabilities.devices)}, "
@@ -230,9 +244,9 @@ def _entry_points() -> Iterable[metadata.EntryPoint]:
         for entry_point in metadata.entry_points(group=GROUP)
     }
 
-    def order(entry_point: metadata.EntryPoint) -> tuple[bool, str]:
+    def order(entry_point: metadata.EntryPoint) -> tuple[bool, str, str]:
         ours = entry_point.dist is not None and entry_point.dist.name == "fotmem"
-        return (not ours, entry_point.name)
+        return (not ours, entry_point.name, entry_point.value)
 
     return sorted(found.values(), key=order)
 

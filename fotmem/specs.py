@@ -1,6 +1,7 @@
 """What a plugin declares: its stores and adapters, as data."""
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,8 +39,11 @@ class StoreCapabilities:
     estimates_tail: bool = False
     """``attend(top_k=None)`` estimates what it does not look at, instead of being exact."""
 
+    def __post_init__(self) -> None:
+        _require_names("devices of StoreCapabilities", self.devices)
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Spec:
     name: str
     """By which users ask for it: lower case, words joined by ``-``."""
@@ -51,17 +55,15 @@ class _Spec:
     """The interface it was written for."""
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.name, str)
-            or not self.name
-            or self.name != self.name.strip().lower()
-        ):
-            raise OptionError(f"a spec's name must be a lower-case word, got {self.name!r}")
-        if isinstance(self.requires, str) or not all(
-            isinstance(name, str) for name in self.requires
-        ):
+        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise OptionError(
-                f"requires of {self.name!r} must be a tuple of import names, got {self.requires!r}"
+                f"a spec's name must be lower-case words joined by '-', got {self.name!r}"
+            )
+        _require_names(f"requires of {self.name!r}", self.requires)
+        if not isinstance(self.interface_version, int):
+            raise OptionError(
+                f"interface_version of {self.name!r} must be an integer, "
+                f"got {self.interface_version!r}"
             )
 
     @property
@@ -84,7 +86,7 @@ class _Spec:
             raise MissingPackageError(self.name, reason)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StoreSpec(_Spec):
     """One store that a plugin offers.
 
@@ -110,10 +112,13 @@ class StoreSpec(_Spec):
                 f"options of {self.name!r} must be a pydantic model class, got {self.options!r}"
             )
         if not isinstance(self.capabilities, StoreCapabilities):
-            raise OptionError(f"capabilities of {self.name!r} must be StoreCapabilities")
+            raise OptionError(
+                f"capabilities of {self.name!r} must be StoreCapabilities, "
+                f"got {self.capabilities!r}"
+            )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AdapterSpec(_Spec):
     """One model family that a plugin can put memory layers into."""
 
@@ -124,14 +129,18 @@ class AdapterSpec(_Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.architectures, str) or not self.architectures:
-            raise OptionError(f"architectures of {self.name!r} must be a tuple of class names")
+        _require_names(f"architectures of {self.name!r}", self.architectures)
         if not callable(self.factory):
             raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
+
+
+def _require_names(label: str, names: object) -> None:
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"{label} must be a tuple of str, got {names!r}")
 
 
 def _installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
+    except Exception:  # a dotted name imports its parent, which may do whatever it likes
         return False

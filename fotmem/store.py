@@ -1,5 +1,6 @@
 """The interface of a memory store: keys and values of one memory layer, searchable."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
@@ -82,7 +83,8 @@ class MemoryStore(ABC):
         """Find the best ``top_k <= keys ever added`` for queries ``[H, Q, D]``, ``Q >= 1``.
 
         Queries come in the caller's dtype on the store's device. Scores are inner products of
-        the stored keys. An approximate store that finds fewer fills up with id -1, score -inf.
+        the stored keys. A store that finds fewer fills up with id -1, score -inf; it is not asked
+        again for more.
         """
 
     @abstractmethod
@@ -97,11 +99,12 @@ class MemoryStore(ABC):
         """Attend with queries ``[H, Q, D]`` to a store that is not empty."""
         if top_k is None:
             return self._attend_to_all(queries, scale)
+        top_k = min(top_k, len(self))
         rows = max(1, WORKSPACE // (self.num_heads * top_k * self.head_dim))
         parts = []
         for block in queries.split(rows, dim=1):
             hits = self._live_hits(block, top_k)
-            values = self._values(hits.ids.clamp(min=0))
+            values = self._values(hits.ids.clamp(min=self._forgotten))
             parts.append(topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype))
         return PartialAttention(
             torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1)
@@ -259,8 +262,7 @@ class MemoryStore(ABC):
         if top_k is not None:
             top_k = _checked_top_k(top_k)
         if len(self) == 0 or queries.shape[1] == 0:
-            lse = torch.full(given.shape[:2], -torch.inf, device=given.device)
-            return PartialAttention(torch.zeros_like(given), lse)
+            return PartialAttention(torch.zeros_like(given), _no_keys(given))
         out, lse = self._attend(queries, top_k, scale)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
 
@@ -310,37 +312,48 @@ class MemoryStore(ABC):
         """Search, hide what was forgotten, and pad to ``top_k`` columns."""
         shape = (self.num_heads, queries.shape[1], top_k)
         ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
-        scores = torch.full(shape, -torch.inf, device=self.device)
+        scores = torch.full(shape, -torch.inf, dtype=torch.float32, device=self.device)
         if len(self) == 0 or queries.shape[1] == 0:
             return Hits(ids, scores)
-        wanted, asked = min(top_k, len(self)), min(top_k, self._added)
-        while True:
-            hits = self._search(queries, asked)
-            live = hits.ids >= self._forgotten
-            if asked == self._added or self._forgotten == 0 or bool((live.sum(-1) >= wanted).all()):
-                break
-            asked = min(2 * asked, self._added)
-        if self._forgotten:
-            # A stable sort moves the forgotten behind the live ones and keeps these in order.
-            order = live.int().argsort(dim=-1, descending=True, stable=True)[..., :wanted]
-            hits = Hits(
-                hits.ids.where(live, -1).gather(-1, order),
-                hits.scores.where(live, -torch.inf).gather(-1, order),
-            )
+        wanted = min(top_k, len(self))
+        search = self._search_remembered if self._forgotten else self._search
+        hits = search(queries, wanted)
         found = min(wanted, hits.ids.shape[-1])
         ids[..., :found] = hits.ids[..., :found]
         scores[..., :found] = hits.scores[..., :found]
         return Hits(ids, scores)
 
-    def _attend_to_all(self, queries: Tensor, scale: float) -> PartialAttention:
-        parts = (
-            dense_attention(queries[None], keys[None], values[None], scale=scale)
-            for keys, values in self._stream()
+    def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
+        """Search among keys of which some are forgotten, asking for more until enough are live."""
+        asked = wanted
+        while True:
+            hits = self._search(queries, asked)
+            live = hits.ids >= self._forgotten
+            if asked == self._added or hits.ids.shape[-1] < asked:
+                break
+            if bool(((live.sum(-1) >= wanted) | (hits.ids[..., -1] < 0)).all()):
+                break
+            asked = min(2 * asked, self._added)
+            if queries.shape[1] > 1 and self.num_heads * queries.shape[1] * asked > WORKSPACE:
+                parts = [self._search_remembered(half, wanted) for half in queries.chunk(2, dim=1)]
+                return Hits(
+                    torch.cat([part.ids for part in parts], 1),
+                    torch.cat([part.scores for part in parts], 1),
+                )
+        # A stable sort moves the forgotten behind the live ones and keeps these in order.
+        order = live.int().argsort(dim=-1, descending=True, stable=True)[..., :wanted]
+        return Hits(
+            hits.ids.where(live, -1).gather(-1, order),
+            hits.scores.where(live, -torch.inf).gather(-1, order),
         )
-        merged = next(parts)
-        for part in parts:
-            merged = merge([merged, part])
-        return PartialAttention(merged.out[0], merged.lse[0])
+
+    def _attend_to_all(self, queries: Tensor, scale: float) -> PartialAttention:
+        # The first part sets the dtype of the merged: float32, or every block would round.
+        merged = PartialAttention(torch.zeros_like(queries, dtype=torch.float32), _no_keys(queries))
+        for keys, values in self._stream():
+            part = dense_attention(queries[None], keys[None], values[None], scale=scale)
+            merged = merge([merged, PartialAttention(part.out[0], part.lse[0])])
+        return merged
 
     def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
@@ -360,7 +373,7 @@ class MemoryStore(ABC):
         outside = ids[~missing & ((ids < self.first_id) | (ids >= self.next_id))]
         if outside.numel():
             raise IdError(int(outside[0]), first=self.first_id, end=self.next_id)
-        if len(self) == 0:
+        if len(self) == 0 or ids.numel() == 0:
             return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype, device=ids.device)
         inner_ids = ids.where(~missing, self.first_id).to(self.device) - self._offset
         found: Tensor = inner(inner_ids).to(ids.device)
@@ -393,9 +406,16 @@ class MemoryStore(ABC):
             raise ShapeError(name, expected=expected, actual=tensor.shape)
 
 
+def _no_keys(queries: Tensor) -> Tensor:
+    return torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
+
+
 def _require_finite(name: str, tensor: Tensor) -> None:
-    # One pass without a temporary: the sum of finite numbers is only non-finite on overflow.
-    if not bool(tensor.sum(dtype=torch.float64).isfinite()):
+    if tensor.numel() == 0:
+        return
+    # One pass without a temporary; NaN is both its minimum and its maximum.
+    lowest, highest = tensor.aminmax()
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
         bad = (~tensor.isfinite()).nonzero()[0].tolist()
         raise NonFiniteError(name, f"{bad} of {list(tensor.shape)}")
 

@@ -24,12 +24,14 @@ class Windowing:
     split_above: int
 
     def __post_init__(self) -> None:
+        last = self.last_context_length
+        if isinstance(last, bool) or not isinstance(last, int):
+            raise OptionError(f"last_context_length must be an integer, got {last!r}")
         if self.window < 2:
             raise OptionError(f"window must be at least 2 tokens, got {self.window}")
-        if not 1 <= self.last_context_length <= self.window:
+        if not 1 <= last <= self.window:
             raise OptionError(
-                f"last_context_length must be from 1 to the window ({self.window}), "
-                f"got {self.last_context_length}"
+                f"last_context_length must be from 1 to the window ({self.window}), got {last}"
             )
 
     def cut(self, length: int) -> list[int]:

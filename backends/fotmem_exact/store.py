@@ -1,12 +1,15 @@
 """Exact search and attention over keys and values in memory."""
 
 import copy
+import math
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from fotmem import WORKSPACE, Hits, MemoryStore, PartialAttention, dense_attention
+
+KEYS_PER_BLOCK = 2**14
 
 
 class _Rows(NamedTuple):
@@ -20,10 +23,11 @@ class _Rows(NamedTuple):
 class ExactStore(MemoryStore):
     """Keys and values in tensors that double when full, on CPU or CUDA.
 
-    `search` and dense `attend` are blocked: beside input and result, each of their temporaries
-    holds at most ``max(fotmem.WORKSPACE, H * D, H * 8 * top_k)`` elements (normally 16 MiB in
-    float32), and at most four are alive at a time, whatever ``Q`` and ``N``. Scores are computed
-    in float32 from the keys as stored. A copy shares the tensors until one of the two grows.
+    `search` and `attend` are blocked: each of their temporaries holds at most
+    ``max(fotmem.WORKSPACE, H * 8 * top_k * D)`` elements (normally 16 MiB in float32) or twice
+    those of the result, and at most four are alive at a time, whatever ``Q`` and ``N``. Scores are
+    computed in float32 from the keys as stored. A copy shares the tensors until one of the two
+    grows.
     """
 
     _capacity: tuple[Tensor, Tensor]  # keys and values [H, capacity, D]
@@ -45,8 +49,10 @@ class ExactStore(MemoryStore):
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         rows = self._rows
-        top_k = min(top_k, rows.keys.shape[1])
-        per_block = max(1, WORKSPACE // (self.num_heads * max(2048, 8 * top_k)))
+        size = rows.keys.shape[1]
+        top_k = min(top_k, size)
+        columns = min(size, max(KEYS_PER_BLOCK, 8 * top_k))
+        per_block = max(1, WORKSPACE // (self.num_heads * columns))
         parts = [self._best(block, rows, top_k) for block in queries.split(per_block, dim=1)]
         return Hits(
             torch.cat([part.ids for part in parts], 1),
@@ -62,8 +68,7 @@ class ExactStore(MemoryStore):
         found: Hits | None = None
         for start in range(0, rows.keys.shape[1], length):
             keys = rows.keys[:, start : start + length].float()
-            scores = queries @ keys.transpose(1, 2)  # [H, Q, n]
-            scores, ids = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
+            scores, ids = _topk(queries @ keys.transpose(1, 2), top_k)  # of [H, Q, n]
             ids += rows.first + start
             if found is not None:
                 ids, scores = torch.cat([found.ids, ids], -1), torch.cat([found.scores, scores], -1)
@@ -106,12 +111,35 @@ class ExactStore(MemoryStore):
         """Move what is remembered into new tensors of `capacity` rows."""
         size = keys.shape[1]
         shape = (self.num_heads, capacity, self.head_dim)
-        whole = tuple(torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        with torch.inference_mode(False):  # a tensor made in that mode could not be added to later
+            whole = tuple(
+                torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2)
+            )
         for tensor, old in zip(whole, (keys, values), strict=True):
             tensor[:, :size] = old
         self._capacity = (whole[0], whole[1])
         self._filled = size
         self._rows = _Rows(whole[0][:, :size], whole[1][:, :size], first)
+
+
+def _topk(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Do what `torch.topk` does, several times faster on long rows.
+
+    The best k scores lie in the k groups with the best maxima, and maxima are cheap.
+    """
+    length = scores.shape[-1]
+    top_k = min(top_k, length)
+    group = math.isqrt(length // top_k)  # balances the two selections
+    if group < 2:
+        return scores.topk(top_k, dim=-1)
+    groups = length // group
+    maxima = scores[..., : group * groups].unflatten(-1, (group, groups)).amax(-2)
+    best = maxima.topk(top_k, dim=-1, sorted=False).indices
+    ids = (best[..., None] + groups * torch.arange(group, device=best.device)).flatten(-2)
+    rest = torch.arange(group * groups, length, device=best.device).expand(*ids.shape[:-1], -1)
+    ids = torch.cat([ids, rest], -1)
+    scores, order = scores.gather(-1, ids).topk(top_k, dim=-1)
+    return scores, ids.gather(-1, order)
 
 
 def _take(rows: Tensor, ids: Tensor) -> Tensor:

@@ -1,0 +1,88 @@
+"""``fotmem ask``."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fotmem.cli.options import (
+    Json,
+    Layers,
+    Model,
+    Store,
+    Texts,
+    TopK,
+    Window,
+    load_quietly,
+    parse_layers,
+    parse_top_k,
+    read_texts,
+)
+
+if TYPE_CHECKING:
+    from fotmem.explain import Attended
+
+
+def ask(
+    model: Model,
+    question: Annotated[str, typer.Argument(help="What to ask about the texts.")],
+    text: Texts,
+    layers: Layers = None,
+    window: Window = 512,
+    top_k: TopK = "32",
+    store: Store = "exact",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 40,
+    as_json: Json = False,
+) -> None:
+    """Read texts into memory and answer a question, with sources.
+
+    Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
+    """
+    chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
+    llama, tokenizer = load_quietly(model)
+    from fotmem.answer import answer, passage, question_prompt
+    from fotmem.attach import attach
+
+    prompt = question_prompt(tokenizer, question)
+    plain = answer(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)
+    with attach(llama, store, chosen, top_k=hits, window=window) as memory:
+        memory.read(tokenizer(corpus).input_ids, progress=True)
+        found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)
+        passages = [passage(tokenizer, memory, source.position) for source in found.sources]
+    if as_json:
+        report = {
+            "question": question,
+            "tokens": len(memory),
+            "answer_without_memory": plain.text,
+            "answer": found.text,
+            "sources": [
+                source._asdict() | {"passage": "".join(pieces)}
+                for source, pieces in zip(found.sources, passages, strict=True)
+            ],
+        }
+        print(json.dumps(report, indent=2))
+        return
+    console = Console()
+    console.print(f"[bold]without memory[/bold]  {escape(plain.text)}")
+    console.print(f"[bold]with memory[/bold]     {escape(found.text)}")
+    console.print(sources_table(found.sources, passages))
+
+
+def sources_table(sources: "list[Attended]", passages: list[tuple[str, str, str]]) -> Table:
+    """Show remembered tokens in their passages."""
+    table = Table("token", "layer", "attention", "in its passage", title="looked at most")
+    for source, (before, token, after) in zip(sources, passages, strict=True):
+        table.add_row(
+            f"{source.position:,}",
+            str(source.layer),
+            f"{source.weight:.1%}",
+            f"{_line(before)}[reverse]{_line(token)}[/reverse]{_line(after)}",
+        )
+    return table
+
+
+def _line(text: str) -> str:
+    return escape(text.replace("\n", "⏎"))

@@ -1,0 +1,94 @@
+"""What several commands take, and how it is read."""
+
+import os
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fotmem.errors import InputError
+
+Model = Annotated[
+    str, typer.Argument(help="A folder, a GGUF file, a hub id, or [bold]smollm2[/bold].")
+]
+Texts = Annotated[
+    list[Path], typer.Option("--text", help="A plain text file (UTF-8); may be repeated.")
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(help="Memory layers, such as 17,18 or 14-25 (both ends); default: the config's."),
+]
+Window = Annotated[int, typer.Option(min=2, help="Tokens of local context.")]
+TopK = Annotated[
+    str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
+]
+Store = Annotated[str, typer.Option(help="Name of the store, see [bold]fotmem stores[/bold].")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def parse_layers(layers: str | None) -> list[int] | None:
+    """Read ``"6,12,18"`` or ``"14-25"`` (both ends included)."""
+    if layers is None:
+        return None
+    found: list[int] = []
+    try:
+        for part in layers.split(","):
+            first, _, last = part.partition("-")
+            found += range(int(first), int(last or first) + 1)
+    except ValueError:
+        found = []
+    if not found:
+        raise typer.BadParameter(
+            f"expected layers such as 17,18,20 or 14-25, got {layers!r}", param_hint="--layers"
+        )
+    return found
+
+
+def parse_top_k(top_k: str) -> int | None:
+    """Read a number, or ``"all"``."""
+    if top_k == "all":
+        return None
+    if not top_k.isdecimal() or int(top_k) < 1:
+        raise typer.BadParameter(
+            f"expected a number of at least 1, or all, got {top_k!r}", param_hint="--top-k"
+        )
+    return int(top_k)
+
+
+def read_texts(paths: list[Path]) -> str:
+    """Read text files, joined by an empty line; `InputError` names the file that is no text."""
+    texts = []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text (byte {error.start}); convert it first"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        if "\0" in text:
+            raise InputError(f"{path} is binary, not text")
+        if not text.strip():
+            raise InputError(f"{path} is empty")
+        texts.append(text)
+    return "\n\n".join(texts)
+
+
+def load_quietly(name: str) -> tuple[Any, Any]:
+    """Load a model and its tokenizer, with a spinner on stderr."""
+    console = Console(file=sys.stderr)
+    with (
+        console.status(f"loading {name}"),
+        open(os.devnull, "w") as nowhere,
+        redirect_stderr(nowhere),  # progress bars of other libraries
+    ):
+        import transformers
+
+        from fotmem.models import load_model
+
+        transformers.logging.set_verbosity_error()
+        return load_model(name)

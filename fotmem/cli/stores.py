@@ -1,0 +1,47 @@
+"""``fotmem stores``."""
+
+import json
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fotmem.cli.options import Json
+from fotmem.registry import registry
+
+
+def stores(as_json: Json = False) -> None:
+    """List the stores, which can be used here, and plugins with problems.
+
+    Example: fotmem stores --json
+    """
+    found = registry()
+    if as_json:
+        rows = [
+            {
+                "name": name,
+                "plugin": found.owners[spec],
+                "available": spec.available,
+                "reason": spec.reason,
+            }
+            for name, spec in found.stores.items()
+        ]
+        problems = [problem._asdict() for problem in found.problems]
+        print(json.dumps({"stores": rows, "problems": problems}, indent=2))
+        return
+    console = Console()
+    table = Table("store", "plugin", "exact", "on disk", "available")
+    for name, spec in found.stores.items():
+        able = spec.capabilities
+        table.add_row(
+            name,
+            found.owners[spec],
+            "yes" if able.exact else "no",
+            "yes" if able.persistent else "no",
+            "yes" if spec.available else escape(spec.reason),
+        )
+    console.print(table)
+    for problem in found.problems:
+        console.print(
+            f"[red]problem[/red] in plugin {escape(problem.plugin)}: {escape(problem.reason)}"
+        )

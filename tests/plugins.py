@@ -1,0 +1,42 @@
+"""Third-party plugins, written to a folder as pip would install them."""
+
+from pathlib import Path
+
+HEADER = """
+from fotmem import (
+    AdapterSpec, MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, create_store, hookimpl
+)
+
+def build(**arguments):
+    from fotmem_exact.store import ExactStore
+    names = ("num_heads", "head_dim", "dtype", "device")
+    store = ExactStore(**{name: arguments[name] for name in names})
+    store.arguments = arguments
+    return store
+
+def spec(name, **fields):
+    defaults = {"factory": build, "capabilities": StoreCapabilities(exact=True)}
+    return StoreSpec(name=name, **{**defaults, **fields})
+"""
+
+
+def hook(answer: str, name: str = "fotmem_stores") -> str:
+    return f"@hookimpl\ndef {name}():\n    return {answer}\n"
+
+
+def install(
+    folder: Path, name: str, code: str = "", *, entry_points: str = "", distribution: str = ""
+) -> None:
+    """Write a package with one module `plugin`, and its metadata."""
+    package = folder / name
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "plugin.py").write_text(HEADER + code, encoding="utf-8")
+    metadata = folder / f"{distribution or name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.0\n", encoding="utf-8"
+    )
+    (metadata / "entry_points.txt").write_text(
+        f"[fotmem]\n{entry_points or f'{name} = {name}.plugin'}\n", encoding="utf-8"
+    )

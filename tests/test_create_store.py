@@ -1,0 +1,184 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+import fotmem
+from fotmem import (
+    DtypeError,
+    MissingPackageError,
+    OptionError,
+    UnknownStoreError,
+    create_store,
+    registry,
+)
+from tests.naive import draw
+from tests.plugins import hook, install
+
+OPTIONS = """
+from typing import Literal
+from pydantic import Field, model_validator
+
+class Options(StoreOptions):
+    nlist: int = Field(64, ge=1)
+    metric: Literal["ip", "l2"] = "ip"
+    nprobe: int = 4
+
+    @model_validator(mode="after")
+    def check(self):
+        if self.nprobe > self.nlist:
+            raise ValueError(f"nprobe ({self.nprobe}) must not exceed nlist ({self.nlist})")
+        return self
+
+class Unhashable:
+    __hash__ = None
+    def __call__(self, **arguments):
+        return build(**arguments)
+
+disk = StoreCapabilities(exact=True, persistent=True)
+"""
+SPECS = """[
+    spec("ivf-store", options=Options, factory=Unhashable()),
+    spec("disk-store", capabilities=disk),
+    spec("absent", requires=("not_there",), install="pip install cure"),
+]"""
+
+
+@pytest.fixture(autouse=True)
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "third_party", OPTIONS + hook(SPECS))
+    monkeypatch.syspath_prepend(tmp_path)
+    fresh = registry.Registry()
+    monkeypatch.setattr(registry, "registry", lambda: fresh)
+    for name in ("third_party", "third_party.plugin"):
+        monkeypatch.delitem(sys.modules, name)
+    assert fresh.problems == []
+
+
+def create(name: str, **options: Any) -> Any:
+    return create_store(name, **{"num_heads": 2, "head_dim": 8, **options})
+
+
+def test_the_factory_gets_clean_arguments(tmp_path: Path) -> None:
+    arguments = create("ivf-store", nprobe=2, dtype=torch.float16).arguments
+    options = arguments.pop("options")
+    assert (type(options).__name__, options.nlist, options.nprobe) == ("Options", 64, 2)
+    assert arguments == {
+        "num_heads": 2,
+        "head_dim": 8,
+        "dtype": torch.float16,
+        "device": torch.device("cpu"),
+        "directory": None,
+    }
+    assert create("disk-store", directory=str(tmp_path)).arguments["directory"] == tmp_path
+    with pytest.raises(ValueError, match="frozen"):
+        options.nlist = 3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"nlst": 3}, r"store 'ivf-store' has no option 'nlst'; did you mean 'nlist'\?"),
+        ({"zzz": 3}, r"no option 'zzz'; its options are: metric, nlist, nprobe"),
+        (
+            {"nlist": 0},
+            r"option 'nlist' of store 'ivf-store': .* equal to 1, got 0",
+        ),
+        ({"nlist": "many"}, r"option 'nlist' of store 'ivf-store': .* integer.*, got 'many'"),
+        ({"metric": "cosine"}, r"option 'metric' of .* 'ip' or 'l2', got 'cosine'"),
+        ({"nprobe": 65}, r"nprobe \(65\) must not exceed nlist \(64\)"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        create("ivf-store", **options)
+
+
+def test_the_exact_store_has_no_options() -> None:
+    with pytest.raises(OptionError, match="'exact' has no option 'nlist'; its options are: none"):
+        create("exact", nlist=4)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "exakt",
+            r"no store is named 'exakt'; did you mean 'exact'\? \(there are: absent, disk-store, ",
+        ),
+        ("qqq", r"no store is named 'qqq'; there are: absent, .*ivf-store"),
+        (None, r"no store is named None"),
+    ],
+)
+def test_an_unknown_store_names_the_closest(name: Any, message: str) -> None:
+    with pytest.raises(UnknownStoreError, match=message):
+        create(name)
+
+
+def test_a_store_without_its_package_says_what_to_install() -> None:
+    message = "'absent' is not available here: needs not_there, not installed: pip install cure"
+    with pytest.raises(MissingPackageError, match=message):
+        create("absent")
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"directory": "/tmp/x"}, OptionError, "'exact' lives in memory .* got '/tmp/x'"),
+        ({"num_heads": 0}, OptionError, "num_heads must be an integer of at least 1, got 0"),
+        ({"head_dim": 2.5}, OptionError, r"head_dim must be an integer of at least 1, got 2\.5"),
+        ({"device": "gpu"}, OptionError, "device must name a torch device, got 'gpu'"),
+        ({"device": "meta"}, OptionError, "'exact' keeps its tensors on cpu, cuda, got .* 'meta'"),
+        ({"dtype": torch.float64}, DtypeError, r"float32, bfloat16, float16, got torch\.float64"),
+        ({"dtype": "float16"}, DtypeError, "float32, bfloat16, float16, got 'float16'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        create("exact", **arguments)
+
+
+def test_lists_of_what_is_available_are_the_callers_own() -> None:
+    assert {"exact", "ivf-store", "disk-store", "absent"} <= set(fotmem.available_stores())
+    fotmem.available_stores().clear()
+    fotmem.available_adapters().clear()
+    assert "exact" in fotmem.available_stores()
+    assert "llama" in fotmem.available_adapters()
+
+
+def modules_called(work: Callable[[], object]) -> set[str]:
+    called = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        called.add(frame.f_globals.get("__name__", ""))
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+@pytest.mark.parametrize("name", ["exact", "ivf-store"])
+def test_nothing_of_the_registry_runs_after_creating(name: str) -> None:
+    store, rows, queries = create(name), draw(2, 9, 8), draw(2, 3, 8)
+
+    def use() -> None:
+        store.add(rows, rows)
+        hits = store.search(queries, 4)
+        store.keys(hits.ids), store.values(hits.ids)
+        store.attend(queries, top_k=4, scale=1.0)
+        store.attend(queries, top_k=None, scale=1.0)
+        store.forget(2)
+        store.copy().close()
+
+    assert "fotmem.registry" in modules_called(lambda: create(name))
+    called = modules_called(use)
+    assert "fotmem.store" in called
+    machinery = ("fotmem.registry", "fotmem.specs", "fotmem.hookspecs", "pluggy", "pydantic")
+    assert not [module for module in called if module.startswith(machinery)]

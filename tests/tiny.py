@@ -1,0 +1,95 @@
+"""Tiny random LLaMA models, and inputs for them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+VOCABULARY, PAD, BOS, EOS = 97, 0, 1, 2
+LAYERS, WINDOW = (1, 3), 16
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gqa": {},
+    "mha": {"num_key_value_heads": 4},
+    "one_head": {"num_attention_heads": 1, "num_key_value_heads": 1},
+    "theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    "llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "yarn": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "tied": {"tie_word_embeddings": True},
+    "head_dim": {"head_dim": 24},
+    "bias": {"attention_bias": True, "mlp_bias": True},
+}
+
+
+def llama(
+    variant: str = "gqa",
+    *,
+    seed: int = 0,
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    **overrides: Any,
+) -> LlamaForCausalLM:
+    """Build a model whose every parameter is random, biases and norms included."""
+    config = LlamaConfig(**{**_SIZES, **VARIANTS[variant], **overrides})
+    config._attn_implementation = attention
+    model = LlamaForCausalLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        with torch.no_grad():
+            parameter.copy_(1 + 0.1 * noise if "norm" in name else 0.2 * noise)
+    return model.to(dtype).eval()
+
+
+def ids(length: int, *, seed: int = 0) -> Tensor:
+    """Draw token ids ``[1, length]``, none of them special."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    return torch.randint(3, VOCABULARY, (1, length), generator=generator)
+
+
+def rows(*lengths: int, seed: int = 0) -> list[Tensor]:
+    """Draw token ids ``[1, length]`` of several rows."""
+    return [ids(length, seed=seed + i) for i, length in enumerate(lengths)]
+
+
+def padded(texts: Sequence[Tensor], side: str = "left") -> tuple[Tensor, Tensor]:
+    """Pack rows ``[1, length]`` into ids and attention mask ``[B, longest]``."""
+    longest = max(text.shape[1] for text in texts)
+    tokens = torch.full((len(texts), longest), PAD)
+    mask = torch.zeros_like(tokens)
+    for row, text in enumerate(texts):
+        length = text.shape[1]
+        place = slice(longest - length, longest) if side == "left" else slice(length)
+        tokens[row, place], mask[row, place] = text[0], 1
+    return tokens, mask
