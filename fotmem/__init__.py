@@ -31,7 +31,7 @@ from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
 from fotmem.store import Hits, MemoryStore
 
 if TYPE_CHECKING:
-    from fotmem.attach import attach
+    from fotmem.attachment import attach
     from fotmem.cache import MemoryCache
     from fotmem.explain import Attended
     from fotmem.longllama import load_longllama
@@ -82,7 +82,7 @@ _LAZY = {  # these import transformers
     "Attended": "fotmem.explain",
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
-    "attach": "fotmem.attach",
+    "attach": "fotmem.attachment",
     "load_longllama": "fotmem.longllama",
 }
 

@@ -12,7 +12,7 @@ from fotmem.attention import PartialAttention, causal_attention, dense_attention
 from fotmem.cache import MemoryCache, MemoryLayer
 from fotmem.errors import UnsupportedError
 from fotmem.explain import Trace
-from fotmem.inputs import check_positions, real_columns, refuse_unsupported
+from fotmem.inputs import check_positions, past_columns, real_columns, refuse_unsupported
 from fotmem.windows import Outputs, Step, plan
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def decoder_forward(
 ) -> Any:
     """Run a decoder over input of any length, window by window, with overflow in its cache."""
     config: Any = memory.decoder.config
+    cache = MemoryCache.adopt(past_key_values, memory)
     refuse_unsupported(config, attention_mask, kwargs)
     name, inputs = (
         ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
@@ -42,7 +43,7 @@ def decoder_forward(
         )  # raises its own error
     real = real_columns(inputs, attention_mask)
     check_positions(position_ids, real)
-    cache = MemoryCache.adopt(past_key_values, memory)
+    cache.resume(len(real), past_columns(attention_mask, cache.seen, real))
     return_dict = kwargs.pop("return_dict", None)
 
     outputs = Outputs(real.shape)
@@ -127,10 +128,12 @@ def attention_forward(
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
     parts.append(_local(cache, query, key.to(query.dtype), value.to(query.dtype), scale))
-    merged = merge(parts)
+    out, lse = merge(parts)
+    if out.requires_grad:
+        out = _untrainable(out)
     if cache.trace is not None:
-        cache.trace.layers[layer] = (query.detach(), merged.lse.detach())
-    return adapter.project_out(attention, merged.out.transpose(1, 2).flatten(2)), None
+        cache.trace.layers[layer] = (query.detach(), lse.detach())
+    return adapter.project_out(attention, out.transpose(1, 2).flatten(2)), None
 
 
 def _remote(
@@ -161,8 +164,6 @@ def _remote(
         out = torch.stack([part.out for part in attended]).reshape(query.shape)
         lse = torch.stack([part.lse for part in attended]).reshape(query.shape[:-1])
         parts.append(PartialAttention(out, lse))
-    if query.requires_grad:
-        parts = [PartialAttention(_untrainable(query, part.out), part.lse) for part in parts]
     return parts
 
 
@@ -187,13 +188,13 @@ def _local(
 
 
 class _Untrainable(torch.autograd.Function):
-    """Passes on what a store answered, and refuses to be trained through.
+    """Passes on attention that a store took part in, and refuses to be trained through.
 
     Stores give no gradient; without this, backward would silently compute a wrong one.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, out: Tensor) -> Tensor:
+    def forward(ctx: Any, out: Tensor) -> Tensor:
         return out.view_as(out)
 
     @staticmethod
@@ -203,6 +204,6 @@ class _Untrainable(torch.autograd.Function):
         )
 
 
-def _untrainable(query: Tensor, out: Tensor) -> Tensor:
-    result: Tensor = _Untrainable.apply(query, out)  # type: ignore[no-untyped-call]
+def _untrainable(out: Tensor) -> Tensor:
+    result: Tensor = _Untrainable.apply(out)  # type: ignore[no-untyped-call]
     return result

@@ -77,8 +77,8 @@ def checked_tokens(input_ids: Any, vocab_size: int) -> Tensor:
         tokens = torch.as_tensor(input_ids)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"input_ids must be token ids [n] of one text, got {type(input_ids).__name__} ({error}): "
-            f"pass tokenizer(text).input_ids"
+            f"input_ids must be the token ids of one text, as in tokenizer(text).input_ids, "
+            f"got {type(input_ids).__name__} ({error})"
         ) from error
     if tokens.ndim == 2 and tokens.shape[0] == 1:
         tokens = tokens[0]

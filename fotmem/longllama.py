@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fotmem.attach import attach_with
+from fotmem.attachment import attach_with
 from fotmem.errors import CheckpointError
 from fotmem.windows import Windowing
 

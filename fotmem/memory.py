@@ -147,17 +147,19 @@ class Memory:
             raise AttachError("this memory was detached from its model; attach again to read")
         tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
         with self._writing, torch.no_grad():
-            for window in _with_progress(tokens.split(self.windowing.window), progress):
+            windows = tokens.split(self.windowing.window) if len(tokens) else ()
+            for window in _with_progress(windows, progress):
                 self._append(window, self._run(window, attend))
 
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""
-        with self._writing:
-            for store in self.stores.values():
-                store.close()
+        with self._writing, _interrupts_deferred():
+            old = self.stores
             self.stores = {layer: make() for layer, make in self._makers.items()}
             self._tokens = []
             self.last_trace = None
+            for store in old.values():
+                store.close()
 
     def explain(self, tokenizer: object = None, top: int = 10, *, row: int = 0) -> list[Attended]:
         """Tell which remembered tokens the last position of the last forward call attended to.
@@ -243,17 +245,19 @@ class Memory:
 
     def _append(self, window: Tensor, pieces: dict[int, tuple[Tensor, Tensor]]) -> None:
         """Append one window to all stores, or to none."""
-        length = len(self)
+        length, touched = len(self), []
         with _interrupts_deferred():
             try:
                 for layer, (keys, values) in pieces.items():
+                    touched.append(layer)
                     self.stores[layer].add(keys, values)
                 self._tokens.append(window)
             except BaseException:
-                for layer, store in self.stores.items():
-                    if store.next_id > length:
-                        self.stores[layer] = self._shortened(layer, length)
+                # Also the store that failed: it may hold a part of the window.
+                for layer in touched:
+                    self.stores[layer] = self._shortened(layer, length)
                 raise
+            self.last_trace = None  # its shares are of the memory as it was
 
     def _shortened(self, layer: int, length: int) -> MemoryStore:
         """Rebuild a store with its first `length` keys only."""

@@ -77,7 +77,7 @@ def make_trials(tokenizer: Any, text: str, *, tokens: int, trials: int, seed: in
         filler = tokens - len(hidden)
         if filler <= LOCAL:
             raise InputError(
-                f"tokens must be more than {LOCAL + len(hidden)} (fact and local text), got {tokens}"
+                f"tokens must be more than {LOCAL + len(hidden)} (fact, local text), got {tokens}"
             )
         if len(ids) < filler:
             raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add more")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fotmem import Hits, PartialAttention
 
-quick = settings(derandomize=True, database=None, max_examples=50, deadline=None)
+quick = settings(derandomize=True, database=None, max_examples=40, deadline=None)
 """The same examples in every run, without a time limit that a busy machine would break."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -191,7 +191,7 @@ def test_topk_attention_ignores_missing_hits(
     assert_attention(part, naive_topk_attention(q, keys, values, 0.5, top_k), dtype)
 
 
-@pytest.mark.parametrize("queries, tokens", [(1, 3000), (300, 500)])
+@pytest.mark.parametrize("queries, tokens", [(1, 3000), (20, 500)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_temporaries_are_bounded(
     masked: bool, queries: int, tokens: int, monkeypatch: pytest.MonkeyPatch

@@ -44,7 +44,7 @@ def ask(
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
     llama, tokenizer = load_quietly(model)
     from fotmem.answer import answer, passage, question_prompt
-    from fotmem.attach import attach
+    from fotmem.attachment import attach
 
     prompt = question_prompt(tokenizer, question)
     plain = answer(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)

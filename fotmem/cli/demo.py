@@ -44,7 +44,7 @@ def demo() -> None:
     Example: fotmem demo
     """
     llama, tokenizer = load_quietly(MODEL)
-    from fotmem.attach import attach
+    from fotmem.attachment import attach
 
     console = Console(highlight=False)
     text, hidden = _text(tokenizer)

@@ -55,7 +55,7 @@ def passkey(
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
     llama, tokenizer = load_quietly(model)
     from fotmem import passkey as task
-    from fotmem.attach import attach
+    from fotmem.attachment import attach
 
     made = task.make_trials(tokenizer, corpus, tokens=tokens, trials=trials, seed=seed)
     bar = Console(stderr=True)
