@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from fotmem.errors import AttachError, LayerError, UnsupportedError
+from fotmem.errors import AttachError, LayerError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     from fotmem.explain import Trace
@@ -53,6 +53,10 @@ class MemoryLayer(LocalLayer):
         self._layer = layer
         self._unrotated: list[Tensor] = []  # [B, H, t, D] per chunk
         self.overflow: list[MemoryStore] = []  # one per row; rows of a beam may share one
+
+    def overflown(self, row: int) -> int:
+        """Count the tokens that left the local context of a row."""
+        return len(self.overflow[row]) if self.overflow else 0
 
     def remember(self, key: Tensor) -> None:
         """Keep keys ``[B, H, t, D]`` as a store wants them, until they overflow."""
@@ -119,7 +123,9 @@ class MemoryCache(DynamicCache):
         self.layer_class_to_replicate = None
         self.trace: Trace | None = None  # what `explain` needs of the last step
         self.seen = 0  # columns of input so far, padding included: what transformers counts
-        self.columns = torch.zeros(0, 0, dtype=torch.bool)  # [B, n] on CPU: local and not padding
+        # Of each local column, [B, n] on CPU: where it stood in the input, and whether it counts.
+        self.places = torch.zeros(0, 0, dtype=torch.long)
+        self.columns = torch.zeros(0, 0, dtype=torch.bool)
 
     @classmethod
     def adopt(cls, cache: object, memory: Memory) -> MemoryCache:
@@ -186,12 +192,51 @@ class MemoryCache(DynamicCache):
         counts: list[int] = self.columns.sum(1).tolist()
         return counts or [0] * rows
 
+    def resume(self, shape: torch.Size, past: Tensor | None) -> None:
+        """Check that a call continues these rows, and hide what its mask calls padding by now.
+
+        `generate` fills finished rows up with padding, and only the next turn's mask tells so.
+
+        Parameters
+        ----------
+        shape : torch.Size
+            ``[B, n]``: rows and columns of the call.
+        past : Tensor or None
+            Bool ``[B, seen]`` on CPU: what still counts of the input so far; None: all of it.
+
+        Raises
+        ------
+        ShapeError
+            If the cache holds another number of rows.
+        UnsupportedError
+            If a row's padding has overflowed already.
+        """
+        held = len(self.columns)
+        if held and shape[0] != held:
+            expected = f"[B={held}, n], as many rows as past_key_values holds"
+            raise ShapeError("the input", expected=expected, actual=shape)
+        if not held or past is None:
+            return
+        columns = self.columns & past.gather(1, self.places)
+        layer = self.layers[self.memory.layers[0]]
+        assert isinstance(layer, MemoryLayer)
+        for row, counted in enumerate(past.sum(1).tolist()):
+            if int(columns[row].sum()) + layer.overflown(row) > counted:
+                raise UnsupportedError(
+                    "an attention_mask that hides tokens which have left the local context",
+                    "start a new sequence with past_key_values=None",
+                )
+        self.columns = columns
+
     def extend(self, columns: Tensor) -> None:
-        """Announce the next chunk: ``columns [B, t]`` on CPU, True where not padding."""
-        if self.columns.shape[0] == 0:
-            self.columns = columns
+        """Announce the next chunk ``[B, t]``: columns of the call's input, -1 for padding."""
+        places = (columns + self.seen).clamp(min=0)
+        if len(self.columns):
+            places = torch.cat([self.places, places], 1)
+            self.columns = torch.cat([self.columns, columns >= 0], 1)
         else:
-            self.columns = torch.cat([self.columns, columns], 1)
+            self.columns = columns >= 0
+        self.places = places
 
     def move(self, rows: Sequence[int]) -> None:
         """Move the whole local context of these rows to their overflow."""
@@ -206,7 +251,7 @@ class MemoryCache(DynamicCache):
         unused = int(used.argmax()) if used.any() else kept.shape[1]
         for layer in self.layers:
             layer.drop(unused)
-        self.columns = kept[:, unused:]
+        self.columns, self.places = kept[:, unused:], self.places[:, unused:]
 
     # What transformers asks of a cache ---------------------------------------------------------
 
@@ -231,9 +276,12 @@ class MemoryCache(DynamicCache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let row ``i`` go on from what row ``beam_idx[i]`` was."""
+        if len(self.columns) == 0:
+            return
         for layer in self.layers:
             layer.select(beam_idx)
-        self.columns = self.columns[beam_idx.cpu()]
+        rows = beam_idx.cpu()
+        self.columns, self.places = self.columns[rows], self.places[rows]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows."""

@@ -20,6 +20,8 @@ class Trace:
 
     real: Tensor
     """Shape ``[B, T]``, bool: which positions of the step are not padding."""
+    top_k: int | None
+    """Hits per query and head in that step."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
 
@@ -56,7 +58,7 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         _, _, scale = memory.adapter.geometry(memory.attention(layer))
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
-        hits = store.search(last_query, memory.top_k or CANDIDATES)
+        hits = store.search(last_query, trace.top_k or CANDIDATES)
         weights = (hits.scores * scale - last_lse).exp()
         shares: dict[int, float] = {}
         for token, share in zip(

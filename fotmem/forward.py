@@ -43,14 +43,14 @@ def decoder_forward(
         )  # raises its own error
     real = real_columns(inputs, attention_mask)
     check_positions(position_ids, real)
-    cache.resume(len(real), past_columns(attention_mask, cache.seen, real))
+    cache.resume(real.shape, past_columns(attention_mask, cache.seen, real.shape[1]))
     return_dict = kwargs.pop("return_dict", None)
 
     outputs = Outputs(real.shape)
     fresh = [length == 0 for length in cache.lengths(len(real))]
     for step in plan(real, memory.windowing):
         make_room(cache, step, memory.windowing.window)
-        cache.trace = Trace(step.columns >= 0)
+        cache.trace = Trace(step.columns >= 0, memory.top_k)
         outputs.add(step, run_step(plain_forward, cache, step, name, inputs, **kwargs))
         if step.is_window:
             cache.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
@@ -83,7 +83,7 @@ def run_step(
     positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0)
     if bool((positions == positions[:1]).all()):
         positions = positions[:1]
-    cache.extend(real)
+    cache.extend(step.columns)
     mask = None if bool(cache.columns.all()) else cache.columns.to(inputs.device)
     return plain_forward(
         **{name: step.gather(inputs)},

@@ -48,6 +48,17 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:
     return attention_mask[:, -columns:].bool().cpu()
 
 
+def past_columns(attention_mask: Tensor | None, seen: int, columns: int) -> Tensor | None:
+    """Tell what a mask says about the `seen` columns before these: bool ``[B, seen]`` on CPU.
+
+    None if it says nothing, or nothing but that all of them count.
+    """
+    if attention_mask is None or attention_mask.shape[1] != seen + columns:
+        return None
+    past = attention_mask[:, :seen].bool().cpu()
+    return None if bool(past.all()) else past
+
+
 def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
     """Refuse positions that do not count tokens one by one (packed sequences).
 
