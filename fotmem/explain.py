@@ -51,6 +51,8 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
     """See `Memory.explain`."""
     found = []
     last = trace.last(row)
+    if last < 0:
+        return []
     for layer, (query, lse) in trace.layers.items():
         store = memory.stores[layer]
         if len(store) == 0:

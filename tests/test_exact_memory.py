@@ -93,7 +93,8 @@ def test_growth_is_amortised() -> None:
 
 def test_a_chunk_that_fits_allocates_nothing() -> None:
     store = exact()
-    store.add(*pair(100))
+    store.add(*pair(100))  # takes just what it needs
+    store.add(*pair(1))  # doubles
     with Allocations() as made:
         for _ in range(9):
             store.add(*pair(10))

@@ -1,11 +1,14 @@
 """Tiny random LLaMA models, and inputs for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from fotmem import MemoryStore
 
 VOCABULARY, PAD, BOS, EOS = 97, 0, 1, 2
 LAYERS, WINDOW = (1, 3), 16
@@ -52,12 +55,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread, in test files that import this: more only slow tiny models down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def llama(
     variant: str = "gqa",
     *,
     seed: int = 0,
     attention: str = "sdpa",
     dtype: torch.dtype = torch.float32,
+    trainable: bool = False,
     **overrides: Any,
 ) -> LlamaForCausalLM:
     """Build a model whose every parameter is random, biases and norms included."""
@@ -69,7 +82,7 @@ def llama(
         noise = torch.randn(parameter.shape, generator=generator)
         with torch.no_grad():
             parameter.copy_(1 + 0.1 * noise if "norm" in name else 0.2 * noise)
-    return model.to(dtype).eval()
+    return model.to(dtype).eval().requires_grad_(trainable)
 
 
 def ids(length: int, *, seed: int = 0) -> Tensor:
@@ -93,3 +106,15 @@ def padded(texts: Sequence[Tensor], side: str = "left") -> tuple[Tensor, Tensor]
         place = slice(longest - length, longest) if side == "left" else slice(length)
         tokens[row, place], mask[row, place] = text[0], 1
     return tokens, mask
+
+
+def contents(store: MemoryStore) -> tuple[Tensor, Tensor]:
+    """Return all keys and values of a store, ``[H, N, D]`` each."""
+    every = torch.arange(store.first_id, store.next_id).expand(store.num_heads, 1, -1)
+    return store.keys(every)[:, 0], store.values(every)[:, 0]
+
+
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """Return the largest absolute difference; shapes must agree."""
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return float((actual.double() - expected.double()).abs().max()) if actual.numel() else 0.0

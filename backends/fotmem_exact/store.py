@@ -36,7 +36,7 @@ class ExactStore(MemoryStore):
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
         if self._added == 0:
-            self._move(keys[:, :0], values[:, :0], first=0, capacity=2 * keys.shape[1])
+            self._move(keys[:, :0], values[:, :0], first=0, capacity=keys.shape[1])
         rows = self._rows
         if self._filled + keys.shape[1] > self._capacity[0].shape[1]:
             self._move(*rows, capacity=2 * (rows.keys.shape[1] + keys.shape[1]))

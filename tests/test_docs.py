@@ -1,0 +1,246 @@
+"""The documentation is run.
+
+Each page's Python blocks run in order, in one namespace:
+
+- ```` ```python ```` is executed, ```` ```pycon ```` is a doctest: its output is compared;
+- with ``title="package/module.py"`` it is a file of a package, which later blocks may import;
+- a ``pyproject.toml`` block installs the entry points that it declares;
+- ``<!-- not executed: reason -->`` on the line before a block leaves it out.
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import typer.main
+
+import fotmem
+from fotmem import errors
+from fotmem.cli import app
+from fotmem.passkey import PasskeyRow
+from fotmem.registry import registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+NAMES = [page.stem for page in PAGES]
+LEFT_OUT = re.compile(r"<!-- not executed: \S.* -->")
+FENCE = re.compile(r"(?P<indent> *)```(?P<language>\w*) *(?:title=\"(?P<title>[^\"]+)\")?")
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    """Of its first line of code, from 1."""
+    language: str
+    title: str
+    code: str
+    left_out: bool
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    opening = None
+    for number, line in enumerate(lines, 1):
+        if opening is None:
+            if line.lstrip().startswith("```"):
+                opening, first = FENCE.fullmatch(line.rstrip()), number + 1
+                assert opening, f"{page.name}, line {number}: what is {line!r}?"
+        elif line.strip() == "```":
+            code = textwrap.dedent("\n".join(lines[first - 1 : number - 1])) + "\n"
+            left_out = first > 2 and LEFT_OUT.fullmatch(lines[first - 3].strip()) is not None
+            title = opening["title"] or ""
+            yield Block(page, first, opening["language"], title, code, left_out)
+            opening = None
+    assert opening is None, f"{page.name}: the last block has no end"
+
+
+def prose(page: Path) -> str:
+    """The text of a page without its blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+class Runner:
+    """Runs the blocks of one page."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.namespace: dict[str, Any] = {"__name__": "__main__"}
+
+    def run(self, block: Block) -> None:
+        if block.title == "pyproject.toml":
+            self.install(tomllib.loads(block.code)["project"])
+        elif block.language == "pycon":
+            self.compare(block)
+        elif block.language == "python" and block.title:
+            self.write(block)
+        elif block.language == "python":
+            # Line numbers and file of the page, so that a traceback shows its lines.
+            code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+            exec(code, self.namespace)
+
+    def write(self, block: Block) -> None:
+        file = self.folder / block.title
+        file.parent.mkdir(exist_ok=True)
+        (file.parent / "__init__.py").touch()
+        file.write_text(block.code, encoding="utf-8")
+
+    def install(self, project: dict[str, Any]) -> None:
+        name, version = project["name"], project["version"]
+        metadata = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        metadata.mkdir()
+        header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (metadata / "METADATA").write_text(header, encoding="utf-8")
+        lines = [
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+            for group, points in project["entry-points"].items()
+        ]
+        (metadata / "entry_points.txt").write_text("".join(lines), encoding="utf-8")
+        registry.cache_clear()
+
+    def compare(self, block: Block) -> None:
+        name = f"{block.page.name}, line {block.line}"
+        test = doctest.DocTestParser().get_doctest(
+            block.code, {}, name, str(block.page), block.line - 1
+        )
+        test.globs = self.namespace
+        report: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=OPTIONS)
+        runner.run(test, out=report.append, clear_globs=False)
+        assert not report, "".join(report)
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+    """Plugins that a page shows are installed for this page only."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    with torch.random.fork_rng():
+        yield Runner(tmp_path)
+    shown = {folder.name for folder in tmp_path.iterdir()}
+    for module in set(sys.modules) - before:
+        if module.split(".")[0] in shown:
+            del sys.modules[module]
+    registry.cache_clear()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_block_runs(page: Path, runner: Runner) -> None:
+    for block in blocks(page):
+        if not block.left_out:
+            runner.run(block)
+    assert not registry().problems
+
+
+def test_python_is_left_out_only_where_it_needs_a_download_or_a_model() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "python" and block.left_out:
+                assert re.search(r"from_pretrained|load_longllama|load_model", block.code), block
+                compile(block.code, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(\s*([^)\s]+)\s*\)", prose(page)):
+        if re.match(r"https?://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file).resolve() if file else page
+        assert found.is_file(), f"{page.name}: {target}"
+        assert page not in DOCS or found.parent == ROOT / "docs", f"{target} is not in the site"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", prose(found), flags=re.MULTILINE)
+            assert anchor in map(_slug, headings), f"{page.name}: {target}"
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def test_the_site_has_every_page() -> None:
+    nav = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(nav) == [page.name for page in DOCS]
+
+
+def test_every_public_name_is_mentioned() -> None:
+    text = "\n".join(page.read_text("utf-8") for page in DOCS)
+    assert not [name for name in fotmem.__all__ if not re.search(rf"\b{name}\b", text)]
+
+
+def test_the_page_on_plugins_has_the_whole_interface() -> None:
+    text = (ROOT / "docs/plugins.md").read_text("utf-8")
+    names = [*fotmem.MemoryStore.__abstractmethods__, "_attend", "_forget", "_copy", "_empty_twin"]
+    names += fotmem.Adapter.__abstractmethods__
+    for kind in (fotmem.StoreSpec, fotmem.StoreCapabilities, fotmem.AdapterSpec):
+        names += [field.name for field in fields(kind)]
+    assert not [name for name in names if not re.search(rf"`{name}\b", text)]
+
+
+def test_the_page_on_errors_has_every_error() -> None:
+    page = ROOT / "docs/errors.md"
+    text = page.read_text("utf-8")
+    tree = textwrap.dedent((errors.__doc__ or "").partition("::\n\n")[2])
+    assert tree.strip() in text
+    kinds = {name for name in fotmem.__all__ if name.endswith("Error")} - {"FotmemError"}
+    assert set(re.findall(r"^## (\w+Error)$", text, re.MULTILINE)) == kinds
+
+
+def test_the_page_on_the_command_line_has_every_command_and_option() -> None:
+    text = (ROOT / "docs/cli.md").read_text("utf-8")
+    for words, command in _commands(typer.main.get_command(app), "fotmem"):
+        section = text.partition(f"\n## `{words}`\n")[2].partition("\n## ")[0]
+        assert section, words
+        for option in _options(command) - {"--help"}:
+            assert f"`{option}`" in section, f"{words} {option}"
+    for field in fields(PasskeyRow):
+        assert f'"{field.name}": ' in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_and_targets_that_are_mentioned_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    shown = re.findall(r"^ *\$ (.+?)(?: +#.*)?$", text, re.MULTILINE)
+    shown += re.findall(r"`((?:fotmem|make) [^`]+)`", prose(page))
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for line in shown:
+        program, *words = shlex.split(line)
+        if program == "make":
+            assert next(word for word in words if "=" not in word) in targets, line
+        elif program == "fotmem":
+            _check_command(line, words)
+
+
+def _check_command(line: str, words: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+        assert words[0] in command.commands, line
+        command = command.commands[words.pop(0)]
+    for word in words:
+        assert not word.startswith("--") or word in _options(command), f"{word} in {line}"
+
+
+def _commands(command: Any, words: str) -> Iterator[tuple[str, Any]]:
+    """All commands that do something, with the words that call them."""
+    if not hasattr(command, "commands"):
+        yield words, command
+        return
+    for name, inner in command.commands.items():
+        yield from _commands(inner, f"{words} {name}")
+
+
+def _options(command: Any) -> set[str]:
+    found = {option for parameter in command.params for option in parameter.opts}
+    return {option for option in found if option.startswith("--")} | {"--help"}
