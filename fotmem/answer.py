@@ -93,14 +93,15 @@ def question_prompt(tokenizer: Any, question: str) -> list[int]:
 
 def passage(tokenizer: Any, memory: Memory, position: int, around: int = 8) -> tuple[str, str, str]:
     """Return the text before a remembered token, the token, and the text after it."""
-    tokens, start = memory.tokens, max(0, position - around)
-    pieces = (
-        tokens[start:position],
-        tokens[position : position + 1],
-        tokens[position + 1 : position + around],
+    start = max(0, position - around)
+    tokens = memory.tokens[start : position + 1 + around].tolist()
+    # Decoded from one start: LLaMA's tokenizers drop the space that a piece begins with. What a
+    # piece ends with may be half a character.
+    before, until, whole = (
+        tokenizer.decode(tokens[:end]).rstrip("\N{REPLACEMENT CHARACTER}")
+        for end in (position - start, position - start + 1, None)
     )
-    before, token, after = (tokenizer.decode(piece.tolist()) for piece in pieces)
-    return before, token, after
+    return before, until[len(before) :], whole[len(until) :]
 
 
 def _best(attended: list[Attended], top: int) -> list[Attended]:

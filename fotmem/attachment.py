@@ -204,8 +204,10 @@ def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
 
 
 def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int, str]:
-    if not isinstance(store, Mapping):
+    if isinstance(store, str):
         return dict.fromkeys(layers, store)
+    if not isinstance(store, Mapping):
+        raise OptionError(f"store must be a name, or a mapping of layers to names, got {store!r}")
     if set(store) != set(layers):
         raise OptionError(f"store names layers {sorted(store)}, but the memory layers are {layers}")
     return {layer: store[layer] for layer in layers}
@@ -228,6 +230,8 @@ def _make_store(
 ) -> MemoryStore:
     num_heads, head_dim, _ = adapter.geometry(attention)
     device = _execution_device(attention)
+    if device.type not in find_store(name).capabilities.devices:
+        device = torch.device("cpu")
     return create_store(
         name, num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device, **options
     )

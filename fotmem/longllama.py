@@ -101,7 +101,7 @@ def load_longllama(
         loaded: Any = LlamaForCausalLM.from_pretrained(
             path, config=config, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # safetensors, pickle and torch each have their own
         raise CheckpointError(f"the weights in {path} cannot be loaded: {error}") from error
     model, info = loaded
     if info["missing_keys"]:
@@ -139,7 +139,13 @@ def _llama_config(fields: dict[str, Any]) -> Any:
     layers = memory["mem_layers"]
     if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
         raise CheckpointError(f"mem_layers must be a list of layer indices, got {layers!r}")
-    scaling = fields.get("rope_scaling") or {}
+    if not isinstance(memory["mem_positionals"], bool):
+        raise CheckpointError(
+            f"mem_positionals must be true or false, got {memory['mem_positionals']!r}"
+        )
+    scaling = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
+    if not isinstance(scaling, dict):
+        raise CheckpointError(f"rope_scaling must be null or an object, got {scaling!r}")
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind not in (None, "default", "linear", "llama3", "yarn"):
         raise CheckpointError(

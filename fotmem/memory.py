@@ -305,7 +305,8 @@ def _with_progress(windows: tuple[Tensor, ...], progress: bool) -> Iterator[Tens
 @contextmanager
 def _interrupts_deferred() -> Iterator[None]:
     """Let Ctrl-C wait until all stores have the window."""
-    if threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:  # only there Ctrl-C arrives
         yield
         return
     caught: list[tuple[int, FrameType | None]] = []

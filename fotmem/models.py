@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
-from fotmem.errors import InputError
+from fotmem.errors import InputError, ModelError
+from fotmem.registry import available_adapters
 
 
 class PackagedModel(NamedTuple):
@@ -48,13 +53,16 @@ def load_model(name: str) -> tuple[Any, Any]:
     ------
     InputError
         No such model, or it cannot be loaded; the message gives the cure.
+    ModelError
+        No adapter knows this family of models.
     """
     packaged = PACKAGED.get(name)
     path = Path(name) if packaged is None else _packaged_file(name, packaged)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"there is no file {path}")
-        model, tokenizer = _load(str(path.parent), gguf_file=path.name)
+        # Absolute: transformers would prefer a file of the same name in the working directory.
+        model, tokenizer = _load(str(path.parent), gguf_file=str(path.resolve()))
         # Dequantised: without these two it could not be saved.
         del model.config.quantization_config
         model.hf_quantizer = None
@@ -66,21 +74,51 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 
 def _load(name: str, **options: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if options and importlib.util.find_spec("gguf") is None:
         raise InputError("GGUF files need the gguf package: pip install 'fotmem[demo]'")
-    try:
+    shown = options.get("gguf_file", name)
+    with _reasons_in_one_line(shown, "model"):
+        config = AutoConfig.from_pretrained(name, **options)
+    _check_family(shown, config)
+    with _reasons_in_one_line(shown, "the tokenizer of"):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        known = ", ".join(PACKAGED)
-        raise InputError(
-            f"model {name!r} cannot be loaded ({reason:.300}); a model is a folder, a GGUF file, "
-            f"a hub id or one of: {known}"
-        ) from error
+    with _reasons_in_one_line(shown, "the weights of"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name, config=config, output_loading_info=True, **options
+        )
+    if info["missing_keys"]:  # would be random
+        missing = sorted(info["missing_keys"])
+        raise InputError(f"model {shown!r} lacks {len(missing)} weights, among them {missing[0]}")
     return model, tokenizer
+
+
+@contextmanager
+def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # there is no end to the types that damaged files raise
+        reason = shorten(f"{type(error).__name__}: {error}", 400, placeholder=" ...")
+        absent = "" if Path(name).exists() else "no such folder; as a hub id: "
+        raise InputError(
+            f"{part} {name!r} cannot be loaded ({absent}{reason}); a model is a folder, a GGUF "
+            f"file, a hub id or one of: {', '.join(PACKAGED)}"
+        ) from error
+
+
+def _check_family(name: str, config: Any) -> None:
+    """Refuse what no adapter could take before its weights are fetched and read."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    adapters = {name: spec.architectures for name, spec in available_adapters().items()}
+    built = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
+    if not {cls.__name__ for cls in built.__mro__} & set(chain(*adapters.values())):
+        known = "; ".join(f"{name} ({', '.join(classes)})" for name, classes in adapters.items())
+        raise ModelError(
+            f"no adapter knows {name!r}, a model of type {config.model_type!r}; there are: "
+            f"{known or 'none'}. Another family needs an adapter plugin."
+        )
 
 
 def _packaged_file(name: str, packaged: PackagedModel) -> Path:

@@ -80,7 +80,7 @@ def make_trials(tokenizer: Any, text: str, *, tokens: int, trials: int, seed: in
                 f"tokens must be more than {LOCAL + len(hidden)} (fact, local text), got {tokens}"
             )
         if len(ids) < filler:
-            raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add more")
+            raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add text")
         start = draw.randrange(len(ids) - filler + 1)
         piece = ids[start : start + filler]
         depth = draw.randrange(filler - LOCAL + 1)
@@ -104,16 +104,17 @@ def score(model: Any, tokenizer: Any, trial: Trial, memory: Memory | None) -> tu
 
 
 def split_answer(tokenizer: Any, asked: str, code: str) -> tuple[list[int], list[int]]:
-    """Tokenize a question and its answer, so that the answer begins with a digit.
+    """Tokenize a question without digits and its answer, so that the answer begins with a digit.
 
     Where a tokenizer has a token of its own for the space before a number, as LLaMA's have, it
-    belongs to the question: the task is to find digits, not to guess that digits follow.
+    belongs to the question: the task is to find digits, not to guess that digits follow. Both are
+    tokenized at once, as in the text: LLaMA's put a space before whatever they are given.
     """
-    tokens = list(tokenizer(f" {code}", add_special_tokens=False).input_ids)
+    tokens = list(tokenizer(f"{asked} {code}", add_special_tokens=False).input_ids)
     first = next(
         i for i, token in enumerate(tokens) if any(map(str.isdigit, tokenizer.decode([token])))
     )
-    return [*tokenizer(asked, add_special_tokens=False).input_ids, *tokens[:first]], tokens[first:]
+    return tokens[:first], tokens[first:]
 
 
 def passkey(

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -182,7 +182,8 @@ class MemoryStore(ABC):
         keys, values = (tensor.detach().to(self.device, self.dtype) for tensor in (keys, values))
         for name, tensor in (("keys", keys), ("values", values)):
             _require_finite(name, tensor)
-        self._add(keys, values)
+        with torch.inference_mode(False):  # what is made in that mode could not be added to later
+            self._add(keys, values)
         self._added += keys.shape[1]
 
     def search(self, queries: Tensor, top_k: int) -> Hits:
@@ -363,8 +364,7 @@ class MemoryStore(ABC):
             ids = ids.expand(self.num_heads, 1, -1)
             yield self._keys(ids)[:, 0], self._values(ids)[:, 0]
 
-    def _look_up(self, inner: object, ids: Tensor) -> Tensor:
-        assert callable(inner)
+    def _look_up(self, inner: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
         if ids.dtype != torch.int64:
             raise DtypeError("ids", expected="int64", actual=ids.dtype)
         if ids.ndim != 3 or ids.shape[0] != self.num_heads:
@@ -376,7 +376,7 @@ class MemoryStore(ABC):
         if len(self) == 0 or ids.numel() == 0:
             return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype, device=ids.device)
         inner_ids = ids.where(~missing, self.first_id).to(self.device) - self._offset
-        found: Tensor = inner(inner_ids).to(ids.device)
+        found = inner(inner_ids).to(ids.device)
         return found.masked_fill(missing[..., None], 0)
 
     def _clean_queries(self, queries: Tensor) -> Tensor:

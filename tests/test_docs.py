@@ -211,12 +211,16 @@ def test_the_page_on_the_command_line_has_every_command_and_option() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_and_targets_that_are_mentioned_exist(page: Path) -> None:
-    text = page.read_text("utf-8")
-    shown = re.findall(r"^ *\$ (.+?)(?: +#.*)?$", text, re.MULTILINE)
+    shown = [
+        line.removeprefix("$ ")
+        for block in blocks(page)
+        if block.language == "console"
+        for line in block.code.splitlines()
+    ]
     shown += re.findall(r"`((?:fotmem|make) [^`]+)`", prose(page))
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     for line in shown:
-        program, *words = shlex.split(line)
+        program, *words = shlex.split(line, comments=True) or [""]
         if program == "make":
             assert next(word for word in words if "=" not in word) in targets, line
         elif program == "fotmem":

@@ -15,8 +15,14 @@ import fotmem
 from fotmem import Memory
 from tests import tiny
 from tests.oracle import Oracle
-from tests.tiny import LAYERS, VARIANTS, WINDOW, contents, difference
-from tests.tiny import one_thread as one_thread
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    VARIANTS,
+    WINDOW,
+    contents,
+    difference,
+    one_thread,
+)
 
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 variants = pytest.mark.parametrize("variant", VARIANTS)
@@ -113,8 +119,8 @@ def test_memory_equals_one_softmax_layer_by_layer(variant: str, top_k: int | Non
         expected = oracle.forward(question)
         assert difference(logits, expected) <= 1e-4
         assert difference(logits, plain) > 0.1  # the memory does matter
-        for actual, layer in zip(outputs, oracle.attention_outputs, strict=True):
-            assert difference(actual, layer) <= 1e-4
+        for output, wanted in zip(outputs, oracle.attention_outputs, strict=True):
+            assert difference(output, wanted) <= 1e-4
         for layer in LAYERS:
             for actual, kept in zip(
                 contents(memory.store(layer)), oracle.memory[layer], strict=True
@@ -133,8 +139,8 @@ def test_long_input_equals_oracle_layer_by_layer(variant: str, top_k: int | None
         with attention_outputs(model) as outputs:
             logits = model(question).logits[0]
         assert difference(logits, oracle.forward(question)) <= 1e-4
-        for actual, layer in zip(outputs, oracle.attention_outputs, strict=True):
-            assert difference(actual, layer) <= 1e-4
+        for output, wanted in zip(outputs, oracle.attention_outputs, strict=True):
+            assert difference(output, wanted) <= 1e-4
 
 
 @attentions

@@ -78,11 +78,15 @@ def llama(
     config._attn_implementation = attention
     model = LlamaForCausalLM(config)
     generator = torch.Generator().manual_seed(seed)
+    scale = 0.2 * (32 / config.hidden_size) ** 0.5
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         with torch.no_grad():
-            parameter.copy_(1 + 0.1 * noise if "norm" in name else 0.2 * noise)
-    return model.to(dtype).eval().requires_grad_(trainable)
+            parameter.copy_(1 + 0.1 * noise if "norm" in name else scale * noise)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.eval().requires_grad_(trainable)
+    return model
 
 
 def ids(length: int, *, seed: int = 0) -> Tensor:
@@ -108,6 +112,12 @@ def padded(texts: Sequence[Tensor], side: str = "left") -> tuple[Tensor, Tensor]
     return tokens, mask
 
 
+def generate(model: Any, ids: Tensor | None, new_tokens: int, **options: Any) -> Any:
+    """Generate greedily unless told otherwise, and never stop early."""
+    greedy = {"do_sample": False, "eos_token_id": None, "pad_token_id": PAD}
+    return model.generate(ids, max_new_tokens=new_tokens, **{**greedy, **options})
+
+
 def contents(store: MemoryStore) -> tuple[Tensor, Tensor]:
     """Return all keys and values of a store, ``[H, N, D]`` each."""
     every = torch.arange(store.first_id, store.next_id).expand(store.num_heads, 1, -1)
@@ -117,4 +127,6 @@ def contents(store: MemoryStore) -> tuple[Tensor, Tensor]:
 def difference(actual: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference; shapes must agree."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
-    return float((actual.double() - expected.double()).abs().max()) if actual.numel() else 0.0
+    if actual.numel() == 0:
+        return 0.0
+    return float((actual.detach().double() - expected.detach().double()).abs().max())

@@ -1,6 +1,7 @@
 """What this plugin offers."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ def create_exact(
     head_dim: int,
     dtype: torch.dtype,
     device: torch.device,
-    directory: str | None,
+    directory: Path | None,
     options: ExactOptions,
 ) -> MemoryStore:
     """Create an empty exact store; `directory` is refused by the registry."""

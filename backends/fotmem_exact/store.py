@@ -111,10 +111,7 @@ class ExactStore(MemoryStore):
         """Move what is remembered into new tensors of `capacity` rows."""
         size = keys.shape[1]
         shape = (self.num_heads, capacity, self.head_dim)
-        with torch.inference_mode(False):  # a tensor made in that mode could not be added to later
-            whole = tuple(
-                torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2)
-            )
+        whole = tuple(torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))
         for tensor, old in zip(whole, (keys, values), strict=True):
             tensor[:, :size] = old
         self._capacity = (whole[0], whole[1])

@@ -2,15 +2,22 @@
 
 import os
 import sys
+from typing import Any
 
-import click
 import typer
 
 from fotmem.cli import ask, demo, evaluate, stores
 from fotmem.errors import FotmemError
 
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it; typer returns it too."""
+
+# Typer has brought a click of its own since 0.26: found through typer, it is always the right one.
+_ClickException: type[Any] = typer.BadParameter.__mro__[2]
+
 app = typer.Typer(
-    help="A memory for LLaMA: interchangeable kNN stores behind one interface.",
+    help="A memory for LLaMA: interchangeable kNN stores behind one interface.\n\n"
+    "Example: fotmem demo",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -26,21 +33,31 @@ app.add_typer(evaluate.app, name="eval")
 def main() -> None:
     """Run the command line; errors are one line on stderr, never a traceback."""
     try:
-        sys.exit(app(standalone_mode=False))
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(2)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
+        code = app(prog_name="fotmem", standalone_mode=False)
+        sys.stdout.flush()
+    except _ClickException as error:
+        _fail(_with_cure(error), error.exit_code)
     except FotmemError as error:
         _fail(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("stopped", 130)
-    except BrokenPipeError:
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    except BrokenPipeError:  # as in `fotmem stores | head -1`; Python would flush once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = 1
+    if code == STOPPED:
+        _fail("stopped", STOPPED)
+    sys.exit(code)
+
+
+def _with_cure(error: Any) -> str:
+    message: str = error.format_message()
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    return f"{message.removesuffix('.')}; try '{context.command_path} --help'"
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"fotmem: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # where there is none, typer has printed a help page
+        print(f"fotmem: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -21,6 +21,7 @@ from fotmem.cli.options import (
     parse_top_k,
     read_texts,
 )
+from fotmem.registry import find_store
 
 if TYPE_CHECKING:
     from fotmem.explain import Attended
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 def ask(
     model: Model,
-    question: Annotated[str, typer.Argument(help="What to ask about the texts.")],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="What to ask about the texts.")
+    ],
     text: Texts,
     layers: Layers = None,
     window: Window = 512,
@@ -42,16 +45,17 @@ def ask(
     Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
     """
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
+    find_store(store)
     llama, tokenizer = load_quietly(model)
     from fotmem.answer import answer, passage, question_prompt
     from fotmem.attachment import attach
 
     prompt = question_prompt(tokenizer, question)
-    plain = answer(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)
     with attach(llama, store, chosen, top_k=hits, window=window) as memory:
         memory.read(tokenizer(corpus).input_ids, progress=True)
         found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)
         passages = [passage(tokenizer, memory, source.position) for source in found.sources]
+    plain = answer(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)
     if as_json:
         report = {
             "question": question,

@@ -22,17 +22,21 @@ from fotmem.cli.options import (
     parse_top_k,
     read_texts,
 )
+from fotmem.registry import find_store
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory
     from fotmem.passkey import PasskeyRow
 
-app = typer.Typer(help="Measure what memory does to a model's answers.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Keep ``eval`` a group while it has one command."""
+    """Measure what memory does to a model's answers.
+
+    Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
+    """  # a callback also keeps `eval` a group while it has one command
 
 
 @app.command()
@@ -53,6 +57,7 @@ def passkey(
     Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
     """
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
+    find_store(store)
     llama, tokenizer = load_quietly(model)
     from fotmem import passkey as task
     from fotmem.attachment import attach

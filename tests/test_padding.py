@@ -1,0 +1,177 @@
+"""Every row of a padded batch equals the row alone, wherever its padding stands."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+import fotmem
+from fotmem import MemoryCache, UnsupportedError
+from tests import tiny
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    PAD,
+    WINDOW,
+    contents,
+    difference,
+    generate,
+    one_thread,
+)
+
+TOLERANCE = 2e-5
+sides = pytest.mark.parametrize("side", ["left", "right"])
+
+
+def assert_same_overflow(cache: MemoryCache, row: int, alone: MemoryCache) -> None:
+    for layer in LAYERS:
+        stores = cache.store(layer, row), alone.store(layer)
+        assert len(stores[0]) == len(stores[1])
+        for mine, theirs in zip(*(contents(store) for store in stores), strict=True):
+            assert difference(mine, theirs) <= TOLERANCE
+
+
+class Rows:
+    """The same calls twice: all rows as one padded batch, and each row alone."""
+
+    def __init__(self, model: LlamaForCausalLM, rows: int) -> None:
+        self.model = model
+        self.mask = torch.zeros(rows, 0, dtype=torch.long)
+        self.together: MemoryCache | None = None
+        self.alone: list[MemoryCache | None] = [None] * rows
+
+    def call(self, ids: Tensor, mask: Tensor) -> None:
+        """Go on with ``ids [B, n]`` and compare logits and overflow of every row."""
+        self.mask = torch.cat([self.mask, mask], 1)
+        out = self.model(ids, attention_mask=self.mask, past_key_values=self.together)
+        self.together = out.past_key_values
+        assert out.logits.isfinite().all()
+        for row, real in enumerate(mask.bool()):
+            if not real.any():
+                continue
+            text = ids[row : row + 1, real]
+            alone = self.model(text, past_key_values=self.alone[row])
+            self.alone[row] = alone.past_key_values
+            assert difference(out.logits[row][real], alone.logits[0]) <= TOLERANCE
+            assert_same_overflow(out.past_key_values, row, alone.past_key_values)
+
+
+@sides
+@pytest.mark.parametrize(
+    "lengths", [(5, 9), (WINDOW, 1), (WINDOW + 1, WINDOW), (3, 50, 71, 20), (33, 16, 17, 1)]
+)
+@pytest.mark.parametrize("remembered", [0, 40])
+def test_rows_equal_rows_alone(remembered: int, lengths: tuple[int, ...], side: str) -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:
+        memory.read(tiny.ids(remembered))
+        rows = Rows(model, len(lengths))
+        rows.call(*tiny.padded(tiny.rows(*lengths), side))
+        for step in range(WINDOW + 2):  # rows overflow at different times
+            token = torch.cat(tiny.rows(*[1] * len(lengths), seed=10 * (step + 1)))
+            rows.call(token, torch.ones_like(token))
+
+
+@settings(max_examples=30, derandomize=True, deadline=None)
+@given(data=st.data())
+def test_any_padding_in_any_call(data: st.DataObject) -> None:
+    batch = data.draw(st.integers(1, 4), label="batch")
+    window = data.draw(st.integers(2, 20), label="window")
+    last = data.draw(st.integers(1, window), label="last_context_length")
+    top_k = data.draw(st.sampled_from([None, 1, 4]), label="top_k")
+    model = tiny.llama(data.draw(st.sampled_from(["gqa", "one_head"]), label="variant"))
+    with fotmem.attach(
+        model, layers=LAYERS, window=window, last_context_length=last, top_k=top_k
+    ) as memory:
+        memory.read(tiny.ids(data.draw(st.sampled_from([0, 21]), label="remembered")))
+        rows = Rows(model, batch)
+        for length in data.draw(st.lists(st.integers(1, 50), min_size=1, max_size=4)):
+            ids = torch.cat(tiny.rows(*[length] * batch, seed=length))
+            seed = data.draw(st.integers(0, 99), label="seed")
+            density = data.draw(st.sampled_from([0.0, 0.2, 0.7, 1.0]), label="density")
+            generator = torch.Generator().manual_seed(seed)
+            mask = (torch.rand(ids.shape, generator=generator) < density).long()
+            rows.call(ids.where(mask.bool(), PAD), mask)
+
+
+@sides
+def test_padding_never_enters_memory(side: str) -> None:
+    model, lengths = tiny.llama(), (40, 5, 0, 17)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, last_context_length=6):
+        ids, mask = tiny.padded(tiny.rows(*lengths), side)
+        cache = model(ids, attention_mask=mask).past_key_values
+        for layer in LAYERS:
+            assert [len(cache.store(layer, row)) for row in range(4)] == [34, 0, 0, 11]
+
+
+@sides
+def test_what_padding_holds_does_not_matter(side: str) -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW):
+        ids, mask = tiny.padded(tiny.rows(40, 5), side)
+        noise = ids.where(mask.bool(), tiny.ids(40, seed=5))
+        logits = [model(given, attention_mask=mask).logits[mask.bool()] for given in (ids, noise)]
+        assert difference(*logits) <= TOLERANCE
+
+
+@pytest.mark.parametrize("remembered", [0, 40])
+@pytest.mark.parametrize("length", [7, 40])
+def test_a_batch_of_nothing_but_padding(length: int, remembered: int) -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        memory.read(tiny.ids(remembered))
+        nothing = torch.zeros(2, length, dtype=torch.long)
+        out = model(nothing, attention_mask=nothing)
+        assert out.logits.isfinite().all()
+        assert len(out.past_key_values.store(1)) == 0
+        assert memory.explain() == []
+
+
+def test_generate_equals_rows_alone() -> None:
+    model, texts = tiny.llama(), tiny.rows(3, 20, 45, 11)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:
+        memory.read(tiny.ids(40))
+        ids, mask = tiny.padded(texts)
+        together = generate(model, ids, 24, attention_mask=mask)
+        for row, text in zip(together, texts, strict=True):
+            alone = generate(model, text, 24)
+            assert row[ids.shape[1] - text.shape[1] :].tolist() == alone[0].tolist()
+
+
+def first_turn(model: LlamaForCausalLM, new_tokens: int) -> tuple[Tensor, Tensor, MemoryCache]:
+    """Generate two rows, of which the first ends at once; the mask a chat would pass next."""
+    ids, mask = tiny.padded(tiny.rows(6, 9))
+    first = int(model(ids, attention_mask=mask).logits[0, -1].argmax())
+    options = {"eos_token_id": first, "return_dict_in_generate": True}
+    out = generate(model, ids, new_tokens, attention_mask=mask, **options)
+    generated = out.sequences[:, ids.shape[1] :]
+    assert generated[0].tolist() == [first] + [PAD] * (new_tokens - 1)
+    assert first not in generated[1]
+    return out.sequences, torch.cat([mask, (generated != PAD).long()], 1), out.past_key_values
+
+
+def test_second_turn_hides_what_finished_rows_were_filled_with() -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None):
+        sequences, mask, cache = first_turn(model, new_tokens=5)
+        question = torch.cat(tiny.rows(12, 12, seed=7))
+        ids = torch.cat([sequences, question], 1)
+        mask = torch.cat([mask, torch.ones_like(question)], 1)
+        got = generate(model, ids, 9, attention_mask=mask, past_key_values=cache)
+        alone = [ids[row : row + 1, real] for row, real in enumerate(mask.bool())]
+        unseen = (12, 13)  # the last token of the second row was generated, but not yet run
+        for row, text, new in zip(got, alone, unseen, strict=True):
+            seen = model(text[:, :-new]).past_key_values
+            wanted = generate(model, text, 9, past_key_values=seen)
+            assert row[-9:].tolist() == wanted[0, -9:].tolist()
+
+
+def test_second_turn_refuses_when_fillings_have_overflowed() -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW):
+        _, mask, cache = first_turn(model, new_tokens=14)
+        question = torch.cat(tiny.rows(3, 3, seed=7))
+        mask = torch.cat([mask[:, :-1], torch.ones_like(question)], 1)
+        with pytest.raises(UnsupportedError, match="hides tokens which have left the local con"):
+            model(question, attention_mask=mask, past_key_values=cache)

@@ -1,0 +1,109 @@
+"""A memory for a model with LoRA, attached to the PeftModel or to what it wraps."""
+
+import copy
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+import fotmem
+from fotmem import AttachError, UnsupportedError
+from tests import tiny
+from tests.oracle import Oracle
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    WINDOW,
+    difference,
+    generate,
+    one_thread,
+)
+from tests.traces import assert_untouched, snapshot
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
+
+
+def lora(model: Any) -> Any:
+    torch.manual_seed(0)
+    config = peft.LoraConfig(
+        r=4,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"],
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config).eval()
+
+
+@pytest.mark.parametrize("to_base", [False, True])
+def test_answers_equal_the_merged_models(to_base: bool) -> None:
+    model = lora(tiny.llama())
+    merged = copy.deepcopy(model).merge_and_unload()
+    oracle = Oracle(merged, LAYERS, window=WINDOW)
+    base = model.get_base_model()
+    before, plain = snapshot(base.model), model(tiny.ids(9)).logits
+    with fotmem.attach(
+        base if to_base else model, layers=LAYERS, window=WINDOW, top_k=None
+    ) as memory:
+        assert torch.equal(model(tiny.ids(9)).logits, plain)
+        for wrapped in (model, base):
+            with pytest.raises(AttachError, match="has a memory already"):
+                fotmem.attach(wrapped, layers=LAYERS)
+        memory.read(tiny.ids(40))
+        oracle.read(tiny.ids(40))
+        question = tiny.ids(40, seed=1)
+        assert difference(model(question).logits[0], oracle.forward(question)) <= 1e-4
+        assert torch.equal(generate(model, question, 12)[0], oracle.greedy(question, 12))
+    assert_untouched(base.model, before)
+    assert torch.equal(model(tiny.ids(9)).logits, plain)
+
+
+def test_lora_put_on_after_attaching() -> None:
+    model = tiny.llama()
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None)
+    wrapped = lora(model)
+    oracle = Oracle(copy.deepcopy(wrapped).merge_and_unload(), LAYERS, window=WINDOW)
+    for reader in (memory, oracle):
+        reader.read(tiny.ids(40))
+    question = tiny.ids(40, seed=1)
+    assert difference(wrapped(question).logits[0], oracle.forward(question)) <= 1e-4
+    memory.detach()
+    assert "forward" not in vars(model.model)
+    oracle = Oracle(copy.deepcopy(wrapped).merge_and_unload(), LAYERS, window=64)
+    assert difference(wrapped(question).logits[0], oracle.forward(question)) <= 1e-4
+
+
+def test_training_lora_with_an_empty_memory() -> None:
+    one, other, ids = lora(tiny.llama()).train(), lora(tiny.llama()).train(), tiny.ids(WINDOW)
+    memory = fotmem.attach(one, layers=LAYERS, window=WINDOW)
+    for model in (one, other):
+        model(ids, labels=ids).loss.backward()
+    gradients = {name: value.grad for name, value in other.named_parameters()}
+    for name, value in one.named_parameters():
+        assert (value.grad is None) == (gradients[name] is None)
+        assert value.grad is None or torch.equal(value.grad, gradients[name])
+    memory.read(ids)
+    with pytest.raises(UnsupportedError, match="backward"):
+        one(ids, labels=ids).loss.backward()
+
+
+def test_prompt_tuning() -> None:
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft.get_peft_model(tiny.llama(), config).eval()
+    plain = model(tiny.ids(9)).logits
+    before = snapshot(model.get_base_model())
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        assert torch.equal(model(tiny.ids(9)).logits, plain)
+        memory.read(tiny.ids(40))
+        assert difference(model(tiny.ids(9)).logits, plain) > 0.01
+    assert_untouched(model.get_base_model(), before)
+
+
+def test_prefix_tuning_is_refused() -> None:
+    """It hands a filled cache to every call."""
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft.get_peft_model(tiny.llama(), config).eval()
+    with (
+        fotmem.attach(model, layers=LAYERS, window=WINDOW),
+        pytest.raises(UnsupportedError, match="a cache filled without memory"),
+    ):
+        model(tiny.ids(9))
