@@ -119,7 +119,9 @@ class Memory:
         self.check_layer(layer)
         return self.stores[layer]
 
-    def read(self, input_ids: Any, *, attend: bool = True, progress: bool = False) -> None:
+    def read(
+        self, input_ids: Any, *, attend: bool = True, overlap: int = 0, progress: bool = False
+    ) -> None:
         """Run a text through the model so that it ends up in memory.
 
         The text is cut into windows (the last one may be shorter); each sees itself and, if
@@ -131,12 +133,18 @@ class Memory:
             Token ids ``[n]`` or ``[1, n]`` of one text, without padding.
         attend : bool
             False: memory layers do not look at memory while reading.
+        overlap : int
+            Begin each window with the last `overlap` tokens before it, which are not remembered
+            again. Models give much attention to whatever stands first (attention sinks, Xiao et
+            al. 2023, arXiv:2309.17453); without overlap the first token of every window is
+            remembered as such a sink, and an untuned model finds little else. 0 reads as the
+            released code does.
         progress : bool
             Show a progress bar on stderr.
 
         Raises
         ------
-        ShapeError, InputError
+        ShapeError, InputError, OptionError
             Before anything is read.
         AttachError
             If the memory was detached.
@@ -146,10 +154,12 @@ class Memory:
         if self._restore is None:
             raise AttachError("this memory was detached from its model; attach again to read")
         tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        spans = self.windowing.spans(len(tokens), overlap)
         with self._writing, torch.no_grad():
-            windows = tokens.split(self.windowing.window) if len(tokens) else ()
-            for window in _with_progress(windows, progress):
-                self._append(window, self._run(window, attend))
+            for span in _with_progress(spans, progress):
+                begin = span.start if span.start == 0 else span.start - overlap
+                pieces = self._run(tokens[begin : span.stop], attend)
+                self._append(tokens[span.start : span.stop], pieces)
 
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""
@@ -244,13 +254,16 @@ class Memory:
         return pieces
 
     def _append(self, window: Tensor, pieces: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """Append one window to all stores, or to none."""
+        """Append the tokens of one window to all stores, or to none.
+
+        The pieces may begin with more tokens than these: the overlap is not remembered again.
+        """
         length, touched = len(self), []
         with _interrupts_deferred():
             try:
                 for layer, (keys, values) in pieces.items():
                     touched.append(layer)
-                    self.stores[layer].add(keys, values)
+                    self.stores[layer].add(keys[:, -len(window) :], values[:, -len(window) :])
                 self._tokens.append(window)
             except BaseException:
                 # Also the store that failed: it may hold a part of the window.
@@ -275,9 +288,9 @@ def _embedding_device(decoder: nn.Module) -> torch.device:
     return torch.device("cpu") if device.type == "meta" else device
 
 
-def _with_progress(windows: tuple[Tensor, ...], progress: bool) -> Iterator[Tensor]:
+def _with_progress(spans: list[range], progress: bool) -> Iterator[range]:
     if not progress:
-        yield from windows
+        yield from spans
         return
     from rich.console import Console
     from rich.progress import (
@@ -296,10 +309,10 @@ def _with_progress(windows: tuple[Tensor, ...], progress: bool) -> Iterator[Tens
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("reading", total=sum(len(window) for window in windows))
-        for window in windows:
-            yield window
-            bar.advance(task, len(window))
+        task = bar.add_task("reading", total=sum(map(len, spans)))
+        for span in spans:
+            yield span
+            bar.advance(task, len(span))
 
 
 @contextmanager

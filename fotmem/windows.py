@@ -42,6 +42,26 @@ class Windowing:
         windows = [min(self.window, gone - start) for start in range(0, gone, self.window)]
         return [*windows, self.last_context_length]
 
+    def spans(self, length: int, overlap: int) -> list[range]:
+        """Return the tokens that each window of a reading adds to memory.
+
+        Every window but the first also sees the `overlap` tokens before its span.
+
+        Raises
+        ------
+        OptionError
+            If `overlap` is negative, or leaves a window nothing to add.
+        """
+        if not 0 <= overlap < self.window:
+            raise OptionError(
+                f"overlap must be from 0 to the window less one ({self.window - 1}), got {overlap}"
+            )
+        if length <= self.window:
+            return [range(length)] if length else []
+        starts = range(self.window, length, self.window - overlap)
+        rest = [range(start, min(start + self.window - overlap, length)) for start in starts]
+        return [range(self.window), *rest]
+
 
 @dataclass(frozen=True)
 class Step:
