@@ -95,13 +95,14 @@ def passage(tokenizer: Any, memory: Memory, position: int, around: int = 8) -> t
     """Return the text before a remembered token, the token, and the text after it."""
     start = max(0, position - around)
     tokens = memory.tokens[start : position + 1 + around].tolist()
-    # Decoded from one start: LLaMA's tokenizers drop the space that a piece begins with. What a
-    # piece ends with may be half a character.
+    # Decoded from one start, as LLaMA's tokenizers drop the space that a piece begins with, and
+    # without what may be half a character at the end.
     before, until, whole = (
         tokenizer.decode(tokens[:end]).rstrip("\N{REPLACEMENT CHARACTER}")
         for end in (position - start, position - start + 1, None)
     )
-    return before, until[len(before) :], whole[len(until) :]
+    end = max(len(before), len(until))
+    return before, whole[len(before) : end], whole[end:]
 
 
 def _best(attended: list[Attended], top: int) -> list[Attended]:

@@ -100,11 +100,11 @@ def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
         yield
     except Exception as error:  # there is no end to the types that damaged files raise
         reason = shorten(f"{type(error).__name__}: {error}", 400, placeholder=" ...")
-        absent = "" if Path(name).exists() else "no such folder; as a hub id: "
-        raise InputError(
-            f"{part} {name!r} cannot be loaded ({absent}{reason}); a model is a folder, a GGUF "
-            f"file, a hub id or one of: {', '.join(PACKAGED)}"
-        ) from error
+        cure = "expected a complete transformers checkpoint or a GGUF file"
+        if not Path(name).exists():
+            reason = f"no such folder; as a hub id: {reason}"
+            cure = f"a model is a folder, a GGUF file, a hub id or one of: {', '.join(PACKAGED)}"
+        raise InputError(f"{part} {name!r} cannot be loaded ({reason}); {cure}") from error
 
 
 def _check_family(name: str, config: Any) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
 
 NAME = "pass key"
+OVERLAP = 16
+"""Tokens by which reading windows overlap, at most half a window; see `Memory.read`."""
 LOCAL = 16
 """Last tokens of the text that stay in front of the question.
 
@@ -93,7 +95,7 @@ def score(model: Any, tokenizer: Any, trial: Trial, memory: Memory | None) -> tu
     """Ask for the number: share of digits right, and whether the generated answer is right."""
     if memory is not None:
         memory.clear()
-        memory.read(trial.read)
+        memory.read(trial.read, overlap=min(OVERLAP, memory.windowing.window // 2))
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
     prompt = trial.local + asked
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]

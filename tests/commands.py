@@ -29,9 +29,10 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
     """Run a command in this process."""
     verbosity = transformers.logging.get_verbosity()
     capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["fotmem", *map(str, arguments)])
-        main()
+        with pytest.raises(SystemExit) as stopped:
+            main()
     transformers.logging.set_verbosity(verbosity)
     out, err = capsys.readouterr()
     code = stopped.value.code

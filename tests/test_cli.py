@@ -169,8 +169,11 @@ def test_wrong_usage_is_told_in_one_line(
     assert WRONG[arguments] in line
 
 
+NO_LAYERS = ["x-y", "a", "5-3", "5-3,1", "", ",", "1,", "1-", "-1", "1-2-3", "1.5", "0-999999999"]
+
+
 @pytest.mark.parametrize("command", [ASK, PASSKEY])
-@pytest.mark.parametrize("layers", ["x-y", "a", "5-3", "", ",", "1,", "1-", "-1", "1-2-3", "1.5"])
+@pytest.mark.parametrize("layers", NO_LAYERS)
 def test_layers_that_are_none(
     command: str, layers: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +194,14 @@ def test_top_k_that_is_none(
     )
 
 
+@pytest.mark.parametrize(
+    "question, reason", [("", "a question, got none"), (" ", "a question"), ("\udcff", "UTF-8")]
+)
+def test_a_question_that_is_none(question: str, reason: str, text: Path, capsys: Any) -> None:
+    line = refusal(capsys, 2, "ask", "any", question, "--text", text)
+    assert line.startswith(f"Invalid value for 'QUESTION': expected {reason}")
+
+
 @pytest.mark.parametrize("command", [ASK, PASSKEY])
 def test_an_unknown_store_is_told_before_a_model_is_loaded(
     command: str, text: Path, capsys: pytest.CaptureFixture[str]
@@ -209,7 +220,7 @@ def test_an_unknown_store_is_told_before_a_model_is_loaded(
         ("14-25", [14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25]),
         ("1,3", [1, 3]),
         ("1-2,4", [1, 2, 4]),
-        ("4, 1 - 2", [4, 1, 2]),
+        ("4, 1-2", [4, 1, 2]),
         ("7-7", [7]),
         ("0", [0]),
     ],
@@ -264,7 +275,7 @@ def test_a_directory_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_closed_pipe_is_quiet() -> None:
-    for arguments in (["stores"], ["stores", "--json"], ["--help"]):
+    for arguments in (["stores", "--json"], ["--help"]):
         command = subprocess.Popen(
             [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -274,6 +285,16 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert command.stderr.read() == ""
         command.stderr.close()
         assert command.wait(60) == 1
+
+
+def test_a_terminal_that_cannot_show_everything(
+    plugins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(plugins, "foreign", "raise RuntimeError('Möwe')")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ended = process("stores", path=plugins)
+    assert (ended.code, ended.err) == (0, "")
+    assert "RuntimeError: M?we" in ended.out
 
 
 @pytest.mark.parametrize("moment", [b"loading", b"tokens"])
@@ -391,9 +412,7 @@ def test_the_demo_hides_its_facts_where_it_says() -> None:
         assert end <= len(text) - demo.LOCAL
 
 
-def test_the_demo_counts_what_is_right(
-    tiny_demo: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_counts_what_is_right(tiny_demo: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     monkeypatch.setattr("fotmem.answer.first_choices", lambda *given: [True, False, True])

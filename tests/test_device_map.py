@@ -98,12 +98,13 @@ def put_hooks_on(model: Any) -> None:
 
 def test_hooks_put_on_after_attaching() -> None:
     plain, with_memory = expected()
-    model = tiny.llama()
+    model: Any = tiny.llama()
     memory = attached(model)
     put_hooks_on(model)
     assert_answers(model, with_memory)
     memory.detach()
     assert hasattr(model.model, "_hf_hook")
+    assert model.model._old_forward.__func__ is type(model.model).forward
     assert_answers(model, plain)
     remove_hook_from_submodules(model)
     assert_answers(model, plain)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -141,7 +142,7 @@ def test_generate_equals_rows_alone() -> None:
 
 def first_turn(model: LlamaForCausalLM, new_tokens: int) -> tuple[Tensor, Tensor, MemoryCache]:
     """Generate two rows, of which the first ends at once; the mask a chat would pass next."""
-    ids, mask = tiny.padded(tiny.rows(6, 9))
+    ids, mask = (F.pad(tensor, (2, 0)) for tensor in tiny.padded(tiny.rows(6, 9)))
     first = int(model(ids, attention_mask=mask).logits[0, -1].argmax())
     options = {"eos_token_id": first, "return_dict_in_generate": True}
     out = generate(model, ids, new_tokens, attention_mask=mask, **options)

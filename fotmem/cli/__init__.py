@@ -1,5 +1,6 @@
 """The command line: ``fotmem stores``, ``demo``, ``ask`` and ``eval``."""
 
+import io
 import os
 import sys
 from typing import Any
@@ -32,6 +33,9 @@ app.add_typer(evaluate.app, name="eval")
 
 def main() -> None:
     """Run the command line; errors are one line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a model may say what a terminal cannot show
+            stream.reconfigure(errors="replace")
     try:
         code = app(prog_name="fotmem", standalone_mode=False)
         sys.stdout.flush()

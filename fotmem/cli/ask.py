@@ -18,6 +18,7 @@ from fotmem.cli.options import (
     Window,
     load_quietly,
     parse_layers,
+    parse_question,
     parse_top_k,
     read_texts,
 )
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 def ask(
     model: Model,
     question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="What to ask about the texts.")
+        str,
+        typer.Argument(
+            metavar="QUESTION", help="What to ask about the texts.", callback=parse_question
+        ),
     ],
     text: Texts,
     layers: Layers = None,
@@ -52,7 +56,7 @@ def ask(
 
     prompt = question_prompt(tokenizer, question)
     with attach(llama, store, chosen, top_k=hits, window=window) as memory:
-        memory.read(tokenizer(corpus).input_ids, progress=True)
+        memory.read(tokenizer(corpus).input_ids, overlap=min(16, window // 2), progress=True)
         found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)
         passages = [passage(tokenizer, memory, source.position) for source in found.sources]
     plain = answer(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)

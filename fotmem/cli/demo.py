@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
 
 MODEL = "smollm2"
-TOKENS, WINDOW, LOCAL = 4096, 512, 16
+TOKENS, WINDOW, LOCAL, OVERLAP = 4096, 512, 16, 16
 TOP_K = (16, 64)
 FACTS = (
     ("Every Thursday the dragon Marmaduke sleeps under the old", "lighthouse"),
@@ -62,7 +62,7 @@ def demo() -> None:
     scores = {"without memory": _ask_all(console, llama, tokenizer, local, hidden, None)}
     with attach(llama, top_k=TOP_K[0], window=WINDOW) as memory:
         console.rule(f"reading into the memory of layers {memory.layers[0]} to {memory.layers[-1]}")
-        memory.read(text[:-LOCAL], progress=True)
+        memory.read(text[:-LOCAL], overlap=OVERLAP, progress=True)
         for top_k in TOP_K:
             memory.top_k = top_k
             label = f"with memory, top-k {top_k}"

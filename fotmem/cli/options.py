@@ -1,6 +1,7 @@
 """What several commands take, and how it is read."""
 
 import os
+import re
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -39,16 +40,15 @@ def parse_layers(layers: str | None) -> list[int] | None:
     if layers is None:
         return None
     found: list[int] = []
-    try:
-        for part in layers.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
-    except ValueError:
-        found = []
-    if not found:
-        raise typer.BadParameter(
-            f"expected layers such as 17,18,20 or 14-25, got {layers!r}", param_hint="'--layers'"
-        )
+    for part in layers.split(","):
+        ends = re.fullmatch(r" *(\d{1,4})(?:-(\d{1,4}))? *", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if first > last:
+            raise typer.BadParameter(
+                f"expected layers such as 17,18,20 or 14-25, got {layers!r}",
+                param_hint="'--layers'",
+            )
+        found += range(first, last + 1)
     return found
 
 
@@ -61,6 +61,17 @@ def parse_top_k(top_k: str) -> int | None:
             f"expected a number of at least 1, or all, got {top_k!r}", param_hint="'--top-k'"
         )
     return int(top_k)
+
+
+def parse_question(question: str) -> str:
+    """Refuse what no tokenizer could read."""
+    if not question.strip():
+        raise typer.BadParameter("expected a question, got none")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter("expected UTF-8 text, got other bytes") from error
+    return question
 
 
 def read_texts(paths: list[Path]) -> str:

@@ -1,0 +1,200 @@
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import fotmem
+from fotmem.answer import answer, first_choices, passage, question_prompt
+from tests import folders
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+
+@functools.cache
+def tokenizer(kind: str = "digits") -> Any:
+    return folders.tokenizer(kind)
+
+
+BOOK = tokenizer()(folders.PROSE[:500]).input_ids
+PROMPT = tokenizer()("Who is the captain?").input_ids
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return folders.model()
+
+
+@pytest.fixture
+def memory(model: Any) -> Iterator[fotmem.Memory]:
+    with fotmem.attach(model, window=32, top_k=8) as memory:
+        memory.read(BOOK)
+        yield memory
+
+
+def greedy(model: Any, prompt: list[int], count: int) -> Iterator[list[int]]:
+    """Generate token by token without a cache; yield what was generated after each step."""
+    said: list[int] = []
+    for _ in range(count):
+        with torch.no_grad():
+            said.append(int(model(torch.tensor([prompt + said])).logits[0, -1].argmax()))
+        yield said
+
+
+# Answering
+
+
+def test_an_answer_without_memory_has_no_sources(model: Any) -> None:
+    *_, said = greedy(model, PROMPT, 6)
+    given = answer(model, tokenizer(), PROMPT, max_new_tokens=6)
+    assert given == (tokenizer().decode(said).strip(), [])
+    assert given.text
+
+
+def test_an_answer_with_memory(model: Any, memory: fotmem.Memory) -> None:
+    *_, said = greedy(model, PROMPT, 6)
+    given = answer(model, tokenizer(), PROMPT, memory=memory, max_new_tokens=6)
+    assert given.text == tokenizer().decode(said).strip()
+    assert given.text != answer(model, tokenizer(), PROMPT, max_new_tokens=6).text or given.sources
+    assert len(memory) == len(BOOK)
+
+
+def test_sources_are_the_best_over_layers_and_answer_tokens(
+    model: Any, memory: fotmem.Memory
+) -> None:
+    best: dict[int, fotmem.Attended] = {}
+    for _ in greedy(model, PROMPT, 4):
+        for found in memory.explain(tokenizer(), top=1000):
+            if found.position not in best or best[found.position].weight < found.weight:
+                best[found.position] = found
+    expected = sorted(best.values(), key=lambda found: -found.weight)
+
+    given = answer(model, tokenizer(), PROMPT, memory=memory, max_new_tokens=4, top=6)
+    assert len(given.sources) == 6
+    for source, wanted in zip(given.sources, expected, strict=False):
+        assert source[:3] == wanted[:3]
+        assert source.weight == pytest.approx(wanted.weight, rel=1e-4)
+        assert source.token_id == BOOK[source.position]
+        assert source.text == tokenizer().decode([source.token_id])
+        assert source.layer in memory.layers
+    assert len({source.layer for source in expected}) == 2
+
+
+def test_an_answer_ends_with_the_end_token(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, said = greedy(model, PROMPT, 6)
+    end = said[2]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", end)
+    given = answer(model, tokenizer(), PROMPT, max_new_tokens=6)
+    assert given.text == tokenizer().decode(said[: said.index(end) + 1]).strip()
+
+
+def test_special_tokens_are_left_out(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    special = torch.tensor([[*PROMPT, *tokenizer()("<s> yes").input_ids, 2]])
+    monkeypatch.setattr(model, "generate", lambda ids, **options: special)
+    assert answer(model, tokenizer(), PROMPT).text == "yes"
+
+
+def test_nothing_is_sampled(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.generation_config, "do_sample", True)
+    torch.manual_seed(0)
+    first = answer(model, tokenizer(), PROMPT, max_new_tokens=8)
+    assert all(answer(model, tokenizer(), PROMPT, max_new_tokens=8) == first for _ in range(3))
+
+
+# First choices
+
+
+def test_first_choices(model: Any) -> None:
+    truth = tokenizer()(" The captain is 48213.").input_ids
+    with torch.no_grad():
+        guesses = model(torch.tensor([PROMPT + truth])).logits[0].argmax(-1).tolist()
+    guesses = guesses[len(PROMPT) - 1 : -1]
+    truth[2:4] = guesses[2:4]  # the others are wrong, and what follows may change
+    with torch.no_grad():
+        guesses = model(torch.tensor([PROMPT + truth])).logits[0].argmax(-1).tolist()
+    expected = [a == b for a, b in zip(guesses[len(PROMPT) - 1 : -1], truth, strict=True)]
+    assert first_choices(model, PROMPT, truth) == expected
+    assert expected[2]
+    assert not all(expected)
+
+
+def test_what_is_generated_greedily_is_all_first_choices(model: Any) -> None:
+    *_, said = greedy(model, PROMPT, 5)
+    assert first_choices(model, PROMPT, said) == [True] * 5
+    assert first_choices(model, PROMPT, [*said[:4], (said[4] + 1) % 400]) == [True] * 4 + [False]
+
+
+# Prompts
+
+
+def test_a_prompt_by_chat_template() -> None:
+    chatty = folders.tokenizer(chat_template=folders.CHAT)
+    ids = question_prompt(chatty, "Who is it?")
+    assert chatty.decode(ids) == "<s>user:Who is it?</s>assistant:"
+    assert all(type(token) is int for token in ids)
+
+
+def test_a_prompt_without_chat_template() -> None:
+    assert tokenizer().decode(question_prompt(tokenizer(), "Who is it?")) == (
+        "Question: Who is it?\nAnswer:"
+    )
+    llama = question_prompt(tokenizer("llama"), "Who is it?")
+    assert llama[0] == tokenizer("llama").bos_token_id
+
+
+# Passages
+
+
+class Read:
+    """A memory, as far as `passage` looks at it."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens = torch.tensor(tokens)
+
+
+@pytest.mark.parametrize("kind", ["digits", "numbers", "llama"])
+def test_the_pieces_of_a_passage_join_to_the_text(kind: str) -> None:
+    text = "Möwen sail 漢字 48213 to the island, while all others stay at home and sleep."
+    ids = tokenizer(kind)(text, add_special_tokens=False).input_ids
+    read: Any = Read(ids)
+    half = "\N{REPLACEMENT CHARACTER}"  # of a character where a passage begins
+    for position in range(len(ids)):
+        pieces = passage(tokenizer(kind), read, position, around=4)
+        assert "".join(pieces).lstrip(half) in text
+        own = tokenizer(kind).decode([ids[position]]).strip()
+        if own.isascii():
+            near = tokenizer(kind).decode(ids[max(0, position - 4) : position + 5])
+            assert len("".join(pieces)) >= len(near.strip(half))
+            assert pieces[1].strip(f" {half}") == own
+
+
+@pytest.mark.parametrize("kind", ["digits", "numbers", "llama"])
+def test_a_passage_keeps_its_spaces(kind: str) -> None:
+    ids = tokenizer(kind)("we look at the dragon of the king", add_special_tokens=False).input_ids
+    words = [tokenizer(kind).decode(ids[: i + 1]) for i in range(len(ids))]
+    position = next(i for i, word in enumerate(words) if word.endswith("the"))
+    read: Any = Read(ids)
+    assert passage(tokenizer(kind), read, position, around=99) == (
+        "we look at",
+        " the",
+        " dragon of the king",
+    )
+
+
+def test_a_passage_at_the_ends_of_memory() -> None:
+    ids = tokenizer()("we look at the dragon").input_ids
+    read: Any = Read(ids)
+    before, token, after = passage(tokenizer(), read, 0)
+    assert (before, token + after) == ("", "we look at the dragon"[: len(token + after)])
+    before, token, after = passage(tokenizer(), read, len(ids) - 1)
+    assert (before + token)[-6:] == "dragon"
+    assert after == ""
+
+
+def test_a_character_of_several_tokens_is_shown_when_complete() -> None:
+    ids = tokenizer()("a漢b").input_ids
+    assert len(ids) == 5
+    read: Any = Read(ids)
+    pieces = [passage(tokenizer(), read, position) for position in range(5)]
+    assert [token for _, token, _ in pieces] == ["a", "", "", "漢", "b"]
+    assert {"".join(piece) for piece in pieces} == {"a漢b"}
