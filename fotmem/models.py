@@ -85,9 +85,10 @@ def _load(name: str, **options: str) -> tuple[Any, Any]:
     with _reasons_in_one_line(shown, "the tokenizer of"):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     with _reasons_in_one_line(shown, "the weights of"):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, config=config, output_loading_info=True, **options
         )
+    model, info = loaded
     if info["missing_keys"]:  # would be random
         missing = sorted(info["missing_keys"])
         raise InputError(f"model {shown!r} lacks {len(missing)} weights, among them {missing[0]}")
@@ -112,7 +113,7 @@ def _check_family(name: str, config: Any) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     adapters = {name: spec.architectures for name, spec in available_adapters().items()}
-    built = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
+    built: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
     if not {cls.__name__ for cls in built.__mro__} & set(chain(*adapters.values())):
         known = "; ".join(f"{name} ({', '.join(classes)})" for name, classes in adapters.items())
         raise ModelError(

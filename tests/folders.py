@@ -101,7 +101,7 @@ def write(folder: Path, kind: str = "digits", *, chat: bool = False, **overrides
 def write_gguf(path: Path) -> Path:
     """Save the same, as llama.cpp does."""
     tiny_model, trained = model(), tokenizer()
-    config = tiny_model.config
+    config: Any = tiny_model.config
     vocabulary = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
     merges = _merges(trained)
     kinds = [gguf.TokenType.CONTROL] * len(SPECIAL)
@@ -130,7 +130,9 @@ def write_gguf(path: Path) -> Path:
     for name, weight in tiny_model.state_dict().items():
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         turned = _turned(weight, heads.get(name.split(".")[-2]))
-        writer.add_tensor(names.get_name(name, (".weight",)), turned.numpy().astype(np.float32))
+        theirs = names.get_name(name, (".weight",))
+        assert theirs
+        writer.add_tensor(theirs, turned.numpy().astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

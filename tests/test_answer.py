@@ -47,8 +47,8 @@ def greedy(model: Any, prompt: list[int], count: int) -> Iterator[list[int]]:
 def test_an_answer_without_memory_has_no_sources(model: Any) -> None:
     *_, said = greedy(model, PROMPT, 6)
     given = answer(model, tokenizer(), PROMPT, max_new_tokens=6)
-    assert given == (tokenizer().decode(said).strip(), [])
-    assert given.text
+    assert given.text == tokenizer().decode(said).strip() != ""
+    assert given.sources == []
 
 
 def test_an_answer_with_memory(model: Any, memory: fotmem.Memory) -> None:

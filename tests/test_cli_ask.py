@@ -72,7 +72,7 @@ def test_ask_as_json(ask: list[object], folder: Path, capsys: Capture) -> None:
     ids, prompt = tokenizer(corpus).input_ids, question_prompt(tokenizer, "Who?")
     plain = answer(model, tokenizer, prompt, max_new_tokens=4)
     with fotmem.attach(model, top_k=32, window=32) as memory:
-        memory.read(ids)
+        memory.read(ids, overlap=16)
         found = answer(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
     assert report["question"] == "Who?"
     assert report["tokens"] == len(ids)

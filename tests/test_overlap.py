@@ -1,9 +1,9 @@
-"""Reading with overlapping windows: every token once, and none but the first as a window's first."""
+"""Overlapping windows: every token is remembered once, none as the first of a later window."""
 
-import fotmem
 import pytest
 import torch
 
+import fotmem
 from tests import tiny
 from tests.oracle import Oracle
 
