@@ -52,6 +52,8 @@ class Windowing:
         OptionError
             If `overlap` is negative, or leaves a window nothing to add.
         """
+        if isinstance(overlap, bool) or not isinstance(overlap, int):
+            raise OptionError(f"overlap must be an integer, got {overlap!r}")
         if not 0 <= overlap < self.window:
             raise OptionError(
                 f"overlap must be from 0 to the window less one ({self.window - 1}), got {overlap}"

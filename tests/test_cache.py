@@ -181,3 +181,16 @@ def test_cache_filled_by_the_plain_model() -> None:
         model(tiny.ids(3), past_key_values=cache)
     assert type(cache) is DynamicCache
     model(tiny.ids(3), past_key_values=cache)  # unharmed
+
+
+def test_begun_in_inference_mode() -> None:
+    """What was made there cannot be written to outside, unless it is copied."""
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        with torch.inference_mode():
+            memory.read(tiny.ids(20))
+            cache = begun(model)
+        memory.read(tiny.ids(20, seed=1))
+        model(tiny.ids(40, seed=2), past_key_values=cache)
+        assert len(memory) == 40
+        assert len(cache.store(1)) == 62

@@ -1,6 +1,7 @@
 """Models that accelerate spreads over devices and disk, with hooks around every forward."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import accelerate
@@ -11,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 import fotmem
 from fotmem import Memory
+from fotmem.attachment import _execution_device
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,
@@ -139,3 +141,11 @@ def test_a_forward_that_someone_else_replaced() -> None:
     memory.detach()
     assert model.model.forward is counted
     assert_answers(model, plain)
+
+
+def test_stores_live_where_the_layer_computes() -> None:
+    """Offloaded weights lie elsewhere (here: nowhere) until accelerate's hook fetches them."""
+    model: Any = tiny.llama()
+    attention = model.to("meta").model.layers[1].self_attn
+    attention.k_proj._hf_hook = SimpleNamespace(execution_device="cuda:0")
+    assert _execution_device(attention) == torch.device("cuda:0")

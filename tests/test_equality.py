@@ -202,6 +202,21 @@ def test_bfloat16_model_is_as_good_as_the_plain_one() -> None:
         assert difference(logits, oracle.forward(question)) <= 3 * usual
 
 
+def test_autocast() -> None:
+    model = tiny.llama()
+    oracle = Oracle(model, LAYERS, window=WINDOW)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = model(tiny.ids(WINDOW)).logits
+        usual = difference(plain[0], oracle.forward(tiny.ids(WINDOW)))
+        oracle.new_sequence()
+        with attached(model) as memory:
+            assert torch.equal(model(tiny.ids(WINDOW)).logits, plain)
+            memory.read(tiny.ids(40))
+            oracle.read(tiny.ids(40))
+            logits = model(tiny.ids(40, seed=1)).logits[0]
+    assert difference(logits, oracle.forward(tiny.ids(40, seed=1))) <= 3 * usual
+
+
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4), last=st.integers(1, WINDOW - 1))
 def test_any_chunking_of_the_same_windows_gives_the_same_memory(

@@ -1,0 +1,163 @@
+"""What happens to a memory when something fails or is interrupted in between."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import fotmem
+from fotmem import Memory
+from fotmem_exact.store import ExactStore
+from tests import tiny
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    WINDOW,
+    contents,
+    one_thread,
+)
+
+
+def attached() -> Memory:
+    return fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW)
+
+
+def snapshot(memory: Memory) -> list[Tensor]:
+    stored = [tensor for layer in LAYERS for tensor in contents(memory.store(layer))]
+    return [memory.tokens, *stored]
+
+
+def assert_equal(one: list[Tensor], other: list[Tensor]) -> None:
+    for mine, theirs in zip(one, other, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def fail_before(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    raise OSError("disk full")
+
+
+def fail_after(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    add(store, *pieces)
+    raise OSError("disk full")
+
+
+def interrupt(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    raise KeyboardInterrupt
+
+
+def signalled(add: Callable[..., None], store: ExactStore, *pieces: Tensor) -> None:
+    signal.raise_signal(signal.SIGINT)
+    add(store, *pieces)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    "how, error, kept",
+    [
+        (fail_before, OSError, 36),
+        (fail_after, OSError, 36),
+        (interrupt, KeyboardInterrupt, 36),
+        (signalled, KeyboardInterrupt, 52),  # waits until all layers have the window
+    ],
+)
+def test_a_failing_add_keeps_all_layers_at_one_length(
+    monkeypatch: pytest.MonkeyPatch,
+    how: Callable[..., None],
+    error: type[BaseException],
+    kept: int,
+    layer: int,
+) -> None:
+    """Two windows are committed; the next one breaks in one of the layers."""
+    memory = attached()
+    memory.read(tiny.ids(20))
+    broken, add, left = memory.store(layer), ExactStore._add, [1]
+
+    def maybe(store: ExactStore, *pieces: Tensor) -> None:
+        if store is not broken or left[0]:
+            left[0] -= store is broken
+            add(store, *pieces)
+        else:
+            how(add, store, *pieces)
+
+    text = tiny.ids(60, seed=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(ExactStore, "_add", maybe)
+        with pytest.raises(error):
+            memory.read(text)
+    assert len(memory) == kept
+    other = attached()
+    other.read(tiny.ids(20))
+    other.read(text[:, : kept - 20])
+    assert_equal(snapshot(memory), snapshot(other))
+    for each in (memory, other):
+        each.read(text[:, kept - 20 :])
+    assert_equal(snapshot(memory), snapshot(other))
+
+
+def test_an_error_in_the_model_drops_the_window() -> None:
+    memory, calls = attached(), []
+
+    def fail(*args: object) -> None:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    memory.attention(3).register_forward_hook(fail)
+    with pytest.raises(KeyboardInterrupt):
+        memory.read(tiny.ids(60))
+    assert len(memory) == len(memory.store(1)) == len(memory.store(3)) == 32
+
+
+SCRIPT = """
+import os, signal, threading
+import fotmem
+from tests import tiny
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+memory = fotmem.attach(tiny.llama(), layers=(1, 3), window=16)
+memory.read(tiny.ids(16))
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        memory.read(tiny.ids(64))
+except KeyboardInterrupt:
+    stores = [memory.store(layer) for layer in (1, 3)]
+    print(len(memory), *(len(store) for store in stores), *(store.next_id for store in stores))
+    memory.read(tiny.ids(16))
+    print(len(memory), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_ctrl_c_keeps_what_was_committed() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=True,
+    ).stdout.split()
+    committed = int(out[0])
+    assert committed > 0
+    assert out == [str(committed)] * 5 + [str(committed + 16), "True"]
+
+
+def test_a_store_that_cannot_be_made_leaves_the_memory_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = attached()
+    memory.read(tiny.ids(20))
+    before = snapshot(memory)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(ExactStore, "__init__", fail)
+    with pytest.raises(OSError, match="no space left"):
+        memory.clear()
+    assert_equal(snapshot(memory), before)
