@@ -1,5 +1,27 @@
-"""Set before anything imports transformers: no test asks the hub."""
+"""What holds for all tests: no test asks the hub, and none leaves its fake plugins behind."""
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fotmem.registry import registry
+
+BUILT_IN = {"fotmem_exact", "fotmem_llama"}
+
+
+@pytest.fixture(autouse=True)
+def own_plugins_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget modules that a test wrote, and a registry that knows them."""
+    yield
+    temporary = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(temporary):
+            del sys.modules[name]
+    known = registry()
+    if known.problems or set(known.owners.values()) != BUILT_IN:
+        registry.cache_clear()

@@ -91,10 +91,15 @@ def model(**overrides: Any) -> LlamaForCausalLM:
 
 
 def write(folder: Path, kind: str = "digits", *, chat: bool = False, **overrides: Any) -> Path:
-    """Save a tiny model and its tokenizer as transformers does."""
+    """Save a tiny model and its tokenizer as transformers does; chat models are made to sample."""
     folder.mkdir(parents=True, exist_ok=True)
-    model(**overrides).save_pretrained(folder)
-    tokenizer(kind, **({"chat_template": CHAT} if chat else {})).save_pretrained(folder)
+    tiny_model = model(**overrides)
+    options: dict[str, Any] = {"model_max_length": 64}
+    if chat:
+        tiny_model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9)
+        options["chat_template"] = CHAT
+    tiny_model.save_pretrained(folder)
+    tokenizer(kind, **options).save_pretrained(folder)
     return folder
 
 

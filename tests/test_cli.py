@@ -277,7 +277,11 @@ def test_a_directory_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_closed_pipe_is_quiet() -> None:
     for arguments in (["stores", "--json"], ["--help"]):
         command = subprocess.Popen(
-            [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*PROGRAM, *arguments],
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert command.stdout is not None
         command.stdout.close()
