@@ -60,7 +60,7 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         _, _, scale = memory.adapter.geometry(memory.attention(layer))
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
-        hits = store.search(last_query, trace.top_k or CANDIDATES)
+        hits = store.search(last_query, min(trace.top_k or CANDIDATES, len(store)))
         weights = (hits.scores * scale - last_lse).exp()
         shares: dict[int, float] = {}
         for token, share in zip(

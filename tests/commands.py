@@ -31,6 +31,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["fotmem", *map(str, arguments)])
+        patch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
         with pytest.raises(SystemExit) as stopped:
             main()
     transformers.logging.set_verbosity(verbosity)

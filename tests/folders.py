@@ -27,7 +27,10 @@ PROSE = "\n".join(topics.values())[:100_000]
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 VOCABULARY = 400
-CHAT = "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}{% endfor %}</s>assistant:"
+CHAT = (
+    "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 
 
 def tokenizer(kind: str = "digits", **options: Any) -> PreTrainedTokenizerFast:

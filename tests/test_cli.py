@@ -141,10 +141,10 @@ def test_a_store_whose_package_is_missing_says_how_to_get_it(
 
 ASK = "ask any Q --text {text}"
 PASSKEY = "eval passkey any --text {text}"
-WRONG = {
+WRONG = {  # the words are typer's, and differ between its versions
     "asks any": "No such command 'asks'",
     "eval passkeys": "No such command 'passkeys'",
-    "stores extra": "Got unexpected extra argument(s) (extra); try 'fotmem stores --help'",
+    "stores extra": "; try 'fotmem stores --help'",
     "stores --jsn": "No such option: --jsn",
     "--version": "No such option: --version; try 'fotmem --help'",
     "ask": "Missing argument 'MODEL'; try 'fotmem ask --help'",
@@ -152,12 +152,12 @@ WRONG = {
     "ask any Q": "Missing option '--text'; try 'fotmem ask --help'",
     "ask any Q --text": "Option '--text' requires an argument",
     "eval passkey any": "Missing option '--text'; try 'fotmem eval passkey --help'",
-    f"{ASK} --window 1": "Invalid value for '--window': Input should be greater than or equal to 2",
-    f"{ASK} --window wide": "Invalid value for '--window': Input should be a valid integer",
-    f"{ASK} --max-new-tokens 0": "'--max-new-tokens': Input should be greater than or equal to 1",
-    f"{PASSKEY} --tokens 0": "Invalid value for '--tokens': Input should be greater than or equal",
-    f"{PASSKEY} --trials 0": "Invalid value for '--trials': Input should be greater than or equal",
-    f"{PASSKEY} --seed x": "Invalid value for '--seed': Input should be a valid integer",
+    f"{ASK} --window 1": "Invalid value for '--window': ",
+    f"{ASK} --window wide": "Invalid value for '--window': ",
+    f"{ASK} --max-new-tokens 0": "Invalid value for '--max-new-tokens': ",
+    f"{PASSKEY} --tokens 0": "Invalid value for '--tokens': ",
+    f"{PASSKEY} --trials 0": "Invalid value for '--trials': ",
+    f"{PASSKEY} --seed x": "Invalid value for '--seed': ",
 }
 
 
@@ -275,19 +275,24 @@ def test_a_directory_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_closed_pipe_is_quiet() -> None:
-    for arguments in (["stores", "--json"], ["--help"]):
-        command = subprocess.Popen(
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    commands = [
+        subprocess.Popen(
             [*PROGRAM, *arguments],
-            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            env=buffered,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        for arguments in (["stores", "--json"], ["--help"])
+    ]
+    for command in commands:
         assert command.stdout is not None
         command.stdout.close()
+    for command in commands:
         assert command.stderr is not None
-        assert command.stderr.read() == ""
-        command.stderr.close()
+        with command.stderr:
+            assert command.stderr.read() == ""
         assert command.wait(60) == 1
 
 

@@ -146,7 +146,9 @@ def test_a_packaged_model_that_is_not_installed(
     )
 
 
-def test_gguf_without_its_package(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gguf_without_its_package(
+    gguf_file: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
@@ -154,6 +156,7 @@ def test_gguf_without_its_package(gguf_file: Path, monkeypatch: pytest.MonkeyPat
         lambda name, *more: None if name == "gguf" else find(name, *more),
     )
     assert refused(gguf_file) == "GGUF files need the gguf package: pip install 'fotmem[demo]'"
+    load_model(str(original))
 
 
 # What is no model

@@ -135,20 +135,19 @@ def test_the_number_is_the_same_tokens_in_fact_and_question(kind: str) -> None:
 
 
 class Parrot:
-    """A model that always says the same after a prompt, if what it said so far is `heard`."""
+    """A model that says the same after a prompt if it then sees that or the truth; else, "x"."""
 
     device = "cpu"
 
-    def __init__(self, prompt: list[int], says: list[int], heard: list[int]) -> None:
-        self.prompt, self.says, self.heard = prompt, says, heard
+    def __init__(self, prompt: list[int], says: list[int], truth: list[int], other: int) -> None:
+        self.prompt, self.says, self.truth, self.other = prompt, says, truth, other
 
     def next(self, seen: list[int]) -> int:
-        """Know the next token only after the prompt, and the truth or its own words."""
-        for known in (self.heard, self.says):
+        for known in (self.truth, self.says):
             for step, token in enumerate(self.says):
                 if seen == self.prompt + known[:step]:
                     return token
-        return 0
+        return self.other
 
     def __call__(self, ids: Tensor, logits_to_keep: int) -> SimpleNamespace:
         row = ids[0].tolist()
@@ -171,7 +170,8 @@ def trial(kind: str) -> Trial:
 
 def parrot(kind: str, change: Callable[[list[int]], list[int]]) -> Parrot:
     asked, code = split_answer(tokenizer(kind), question(NAME), "48213")
-    return Parrot(trial(kind).local + asked, says=change(code[:]), heard=code)
+    other = tokenizer(kind).convert_tokens_to_ids("x")
+    return Parrot(trial(kind).local + asked, says=change(code[:]), truth=code, other=other)
 
 
 def wrong(*places: int) -> Callable[[list[int]], list[int]]:
@@ -200,6 +200,12 @@ def test_one_digit_wrong(kind: str, place: int) -> None:
 def test_a_token_counts_as_many_digits_as_it_has(place: int, share: float) -> None:
     found = score(parrot("numbers", wrong(place)), tokenizer("numbers"), trial("numbers"), None)
     assert found == (share, False)
+
+
+def test_the_whole_answer_is_what_was_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, speechless = parrot("digits", wrong()), parrot("digits", wrong(*range(5)))
+    monkeypatch.setattr(known, "generate", speechless.generate)
+    assert score(known, tokenizer("digits"), trial("digits"), None) == (1.0, False)
 
 
 class Reader:
