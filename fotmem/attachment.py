@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from fotmem.adapter import Adapter
-from fotmem.errors import AttachError, DtypeError, LayerError, ModelError, OptionError
+from fotmem.errors import AttachError, DtypeError, LayerError, OptionError
 from fotmem.forward import attention_forward, decoder_forward
 from fotmem.inputs import refuse_unsupported
 from fotmem.memory import Memory, MemoryParts
 from fotmem.patch import attached_memory, own_forward, refuse_methods, replace_forward
-from fotmem.registry import create_store, find_store, registry, validated_options
+from fotmem.registry import create_store, find_store, registry, unknown_model, validated_options
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
 
@@ -145,7 +145,7 @@ def _plain_model(model: nn.Module) -> Any:
     if hasattr(plain, "get_base_model"):
         plain = plain.get_base_model()
     if not isinstance(plain, nn.Module) or not hasattr(plain, "config"):
-        raise _unknown(model)
+        raise unknown_model(type(model).__name__)
     _find_spec(plain)
     return plain
 
@@ -155,7 +155,7 @@ def _find_spec(model: nn.Module) -> Any:
         for spec in registry().adapters.values():
             if cls.__name__ in spec.architectures:
                 return spec
-    raise _unknown(model)
+    raise unknown_model(type(model).__name__)
 
 
 def _find_adapter(model: nn.Module) -> Adapter:
@@ -163,16 +163,6 @@ def _find_adapter(model: nn.Module) -> Adapter:
     spec.require()
     adapter: Adapter = spec.factory()
     return adapter
-
-
-def _unknown(model: object) -> ModelError:
-    known = "; ".join(
-        f"{name} ({', '.join(spec.architectures)})" for name, spec in registry().adapters.items()
-    )
-    return ModelError(
-        f"no adapter knows {type(model).__name__}; there are: {known or 'none'}. "
-        f"Another family needs an adapter plugin."
-    )
 
 
 def _checked_window(window: int, longest: int) -> int:

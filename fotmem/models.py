@@ -10,8 +10,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from fotmem.errors import InputError, ModelError
-from fotmem.registry import available_adapters
+from fotmem.errors import InputError
+from fotmem.registry import available_adapters, unknown_model
 
 
 class PackagedModel(NamedTuple):
@@ -112,14 +112,10 @@ def _check_family(name: str, config: Any) -> None:
     """Refuse what no adapter could take before its weights are fetched and read."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    adapters = {name: spec.architectures for name, spec in available_adapters().items()}
+    known = chain.from_iterable(spec.architectures for spec in available_adapters().values())
     built: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
-    if not {cls.__name__ for cls in built.__mro__} & set(chain(*adapters.values())):
-        known = "; ".join(f"{name} ({', '.join(classes)})" for name, classes in adapters.items())
-        raise ModelError(
-            f"no adapter knows {name!r}, a model of type {config.model_type!r}; there are: "
-            f"{known or 'none'}. Another family needs an adapter plugin."
-        )
+    if not {cls.__name__ for cls in built.__mro__} & set(known):
+        raise unknown_model(f"{name!r}, a model of type {config.model_type!r}")
 
 
 def _packaged_file(name: str, packaged: PackagedModel) -> Path:

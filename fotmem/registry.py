@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from fotmem import hookspecs
-from fotmem.errors import FotmemError, OptionError, UnknownStoreError
+from fotmem.errors import FotmemError, ModelError, OptionError, UnknownStoreError
 from fotmem.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec
 from fotmem.store import MemoryStore
 
@@ -208,6 +208,17 @@ def create_store(
         device=device,
         directory=None if directory is None else Path(directory),
         options=validated_options(spec, options),
+    )
+
+
+def unknown_model(culprit: str) -> ModelError:
+    """Build the error for a model that no adapter knows; it names those that exist."""
+    known = "; ".join(
+        f"{name} ({', '.join(spec.architectures)})" for name, spec in registry().adapters.items()
+    )
+    return ModelError(
+        f"no adapter knows {culprit}; there are: {known or 'none'}. "
+        f"Another family needs an adapter plugin."
     )
 
 
