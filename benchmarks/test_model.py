@@ -54,7 +54,7 @@ def decoder(model: Any, local: int) -> Callable[[], object]:
 
     @torch.no_grad()
     def step() -> object:
-        return model(ids[:, :1], past_key_values=cache)
+        return model(ids[:, :1], **tiny.cached(cache))
 
     return step
 
@@ -119,11 +119,13 @@ def concatenate_memory(attention: Any, store: fotmem.MemoryStore) -> None:
         position_embeddings: Any,
         attention_mask: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         query, key, value = adapter.project(module, hidden_states)
         query, key = adapter.rotate(query, key, position_embeddings)
-        key, value = past_key_values.update(key, value, module.layer_idx)
+        cache = past_key_values if cache is None else cache
+        key, value = cache.update(key, value, module.layer_idx)
         if query.shape[2] > 1:  # the local context, which is not timed
             output = adapter.attend(module, query, key, value, attention_mask)
             return adapter.project_out(module, output), None

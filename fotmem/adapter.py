@@ -19,7 +19,7 @@ class Adapter(ABC):
         """Return the module that runs the layers.
 
         It is called with ``input_ids`` or ``inputs_embeds``, ``attention_mask``,
-        ``position_ids``, ``past_key_values`` and ``use_cache``.
+        ``position_ids``, ``use_cache`` and ``cache`` (or ``past_key_values``).
         """
 
     @abstractmethod

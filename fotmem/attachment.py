@@ -13,7 +13,7 @@ from torch import nn
 
 from fotmem.adapter import Adapter
 from fotmem.errors import AttachError, DtypeError, LayerError, OptionError
-from fotmem.forward import attention_forward, decoder_forward
+from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.inputs import refuse_unsupported
 from fotmem.memory import Memory, MemoryParts
 from fotmem.patch import attached_memory, own_forward, refuse_methods, replace_forward
@@ -125,6 +125,7 @@ def attach_with(
         adapter=adapter,
         decoder=decoder,
         plain_forward=functools.partial(own_forward(decoder), decoder),
+        cache_argument=cache_argument(type(decoder)),
         attentions=attentions,
         layers=makers,
         windowing=windowing,

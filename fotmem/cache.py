@@ -96,7 +96,9 @@ class MemoryLayer(LocalLayer):
 
 
 class MemoryCache(DynamicCache):
-    """What ``model(...).past_key_values`` is while a memory is attached.
+    """What ``model(...).cache`` is while a memory is attached.
+
+    Before transformers 5.24 it was called ``past_key_values``, which still works.
 
     Rows are kept apart: each has its own local context (a run of columns of one rectangular
     cache, the rest masked) and its own overflow, so that a padded row equals the row alone.
@@ -144,8 +146,8 @@ class MemoryCache(DynamicCache):
         if isinstance(cache, MemoryCache):
             if cache.memory is not memory:
                 raise AttachError(
-                    "past_key_values belongs to another memory than the attached one; "
-                    "start a new sequence with past_key_values=None"
+                    "this cache belongs to another memory than the attached one; "
+                    "start a new sequence, without a cache"
                 )
             return cache
         if type(cache) is not DynamicCache or cache.offloading:
@@ -154,10 +156,10 @@ class MemoryCache(DynamicCache):
                 if getattr(cache, "offloading", False)
                 else type(cache).__name__
             )
-            raise UnsupportedError(kind, "leave past_key_values and cache_implementation unset")
+            raise UnsupportedError(kind, "pass no cache and leave cache_implementation unset")
         if cache.get_seq_length():
             raise UnsupportedError(
-                "a cache filled without memory", "start a new sequence with past_key_values=None"
+                "a cache filled without memory", "start a new sequence, without a cache"
             )
         cache.__class__ = cls
         assert isinstance(cache, MemoryCache)
@@ -213,7 +215,7 @@ class MemoryCache(DynamicCache):
         """
         held = len(self.columns)
         if held and shape[0] != held:
-            expected = f"[B={held}, n], as many rows as past_key_values holds"
+            expected = f"[B={held}, n], as many rows as the cache holds"
             raise ShapeError("the input", expected=expected, actual=shape)
         if not held or past is None:
             return
@@ -224,7 +226,7 @@ class MemoryCache(DynamicCache):
             if int(columns[row].sum()) + layer.overflown(row) > counted:
                 raise UnsupportedError(
                     "an attention_mask that hides tokens which have left the local context",
-                    "start a new sequence with past_key_values=None",
+                    "start a new sequence, without a cache",
                 )
         self.columns = columns
 
@@ -261,7 +263,7 @@ class MemoryCache(DynamicCache):
         """Append to a layer's local context and return all of it."""
         if not self.memory.attached:
             raise AttachError(
-                "past_key_values belongs to a memory that was detached; start a new sequence"
+                "this cache belongs to a memory that was detached; start a new sequence, without it"
             )
         keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         return keys, values

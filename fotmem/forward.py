@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
 
 
+def cache_argument(model: type[nn.Module]) -> str:
+    """Tell what a model calls its cache: transformers 5.24 renamed it."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
 def decoder_forward(
     memory: Memory,
     plain_forward: Callable[..., Any],
@@ -28,11 +35,13 @@ def decoder_forward(
     past_key_values: object = None,
     inputs_embeds: Tensor | None = None,
     use_cache: bool | None = None,
+    *,
+    cache: object = None,
     **kwargs: Any,
 ) -> Any:
     """Run a decoder over input of any length, window by window, with overflow in its cache."""
     config: Any = memory.decoder.config
-    cache = MemoryCache.adopt(past_key_values, memory)
+    filled = MemoryCache.adopt(past_key_values if cache is None else cache, memory)
     refuse_unsupported(config, attention_mask, kwargs)
     name, inputs = (
         ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
@@ -43,22 +52,22 @@ def decoder_forward(
         )  # raises its own error
     real = real_columns(inputs, attention_mask)
     check_positions(position_ids, real)
-    cache.resume(real.shape, past_columns(attention_mask, cache.seen, real.shape[1]))
+    filled.resume(real.shape, past_columns(attention_mask, filled.seen, real.shape[1]))
     return_dict = kwargs.pop("return_dict", None)
 
     outputs = Outputs(real.shape)
-    fresh = [length == 0 for length in cache.lengths(len(real))]
+    fresh = [length == 0 for length in filled.lengths(len(real))]
     for step in plan(real, memory.windowing):
-        make_room(cache, step, memory.windowing.window)
-        cache.trace = Trace(step.columns >= 0, memory.top_k)
-        outputs.add(step, run_step(plain_forward, cache, step, name, inputs, **kwargs))
+        make_room(filled, step, memory.windowing.window)
+        filled.trace = Trace(step.columns >= 0, memory.top_k)
+        outputs.add(step, run_step(plain_forward, filled, step, name, inputs, **kwargs))
         if step.is_window:
-            cache.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
-    cache.seen += real.shape[1]
-    memory.last_trace = cache.trace
+            filled.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
+    filled.seen += real.shape[1]
+    memory.last_trace = filled.trace
 
     keep = config.use_cache if use_cache is None else use_cache
-    result = outputs.joined(cache if keep else None)
+    result = outputs.joined(filled if keep else None)
     as_dict = getattr(config, "return_dict", True) if return_dict is None else return_dict
     return result if as_dict else result.to_tuple()
 
@@ -89,9 +98,9 @@ def run_step(
         **{name: step.gather(inputs)},
         attention_mask=mask,
         position_ids=positions.to(inputs.device),
-        past_key_values=cache,
         use_cache=True,
         return_dict=True,
+        **{cache.memory.cache_argument: cache},
         **kwargs,
     )
 
@@ -104,14 +113,17 @@ def attention_forward(
     position_embeddings: Any = None,
     attention_mask: Tensor | None = None,
     past_key_values: MemoryCache | None = None,
+    *,
+    cache: MemoryCache | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Run one memory layer's attention: local, overflow and memory, in one softmax."""
-    if past_key_values is None:
+    cache = past_key_values if cache is None else cache
+    if cache is None:
         raise UnsupportedError(
             "gradient checkpointing", "call model.gradient_checkpointing_disable() or model.eval()"
         )
-    adapter, cache = memory.adapter, past_key_values
+    adapter = memory.adapter
     local = cache.layers[layer]
     assert isinstance(local, MemoryLayer)
     query, key, value = adapter.project(attention, hidden_states)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -19,6 +17,8 @@ from fotmem.errors import AttachError, LayerError, OptionError
 from fotmem.explain import Attended, Trace, explain
 from fotmem.forward import run_step
 from fotmem.inputs import checked_tokens
+from fotmem.interrupt import interrupts_deferred
+from fotmem.progress import with_progress
 from fotmem.store import MemoryStore
 from fotmem.windows import Step, Windowing
 
@@ -31,6 +31,8 @@ class MemoryParts:
     decoder: nn.Module
     plain_forward: Callable[..., Any]
     """The decoder's own forward."""
+    cache_argument: str
+    """What it calls its cache."""
     attentions: list[nn.Module]
     """The attention module of every layer."""
     layers: Mapping[int, Callable[[], MemoryStore]]
@@ -51,6 +53,7 @@ class Memory:
     def __init__(self, parts: MemoryParts, top_k: int | None, restore: Callable[[], None]) -> None:
         self.adapter = parts.adapter
         self.decoder = parts.decoder
+        self.cache_argument = parts.cache_argument
         self.windowing = parts.windowing
         self.positionals = parts.positionals
         self.num_layers = len(parts.attentions)
@@ -156,14 +159,14 @@ class Memory:
         tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
         spans = self.windowing.spans(len(tokens), overlap)
         with self._writing, torch.no_grad():
-            for span in _with_progress(spans, progress):
+            for span in with_progress(spans, progress):
                 begin = span.start if span.start == 0 else span.start - overlap
                 pieces = self._run(tokens[begin : span.stop], attend)
                 self._append(tokens[span.start : span.stop], pieces)
 
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""
-        with self._writing, _interrupts_deferred():
+        with self._writing, interrupts_deferred():
             old = self.stores
             self.stores = {layer: make() for layer, make in self._makers.items()}
             self._tokens = []
@@ -259,7 +262,7 @@ class Memory:
         The pieces may begin with more tokens than these: the overlap is not remembered again.
         """
         length, touched = len(self), []
-        with _interrupts_deferred():
+        with interrupts_deferred():
             try:
                 for layer, (keys, values) in pieces.items():
                     touched.append(layer)
@@ -286,47 +289,3 @@ def _embedding_device(decoder: nn.Module) -> torch.device:
     embeddings = decoder.get_input_embeddings()  # type: ignore[operator]
     device: torch.device = embeddings.weight.device
     return torch.device("cpu") if device.type == "meta" else device
-
-
-def _with_progress(spans: list[range], progress: bool) -> Iterator[range]:
-    if not progress:
-        yield from spans
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("reading"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tokens"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("reading", total=sum(map(len, spans)))
-        for span in spans:
-            yield span
-            bar.advance(task, len(span))
-
-
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait until all stores have the window."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:  # only there Ctrl-C arrives
-        yield
-        return
-    caught: list[tuple[int, FrameType | None]] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if caught and callable(previous):
-        previous(*caught[-1])

@@ -74,11 +74,18 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 
 def _load(name: str, **options: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     if options and importlib.util.find_spec("gguf") is None:
         raise InputError("GGUF files need the gguf package: pip install 'fotmem[demo]'")
     shown = options.get("gguf_file", name)
+    with _reasons_in_one_line(shown, "model"):
+        fields = PreTrainedConfig.get_config_dict(name)[0] if not options else {}
+    if fields.get("model_type") == "longllama":
+        raise InputError(
+            f"model {shown!r} is a LongLLaMA checkpoint, which says by itself how it remembers: "
+            "load it in Python with fotmem.load_longllama(directory)"
+        )
     with _reasons_in_one_line(shown, "model"):
         config = AutoConfig.from_pretrained(name, **options)
     _check_family(shown, config)

@@ -112,10 +112,11 @@ class Outputs:
             # None where the caller asked for some layers only
             hidden_states = tuple(self._scatter(pieces) for pieces in by_layer)
         last_hidden_states = [outputs.last_hidden_state for _, outputs in self._steps]
+        # By place: transformers 5.24 renamed past_key_values to cache.
         return BaseModelOutputWithPast(
-            last_hidden_state=self._scatter(last_hidden_states),
-            past_key_values=cache,
-            hidden_states=hidden_states,  # type: ignore[arg-type]
+            self._scatter(last_hidden_states),
+            cache,
+            hidden_states,  # type: ignore[arg-type]
         )
 
     def _scatter(self, pieces: Sequence[Tensor | None]) -> Tensor | None:

@@ -35,7 +35,7 @@ def test_chat_in_the_callers_cache(sizes: tuple[int, ...], config: bool) -> None
         for turn, size in enumerate(sizes):
             question = tiny.ids(size, seed=turn)
             text, pending = torch.cat([text, question], 1), torch.cat([pending, question[0]])
-            text = generate(model, text, 8, past_key_values=cache)
+            text = generate(model, text, 8, **tiny.cached(cache))
             assert isinstance(cache, MemoryCache)
             assert cache.get_seq_length() == text.shape[1] - 1
             for token in text[0, -8:].tolist():
@@ -53,7 +53,7 @@ def test_second_turn_with_the_new_tokens_only() -> None:
         cache = DynamicCache()
         for turn, size in enumerate((10, 40, 3)):
             ids = tiny.ids(size, seed=turn)
-            out = model(ids, past_key_values=cache)
+            out = model(ids, **tiny.cached(cache))
             assert out.past_key_values is cache
             assert difference(out.logits[0], oracle.forward(ids)) <= 1e-4
 
@@ -64,7 +64,7 @@ def test_generate_returns_the_cache() -> None:
         out = generate(model, tiny.ids(30), 10, return_dict_in_generate=True)
         assert isinstance(out.past_key_values, MemoryCache)
         direct = generate(model, tiny.ids(30), 20)
-        resumed = generate(model, out.sequences, 10, past_key_values=out.past_key_values)
+        resumed = generate(model, out.sequences, 10, **tiny.cached(out.past_key_values))
         assert torch.equal(resumed, direct)
 
 
@@ -81,9 +81,9 @@ def test_copy_goes_its_own_way() -> None:
         cache = begun(model)
         twin, later = copy.deepcopy(cache), tiny.ids(20, seed=5)
         assert twin.memory is memory
-        expected = model(later, past_key_values=begun(model)).logits
+        expected = model(later, **tiny.cached(begun(model))).logits
         for used in (cache, twin):
-            assert torch.equal(model(later, past_key_values=used).logits, expected)
+            assert torch.equal(model(later, **tiny.cached(used)).logits, expected)
             assert len(used.store(1)) == 42
         assert len(memory) == 20
 
@@ -96,10 +96,10 @@ def test_rows_are_chosen_with_all_they_hold(order: list[int]) -> None:
         cache = model(texts, attention_mask=mask).past_key_values
         before = [contents(cache.store(1, row)) for row in range(3)]
         cache.batch_select_indices(torch.tensor(order))
-        logits = model(torch.cat(later[: len(order)]), past_key_values=cache).logits
+        logits = model(torch.cat(later[: len(order)]), **tiny.cached(cache)).logits
         for row, source in enumerate(order):
             alone = model(texts[source : source + 1, mask[source].bool()]).past_key_values
-            expected = model(later[row], past_key_values=alone)
+            expected = model(later[row], **tiny.cached(alone))
             assert difference(logits[row], expected.logits[0]) <= 2e-5
             for kept, was in zip(contents(cache.store(1, row)), before[source], strict=True):
                 assert torch.equal(kept[:, : was.shape[1]], was)
@@ -112,10 +112,10 @@ def test_repeated_rows_part_ways() -> None:
         cache = begun(model)
         cache.batch_repeat_interleave(2)
         assert cache.store(1, 0) is cache.store(1, 1)  # shared until it grows
-        logits = model(later, past_key_values=cache).logits
+        logits = model(later, **tiny.cached(cache)).logits
         for row in range(2):
             alone = begun(model)
-            expected = model(later[row : row + 1], past_key_values=alone).logits[0]
+            expected = model(later[row : row + 1], **tiny.cached(alone)).logits[0]
             assert difference(logits[row], expected) <= 2e-5
             for mine, theirs in zip(
                 contents(cache.store(1, row)), contents(alone.store(1)), strict=True
@@ -130,7 +130,7 @@ def test_reset_begins_anew() -> None:
         cache.reset()
         assert cache.get_seq_length() == len(cache.store(1)) == 0
         cache.reorder_cache(torch.tensor([0]))  # nothing there: nothing to do
-        logits = model(tiny.ids(50, seed=5), past_key_values=cache).logits
+        logits = model(tiny.ids(50, seed=5), **tiny.cached(cache)).logits
         assert torch.equal(logits, model(tiny.ids(50, seed=5)).logits)
 
 
@@ -153,8 +153,8 @@ def test_another_number_of_rows(rows: int) -> None:
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         cache = begun(model, rows=2)
         with pytest.raises(ShapeError, match=rf"\[B=2, n\], as many rows as .* \[{rows}, 4\]"):
-            model(torch.cat(tiny.rows(*[4] * rows)), past_key_values=cache)
-        model(torch.cat(tiny.rows(4, 4)), past_key_values=cache)  # unharmed
+            model(torch.cat(tiny.rows(*[4] * rows)), **tiny.cached(cache))
+        model(torch.cat(tiny.rows(4, 4)), **tiny.cached(cache))  # unharmed
 
 
 def test_cache_of_a_detached_memory() -> None:
@@ -163,12 +163,12 @@ def test_cache_of_a_detached_memory() -> None:
     cache = begun(model)
     memory.detach()
     with pytest.raises(AttachError, match="belongs to a memory that was detached"):
-        model(tiny.ids(3), past_key_values=cache)
+        model(tiny.ids(3), **tiny.cached(cache))
     with (
         fotmem.attach(model, layers=LAYERS, window=WINDOW),
         pytest.raises(AttachError, match="belongs to another memory than the attached one"),
     ):
-        model(tiny.ids(3), past_key_values=cache)
+        model(tiny.ids(3), **tiny.cached(cache))
 
 
 def test_cache_filled_by_the_plain_model() -> None:
@@ -178,9 +178,9 @@ def test_cache_filled_by_the_plain_model() -> None:
         fotmem.attach(model, layers=LAYERS, window=WINDOW),
         pytest.raises(UnsupportedError, match="a cache filled without memory cannot be used"),
     ):
-        model(tiny.ids(3), past_key_values=cache)
+        model(tiny.ids(3), **tiny.cached(cache))
     assert type(cache) is DynamicCache
-    model(tiny.ids(3), past_key_values=cache)  # unharmed
+    model(tiny.ids(3), **tiny.cached(cache))  # unharmed
 
 
 def test_begun_in_inference_mode() -> None:
@@ -191,6 +191,6 @@ def test_begun_in_inference_mode() -> None:
             memory.read(tiny.ids(20))
             cache = begun(model)
         memory.read(tiny.ids(20, seed=1))
-        model(tiny.ids(40, seed=2), past_key_values=cache)
+        model(tiny.ids(40, seed=2), **tiny.cached(cache))
         assert len(memory) == 40
         assert len(cache.store(1)) == 62

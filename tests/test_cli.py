@@ -11,8 +11,10 @@ import pytest
 import typer
 from rich.console import Console
 
+import fotmem
 from fotmem import InputError
 from fotmem.cli import demo, options
+from fotmem.passkey import LOCAL
 from fotmem.registry import registry
 from tests import folders
 from tests.commands import ONE_THREAD, PROGRAM, call, process, refusal
@@ -65,6 +67,10 @@ def test_a_group_alone_shows_its_help(command: str, capsys: pytest.CaptureFixtur
     ended = call(capsys, *command.split())
     assert (ended.code, ended.err) == (2, "")
     assert ended.out.rstrip() == call(capsys, *command.split(), "--help").out.rstrip()
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version") == (0, f"fotmem {fotmem.__version__}\n", "")
 
 
 def test_help_names_what_a_command_takes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +152,7 @@ WRONG = {  # the words are typer's, and differ between its versions
     "eval passkeys": "No such command 'passkeys'",
     "stores extra": "; try 'fotmem stores --help'",
     "stores --jsn": "No such option: --jsn",
-    "--version": "No such option: --version; try 'fotmem --help'",
+    "--quiet": "No such option: --quiet; try 'fotmem --help'",
     "ask": "Missing argument 'MODEL'; try 'fotmem ask --help'",
     "ask any": "Missing argument 'QUESTION'",
     "ask any Q": "Missing option '--text'; try 'fotmem ask --help'",
@@ -418,7 +424,7 @@ def test_the_demo_hides_its_facts_where_it_says() -> None:
         begin, end = fact.place.start, fact.place.stop
         assert tokenizer.decode(text[begin:end]) == f" {truth}"
         assert tokenizer.decode(text[begin - len(fact.cue) : end]) == f" {cue} {truth}"
-        assert end <= len(text) - demo.LOCAL
+        assert end <= len(text) - LOCAL
 
 
 def test_the_demo_counts_what_is_right(tiny_demo: None, monkeypatch: pytest.MonkeyPatch) -> None:

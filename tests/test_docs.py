@@ -30,6 +30,7 @@ from fotmem import errors
 from fotmem.cli import app
 from fotmem.passkey import PasskeyRow
 from fotmem.registry import registry
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -137,6 +138,10 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.skipif(
+    "cache" not in tiny.cached(None),
+    reason="the pages speak transformers 5.24, which renamed past_key_values to cache",
+)
 def test_every_block_runs(page: Path, runner: Runner) -> None:
     for block in blocks(page):
         if not block.left_out:

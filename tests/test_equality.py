@@ -62,11 +62,11 @@ def answers(model: LlamaForCausalLM) -> list[Tensor]:
         model(inputs_embeds=model.get_input_embeddings()(ids)).logits,
         model(torch.cat([ids, ids.flip(1)])).logits,
         begun.logits,
-        model(ids[:, 9:], past_key_values=begun.past_key_values).logits,
+        model(ids[:, 9:], **tiny.cached(begun.past_key_values)).logits,
     ]
     cache = None
     for token in ids[:, :6].split(1, dim=1):
-        out = model(token, past_key_values=cache)
+        out = model(token, **tiny.cached(cache))
         cache = out.past_key_values
         results.append(out.logits)
     return results
@@ -246,7 +246,7 @@ def test_token_by_token_equals_one_call(top_k: int | None, attention: str) -> No
         for sizes in ([1] * WINDOW, [5, 1, 10]):
             cache, pieces = None, []
             for chunk in ids.split(sizes, dim=1):
-                out = model(chunk, past_key_values=cache)
+                out = model(chunk, **tiny.cached(cache))
                 cache = out.past_key_values
                 pieces.append(out.logits)
             assert difference(torch.cat(pieces, 1), whole) <= 1e-4

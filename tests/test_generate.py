@@ -101,7 +101,7 @@ def assert_same_logits(model: Any, prompt: Tensor, out: Any) -> None:
         cache = None
         new = prompt
         for step, logits in enumerate(out.logits):
-            alone = model(new, past_key_values=cache)
+            alone = model(new, **tiny.cached(cache))
             cache = alone.past_key_values
             assert difference(logits[row], alone.logits[0, -1]) <= 2e-5
             new = sequence[prompt.shape[1] + step].reshape(1, 1)
@@ -147,7 +147,7 @@ def naive_beams(model: Any, prompt: Tensor, width: int, steps: int) -> list[Beam
         beams = []
         for score, beam, token in sorted(found, key=lambda entry: -entry[0])[:width]:
             cache = copy.deepcopy(beam.cache)
-            logits = model(torch.tensor([[token]]), past_key_values=cache).logits[0, -1]
+            logits = model(torch.tensor([[token]]), **tiny.cached(cache)).logits[0, -1]
             beams.append(Beam(score, (*beam.tokens, token), cache, logits))
     return beams
 

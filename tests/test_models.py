@@ -285,3 +285,9 @@ def test_a_family_that_a_plugin_knows(
     folders.tokenizer().save_pretrained(tmp_path)
     model, _ = load_model(str(tmp_path))
     assert type(model) is MistralForCausalLM
+
+
+def test_a_longllama_checkpoint_is_loaded_otherwise(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "longllama"}))
+    assert "load it in Python with fotmem.load_longllama(directory)" in refused(folder)

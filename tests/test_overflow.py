@@ -74,7 +74,7 @@ def test_any_calls_equal_oracle(
         cache = None
         for turn, length in enumerate(chunks):
             ids = tiny.ids(length, seed=turn)
-            out = model(ids, past_key_values=cache)
+            out = model(ids, **tiny.cached(cache))
             cache = out.past_key_values
             assert difference(out.logits[0], oracle.forward(ids)) <= 1e-4
             assert_overflow(cache, oracle)
@@ -86,7 +86,7 @@ def test_token_by_token_equals_oracle_beyond_the_window() -> None:
     with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None):
         cache = DynamicCache()
         for token in tiny.ids(3 * WINDOW).split(1, dim=1):
-            out = model(token, past_key_values=cache)
+            out = model(token, **tiny.cached(cache))
             assert difference(out.logits[0], oracle.forward(token)) <= 1e-4
         assert isinstance(cache, MemoryCache)
         assert_overflow(cache, oracle)

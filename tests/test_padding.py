@@ -45,14 +45,14 @@ class Rows:
     def call(self, ids: Tensor, mask: Tensor) -> None:
         """Go on with ``ids [B, n]`` and compare logits and overflow of every row."""
         self.mask = torch.cat([self.mask, mask], 1)
-        out = self.model(ids, attention_mask=self.mask, past_key_values=self.together)
+        out = self.model(ids, attention_mask=self.mask, **tiny.cached(self.together))
         self.together = out.past_key_values
         assert out.logits.isfinite().all()
         for row, real in enumerate(mask.bool()):
             if not real.any():
                 continue
             text = ids[row : row + 1, real]
-            alone = self.model(text, past_key_values=self.alone[row])
+            alone = self.model(text, **tiny.cached(self.alone[row]))
             self.alone[row] = alone.past_key_values
             assert difference(out.logits[row][real], alone.logits[0]) <= TOLERANCE
             assert_same_overflow(out.past_key_values, row, alone.past_key_values)
@@ -159,12 +159,12 @@ def test_second_turn_hides_what_finished_rows_were_filled_with() -> None:
         question = torch.cat(tiny.rows(12, 12, seed=7))
         ids = torch.cat([sequences, question], 1)
         mask = torch.cat([mask, torch.ones_like(question)], 1)
-        got = generate(model, ids, 9, attention_mask=mask, past_key_values=cache)
+        got = generate(model, ids, 9, attention_mask=mask, **tiny.cached(cache))
         alone = [ids[row : row + 1, real] for row, real in enumerate(mask.bool())]
         unseen = (12, 13)  # the last token of the second row was generated, but not yet run
         for row, text, new in zip(got, alone, unseen, strict=True):
             seen = model(text[:, :-new]).past_key_values
-            wanted = generate(model, text, 9, past_key_values=seen)
+            wanted = generate(model, text, 9, **tiny.cached(seen))
             assert row[-9:].tolist() == wanted[0, -9:].tolist()
 
 
@@ -175,4 +175,4 @@ def test_second_turn_refuses_when_fillings_have_overflowed() -> None:
         question = torch.cat(tiny.rows(3, 3, seed=7))
         mask = torch.cat([mask[:, :-1], torch.ones_like(question)], 1)
         with pytest.raises(UnsupportedError, match="hides tokens which have left the local con"):
-            model(question, attention_mask=mask, past_key_values=cache)
+            model(question, attention_mask=mask, **tiny.cached(cache))

@@ -98,6 +98,7 @@ def test_prompt_tuning() -> None:
     assert_untouched(model.get_base_model(), before)
 
 
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # peft passes it
 def test_prefix_tuning_is_refused() -> None:
     """It hands a filled cache to every call."""
     config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)

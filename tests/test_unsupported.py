@@ -88,7 +88,7 @@ def test_an_assistant_with_memory_is_refused() -> None:
 def test_forward_refuses_other_caches(make: Callable[[Any], object], feature: str) -> None:
     model, _ = attached()
     with pytest.raises(UnsupportedError, match=f"^{feature} cannot be used"):
-        model(tiny.ids(9), past_key_values=make(model.config))
+        model(tiny.ids(9), **tiny.cached(make(model.config)))
 
 
 @pytest.mark.parametrize(

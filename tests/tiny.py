@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fotmem import MemoryStore
+from fotmem.forward import cache_argument
 
 VOCABULARY, PAD, BOS, EOS = 97, 0, 1, 2
 LAYERS, WINDOW = (1, 3), 16
@@ -53,6 +54,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head_dim": {"head_dim": 24},
     "bias": {"attention_bias": True, "mlp_bias": True},
 }
+
+
+def cached(cache: object) -> dict[str, Any]:
+    """Return the argument that passes a cache in: transformers 5.24 renamed it."""
+    return {cache_argument(LlamaForCausalLM): cache}
 
 
 @pytest.fixture(autouse=True, scope="module")

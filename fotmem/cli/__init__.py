@@ -3,10 +3,11 @@
 import io
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from fotmem import __version__
 from fotmem.cli import ask, demo, evaluate, stores
 from fotmem.errors import FotmemError
 
@@ -25,6 +26,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"fotmem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_the_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+
+
 app.command("stores")(stores.stores)
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)

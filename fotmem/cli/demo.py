@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
 
 MODEL = "smollm2"
-TOKENS, WINDOW, LOCAL, OVERLAP = 4096, 512, 16, 16
+TOKENS, WINDOW = 4096, 512
 TOP_K = (16, 64)
 FACTS = (
     ("Every Thursday the dragon Marmaduke sleeps under the old", "lighthouse"),
@@ -45,6 +45,7 @@ def demo() -> None:
     """
     llama, tokenizer = load_quietly(MODEL)
     from fotmem.attachment import attach
+    from fotmem.passkey import LOCAL, OVERLAP
 
     console = Console(highlight=False)
     text, hidden = _text(tokenizer)
@@ -83,7 +84,7 @@ def _text(tokenizer: Any) -> tuple[list[int], list[Hidden]]:
     for index, (cue, truth) in enumerate(FACTS):
         asked, answer = tokens(f" {cue}"), tokens(f" {truth}")
         place = TOKENS * (2 * index + 1) // (2 * len(FACTS))
-        text[place:place] = [*asked, *answer, *tokens(".")]
+        text[place:place] = [*asked, *answer, *tokens(". ")]
         begin = place + len(asked)
         hidden.append(Hidden(asked, answer, range(begin, begin + len(answer))))
     return text, hidden
