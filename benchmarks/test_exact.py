@@ -35,7 +35,7 @@ def test_search(tensors: tuple[torch.Tensor, ...], queries: int, compare: Compar
     compare(
         lambda: store.search(query, TOP_K),
         lambda: (query @ keys.transpose(1, 2)).topk(TOP_K),
-        rounds=15 if queries == 1 else 5,
+        rounds=40 if queries == 1 else 6,
     )
 
 
@@ -48,5 +48,5 @@ def test_attend(tensors: tuple[torch.Tensor, ...], queries: int, compare: Compar
     compare(
         lambda: store.attend(query, top_k=None, scale=scale),
         lambda: scaled_dot_product_attention(query[None], keys[None], values[None]),
-        rounds=15 if queries == 1 else 5,
+        rounds=40 if queries == 1 else 6,
     )

@@ -160,9 +160,12 @@ def _kernel(
     """Call the kernel behind `scaled_dot_product_attention` on CPU, which alone returns the lse."""
     if queries.shape[2] == 0 or keys.shape[2] == 0:
         return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
-    dense = [_dense_rows(tensor.to(queries.dtype)) for tensor in (queries, keys, values)]
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        *dense, 0.0, is_causal, scale=scale
+    out, lse = torch._scaled_dot_product_flash_attention_for_cpu(
+        _dense_rows(queries),
+        _dense_rows(keys.to(queries.dtype)),
+        _dense_rows(values.to(queries.dtype)),
+        is_causal=is_causal,
+        scale=scale,
     )
     return PartialAttention(out, lse)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
 from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
@@ -209,7 +210,9 @@ class MemoryStore(ABC):
         """
         queries, device = self._clean_queries(queries), queries.device
         hits = self._live_hits(queries, _checked_top_k(top_k))
-        ids = torch.where(hits.ids < 0, hits.ids, hits.ids + self._offset)
+        ids = hits.ids
+        if self._offset:
+            ids = ids.where(ids < 0, ids + self._offset)
         return Hits(ids.to(device), hits.scores.to(device))
 
     def keys(self, ids: Tensor) -> Tensor:
@@ -311,18 +314,18 @@ class MemoryStore(ABC):
 
     def _live_hits(self, queries: Tensor, top_k: int) -> Hits:
         """Search, hide what was forgotten, and pad to ``top_k`` columns."""
-        shape = (self.num_heads, queries.shape[1], top_k)
-        ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
-        scores = torch.full(shape, -torch.inf, dtype=torch.float32, device=self.device)
-        if len(self) == 0 or queries.shape[1] == 0:
-            return Hits(ids, scores)
         wanted = min(top_k, len(self))
+        if wanted == 0 or queries.shape[1] == 0:
+            shape = (self.num_heads, queries.shape[1], top_k)
+            ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
+            return Hits(ids, torch.full(shape, -torch.inf, device=self.device))
         search = self._search_remembered if self._forgotten else self._search
-        hits = search(queries, wanted)
-        found = min(wanted, hits.ids.shape[-1])
-        ids[..., :found] = hits.ids[..., :found]
-        scores[..., :found] = hits.scores[..., :found]
-        return Hits(ids, scores)
+        ids, scores = (found[..., :wanted] for found in search(queries, wanted))
+        missing = top_k - ids.shape[-1]
+        if missing:
+            ids = pad(ids, (0, missing), value=-1)
+            scores = pad(scores, (0, missing), value=-torch.inf)
+        return Hits(ids.to(self.device, torch.long), scores.to(self.device, torch.float32))
 
     def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
         """Search among keys of which some are forgotten, asking for more until enough are live."""

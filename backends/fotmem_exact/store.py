@@ -10,6 +10,8 @@ from torch import Tensor
 from fotmem import WORKSPACE, Hits, MemoryStore, PartialAttention, dense_attention
 
 KEYS_PER_BLOCK = 2**14
+SMALL = 2**16
+"""Scores of which the best are found sooner by `torch.topk` alone."""
 
 
 class _Rows(NamedTuple):
@@ -53,6 +55,8 @@ class ExactStore(MemoryStore):
         top_k = min(top_k, size)
         columns = min(size, max(KEYS_PER_BLOCK, 8 * top_k))
         per_block = max(1, WORKSPACE // (self.num_heads * columns))
+        if queries.shape[1] <= per_block:
+            return self._best(queries, rows, top_k)
         parts = [self._best(block, rows, top_k) for block in queries.split(per_block, dim=1)]
         return Hits(
             torch.cat([part.ids for part in parts], 1),
@@ -62,14 +66,15 @@ class ExactStore(MemoryStore):
     def _best(self, queries: Tensor, rows: _Rows, top_k: int) -> Hits:
         """Search block after block of keys, keeping the best so far."""
         queries = queries.float()
-        length = max(
-            1, WORKSPACE // (self.num_heads * max(queries.shape[1], self.head_dim)), 8 * top_k
-        )
+        converted = 0 if self.dtype == torch.float32 else self.head_dim
+        per_key = max(queries.shape[1], converted)
+        length = max(1, WORKSPACE // (self.num_heads * per_key), 8 * top_k)
         found: Hits | None = None
         for start in range(0, rows.keys.shape[1], length):
             keys = rows.keys[:, start : start + length].float()
             scores, ids = _topk(queries @ keys.transpose(1, 2), top_k)  # of [H, Q, n]
-            ids += rows.first + start
+            if rows.first + start:
+                ids += rows.first + start
             if found is not None:
                 ids, scores = torch.cat([found.ids, ids], -1), torch.cat([found.scores, scores], -1)
                 scores, order = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
@@ -127,7 +132,7 @@ def _topk(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     length = scores.shape[-1]
     top_k = min(top_k, length)
     group = math.isqrt(length // top_k)  # balances the two selections
-    if group < 2:
+    if group < 2 or scores.numel() <= SMALL:
         return scores.topk(top_k, dim=-1)
     groups = length // group
     maxima = scores[..., : group * groups].unflatten(-1, (group, groups)).amax(-2)
