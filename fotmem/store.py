@@ -318,7 +318,8 @@ class MemoryStore(ABC):
         if wanted == 0 or queries.shape[1] == 0:
             shape = (self.num_heads, queries.shape[1], top_k)
             ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
-            return Hits(ids, torch.full(shape, -torch.inf, device=self.device))
+            scores = torch.full(shape, -torch.inf, dtype=torch.float32, device=self.device)
+            return Hits(ids, scores)
         search = self._search_remembered if self._forgotten else self._search
         ids, scores = (found[..., :wanted] for found in search(queries, wanted))
         missing = top_k - ids.shape[-1]
