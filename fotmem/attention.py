@@ -24,7 +24,10 @@ class PartialAttention(NamedTuple):
     out: Tensor
     """Shape ``[..., Q, D]``: the softmax-weighted mean of this part's values; 0 where empty."""
     lse: Tensor
-    """Shape ``[..., Q]``, float32: log of the summed ``exp(score * scale)``; -inf where empty."""
+    """Shape ``[..., Q]``, float32: log of the summed ``exp(score * scale)``; -inf where empty.
+
+    Float64 where the queries are.
+    """
 
 
 def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
@@ -57,7 +60,7 @@ def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
     # Divided by their sum, not by exp(lse): that rounds by more than 1 where scores are huge.
     weights = (lses - top).exp()
     weights = weights / weights.sum(0).clamp(min=torch.finfo(lses.dtype).tiny)
-    outs = torch.stack([part.out.float() for part in partials])
+    outs = torch.stack([part.out.to(lses.dtype) for part in partials])
     out = (outs * weights[..., None]).sum(0).to(partials[0].out.dtype)
     return PartialAttention(out, lses.logsumexp(0))
 
@@ -181,13 +184,13 @@ def _blocked(
 ) -> PartialAttention:
     heads, head_dim = queries.shape[0] * queries.shape[1], queries.shape[3]
     length = max(1, WORKSPACE // (heads * max(queries.shape[2], head_dim)))
-    queries32 = queries.float() * scale
     top = _no_keys(queries)[..., None]
+    wide = queries.to(top.dtype) * scale
     total = torch.zeros_like(top)
-    out = torch.zeros_like(queries32)
+    out = torch.zeros_like(wide)
     for start in range(0, keys.shape[2], length):
         stop = start + length
-        scores = queries32 @ keys[:, :, start:stop].float().transpose(2, 3)  # [B, H, Q, n]
+        scores = wide @ keys[:, :, start:stop].to(wide.dtype).transpose(2, 3)  # [B, H, Q, n]
         if mask is not None:
             scores = scores.masked_fill(~mask[..., start:stop], -torch.inf)
         highest = torch.maximum(top, scores.amax(-1, keepdim=True))
@@ -195,7 +198,7 @@ def _blocked(
         weights = (scores - finite).exp()
         shrink = (top - finite).exp()
         total = total * shrink + weights.sum(-1, keepdim=True)
-        out = out * shrink + weights @ values[:, :, start:stop].float()
+        out = out * shrink + weights @ values[:, :, start:stop].to(wide.dtype)
         top = highest
     out = (out / total.clamp(min=torch.finfo(total.dtype).tiny)).to(queries.dtype)
     return PartialAttention(out, (top + total.log()).squeeze(-1))
@@ -212,4 +215,5 @@ def _concatenate(parts: list[PartialAttention], queries: Tensor) -> PartialAtten
 
 
 def _no_keys(queries: Tensor) -> Tensor:
-    return torch.full(queries.shape[:-1], -torch.inf, dtype=torch.float32, device=queries.device)
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    return torch.full(queries.shape[:-1], -torch.inf, dtype=dtype, device=queries.device)

@@ -1,0 +1,244 @@
+"""The two published forms of crossbatch: who attends to whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fotmem.crossbatch.attention import Sight, crossbatch_attention
+from fotmem.errors import OptionError, ShapeError
+
+Bank = tuple[Tensor, Tensor]
+
+
+def longllama(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    context_range: int,
+    packing: int,
+    stepping: bool,
+    rope_theta: float | None = 10000.0,
+    padding_mask: Tensor | None = None,
+    bank: Bank | None = None,
+) -> Tensor:
+    """Attend as LongLLaMA was trained: to the batch entries before one's own.
+
+    Each document fills `packing` consecutive entries. Entry ``b`` attends to itself causally and to
+    entries ``b-1 ... b-context_range`` in full: the nearer ones are earlier windows of its document
+    (positives), the others belong to other documents (negatives).
+
+    Parameters
+    ----------
+    query : Tensor
+        Shape ``[B, T, H * G, D]``, positions not yet encoded. Query heads ``h * G`` to
+        ``h * G + G - 1`` share key/value head ``h``.
+    key, value : Tensor
+        Shape ``[B, T, H, D]``.
+    context_range : int
+        How many other entries ``R`` are attended to at most; at least 1.
+    packing : int
+        Entries per document, a divisor of ``B``.
+    stepping : bool
+        Whether entry ``i`` of a document sees only ``min(i * ceil((R + 1) / (packing - 1)) + 1,
+        R + 1)`` entries, itself included. Without effect where `packing` is 1.
+    rope_theta : float or None
+        Base of rotary positions, in LLaMA's half-split layout; None: no positions. Keys of other
+        entries are not rotated.
+    padding_mask : Tensor, optional
+        Bool ``[B, T]``: False is padding, which nobody attends to.
+    bank : pair of Tensor, optional
+        Keys and values ``[N, H, D]`` of earlier windows, further negatives without gradient (Wang
+        et al. 2020, "Cross-Batch Memory for Embedding Learning", arXiv:1912.06798).
+
+    Returns
+    -------
+    Tensor
+        Shape ``[B, T, H * G, D]``, differentiable.
+
+    Raises
+    ------
+    ShapeError, OptionError
+
+    References
+    ----------
+    Tworkowski et al. 2023, "Focused Transformer", arXiv:2307.03170, and its released code.
+    """
+    _check_shapes(query, key, value, padding_mask)
+    rows = query.shape[0]
+    if context_range < 1:
+        raise OptionError(f"context_range must be at least 1, got {context_range}")
+    if packing < 1 or rows % packing:
+        raise OptionError(f"packing must divide the batch of {rows}, got {packing}")
+    contexts = [
+        range(row - 1, row - _seen(row, context_range, packing, stepping), -1)
+        for row in range(rows)
+    ]
+    return _attend(
+        (query, key, value), (key, value), contexts, rope_theta, padding_mask, padding_mask, bank
+    )
+
+
+def paper(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    previous_key: Tensor,
+    previous_value: Tensor,
+    *,
+    d: int,
+    rope_theta: float | None = 10000.0,
+    padding_mask: Tensor | None = None,
+    previous_padding_mask: Tensor | None = None,
+    bank: Bank | None = None,
+) -> Tensor:
+    """Attend as the paper trains: to one's own previous window and to those of other documents.
+
+    Every document gives a current and a previous window. Row ``b`` attends to its current window
+    causally, and in full to the previous windows of documents ``b, b+1, ... b+d-1`` (modulo ``B``):
+    the first is the positive, the others are negatives.
+
+    Parameters
+    ----------
+    query : Tensor
+        Shape ``[B, T, H * G, D]``, of current windows, positions not yet encoded.
+    key, value : Tensor
+        Shape ``[B, T, H, D]``, of current windows.
+    previous_key, previous_value : Tensor
+        Shape ``[B, S, H, D]``, of previous windows; keys are not rotated.
+    d : int
+        How many previous windows are attended to, from 1 (positives only) to ``B``; 0: none.
+    rope_theta, padding_mask, bank
+        As in `longllama`; `padding_mask` is of the current windows.
+    previous_padding_mask : Tensor, optional
+        Bool ``[B, S]``, of the previous windows.
+
+    Returns
+    -------
+    Tensor
+        Shape ``[B, T, H * G, D]``, differentiable.
+
+    Raises
+    ------
+    ShapeError, OptionError
+
+    References
+    ----------
+    Tworkowski et al. 2023, "Focused Transformer", arXiv:2307.03170, section 3.2.
+    """
+    _check_shapes(query, key, value, padding_mask)
+    rows, _, heads, head_dim = key.shape
+    if previous_key.ndim != 4 or previous_key.shape[::2] != (rows, heads):
+        expected = f"[B={rows}, S, H={heads}, D={head_dim}]"
+        raise ShapeError("previous_key", expected=expected, actual=previous_key.shape)
+    _check_pair("previous_value", previous_value, previous_key)
+    _check_mask("previous_padding_mask", previous_padding_mask, previous_key)
+    return _attend(
+        (query, key, value),
+        (previous_key, previous_value),
+        documents(rows, d),
+        rope_theta,
+        padding_mask,
+        previous_padding_mask,
+        bank,
+    )
+
+
+def documents(rows: int, d: int) -> list[list[int]]:
+    """List, per row, the documents whose previous windows it attends to.
+
+    Raises
+    ------
+    OptionError
+        If `d` is not from 0 to `rows`.
+    """
+    if not 0 <= d <= rows:
+        raise OptionError(f"d must be from 0 to the {rows} documents of the batch, got {d}")
+    return [[(row + step) % rows for step in range(d)] for row in range(rows)]
+
+
+def _seen(row: int, context_range: int, packing: int, stepping: bool) -> int:
+    """Count the entries that an entry attends to, itself included."""
+    most = context_range + 1
+    if stepping and packing > 1:
+        most = min(row % packing * math.ceil(most / (packing - 1)) + 1, most)
+    return min(most, row + 1)
+
+
+def _attend(
+    current: tuple[Tensor, Tensor, Tensor],
+    context: tuple[Tensor, Tensor],
+    contexts: Sequence[Sequence[int]],
+    rope_theta: float | None,
+    padding_mask: Tensor | None,
+    context_padding_mask: Tensor | None,
+    bank: Bank | None,
+) -> Tensor:
+    """Encode positions, attend, and give back ``[B, T, H * G, D]``."""
+    query, key, value = current
+    if bank is not None:
+        heads, head_dim = key.shape[2:]
+        for name, tensor in zip(("the bank's keys", "the bank's values"), bank, strict=True):
+            if tensor.ndim != 3 or tensor.shape[1:] != (heads, head_dim):
+                expected = f"[N, H={heads}, D={head_dim}]"
+                raise ShapeError(name, expected=expected, actual=tensor.shape)
+        bank = (bank[0].transpose(0, 1), bank[1].transpose(0, 1))
+    if rope_theta is not None:
+        positions = _positions(key, padding_mask)
+        query, key = (_rotate(tensor, positions, rope_theta) for tensor in (query, key))
+    sight = Sight(
+        contexts=contexts,
+        scale=query.shape[3] ** -0.5,
+        padding_mask=padding_mask,
+        context_padding_mask=context_padding_mask,
+        bank=bank,
+    )
+    heads_first = [tensor.transpose(1, 2) for tensor in (query, key, value, *context)]
+    query, key, value, context_keys, context_values = heads_first
+    output = crossbatch_attention(query, key, value, context_keys, context_values, sight)
+    return output.transpose(1, 2)
+
+
+def _positions(key: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Count tokens from 0 in each row, padding not counted: ``[B or 1, T]``."""
+    if padding_mask is None:
+        return torch.arange(key.shape[1], device=key.device)[None]
+    return (padding_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _rotate(tensor: Tensor, positions: Tensor, theta: float) -> Tensor:
+    """Encode positions ``[B or 1, T]`` in ``[B, T, heads, D]`` (RoPE, Su et al. 2021)."""
+    half = tensor.shape[3] // 2
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    exponents = torch.arange(half, dtype=wide, device=tensor.device) / half
+    angles = positions[..., None, None].to(wide) * theta**-exponents  # [B or 1, T, 1, D / 2]
+    cos, sin = angles.cos(), angles.sin()
+    first, second = tensor.to(wide).split(half, -1)
+    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    return rotated.to(tensor.dtype)
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None) -> None:
+    if key.ndim != 4 or key.shape[3] % 2:
+        raise ShapeError("key", expected="[B, T, H, D], D even", actual=key.shape)
+    _check_pair("value", value, key)
+    rows, tokens, heads, head_dim = key.shape
+    expected = f"[B={rows}, T={tokens}, a multiple of H={heads}, D={head_dim}]"
+    same = query.ndim == 4 and (*query.shape[:2], query.shape[3]) == (rows, tokens, head_dim)
+    if not same or query.shape[2] == 0 or query.shape[2] % heads:
+        raise ShapeError("query", expected=expected, actual=query.shape)
+    _check_mask("padding_mask", padding_mask, key)
+
+
+def _check_pair(name: str, value: Tensor, key: Tensor) -> None:
+    if value.shape != key.shape:
+        raise ShapeError(name, expected=f"{list(key.shape)}, as its keys", actual=value.shape)
+
+
+def _check_mask(name: str, mask: Tensor | None, key: Tensor) -> None:
+    if mask is not None and mask.shape != key.shape[:2]:
+        raise ShapeError(name, expected=str(list(key.shape[:2])), actual=mask.shape)

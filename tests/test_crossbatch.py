@@ -1,0 +1,181 @@
+"""Crossbatch attention against the released code's outputs, a naive oracle and inference."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fotmem import crossbatch
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "crossbatch"
+
+
+def rotated(vector: Tensor, position: int, theta: float) -> Tensor:
+    half = len(vector) // 2
+    out = torch.empty_like(vector)
+    for i in range(half):
+        angle = torch.tensor(position * theta ** (-i / half), dtype=vector.dtype)
+        a, b = vector[i], vector[i + half]
+        out[i] = a * angle.cos() - b * angle.sin()
+        out[i + half] = b * angle.cos() + a * angle.sin()
+    return out
+
+
+def naive(
+    current: tuple[Tensor, Tensor, Tensor],
+    context: tuple[Tensor, Tensor],
+    contexts: Sequence[Sequence[int]],
+    *,
+    theta: float | None = 10000.0,
+    mask: Tensor | None = None,
+    context_mask: Tensor | None = None,
+    bank: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """One query at a time, one softmax over a list of keys."""
+    query, key, value = current
+    rows, tokens, query_heads, head_dim = query.shape
+    groups = query_heads // key.shape[2]
+    result = []
+    for row, head in itertools.product(range(rows), range(query_heads)):
+        kept = [t for t in range(tokens) if mask is None or mask[row, t]]
+        for token in range(tokens):
+            if token not in kept:
+                result.append(query.new_zeros(head_dim))
+                continue
+            turn = kept.index(token)
+            own = query[row, token, head]
+            keys, values = [], []
+            for place, other in enumerate(kept[: turn + 1]):
+                local = key[row, other, head // groups]
+                keys.append(local if theta is None else rotated(local, place, theta))
+                values.append(value[row, other, head // groups])
+            own = own if theta is None else rotated(own, turn, theta)
+            for window, place in itertools.product(contexts[row], range(context[0].shape[1])):
+                if context_mask is None or context_mask[window, place]:
+                    keys.append(context[0][window, place, head // groups])
+                    values.append(context[1][window, place, head // groups])
+            if bank is not None:
+                keys += list(bank[0][:, head // groups])
+                values += list(bank[1][:, head // groups])
+            weights = (torch.stack(keys) @ own / head_dim**0.5).softmax(0)
+            result.append(weights @ torch.stack(values))
+    stacked = torch.stack(result).view(rows, query_heads, tokens, head_dim)
+    return stacked.transpose(1, 2)
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, requires_grad=True)
+
+
+def contexts_of(rows: int, context_range: int, packing: int, *, stepping: bool) -> list[list[int]]:
+    """Write the rule of the released code down once more, entry by entry."""
+    result = []
+    for row in range(rows):
+        seen = context_range + 1
+        if stepping and packing > 1:
+            step = -(-(context_range + 1) // (packing - 1))
+            seen = min((row % packing) * step + 1, context_range + 1)
+        result.append([other for other in range(row - 1, -1, -1) if row - other < seen])
+    return result
+
+
+def assert_same_gradients(actual: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> None:
+    weights = torch.randn_like(expected)
+    ours = torch.autograd.grad((actual * weights).sum(), inputs, retain_graph=True)
+    theirs = torch.autograd.grad((expected * weights).sum(), inputs, retain_graph=True)
+    for mine, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.skipif(not FIXTURES.exists(), reason="../shared is not beside this checkout")
+def test_outputs_of_the_released_code() -> None:
+    tensors = load_file(FIXTURES / "longllama.safetensors")
+    outputs = {name: tensor for name, tensor in tensors.items() if name.startswith("output.")}
+    assert outputs
+    for name, expected in outputs.items():
+        settings = dict(part.rsplit("_", 1) for part in name.split(".")[1:])
+        actual = crossbatch.longllama(
+            tensors["query"],
+            tensors["key"],
+            tensors["value"],
+            context_range=int(settings["range"]),
+            packing=int(settings["packing"]),
+            stepping=settings["stepping"] == "True",
+        )
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_longllama_equals_naive(data: st.DataObject) -> None:
+    packing = data.draw(st.integers(1, 4))
+    rows = packing * data.draw(st.integers(1, 3))
+    tokens, heads, groups = (data.draw(st.integers(1, 3)) for _ in range(3))
+    context_range, stepping = data.draw(st.integers(1, 7)), data.draw(st.booleans())
+    theta = data.draw(st.sampled_from([None, 1e4, 1e6]))
+    torch.manual_seed(data.draw(st.integers(0, 9)))
+    query = random(rows, tokens, heads * groups, 4)
+    key, value = (random(rows, tokens, heads, 4) for _ in range(2))
+    actual = crossbatch.longllama(
+        query,
+        key,
+        value,
+        context_range=context_range,
+        packing=packing,
+        stepping=stepping,
+        rope_theta=theta,
+    )
+    contexts = contexts_of(rows, context_range, packing, stepping=stepping)
+    expected = naive((query, key, value), (key, value), contexts, theta=theta)
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
+    assert_same_gradients(actual, expected, [query, key, value])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_paper_equals_naive(data: st.DataObject) -> None:
+    rows, tokens, previous = (data.draw(st.integers(1, 4)) for _ in range(3))
+    heads, groups, d = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3)), 0
+    d = data.draw(st.integers(0, rows))
+    torch.manual_seed(data.draw(st.integers(0, 9)))
+    query = random(rows, tokens, heads * groups, 6)
+    key, value = (random(rows, tokens, heads, 6) for _ in range(2))
+    context = (random(rows, previous, heads, 6), random(rows, previous, heads, 6))
+    masks = [
+        torch.rand(rows, length) < 0.7 if data.draw(st.booleans()) else None
+        for length in (tokens, previous)
+    ]
+    negatives = data.draw(st.integers(0, 5))
+    bank = None
+    if negatives:
+        bank = (
+            torch.randn(negatives, heads, 6).double(),
+            torch.randn(negatives, heads, 6).double(),
+        )
+    actual = crossbatch.paper(
+        query,
+        key,
+        value,
+        *context,
+        d=d,
+        padding_mask=masks[0],
+        previous_padding_mask=masks[1],
+        bank=bank,
+    )
+    contexts = [[(row + step) % rows for step in range(d)] for row in range(rows)]
+    expected = naive(
+        (query, key, value), context, contexts, mask=masks[0], context_mask=masks[1], bank=bank
+    )
+    if masks[0] is not None:
+        actual = actual * masks[0][..., None, None]
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
+    inputs = [query, key, value] + ([*context] if d else [])
+    if masks[0] is None or masks[0].any():
+        assert_same_gradients(actual, expected, inputs)
