@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from fotmem.errors import AttachError, DtypeError, LayerError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.inputs import refuse_unsupported
 from fotmem.memory import Memory, MemoryParts
-from fotmem.patch import attached_memory, own_forward, refuse_methods, replace_forward
+from fotmem.patch import attached, own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, registry, unknown_model, validated_options
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
@@ -100,44 +100,82 @@ def attach_with(
     options: dict[str, Any],
 ) -> Memory:
     """Attach a memory that splits long input as `windowing` says."""
-    plain = _plain_model(model)
-    adapter = _find_adapter(plain)
-    decoder = adapter.decoder(plain)
-    config: Any = decoder.config
-    if attached_memory(decoder) is not None:
-        raise AttachError("this model has a memory already; call its detach() first")
-    refuse_unsupported(config, None, {})
-    attentions = adapter.attentions(decoder)
-    if layers is None:
-        layers = store if isinstance(store, Mapping) else getattr(config, "mem_layers", None)
-    names = _store_names(store, _checked_layers(layers, len(attentions)))
+    parts = model_parts(model)
+    if layers is None and isinstance(store, Mapping):
+        layers = store
+    names = _store_names(store, memory_layers(parts, layers))
     for name in set(names.values()):
         validated_options(find_store(name), options)
-    dtype = dtype or _config_dtype(config) or plain.dtype
-    for name, actual in (("the model", plain.dtype), ("dtype", dtype)):
+    config: Any = parts.decoder.config
+    dtype = dtype or _config_dtype(config) or parts.model.dtype
+    for name, actual in (("the model", parts.model.dtype), ("dtype", dtype)):
         if actual not in DTYPES:
             raise DtypeError(name, expected="float32, bfloat16 or float16", actual=actual)
     makers = {
-        layer: functools.partial(_make_store, name, adapter, attentions[layer], dtype, options)
+        layer: functools.partial(
+            _make_store, name, parts.adapter, parts.attentions[layer], dtype, options
+        )
         for layer, name in names.items()
     }
-    parts = MemoryParts(
-        adapter=adapter,
-        decoder=decoder,
-        plain_forward=functools.partial(own_forward(decoder), decoder),
-        cache_argument=cache_argument(type(decoder)),
-        attentions=attentions,
+    remembered = MemoryParts(
+        adapter=parts.adapter,
+        decoder=parts.decoder,
+        plain_forward=functools.partial(own_forward(parts.decoder), parts.decoder),
+        cache_argument=cache_argument(type(parts.decoder)),
+        attentions=parts.attentions,
         layers=makers,
         windowing=windowing,
         positionals=bool(getattr(config, "mem_positionals", True)),
     )
     undo = ExitStack()
-    memory = Memory(parts, top_k, restore=undo.close)
+    memory = Memory(remembered, top_k, restore=undo.close)
     for layer in memory.layers:
-        undo.callback(replace_forward(attentions[layer], memory, _attention_call(memory, layer)))
-    undo.callback(replace_forward(decoder, memory, _decoder_call(memory)))
-    undo.callback(refuse_methods(plain))
+        attention = parts.attentions[layer]
+        undo.callback(replace_forward(attention, memory, _attention_call(memory, layer)))
+    undo.callback(replace_forward(parts.decoder, memory, _decoder_call(memory)))
+    undo.callback(refuse_methods(parts.model))
     return memory
+
+
+class ModelParts(NamedTuple):
+    """A model that something can be attached to, taken apart."""
+
+    model: Any
+    """The transformers model itself, whatever it was wrapped in."""
+    adapter: Adapter
+    decoder: Any
+    attentions: list[nn.Module]
+    """The attention module of every layer."""
+
+
+def model_parts(model: nn.Module) -> ModelParts:
+    """Take a model apart.
+
+    Raises
+    ------
+    ModelError, AttachError, UnsupportedError
+        No adapter knows it; it has a memory or is in training already; it cannot be attached to.
+    """
+    plain = _plain_model(model)
+    adapter = _find_adapter(plain)
+    decoder: Any = adapter.decoder(plain)
+    if attached(decoder) is not None:
+        raise AttachError("this model has a memory already; call its detach() first")
+    refuse_unsupported(decoder.config, None, {})
+    return ModelParts(plain, adapter, decoder, adapter.attentions(decoder))
+
+
+def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
+    """Check which layers get memory; None: those of the model's config.
+
+    Raises
+    ------
+    LayerError
+        None are known, or one does not exist.
+    """
+    if layers is None:
+        layers = getattr(parts.decoder.config, "mem_layers", None)
+    return _checked_layers(layers, len(parts.attentions))
 
 
 def _plain_model(model: nn.Module) -> Any:

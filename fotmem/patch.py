@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from fotmem.errors import UnsupportedError
 
-if TYPE_CHECKING:
-    from fotmem.memory import Memory
+
+class Attached(Protocol):
+    """What has put its functions into a model."""
+
+    decoder: nn.Module
+
 
 REFUSED_METHODS = {
     "_get_candidate_generator": "assisted generation (or prompt lookup)",
@@ -27,20 +31,20 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
     return function or (lambda _, *args, **kwargs: forward(*args, **kwargs))
 
 
-def attached_memory(decoder: nn.Module) -> Memory | None:
-    """Return the memory that is attached to a decoder."""
-    memory: Memory | None = getattr(own_forward(decoder), "fotmem_memory", None)
+def attached(decoder: nn.Module) -> Attached | None:
+    """Return what is attached to a decoder: a memory, or crossbatch training."""
+    owner: Attached | None = getattr(own_forward(decoder), "fotmem_owner", None)
     # A deep copy of a model carries the functions, but they serve the original only.
-    return memory if memory is not None and memory.decoder is decoder else None
+    return owner if owner is not None and owner.decoder is decoder else None
 
 
 def replace_forward(
-    module: nn.Module, memory: Memory, function: Callable[..., Any]
+    module: nn.Module, owner: Attached, function: Callable[..., Any]
 ) -> Callable[[], None]:
     """Put `function` in place of a module's forward; return what undoes it."""
     name, plain_forward = _forward_name(module), own_forward(module)
     before = vars(module).get(name)
-    function.fotmem_memory = memory  # type: ignore[attr-defined]
+    function.fotmem_owner = owner  # type: ignore[attr-defined]
     ours = MethodType(function, module)
     setattr(module, name, ours)
 

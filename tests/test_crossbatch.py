@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+import fotmem
 from fotmem import crossbatch
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
@@ -88,8 +90,10 @@ def contexts_of(rows: int, context_range: int, packing: int, *, stepping: bool) 
 
 def assert_same_gradients(actual: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> None:
     weights = torch.randn_like(expected)
-    ours = torch.autograd.grad((actual * weights).sum(), inputs, retain_graph=True)
-    theirs = torch.autograd.grad((expected * weights).sum(), inputs, retain_graph=True)
+    ours, theirs = (
+        torch.autograd.grad((output * weights).sum(), inputs, materialize_grads=True)
+        for output in (actual, expected)
+    )
     for mine, wanted in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, wanted, atol=1e-9, rtol=1e-9)
 
@@ -176,6 +180,75 @@ def test_paper_equals_naive(data: st.DataObject) -> None:
     if masks[0] is not None:
         actual = actual * masks[0][..., None, None]
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
-    inputs = [query, key, value] + ([*context] if d else [])
-    if masks[0] is None or masks[0].any():
-        assert_same_gradients(actual, expected, inputs)
+    if expected.requires_grad:
+        assert_same_gradients(actual, expected, [query, key, value, *context])
+
+
+def assert_unsuitable(error: type[Exception], message: str, **overrides: object) -> None:
+    tensors = {"query": torch.randn(4, 3, 4, 6)}
+    tensors |= {name: torch.randn(4, 3, 2, 6) for name in ("key", "value")}
+    options = {"context_range": 2, "packing": 2, "stepping": True}
+    with pytest.raises(error, match=message):
+        crossbatch.longllama(**tensors | options | overrides)  # type: ignore[arg-type]
+
+
+def test_what_longllama_refuses() -> None:
+    refuse = assert_unsuitable
+    refuse(fotmem.OptionError, "context_range must be at least 1, got 0", context_range=0)
+    refuse(fotmem.OptionError, "packing must divide the batch of 4, got 3", packing=3)
+    refuse(fotmem.OptionError, "packing must divide the batch of 4, got 0", packing=0)
+    refuse(fotmem.ShapeError, r"query must have shape .* got \[4, 3, 3, 6\]", query=zeros(3))
+    refuse(fotmem.ShapeError, r"value must have shape .* got \[4, 3, 1, 6\]", value=zeros(1))
+    refuse(fotmem.ShapeError, r"padding_mask must have shape \[4, 3\]", padding_mask=zeros(1))
+    refuse(fotmem.ShapeError, "the bank's keys must have shape", bank=(zeros(2), zeros(2)))
+
+
+def zeros(heads: int) -> Tensor:
+    return torch.zeros(4, 3, heads, 6)
+
+
+def test_d_is_at_most_the_batch() -> None:
+    tensors = [torch.randn(2, 3, 1, 4) for _ in range(5)]
+    with pytest.raises(
+        fotmem.OptionError, match="d must be from 0 to the 2 documents of the batch, got 3"
+    ):
+        crossbatch.paper(*tensors, d=3)
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    inputs = [random(3, 4, 2, 6) for _ in range(5)]
+
+    def attend(*tensors: Tensor) -> Tensor:
+        return crossbatch.paper(*tensors, d=2)
+
+    plain = attend(*inputs)
+    assert_same_gradients(checkpoint(attend, *inputs, use_reentrant=False), plain, inputs)
+
+
+def test_autocast_computes_in_the_querys_dtype() -> None:
+    inputs = [random(3, 4, 2, 6, dtype=torch.float32) for _ in range(5)]
+    halves = [tensor.detach().bfloat16().requires_grad_() for tensor in inputs]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole, half = (crossbatch.paper(*tensors, d=2) for tensors in (inputs, halves))
+    assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(whole, crossbatch.paper(*inputs, d=2))
+    torch.testing.assert_close(half.float(), whole, atol=0.05, rtol=0)
+    half.sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in halves)
+
+
+def test_nothing_is_kept_that_grows_with_d() -> None:
+    inputs = [random(8, 16, 2, 6) for _ in range(5)]
+
+    def kept(d: int) -> int:
+        sizes = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            crossbatch.paper(*inputs, d=d)
+        return sum(sizes)
+
+    assert kept(1) == kept(8)

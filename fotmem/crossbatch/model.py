@@ -1,0 +1,153 @@
+"""Lets a model's memory layers attend across the batch while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.adapter import Adapter
+from fotmem.attachment import memory_layers, model_parts
+from fotmem.crossbatch.attention import Sight, crossbatch_attention
+from fotmem.crossbatch.bank import Bank
+from fotmem.crossbatch.forms import documents
+from fotmem.errors import OptionError, ShapeError
+from fotmem.patch import own_forward, replace_forward
+
+
+class Crossbatch:
+    """A model in crossbatch training, as in the Focused Transformer paper (arXiv:2307.03170).
+
+    The model is then called with ``2 * B`` windows: the previous windows of ``B`` documents and
+    then their current ones. Previous windows see only themselves; in memory layers, current ones
+    also attend to the previous windows of `d` documents, their own first, and to the bank. With
+    ``d=1`` and an empty bank, a current window is answered just as by an attached memory that
+    holds its previous window.
+
+    Also a context manager that gives the model its own forward functions back.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        A model that an adapter knows, without memory.
+    layers : iterable of int, optional
+        Memory layers. Default: as `fotmem.attach` chooses them.
+    bank_windows : int
+        How many earlier previous windows serve as further negatives; see `commit`.
+
+    Attributes
+    ----------
+    d : int
+        How many previous windows a current one attends to: 1 is its own (positive), the others
+        are of other documents (negatives); 0: none. Can be set at any time.
+    use_bank : bool
+        Whether current windows attend to the bank.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Iterable[int] | None = None, *, bank_windows: int = 0
+    ) -> None:
+        if bank_windows < 0:
+            raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
+        parts = model_parts(model)
+        self.adapter: Adapter = parts.adapter
+        self.decoder: nn.Module = parts.decoder
+        self.layers: tuple[int, ...] = tuple(memory_layers(parts, layers))
+        self.bank = Bank(self.layers, bank_windows)
+        self.d = 1
+        self.use_bank = True
+        self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
+        self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
+        self._fresh: dict[int, tuple[Tensor, Tensor]] = {}  # previous windows of the last call
+        self._undo = ExitStack()
+        for layer in self.layers:
+            attention = parts.attentions[layer]
+            self._undo.callback(replace_forward(attention, self, self._attention_call(layer)))
+        self._undo.callback(replace_forward(self.decoder, self, self._decoder_call()))
+
+    def commit(self) -> None:
+        """Put the previous windows of the last call into the bank.
+
+        Called once per step, after backward: gradient checkpointing computes a call twice.
+        """
+        for layer, (keys, values) in self._fresh.items():
+            for row in range(len(keys)):
+                kept = slice(None) if self._padding_mask is None else self._padding_mask[row]
+                self.bank.add(layer, keys[row][:, kept], values[row][:, kept])
+        self._fresh = {}
+
+    def detach(self) -> None:
+        """Give the model its own forward functions back. Detaching twice is fine."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.detach()
+
+    def _decoder_call(self) -> Callable[..., Any]:
+        plain_forward = own_forward(self.decoder)
+
+        def forward(module: nn.Module, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if input_ids.ndim != 2 or len(input_ids) % 2:
+                raise ShapeError(
+                    "input_ids",
+                    expected="[2 * B, T]: B previous windows, then their current ones",
+                    actual=input_ids.shape,
+                )
+            mask = kwargs.get("attention_mask")
+            self._padding_mask = None if mask is None or bool(mask.all()) else mask.bool()
+            return plain_forward(module, input_ids, *args, **kwargs | {"use_cache": False})
+
+        return forward
+
+    def _attention_call(self, layer: int) -> Callable[..., Any]:
+        adapter = self.adapter
+
+        def forward(
+            module: nn.Module,
+            hidden_states: Tensor,
+            position_embeddings: Any = None,
+            attention_mask: Tensor | None = None,
+            cache: object = None,
+            past_key_values: object = None,
+            **kwargs: Any,
+        ) -> tuple[Tensor, None]:
+            query, key, value = adapter.project(module, hidden_states)
+            remembered = key
+            if self._positionals:
+                remembered = adapter.at_first_position(key, self.decoder)
+                query, key = adapter.rotate(query, key, position_embeddings)
+            half = len(hidden_states) // 2
+            previous, current = slice(None, half), slice(half, None)
+            mask = None if attention_mask is None else attention_mask[previous]
+            local = adapter.attend(
+                module, query[previous], key[previous], value[previous], mask, **kwargs
+            )
+            self._fresh[layer] = (remembered[previous].detach(), value[previous].detach())
+            output = crossbatch_attention(
+                query[current],
+                key[current],
+                value[current],
+                remembered[previous],
+                value[previous],
+                self._sight(layer, adapter.geometry(module)[2], half),
+            )
+            output = output.transpose(1, 2).flatten(2)
+            return adapter.project_out(module, torch.cat([local, output])), None
+
+        return forward
+
+    def _sight(self, layer: int, scale: float, rows: int) -> Sight:
+        mask = self._padding_mask
+        return Sight(
+            contexts=documents(rows, self.d),
+            scale=scale,
+            padding_mask=None if mask is None else mask[rows:],
+            context_padding_mask=None if mask is None else mask[:rows],
+            bank=self.bank.negatives(layer) if self.use_bank else None,
+        )

@@ -1,0 +1,142 @@
+"""A model in crossbatch training against the same model with an attached memory."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fotmem
+from fotmem.crossbatch import Crossbatch
+from tests import tiny
+from tests.tiny import LAYERS, WINDOW, difference, one_thread  # noqa: F401 - a fixture
+
+
+def windows(rows: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Previous and current windows of some documents."""
+    ids = torch.cat([tiny.ids(2 * WINDOW, seed=seed + row) for row in range(rows)])
+    return ids[:, :WINDOW], ids[:, WINDOW:]
+
+
+def remembered(model: Any, previous: list[Tensor], current: Tensor) -> Tensor:
+    """The logits of a current window, by a memory that holds these previous windows."""
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:
+        for window in previous:
+            memory.read(window, attend=False)
+        with torch.no_grad():
+            logits: Tensor = model(current[None]).logits[0]
+    return logits
+
+
+@pytest.mark.parametrize("variant", tiny.VARIANTS)
+@pytest.mark.parametrize("d", [0, 1, 2, 3])
+def test_equals_an_attached_memory(variant: str, d: int) -> None:
+    model = tiny.llama(**tiny.VARIANTS[variant])
+    previous, current = windows(3)
+    with Crossbatch(model, LAYERS) as crossbatch:
+        crossbatch.d = d
+        logits = model(torch.cat([previous, current])).logits
+    for row in range(3):
+        context = [previous[(row + step) % 3] for step in range(d)]
+        expected = remembered(model, context, current[row])
+        assert difference(logits[3 + row], expected) <= 1e-4
+        assert difference(logits[row], model(previous[row : row + 1]).logits[0]) <= 1e-4
+
+
+def test_the_bank_equals_an_attached_memory() -> None:
+    model = tiny.llama()
+    first, second = windows(2), windows(2, seed=5)
+    with Crossbatch(model, LAYERS, bank_windows=3) as crossbatch:
+        for previous, current in (first, first, second):
+            model(torch.cat([previous, current]))
+            crossbatch.commit()
+        kept = [first[0][1], *second[0]]  # the oldest went
+        logits = model(torch.cat(first)).logits
+        crossbatch.use_bank = False
+        without = model(torch.cat(first)).logits
+    for row in range(2):
+        expected = remembered(model, [first[0][row], *kept], first[1][row])
+        assert difference(logits[2 + row], expected) <= 1e-4
+        alone = remembered(model, [first[0][row]], first[1][row])
+        assert difference(without[2 + row], alone) <= 1e-4
+
+
+def test_padding_changes_nothing() -> None:
+    model = tiny.llama()
+    previous, current = windows(2)
+    mask = torch.ones(4, WINDOW, dtype=torch.long)
+    mask[0, 9:] = 0
+    mask[3, 5:] = 0
+    with Crossbatch(model, LAYERS, bank_windows=2) as crossbatch:
+        crossbatch.d = 2
+        logits = model(torch.cat([previous, current]), attention_mask=mask).logits
+        crossbatch.commit()
+        negatives = crossbatch.bank.negatives(LAYERS[0])
+    context = [previous[1], previous[0, :9]]
+    assert difference(logits[2], remembered(model, context, current[0])) <= 1e-4
+    assert difference(logits[3, :5], remembered(model, context, current[1, :5])) <= 1e-4
+    assert negatives is not None
+    assert negatives[0].shape[1] == 9 + WINDOW
+
+
+def gradients(model: Any, ids: Tensor, *, checkpointing: bool) -> tuple[list[Tensor], int]:
+    model = copy.deepcopy(model).train().requires_grad_(True)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    with Crossbatch(model, LAYERS, bank_windows=4) as crossbatch:
+        crossbatch.d = 2
+        for _ in range(2):
+            model.zero_grad()
+            model(ids).logits[2:].square().mean().backward()
+            crossbatch.commit()
+        kept = len(crossbatch.bank)
+    return [parameter.grad for parameter in model.parameters()], kept
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
+def test_gradient_checkpointing_changes_nothing() -> None:
+    model, ids = tiny.llama(), torch.cat(windows(2))
+    plain, kept = gradients(model, ids, checkpointing=False)
+    again, kept_again = gradients(model, ids, checkpointing=True)
+    assert kept == kept_again == 4
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(one, other)
+    assert all(bool(gradient.any()) for gradient in plain)
+
+
+def test_the_bank_can_be_saved() -> None:
+    model = tiny.llama()
+    with Crossbatch(model, LAYERS, bank_windows=3) as crossbatch:
+        for seed in range(2):
+            model(torch.cat(windows(2, seed=seed)))
+            crossbatch.commit()
+        other = fotmem.crossbatch.Bank(LAYERS, 3)
+        other.load_state_dict(crossbatch.bank.state_dict())
+        assert len(other) == 3
+        for layer in LAYERS:
+            for one, two in zip(
+                crossbatch.bank.negatives(layer) or (), other.negatives(layer) or (), strict=True
+            ):
+                assert torch.equal(one, two)
+
+
+def test_it_leaves_no_trace() -> None:
+    model, ids = tiny.llama(), tiny.ids(9)
+    before, plain = [dict(vars(module)) for module in model.modules()], model(ids).logits
+    with Crossbatch(model, LAYERS):
+        with pytest.raises(fotmem.AttachError, match="has a memory already"):
+            fotmem.attach(model, layers=LAYERS)
+        with pytest.raises(fotmem.ShapeError, match="B previous windows, then their current ones"):
+            model(ids)
+    assert [dict(vars(module)).keys() for module in model.modules()] == [
+        module.keys() for module in before
+    ]
+    assert torch.equal(model(ids).logits, plain)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(fotmem.LayerError, match="layers must be from 0 to 3, got 9"):
+        Crossbatch(tiny.llama(), [9])
+    with pytest.raises(fotmem.OptionError, match="bank_windows must be at least 0, got -1"):
+        Crossbatch(tiny.llama(), LAYERS, bank_windows=-1)
