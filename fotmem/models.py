@@ -63,9 +63,10 @@ def load_model(name: str) -> tuple[Any, Any]:
             raise InputError(f"there is no file {path}")
         # Absolute: transformers would prefer a file of the same name in the working directory.
         model, tokenizer = _load(str(path.parent), gguf_file=str(path.resolve()))
-        # Dequantised: without these two it could not be saved.
+        # Dequantised: without these three it could be neither saved nor trained.
         del model.config.quantization_config
         model.hf_quantizer = None
+        model.is_quantized = False
     else:
         model, tokenizer = _load(name)
     if packaged is not None:

@@ -177,8 +177,6 @@ def test_paper_equals_naive(data: st.DataObject) -> None:
     expected = naive(
         (query, key, value), context, contexts, mask=masks[0], context_mask=masks[1], bank=bank
     )
-    if masks[0] is not None:
-        actual = actual * masks[0][..., None, None]
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
     if expected.requires_grad:
         assert_same_gradients(actual, expected, [query, key, value, *context])

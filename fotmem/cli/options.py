@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fotmem.errors import InputError
+from fotmem.texts import read_text
 
 Model = Annotated[
     str,
@@ -75,23 +75,8 @@ def parse_question(question: str) -> str:
 
 
 def read_texts(paths: list[Path]) -> str:
-    """Read text files, joined by an empty line; `InputError` names the file that is no text."""
-    texts = []
-    for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8 text (byte {error.start}); convert it first"
-            ) from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        if "\0" in text:
-            raise InputError(f"{path} is binary, not text")
-        if not text.strip():
-            raise InputError(f"{path} is empty")
-        texts.append(text)
-    return "\n\n".join(texts)
+    """Read text files, joined by an empty line."""
+    return "\n\n".join(map(read_text, paths))
 
 
 def load_quietly(name: str) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ copied however many rows attend to it (as in FlashAttention, Dao et al. 2022, ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,6 +63,8 @@ def crossbatch_attention(
     """
     inputs = (query, key, value, context_keys, context_values)
     output: Tensor = _Crossbatch.apply(*inputs, sight)  # type: ignore[no-untyped-call]
+    if sight.padding_mask is not None:
+        output = output.masked_fill(~sight.padding_mask[:, None, :, None], 0)
     return output
 
 
@@ -151,33 +153,83 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
 def _backward(
     gradient: Tensor, inputs: _Inputs, out: Tensor, lse: Tensor, sight: Sight
 ) -> list[Tensor]:
-    wide = torch.promote_types(inputs.query.dtype, torch.float32)
-    query, gradient = inputs.query.to(wide), gradient.to(wide)
-    delta = (gradient * out.to(wide)).sum(-1, keepdim=True)  # [B, H * G, T, 1]
-    lse = lse.clamp(min=torch.finfo(lse.dtype).min)[..., None]  # padding sees nothing
+    query = inputs.query
+    wide = torch.promote_types(query.dtype, torch.float32)
     grads = _Inputs(*(torch.zeros_like(tensor, dtype=wide) for tensor in inputs))
+    lse = lse[..., None]
     for part in _parts(inputs, sight):
-        queries, gradients, deltas, lses = (
-            _fold(tensor, part) for tensor in (query, gradient, delta, lse)
-        )
-        mask = _mask(query, part)
-        grad_queries = torch.zeros_like(queries)
-        length = max(1, WORKSPACE // (queries.numel() // queries.shape[-1]))
-        for start in range(0, part.keys.shape[2], length):
-            block = slice(start, start + length)
-            keys, values = part.keys[:, :, block].to(wide), part.values[:, :, block].to(wide)
-            scores = queries @ keys.transpose(2, 3) * sight.scale  # [R, H, G * T, n]
-            if mask is not None:
-                scores = scores.masked_fill(~mask[..., block], -torch.inf)
-            weights = (scores - lses).exp()
-            grad_scores = weights * (gradients @ values.transpose(2, 3) - deltas) * sight.scale
-            grad_queries += grad_scores @ keys
+        asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse)))
+        mask, start = _mask(query, part), 0
+        grad_queries = torch.zeros_like(asked.queries, dtype=wide)
+        for stop in _stops(asked, part, mask):
+            block = slice(start, stop)
+            keys, values = (tensor[:, :, block].to(query.dtype) for tensor in part[1:3])
+            shown = None if mask is None else mask[..., block]
+            differentiate = _kernel if shown is None and query.device.type == "cpu" else _plain
+            grad_query, grad_keys, grad_values = differentiate(
+                asked, keys, values, shown, sight.scale
+            )
+            grad_queries += grad_query
             if part.origin is not None:
-                grad_keys, grad_values = (getattr(grads, name)[:, :, block] for name in part.origin)
-                grad_keys.index_add_(0, part.windows, grad_scores.transpose(2, 3) @ queries)
-                grad_values.index_add_(0, part.windows, weights.transpose(2, 3) @ gradients)
+                for name, grad in zip(part.origin, (grad_keys, grad_values), strict=True):
+                    whole: Tensor = getattr(grads, name)
+                    whole[:, :, block].index_add_(0, part.windows, grad.to(wide))
+            start = stop
         grads.query.index_add_(0, part.rows, grad_queries.reshape(-1, *query.shape[1:]))
     return [grad.to(tensor.dtype) for grad, tensor in zip(grads, inputs, strict=True)]
+
+
+class _Asked(NamedTuple):
+    """What a part's rows asked, over all parts: ``[R, H, G * T, D]``, and ``1`` for `lse`."""
+
+    queries: Tensor
+    gradients: Tensor
+    out: Tensor
+    lse: Tensor
+
+
+def _stops(asked: _Asked, part: _Part, mask: Tensor | None) -> Iterable[int]:
+    """Cut the keys of a part into blocks that `_plain` has room for; say where each ends."""
+    size = part.keys.shape[2]
+    if mask is None and asked.queries.device.type == "cpu":
+        return [size]
+    length = max(1, WORKSPACE // asked.lse.numel())
+    return [*range(length, size, length), size]
+
+
+def _kernel(
+    asked: _Asked, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Call the kernel behind `scaled_dot_product_attention`, which takes any log-sum-exp.
+
+    With that of all parts it differentiates one of them (as in ring attention, Liu et al. 2023,
+    arXiv:2310.01889).
+    """
+    queries, gradients, out, lse = asked
+    gradient = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    grads: tuple[Tensor, Tensor, Tensor] = gradient(
+        gradients, queries, keys, values, out, lse.squeeze(-1), 0.0, False, scale=scale
+    )
+    return grads
+
+
+def _plain(
+    asked: _Asked, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    queries, gradients, out = (tensor.to(asked.lse.dtype) for tensor in asked[:3])
+    keys, values = keys.to(queries.dtype), values.to(queries.dtype)
+    scores = queries @ keys.transpose(2, 3) * scale  # [R, H, G * T, n]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    lowest = torch.finfo(scores.dtype).min  # of padding, which sees nothing
+    weights = (scores - asked.lse.clamp(min=lowest)).exp()
+    delta = (gradients * out).sum(-1, keepdim=True)
+    grad_scores = weights * (gradients @ values.transpose(2, 3) - delta) * scale
+    return (
+        grad_scores @ keys,
+        grad_scores.transpose(2, 3) @ queries,
+        weights.transpose(2, 3) @ gradients,
+    )
 
 
 def _fold(tensor: Tensor, part: _Part) -> Tensor:

@@ -1,0 +1,28 @@
+"""Reads text files, and says which one is none."""
+
+from pathlib import Path
+
+from fotmem.errors import InputError
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is binary, in another encoding, or empty; the message names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start}); convert it first"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if "\0" in text:
+        raise InputError(f"{path} is binary, not text")
+    if not text.strip():
+        raise InputError(f"{path} is empty")
+    return text

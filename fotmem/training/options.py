@@ -1,0 +1,59 @@
+"""What can be chosen about training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TrainingOptions(BaseModel):
+    """How a model is trained; the defaults are those of the SmolLM2 recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[int, ...] | None = None
+    """Memory layers. Default: as `fotmem.attach` chooses them."""
+    method: Literal["lora", "full"] = "lora"
+    """What is trained of the attention projections, from the first memory layer to the last:
+    low-rank adapters (Hu et al. 2021, arXiv:2106.09685), or the projections in full."""
+    lora_rank: int = Field(32, ge=1)
+    window: int = Field(256, ge=2)
+    """Tokens of a previous and of a current window."""
+    documents: int = Field(4, ge=1)
+    """Pairs of windows per step."""
+    steps: int = Field(400, ge=1)
+    d: tuple[int, ...] = (1, 2, 4)
+    """How many previous windows a current one attends to, in equal parts of the training."""
+    bank_windows: int = Field(48, ge=0)
+    """Earlier previous windows that are attended to besides, once `d` has its last value."""
+    facts: Share = 0.9
+    """Share of pairs with invented facts."""
+    text_weight: float = Field(0.3, ge=0)
+    """Of the loss on text, beside that on answers."""
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup: int = Field(10, ge=0)
+    """Steps until the learning rate is reached; it falls to 0 from there, as a cosine."""
+    gradient_accumulation: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    """Compute in bfloat16; weights stay as they are."""
+    evaluate_every: int = Field(50, ge=1)
+    """Steps; so often there is a checkpoint, too."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_d(self) -> Self:
+        if not self.d or not all(1 <= d <= self.documents for d in self.d):
+            raise ValueError(f"d must be from 1 to documents ({self.documents}), got {self.d}")
+        return self
+
+    def d_at(self, step: int) -> int:
+        """Return `d` of a step, counted from 0."""
+        return self.d[min(step * len(self.d) // self.steps, len(self.d) - 1)]
+
+    def bank_at(self, step: int) -> bool:
+        """Whether a step looks at the bank."""
+        return step * len(self.d) // self.steps >= len(self.d) - 1

@@ -1,0 +1,107 @@
+"""Pairs of windows to train on: a previous one that tells facts, a current one that asks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fotmem.errors import OptionError
+from fotmem.facts import QUESTIONS, STATEMENTS, Facts
+
+TOKENS_PER_FACT = 64
+"""Of a window, for each fact that it tells."""
+
+
+class Pairs(Dataset[dict[str, Tensor]]):
+    """Consecutive windows of documents, some with facts hidden in the one and asked in the other.
+
+    Each example depends on its index and the seed alone, so that training resumes exactly.
+
+    Parameters
+    ----------
+    runs : list of Tensor
+        Token ids ``[n]`` of documents, each of at least two windows.
+    tokenizer : transformers tokenizer
+    window : int
+        Tokens per window ``T``.
+    facts : float
+        Share of examples with facts, from 0 to 1: ``T // 64`` are told in the previous window, at
+        random places, and all but one of them are asked in the current one.
+    size : int
+        How many examples there are.
+    seed : int
+        Of everything random.
+    """
+
+    def __init__(
+        self,
+        runs: list[Tensor],
+        tokenizer: Any,
+        *,
+        window: int,
+        facts: float,
+        size: int,
+        seed: int,
+    ) -> None:
+        if facts and window < TOKENS_PER_FACT:
+            raise OptionError(f"window must be at least {TOKENS_PER_FACT} to hold facts: {window}")
+        self._runs, self._tokenizer, self._window = runs, tokenizer, window
+        self._share, self._size, self._seed = facts, size, seed
+        self._facts = Facts(seed)
+        self._weights = [len(run) - 2 * window + 1 for run in runs]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return ``previous [T]``, ``current [T]`` and ``answers [T]``, True where it answers."""
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        draw = random.Random(f"pair {self._seed} {index}")
+        [run] = draw.choices(self._runs, self._weights)
+        told: list[list[int]] = []
+        asked: list[list[int]] = []
+        answers: list[int] = []
+        if draw.random() < self._share:
+            number = self._window // TOKENS_PER_FACT
+            facts = [self._facts[index * number + place] for place in range(number)]
+            told = [self._tokens(f" {fact.say(draw.choice(STATEMENTS))}") for fact in facts]
+            for fact in draw.sample(facts, max(1, number - 1)):
+                answer = self._tokens(f" {fact.answer}")
+                asked.append(self._tokens(f" {fact.say(draw.choice(QUESTIONS))}") + answer)
+                answers.append(len(answer))
+        own = self._window - sum(map(len, told)), self._window - sum(map(len, asked)) - len(asked)
+        start = draw.randrange(len(run) - sum(own) + 1)
+        text = run[start : start + sum(own)].tolist()
+        previous, _ = _insert(text[: own[0]], told, draw)
+        dot = self._tokens(".")[:1]
+        current, ends = _insert(text[own[0] :], [question + dot for question in asked], draw)
+        mask = torch.zeros(self._window, dtype=torch.bool)
+        for end, length in zip(ends, answers, strict=True):
+            mask[end - 1 - length : end - 1] = True
+        return {
+            "previous": torch.tensor(previous),
+            "current": torch.tensor(current),
+            "answers": mask,
+        }
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _insert(
+    text: list[int], pieces: list[list[int]], draw: random.Random
+) -> tuple[list[int], list[int]]:
+    """Insert pieces at random places of a text, in their order; also where each ends."""
+    places = sorted(draw.randrange(len(text) + 1) for _ in pieces)
+    joined: list[int] = []
+    ends, begin = [], 0
+    for place, piece in zip(places, pieces, strict=True):
+        joined += text[begin:place] + piece
+        ends.append(len(joined))
+        begin = place
+    return joined + text[begin:], ends
