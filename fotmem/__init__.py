@@ -31,11 +31,15 @@ from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
 from fotmem.store import Hits, MemoryStore
 
 if TYPE_CHECKING:
+    from fotmem import crossbatch
     from fotmem.attachment import attach
     from fotmem.cache import MemoryCache
     from fotmem.explain import Attended
     from fotmem.longllama import load_longllama
     from fotmem.memory import Memory
+    from fotmem.proposal import LayerScores
+    from fotmem.retrieval import find_memory_layers
+    from fotmem.training import Trained, TrainingOptions, train
 
 __version__ = "0.1.0"
 
@@ -52,6 +56,7 @@ __all__ = [
     "IdError",
     "InputError",
     "LayerError",
+    "LayerScores",
     "Memory",
     "MemoryCache",
     "MemoryStore",
@@ -64,6 +69,8 @@ __all__ = [
     "StoreCapabilities",
     "StoreOptions",
     "StoreSpec",
+    "Trained",
+    "TrainingOptions",
     "UnknownStoreError",
     "UnsupportedError",
     "__version__",
@@ -71,19 +78,28 @@ __all__ = [
     "available_adapters",
     "available_stores",
     "create_store",
+    "crossbatch",
     "dense_attention",
+    "find_memory_layers",
     "hookimpl",
     "load_longllama",
     "merge",
     "topk_attention",
+    "train",
 ]
 
-_LAZY = {  # these import transformers
+_LAZY = {  # most of these import transformers
     "Attended": "fotmem.explain",
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
+    "LayerScores": "fotmem.proposal",
+    "Trained": "fotmem.training",
+    "TrainingOptions": "fotmem.training",
     "attach": "fotmem.attachment",
+    "crossbatch": "fotmem.crossbatch",
+    "find_memory_layers": "fotmem.retrieval",
     "load_longllama": "fotmem.longllama",
+    "train": "fotmem.training",
 }
 
 
@@ -92,7 +108,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'fotmem' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    module = importlib.import_module(_LAZY[name])
+    value = module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value
 

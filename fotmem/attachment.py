@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from operator import index
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from fotmem.adapter import Adapter
-from fotmem.errors import AttachError, DtypeError, LayerError, OptionError
+from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
-from fotmem.inputs import refuse_unsupported
 from fotmem.memory import Memory, MemoryParts
-from fotmem.patch import attached, own_forward, refuse_methods, replace_forward
-from fotmem.registry import create_store, find_store, registry, unknown_model, validated_options
+from fotmem.parts import memory_layers, model_parts, plain_model
+from fotmem.patch import own_forward, refuse_methods, replace_forward
+from fotmem.registry import create_store, find_store, validated_options
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
 
@@ -49,7 +48,8 @@ def attach(
     store : str or mapping of int to str
         Name of the store for all memory layers, or one for each.
     layers : iterable of int, optional
-        Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``.
+        Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``, else
+        what ``fotmem layers`` proposed for this model.
     top_k : int or None
         Hits per query and head; None: attention to everything remembered.
     window : int, optional
@@ -78,7 +78,7 @@ def attach(
     UnknownStoreError, MissingPackageError, OptionError, DtypeError, UnsupportedError
         What was asked for is not to be had; the message says what is.
     """
-    config = _plain_model(model).config
+    config = plain_model(model).config
     longest = int(config.max_position_embeddings)
     window = min(longest, DEFAULT_WINDOW) if window is None else _checked_window(window, longest)
     if last_context_length is None:
@@ -137,73 +137,6 @@ def attach_with(
     return memory
 
 
-class ModelParts(NamedTuple):
-    """A model that something can be attached to, taken apart."""
-
-    model: Any
-    """The transformers model itself, whatever it was wrapped in."""
-    adapter: Adapter
-    decoder: Any
-    attentions: list[nn.Module]
-    """The attention module of every layer."""
-
-
-def model_parts(model: nn.Module) -> ModelParts:
-    """Take a model apart.
-
-    Raises
-    ------
-    ModelError, AttachError, UnsupportedError
-        No adapter knows it; it has a memory or is in training already; it cannot be attached to.
-    """
-    plain = _plain_model(model)
-    adapter = _find_adapter(plain)
-    decoder: Any = adapter.decoder(plain)
-    if attached(decoder) is not None:
-        raise AttachError("this model has a memory already; call its detach() first")
-    refuse_unsupported(decoder.config, None, {})
-    return ModelParts(plain, adapter, decoder, adapter.attentions(decoder))
-
-
-def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
-    """Check which layers get memory; None: those of the model's config.
-
-    Raises
-    ------
-    LayerError
-        None are known, or one does not exist.
-    """
-    if layers is None:
-        layers = getattr(parts.decoder.config, "mem_layers", None)
-    return _checked_layers(layers, len(parts.attentions))
-
-
-def _plain_model(model: nn.Module) -> Any:
-    """Unwrap what torch.compile and peft return; refuse what no adapter could know."""
-    plain: Any = getattr(model, "_orig_mod", model)
-    if hasattr(plain, "get_base_model"):
-        plain = plain.get_base_model()
-    if not isinstance(plain, nn.Module) or not hasattr(plain, "config"):
-        raise unknown_model(type(model).__name__)
-    _find_spec(plain)
-    return plain
-
-
-def _find_spec(model: nn.Module) -> Any:
-    for cls in type(model).__mro__:  # the nearest class first
-        for spec in registry().adapters.values():
-            if cls.__name__ in spec.architectures:
-                return spec
-    raise unknown_model(type(model).__name__)
-
-
-def _find_adapter(model: nn.Module) -> Adapter:
-    spec = _find_spec(model)
-    spec.require()
-    adapter: Adapter = spec.factory()
-    return adapter
-
-
 def _checked_window(window: int, longest: int) -> int:
     if isinstance(window, bool) or not isinstance(window, int):
         raise OptionError(f"window must be an integer, got {window!r}")
@@ -212,24 +145,6 @@ def _checked_window(window: int, longest: int) -> int:
             f"window must be at most the model's max_position_embeddings ({longest}), got {window}"
         )
     return window
-
-
-def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
-    if layers is None:
-        raise LayerError(
-            "which layers get memory? The model's config has no mem_layers: pass layers=[...], the "
-            "layers whose heads retrieve (`fotmem ask MODEL --layers 14-25` on the command line)"
-        )
-    try:
-        chosen = sorted({index(layer) for layer in layers})
-    except TypeError as error:
-        raise LayerError(f"layers must be integers such as [17, 18], got {layers!r}") from error
-    if not chosen:
-        raise LayerError("layers must name at least one memory layer, got none")
-    for layer in chosen:
-        if not 0 <= layer < num_layers:
-            raise LayerError(f"layers must be from 0 to {num_layers - 1}, got {layer}")
-    return chosen
 
 
 def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int, str]:

@@ -26,3 +26,10 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path} is empty")
     return text
+
+
+def python_reference() -> str:
+    """Return the prose that every Python brings along: its language reference, 465 kB."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics.values())

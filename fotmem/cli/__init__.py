@@ -1,4 +1,4 @@
-"""The command line: ``fotmem stores``, ``demo``, ``ask`` and ``eval``."""
+"""The command line: ``fotmem stores``, ``demo``, ``ask``, ``layers`` and ``eval``."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fotmem import __version__
-from fotmem.cli import ask, demo, evaluate, stores
+from fotmem.cli import ask, demo, evaluate, layers, stores
 from fotmem.errors import FotmemError
 
 STOPPED = 130
@@ -47,6 +47,7 @@ def before_the_command(
 app.command("stores")(stores.stores)
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
+app.command("layers")(layers.layers)
 app.add_typer(evaluate.app, name="eval")
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
-from fotmem.attachment import memory_layers, model_parts
 from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
+from fotmem.parts import memory_layers, model_parts
 from fotmem.patch import own_forward, replace_forward
 
 

@@ -1,0 +1,65 @@
+"""``fotmem layers``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.options import Json, Model, load_quietly, read_texts
+
+if TYPE_CHECKING:
+    from fotmem.proposal import LayerScores
+
+WIDTH = 40
+"""Characters of the longest bar."""
+
+
+def layers(
+    model: Model,
+    trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Text to hide them in; default: Python's reference."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of numbers and places.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Find the layers that retrieve, and propose them as memory layers.
+
+    The proposal is kept: attaching a memory to this model takes these layers from now on.
+
+    Example: fotmem layers smollm2
+    """
+    corpus = read_texts(text) if text else None
+    llama, tokenizer = load_quietly(model)
+    from fotmem.parts import model_parts
+    from fotmem.proposal import store_proposal
+    from fotmem.retrieval import find_memory_layers
+
+    found = find_memory_layers(
+        llama, tokenizer, text=corpus, trials=trials, seed=seed, progress=True
+    )
+    file = store_proposal(model_parts(llama), found)
+    if as_json:
+        print(json.dumps(found._asdict()))
+        return
+    console = Console()
+    console.print(_chart(found))
+    console.print(f"proposed memory layers: {', '.join(map(str, found.memory_layers))}")
+    console.print(f"[dim]kept in {file}[/dim]", soft_wrap=True)
+    chosen = getattr(llama.config, "mem_layers", None)
+    if chosen is not None:
+        console.print(f"[dim]this model's config has mem_layers of its own: {chosen}[/dim]")
+
+
+def _chart(found: "LayerScores") -> Table:
+    table = Table("layer", "score", "", title="retrieval score, mean over heads")
+    best = max(found.scores)
+    for layer, score in enumerate(found.scores):
+        style = "bold" if layer in found.memory_layers else ""
+        bar = "█" * round(WIDTH * score / best)
+        table.add_row(str(layer), f"{score:.3f}", bar, style=style)
+    return table

@@ -1,0 +1,103 @@
+"""Takes a model apart, and knows which of its layers get memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import index
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fotmem.adapter import Adapter
+from fotmem.errors import AttachError, LayerError
+from fotmem.inputs import refuse_unsupported
+from fotmem.patch import attached
+from fotmem.proposal import stored_proposal
+from fotmem.registry import registry, unknown_model
+
+
+class ModelParts(NamedTuple):
+    """A model that something can be attached to, taken apart."""
+
+    model: Any
+    """The transformers model itself, whatever it was wrapped in."""
+    adapter: Adapter
+    decoder: Any
+    attentions: list[nn.Module]
+    """The attention module of every layer."""
+
+
+def model_parts(model: nn.Module) -> ModelParts:
+    """Take a model apart.
+
+    Raises
+    ------
+    ModelError, AttachError, UnsupportedError
+        No adapter knows it; it has a memory or is in training already; it cannot be attached to.
+    """
+    plain = plain_model(model)
+    adapter = _find_adapter(plain)
+    decoder: Any = adapter.decoder(plain)
+    if attached(decoder) is not None:
+        raise AttachError("this model has a memory already; call its detach() first")
+    refuse_unsupported(decoder.config, None, {})
+    return ModelParts(plain, adapter, decoder, adapter.attentions(decoder))
+
+
+def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
+    """Check which layers get memory; None: those of the model's config, else those proposed.
+
+    Raises
+    ------
+    LayerError
+        None are known, or one does not exist.
+    """
+    if layers is None:
+        layers = getattr(parts.decoder.config, "mem_layers", None)
+    if layers is None and (proposal := stored_proposal(parts)) is not None:
+        layers = proposal.memory_layers
+    return _checked_layers(layers, len(parts.attentions))
+
+
+def plain_model(model: nn.Module) -> Any:
+    """Unwrap what torch.compile and peft return; refuse what no adapter could know."""
+    plain: Any = getattr(model, "_orig_mod", model)
+    if hasattr(plain, "get_base_model"):
+        plain = plain.get_base_model()
+    if not isinstance(plain, nn.Module) or not hasattr(plain, "config"):
+        raise unknown_model(type(model).__name__)
+    _find_spec(plain)
+    return plain
+
+
+def _find_spec(model: nn.Module) -> Any:
+    for cls in type(model).__mro__:  # the nearest class first
+        for spec in registry().adapters.values():
+            if cls.__name__ in spec.architectures:
+                return spec
+    raise unknown_model(type(model).__name__)
+
+
+def _find_adapter(model: nn.Module) -> Adapter:
+    spec = _find_spec(model)
+    spec.require()
+    adapter: Adapter = spec.factory()
+    return adapter
+
+
+def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
+    if layers is None:
+        raise LayerError(
+            "no memory layers are known for this model: its config has no mem_layers, and "
+            "`fotmem layers MODEL` has not been run for it; run that, or pass layers=[17, 18, ...]"
+        )
+    try:
+        chosen = sorted({index(layer) for layer in layers})
+    except TypeError as error:
+        raise LayerError(f"layers must be integers such as [17, 18], got {layers!r}") from error
+    if not chosen:
+        raise LayerError("layers must name at least one memory layer, got none")
+    for layer in chosen:
+        if not 0 <= layer < num_layers:
+            raise LayerError(f"layers must be from 0 to {num_layers - 1}, got {layer}")
+    return chosen
