@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
     from fotmem.proposal import LayerScores
     from fotmem.retrieval import find_memory_layers
-    from fotmem.training import Trained, TrainingOptions, train
+    from fotmem.training.options import TrainingOptions
+    from fotmem.training.tune import Trained, train
 
 __version__ = "0.1.0"
 
@@ -93,13 +94,13 @@ _LAZY = {  # most of these import transformers
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
     "LayerScores": "fotmem.proposal",
-    "Trained": "fotmem.training",
-    "TrainingOptions": "fotmem.training",
+    "Trained": "fotmem.training.tune",
+    "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.attachment",
     "crossbatch": "fotmem.crossbatch",
     "find_memory_layers": "fotmem.retrieval",
     "load_longllama": "fotmem.longllama",
-    "train": "fotmem.training",
+    "train": "fotmem.training.tune",
 }
 
 

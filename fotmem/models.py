@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fotmem.errors import InputError
 from fotmem.registry import available_adapters, unknown_model
+from fotmem.tuned import apply, is_adapter, read_adapted
 
 
 class PackagedModel(NamedTuple):
@@ -40,8 +41,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     Parameters
     ----------
     name : str
-        A folder with a transformers checkpoint, a GGUF file, a packaged name (``smollm2``) or an
-        id on the Hugging Face hub.
+        A folder with a transformers checkpoint or with an adapter that fotmem trained, a GGUF file,
+        a packaged name (``smollm2``), or an id on the Hugging Face hub.
 
     Returns
     -------
@@ -56,6 +57,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     ModelError
         No adapter knows this family of models.
     """
+    if is_adapter(Path(name)):
+        return _load_adapted(Path(name))
     packaged = PACKAGED.get(name)
     path = Path(name) if packaged is None else _packaged_file(name, packaged)
     if path.suffix == ".gguf":
@@ -67,11 +70,19 @@ def load_model(name: str) -> tuple[Any, Any]:
         del model.config.quantization_config
         model.hf_quantizer = None
         model.is_quantized = False
+        model.name_or_path = model.config.name_or_path = name
     else:
         model, tokenizer = _load(name)
     if packaged is not None:
         model.config.mem_layers = list(packaged.mem_layers)
     return model.eval(), tokenizer
+
+
+def _load_adapted(folder: Path) -> tuple[Any, Any]:
+    adapted = read_adapted(folder)
+    model, tokenizer = load_model(adapted.base)
+    with _reasons_in_one_line(str(folder), "the adapter in"):
+        return apply(model, folder, adapted.mem_layers).eval(), tokenizer
 
 
 def _load(name: str, **options: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The command line: ``fotmem stores``, ``demo``, ``ask``, ``layers`` and ``eval``."""
+"""The command line: ``fotmem stores``, ``demo``, ``ask``, ``layers``, ``train`` and ``eval``."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fotmem import __version__
-from fotmem.cli import ask, demo, evaluate, layers, stores
+from fotmem.cli import ask, demo, evaluate, layers, stores, train
 from fotmem.errors import FotmemError
 
 STOPPED = 130
@@ -48,6 +48,7 @@ app.command("stores")(stores.stores)
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("layers")(layers.layers)
+app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
 
 

@@ -19,28 +19,28 @@ class TrainingOptions(BaseModel):
     method: Literal["lora", "full"] = "lora"
     """What is trained of the attention projections, from the first memory layer to the last:
     low-rank adapters (Hu et al. 2021, arXiv:2106.09685), or the projections in full."""
-    lora_rank: int = Field(32, ge=1)
-    window: int = Field(256, ge=2)
+    lora_rank: int = Field(default=32, ge=1)
+    window: int = Field(default=256, ge=2)
     """Tokens of a previous and of a current window."""
-    documents: int = Field(4, ge=1)
+    documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
-    steps: int = Field(400, ge=1)
+    steps: int = Field(default=400, ge=1)
     d: tuple[int, ...] = (1, 2, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
-    bank_windows: int = Field(48, ge=0)
+    bank_windows: int = Field(default=48, ge=0)
     """Earlier previous windows that are attended to besides, once `d` has its last value."""
     facts: Share = 0.9
     """Share of pairs with invented facts."""
-    text_weight: float = Field(0.3, ge=0)
+    text_weight: float = Field(default=0.3, ge=0)
     """Of the loss on text, beside that on answers."""
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup: int = Field(10, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: int = Field(default=10, ge=0)
     """Steps until the learning rate is reached; it falls to 0 from there, as a cosine."""
-    gradient_accumulation: int = Field(1, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
     bf16: bool = False
     """Compute in bfloat16; weights stay as they are."""
-    evaluate_every: int = Field(50, ge=1)
+    evaluate_every: int = Field(default=50, ge=1)
     """Steps; so often there is a checkpoint, too."""
     seed: int = 0
 

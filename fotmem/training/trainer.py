@@ -37,7 +37,7 @@ class CrossbatchTrainer(Trainer):
         super().__init__(data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean over each batch
         self._crossbatch, self._options = crossbatch, options
-        self._right = self._asked = 0.0
+        self._batches: list[Tensor] = []  # of an evaluation: right, asked, loss on text
 
     def compute_loss(
         self,
@@ -57,8 +57,8 @@ class CrossbatchTrainer(Trainer):
         if bool(answers.any()):
             loss = loss + losses[answers].mean()
         if return_outputs:
-            right = (logits.argmax(-1) == labels)[answers]
-            return loss, {"text": text, "right": right.sum(), "asked": answers.sum()}
+            right = (logits.argmax(-1) == labels)[answers].sum()
+            return loss, torch.stack([right, answers.sum(), text]).cpu()
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -70,18 +70,20 @@ class CrossbatchTrainer(Trainer):
         self._crossbatch.commit()
         return loss
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Measure with the last `d` and the bank as it is."""
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure with the last `d` and the bank as it is; count right answer tokens, too."""
         self._crossbatch.d, self._crossbatch.use_bank = self._options.d[-1], True
-        self._sums: list[dict[str, Tensor]] = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        asked = sum(int(sums["asked"]) for sums in self._sums)
-        if asked:
-            right = sum(int(sums["right"]) for sums in self._sums)
-            output.metrics[f"{metric_key_prefix}_answers_right"] = right / asked
-        texts = torch.stack([sums["text"] for sums in self._sums])
-        output.metrics[f"{metric_key_prefix}_text_loss"] = float(texts.mean())
-        return output
+        self._batches = []
+        return super().evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add what `evaluate` has measured besides the loss."""
+        if "eval_loss" in logs:
+            counts = torch.stack(self._batches).sum(0)
+            logs["eval_text_loss"] = float(counts[2] / len(self._batches))
+            if counts[1]:
+                logs["eval_answers_right"] = float(counts[0] / counts[1])
+        super().log(logs, *args, **kwargs)
 
     def prediction_step(
         self,
@@ -93,13 +95,13 @@ class CrossbatchTrainer(Trainer):
         """Measure one batch."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, sums = self.compute_loss(model, inputs, return_outputs=True)
-        self._sums.append(sums)
+            loss, counts = self.compute_loss(model, inputs, return_outputs=True)
+        self._batches.append(counts)
         return loss.detach(), None, None
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        assert self.train_dataset is not None
-        return SequentialSampler(self.train_dataset)  # examples are random as they are
+        examples: Any = self.train_dataset
+        return SequentialSampler(examples)  # they are random as they are
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)

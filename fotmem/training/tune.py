@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import InputError
+from fotmem.training.curves import draw_losses
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.options import TrainingOptions
 from fotmem.training.pairs import Pairs
+from fotmem.training.progress import Progress
 from fotmem.training.trainer import CrossbatchTrainer, last_checkpoint
+from fotmem.tuned import save
 
 EVALUATED = 64
 """Pairs to evaluate on."""
@@ -44,6 +48,7 @@ def train(
     options: TrainingOptions | None = None,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = False,
 ) -> Trained:
     """Teach a model to use its memory, by crossbatch (Tworkowski et al. 2023, arXiv:2307.03170).
 
@@ -55,7 +60,7 @@ def train(
     data : iterable of path
         Text files, JSONL files or datasets on disk.
     output : path
-        Folder for the result and its checkpoints.
+        Folder for the result, its checkpoints, ``history.json`` and ``losses.png``.
     evaluate_on : iterable of path
         Other text to evaluate on; default: the end of each document, which is not trained on.
     options : TrainingOptions, optional
@@ -63,6 +68,8 @@ def train(
         Go on from the last complete checkpoint in `output`, exactly as if never interrupted.
     callbacks : sequence of transformers.TrainerCallback
         Of your own.
+    progress : bool
+        Show a progress bar on stderr.
 
     Raises
     ------
@@ -79,6 +86,7 @@ def train(
     others = read_documents(map(Path, evaluate_on), tokenizer, least=least)
     if not others:
         runs, others = split_off(runs, HELD_OUT, least=least)
+    set_seed(options.seed)  # of the adapters' first weights, too
     batches = options.steps * options.gradient_accumulation
     pairs = functools.partial(
         Pairs, tokenizer=tokenizer, window=options.window, facts=options.facts
@@ -91,18 +99,18 @@ def train(
             args=_arguments(folder, options, on_cpu=model.device.type == "cpu"),
             train_dataset=pairs(runs, size=batches * options.documents, seed=options.seed),
             eval_dataset=pairs(others, size=EVALUATED, seed=options.seed + 1),
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *([Progress()] if progress else [])],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         layers = crossbatch.layers
     trained: Any = trainer.model
     trained.eval()
-    trained.save_pretrained(folder)
+    save(trained, folder, layers)
     tokenizer.save_pretrained(folder)
     history = trainer.state.log_history
-    memory = {"mem_layers": list(layers)}
-    (folder / "memory.json").write_text(json.dumps(memory, indent=2) + "\n", encoding="utf-8")
     (folder / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    draw_losses(history, folder / "losses.png")
     return Trained(trained, history)
 
 
@@ -126,7 +134,11 @@ def _trainable(model: Any, crossbatch: Crossbatch, options: TrainingOptions) -> 
     config = LoraConfig(
         r=options.lora_rank, lora_alpha=options.lora_rank, target_modules=names, lora_dropout=0.0
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft asks transformers under names of before 5.24
+        warnings.simplefilter("ignore", FutureWarning)
+        tuned = get_peft_model(model, config)
+    tuned.peft_config["default"].base_model_name_or_path = None  # or peft asks the hub about it
+    return tuned
 
 
 def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> TrainingArguments:

@@ -1,0 +1,134 @@
+"""``fotmem train``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.options import Layers, Model, load_quietly, parse_layers
+from fotmem.training.options import TrainingOptions
+
+DEFAULTS = TrainingOptions()
+
+
+def train(
+    model: Model,
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Text, JSONL with a text field, or a folder with a dataset; may be repeated.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the result goes.")],
+    evaluate_on: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Other text to evaluate on; default: ends of the data."),
+    ] = None,
+    layers: Layers = None,
+    steps: Annotated[int, typer.Option(min=1, help="How many.")] = DEFAULTS.steps,
+    window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = DEFAULTS.window,
+    documents: Annotated[
+        int, typer.Option(min=1, help="Pairs of windows per step.")
+    ] = DEFAULTS.documents,
+    d: Annotated[
+        str, typer.Option("--d", help="Previous windows seen, in equal parts of the training.")
+    ] = ",".join(map(str, DEFAULTS.d)),
+    bank_windows: Annotated[
+        int, typer.Option(min=0, help="Earlier windows seen, once d has its last value.")
+    ] = DEFAULTS.bank_windows,
+    facts: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
+    ] = DEFAULTS.facts,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train the projections in full, not by LoRA.")
+    ] = False,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = DEFAULTS.lora_rank,
+    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = DEFAULTS.learning_rate,
+    gradient_accumulation: Annotated[
+        int, typer.Option(min=1, help="Batches per step.")
+    ] = DEFAULTS.gradient_accumulation,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Save memory, at a cost in time.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between evaluations, and between checkpoints.")
+    ] = DEFAULTS.evaluate_every,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = DEFAULTS.seed,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")
+    ] = False,
+) -> None:
+    """Teach a model to use its memory, by crossbatch.
+
+    DIR is then a MODEL for every other command.
+
+    Example: fotmem train smollm2 --data book.txt --output tuned --steps 100
+    """
+    options = _options(
+        layers=parse_layers(layers),
+        method="full" if full else "lora",
+        lora_rank=lora_rank,
+        steps=steps,
+        window=window,
+        documents=documents,
+        d=_parse_d(d),
+        bank_windows=bank_windows,
+        facts=facts,
+        learning_rate=learning_rate,
+        gradient_accumulation=gradient_accumulation,
+        gradient_checkpointing=gradient_checkpointing,
+        bf16=bf16,
+        evaluate_every=evaluate_every,
+        seed=seed,
+    )
+    llama, tokenizer = load_quietly(model)
+    from fotmem.training import tune
+
+    trained = tune.train(
+        llama,
+        tokenizer,
+        data,
+        output,
+        evaluate_on=evaluate_on or (),
+        options=options,
+        resume=resume,
+        progress=True,
+    )
+    console = Console()
+    console.print(_table(trained.history))
+    console.print(f"saved in {output}", soft_wrap=True)
+
+
+def _options(**given: Any) -> TrainingOptions:
+    try:
+        return TrainingOptions(**given)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        name = "".join(f"--{part}".replace("_", "-") for part in first["loc"][:1])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(f"{reason}, got {first['input']!r}" if name else reason) from error
+
+
+def _parse_d(d: str) -> tuple[int, ...]:
+    parts = d.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(f"expected numbers such as 1,2,4, got {d!r}", param_hint="'--d'")
+    return tuple(map(int, parts))
+
+
+def _table(history: list[dict[str, float]]) -> Table:
+    table = Table("step", "loss on text", "answer tokens right", title="on text not trained on")
+    for entry in history:
+        if "eval_text_loss" in entry:
+            right = entry.get("eval_answers_right")
+            table.add_row(
+                str(entry["step"]),
+                f"{entry['eval_text_loss']:.3f}",
+                "" if right is None else f"{right:.3f}",
+            )
+    return table

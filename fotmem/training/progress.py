@@ -1,0 +1,49 @@
+"""Shows how far training is."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from transformers import TrainerCallback
+
+
+class Progress(TrainerCallback):
+    """A bar on stderr, with the last loss and the last share of answers right."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin where the training begins, which may be a checkpoint."""
+        self._bar = Bar(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
+        self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move on."""
+        self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Show the figures that are logged."""
+        names = {"loss": "loss", "eval_answers_right": "answers right"}
+        logged = logs or {}
+        self._shown |= {
+            names[name]: f"{float(logged[name]):.3f}" for name in names if name in logged
+        }
+        text = ", ".join(f"{name} {figure}" for name, figure in self._shown.items())
+        self._bar.update(self._task, description=text)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the full bar behind."""
+        self._bar.stop()

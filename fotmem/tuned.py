@@ -1,0 +1,71 @@
+"""Saves and loads what training makes of a model: a whole checkpoint, or an adapter for one."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fotmem.errors import InputError
+
+MEMORY_FILE = "memory.json"
+"""Beside an adapter: what it is for, and which layers get memory."""
+
+
+class Adapted(NamedTuple):
+    """What an adapter is for."""
+
+    base: str
+    """The model that it was trained on, as `load_model` takes it."""
+    mem_layers: list[int]
+
+
+def save(model: Any, folder: Path, mem_layers: Iterable[int]) -> None:
+    """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if plain is model:
+        model.config.mem_layers = list(mem_layers)
+        model.save_pretrained(folder)
+        return
+    adapted = Adapted(plain.name_or_path, list(mem_layers))
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = adapted.base
+    model.save_pretrained(folder, save_embedding_layers=False)
+    text = json.dumps(adapted._asdict(), indent=2)
+    (folder / MEMORY_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter rather than a model."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def read_adapted(folder: Path) -> Adapted:
+    """Read what an adapter is for.
+
+    Raises
+    ------
+    InputError
+        If the folder does not say.
+    """
+    file = folder / MEMORY_FILE
+    try:
+        return Adapted(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder} holds an adapter that fotmem did not train: {MEMORY_FILE} is missing or "
+            f"damaged ({error}); load it with peft and pass the model to fotmem.attach"
+        ) from error
+
+
+def apply(model: Any, folder: Path, mem_layers: list[int]) -> Any:
+    """Add an adapter to the weights of its base model."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():  # peft asks transformers under names of before 5.24
+        warnings.simplefilter("ignore", FutureWarning)
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    merged.config.mem_layers = mem_layers
+    return merged

@@ -1,0 +1,312 @@
+"""Training: its data, its result, and going on after it was stopped."""
+
+import json
+import random
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+import fotmem
+from fotmem import TrainingOptions
+from fotmem.facts import Facts
+from fotmem.models import load_model
+from fotmem.training.documents import read_documents, split_off
+from fotmem.training.pairs import Pairs
+from fotmem.training.trainer import BANK_FILE, last_checkpoint
+from tests import folders
+from tests.commands import PROGRAM, call, refusal
+from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
+
+WORDS = ["captain", "sailed", "island", "pass", "key", "What", "number", "Remember", "the", "of"]
+SMALL: dict[str, Any] = {
+    "layers": (1, 3),
+    "window": 32,
+    "documents": 2,
+    "steps": 6,
+    "d": (1, 2),
+    "bank_windows": 3,
+    "facts": 0.0,
+    "lora_rank": 2,
+    "evaluate_every": 2,
+}
+
+
+def prose(words: int, seed: int = 0) -> str:
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) for _ in range(words))
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "book.txt"
+    path.write_text(prose(2000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.write(tmp_path_factory.mktemp("model"))
+
+
+def tune(folder: Path, text: Path, output: Path, **options: Any) -> fotmem.Trained:
+    resume, callbacks = options.pop("resume", False), options.pop("callbacks", ())
+    model, tokenizer = load_model(str(folder))
+    chosen = TrainingOptions(**SMALL | options)
+    return fotmem.train(
+        model, tokenizer, [text], output, options=chosen, resume=resume, callbacks=callbacks
+    )
+
+
+# Documents
+
+
+def test_documents_of_every_kind(tmp_path: Path, text: Path) -> None:
+    tokenizer = folders.tokenizer()
+    long, short = prose(100, 1), prose(10, 2)
+    lines = tmp_path / "documents.jsonl"
+    lines.write_text("\n".join(json.dumps({"text": t}) for t in [short, long, short, short] * 3))
+    dataset = tmp_path / "dataset"
+    Dataset.from_dict({"text": [long, long]}).save_to_disk(str(dataset))
+    runs = read_documents([text, lines, dataset], tokenizer, least=60)
+
+    def tokens(given: str) -> list[int]:
+        return list(tokenizer(given, add_special_tokens=False).input_ids)
+
+    assert runs[0].tolist() == tokens(text.read_text())
+    assert runs[1].tolist() == tokens(long)
+    joined = runs[2].tolist() if len(runs[2]) != len(tokens(long)) else runs[3].tolist()
+    assert joined[: len(tokens(short)) + 1] == [*tokens(short), tokenizer.eos_token_id]
+    assert [run.tolist() for run in runs[-2:]] == [tokens(long)] * 2
+    assert all(len(run) >= 60 for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("short.txt", b"too short", "has .* tokens, two windows take 64: add text"),
+        ("empty.txt", b" \n", "is empty"),
+        ("binary.txt", b"a\0b" * 90, "is binary, not text"),
+        ("latin.txt", "é".encode("latin-1") * 90, "is not UTF-8 text"),
+        ("broken.jsonl", b'{"text": "a"}\n{"text"', "line 2: expected an object such as"),
+        ("list.jsonl", b'["text"]', "line 1: expected an object such as"),
+        ("number.jsonl", b'{"text": 3}', "line 1: text must be a string, got 3"),
+        ("missing.txt", None, "cannot be read: No such file"),
+    ],
+)
+def test_bad_data_is_named(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(fotmem.InputError, match=f"{name}.*{reason}"):
+        read_documents([path], folders.tokenizer(), least=64)
+
+
+def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(fotmem.InputError, match="is no dataset on disk"):
+        read_documents([tmp_path], folders.tokenizer(), least=64)
+    Dataset.from_dict({"words": ["a"]}).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(fotmem.InputError, match="must be a dataset with a text column"):
+        read_documents([tmp_path / "set"], folders.tokenizer(), least=64)
+
+
+def test_ends_are_split_off() -> None:
+    runs = [torch.arange(1000), torch.arange(30)]
+    kept, ends = split_off(runs, 0.05, least=20)
+    assert torch.equal(torch.cat([kept[0], ends[0]]), runs[0])
+    assert (len(ends), len(ends[0])) == (1, 50)
+    assert kept[1] is runs[1]
+    with pytest.raises(fotmem.InputError, match="the longest document has 30 tokens"):
+        split_off(runs[1:], 0.05, least=20)
+
+
+# Pairs
+
+
+def test_facts_are_told_and_asked() -> None:
+    tokenizer = folders.tokenizer()
+    run = torch.tensor(tokenizer(prose(4000)).input_ids)
+    pairs = Pairs([run], tokenizer, window=400, facts=1.0, size=20, seed=3)
+    for index in range(20):
+        pair = pairs[index]
+        assert {name: tensor.shape for name, tensor in pair.items()} == {
+            "previous": (400,),
+            "current": (400,),
+            "answers": (400,),
+        }
+        previous, current = (tokenizer.decode(pair[name]) for name in ("previous", "current"))
+        facts = [Facts(3)[index * 6 + place] for place in range(6)]
+        assert all(fact.key in previous and fact.answer in previous for fact in facts)
+        asked = [fact for fact in facts if fact.key in current]
+        assert len(asked) == 5
+        said = str(tokenizer.decode(pair["current"][pair["answers"]]))
+        assert sorted(said.split()) == sorted(fact.answer for fact in asked)
+        again = Pairs([run], tokenizer, window=400, facts=1.0, size=20, seed=3)[index]
+        assert all(torch.equal(pair[name], again[name]) for name in pair)
+
+
+def test_text_goes_on_from_one_window_to_the_next() -> None:
+    run = torch.arange(1000)
+    pairs = Pairs([run], folders.tokenizer(), window=50, facts=0.0, size=9, seed=0)
+    for index in range(9):
+        pair = pairs[index]
+        both = torch.cat([pair["previous"], pair["current"]])
+        assert torch.equal(both.diff(), torch.ones(99, dtype=torch.long))
+        assert not pair["answers"].any()
+    with pytest.raises(IndexError):
+        pairs[9]
+
+
+def test_keys_do_not_contradict_each_other() -> None:
+    facts = [Facts(0)[number] for number in range(1000)]
+    assert len({fact.key for fact in facts}) == 1000
+
+
+# Training
+
+
+def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> None:
+    trained = tune(folder, text, tmp_path / "out", steps=3)
+    model, _ = load_model(str(tmp_path / "out"))
+    base, _ = load_model(str(folder))
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        logits = model(ids).logits
+        assert difference(logits, trained.model(ids).logits) <= 1e-4
+        assert difference(logits, base(ids).logits) > 1e-4
+    assert model.config.mem_layers == [1, 3]
+    changed = {
+        name
+        for (name, one), two in zip(
+            model.state_dict().items(), base.state_dict().values(), strict=True
+        )
+        if not torch.equal(one, two)
+    }
+    layers = {int(name.split(".")[2]) for name in changed}
+    assert layers == {1, 2, 3}
+    assert {name.split(".")[4] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert (tmp_path / "out" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path: Path) -> None:
+    trained = tune(folder, text, tmp_path / "out", method="full", steps=2)
+    model, _ = load_model(str(tmp_path / "out"))
+    ids = torch.arange(3, 40)[None]
+    assert difference(model(ids).logits, trained.model(ids).logits) <= 1e-5
+    with fotmem.attach(model, window=32) as memory:
+        assert memory.layers == (1, 3)
+
+
+def test_it_learns(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pattern.txt"
+    path.write_text("captain sailed the island of pass key " * 300)
+    trained = tune(folder, path, tmp_path / "out", method="full", steps=40, learning_rate=0.01)
+    losses = [entry["loss"] for entry in trained.history if "loss" in entry]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+class Stop(TrainerCallback):
+    """Ends a training in the middle of things, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._step:
+            raise KeyboardInterrupt
+
+
+def losses(history: list[dict[str, float]]) -> list[tuple[float, float]]:
+    return [
+        (entry["step"], entry[name])
+        for entry in history
+        for name in ("loss", "eval_loss")
+        if name in entry
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"method": "full"}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}],
+    ids=str,
+)
+def test_resuming_changes_nothing(
+    folder: Path, text: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    whole = tune(folder, text, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        tune(folder, text, tmp_path / "parts", callbacks=[Stop(5)], **options)
+    with pytest.raises(fotmem.InputError, match="holds a training already: resume it"):
+        tune(folder, text, tmp_path / "parts", **options)
+    resumed = tune(folder, text, tmp_path / "parts", resume=True, **options)
+    assert losses(resumed.history) == losses(whole.history)
+    assert len(losses(whole.history)) == 6
+    for one, two in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for step in (2, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}" / BANK_FILE).touch()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+# The command line
+
+COMMAND = "--layers 1,3 --window 32 --documents 2 --d 1,2 --bank-windows 3 --facts 0 --lora-rank 2"
+
+
+def test_killed_it_resumes(folder: Path, text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [*PROGRAM, "train", folder, "--data", text, "--output", output, *COMMAND.split()]
+    command += ["--steps", "300", "--evaluate-every", "2"]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    while last_checkpoint(output) is None:
+        assert process.poll() is None
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    step = int(str(last_checkpoint(output)).rpartition("-")[2])
+    ended = subprocess.run(
+        [*map(str, command), "--steps", str(step + 4), "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    history = json.loads((output / "history.json").read_text())
+    assert history[-1]["step"] == step + 4
+
+
+def test_the_command(folder: Path, text: Path, tmp_path: Path, capsys: Any) -> None:
+    given = ["train", folder, "--data", text, "--output", tmp_path / "out", *COMMAND.split()]
+    ended = call(capsys, *given, "--steps", 2, "--evaluate-every", 1)
+    assert ended.code == 0, ended.err
+    assert "loss on text" in ended.out
+    assert f"saved in {tmp_path / 'out'}" in ended.out
+    again = refusal(capsys, 1, *given)
+    assert again.endswith("holds a training already: resume it, or choose another folder")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("--d 1,9", "d must be from 1 to documents (4), got (1, 9)"),
+        ("--d one", "expected numbers such as 1,2,4, got 'one'"),
+        ("--learning-rate 0", "greater than 0"),
+        ("--facts 2", "'--facts'"),
+    ],
+)
+def test_wrong_options(
+    given: str, reason: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "any", "--data", text, "--output", tmp_path / "out", *given.split()]
+    assert reason in refusal(capsys, 2, *command)
