@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -163,6 +164,25 @@ class Memory:
                 begin = span.start if span.start == 0 else span.start - overlap
                 pieces = self._run(tokens[begin : span.stop], attend)
                 self._append(tokens[span.start : span.stop], pieces)
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Forget at the end of the block what is read in it.
+
+        Ask about a book and one more page, then about the book and another page. The stores are
+        copied (`MemoryStore.copy`), not read again.
+        """
+        with self._writing:
+            stores, tokens = self.stores, list(self._tokens)
+            self.stores = {layer: store.copy() for layer, store in stores.items()}
+        try:
+            yield
+        finally:
+            with self._writing, interrupts_deferred():
+                copies, self.stores, self._tokens = self.stores, stores, tokens
+                self.last_trace = None
+                for store in copies.values():
+                    store.close()
 
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""

@@ -14,10 +14,10 @@ from rich.progress import track
 from torch import Tensor
 
 from fotmem.errors import InputError
+from fotmem.evaluation.passkey import split_answer
 from fotmem.facts import Facts
 from fotmem.forward import cache_argument
 from fotmem.parts import model_parts
-from fotmem.passkey import split_answer
 from fotmem.proposal import LayerScores
 from fotmem.texts import python_reference
 

@@ -75,7 +75,7 @@ def test_context_manager_detaches_whatever_happens() -> None:
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"layers": None}, LayerError, r"which layers get memory\?.*pass layers=\[...\]"),
+        ({"layers": None}, LayerError, r"no memory layers are known for this model.*pass layers="),
         ({"layers": []}, LayerError, "at least one memory layer, got none"),
         ({"layers": [1, 4]}, LayerError, "layers must be from 0 to 3, got 4"),
         ({"layers": [-1]}, LayerError, "layers must be from 0 to 3, got -1"),

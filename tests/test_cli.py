@@ -14,7 +14,7 @@ from rich.console import Console
 import fotmem
 from fotmem import InputError
 from fotmem.cli import demo, options
-from fotmem.passkey import LOCAL
+from fotmem.evaluation.passkey import LOCAL
 from fotmem.registry import registry
 from tests import folders
 from tests.commands import ONE_THREAD, PROGRAM, call, process, refusal
@@ -28,6 +28,10 @@ COMMANDS = {
     "ask": 'ask smollm2 --text book.txt "Who is the captain?"',
     "eval": "eval passkey smollm2 --tokens 4096 --text book.txt",
     "eval passkey": "eval passkey smollm2 --tokens 4096 --text book.txt",
+    "eval facts": "eval facts smollm2 --tokens 16k --text book.txt",
+    "eval perplexity": "eval perplexity smollm2 --tokens 4k,16k --text book.txt",
+    "layers": "layers smollm2",
+    "train": "train smollm2 --data book.txt --output tuned --steps 100",
 }
 
 

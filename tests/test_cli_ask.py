@@ -11,8 +11,8 @@ import torch
 
 import fotmem
 from fotmem.answer import answer, question_prompt
+from fotmem.evaluation.passkey import Trial
 from fotmem.models import PACKAGED, load_model
-from fotmem.passkey import Trial
 from fotmem.registry import registry
 from tests import folders
 from tests.commands import call, process, refusal
@@ -26,6 +26,7 @@ ROW = [
     "store",
     "digit_accuracy",
     "answer_accuracy",
+    "answer_interval",
     "trials",
     "seconds",
 ]
@@ -220,8 +221,8 @@ def test_a_model_without_known_layers(
 ) -> None:
     for words in (["ask", gguf_file, *ask[2:]], ["eval", "passkey", gguf_file, *passkey[3:]]):
         line = refusal(capsys, 1, *words)
-        assert line.startswith("which layers get memory? The model's config has no mem_layers")
-        assert "--layers 14-25" in line
+        assert line.startswith("no memory layers are known for this model")
+        assert "`fotmem layers MODEL` has not been run for it" in line
 
 
 # The pass key
@@ -258,8 +259,8 @@ def test_only_progress_is_shown_beside_the_figures(passkey: list[object]) -> Non
     assert ended.code == 0
     assert len(json.loads(ended.out)["rows"]) == 2
     assert [line.partition(" ━")[0] for line in ended.err.splitlines()] == [
-        "with memory   ",
-        "without memory",
+        "120 tokens, with memory   ",
+        "120 tokens, without memory",
     ]
 
 
@@ -268,11 +269,13 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Score a trial by its number, as a tiny random model never finds any; collect the trials."""
     asked: list[Trial] = []
 
-    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any) -> tuple[float, bool]:
+    def score(
+        model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool
+    ) -> tuple[float, bool]:
         asked.append(trial)
         return (int(trial.code) % 6 / 5 if memory else 0.0), memory is not None
 
-    monkeypatch.setattr("fotmem.passkey.score", score)
+    monkeypatch.setattr("fotmem.evaluation.passkey.score", score)
     return asked
 
 

@@ -28,7 +28,7 @@ import typer.main
 import fotmem
 from fotmem import errors
 from fotmem.cli import app
-from fotmem.passkey import PasskeyRow
+from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.registry import registry
 from tests import tiny
 

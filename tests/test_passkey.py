@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem.passkey import (
+from fotmem.evaluation.passkey import (
     LOCAL,
     NAME,
     OVERLAP,
@@ -219,8 +219,8 @@ class Reader:
     def clear(self) -> None:
         self.done.append("clear")
 
-    def read(self, tokens: list[int], *, overlap: int) -> None:
-        assert overlap == OVERLAP
+    def read(self, tokens: list[int], *, overlap: int, attend: bool) -> None:
+        assert (overlap, attend) == (OVERLAP, False)
         self.done.append(tokens)
 
 

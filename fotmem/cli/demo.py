@@ -45,7 +45,7 @@ def demo() -> None:
     """
     llama, tokenizer = load_quietly(MODEL)
     from fotmem.attachment import attach
-    from fotmem.passkey import LOCAL, OVERLAP
+    from fotmem.evaluation.passkey import LOCAL, OVERLAP
 
     console = Console(highlight=False)
     text, hidden = _text(tokenizer)

@@ -32,6 +32,13 @@ TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
 ]
 Store = Annotated[str, typer.Option(help="Name of the store, see [bold]fotmem stores[/bold].")]
+Attend = Annotated[
+    bool, typer.Option("--attend", help="Windows look at memory while they are read.")
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write the figures, options and versions as JSON."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -49,6 +56,23 @@ def parse_layers(layers: str | None) -> list[int] | None:
                 param_hint="'--layers'",
             )
         found += range(first, last + 1)
+    return found
+
+
+def parse_sizes(sizes: str, option: str, *, one: bool = False) -> list[int]:
+    """Read ``"4096"`` or ``"4k,16k,1M"``; k is 1,024 and M is 1,048,576."""
+    found = []
+    for part in sizes.split(","):
+        size = re.fullmatch(r" *(\d{1,9})([kM]?) *", part)
+        if size is None or int(size[1]) == 0:
+            raise typer.BadParameter(
+                f"expected sizes such as 4096 or 4k,16k, got {sizes!r}", param_hint=f"'{option}'"
+            )
+        found.append(int(size[1]) * {"": 1, "k": 2**10, "M": 2**20}[size[2]])
+    if one and len(found) > 1:
+        raise typer.BadParameter(
+            f"expected one size, such as 16k, got {sizes!r}", param_hint=f"'{option}'"
+        )
     return found
 
 

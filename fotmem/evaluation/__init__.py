@@ -1,0 +1,1 @@
+"""Measures what memory does to a model's answers."""
