@@ -10,10 +10,10 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench docs dist stores clean
+.PHONY: help demo test lint format bench recipe-smollm2 docs dist stores clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
 	@$(VENV)/bin/fotmem demo $(ARGS)
@@ -34,6 +34,9 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; result
 	@$(PY) -m pytest --benchmark-enable --benchmark-only --benchmark-autosave \
 		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
 		$(or $(ARGS),benchmarks)
+
+recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (an hour)
+	@$(PY) recipes/smollm2.py
 
 docs: $(VENV)/.extra-docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fotmem.explain import Attended
     from fotmem.longllama import load_longllama
     from fotmem.memory import Memory
+    from fotmem.models import load_recipe
     from fotmem.proposal import LayerScores
     from fotmem.retrieval import find_memory_layers
     from fotmem.training.options import TrainingOptions
@@ -84,6 +85,7 @@ __all__ = [
     "find_memory_layers",
     "hookimpl",
     "load_longllama",
+    "load_recipe",
     "merge",
     "topk_attention",
     "train",
@@ -100,6 +102,7 @@ _LAZY = {  # most of these import transformers
     "crossbatch": "fotmem.crossbatch",
     "find_memory_layers": "fotmem.retrieval",
     "load_longllama": "fotmem.longllama",
+    "load_recipe": "fotmem.models",
     "train": "fotmem.training.tune",
 }
 

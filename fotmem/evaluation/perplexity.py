@@ -63,8 +63,22 @@ def perplexity(
     if len(ids) < longest:
         raise InputError(f"the text has {len(ids):,} tokens, {longest:,} are needed: add text")
     before, end = ids[: len(ids) - scored], ids[len(ids) - scored :]
+    return _measured(model, memory, before, end, sizes, store, overlap=overlap, attend=attend)
+
+
+def _measured(
+    model: Any,
+    memory: Memory,
+    before: list[int],
+    end: list[int],
+    sizes: list[int],
+    store: str,
+    *,
+    overlap: int,
+    attend: bool,
+) -> Iterator[PerplexityRow]:
     window = memory.windowing.window
-    windows = [end[start : start + window] for start in range(0, scored, window)]
+    windows = [end[start : start + window] for start in range(0, len(end), window)]
     memory.clear()
     begin = time.perf_counter()
     plain = [_losses(model, tokens) for tokens in windows]

@@ -1,0 +1,57 @@
+"""Trains the adapter that fotmem ships as ``smollm2-fot``, on text that every Python has.
+
+Run by ``make recipe-smollm2``; a second run goes on where the first was stopped.
+"""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import fotmem
+from fotmem.models import load_model
+from fotmem.texts import python_reference
+
+BUILD = Path("build/recipe-smollm2")
+SHIPPED = Path("fotmem/recipes/smollm2")
+SOURCES = 3_000_000
+"""Characters of the standard library's sources, beside the language reference."""
+OPTIONS = fotmem.TrainingOptions(
+    layers=(17, 18, 20, 21, 23),  # as `fotmem layers smollm2` proposes
+    steps=800,
+    evaluate_every=100,
+    learning_rate=1.5e-3,
+    bf16=True,
+)
+
+
+def main() -> None:
+    """Write the data, train, and put the adapter where the package ships it from."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = load_model("smollm2")
+    fotmem.train(
+        model, tokenizer, data(), BUILD / "tuned", options=OPTIONS, resume=True, progress=True
+    )
+    SHIPPED.mkdir(parents=True, exist_ok=True)
+    for name in ("adapter_config.json", "memory.json", "losses.png"):
+        shutil.copyfile(BUILD / "tuned" / name, SHIPPED / name)
+    weights = load_file(BUILD / "tuned" / "adapter_model.safetensors")
+    halves = {name: weight.to(torch.float16) for name, weight in weights.items()}
+    save_file(halves, SHIPPED / "adapter_model.safetensors", metadata={"format": "pt"})
+    print(f"the adapter is in {SHIPPED}")
+
+
+def data() -> list[Path]:
+    """Write what is trained on: prose and code."""
+    prose, code = BUILD / "reference.txt", BUILD / "library.txt"
+    prose.write_text(python_reference(), encoding="utf-8")
+    library = Path(sysconfig.get_paths()["stdlib"])
+    sources = [path.read_text("utf-8", "ignore") for path in sorted(library.glob("*.py"))]
+    code.write_text("\n\n".join(sources)[:SOURCES], encoding="utf-8")
+    return [prose, code]
+
+
+if __name__ == "__main__":
+    main()

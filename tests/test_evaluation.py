@@ -1,0 +1,237 @@
+"""Keyed facts, perplexity, shared readings, intervals and reports."""
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import fotmem
+from fotmem.evaluation.intervals import wilson
+from fotmem.evaluation.keyed import (
+    DIGITS,
+    OTHER_QUESTIONS,
+    OTHER_STATEMENTS,
+    hide,
+    keyed,
+    make_facts,
+)
+from fotmem.evaluation.passkey import LOCAL, NAME, fact, make_trials, passkey
+from fotmem.evaluation.perplexity import perplexity
+from fotmem.facts import QUESTIONS, STATEMENTS
+from tests import folders
+from tests.commands import call, refusal
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+TEXT = folders.PROSE[:6000]
+
+
+@functools.cache
+def tokenizer() -> Any:
+    return folders.tokenizer()
+
+
+@functools.cache
+def tokens(text: str) -> list[int]:
+    return list(tokenizer()(text, add_special_tokens=False).input_ids)
+
+
+@pytest.mark.parametrize(
+    ("right", "trials", "interval"),
+    [(0, 20, (0.0, 0.161)), (20, 20, (0.839, 1.0)), (8, 20, (0.219, 0.613)), (1, 1, (0.207, 1.0))],
+)
+def test_intervals_of_the_literature(
+    right: int, trials: int, interval: tuple[float, float]
+) -> None:
+    assert wilson(right, trials) == pytest.approx(interval, abs=5e-4)
+
+
+# Shared readings
+
+
+def test_trials_share_readings() -> None:
+    make = functools.partial(
+        make_trials, tokenizer(), TEXT, tokens=300, trials=6, seed=0, window=60
+    )
+    trials = make(readings=2)
+    texts = [trial.shared for trial in trials]
+    assert [texts.index(text) for text in texts] == [0, 0, 0, 3, 3, 3]
+    for trial in trials:
+        hidden = tokens(fact(NAME, trial.code))
+        assert len(trial.read) <= 60
+        [begin] = [i for i in range(len(trial.read)) if trial.read[i : i + len(hidden)] == hidden]
+        around = trial.read[:begin] + trial.read[begin + len(hidden) :]
+        assert any(trial.shared[i : i + len(around)] == around for i in range(300))
+        assert len(trial.shared) + len(hidden) + len(trial.local) == 300
+        assert len(trial.local) == LOCAL
+    assert len({trial.code for trial in trials}) == 6
+    assert len({tuple(trial.read) for trial in trials}) == 6
+
+
+def test_a_shared_reading_is_read_once_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = folders.model()
+    trials = make_trials(tokenizer(), TEXT, tokens=200, trials=4, seed=0, window=32, readings=2)
+    read: list[int] = []
+    with fotmem.attach(model, window=32) as memory:
+        plain = memory.read
+
+        def counted(ids: list[int], **options: Any) -> None:
+            read.append(len(ids))
+            plain(ids, **options)
+
+        monkeypatch.setattr(memory, "read", counted)
+        rows = list(passkey(model, tokenizer(), trials, memory, "exact"))
+        assert memory.tokens.tolist() == trials[-1].shared
+    long = [length for length in read if length > 100]
+    assert long == [len(trials[0].shared), len(trials[2].shared)]
+    assert len(read) == 6
+    assert rows[-1].answer_interval == wilson(rows[-1].answer_accuracy * 4, 4)
+
+
+# Keyed facts
+
+
+def test_half_of_the_facts_are_worded_otherwise() -> None:
+    facts = make_facts(32, seed=0)
+    assert [one.other_wording for one in facts] == [False, True] * 16
+    assert len({one.fact.key for one in facts}) == 32
+    assert {len(one.fact.answer) for one in facts} == set(DIGITS)
+    for one in facts:
+        statements = OTHER_STATEMENTS if one.other_wording else STATEMENTS
+        assert one.statement in [one.fact.say(words) for words in statements]
+        questions = OTHER_QUESTIONS if one.other_wording else QUESTIONS
+        assert one.question in [one.fact.say(words) for words in questions]
+    assert not set(OTHER_STATEMENTS) & set(STATEMENTS)
+    assert make_facts(4, seed=0) == facts[:4]
+
+
+def test_facts_are_hidden_in_a_text_of_the_length_asked_for() -> None:
+    facts = make_facts(8, seed=1)
+    text = hide(tokenizer(), tokens(TEXT), facts, tokens=900, seed=1)
+    assert len(text) == 900
+    said = str(tokenizer().decode(text))
+    assert all(one.statement in said for one in facts)
+    assert all(one.fact.answer not in tokenizer().decode(text[-LOCAL:]) for one in facts)
+    with pytest.raises(fotmem.InputError, match="8 facts take more than 100 tokens"):
+        hide(tokenizer(), tokens(TEXT), facts, tokens=100, seed=1)
+    with pytest.raises(fotmem.InputError, match="are needed: add text"):
+        hide(tokenizer(), tokens(TEXT), facts, tokens=10**6, seed=1)
+
+
+def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = make_facts(6, seed=0)
+    known = {facts[0].fact.answer, facts[3].fact.answer}
+    said = iter(one.fact.answer if one.fact.answer in known else "7" for one in facts)
+
+    class Said:
+        def __init__(self, *given: object, **options: object) -> None:
+            self.text = next(said)
+
+    monkeypatch.setattr("fotmem.evaluation.keyed.answer", Said)
+    rows = list(keyed(None, tokenizer(), tokens(TEXT)[:50], facts, None, None))
+    assert len(rows) == 6
+    shown = {row.kind: (row.answer_accuracy, row.facts) for row in rows[-1]}
+    assert {kind: shown[kind] for kind in ("all", "trained wording", "other wording")} == {
+        "all": (2 / 6, 6),
+        "trained wording": (1 / 3, 3),
+        "other wording": (1 / 3, 3),
+    }
+    lengths = [shown[kind][1] for kind in shown if kind.endswith("digits")]
+    assert sum(lengths) == 6
+
+
+# Perplexity
+
+
+def test_perplexity_is_that_of_windows_with_memory() -> None:
+    model, ids = folders.model(), tokens(TEXT)[:400]
+    with fotmem.attach(model, window=32, top_k=None) as memory:
+        steps = perplexity(
+            model, memory, ids, [64, 256], store="exact", scored=70, overlap=0, attend=False
+        )
+        rows = list(steps)
+        memory.clear()
+        memory.read(ids[330 - 64 : 330], attend=False)
+        losses = []
+        for window in (ids[330:362], ids[362:394], ids[394:]):
+            inputs = torch.tensor([window])
+            losses.append(
+                cross_entropy(model(inputs).logits[0, :-1], inputs[0, 1:], reduction="none")
+            )
+            memory.read(window, attend=False)
+    plain = [
+        cross_entropy(model(inputs).logits[0, :-1], inputs[0, 1:], reduction="none")
+        for inputs in (torch.tensor([window]) for window in (ids[330:362], ids[362:394], ids[394:]))
+    ]
+    assert [(row.tokens, row.memory, row.scored) for row in rows] == [
+        (0, False, 67),
+        (64, True, 67),
+        (256, True, 67),
+    ]
+    assert rows[0].perplexity == pytest.approx(math.exp(torch.cat(plain).mean()), rel=1e-4)
+    assert rows[1].perplexity == pytest.approx(math.exp(torch.cat(losses).mean()), rel=1e-4)
+    change = float(torch.cat(losses).mean() - torch.cat(plain).mean())
+    assert rows[1].difference == pytest.approx(change, abs=1e-5)
+    low, high = rows[1].difference_interval
+    assert low < change < high
+    assert rows[0].difference == 0
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = folders.write(tmp_path_factory.mktemp("model"))
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    return folder
+
+
+COMMANDS = {
+    "facts": ["--tokens", 600, "--facts", 3],
+    "perplexity": ["--tokens", "64,128", "--scored", 64],
+    "passkey": ["--tokens", "100,200", "--trials", 2, "--readings", 1],
+}
+
+
+@pytest.mark.parametrize("task", COMMANDS)
+def test_tables_json_and_reports(
+    task: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["eval", task, folder, "--text", folder / "text.txt", "--window", 32, *COMMANDS[task]]
+    table = call(capsys, *given)
+    assert table.code == 0, table.err
+    assert "exact" in table.out or "perplexity" in table.out
+    file = tmp_path / "deep" / "report.json"
+    rows = json.loads(call(capsys, *given, "--json", "--report", file).out)["rows"]
+    report = json.loads(file.read_text())
+    assert (report["task"], report["options"]["window"]) == (task, 32)
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["machine"]["threads"] == torch.get_num_threads()
+    assert [{**row, "seconds": 0} for row in report["rows"]] == [
+        {**row, "seconds": 0} for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "reason"),
+    [
+        ("facts", ["--tokens", "1k,2k"], "expected one size, such as 16k, got '1k,2k'"),
+        ("perplexity", ["--tokens", "4K"], "expected sizes such as 4096 or 4k,16k, got '4K'"),
+        ("passkey", ["--tokens", ""], "expected sizes such as 4096 or 4k,16k, got ''"),
+    ],
+)
+def test_sizes_that_are_none(
+    task: str, given: list[str], reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 2, "eval", task, folder, "--text", folder / "text.txt", *given)
+    assert reason in line
+
+
+def test_a_text_that_is_too_short(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["eval", "perplexity", folder, "--text", folder / "text.txt", "--window", 32]
+    assert "tokens, 20,480 are needed: add text" in refusal(capsys, 1, *given)
