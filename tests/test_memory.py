@@ -167,3 +167,22 @@ def test_overlap_is_an_integer(overlap: Any) -> None:
     with pytest.raises(OptionError, match=f"overlap must be an integer, got {overlap!r}"):
         memory.read(tiny.ids(20), overlap=overlap)
     assert len(memory) == 0
+
+
+def test_what_is_read_temporarily_is_forgotten() -> None:
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        memory.read(tiny.ids(40))
+        before, plain = snapshot(memory), model(tiny.ids(9)).logits
+        with memory.temporarily():
+            memory.read(tiny.ids(30, seed=1))
+            assert len(memory) == len(memory.store(LAYERS[0])) == 70
+            assert not torch.equal(model(tiny.ids(9)).logits, plain)
+        with pytest.raises(ZeroDivisionError), memory.temporarily():
+            memory.clear()
+            raise ZeroDivisionError
+        after = snapshot(memory)
+        assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+        assert torch.equal(model(tiny.ids(9)).logits, plain)
+        memory.read(tiny.ids(5))
+        assert len(memory) == 45
