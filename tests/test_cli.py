@@ -13,6 +13,7 @@ from rich.console import Console
 
 import fotmem
 from fotmem import InputError
+from fotmem.answer import Answer
 from fotmem.cli import demo, options
 from fotmem.evaluation.passkey import LOCAL
 from fotmem.registry import registry
@@ -407,34 +408,34 @@ def test_the_demo_shows_answers_and_sources(
     titles = [part.partition(" ───")[0] for part in parts[1:]]
     assert titles == [
         "without memory",
-        "reading into the memory of layers 1 to 3",
+        "reading into the memory of layers 1, 3",
         "with memory, top-k 16",
-        "with memory, top-k 64",
+        "with memory, all of it",
         "what this shows",
     ]
-    for _, truth in demo.FACTS:
-        assert ended.out.count(f"(the text says: {truth})") == 3
+    for _, _, truth in demo.FACTS:
+        assert ended.out.count(f"(not {truth})") == 3
     assert ended.out.count("looked at most") == 2 * len(demo.FACTS)
-    tokens = sum(len(folders.tokenizer()(f" {truth}").input_ids) for _, truth in demo.FACTS)
-    assert ended.out.count(f"of {tokens} answer tokens right") == 3
-    assert ended.out.count("of 4 places found") == 2
+    assert ended.out.count("0 of 4 answers right") == 3
 
 
 def test_the_demo_hides_its_facts_where_it_says() -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     assert len(text) > demo.TOKENS
-    for fact, (cue, truth) in zip(hidden, demo.FACTS, strict=True):
+    for fact, (statement, question, truth) in zip(hidden, demo.FACTS, strict=True):
         begin, end = fact.place.start, fact.place.stop
         assert tokenizer.decode(text[begin:end]) == f" {truth}"
-        assert tokenizer.decode(text[begin - len(fact.cue) : end]) == f" {cue} {truth}"
+        assert f" {statement.format(truth)} " in str(tokenizer.decode(text[begin - 99 : end + 9]))
+        assert tokenizer.decode(fact.question) == f" {question}"
         assert end <= len(text) - LOCAL
 
 
-def test_the_demo_counts_what_is_right(tiny_demo: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_counts_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
-    monkeypatch.setattr("fotmem.answer.first_choices", lambda *given: [True, False, True])
+    said = iter(["hedgehog", "4821", "lighthouse", "a lighthouse"])
+    monkeypatch.setattr("fotmem.answer.answer", lambda *a, **b: Answer(next(said), []))
     console = Console(quiet=True)
-    score = demo._ask_all(console, folders.model(), tokenizer, text[-16:], hidden, None)
-    assert score == demo.Score(right=2 * len(hidden), found=0)
+    right = demo._ask_all(console, folders.model(), tokenizer, text[-16:], hidden, None)
+    assert right == 2

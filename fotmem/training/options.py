@@ -28,7 +28,7 @@ class TrainingOptions(BaseModel):
     d: tuple[int, ...] = (1, 2, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
     bank_windows: int = Field(default=48, ge=0)
-    """Earlier previous windows that are attended to besides, once `d` has its last value."""
+    """Earlier previous windows that are attended to besides, once `d` has its largest value."""
     facts: Share = 0.9
     """Share of pairs with invented facts."""
     text_weight: float = Field(default=0.3, ge=0)
@@ -56,4 +56,4 @@ class TrainingOptions(BaseModel):
 
     def bank_at(self, step: int) -> bool:
         """Whether a step looks at the bank."""
-        return step * len(self.d) // self.steps >= len(self.d) - 1
+        return self.d_at(step) == max(self.d)

@@ -158,6 +158,9 @@ def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> Train
         lr_scheduler_type="cosine",
         warmup_steps=options.warmup,
         weight_decay=0.0,
+        # The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long.
+        adam_beta2=0.95,
+        max_grad_norm=0.5,
         bf16=options.bf16,
         use_cpu=on_cpu,
         seed=options.seed,
