@@ -159,10 +159,7 @@ def test_paper_equals_naive(data: st.DataObject) -> None:
     negatives = data.draw(st.integers(0, 5))
     bank = None
     if negatives:
-        bank = (
-            torch.randn(negatives, heads, 6).double(),
-            torch.randn(negatives, heads, 6).double(),
-        )
+        bank = (random(negatives, heads, 6), random(negatives, heads, 6))
     actual = crossbatch.paper(
         query,
         key,
@@ -179,7 +176,7 @@ def test_paper_equals_naive(data: st.DataObject) -> None:
     )
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
     if expected.requires_grad:
-        assert_same_gradients(actual, expected, [query, key, value, *context])
+        assert_same_gradients(actual, expected, [query, key, value, *context, *(bank or ())])
 
 
 def assert_unsuitable(error: type[Exception], message: str, **overrides: object) -> None:

@@ -29,8 +29,6 @@ class Sight:
     """Bool ``[B, T]``: False is padding of a row's own window."""
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
-    bank: tuple[Tensor, Tensor] | None = None
-    """Keys and values ``[H, N, D]`` that every row attends to; they get no gradient."""
 
 
 def crossbatch_attention(
@@ -40,6 +38,7 @@ def crossbatch_attention(
     context_keys: Tensor,
     context_values: Tensor,
     sight: Sight,
+    bank: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Attend causally to the own window and fully to others, in one softmax.
 
@@ -53,16 +52,19 @@ def crossbatch_attention(
         Shape ``[W, H, S, D]``, keys as memory holds them (at the first position).
     sight : Sight
         Who looks at what.
+    bank : pair of Tensor, optional
+        Keys and values ``[H, N, D]`` that all rows attend to besides.
 
     Returns
     -------
     Tensor
         Shape ``[B, H * G, T, D]``, in the query's dtype; 0 for padding. Differentiable once, by all
-        five tensors. Temporaries hold at most `fotmem.WORKSPACE` elements each, or twice as many
+        tensors. Temporaries hold at most `fotmem.WORKSPACE` elements each, or twice as many
         as the query.
     """
     inputs = (query, key, value, context_keys, context_values)
-    output: Tensor = _Crossbatch.apply(*inputs, sight)  # type: ignore[no-untyped-call]
+    keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
+    output: Tensor = _Crossbatch.apply(*inputs, keys, values, sight)  # type: ignore[no-untyped-call]
     if sight.padding_mask is not None:
         output = output.masked_fill(~sight.padding_mask[:, None, :, None], 0)
     return output
@@ -76,6 +78,8 @@ class _Inputs(NamedTuple):
     value: Tensor
     context_keys: Tensor
     context_values: Tensor
+    bank_keys: Tensor | None  # [1, H, N, D]
+    bank_values: Tensor | None
 
 
 class _Part(NamedTuple):
@@ -85,7 +89,7 @@ class _Part(NamedTuple):
     keys: Tensor  # [R, H, n, D]
     values: Tensor
     mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
-    origin: tuple[str, str] | None  # the inputs they come from; None: no gradient
+    origin: tuple[str, str]  # the inputs they come from
     windows: Tensor  # [R], of the origin
 
 
@@ -128,9 +132,13 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             ("context_keys", "context_values"),
             windows,
         )
-    if sight.bank is not None:
-        keys, values = (tensor.expand(rows, *tensor.shape) for tensor in sight.bank)
-        yield _Part(everyone, keys, values, None, None, everyone)
+    if inputs.bank_keys is not None and inputs.bank_values is not None:
+        keys, values = (
+            bank.expand(rows, -1, -1, -1) for bank in (inputs.bank_keys, inputs.bank_values)
+        )
+        yield _Part(
+            everyone, keys, values, None, ("bank_keys", "bank_values"), torch.zeros_like(everyone)
+        )
 
 
 def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
@@ -152,10 +160,12 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
 
 def _backward(
     gradient: Tensor, inputs: _Inputs, out: Tensor, lse: Tensor, sight: Sight
-) -> list[Tensor]:
+) -> list[Tensor | None]:
     query = inputs.query
     wide = torch.promote_types(query.dtype, torch.float32)
-    grads = _Inputs(*(torch.zeros_like(tensor, dtype=wide) for tensor in inputs))
+    grads = _Inputs(
+        *(None if one is None else torch.zeros_like(one, dtype=wide) for one in inputs)  # type: ignore[arg-type]
+    )
     lse = lse[..., None]
     for part in _parts(inputs, sight):
         asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse)))
@@ -170,13 +180,15 @@ def _backward(
                 asked, keys, values, shown, sight.scale
             )
             grad_queries += grad_query
-            if part.origin is not None:
-                for name, grad in zip(part.origin, (grad_keys, grad_values), strict=True):
-                    whole: Tensor = getattr(grads, name)
-                    whole[:, :, block].index_add_(0, part.windows, grad.to(wide))
+            for name, grad in zip(part.origin, (grad_keys, grad_values), strict=True):
+                whole: Tensor = getattr(grads, name)
+                whole[:, :, block].index_add_(0, part.windows, grad.to(wide))
             start = stop
         grads.query.index_add_(0, part.rows, grad_queries.reshape(-1, *query.shape[1:]))
-    return [grad.to(tensor.dtype) for grad, tensor in zip(grads, inputs, strict=True)]
+    return [
+        None if grad is None or tensor is None else grad.to(tensor.dtype)
+        for grad, tensor in zip(grads, inputs, strict=True)
+    ]
 
 
 class _Asked(NamedTuple):

@@ -52,7 +52,7 @@ def longllama(
     padding_mask : Tensor, optional
         Bool ``[B, T]``: False is padding, which nobody attends to.
     bank : pair of Tensor, optional
-        Keys and values ``[N, H, D]`` of earlier windows, further negatives without gradient (Wang
+        Keys and values ``[N, H, D]`` of earlier windows, further negatives for all entries (Wang
         et al. 2020, "Cross-Batch Memory for Embedding Learning", arXiv:1912.06798).
 
     Returns
@@ -195,11 +195,10 @@ def _attend(
         scale=query.shape[3] ** -0.5,
         padding_mask=padding_mask,
         context_padding_mask=context_padding_mask,
-        bank=bank,
     )
     heads_first = [tensor.transpose(1, 2) for tensor in (query, key, value, *context)]
     query, key, value, context_keys, context_values = heads_first
-    output = crossbatch_attention(query, key, value, context_keys, context_values, sight)
+    output = crossbatch_attention(query, key, value, context_keys, context_values, sight, bank)
     return output.transpose(1, 2)
 
 

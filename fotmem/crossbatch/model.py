@@ -61,7 +61,7 @@ class Crossbatch:
         self.use_bank = True
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
-        self._fresh: dict[int, tuple[Tensor, Tensor]] = {}  # previous windows of the last call
+        self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
         self._undo = ExitStack()
         for layer in self.layers:
             attention = parts.attentions[layer]
@@ -73,10 +73,10 @@ class Crossbatch:
 
         Called once per step, after backward: gradient checkpointing computes a call twice.
         """
-        for layer, (keys, values) in self._fresh.items():
-            for row in range(len(keys)):
+        for layer, windows in self._fresh.items():
+            for row, window in enumerate(windows):
                 kept = slice(None) if self._padding_mask is None else self._padding_mask[row]
-                self.bank.add(layer, keys[row][:, kept], values[row][:, kept])
+                self.bank.add(layer, window[kept])
         self._fresh = {}
 
     def detach(self) -> None:
@@ -130,26 +130,36 @@ class Crossbatch:
             local = adapter.attend(
                 module, query[previous], key[previous], value[previous], mask, **kwargs
             )
-            self._fresh[layer] = (remembered[previous].detach(), value[previous].detach())
+            self._fresh[layer] = hidden_states[previous].detach()
             output = crossbatch_attention(
                 query[current],
                 key[current],
                 value[current],
                 remembered[previous],
                 value[previous],
-                self._sight(layer, adapter.geometry(module)[2], half),
+                self._sight(adapter.geometry(module)[2], half),
+                self._negatives(layer, module),
             )
             output = output.transpose(1, 2).flatten(2)
             return adapter.project_out(module, torch.cat([local, output])), None
 
         return forward
 
-    def _sight(self, layer: int, scale: float, rows: int) -> Sight:
+    def _negatives(self, layer: int, attention: nn.Module) -> tuple[Tensor, Tensor] | None:
+        """Make keys and values ``[H, N, D]`` of the bank's windows."""
+        hidden_states = self.bank.hidden_states(layer) if self.use_bank else None
+        if hidden_states is None:
+            return None
+        _, key, value = self.adapter.project(attention, hidden_states[None])
+        if self._positionals:
+            key = self.adapter.at_first_position(key, self.decoder)
+        return key[0], value[0]
+
+    def _sight(self, scale: float, rows: int) -> Sight:
         mask = self._padding_mask
         return Sight(
             contexts=documents(rows, self.d),
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
             context_padding_mask=None if mask is None else mask[:rows],
-            bank=self.bank.negatives(layer) if self.use_bank else None,
         )
