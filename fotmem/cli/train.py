@@ -48,6 +48,9 @@ def train(
     ] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = DEFAULTS.lora_rank,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = DEFAULTS.learning_rate,
+    bank_learning_rate: Annotated[
+        float, typer.Option(help="The same, where the bank is looked at.")
+    ] = DEFAULTS.bank_learning_rate,
     gradient_accumulation: Annotated[
         int, typer.Option(min=1, help="Batches per step.")
     ] = DEFAULTS.gradient_accumulation,
@@ -80,6 +83,7 @@ def train(
         bank_windows=bank_windows,
         facts=facts,
         learning_rate=learning_rate,
+        bank_learning_rate=bank_learning_rate,
         gradient_accumulation=gradient_accumulation,
         gradient_checkpointing=gradient_checkpointing,
         bf16=bf16,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,8 +35,11 @@ class TrainingOptions(BaseModel):
     text_weight: float = Field(default=0.3, ge=0)
     """Of the loss on text, beside that on answers."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """At its highest, after `warmup` steps; it falls to 0 as a cosine."""
+    bank_learning_rate: float = Field(default=3e-4, gt=0)
+    """Instead of `learning_rate` where the bank is looked at: among thousands of keys, steps that
+    are right for a few are too long."""
     warmup: int = Field(default=10, ge=0)
-    """Steps until the learning rate is reached; it falls to 0 from there, as a cosine."""
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
     bf16: bool = False
@@ -56,4 +60,10 @@ class TrainingOptions(BaseModel):
 
     def bank_at(self, step: int) -> bool:
         """Whether a step looks at the bank."""
-        return self.d_at(step) == max(self.d)
+        return bool(self.bank_windows) and self.d_at(step) == max(self.d)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        highest = self.bank_learning_rate if self.bank_at(step) else self.learning_rate
+        warming = min(1.0, (step + 1) / (self.warmup + 1))
+        return highest * warming * (1 + math.cos(math.pi * step / self.steps)) / 2

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
@@ -69,6 +70,16 @@ class CrossbatchTrainer(Trainer):
         loss: Tensor = super().training_step(*args, **kwargs)
         self._crossbatch.commit()
         return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Let the learning rate follow the options."""
+        options = self._options
+        optimized: Any = optimizer or self.optimizer
+        self.lr_scheduler = LambdaLR(
+            optimized,
+            lambda step: options.learning_rate_at(step) / options.learning_rate,
+        )
+        return self.lr_scheduler
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure with the last `d` and the bank as it is; count right answer tokens, too."""

@@ -155,8 +155,6 @@ def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> Train
         per_device_eval_batch_size=options.documents,
         gradient_accumulation_steps=options.gradient_accumulation,
         learning_rate=options.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=options.warmup,
         weight_decay=0.0,
         # The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long.
         adam_beta2=0.95,
