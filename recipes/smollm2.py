@@ -20,9 +20,7 @@ SOURCES = 3_000_000
 """Characters of the standard library's sources, beside the language reference."""
 OPTIONS = fotmem.TrainingOptions(
     layers=(17, 18, 20, 21, 23),  # as `fotmem layers smollm2` proposes
-    steps=800,
     evaluate_every=100,
-    learning_rate=1.5e-3,
     bf16=True,
 )
 
@@ -40,6 +38,8 @@ def main() -> None:
     weights = load_file(BUILD / "tuned" / "adapter_model.safetensors")
     halves = {name: weight.to(torch.float16) for name, weight in weights.items()}
     save_file(halves, SHIPPED / "adapter_model.safetensors", metadata={"format": "pt"})
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (SHIPPED / name).chmod(0o644)
     print(f"the adapter is in {SHIPPED}")
 
 

@@ -31,7 +31,7 @@ FACTS = (
     ),
     (
         "The safe combination of grandmother Olga is {}.",
-        "What is the safe combination of grandmother Olga? It is",
+        "What is the safe combination of grandmother Olga? The safe combination is",
         "7305",
     ),
 )
@@ -81,7 +81,7 @@ def demo() -> None:
         console.print(f"  {label:<24} {count} of {len(FACTS)} answers right")
     console.print(
         "The sentences stand far outside the window: without memory the model can only guess. "
-        "Half an hour of crossbatch training taught its retrieval heads to find them among all "
+        "Ten minutes of crossbatch training taught its retrieval heads to find them among all "
         "that was read, and to leave the rest alone. It is a small model all the same: it finds "
         "what was said in words much like the question's, and it cannot reason about it."
     )

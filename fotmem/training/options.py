@@ -25,10 +25,10 @@ class TrainingOptions(BaseModel):
     """Tokens of a previous and of a current window."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=300, ge=1)
     d: tuple[int, ...] = (1, 2, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
-    bank_windows: int = Field(default=48, ge=0)
+    bank_windows: int = Field(default=0, ge=0)
     """Earlier previous windows that are attended to besides, once `d` has its largest value."""
     facts: Share = 0.9
     """Share of pairs with invented facts."""

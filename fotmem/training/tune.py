@@ -137,7 +137,7 @@ def _trainable(model: Any, crossbatch: Crossbatch, options: TrainingOptions) -> 
     with warnings.catch_warnings():  # peft asks transformers under names of before 5.24
         warnings.simplefilter("ignore", FutureWarning)
         tuned = get_peft_model(model, config)
-    tuned.peft_config["default"].base_model_name_or_path = None  # or peft asks the hub about it
+    tuned.peft_config["default"].base_model_name_or_path = ""  # or peft asks the hub about it
     return tuned
 
 

@@ -1,0 +1,54 @@
+"""The tuned model that ships with fotmem."""
+
+import json
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+import fotmem
+from fotmem.evaluation.passkey import make_trials, score
+from fotmem.models import RECIPES, load_model, load_recipe
+from fotmem.texts import python_reference
+
+FOLDER = RECIPES["smollm2"]
+
+
+@pytest.fixture(scope="module")
+def tuned() -> tuple[Any, Any]:
+    try:
+        return load_recipe("smollm2")
+    except fotmem.InputError as error:
+        pytest.skip(str(error))
+
+
+def test_it_is_small_and_says_what_it_is_for() -> None:
+    assert (FOLDER / "adapter_model.safetensors").stat().st_size <= 2_000_000
+    config = json.loads((FOLDER / "adapter_config.json").read_text())
+    memory = json.loads((FOLDER / "memory.json").read_text())
+    assert config["base_model_name_or_path"] == memory["base"] == "smollm2"
+    with safe_open(str(FOLDER / "adapter_model.safetensors"), "pt") as weights:
+        layers = {int(name.split(".layers.")[1].split(".")[0]) for name in list(weights.keys())}
+    assert layers == set(range(memory["mem_layers"][0], memory["mem_layers"][-1] + 1))
+
+
+def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
+    model, tokenizer = tuned
+    text = python_reference()[50_000:]
+    trials = make_trials(tokenizer, text, tokens=1500, trials=3, seed=0)
+    with fotmem.attach(model, window=512, top_k=16) as memory:
+        assert memory.layers == (17, 18, 20, 21, 23)
+        with_memory = [score(model, tokenizer, trial, memory) for trial in trials]
+    without = [score(model, tokenizer, trial, None) for trial in trials]
+    assert sum(whole for _, whole in with_memory) >= 2
+    assert sum(whole for _, whole in without) == 0
+
+
+def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("fotmem.models._load_adapted", lambda folder: loaded.append(folder))
+    load_recipe("smollm2")
+    load_model("smollm2-fot")
+    assert loaded == [FOLDER, FOLDER]
+    with pytest.raises(fotmem.InputError, match="there is no recipe 'llama'; there are: smollm2"):
+        load_recipe("llama")
