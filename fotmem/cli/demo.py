@@ -30,8 +30,8 @@ FACTS = (
         "lighthouse",
     ),
     (
-        "The safe combination of grandmother Olga is {}.",
-        "What is the safe combination of grandmother Olga? The safe combination is",
+        "The gate code of the northern castle is {}.",
+        "What is the gate code of the northern castle? The gate code of the northern castle is",
         "7305",
     ),
 )

@@ -16,7 +16,8 @@ from fotmem.texts import read_text
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A folder, a GGUF file, a hub id, or [bold]smollm2[/bold]."
+        metavar="MODEL",
+        help="A folder, a GGUF file, a hub id, [bold]smollm2[/bold] or [bold]smollm2-fot[/bold].",
     ),
 ]
 Texts = Annotated[
