@@ -82,8 +82,10 @@ def demo() -> None:
     console.print(
         "The sentences stand far outside the window: without memory the model can only guess. "
         "Ten minutes of crossbatch training taught its retrieval heads to find them among all "
-        "that was read, and to leave the rest alone. It is a small model all the same: it finds "
-        "what was said in words much like the question's, and it cannot reason about it."
+        "that was read, and to leave the rest alone. Untuned, the same model (smollm2) looks at "
+        "the right places, too, but is distracted by the rest: it seldom says whole what stands "
+        "there, and the more is looked at, the less. Tuned, it is a small model all the same: it "
+        "finds what was said in words much like the question's, and it cannot reason about it."
     )
 
 
