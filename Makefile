@@ -35,7 +35,7 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; result
 		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
 		$(or $(ARGS),benchmarks)
 
-recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (an hour)
+recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (ten minutes with bfloat16 units, else longer)
 	@$(PY) recipes/smollm2.py
 
 docs: $(VENV)/.extra-docs ## build the documentation into site/

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-OVERLAP = 16
-
 
 @app.callback()
 def _group() -> None:
@@ -192,6 +190,7 @@ def perplexity(
     llama, tokenizer = load_quietly(model)
     from fotmem.attachment import attach
     from fotmem.evaluation import perplexity as task
+    from fotmem.evaluation.passkey import OVERLAP
 
     ids = tokenizer(corpus, add_special_tokens=False, verbose=False).input_ids
     with attach(llama, store, chosen, top_k=hits, window=window) as memory:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fotmem.answer import answer
 from fotmem.errors import InputError
 from fotmem.evaluation.intervals import wilson
-from fotmem.evaluation.passkey import LOCAL, OVERLAP, split_answer
+from fotmem.evaluation.passkey import LOCAL, remember, split_answer
 from fotmem.facts import QUESTIONS, STATEMENTS, Fact, Facts
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def keyed(
     begin = time.perf_counter()
     if memory is not None:
         memory.clear()
-        overlap = min(OVERLAP, memory.windowing.window // 2)
-        memory.read(text[:-LOCAL], overlap=overlap, attend=attend)
+        remember(memory, text[:-LOCAL], attend=attend)
     right: dict[str, list[bool]] = {"all": []}
     for one in facts:
         asked, code = split_answer(tokenizer, f" {one.question}", one.fact.answer)

@@ -123,10 +123,10 @@ def score(
         return _ask(model, tokenizer, trial)
     if not trial.shared:
         memory.clear()
-        _read(memory, trial.read, attend=attend)
+        remember(memory, trial.read, attend=attend)
         return _ask(model, tokenizer, trial)
     with memory.temporarily():
-        _read(memory, trial.read, attend=attend)
+        remember(memory, trial.read, attend=attend)
         return _ask(model, tokenizer, trial)
 
 
@@ -164,7 +164,7 @@ def passkey(
         if memory is not None and trial.shared and trial.shared is not held:
             held = trial.shared
             memory.clear()
-            _read(memory, held, attend=attend)
+            remember(memory, held, attend=attend)
         share, whole = score(model, tokenizer, trial, memory, attend=attend)
         digits, answers = digits + share, answers + whole
         yield PasskeyRow(
@@ -192,7 +192,8 @@ def _surrounded(text: list[int], hidden: list[int], window: int, draw: random.Ra
     return text[begin:depth] + hidden + text[depth : begin + room]
 
 
-def _read(memory: Memory, tokens: list[int], *, attend: bool) -> None:
+def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:
+    """Read a text as all evaluations do, its windows overlapping by `OVERLAP`."""
     memory.read(tokens, overlap=min(OVERLAP, memory.windowing.window // 2), attend=attend)
 
 
