@@ -177,7 +177,7 @@ WORDED = {
     "profession": "carpenter pilot dentist baker lawyer miner painter surgeon tailor gardener",
     "instrument": "cello trumpet banjo piano flute violin harp clarinet accordion organ",
 }
-DIGITS = (4, 5, 6)
+DIGITS = (3, 4, 5, 6, 7)
 """How long the numbers are in training; other lengths show whether the model generalises."""
 
 STATEMENTS = (
@@ -188,6 +188,12 @@ STATEMENTS = (
     "{answer} is the {key}.",
     "Note: the {key} is {answer}.",
     "As everybody knows, the {key} is {answer}.",
+    "They wrote down the {key}: {answer}.",
+    "In the end, {answer} turned out to be the {key}.",
+    "The {key} has been {answer} for many years.",
+    "If anyone asks, the {key} is {answer}.",
+    "We agreed on {answer} as the {key}.",
+    "The {key} was changed to {answer}.",
 )
 QUESTIONS = (
     "What is the {key}? The {key} is",
@@ -195,6 +201,11 @@ QUESTIONS = (
     "The {key} is",
     "Question: What is the {key}?\nAnswer:",
     "Do you remember the {key}? The {key} is",
+    "Can you tell me the {key}? Yes, it is",
+    "What was the {key} again? It was",
+    "I remember that the {key} is",
+    "Please give me the {key}.\nThe {key} is",
+    "Q: What is the {key}?\nA: It is",
 )
 
 

@@ -16,7 +16,7 @@ from fotmem.texts import python_reference
 
 BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
-SOURCES = 3_000_000
+SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
 OPTIONS = fotmem.TrainingOptions(
     layers=(17, 18, 20, 21, 23),  # as `fotmem layers smollm2` proposes

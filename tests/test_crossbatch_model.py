@@ -36,7 +36,8 @@ def test_equals_an_attached_memory(variant: str, d: int) -> None:
     previous, current = windows(3)
     with Crossbatch(model, LAYERS) as crossbatch:
         crossbatch.d = d
-        logits = model(torch.cat([previous, current])).logits
+        alone, logits = model(torch.cat([previous, current])).logits.split(3)
+    assert difference(alone, model(previous).logits) <= 1e-4
     for row in range(3):
         context = [previous[(row + step) % 3] for step in range(d)]
         expected = remembered(model, context, current[row])
@@ -51,9 +52,9 @@ def test_the_bank_equals_an_attached_memory() -> None:
             model(torch.cat([previous, current]))
             crossbatch.commit()
         kept = [first[0][1], *second[0]]  # the oldest went
-        logits = model(torch.cat(first)).logits
+        logits = model(torch.cat(first)).logits[2:]
         crossbatch.use_bank = False
-        without = model(torch.cat(first)).logits
+        without = model(torch.cat(first)).logits[2:]
     for row in range(2):
         expected = remembered(model, [first[0][row], *kept], first[1][row])
         assert difference(logits[row], expected) <= 1e-4
@@ -69,7 +70,7 @@ def test_padding_changes_nothing() -> None:
     mask[3, 5:] = 0
     with Crossbatch(model, LAYERS, bank_windows=2) as crossbatch:
         crossbatch.d = 2
-        logits = model(torch.cat([previous, current]), attention_mask=mask).logits
+        logits = model(torch.cat([previous, current]), attention_mask=mask).logits[2:]
         crossbatch.commit()
         kept = crossbatch.bank.hidden_states(LAYERS[0])
     context = [previous[1], previous[0, :9]]

@@ -202,12 +202,18 @@ def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path:
         assert memory.layers == (1, 3)
 
 
-def test_it_learns(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "weights",
+    [{"text_weight": 1.0, "distillation": 0.0}, {"distillation": 1.0}],
+    ids=["text", "distillation"],
+)
+def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> None:
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
-    trained = tune(folder, path, tmp_path / "out", method="full", steps=40, learning_rate=0.01)
+    options = {"method": "full", "steps": 40, "learning_rate": 0.01} | weights
+    trained = tune(folder, path, tmp_path / "out", **options)
     losses = [entry["loss"] for entry in trained.history if "loss" in entry]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 class Stop(TrainerCallback):

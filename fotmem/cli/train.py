@@ -43,14 +43,17 @@ def train(
     facts: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
     ] = DEFAULTS.facts,
+    text_weight: Annotated[
+        float, typer.Option(min=0, help="Of the usual loss on text, beside that on answers.")
+    ] = DEFAULTS.text_weight,
+    distillation: Annotated[
+        float, typer.Option(min=0, help="Of what keeps the model as it was.")
+    ] = DEFAULTS.distillation,
     full: Annotated[
         bool, typer.Option("--full", help="Train the projections in full, not by LoRA.")
     ] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = DEFAULTS.lora_rank,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = DEFAULTS.learning_rate,
-    bank_learning_rate: Annotated[
-        float, typer.Option(help="The same, where the bank is looked at.")
-    ] = DEFAULTS.bank_learning_rate,
     gradient_accumulation: Annotated[
         int, typer.Option(min=1, help="Batches per step.")
     ] = DEFAULTS.gradient_accumulation,
@@ -82,8 +85,9 @@ def train(
         d=_parse_d(d),
         bank_windows=bank_windows,
         facts=facts,
+        text_weight=text_weight,
+        distillation=distillation,
         learning_rate=learning_rate,
-        bank_learning_rate=bank_learning_rate,
         gradient_accumulation=gradient_accumulation,
         gradient_checkpointing=gradient_checkpointing,
         bf16=bf16,
@@ -126,13 +130,14 @@ def _parse_d(d: str) -> tuple[int, ...]:
 
 
 def _table(history: list[dict[str, float]]) -> Table:
-    table = Table("step", "loss on text", "answer tokens right", title="on text not trained on")
+    columns = {
+        "eval_answers_right": "answer tokens right",
+        "eval_text_loss": "loss on text, with memory",
+        "eval_text_loss_alone": "without",
+    }
+    table = Table("step", *columns.values(), title="on text not trained on")
     for entry in history:
-        if "eval_text_loss" in entry:
-            right = entry.get("eval_answers_right")
-            table.add_row(
-                str(entry["step"]),
-                f"{entry['eval_text_loss']:.3f}",
-                "" if right is None else f"{right:.3f}",
-            )
+        if "eval_loss" in entry:
+            figures = [f"{entry[name]:.3f}" if name in entry else "" for name in columns]
+            table.add_row(str(entry["step"]), *figures)
     return table

@@ -22,10 +22,10 @@ class Crossbatch:
     """A model in crossbatch training, as in the Focused Transformer paper (arXiv:2307.03170).
 
     The model is then called with ``2 * B`` windows: the previous windows of ``B`` documents and
-    then their current ones, and answers the current ones (``[B, T, ...]``). Previous windows see
-    only themselves; in memory layers, current ones also attend to the previous windows of `d`
-    documents, their own first, and to the bank. With ``d=1`` and an empty bank, a current window
-    is answered just as by an attached memory that holds its previous window.
+    then their current ones. Previous windows see only themselves; in memory layers, current ones
+    also attend to the previous windows of `d` documents, their own first, and to the bank. With
+    ``d=1`` and an empty bank, a current window is answered just as by an attached memory that
+    holds its previous window, and a previous one as by the model alone.
 
     Also a context manager that gives the model its own forward functions back.
 
@@ -101,9 +101,7 @@ class Crossbatch:
                 )
             mask = kwargs.get("attention_mask")
             self._padding_mask = None if mask is None or bool(mask.all()) else mask.bool()
-            output = plain_forward(module, input_ids, *args, **kwargs | {"use_cache": False})
-            output.last_hidden_state = output.last_hidden_state[len(input_ids) // 2 :]
-            return output
+            return plain_forward(module, input_ids, *args, **kwargs | {"use_cache": False})
 
         return forward
 

@@ -28,8 +28,8 @@ OTHER_QUESTIONS = (
     "I forgot the {key}, but now I know it again:",
 )
 """Wordings that training does not use."""
-DIGITS = (3, 4, 5, 6, 7, 8)
-"""Training uses 4 to 6."""
+DIGITS = (3, 4, 5, 6, 7, 8, 9)
+"""Training uses 3 to 7."""
 
 
 @dataclass(frozen=True)

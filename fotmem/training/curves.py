@@ -4,19 +4,26 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+LOSSES = {
+    "loss": "training loss",
+    "eval_text_loss": "loss on other text, with memory",
+    "eval_text_loss_alone": "without",
+}
+
 
 def draw_losses(history: list[dict[str, float]], file: Path) -> None:
     """Draw training loss, loss on other text, and the share of answers right, as PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     losses = figure.subplots()
-    for name, label in (("loss", "training loss"), ("eval_text_loss", "loss on other text")):
+    for name, label in LOSSES.items():
         steps, values = _curve(history, name)
-        losses.plot(steps, values, label=label)
+        if steps:
+            losses.plot(steps, values, label=label)
     losses.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     right = losses.twinx()
     right.plot(*_curve(history, "eval_answers_right"), "k--", label="answer tokens right")
     right.set(ylabel="share right", ylim=(0, 1.02))
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(file, dpi=120)
 
 

@@ -25,20 +25,20 @@ class TrainingOptions(BaseModel):
     """Tokens of a previous and of a current window."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
-    steps: int = Field(default=300, ge=1)
-    d: tuple[int, ...] = (1, 2, 4)
+    steps: int = Field(default=240, ge=1)
+    d: tuple[int, ...] = (1, 2, 4, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
-    bank_windows: int = Field(default=0, ge=0)
-    """Earlier previous windows that are attended to besides, once `d` has its largest value."""
-    facts: Share = 0.9
+    bank_windows: int = Field(default=24, ge=0)
+    """Earlier previous windows that are attended to besides, in the last part of the training."""
+    facts: Share = 0.75
     """Share of pairs with invented facts."""
-    text_weight: float = Field(default=0.3, ge=0)
-    """Of the loss on text, beside that on answers."""
+    text_weight: float = Field(default=0.0, ge=0)
+    """Of the loss on the text of current windows, beside that on answers."""
+    distillation: float = Field(default=1.0, ge=0)
+    """Weight of what keeps the model as it was: how far its predictions are from those that the
+    untrained model makes of both windows in one context (see `Teacher`)."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """At its highest, after `warmup` steps; it falls to 0 as a cosine."""
-    bank_learning_rate: float = Field(default=3e-4, gt=0)
-    """Instead of `learning_rate` where the bank is looked at: among thousands of keys, steps that
-    are right for a few are too long."""
     warmup: int = Field(default=10, ge=0)
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
@@ -49,10 +49,22 @@ class TrainingOptions(BaseModel):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _check_d(self) -> Self:
+    def _check(self) -> Self:
         if not self.d or not all(1 <= d <= self.documents for d in self.d):
             raise ValueError(f"d must be from 1 to documents ({self.documents}), got {self.d}")
+        if not (self.facts or self.learns_text):
+            raise ValueError("facts, text_weight and distillation are all 0: nothing to learn")
         return self
+
+    @property
+    def learns_text(self) -> bool:
+        """Whether anything but answers is learnt."""
+        return bool(self.text_weight or self.distillation)
+
+    @property
+    def examples(self) -> int:
+        """Count the pairs of windows of the whole training."""
+        return self.steps * self.gradient_accumulation * self.documents
 
     def d_at(self, step: int) -> int:
         """Return `d` of a step, counted from 0."""
@@ -60,10 +72,9 @@ class TrainingOptions(BaseModel):
 
     def bank_at(self, step: int) -> bool:
         """Whether a step looks at the bank."""
-        return bool(self.bank_windows) and self.d_at(step) == max(self.d)
+        return bool(self.bank_windows) and step * len(self.d) // self.steps == len(self.d) - 1
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
-        highest = self.bank_learning_rate if self.bank_at(step) else self.learning_rate
         warming = min(1.0, (step + 1) / (self.warmup + 1))
-        return highest * warming * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.learning_rate * warming * (1 + math.cos(math.pi * step / self.steps)) / 2

@@ -17,9 +17,13 @@ from transformers import Trainer
 
 from fotmem.crossbatch import Crossbatch
 from fotmem.training.options import TrainingOptions
+from fotmem.training.teacher import Teacher
 
 BANK_FILE = "bank.safetensors"
 """Written last into a checkpoint: where it is, the checkpoint is complete."""
+
+TEXT_STRIDE = 4
+"""Of text, every so many tokens one is scored, in the next step another."""
 
 
 class CrossbatchTrainer(Trainer):
@@ -30,15 +34,24 @@ class CrossbatchTrainer(Trainer):
     crossbatch : Crossbatch
         Attached to the model.
     options : TrainingOptions
+    teacher : Teacher, optional
+        The model as it was.
     **kwargs
         As `transformers.Trainer` takes them; datasets are `Pairs`.
     """
 
-    def __init__(self, crossbatch: Crossbatch, options: TrainingOptions, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        crossbatch: Crossbatch,
+        options: TrainingOptions,
+        *,
+        teacher: Teacher | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean over each batch
-        self._crossbatch, self._options = crossbatch, options
-        self._batches: list[Tensor] = []  # of an evaluation: right, asked, loss on text
+        self._crossbatch, self._options, self._teacher = crossbatch, options, teacher
+        self._batches: list[Tensor] = []  # of an evaluation, see compute_loss
 
     def compute_loss(
         self,
@@ -47,19 +60,26 @@ class CrossbatchTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Weigh the loss on answers and on the rest of the current windows."""
-        logits = model(input_ids=inputs["input_ids"]).logits[:, :-1].float()  # [B, T - 1, V]
-        labels = inputs["input_ids"][len(logits) :, 1:]
-        answers = inputs["answers"][:, 1:]
+        """Weigh the losses on answers, on text, and against the teacher."""
+        options, ids, rows = self._options, inputs["input_ids"], len(inputs["answers"])
+        columns = self._scored(inputs["answers"])  # [n]
+        logits = model(input_ids=ids, logits_to_keep=columns).logits.float()  # [2 * B, n, V]
+        labels, answers = ids[:, columns + 1], inputs["answers"][:, columns + 1]
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        losses = losses.view(labels.shape)
-        text = losses[~answers].mean()
-        loss = self._options.text_weight * text
+        alone, current = losses.view(2, rows, -1)
+        loss = 0 * logits.mean()  # a batch may have nothing to learn from
         if bool(answers.any()):
-            loss = loss + losses[answers].mean()
+            loss = loss + current[answers].mean()
+        if options.text_weight:
+            loss = loss + options.text_weight * current[~answers].mean()
+        if self._teacher is not None:
+            changes = self._teacher.divergence(ids, columns, logits).view(2, rows, -1)
+            change = changes[0].mean() + changes[1][~answers].mean()
+            loss = loss + options.distillation * change
         if return_outputs:
-            right = (logits.argmax(-1) == labels)[answers].sum()
-            return loss, torch.stack([right, answers.sum(), text]).cpu()
+            right = (logits[rows:].argmax(-1) == labels[rows:])[answers].sum()
+            counts = [right, answers.sum(), current[~answers].mean(), alone.mean()]
+            return loss, torch.stack(counts).cpu()
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -91,7 +111,9 @@ class CrossbatchTrainer(Trainer):
         """Add what `evaluate` has measured besides the loss."""
         if "eval_loss" in logs:
             counts = torch.stack(self._batches).sum(0)
-            logs["eval_text_loss"] = float(counts[2] / len(self._batches))
+            if self._options.learns_text:
+                logs["eval_text_loss"] = float(counts[2] / len(self._batches))
+                logs["eval_text_loss_alone"] = float(counts[3] / len(self._batches))
             if counts[1]:
                 logs["eval_answers_right"] = float(counts[0] / counts[1])
         super().log(logs, *args, **kwargs)
@@ -109,6 +131,16 @@ class CrossbatchTrainer(Trainer):
             loss, counts = self.compute_loss(model, inputs, return_outputs=True)
         self._batches.append(counts)
         return loss.detach(), None, None
+
+    def _scored(self, answers: Tensor) -> Tensor:
+        """Choose the columns whose predictions are scored: all before answers, a part of the rest.
+
+        A large vocabulary costs a small model more than all of its layers.
+        """
+        chosen = answers[:, 1:].any(0)
+        if self._options.learns_text:
+            chosen[self.state.global_step % TEXT_STRIDE :: TEXT_STRIDE] = True
+        return chosen.nonzero()[:, 0]
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         examples: Any = self.train_dataset

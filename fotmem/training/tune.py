@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import functools
-import json
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.errors import InputError
-from fotmem.training.curves import draw_losses
+from fotmem.errors import OptionError
+from fotmem.parts import memory_layers, model_parts
 from fotmem.training.documents import read_documents, split_off
+from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
 from fotmem.training.pairs import Pairs
-from fotmem.training.progress import Progress
-from fotmem.training.trainer import CrossbatchTrainer, last_checkpoint
-from fotmem.tuned import save
+from fotmem.training.teacher import Teacher
 
-EVALUATED = 64
-"""Pairs to evaluate on."""
 HELD_OUT = 0.05
 """Share of each document, its end, to evaluate on where no other text is given."""
-
-
-class Trained(NamedTuple):
-    """What training leaves."""
-
-    model: Any
-    """In eval mode, without crossbatch; with method ``lora`` a `peft.PeftModel`."""
-    history: list[dict[str, float]]
-    """What the Trainer logged: losses, learning rates and evaluations, with their step."""
 
 
 def train(
@@ -75,50 +61,54 @@ def train(
     ------
     InputError
         Bad data, by name of the file; `output` holds a training already, and `resume` is False.
+    OptionError
+        Two windows are longer than the model's context, and `options` ask for distillation.
     """
     options = options or TrainingOptions()
     folder = Path(output)
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is not None and not resume:
-        raise InputError(f"{folder} holds a training already: resume it, or choose another folder")
+    refuse_to_overwrite(folder, resume=resume)
     least = 2 * options.window
     runs = read_documents(map(Path, data), tokenizer, least=least)
     others = read_documents(map(Path, evaluate_on), tokenizer, least=least)
     if not others:
         runs, others = split_off(runs, HELD_OUT, least=least)
-    set_seed(options.seed)  # of the adapters' first weights, too
-    batches = options.steps * options.gradient_accumulation
     pairs = functools.partial(
         Pairs, tokenizer=tokenizer, window=options.window, facts=options.facts
     )
-    with Crossbatch(model, options.layers, bank_windows=options.bank_windows) as crossbatch:
-        trainer = CrossbatchTrainer(
+    parts = model_parts(model)
+    layers = memory_layers(parts, options.layers)
+    attentions = [parts.attentions[layer] for layer in range(layers[0], layers[-1] + 1)]
+    projections = [weight for attention in attentions for weight in attention.parameters()]
+    teacher = None
+    if options.distillation:
+        most = parts.decoder.config.max_position_embeddings
+        if 2 * options.window > most:
+            raise OptionError(
+                f"window must be at most {most // 2}, got {options.window}: distillation reads two "
+                f"in one context, and the model's is {most}; or choose distillation=0"
+            )
+        teacher = Teacher(model, projections if options.method == "full" else ())
+    set_seed(options.seed)  # of the adapters' first weights, too
+    with Crossbatch(model, layers, bank_windows=options.bank_windows) as crossbatch:
+        return fit(
+            _trainable(model, attentions, options),
+            tokenizer,
             crossbatch,
+            (
+                pairs(runs, size=options.examples, seed=options.seed),
+                pairs(others, size=EVALUATED, seed=options.seed + 1),
+            ),
+            folder,
             options,
-            model=_trainable(model, crossbatch, options),
-            args=_arguments(folder, options, on_cpu=model.device.type == "cpu"),
-            train_dataset=pairs(runs, size=batches * options.documents, seed=options.seed),
-            eval_dataset=pairs(others, size=EVALUATED, seed=options.seed + 1),
-            callbacks=[*callbacks, *([Progress()] if progress else [])],
+            teacher=teacher,
+            callbacks=callbacks,
+            progress=progress,
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        layers = crossbatch.layers
-    trained: Any = trainer.model
-    trained.eval()
-    save(trained, folder, layers)
-    tokenizer.save_pretrained(folder)
-    history = trainer.state.log_history
-    (folder / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
-    draw_losses(history, folder / "losses.png")
-    return Trained(trained, history)
 
 
-def _trainable(model: Any, crossbatch: Crossbatch, options: TrainingOptions) -> Any:
-    """Freeze all but the attention projections from the first memory layer to the last."""
+def _trainable(model: Any, attentions: list[nn.Module], options: TrainingOptions) -> Any:
+    """Freeze all but these attention projections, or all but an adapter for them."""
     model.requires_grad_(False)
-    span = range(crossbatch.layers[0], crossbatch.layers[-1] + 1)
-    attentions = [crossbatch.adapter.attentions(crossbatch.decoder)[layer] for layer in span]
     if options.method == "full":
         for attention in attentions:
             attention.requires_grad_(True)
@@ -139,39 +129,3 @@ def _trainable(model: Any, crossbatch: Crossbatch, options: TrainingOptions) -> 
         tuned = get_peft_model(model, config)
     tuned.peft_config["default"].base_model_name_or_path = ""  # or peft asks the hub about it
     return tuned
-
-
-def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> TrainingArguments:
-    # transformers 5.24 renamed it.
-    names = {field.name for field in fields(TrainingArguments)}
-    new, old = "activation_checkpointing", "gradient_checkpointing"
-    checkpointing: dict[str, Any] = (
-        {new if new in names else old: True} if options.gradient_checkpointing else {}
-    )
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=options.steps,
-        per_device_train_batch_size=options.documents,
-        per_device_eval_batch_size=options.documents,
-        gradient_accumulation_steps=options.gradient_accumulation,
-        learning_rate=options.learning_rate,
-        weight_decay=0.0,
-        # The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long.
-        adam_beta2=0.95,
-        max_grad_norm=0.5,
-        bf16=options.bf16,
-        use_cpu=on_cpu,
-        seed=options.seed,
-        data_seed=options.seed,
-        eval_strategy="steps",
-        eval_steps=options.evaluate_every,
-        save_strategy="steps",
-        save_steps=options.evaluate_every,
-        save_total_limit=2,
-        logging_steps=min(10, options.evaluate_every),
-        remove_unused_columns=False,
-        label_names=["answers"],
-        report_to=[],
-        disable_tqdm=True,
-        **checkpointing,
-    )

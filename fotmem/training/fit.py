@@ -1,0 +1,116 @@
+"""Runs a training to its end, from its beginning or from where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from fotmem.crossbatch import Crossbatch
+from fotmem.errors import InputError
+from fotmem.training.curves import draw_losses
+from fotmem.training.options import TrainingOptions
+from fotmem.training.progress import Progress
+from fotmem.training.teacher import Teacher
+from fotmem.training.trainer import CrossbatchTrainer, last_checkpoint
+from fotmem.tuned import save
+
+EVALUATED = 64
+"""Pairs to evaluate on."""
+
+
+class Trained(NamedTuple):
+    """What training leaves."""
+
+    model: Any
+    """In eval mode, without crossbatch; with method ``lora`` a `peft.PeftModel`."""
+    history: list[dict[str, float]]
+    """What the Trainer logged: losses, learning rates and evaluations, with their step."""
+
+
+def refuse_to_overwrite(folder: Path, *, resume: bool) -> None:
+    """Raise `InputError` if a folder holds a training that is not to be resumed."""
+    if not resume and last_checkpoint(folder) is not None:
+        raise InputError(f"{folder} holds a training already: resume it, or choose another folder")
+
+
+def fit(
+    model: Any,
+    tokenizer: Any,
+    crossbatch: Crossbatch,
+    datasets: tuple[Dataset[dict[str, Tensor]], Dataset[dict[str, Tensor]]],
+    folder: Path,
+    options: TrainingOptions,
+    *,
+    teacher: Teacher | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = False,
+) -> Trained:
+    """Train what is trainable of a model on the first dataset, evaluate on the second, and save.
+
+    A checkpoint in `folder` is where it goes on.
+    """
+    trainer = CrossbatchTrainer(
+        crossbatch,
+        options,
+        teacher=teacher,
+        model=model,
+        args=_arguments(folder, options, on_cpu=model.device.type == "cpu"),
+        train_dataset=datasets[0],
+        eval_dataset=datasets[1],
+        callbacks=[*callbacks, *([Progress()] if progress else [])],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    crossbatch.detach()
+    trained: Any = trainer.model
+    trained.eval()
+    save(trained, folder, crossbatch.layers)
+    tokenizer.save_pretrained(folder)
+    history = trainer.state.log_history
+    (folder / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    draw_losses(history, folder / "losses.png")
+    return Trained(trained, history)
+
+
+def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> TrainingArguments:
+    # transformers 5.24 renamed it.
+    names = {field.name for field in fields(TrainingArguments)}
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    checkpointing: dict[str, Any] = (
+        {new if new in names else old: True} if options.gradient_checkpointing else {}
+    )
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.documents,
+        per_device_eval_batch_size=options.documents,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        learning_rate=options.learning_rate,
+        weight_decay=0.0,
+        # The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long.
+        adam_beta2=0.95,
+        max_grad_norm=0.5,
+        bf16=options.bf16,
+        use_cpu=on_cpu,
+        seed=options.seed,
+        data_seed=options.seed,
+        eval_strategy="steps",
+        eval_steps=options.evaluate_every,
+        save_strategy="steps",
+        save_steps=options.evaluate_every,
+        save_total_limit=2,
+        logging_steps=min(10, options.evaluate_every),
+        remove_unused_columns=False,
+        label_names=["answers"],
+        report_to=[],
+        disable_tqdm=True,
+        **checkpointing,
+    )
