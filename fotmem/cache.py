@@ -95,6 +95,10 @@ class MemoryLayer(LocalLayer):
             self.overflow = [self.overflow[row] for row in rows.tolist()]
 
 
+class WindowRead(Exception):  # noqa: N818 - no error
+    """All that a window adds to memory is there: what comes after it need not be computed."""
+
+
 class MemoryCache(DynamicCache):
     """What ``model(...).cache`` is while a memory is attached.
 
@@ -109,15 +113,20 @@ class MemoryCache(DynamicCache):
         The attached memory.
     attend : bool
         Whether memory layers look at it.
+    reading : bool
+        Whether nothing but keys and values is wanted; the last memory layer then raises
+        `WindowRead` as soon as it has them.
     """
 
-    def __init__(self, memory: Memory, *, attend: bool = True) -> None:
+    def __init__(self, memory: Memory, *, attend: bool = True, reading: bool = False) -> None:
         super().__init__()
         self._start(memory, attend)
+        self.reading = reading
 
     def _start(self, memory: Memory, attend: bool) -> None:
         self.memory = memory
         self.attend = attend
+        self.reading = False
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(memory, layer) if layer in memory.layers else LocalLayer()
             for layer in range(memory.num_layers)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
-from fotmem.cache import MemoryCache, MemoryLayer
+from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
 from fotmem.errors import UnsupportedError
 from fotmem.explain import Trace
 from fotmem.inputs import check_positions, past_columns, real_columns, refuse_unsupported
@@ -133,6 +133,8 @@ def attention_forward(
     else:
         local.remember(key)
     key, value = cache.update(key, value, layer)
+    if cache.reading and layer == memory.layers[-1]:
+        raise WindowRead
 
     _, _, scale = adapter.geometry(attention)
     parts = _remote(memory, cache, layer, query, scale)

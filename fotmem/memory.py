@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
-from fotmem.cache import MemoryCache, MemoryLayer
+from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
 from fotmem.errors import AttachError, LayerError, OptionError
 from fotmem.explain import Attended, Trace, explain
 from fotmem.forward import run_step
@@ -264,10 +264,11 @@ class Memory:
 
     def _run(self, window: Tensor, attend: bool) -> dict[int, tuple[Tensor, Tensor]]:
         """Run one window; return keys and values ``[H, T, D]`` of every memory layer."""
-        cache = MemoryCache(self, attend=attend)
+        cache = MemoryCache(self, attend=attend, reading=True)
         step = Step(torch.arange(len(window))[None], is_window=True)
         inputs = window[None].to(_embedding_device(self.decoder))
-        run_step(self._plain_forward, cache, step, "input_ids", inputs)
+        with suppress(WindowRead):
+            run_step(self._plain_forward, cache, step, "input_ids", inputs)
         pieces = {}
         for layer in self.layers:
             found = cache.layers[layer]

@@ -106,7 +106,7 @@ def test_an_error_in_the_model_drops_the_window() -> None:
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    memory.attention(3).register_forward_hook(fail)
+    memory.attention(3).register_forward_pre_hook(fail)
     with pytest.raises(KeyboardInterrupt):
         memory.read(tiny.ids(60))
     assert len(memory) == len(memory.store(1)) == len(memory.store(3)) == 32

@@ -185,3 +185,14 @@ def test_what_is_read_temporarily_is_forgotten() -> None:
         assert torch.equal(model(tiny.ids(9)).logits, plain)
         memory.read(tiny.ids(5))
         assert len(memory) == 45
+
+
+def test_reading_computes_nothing_above_the_last_memory_layer() -> None:
+    model, ran = tiny.llama(), []
+    for number, layer in enumerate(model.model.layers):
+        layer.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+    with fotmem.attach(model, layers=(0, 2), window=16) as memory:
+        memory.read(tiny.ids(30))
+        assert ran == [0, 1] * 2
+        model(tiny.ids(5))
+    assert ran == [0, 1] * 2 + [0, 1, 2, 3]
