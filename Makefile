@@ -10,7 +10,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench recipe-smollm2 docs dist stores clean
+.PHONY: help demo test lint format bench recipe-smollm2 recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; result
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (ten minutes with bfloat16 units, else longer)
 	@$(PY) recipes/smollm2.py
+
+recipe-dictionary: $(VENV)/.extra-train ## train a small model for dictionary lookup, then measure it
+	@$(VENV)/bin/fotmem train-dictionary --output build/dictionary --resume
+	@$(VENV)/bin/fotmem eval dictionary build/dictionary --report build/dictionary/report.json
+
+pictures: $(VENV)/.extra-train ## draw the pictures of the documentation anew
+	@$(PY) recipes/crossbatch_picture.py
 
 docs: $(VENV)/.extra-docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from fotmem.models import load_recipe
     from fotmem.proposal import LayerScores
     from fotmem.retrieval import find_memory_layers
+    from fotmem.training.fit import Trained
     from fotmem.training.options import TrainingOptions
-    from fotmem.training.tune import Trained, train
+    from fotmem.training.tune import train
 
 __version__ = "0.1.0"
 
@@ -96,7 +97,7 @@ _LAZY = {  # most of these import transformers
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
     "LayerScores": "fotmem.proposal",
-    "Trained": "fotmem.training.tune",
+    "Trained": "fotmem.training.fit",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.attachment",
     "crossbatch": "fotmem.crossbatch",

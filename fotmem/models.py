@@ -159,7 +159,8 @@ def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
         cure = "expected a complete transformers checkpoint or a GGUF file"
         if not Path(name).exists():
             reason = f"no such folder; as a hub id: {reason}"
-            cure = f"a model is a folder, a GGUF file, a hub id or one of: {', '.join(PACKAGED)}"
+            names = [*PACKAGED, *(f"{recipe}-fot" for recipe in RECIPES)]
+            cure = f"a model is a folder, a GGUF file, a hub id or one of: {', '.join(names)}"
         raise InputError(f"{part} {name!r} cannot be loaded ({reason}); {cure}") from error
 
 

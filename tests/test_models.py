@@ -29,7 +29,7 @@ from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 WORDS = "What is 48213? The pass key."
-CHOICES = "a model is a folder, a GGUF file, a hub id or one of: smollm2"
+CHOICES = "a model is a folder, a GGUF file, a hub id or one of: smollm2, smollm2-fot"
 COMPLETE = "expected a complete transformers checkpoint or a GGUF file"
 
 

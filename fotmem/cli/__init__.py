@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fotmem import __version__
-from fotmem.cli import ask, demo, evaluate, layers, stores, train
+from fotmem.cli import ask, demo, evaluate, layers, stores, train, train_dictionary
 from fotmem.errors import FotmemError
 
 STOPPED = 130
@@ -49,6 +49,7 @@ app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("layers")(layers.layers)
 app.command("train")(train.train)
+app.command("train-dictionary")(train_dictionary.train_dictionary)
 app.add_typer(evaluate.app, name="eval")
 
 

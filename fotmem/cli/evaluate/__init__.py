@@ -1,0 +1,22 @@
+"""``fotmem eval``: what memory does to a model's answers; a command per task."""
+
+import typer
+
+from fotmem.cli.evaluate.dictionary import dictionary
+from fotmem.cli.evaluate.facts import facts
+from fotmem.cli.evaluate.passkey import passkey
+from fotmem.cli.evaluate.perplexity import perplexity
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure what memory does to a model's answers.
+
+    Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
+    """
+
+
+for command in (passkey, facts, perplexity, dictionary):
+    app.command()(command)

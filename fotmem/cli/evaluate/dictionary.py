@@ -1,0 +1,61 @@
+"""``fotmem eval dictionary``."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.options import Json, Layers, Model, Report, Store, TopK, parse_sizes
+
+
+def dictionary(
+    model: Model,
+    tokens: Annotated[
+        str, typer.Option(help="Lengths of dictionary, such as 64k,1M.")
+    ] = "64k,256k,1M",
+    queries: Annotated[int, typer.Option(min=1, help="How many records are queried.")] = 500,
+    layers: Layers = None,
+    top_k: TopK = "32",
+    store: Store = "exact",
+    seed: Annotated[int, typer.Option(help="Of all records.")] = 0,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Put a long dictionary into memory and query records of all depths.
+
+    MODEL is one that `fotmem train-dictionary` made.
+
+    Example: fotmem eval dictionary DIR --tokens 64k,1M
+    """
+    options, sizes = locals(), parse_sizes(tokens, "--tokens")
+    task = Task("dictionary", options)
+    from fotmem.attachment import attach
+    from fotmem.evaluation.dictionary import lookup
+
+    with attach(task.model, store, task.layers, top_k=task.top_k) as memory:
+        measured = lookup(
+            task.model,
+            memory,
+            sizes,
+            queries=queries,
+            store=store,
+            seed=seed,
+            progress=sys.stderr.isatty(),
+        )
+        rows = list(measured)
+    if task.write(rows, report, as_json=as_json):
+        return
+    table = Table("tokens", "values right", "symbols right", "read", "memory", "a query")
+    for row in rows:
+        table.add_row(
+            f"{row.tokens:,}",
+            f"{row.accuracy:.3f} ({interval(row.interval, '.3f')})",
+            f"{row.symbol_accuracy:.3f}",
+            f"{row.tokens_per_second:,.0f} tokens/s",
+            f"{row.bytes_per_token:,.0f} B/token",
+            f"{1000 * row.seconds_per_query:.1f} ms",
+        )
+    Console().print(table)

@@ -1,0 +1,72 @@
+"""``fotmem eval facts``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.options import (
+    Attend,
+    Json,
+    Layers,
+    Model,
+    Report,
+    Store,
+    Texts,
+    TopK,
+    Window,
+    parse_sizes,
+)
+
+if TYPE_CHECKING:
+    from fotmem.evaluation.keyed import KeyedRow
+
+
+def facts(
+    model: Model,
+    text: Texts,
+    tokens: Annotated[str, typer.Option(help="Length of text, such as 16k.")] = "16k",
+    number: Annotated[int, typer.Option("--facts", min=1, help="How many are hidden.")] = 32,
+    window: Window = 512,
+    layers: Layers = None,
+    top_k: TopK = "16",
+    store: Store = "exact",
+    attend: Attend = False,
+    seed: Annotated[int, typer.Option(help="Of facts, depths and the piece of text.")] = 0,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Hide many numbers under different names in one text, and ask for each.
+
+    Half of them are told and asked in words that training does not use; they have 3 to 9 digits.
+
+    Example: fotmem eval facts smollm2 --tokens 16k --text book.txt
+    """
+    options, [size] = locals(), parse_sizes(tokens, "--tokens", one=True)
+    task = Task("facts", options)
+    from fotmem.attachment import attach
+    from fotmem.evaluation.keyed import hide, keyed, make_facts
+
+    llama, tokenizer = task.model, task.tokenizer
+    ids = tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    made = make_facts(number, seed)
+    piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
+    rows: list[KeyedRow] = []
+    rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
+    with attach(llama, store, task.layers, top_k=task.top_k, window=window) as memory:
+        steps = keyed(llama, tokenizer, piece, made, memory, store, attend=attend)
+        rows += tracked("with memory   ", steps, number)[-1]
+    if task.write(rows, report, as_json=as_json):
+        return
+    table = Table("facts", "memory", "whole answers", "number", "seconds")
+    for row in rows:
+        table.add_row(
+            row.kind,
+            row.store or "none",
+            f"{row.answer_accuracy:.2f} ({interval(row.answer_interval)})",
+            str(row.facts),
+            f"{row.seconds:.0f}",
+        )
+    Console().print(table)

@@ -1,0 +1,92 @@
+"""``fotmem eval passkey``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.options import (
+    Attend,
+    Json,
+    Layers,
+    Model,
+    Report,
+    Store,
+    Texts,
+    TopK,
+    Window,
+    parse_sizes,
+)
+
+if TYPE_CHECKING:
+    from fotmem.evaluation.passkey import PasskeyRow
+    from fotmem.memory import Memory
+
+
+def passkey(
+    model: Model,
+    text: Texts,
+    tokens: Annotated[str, typer.Option(help="Lengths of text, such as 4096 or 4k,16k.")] = "4096",
+    trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
+    readings: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pieces of text that trials share; default: one for each."),
+    ] = None,
+    window: Window = 512,
+    layers: Layers = None,
+    top_k: TopK = "16",
+    store: Store = "exact",
+    attend: Attend = False,
+    seed: Annotated[int, typer.Option(help="Of depths, numbers and pieces of text.")] = 0,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Hide a five-digit number at random depths of a text and ask for it, with and without memory.
+
+    Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
+    """
+    options, sizes = locals(), parse_sizes(tokens, "--tokens")
+    task = Task("passkey", options)
+    from fotmem.attachment import attach
+    from fotmem.evaluation.passkey import make_trials
+    from fotmem.evaluation.passkey import passkey as measured
+
+    made = {
+        size: make_trials(
+            task.tokenizer,
+            task.text,
+            tokens=size,
+            trials=trials,
+            seed=seed,
+            window=window,
+            readings=readings,
+        )
+        for size in sizes
+    }
+
+    def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
+        name = None if memory is None else store
+        steps = measured(task.model, task.tokenizer, made[size], memory, name, attend=attend)
+        row: PasskeyRow = tracked(f"{size:,} tokens, {label}", steps, trials)[-1]
+        return row
+
+    with attach(task.model, store, task.layers, top_k=task.top_k, window=window) as attached:
+        with_memory = {size: measure("with memory   ", size, attached) for size in sizes}
+    rows = []
+    for size in sizes:
+        rows += [measure("without memory", size, None), with_memory[size]]
+    if task.write(rows, report, as_json=as_json):
+        return
+    table = Table("tokens", "memory", "digits right", "whole answers", "trials", "seconds")
+    for row in rows:
+        table.add_row(
+            f"{row.tokens:,}",
+            row.store or "none",
+            f"{row.digit_accuracy:.2f}",
+            f"{row.answer_accuracy:.2f} ({interval(row.answer_interval)})",
+            str(row.trials),
+            f"{row.seconds:.0f}",
+        )
+    Console().print(table)

@@ -1,0 +1,73 @@
+"""``fotmem eval perplexity``."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.options import (
+    Attend,
+    Json,
+    Layers,
+    Model,
+    Report,
+    Store,
+    Texts,
+    TopK,
+    Window,
+    parse_sizes,
+)
+
+
+def perplexity(
+    model: Model,
+    text: Texts,
+    tokens: Annotated[str, typer.Option(help="Sizes of memory, such as 4k,16k.")] = "4k,16k",
+    scored: Annotated[str, typer.Option(help="Tokens at the end of the text to score.")] = "4k",
+    window: Window = 512,
+    layers: Layers = None,
+    top_k: TopK = "32",
+    store: Store = "exact",
+    attend: Attend = False,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the perplexity of a text's end, with what stands before it in memory and without.
+
+    Example: fotmem eval perplexity smollm2 --tokens 4k,16k --text book.txt
+    """
+    options, sizes = locals(), parse_sizes(tokens, "--tokens")
+    [length] = parse_sizes(scored, "--scored", one=True)
+    task = Task("perplexity", options)
+    from fotmem.attachment import attach
+    from fotmem.evaluation.passkey import OVERLAP
+    from fotmem.evaluation.perplexity import perplexity as measured
+
+    ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    with attach(task.model, store, task.layers, top_k=task.top_k, window=window) as memory:
+        overlap = min(OVERLAP, memory.windowing.window // 2)
+        steps = measured(
+            task.model,
+            memory,
+            ids,
+            sizes,
+            store=store,
+            scored=length,
+            overlap=overlap,
+            attend=attend,
+        )
+        rows = tracked("measuring", steps, 1 + len(sizes))
+    if task.write(rows, report, as_json=as_json):
+        return
+    table = Table("in memory", "perplexity", "nats against none", "tokens", "seconds")
+    for row in rows:
+        table.add_row(
+            f"{row.tokens:,}" if row.memory else "none",
+            f"{row.perplexity:.3f}",
+            f"{row.difference:+.3f} ({interval(row.difference_interval, '+.3f')})" * row.memory,
+            f"{row.scored:,}",
+            f"{row.seconds:.0f}",
+        )
+    Console().print(table)

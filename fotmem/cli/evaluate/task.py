@@ -1,0 +1,48 @@
+"""What all evaluations have in common: they read options, show progress, and report."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from fotmem.cli.options import load_quietly, parse_layers, parse_top_k, read_texts
+from fotmem.registry import find_store
+
+
+class Task:
+    """A model, what it is attached with, and the options to report.
+
+    Everything is checked before the model is loaded.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self._name, self._options = name, dict(options)
+        self.layers = parse_layers(options["layers"])
+        self.top_k = parse_top_k(options["top_k"])
+        self.text = read_texts(options["text"]) if "text" in options else ""
+        find_store(options["store"])
+        self.model, self.tokenizer = load_quietly(options["model"])
+
+    def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
+        """Write the report if asked to, and the JSON; tell whether there was JSON."""
+        if file is not None:
+            from fotmem.evaluation.report import report, write_report
+
+            write_report(file, report(self._name, self._options, rows))
+        if as_json:
+            print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2))
+        return as_json
+
+
+def tracked(label: str, steps: Iterable[Any], total: int) -> list[Any]:
+    """Take all steps, with a progress bar on stderr."""
+    return list(track(steps, label, total=total, console=Console(stderr=True)))
+
+
+def interval(ends: tuple[float, float], digits: str = ".2f") -> str:
+    """Show a confidence interval."""
+    return f"{ends[0]:{digits}} to {ends[1]:{digits}}"

@@ -1,0 +1,30 @@
+"""``fotmem train-dictionary``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train_dictionary(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the model goes.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="How many.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")
+    ] = False,
+) -> None:
+    """Train a small model from scratch to look up records in its memory.
+
+    DIR is then a MODEL for `fotmem eval dictionary`.
+
+    Example: fotmem train-dictionary --output DIR
+    """
+    from fotmem.dictionary.train import RECIPE, train_dictionary
+
+    options = RECIPE.model_copy(update={"seed": seed, "steps": steps or RECIPE.steps})
+    trained = train_dictionary(output, options=options, resume=resume, progress=True)
+    last = [entry for entry in trained.history if "eval_answers_right" in entry][-1:]
+    for entry in last:
+        print(f"symbols right, among {options.d[-1]} windows: {entry['eval_answers_right']:.3f}")
+    print(f"saved in {output}")

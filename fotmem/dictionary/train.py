@@ -1,0 +1,72 @@
+"""Trains a small model from scratch to look records up in its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from fotmem.crossbatch import Crossbatch
+from fotmem.dictionary.model import new_model, new_tokenizer
+from fotmem.dictionary.task import WINDOW, DictionaryPairs
+from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
+from fotmem.training.options import TrainingOptions
+
+RECIPE = TrainingOptions(
+    method="full",
+    window=WINDOW,
+    documents=32,
+    steps=2000,
+    d=(1, 2, 4, 8, 16, 32),
+    bank_windows=0,
+    facts=1.0,
+    text_weight=0.0,
+    distillation=0.0,
+    learning_rate=2e-3,
+    warmup=50,
+    evaluate_every=250,
+)
+
+
+def train_dictionary(
+    output: str | Path,
+    *,
+    options: TrainingOptions = RECIPE,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = False,
+) -> Trained:
+    """Train a model for dictionary lookup (Tworkowski et al. 2023, arXiv:2307.03170, section 4).
+
+    Parameters
+    ----------
+    output : path
+        Folder for the model, its checkpoints, ``history.json`` and ``losses.png``.
+    options : TrainingOptions
+        Those about text do not matter.
+    resume, callbacks, progress
+        As in `fotmem.train`.
+
+    Raises
+    ------
+    InputError
+        `output` holds a training already, and `resume` is False.
+    """
+    folder = Path(output)
+    refuse_to_overwrite(folder, resume=resume)
+    model = new_model(options.seed)
+    with Crossbatch(model, bank_windows=options.bank_windows) as crossbatch:
+        return fit(
+            model,
+            new_tokenizer(),
+            crossbatch,
+            (
+                DictionaryPairs(options.examples, options.seed),
+                DictionaryPairs(EVALUATED, options.seed + 1),
+            ),
+            folder,
+            options,
+            callbacks=callbacks,
+            progress=progress,
+        )

@@ -1,0 +1,138 @@
+"""Dictionary lookup: its records, its training, and how it is measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutput
+
+import fotmem
+from fotmem.dictionary.model import new_model, new_tokenizer
+from fotmem.dictionary.task import KEY, QUERY, VALUE, DictionaryPairs, make_records
+from fotmem.dictionary.train import RECIPE, train_dictionary
+from fotmem.evaluation.dictionary import lookup
+from fotmem.evaluation.intervals import wilson
+from tests import tiny
+from tests.commands import call, refusal
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_records_differ_in_their_keys() -> None:
+    records = make_records(200_000, draw())
+    assert records.shape == (200_000, 10)
+    assert bool((records[:, 0] == KEY).all() and (records[:, 5] == VALUE).all())
+    assert len(records[:, 1:5].unique(dim=0)) == len(records)
+    symbols = records[:, [1, 2, 3, 4, 6, 7, 8, 9]]
+    assert (int(symbols.min()), int(symbols.max())) == (0, 60)
+    assert torch.equal(records, make_records(200_000, draw()))
+    assert not torch.equal(records, make_records(200_000, draw(1)))
+    with pytest.raises(fotmem.InputError, match="there are at most 6,922,920 records"):
+        make_records(10**7, draw())
+
+
+def test_what_is_asked_stands_whole_in_the_previous_window() -> None:
+    pairs = DictionaryPairs(50, seed=4)
+    begins = set()
+    for index in range(len(pairs)):
+        pair = pairs[index]
+        assert {name: tensor.shape[0] for name, tensor in pair.items()} == {
+            "previous": 256,
+            "current": 256,
+            "answers": 256,
+        }
+        told = " ".join(map(str, pair["previous"].tolist()))
+        begins.add(told.split().index(str(KEY)))
+        queries = pair["current"][16:].view(24, 10)
+        assert bool((queries[:, 0] == QUERY).all())
+        assert len(queries.unique(dim=0)) == 24  # none is answered by another
+        for query in queries.tolist():
+            assert f" {' '.join(map(str, query[1:]))}" in f" {told}"
+        assert torch.equal(pair["current"][pair["answers"]], queries[:, 6:].flatten())
+    assert len(begins) > 5  # windows begin anywhere
+    assert torch.equal(pairs[3]["previous"], DictionaryPairs(9, seed=4)[3]["previous"])
+    with pytest.raises(IndexError):
+        pairs[50]
+
+
+class Oracle:
+    """Looks records up in the tokens of a memory, and may get one symbol of each value wrong."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, memory: fotmem.Memory, *, wrong: bool) -> None:
+        self._memory, self._wrong = memory, wrong
+
+    def __call__(self, ids: Tensor) -> CausalLMOutput:
+        told = self._memory.tokens.view(-1, 10)
+        values = {tuple(record[1:5]): record[6:] for record in told.tolist()}
+        guesses = ids[0].view(-1, 10).clone()
+        for query in guesses:
+            query[6:] = torch.tensor(values[tuple(query[1:5].tolist())])
+            query[8] = (query[8] + int(self._wrong)) % 61
+        logits = torch.zeros(1, ids.shape[1], 64)
+        logits[0, torch.arange(ids.shape[1] - 1), guesses.flatten()[1:]] = 1.0
+        return CausalLMOutput(logits=logits)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_answers_are_counted(wrong: bool) -> None:
+    with fotmem.attach(new_model(0)) as memory:
+        oracle = Oracle(memory, wrong=wrong)
+        first, second = lookup(oracle, memory, [1000, 3000], queries=60, store="exact", seed=1)
+    assert (first.tokens, second.tokens) == (1000, 3000)
+    assert first.queries == 60
+    assert first.bytes_per_token == 512  # a key and a value of 64 float32
+    for row in (first, second):
+        assert row.accuracy == (0.0 if wrong else 1.0)
+        assert row.symbol_accuracy == (0.75 if wrong else 1.0)
+        assert row.interval == wilson(60 * row.accuracy, 60)
+
+
+def test_what_cannot_be_measured() -> None:
+    with (
+        fotmem.attach(new_model(0)) as memory,
+        pytest.raises(fotmem.InputError, match="60 records to query take 600 tokens, got 500"),
+    ):
+        lookup(None, memory, [500], queries=60, store="exact", seed=0)
+    with (
+        fotmem.attach(tiny.llama(), layers=[1], window=16) as memory,
+        pytest.raises(fotmem.InputError, match="needs a model with the 64 tokens"),
+    ):
+        lookup(None, memory, [500], queries=6, store="exact", seed=0)
+
+
+def test_records_as_text() -> None:
+    record = make_records(1, draw())
+    text = new_tokenizer().decode(record[0])
+    assert text.split()[0] == "<k>"
+    assert new_tokenizer()(text).input_ids == record[0].tolist()
+
+
+def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small: dict[str, Any] = {"documents": 2, "d": (1, 2), "steps": 4, "evaluate_every": 2}
+    options = RECIPE.model_copy(update=small)
+    trained = train_dictionary(tmp_path / "lookup", options=options)
+    again = train_dictionary(tmp_path / "again", options=options)
+    assert [entry.get("loss") for entry in trained.history] == [
+        entry.get("loss") for entry in again.history
+    ]
+    with pytest.raises(fotmem.InputError, match="holds a training already"):
+        train_dictionary(tmp_path / "lookup", options=options)
+    task = ("eval", "dictionary", tmp_path / "lookup")
+    ended = call(capsys, *task, "--tokens", "2k,3k", "--queries", 30, "--json")
+    rows = json.loads(ended.out)["rows"]
+    assert [row["tokens"] for row in rows] == [2040, 3070]
+    assert all(row["queries"] == 30 and row["accuracy"] < 0.5 for row in rows)
+    assert "512 B/token" in call(capsys, *task, "--tokens", "1k", "--queries", 9).out
+
+
+def test_bad_sizes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, 2, "eval", "dictionary", "x", "--tokens", "many")
+    assert "expected sizes such as" in said
