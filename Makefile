@@ -10,7 +10,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench recipe-smollm2 recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test lint format bench recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,14 +36,20 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; result
 		$(or $(ARGS),benchmarks)
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (ten minutes with bfloat16 units, else longer)
-	@$(PY) recipes/smollm2.py
+	@$(PY) -m recipes.smollm2
+
+report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## measure what is not in docs/reports yet: make report-smollm2 TEXT=book.txt
+	@$(PY) -m recipes.smollm2_report $(TEXT)
+
+ablation: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
+	@$(PY) -m recipes.ablation $(TEXT)
 
 recipe-dictionary: $(VENV)/.extra-train ## train a small model for dictionary lookup, then measure it
 	@$(VENV)/bin/fotmem train-dictionary --output build/dictionary --resume
 	@$(VENV)/bin/fotmem eval dictionary build/dictionary --report build/dictionary/report.json
 
 pictures: $(VENV)/.extra-train ## draw the pictures of the documentation anew
-	@$(PY) recipes/crossbatch_picture.py
+	@$(PY) -m recipes.crossbatch_picture
 
 docs: $(VENV)/.extra-docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

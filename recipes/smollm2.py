@@ -18,8 +18,10 @@ BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
 SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
+LAYERS = (17, 18, 20, 21, 23)
+"""As `fotmem layers smollm2` proposes."""
 OPTIONS = fotmem.TrainingOptions(
-    layers=(17, 18, 20, 21, 23),  # as `fotmem layers smollm2` proposes
+    layers=LAYERS,
     evaluate_every=100,
     bf16=True,
 )
@@ -27,7 +29,6 @@ OPTIONS = fotmem.TrainingOptions(
 
 def main() -> None:
     """Write the data, train, and put the adapter where the package ships it from."""
-    BUILD.mkdir(parents=True, exist_ok=True)
     model, tokenizer = load_model("smollm2")
     fotmem.train(
         model, tokenizer, data(), BUILD / "tuned", options=OPTIONS, resume=True, progress=True
@@ -45,6 +46,7 @@ def main() -> None:
 
 def data() -> list[Path]:
     """Write what is trained on: prose and code."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     prose, code = BUILD / "reference.txt", BUILD / "library.txt"
     prose.write_text(python_reference(), encoding="utf-8")
     library = Path(sysconfig.get_paths()["stdlib"])

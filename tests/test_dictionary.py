@@ -37,28 +37,39 @@ def test_records_differ_in_their_keys() -> None:
         make_records(10**7, draw())
 
 
-def test_what_is_asked_stands_whole_in_the_previous_window() -> None:
-    pairs = DictionaryPairs(50, seed=4)
-    begins = set()
+@pytest.mark.parametrize("window", [32, 64, 128, 256])
+def test_what_is_asked_stands_whole_in_the_previous_window(window: int) -> None:
+    pairs = DictionaryPairs(20, 4, windows=(window,))
+    asked, begins = window // 10 - 1, set()
     for index in range(len(pairs)):
         pair = pairs[index]
-        assert {name: tensor.shape[0] for name, tensor in pair.items()} == {
-            "previous": 256,
-            "current": 256,
-            "answers": 256,
-        }
-        told = " ".join(map(str, pair["previous"].tolist()))
-        begins.add(told.split().index(str(KEY)))
-        queries = pair["current"][16:].view(24, 10)
-        assert bool((queries[:, 0] == QUERY).all())
-        assert len(queries.unique(dim=0)) == 24  # none is answered by another
-        for query in queries.tolist():
-            assert f" {' '.join(map(str, query[1:]))}" in f" {told}"
-        assert torch.equal(pair["current"][pair["answers"]], queries[:, 6:].flatten())
+        for tensor in pair.values():
+            assert tensor.shape == (256 // window, window)
+        rows = zip(pair["previous"], pair["current"], pair["answers"], strict=True)
+        for previous, current, answers in rows:
+            told = " ".join(map(str, previous.tolist()))
+            begins.add(told.split().index(str(KEY)))
+            queries = current[-10 * asked :].view(asked, 10)
+            assert bool((queries[:, 0] == QUERY).all())
+            assert len(queries.unique(dim=0)) == asked  # none is answered by another
+            for query in queries.tolist():
+                assert f" {' '.join(map(str, query[1:]))}" in f" {told}"
+            assert torch.equal(current[answers], queries[:, 6:].flatten())
     assert len(begins) > 5  # windows begin anywhere
-    assert torch.equal(pairs[3]["previous"], DictionaryPairs(9, seed=4)[3]["previous"])
+
+
+def test_examples_depend_on_index_and_seed() -> None:
+    pairs = DictionaryPairs(8, 4, windows=(32, 256))
+    shapes = [tuple(pairs[index]["answers"].shape) for index in range(len(pairs))]
+    assert shapes == [(8, 32)] * 4 + [(1, 256)] * 4
+    batched = DictionaryPairs(9, 4, windows=(32, 256), batch=3)
+    assert [len(batched[index]["answers"]) for index in range(9)] == [8] * 6 + [1] * 3
+    same, other = DictionaryPairs(8, 4, windows=(32, 256)), DictionaryPairs(8, 5, windows=(32, 256))
+    assert torch.equal(pairs[3]["previous"], same[3]["previous"])
+    assert not torch.equal(pairs[3]["previous"], other[3]["previous"])
+    assert not torch.equal(pairs[3]["previous"], pairs[2]["previous"])
     with pytest.raises(IndexError):
-        pairs[50]
+        pairs[8]
 
 
 class Oracle:

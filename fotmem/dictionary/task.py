@@ -6,6 +6,8 @@ values. Nothing but memory tells them, and every other record is a distraction.
 
 from __future__ import annotations
 
+import random
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,8 +23,6 @@ LENGTH = 10
 SYMBOLS_PER_VALUE = 4
 WINDOW = 256
 """Tokens of local context."""
-ASKED = 24
-"""Queries of a training example: so many records are whole in any window."""
 
 
 class DictionaryPairs(Dataset[dict[str, Tensor]]):
@@ -37,32 +37,45 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         How many there are.
     seed : int
         Of everything random.
+    windows : tuple of int
+        Tokens per window ``T``, in equal parts of the dataset. Where they are shorter than
+        `WINDOW`, an example holds ``n = WINDOW // T`` documents: among few records, a model
+        learns to look them up in minutes, and then soon among many.
+    batch : int
+        So many examples in a row, which are stacked, have windows of one length.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self._size, self._seed = size, seed
+    def __init__(
+        self, size: int, seed: int, windows: tuple[int, ...] = (WINDOW,), batch: int = 1
+    ) -> None:
+        self._size, self._seed, self._windows, self._batch = size, seed, windows, batch
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return ``previous [T]``, ``current [T]`` and ``answers [T]``, True where it answers."""
+        """Return ``previous``, ``current`` and ``answers`` (True where it answers), ``[n, T]``."""
         if not 0 <= index < self._size:
             raise IndexError(index)
-        draw = torch.Generator().manual_seed(self._seed * 2**32 + index)
-        told = make_records(2 * WINDOW // LENGTH, draw)
-        begin = int(torch.randint(LENGTH, (), generator=draw))
-        first_whole = (begin + LENGTH - 1) // LENGTH
-        whole = told[first_whole : (begin + WINDOW) // LENGTH]
-        queries = as_queries(whole[torch.randperm(len(whole), generator=draw)[:ASKED]])
-        records = told.flatten()[begin : begin + 2 * WINDOW - queries.numel()]
-        answers = torch.zeros(WINDOW, dtype=torch.bool)
-        answers[-queries.numel() :].view(-1, LENGTH)[:, -SYMBOLS_PER_VALUE:] = True
-        return {
-            "previous": records[:WINDOW],
-            "current": torch.cat([records[WINDOW:], queries.flatten()]),
-            "answers": answers,
-        }
+        first = index - index % self._batch
+        window = self._windows[first * len(self._windows) // self._size]
+        mixed = random.Random(f"dictionary {self._seed} {index}").getrandbits(32)  # all torch takes
+        draw = torch.Generator().manual_seed(mixed)
+        documents = [_document(window, draw) for _ in range(WINDOW // window)]
+        names = ("previous", "current", "answers")
+        return dict(zip(names, map(torch.stack, zip(*documents, strict=True)), strict=True))
+
+
+def _document(window: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    told = make_records(2 * window // LENGTH + 1, draw)
+    begin = int(torch.randint(LENGTH, (), generator=draw))
+    whole = told[(begin + LENGTH - 1) // LENGTH : (begin + window) // LENGTH]
+    asked = window // LENGTH - 1  # so many records are whole wherever the window begins
+    queries = as_queries(whole[torch.randperm(len(whole), generator=draw)[:asked]])
+    records = told.flatten()[begin : begin + 2 * window - queries.numel()]
+    answers = torch.zeros(window, dtype=torch.bool)
+    answers[-queries.numel() :].view(-1, LENGTH)[:, -SYMBOLS_PER_VALUE:] = True
+    return records[:window], torch.cat([records[window:], queries.flatten()]), answers
 
 
 def make_records(number: int, draw: torch.Generator) -> Tensor:

@@ -13,18 +13,23 @@ from fotmem.dictionary.task import WINDOW, DictionaryPairs
 from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
 
+WINDOWS = (32, 64, 128, 256, 256, 256)
+"""Tokens per window, in equal parts of the training, as `TrainingOptions.d`."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
-    documents=32,
-    steps=2000,
-    d=(1, 2, 4, 8, 16, 32),
+    documents=16,
+    steps=1800,
+    d=(1, 1, 1, 1, 4, 16),
     bank_windows=0,
     facts=1.0,
     text_weight=0.0,
     distillation=0.0,
-    learning_rate=2e-3,
+    learning_rate=1.5e-3,
     warmup=50,
+    adam_beta2=0.99,
+    max_grad_norm=1.0,
+    bf16=True,
     evaluate_every=250,
 )
 
@@ -62,7 +67,7 @@ def train_dictionary(
             new_tokenizer(),
             crossbatch,
             (
-                DictionaryPairs(options.examples, options.seed),
+                DictionaryPairs(options.examples, options.seed, WINDOWS, options.documents),
                 DictionaryPairs(EVALUATED, options.seed + 1),
             ),
             folder,

@@ -95,9 +95,8 @@ def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> Train
         gradient_accumulation_steps=options.gradient_accumulation,
         learning_rate=options.learning_rate,
         weight_decay=0.0,
-        # The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long.
-        adam_beta2=0.95,
-        max_grad_norm=0.5,
+        adam_beta2=options.adam_beta2,
+        max_grad_norm=options.max_grad_norm,
         bf16=options.bf16,
         use_cpu=on_cpu,
         seed=options.seed,

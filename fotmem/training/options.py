@@ -40,6 +40,9 @@ class TrainingOptions(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     """At its highest, after `warmup` steps; it falls to 0 as a cosine."""
     warmup: int = Field(default=10, ge=0)
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1)
+    """The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long."""
+    max_grad_norm: float = Field(default=0.5, gt=0)
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
     bf16: bool = False

@@ -160,12 +160,12 @@ class CrossbatchTrainer(Trainer):
 
 
 def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack pairs: previous windows first, then the current ones ``[2 * B, T]``."""
-    windows = [pair["previous"] for pair in pairs] + [pair["current"] for pair in pairs]
-    return {
-        "input_ids": torch.stack(windows),
-        "answers": torch.stack([pair["answers"] for pair in pairs]),
-    }
+    """Stack pairs, some of many documents: previous windows, then current ones ``[2 * B, T]``."""
+
+    def rows(name: str) -> Tensor:
+        return torch.cat([torch.atleast_2d(pair[name]) for pair in pairs])
+
+    return {"input_ids": torch.cat([rows("previous"), rows("current")]), "answers": rows("answers")}
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -1,0 +1,63 @@
+"""The scripts that make the reports of the documentation."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fotmem.cli import app
+from recipes import ablation, reports, smollm2_report
+
+
+def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
+    interval = [max(0.0, right - 0.1), min(1.0, right + 0.1)]
+    return {
+        "tokens": tokens,
+        "memory": memory,
+        "answer_accuracy": right,
+        "answer_interval": interval,
+    }
+
+
+def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2_report, "PICTURE", tmp_path / "passkey.png")
+    rows = [passkey_row(size, 0.9, memory=on) for size in (4096, 16_384) for on in (False, True)]
+    smollm2_report.draw({name: rows for name, *_ in smollm2_report.CURVES})
+    assert (tmp_path / "passkey.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[list[str]] = []
+
+    def run_and_write(words: list[str], *, check: bool) -> None:
+        run.append(words)
+        file = Path(words[words.index("--report") + 1])
+        file.write_text(json.dumps({"rows": [{"tokens": 5}]}))
+
+    monkeypatch.setattr(reports, "REPORTS", tmp_path)
+    monkeypatch.setattr("recipes.reports.subprocess.run", run_and_write)
+    for _ in range(2):
+        assert reports.measured("one", "passkey x --tokens 5", ["a b.txt"]) == [{"tokens": 5}]
+    [words] = run
+    assert words[3:8] == ["eval", "passkey", "x", "--tokens", "5"]
+    assert words[8:10] == ["--text", "a b.txt"]
+
+
+@pytest.mark.parametrize("command", smollm2_report.MEASURED.values())
+def test_commands_are_understood(command: str, tmp_path: Path) -> None:
+    """All options are known: what is missed is the text, which comes last."""
+    words = ["eval", *shlex.split(command), "--text", str(tmp_path / "none.txt")]
+    ended = CliRunner().invoke(app, words)
+    assert "none.txt" in ended.output + str(ended.exception)
+
+
+def test_variants_differ_in_negatives_only() -> None:
+    options = {name: ablation.options(name) for name in ablation.VARIANTS}
+    kept = [one.model_copy(update={"d": (1,), "bank_windows": 0}) for one in options.values()]
+    assert kept[0] == kept[1] == kept[2]
+    assert len({(one.d, one.bank_windows) for one in options.values()}) == 3
