@@ -11,7 +11,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
 from fotmem.dictionary.model import new_model, new_tokenizer
-from fotmem.dictionary.task import KEY, QUERY, VALUE, DictionaryPairs, make_records
+from fotmem.dictionary.task import KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
 from fotmem.dictionary.train import RECIPE, train_dictionary
 from fotmem.evaluation.dictionary import lookup
 from fotmem.evaluation.intervals import wilson
@@ -33,13 +33,17 @@ def test_records_differ_in_their_keys() -> None:
     assert (int(symbols.min()), int(symbols.max())) == (0, 60)
     assert torch.equal(records, make_records(200_000, draw()))
     assert not torch.equal(records, make_records(200_000, draw(1)))
-    with pytest.raises(fotmem.InputError, match="there are at most 6,922,920 records"):
-        make_records(10**7, draw())
+    with pytest.raises(fotmem.InputError, match="61 symbols make at most 13,845,841 keys"):
+        make_records(10**8, draw())
+    few = make_records(81, draw(), 3)
+    assert len(few[:, 1:5].unique(dim=0)) == 81
+    assert len(few[:, 1:5].unique()) == 3
+    assert len(few[:, 6:].unique()) > 50
 
 
 @pytest.mark.parametrize("window", [32, 64, 128, 256])
 def test_what_is_asked_stands_whole_in_the_previous_window(window: int) -> None:
-    pairs = DictionaryPairs(20, 4, windows=(window,))
+    pairs = DictionaryPairs(20, 4, (Part(window),))
     asked, begins = window // 10 - 1, set()
     for index in range(len(pairs)):
         pair = pairs[index]
@@ -59,17 +63,28 @@ def test_what_is_asked_stands_whole_in_the_previous_window(window: int) -> None:
 
 
 def test_examples_depend_on_index_and_seed() -> None:
-    pairs = DictionaryPairs(8, 4, windows=(32, 256))
+    parts = (Part(window=32), Part())
+    pairs = DictionaryPairs(8, 4, parts)
     shapes = [tuple(pairs[index]["answers"].shape) for index in range(len(pairs))]
     assert shapes == [(8, 32)] * 4 + [(1, 256)] * 4
-    batched = DictionaryPairs(9, 4, windows=(32, 256), batch=3)
-    assert [len(batched[index]["answers"]) for index in range(9)] == [8] * 6 + [1] * 3
-    same, other = DictionaryPairs(8, 4, windows=(32, 256)), DictionaryPairs(8, 5, windows=(32, 256))
+    same, other = DictionaryPairs(8, 4, parts), DictionaryPairs(8, 5, parts)
     assert torch.equal(pairs[3]["previous"], same[3]["previous"])
     assert not torch.equal(pairs[3]["previous"], other[3]["previous"])
     assert not torch.equal(pairs[3]["previous"], pairs[2]["previous"])
     with pytest.raises(IndexError):
         pairs[8]
+
+
+def test_records_of_a_batch_have_like_keys_but_not_the_same() -> None:
+    pairs = DictionaryPairs(9, 4, (Part(window=32), Part(symbols=5)), batch=3)
+    assert [len(pairs[index]["answers"]) for index in range(9)] == [8] * 6 + [1] * 3
+    keys = []
+    for index in (6, 7, 8):
+        previous = pairs[index]["previous"][0]
+        begin = previous.tolist().index(KEY)
+        keys.append(previous[begin : begin + 240].view(24, 10)[:, 1:5])
+    assert len(torch.cat(keys).unique(dim=0)) == 72
+    assert len(torch.cat(keys).unique()) == 5
 
 
 class Oracle:

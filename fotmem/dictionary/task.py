@@ -7,6 +7,7 @@ values. Nothing but memory tells them, and every other record is a distraction.
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,30 +26,39 @@ WINDOW = 256
 """Tokens of local context."""
 
 
+class Part(NamedTuple):
+    """What a part of the training is about."""
+
+    window: int = WINDOW
+    """Tokens of a previous and of a current window: among few records, a model learns to look
+    them up in minutes, and then soon among many."""
+    symbols: int = SYMBOLS
+    """Of how many symbols the keys of a batch are made. The fewer, the more keys differ in one
+    symbol only: in a large memory some do, and in a batch else none."""
+
+
 class DictionaryPairs(Dataset[dict[str, Tensor]]):
     """Documents of two windows: records, and queries for the records of the first window.
 
-    Each depends on its index and the seed alone. The first window begins anywhere in a record, as
-    those of a long dictionary do.
+    An example holds as many documents as fill `WINDOW` tokens. It depends on its index and the
+    seed alone. The first window begins anywhere in a record, as those of a long dictionary do.
 
     Parameters
     ----------
     size : int
-        How many there are.
+        How many examples there are.
     seed : int
         Of everything random.
-    windows : tuple of int
-        Tokens per window ``T``, in equal parts of the dataset. Where they are shorter than
-        `WINDOW`, an example holds ``n = WINDOW // T`` documents: among few records, a model
-        learns to look them up in minutes, and then soon among many.
+    parts : tuple of Part
+        Equal parts of the dataset.
     batch : int
-        So many examples in a row, which are stacked, have windows of one length.
+        How many examples in a row are seen together: no two of their records have the same key.
     """
 
     def __init__(
-        self, size: int, seed: int, windows: tuple[int, ...] = (WINDOW,), batch: int = 1
+        self, size: int, seed: int, parts: tuple[Part, ...] = (Part(),), batch: int = 1
     ) -> None:
-        self._size, self._seed, self._windows, self._batch = size, seed, windows, batch
+        self._size, self._seed, self._parts, self._batch = size, seed, parts, batch
 
     def __len__(self) -> int:
         return self._size
@@ -57,17 +67,24 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         """Return ``previous``, ``current`` and ``answers`` (True where it answers), ``[n, T]``."""
         if not 0 <= index < self._size:
             raise IndexError(index)
-        first = index - index % self._batch
-        window = self._windows[first * len(self._windows) // self._size]
-        mixed = random.Random(f"dictionary {self._seed} {index}").getrandbits(32)  # all torch takes
-        draw = torch.Generator().manual_seed(mixed)
-        documents = [_document(window, draw) for _ in range(WINDOW // window)]
+        place = index % self._batch
+        window, symbols = self._parts[(index - place) * len(self._parts) // self._size]
+        number, documents = 2 * window // LENGTH + 1, WINDOW // window
+        drawn = make_records(
+            number * documents * self._batch, self._draw(f"batch {index - place}"), symbols
+        )
+        draw = self._draw(f"example {index}")
+        told = drawn.chunk(self._batch)[place].chunk(documents)
+        parts = zip(*(_document(records, window, draw) for records in told), strict=True)
         names = ("previous", "current", "answers")
-        return dict(zip(names, map(torch.stack, zip(*documents, strict=True)), strict=True))
+        return dict(zip(names, map(torch.stack, parts), strict=True))
+
+    def _draw(self, name: str) -> torch.Generator:
+        mixed = random.Random(f"dictionary {self._seed} {name}").getrandbits(32)  # all torch takes
+        return torch.Generator().manual_seed(mixed)
 
 
-def _document(window: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    told = make_records(2 * window // LENGTH + 1, draw)
+def _document(told: Tensor, window: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     begin = int(torch.randint(LENGTH, (), generator=draw))
     whole = told[(begin + LENGTH - 1) // LENGTH : (begin + window) // LENGTH]
     asked = window // LENGTH - 1  # so many records are whole wherever the window begins
@@ -78,7 +95,7 @@ def _document(window: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tenso
     return records[:window], torch.cat([records[window:], queries.flatten()]), answers
 
 
-def make_records(number: int, draw: torch.Generator) -> Tensor:
+def make_records(number: int, draw: torch.Generator, symbols: int = SYMBOLS) -> Tensor:
     """Invent records, no two with the same key.
 
     Parameters
@@ -87,6 +104,8 @@ def make_records(number: int, draw: torch.Generator) -> Tensor:
         How many.
     draw : torch.Generator
         Of everything random.
+    symbols : int
+        Of how many of the symbols, chosen at random, keys are made.
 
     Returns
     -------
@@ -98,15 +117,14 @@ def make_records(number: int, draw: torch.Generator) -> Tensor:
     InputError
         There are not so many keys.
     """
-    most = SYMBOLS**4 // 2
-    if number > most:
-        raise InputError(f"there are at most {most:,} records, got {number:,}")
-    codes = torch.zeros(0, dtype=torch.long)
-    while len(codes) < number:
-        more = torch.randint(SYMBOLS**4, (number + 16,), generator=draw)
-        codes = torch.cat([codes, more]).unique()
-    codes = codes[torch.randperm(len(codes), generator=draw)[:number]]
-    keys = codes[:, None] // SYMBOLS ** torch.arange(4) % SYMBOLS
+    if number > symbols**4:
+        raise InputError(
+            f"{symbols} symbols make at most {symbols**4:,} keys, got {number:,} records to make"
+        )
+    python = random.Random(int(torch.randint(2**32, (), generator=draw)))
+    codes = torch.tensor(python.sample(range(symbols**4), number))
+    chosen = torch.randperm(SYMBOLS, generator=draw)[:symbols]
+    keys = chosen[codes[:, None] // symbols ** torch.arange(4) % symbols]
     values = torch.randint(SYMBOLS, (number, 4), generator=draw)
     marks = torch.tensor([[KEY, VALUE]]).expand(number, 2)
     return torch.cat([marks[:, :1], keys, marks[:, 1:], values], 1)

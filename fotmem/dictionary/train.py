@@ -9,18 +9,24 @@ from transformers import TrainerCallback
 
 from fotmem.crossbatch import Crossbatch
 from fotmem.dictionary.model import new_model, new_tokenizer
-from fotmem.dictionary.task import WINDOW, DictionaryPairs
+from fotmem.dictionary.task import WINDOW, DictionaryPairs, Part
 from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
 
-WINDOWS = (32, 64, 128, 256, 256, 256)
-"""Tokens per window, in equal parts of the training, as `TrainingOptions.d`."""
+PARTS = (
+    Part(window=32),
+    Part(window=64),
+    Part(symbols=6),
+    Part(symbols=6),
+    Part(symbols=6),
+    Part(symbols=6),
+)
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
     documents=16,
     steps=1800,
-    d=(1, 1, 1, 1, 4, 16),
+    d=(1, 1, 1, 16, 16, 16),
     bank_windows=0,
     facts=1.0,
     text_weight=0.0,
@@ -30,7 +36,7 @@ RECIPE = TrainingOptions(
     adam_beta2=0.99,
     max_grad_norm=1.0,
     bf16=True,
-    evaluate_every=250,
+    evaluate_every=300,
 )
 
 
@@ -67,8 +73,8 @@ def train_dictionary(
             new_tokenizer(),
             crossbatch,
             (
-                DictionaryPairs(options.examples, options.seed, WINDOWS, options.documents),
-                DictionaryPairs(EVALUATED, options.seed + 1),
+                DictionaryPairs(options.examples, options.seed, PARTS, options.documents),
+                DictionaryPairs(EVALUATED, options.seed + 1, PARTS[-1:], options.documents),
             ),
             folder,
             options,
