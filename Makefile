@@ -35,7 +35,7 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; result
 		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
 		$(or $(ARGS),benchmarks)
 
-recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (ten minutes with bfloat16 units, else longer)
+recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(PY) -m recipes.smollm2
 
 report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## measure what is not in docs/reports yet: make report-smollm2 TEXT=book.txt

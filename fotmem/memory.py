@@ -124,11 +124,11 @@ class Memory:
         return self.stores[layer]
 
     def read(
-        self, input_ids: Any, *, attend: bool = True, overlap: int = 0, progress: bool = False
+        self, input_ids: Any, *, attend: bool = False, overlap: int = 0, progress: bool = False
     ) -> None:
         """Run a text through the model so that it ends up in memory.
 
-        The text is cut into windows (the last one may be shorter); each sees itself and, if
+        The text is cut into windows (the last one may be shorter); each sees itself and, with
         `attend`, what was in memory before it, and is then appended.
 
         Parameters
@@ -136,7 +136,8 @@ class Memory:
         input_ids : Tensor or sequence of int
             Token ids ``[n]`` or ``[1, n]`` of one text, without padding.
         attend : bool
-            False: memory layers do not look at memory while reading.
+            Let memory layers look at memory while they read, as the released LongLLaMA code does.
+            What is remembered is then distracted by what was remembered before, and reading slower.
         overlap : int
             Begin each window with the last `overlap` tokens before it, which are not remembered
             again. Models give much attention to whatever stands first (attention sinks, Xiao et

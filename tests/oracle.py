@@ -202,7 +202,7 @@ class Oracle:
         self.local = [self._nothing() for _ in range(self.num_layers)]
         self.overflow = {layer: self._nothing() for layer in self.mem_layers}
 
-    def read(self, ids: Tensor | Sequence[int], attend: bool = True) -> None:
+    def read(self, ids: Tensor | Sequence[int], attend: bool = False) -> None:
         """Append tokens to the memory, window by window; the current sequence is not touched."""
         for window in _cut(_as_ids(ids), self.window):
             local = [self._nothing() for _ in range(self.num_layers)]

@@ -163,8 +163,8 @@ def test_reading_equals_oracle(
 
 def test_reading_without_looking_at_memory_is_another_memory() -> None:
     with attached(tiny.llama()) as one, attached(tiny.llama()) as other:
-        one.read(tiny.ids(40))
-        other.read(tiny.ids(40), attend=False)
+        one.read(tiny.ids(40), attend=True)
+        other.read(tiny.ids(40))
         for layer, same in zip(LAYERS, (True, False), strict=True):
             keys = [contents(memory.store(layer))[0] for memory in (one, other)]
             assert (difference(*keys) <= 1e-5) == same  # below the first memory layer nothing looks

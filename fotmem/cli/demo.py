@@ -70,7 +70,7 @@ def demo() -> None:
     with attach(llama, top_k=TOP_K[0], window=WINDOW) as memory:
         layers = ", ".join(map(str, memory.layers))
         console.rule(f"reading into the memory of layers {layers}")
-        memory.read(text[:-LOCAL], overlap=OVERLAP, attend=False, progress=True)
+        memory.read(text[:-LOCAL], overlap=OVERLAP, progress=True)
         for top_k in TOP_K:
             memory.top_k = top_k
             label = f"with memory, {f'top-k {top_k}' if top_k else 'all of it'}"
@@ -81,7 +81,7 @@ def demo() -> None:
         console.print(f"  {label:<24} {count} of {len(FACTS)} answers right")
     console.print(
         "The sentences stand far outside the window: without memory the model can only guess. "
-        "Ten minutes of crossbatch training taught its retrieval heads to find them among all "
+        "A short crossbatch training taught its retrieval heads to find them among all "
         "that was read, and to leave the rest alone. Untuned, the same model (smollm2) looks at "
         "the right places, too, but is distracted by the rest: it seldom says whole what stands "
         "there, and the more is looked at, the less. Tuned, it is a small model all the same: it "

@@ -24,6 +24,8 @@ LENGTH = 10
 SYMBOLS_PER_VALUE = 4
 WINDOW = 256
 """Tokens of local context."""
+FEW = 6
+"""Symbols of keys that are alike."""
 
 
 class Part(NamedTuple):
@@ -32,9 +34,9 @@ class Part(NamedTuple):
     window: int = WINDOW
     """Tokens of a previous and of a current window: among few records, a model learns to look
     them up in minutes, and then soon among many."""
-    symbols: int = SYMBOLS
-    """Of how many symbols the keys of a batch are made. The fewer, the more keys differ in one
-    symbol only: in a large memory some do, and in a batch else none."""
+    alike: float = 0.0
+    """Share of keys that are made of few symbols, so that many differ in one only: in a large
+    memory some do, and in a batch else none."""
 
 
 class DictionaryPairs(Dataset[dict[str, Tensor]]):
@@ -68,10 +70,10 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         if not 0 <= index < self._size:
             raise IndexError(index)
         place = index % self._batch
-        window, symbols = self._parts[(index - place) * len(self._parts) // self._size]
+        window, alike = self._parts[(index - place) * len(self._parts) // self._size]
         number, documents = 2 * window // LENGTH + 1, WINDOW // window
         drawn = make_records(
-            number * documents * self._batch, self._draw(f"batch {index - place}"), symbols
+            number * documents * self._batch, self._draw(f"batch {index - place}"), alike
         )
         draw = self._draw(f"example {index}")
         told = drawn.chunk(self._batch)[place].chunk(documents)
@@ -95,7 +97,7 @@ def _document(told: Tensor, window: int, draw: torch.Generator) -> tuple[Tensor,
     return records[:window], torch.cat([records[window:], queries.flatten()]), answers
 
 
-def make_records(number: int, draw: torch.Generator, symbols: int = SYMBOLS) -> Tensor:
+def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tensor:
     """Invent records, no two with the same key.
 
     Parameters
@@ -104,8 +106,8 @@ def make_records(number: int, draw: torch.Generator, symbols: int = SYMBOLS) -> 
         How many.
     draw : torch.Generator
         Of everything random.
-    symbols : int
-        Of how many of the symbols, chosen at random, keys are made.
+    alike : float
+        Share of keys, below 1, that are made of `FEW` symbols only.
 
     Returns
     -------
@@ -117,17 +119,18 @@ def make_records(number: int, draw: torch.Generator, symbols: int = SYMBOLS) -> 
     InputError
         There are not so many keys.
     """
-    if number > symbols**4:
-        raise InputError(
-            f"{symbols} symbols make at most {symbols**4:,} keys, got {number:,} records to make"
-        )
+    most = SYMBOLS**4 // 2
+    if number > most:
+        raise InputError(f"there are at most {most:,} records, got {number:,}")
     python = random.Random(int(torch.randint(2**32, (), generator=draw)))
-    codes = torch.tensor(python.sample(range(symbols**4), number))
-    chosen = torch.randperm(SYMBOLS, generator=draw)[:symbols]
-    keys = chosen[codes[:, None] // symbols ** torch.arange(4) % symbols]
+    few = python.sample(range(SYMBOLS), FEW)
+    keys: dict[tuple[int, ...], None] = {}
+    while len(keys) < number:
+        symbols = few if python.random() < alike else range(SYMBOLS)
+        keys[tuple(python.choices(symbols, k=4))] = None
     values = torch.randint(SYMBOLS, (number, 4), generator=draw)
     marks = torch.tensor([[KEY, VALUE]]).expand(number, 2)
-    return torch.cat([marks[:, :1], keys, marks[:, 1:], values], 1)
+    return torch.cat([marks[:, :1], torch.tensor(list(keys)), marks[:, 1:], values], 1)
 
 
 def as_queries(records: Tensor) -> Tensor:

@@ -16,16 +16,16 @@ from fotmem.training.options import TrainingOptions
 PARTS = (
     Part(window=32),
     Part(window=64),
-    Part(symbols=6),
-    Part(symbols=6),
-    Part(symbols=6),
-    Part(symbols=6),
+    Part(alike=0.5),
+    Part(alike=0.5),
+    Part(alike=0.5),
+    Part(alike=0.5),
 )
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
     documents=16,
-    steps=1800,
+    steps=1500,
     d=(1, 1, 1, 16, 16, 16),
     bank_windows=0,
     facts=1.0,
@@ -36,7 +36,7 @@ RECIPE = TrainingOptions(
     adam_beta2=0.99,
     max_grad_norm=1.0,
     bf16=True,
-    evaluate_every=300,
+    evaluate_every=250,
 )
 
 

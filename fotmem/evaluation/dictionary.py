@@ -80,7 +80,7 @@ def _measured(
     told = make_records(size // LENGTH, draw)
     memory.clear()
     begin = time.perf_counter()
-    memory.read(told.flatten(), attend=False, overlap=LENGTH, progress=progress)
+    memory.read(told.flatten(), overlap=LENGTH, progress=progress)
     reading = time.perf_counter() - begin
     asked = as_queries(told[torch.randperm(len(told), generator=draw)[:queries]])
     begin = time.perf_counter()

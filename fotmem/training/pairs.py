@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch.utils.data import Dataset
 from fotmem.errors import OptionError
 from fotmem.facts import QUESTIONS, STATEMENTS, Facts
 
-TOKENS_PER_FACT = 64
-"""Of a window, for each fact that it tells."""
+TOKENS_PER_FACT = 32
+"""Of a window, for each fact that it tells: many facts side by side teach to tell them apart."""
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
@@ -29,8 +30,9 @@ class Pairs(Dataset[dict[str, Tensor]]):
     window : int
         Tokens per window ``T``.
     facts : float
-        Share of examples with facts, from 0 to 1: ``T // 64`` are told in the previous window, at
-        random places, and all but one of them are asked in the current one.
+        Share of examples with facts, from 0 to 1: ``T // 32`` are told in the previous window, at
+        random places, and all but one of them are asked in the current one; fewer where so many
+        have no room.
     size : int
         How many examples there are.
     seed : int
@@ -66,20 +68,25 @@ class Pairs(Dataset[dict[str, Tensor]]):
         told: list[list[int]] = []
         asked: list[list[int]] = []
         answers: list[int] = []
+        dot = self._tokens(".")[:1]
         if draw.random() < self._share:
             number = self._window // TOKENS_PER_FACT
             facts = [self._facts[index * number + place] for place in range(number)]
             told = [self._tokens(f" {fact.say(draw.choice(STATEMENTS))}") for fact in facts]
-            for fact in draw.sample(facts, max(1, number - 1)):
+            told = self._fitting(told)
+            known = facts[: len(told)]
+            for fact in draw.sample(known, max(1, len(known) - 1)):
                 answer = self._tokens(f" {fact.answer}")
-                asked.append(self._tokens(f" {fact.say(draw.choice(QUESTIONS))}") + answer)
+                question = self._tokens(f" {fact.say(draw.choice(QUESTIONS))}")
+                asked.append(question + answer + dot)
                 answers.append(len(answer))
-        own = self._window - sum(map(len, told)), self._window - sum(map(len, asked)) - len(asked)
+            asked = self._fitting(asked)
+            answers = answers[: len(asked)]
+        own = self._window - sum(map(len, told)), self._window - sum(map(len, asked))
         start = draw.randrange(len(run) - sum(own) + 1)
         text = run[start : start + sum(own)].tolist()
         previous, _ = _insert(text[: own[0]], told, draw)
-        dot = self._tokens(".")[:1]
-        current, ends = _insert(text[own[0] :], [question + dot for question in asked], draw)
+        current, ends = _insert(text[own[0] :], asked, draw)
         mask = torch.zeros(self._window, dtype=torch.bool)
         for end, length in zip(ends, answers, strict=True):
             mask[end - 1 - length : end - 1] = True
@@ -88,6 +95,11 @@ class Pairs(Dataset[dict[str, Tensor]]):
             "current": torch.tensor(current),
             "answers": mask,
         }
+
+    def _fitting(self, pieces: list[list[int]]) -> list[list[int]]:
+        """Return the first pieces, as many as fit a window."""
+        ends = accumulate(map(len, pieces))
+        return [piece for piece, end in zip(pieces, ends, strict=True) if end <= self._window]
 
     def _tokens(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
