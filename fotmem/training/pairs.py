@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from fotmem.errors import OptionError
 from fotmem.facts import QUESTIONS, STATEMENTS, Facts
 
-TOKENS_PER_FACT = 32
-"""Of a window, for each fact that it tells: many facts side by side teach to tell them apart."""
+TOKENS_PER_FACT = 64
+"""Of a window, for each fact that it tells."""
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
@@ -30,7 +30,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
     window : int
         Tokens per window ``T``.
     facts : float
-        Share of examples with facts, from 0 to 1: ``T // 32`` are told in the previous window, at
+        Share of examples with facts, from 0 to 1: ``T // 64`` are told in the previous window, at
         random places, and all but one of them are asked in the current one; fewer where so many
         have no room.
     size : int
@@ -75,7 +75,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
             told = [self._tokens(f" {fact.say(draw.choice(STATEMENTS))}") for fact in facts]
             told = self._fitting(told)
             known = facts[: len(told)]
-            for fact in draw.sample(known, max(1, len(known) - 1)):
+            for fact in draw.sample(known, len(known) - (len(known) > 1)):
                 answer = self._tokens(f" {fact.answer}")
                 question = self._tokens(f" {fact.say(draw.choice(QUESTIONS))}")
                 asked.append(question + answer + dot)
