@@ -16,17 +16,21 @@ from fotmem.training.options import TrainingOptions
 PARTS = (
     Part(window=32),
     Part(window=64),
-    Part(alike=0.5),
+    Part(),
+    Part(),
+    Part(alike=0.9),
     Part(alike=0.5),
     Part(alike=0.5),
     Part(alike=0.5),
 )
+"""Keys are alike only once records are found among many: earlier, a model learns shortcuts that do
+not hold in a large memory."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
     documents=16,
-    steps=1500,
-    d=(1, 1, 1, 16, 16, 16),
+    steps=2400,
+    d=(1, 1, 1, 16, 16, 16, 16, 16),
     bank_windows=0,
     facts=1.0,
     text_weight=0.0,
@@ -36,7 +40,7 @@ RECIPE = TrainingOptions(
     adam_beta2=0.99,
     max_grad_norm=1.0,
     bf16=True,
-    evaluate_every=250,
+    evaluate_every=300,
 )
 
 
