@@ -23,8 +23,8 @@ PARTS = (
     Part(alike=0.5),
     Part(alike=0.5),
 )
-"""Keys are alike only once records are found among many: in two trainings where they were so from the
-third part on, the model did worse in a large memory."""
+"""Keys are alike only once records are found among many: in two trainings where they were so from
+the third part on, the model did worse in a large memory."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
