@@ -203,17 +203,17 @@ def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "weights",
-    [{"text_weight": 1.0, "distillation": 0.0}, {"distillation": 1.0}],
+    ("weights", "bound"),
+    [({"text_weight": 1.0, "distillation": 0.0}, 0.8), ({"distillation": 1.0}, 0.9)],
     ids=["text", "distillation"],
 )
-def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> None:
+def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float], bound: float) -> None:
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
-    options = {"method": "full", "steps": 40, "learning_rate": 0.01} | weights
+    options = {"method": "full", "steps": 80, "learning_rate": 0.01} | weights
     trained = tune(folder, path, tmp_path / "out", **options)
     losses = [entry["loss"] for entry in trained.history if "loss" in entry]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < bound * losses[0]
 
 
 class Stop(TrainerCallback):
