@@ -120,13 +120,12 @@ class MemoryCache(DynamicCache):
 
     def __init__(self, memory: Memory, *, attend: bool = True, reading: bool = False) -> None:
         super().__init__()
-        self._start(memory, attend)
-        self.reading = reading
+        self._start(memory, attend, reading)
 
-    def _start(self, memory: Memory, attend: bool) -> None:
+    def _start(self, memory: Memory, attend: bool, reading: bool = False) -> None:
         self.memory = memory
         self.attend = attend
-        self.reading = False
+        self.reading = reading
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(memory, layer) if layer in memory.layers else LocalLayer()
             for layer in range(memory.num_layers)

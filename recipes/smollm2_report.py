@@ -11,16 +11,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from recipes.reports import measured, texts_given
+from recipes.smollm2 import LAYERS
 
 PICTURE = Path("docs/passkey.png")
-LAYERS = "--layers 17,18,20,21,23"
+BASE = f"smollm2 --layers {','.join(map(str, LAYERS))}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
-    "passkey-base": f"passkey smollm2 {LAYERS} --tokens 4k,16k,64k --readings 1 --trials 20",
+    "passkey-base": f"passkey {BASE} --tokens 4k,16k,64k --readings 1 --trials 20",
     "passkey-tuned-dense": "passkey smollm2-fot --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": "facts smollm2-fot --tokens 16k --facts 32",
     "perplexity-tuned": "perplexity smollm2-fot --tokens 4k,16k,64k",
-    "perplexity-base": f"perplexity smollm2 {LAYERS} --tokens 4k,16k,64k",
+    "perplexity-base": f"perplexity {BASE} --tokens 4k,16k,64k",
     "passkey-tuned-attend": "passkey smollm2-fot --tokens 4k,16k --trials 20 --attend",
     "perplexity-tuned-attend": "perplexity smollm2-fot --tokens 4k,16k --attend",
 }

@@ -58,10 +58,11 @@ def lookup(
     InputError
         If the model's vocabulary is another one, or a length has no room for so many records.
     """
-    if memory.decoder.config.vocab_size != QUERY + 1:  # type: ignore[union-attr]
+    vocabulary: int = memory.decoder.config.vocab_size  # type: ignore[union-attr, assignment]
+    if vocabulary != QUERY + 1:
         raise InputError(
             "dictionary lookup needs a model with the 64 tokens of `fotmem train-dictionary`, got "
-            f"one with {memory.decoder.config.vocab_size:,}"  # type: ignore[union-attr]
+            f"one with {vocabulary:,}"
         )
     if min(sizes) < queries * LENGTH:
         raise InputError(

@@ -71,13 +71,17 @@ class TrainingOptions(BaseModel):
 
     def d_at(self, step: int) -> int:
         """Return `d` of a step, counted from 0."""
-        return self.d[min(step * len(self.d) // self.steps, len(self.d) - 1)]
+        return self.d[self._part_at(step)]
 
     def bank_at(self, step: int) -> bool:
         """Whether a step looks at the bank."""
-        return bool(self.bank_windows) and step * len(self.d) // self.steps == len(self.d) - 1
+        return bool(self.bank_windows) and self._part_at(step) == len(self.d) - 1
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
         warming = min(1.0, (step + 1) / (self.warmup + 1))
         return self.learning_rate * warming * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+    def _part_at(self, step: int) -> int:
+        """Return which of the equal parts, one for each `d`, a step belongs to."""
+        return min(step * len(self.d) // self.steps, len(self.d) - 1)
