@@ -66,7 +66,8 @@ def lookup(
         )
     if min(sizes) < queries * LENGTH:
         raise InputError(
-            f"{queries:,} records to query take {queries * LENGTH:,} tokens, got {min(sizes):,}"
+            f"{queries:,} records to query take {queries * LENGTH:,} tokens, got {min(sizes):,}: "
+            "query fewer, or take more tokens"
         )
     return (
         _measured(model, memory, size, queries, store, seed=seed, progress=progress)
