@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from functools import lru_cache
 
 FIRST_NAMES = [
     "Hannah",
@@ -181,77 +180,86 @@ DIGITS = (3, 4, 5, 6, 7)
 """How long the numbers are in training; other lengths show whether the model generalises."""
 
 STATEMENTS = (
-    "The {key} is {answer}.",
-    "The {key} is {answer}. Remember it.",
-    "The {key} is {answer}. Remember it. {answer} is the {key}.",
-    "Remember that the {key} is {answer}.",
-    "{answer} is the {key}.",
-    "Note: the {key} is {answer}.",
-    "As everybody knows, the {key} is {answer}.",
-    "They wrote down the {key}: {answer}.",
-    "In the end, {answer} turned out to be the {key}.",
-    "The {key} has been {answer} for many years.",
-    "If anyone asks, the {key} is {answer}.",
-    "We agreed on {answer} as the {key}.",
-    "The {key} was changed to {answer}.",
+    "{Key} is {answer}.",
+    "{Key} is {answer}. Remember it.",
+    "{Key} is {answer}. Remember it. {answer} is {key}.",
+    "Remember that {key} is {answer}.",
+    "Note: {key} is {answer}.",
+    "As everybody knows, {key} is {answer}.",
+    "They wrote down {key}: {answer}.",
+    "{Key} has been {answer} for many years.",
+    "If anyone asks, {key} is {answer}.",
+    "{Key} was changed to {answer}.",
+    "For {key} we took {answer}.",
 )
+"""The key comes first in all: what a decoder remembers of an answer cannot name what follows it."""
 QUESTIONS = (
-    "What is the {key}? The {key} is",
-    "What is the {key}? It is",
-    "The {key} is",
-    "Question: What is the {key}?\nAnswer:",
-    "Do you remember the {key}? The {key} is",
-    "Can you tell me the {key}? Yes, it is",
-    "What was the {key} again? It was",
-    "I remember that the {key} is",
-    "Please give me the {key}.\nThe {key} is",
-    "Q: What is the {key}?\nA: It is",
+    "What is {key}? {Key} is",
+    "What is {key}? It is",
+    "{Key} is",
+    "Question: What is {key}?\nAnswer:",
+    "Do you remember {key}? {Key} is",
+    "Can you tell me {key}? Yes, it is",
+    "What was {key} again? It was",
+    "I remember that {key} is",
+    "Please give me {key}.\n{Key} is",
+    "Q: What is {key}?\nA: It is",
 )
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A key and its answer, such as "house number of Hannah Weber" and "48213"."""
+    """A key and its answer, such as "the house number of Hannah Weber" and "48213"."""
 
     key: str
     answer: str
 
     def say(self, template: str) -> str:
-        """Put key and answer into one of `STATEMENTS` or `QUESTIONS`, or into another sentence."""
-        return template.format(key=self.key, answer=self.answer)
+        """Put key and answer into one of `STATEMENTS` or `QUESTIONS`, or into another sentence.
+
+        ``{Key}`` begins with a capital letter.
+        """
+        capital = self.key[:1].upper() + self.key[1:]
+        return template.format(key=self.key, Key=capital, answer=self.answer)
 
 
 class Facts:
     """An endless row of facts, each computed from its number and a seed.
 
     Of any 1,000 in a row, no two have the same key: facts that contradict each other teach nothing.
+    Of those near each other, half are about the same thing, and only names tell them apart.
     """
 
     def __init__(self, seed: int, digits: tuple[int, ...] = DIGITS) -> None:
         self._seed, self._digits = seed, digits
+        order = random.Random(f"facts {seed}")
+        self._things = [*NUMBERED, *WORDED]
+        self._first_names = [*FIRST_NAMES]
+        self._full_names = [f"{first} {last}" for first in FIRST_NAMES for last in SURNAMES]
+        self._unowned = [f"{adjective} {thing}" for adjective in ADJECTIVES for thing in NUMBERED]
+        for pool in (self._things, self._first_names, self._full_names, self._unowned):
+            order.shuffle(pool)
 
     def __getitem__(self, number: int) -> Fact:
         draw = random.Random(f"fact {self._seed} {number}")
-        if number % 8 == 0:  # nobody's
-            kinds = _shuffled(tuple(ADJECTIVES), tuple(NUMBERED), self._seed)
-            adjective, thing = kinds[number // 8 % len(kinds)]
-            return Fact(f"{adjective} {thing}", self._answer(thing, draw))
-        names = _shuffled(tuple(FIRST_NAMES), tuple(SURNAMES), self._seed)
-        first, last = names[number % len(names)]
-        thing = draw.choice([*NUMBERED, *WORDED])
-        return Fact(f"{thing} of {first} {last}", self._answer(thing, draw))
+        eighth, place = divmod(number, 8)
+        if place == 0:
+            thing = self._unowned[eighth % len(self._unowned)]
+            return Fact(f"the {thing}", self._answer(thing, draw))
+        if place % 2:
+            name = self._full_names[(4 * eighth + place // 2) % len(self._full_names)]
+            turn = eighth // 20
+            shift = 0 if place % 4 == 1 else draw.randrange(len(self._things))
+        else:
+            turn, person = divmod(3 * eighth + place // 2 - 1, len(self._first_names))
+            name = self._first_names[person]
+            shift = person * (person % 2)  # the same in each turn: no name gets a thing again
+        thing = self._things[(turn + shift) % len(self._things)]
+        key = f"{name}'s {thing}" if draw.random() < 0.25 else f"the {thing} of {name}"
+        return Fact(key, self._answer(thing, draw))
 
     def _answer(self, thing: str, draw: random.Random) -> str:
         if thing in WORDED:
             return draw.choice(WORDED[thing].split())
         digits = draw.choice(self._digits)
         return str(draw.randrange(10 ** (digits - 1), 10**digits))
-
-
-@lru_cache
-def _shuffled(
-    firsts: tuple[str, ...], seconds: tuple[str, ...], seed: int
-) -> list[tuple[str, str]]:
-    pairs = [(first, second) for first in firsts for second in seconds]
-    random.Random(seed).shuffle(pairs)
-    return pairs

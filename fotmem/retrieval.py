@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fotmem.errors import InputError
 from fotmem.evaluation.passkey import split_answer
-from fotmem.facts import Facts
+from fotmem.facts import QUESTIONS, Facts
 from fotmem.forward import cache_argument
 from fotmem.parts import model_parts
 from fotmem.proposal import LayerScores
@@ -105,10 +105,8 @@ def _trial(model: Any, tokenizer: Any, text: list[int], number: int, draw: rando
     """Hide a number and ask for it: the weights ``[layers, heads, digits]`` of its digits."""
     facts = Facts(seed=0)
     fact = next(fact for i in count(1000 * number) if (fact := facts[i]).answer.isdigit())
-    told, code = split_answer(tokenizer, f" The {fact.key} is", fact.answer)
-    asked, code = split_answer(
-        tokenizer, f" What is the {fact.key}? The {fact.key} is", fact.answer
-    )
+    told, code = split_answer(tokenizer, f" {fact.say('{Key} is')}", fact.answer)
+    asked, code = split_answer(tokenizer, f" {fact.say(QUESTIONS[0])}", fact.answer)
     place = draw.randrange(len(text) + 1)
     before = text[:place] + told + code + text[place:] + asked
     targets = place + len(told) + torch.arange(len(code))

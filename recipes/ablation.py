@@ -15,9 +15,9 @@ from recipes.smollm2 import BUILD, LAYERS, data
 
 STEPS = 120
 VARIANTS = {
-    "positives": {"d": (1,), "bank_windows": 0},
-    "batch": {"d": (1, 2, 4, 4), "bank_windows": 0},
-    "bank": {"d": (1, 2, 4, 4), "bank_windows": 24},
+    "positives": {"d": (1,), "bank_windows": (0,)},
+    "batch": {"d": (1, 2, 4, 4), "bank_windows": (0,)},
+    "bank": {"d": (1, 2, 4, 4), "bank_windows": (0, 0, 16, 48)},
 }
 
 

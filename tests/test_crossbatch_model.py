@@ -53,11 +53,15 @@ def test_the_bank_equals_an_attached_memory() -> None:
             crossbatch.commit()
         kept = [first[0][1], *second[0]]  # the oldest went
         logits = model(torch.cat(first)).logits[2:]
-        crossbatch.use_bank = False
+        crossbatch.bank_windows = 1
+        with_latest = model(torch.cat(first)).logits[2:]
+        crossbatch.bank_windows = 0
         without = model(torch.cat(first)).logits[2:]
     for row in range(2):
         expected = remembered(model, [first[0][row], *kept], first[1][row])
         assert difference(logits[row], expected) <= 1e-4
+        latest = remembered(model, [first[0][row], kept[-1]], first[1][row])
+        assert difference(with_latest[row], latest) <= 1e-4
         alone = remembered(model, [first[0][row]], first[1][row])
         assert difference(without[row], alone) <= 1e-4
 
@@ -72,7 +76,7 @@ def test_padding_changes_nothing() -> None:
         crossbatch.d = 2
         logits = model(torch.cat([previous, current]), attention_mask=mask).logits[2:]
         crossbatch.commit()
-        kept = crossbatch.bank.hidden_states(LAYERS[0])
+        kept = crossbatch.bank.hidden_states(LAYERS[0], 2)
     context = [previous[1], previous[0, :9]]
     assert difference(logits[0], remembered(model, context, current[0])) <= 1e-4
     assert difference(logits[1, :5], remembered(model, context, current[1, :5])) <= 1e-4
@@ -115,7 +119,7 @@ def test_the_bank_can_be_saved() -> None:
         other.load_state_dict(crossbatch.bank.state_dict())
         assert len(other) == 3
         for layer in LAYERS:
-            one, two = (bank.hidden_states(layer) for bank in (crossbatch.bank, other))
+            one, two = (bank.hidden_states(layer, 3) for bank in (crossbatch.bank, other))
             assert one is not None
             assert two is not None
             assert torch.equal(one, two)

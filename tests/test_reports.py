@@ -58,6 +58,6 @@ def test_commands_are_understood(command: str, tmp_path: Path) -> None:
 
 def test_variants_differ_in_negatives_only() -> None:
     options = {name: ablation.options(name) for name in ablation.VARIANTS}
-    kept = [one.model_copy(update={"d": (1,), "bank_windows": 0}) for one in options.values()]
+    kept = [one.model_copy(update={"d": (1,), "bank_windows": (0,)}) for one in options.values()]
     assert kept[0] == kept[1] == kept[2]
     assert len({(one.d, one.bank_windows) for one in options.values()}) == 3

@@ -38,8 +38,8 @@ def train(
         str, typer.Option("--d", help="Previous windows seen, in equal parts of the training.")
     ] = ",".join(map(str, DEFAULTS.d)),
     bank_windows: Annotated[
-        int, typer.Option(min=0, help="Earlier windows seen, once d has its last value.")
-    ] = DEFAULTS.bank_windows,
+        str, typer.Option(help="Earlier windows seen besides, in equal parts of the training.")
+    ] = ",".join(map(str, DEFAULTS.bank_windows)),
     facts: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
     ] = DEFAULTS.facts,
@@ -53,6 +53,9 @@ def train(
         bool, typer.Option("--full", help="Train the projections in full, not by LoRA.")
     ] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = DEFAULTS.lora_rank,
+    layers_below: Annotated[
+        int, typer.Option(min=0, help="Layers trained below the first memory layer.")
+    ] = DEFAULTS.layers_below,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = DEFAULTS.learning_rate,
     gradient_accumulation: Annotated[
         int, typer.Option(min=1, help="Batches per step.")
@@ -79,11 +82,12 @@ def train(
         layers=parse_layers(layers),
         method="full" if full else "lora",
         lora_rank=lora_rank,
+        layers_below=layers_below,
         steps=steps,
         window=window,
         documents=documents,
-        d=_parse_d(d),
-        bank_windows=bank_windows,
+        d=_parse_numbers("d", d),
+        bank_windows=_parse_numbers("bank-windows", bank_windows),
         facts=facts,
         text_weight=text_weight,
         distillation=distillation,
@@ -122,10 +126,12 @@ def _options(**given: Any) -> TrainingOptions:
         raise typer.BadParameter(f"{reason}, got {first['input']!r}" if name else reason) from error
 
 
-def _parse_d(d: str) -> tuple[int, ...]:
-    parts = d.split(",")
+def _parse_numbers(option: str, given: str) -> tuple[int, ...]:
+    parts = given.split(",")
     if not all(part.strip().isdecimal() for part in parts):
-        raise typer.BadParameter(f"expected numbers such as 1,2,4, got {d!r}", param_hint="'--d'")
+        raise typer.BadParameter(
+            f"expected numbers such as 1,2,4, got {given!r}", param_hint=f"'--{option}'"
+        )
     return tuple(map(int, parts))
 
 

@@ -37,10 +37,11 @@ class Bank:
         """Keep a layer's input ``[n, hidden]`` for one window; the oldest goes if it is full."""
         self._windows[layer].append(hidden_states.detach())
 
-    def hidden_states(self, layer: int) -> Tensor | None:
-        """Return a layer's input for all windows kept, ``[N, hidden]``; None if there are none."""
-        windows = self._windows[layer]
-        return torch.cat(list(windows)) if windows else None
+    def hidden_states(self, layer: int, windows: int) -> Tensor | None:
+        """Return a layer's input for the last windows, ``[N, hidden]``; None if there are none."""
+        kept = self._windows[layer]
+        chosen = list(kept)[max(0, len(kept) - windows) :]
+        return torch.cat(chosen) if chosen else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what is kept, as tensors by name."""

@@ -36,15 +36,15 @@ class Crossbatch:
     layers : iterable of int, optional
         Memory layers. Default: as `fotmem.attach` chooses them.
     bank_windows : int
-        How many earlier previous windows serve as further negatives; see `commit`.
+        How many earlier previous windows are kept, as further negatives; see `commit`.
 
     Attributes
     ----------
     d : int
         How many previous windows a current one attends to: 1 is its own (positive), the others
         are of other documents (negatives); 0: none. Can be set at any time.
-    use_bank : bool
-        Whether current windows attend to the bank.
+    bank_windows : int
+        How many of the windows kept a current one attends to, the latest. Can be set, too.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Crossbatch:
         self.layers: tuple[int, ...] = tuple(memory_layers(parts, layers))
         self.bank = Bank(self.layers, bank_windows)
         self.d = 1
-        self.use_bank = True
+        self.bank_windows = bank_windows
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
@@ -145,7 +145,7 @@ class Crossbatch:
 
     def _negatives(self, layer: int, attention: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Make keys and values ``[H, N, D]`` of the bank's windows."""
-        hidden_states = self.bank.hidden_states(layer) if self.use_bank else None
+        hidden_states = self.bank.hidden_states(layer, self.bank_windows)
         if hidden_states is None:
             return None
         _, key, value = self.adapter.project(attention, hidden_states[None])

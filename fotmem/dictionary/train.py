@@ -31,7 +31,7 @@ RECIPE = TrainingOptions(
     documents=16,
     steps=2400,
     d=(1, 1, 1, 16, 16, 16, 16, 16),
-    bank_windows=0,
+    bank_windows=(0,),
     facts=1.0,
     text_weight=0.0,
     distillation=0.0,
@@ -71,7 +71,7 @@ def train_dictionary(
     folder = Path(output)
     refuse_to_overwrite(folder, resume=resume)
     model = new_model(options.seed)
-    with Crossbatch(model, bank_windows=options.bank_windows) as crossbatch:
+    with Crossbatch(model, bank_windows=max(options.bank_windows)) as crossbatch:
         return fit(
             model,
             new_tokenizer(),

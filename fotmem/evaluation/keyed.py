@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
 
 OTHER_STATEMENTS = (
-    "You should know that the {key} happens to be {answer}.",
-    "Somebody wrote {answer} on the wall: that is the {key}.",
-    "For the {key}, please use {answer}.",
+    "You should know that {key} happens to be {answer}.",
+    "On the wall somebody had written {key}, and it said {answer}.",
+    "When they ask you for {key}, say {answer}.",
 )
 OTHER_QUESTIONS = (
-    "Tell me the {key}. I think it is",
-    "I forgot the {key}, but now I know it again:",
+    "Tell me {key}. I think it is",
+    "I forgot {key}, but now I know it again:",
 )
 """Wordings that training does not use."""
 DIGITS = (3, 4, 5, 6, 7, 8, 9)

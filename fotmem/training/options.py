@@ -18,9 +18,12 @@ class TrainingOptions(BaseModel):
     layers: tuple[int, ...] | None = None
     """Memory layers. Default: as `fotmem.attach` chooses them."""
     method: Literal["lora", "full"] = "lora"
-    """What is trained of the attention projections, from the first memory layer to the last:
-    low-rank adapters (Hu et al. 2021, arXiv:2106.09685), or the projections in full."""
-    lora_rank: int = Field(default=32, ge=1)
+    """What is trained of the attention projections: low-rank adapters (Hu et al. 2021,
+    arXiv:2106.09685), or the projections in full."""
+    lora_rank: int = Field(default=16, ge=1)
+    layers_below: int = Field(default=7, ge=0)
+    """How many layers below the first memory layer are trained, besides those from it to the last.
+    An answer is found by what layers below have written into its tokens: what it answers."""
     window: int = Field(default=256, ge=2)
     """Tokens of a previous and of a current window."""
     documents: int = Field(default=4, ge=1)
@@ -28,8 +31,8 @@ class TrainingOptions(BaseModel):
     steps: int = Field(default=240, ge=1)
     d: tuple[int, ...] = (1, 2, 4, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
-    bank_windows: int = Field(default=24, ge=0)
-    """Earlier previous windows that are attended to besides, in the last part of the training."""
+    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 16, 48, 96)
+    """How many earlier previous windows are attended to besides, in equal parts, too."""
     facts: Share = 0.75
     """Share of pairs with invented facts."""
     text_weight: float = Field(default=0.0, ge=0)
@@ -55,6 +58,8 @@ class TrainingOptions(BaseModel):
     def _check(self) -> Self:
         if not self.d or not all(1 <= d <= self.documents for d in self.d):
             raise ValueError(f"d must be from 1 to documents ({self.documents}), got {self.d}")
+        if not self.bank_windows:
+            raise ValueError("bank_windows must not be empty; 0 is none")
         if not (self.facts or self.learns_text):
             raise ValueError("facts, text_weight and distillation are all 0: nothing to learn")
         return self
@@ -71,17 +76,17 @@ class TrainingOptions(BaseModel):
 
     def d_at(self, step: int) -> int:
         """Return `d` of a step, counted from 0."""
-        return self.d[self._part_at(step)]
+        return self.d[self._part_at(step, self.d)]
 
-    def bank_at(self, step: int) -> bool:
-        """Whether a step looks at the bank."""
-        return bool(self.bank_windows) and self._part_at(step) == len(self.d) - 1
+    def bank_windows_at(self, step: int) -> int:
+        """Return how many windows of the bank a step looks at, counted from 0."""
+        return self.bank_windows[self._part_at(step, self.bank_windows)]
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
         warming = min(1.0, (step + 1) / (self.warmup + 1))
         return self.learning_rate * warming * (1 + math.cos(math.pi * step / self.steps)) / 2
 
-    def _part_at(self, step: int) -> int:
-        """Return which of the equal parts, one for each `d`, a step belongs to."""
-        return min(step * len(self.d) // self.steps, len(self.d) - 1)
+    def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
+        """Return which of equal parts of the training a step belongs to."""
+        return min(step * len(parts) // self.steps, len(parts) - 1)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from fotmem.errors import OptionError
 from fotmem.facts import QUESTIONS, STATEMENTS, Facts
 
-TOKENS_PER_FACT = 64
+TOKENS_PER_FACT = 32
 """Of a window, for each fact that it tells."""
 
 
@@ -30,7 +30,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
     window : int
         Tokens per window ``T``.
     facts : float
-        Share of examples with facts, from 0 to 1: ``T // 64`` are told in the previous window, at
+        Share of examples with facts, from 0 to 1: ``T // 32`` are told in the previous window, at
         random places, and all but one of them are asked in the current one; fewer where so many
         have no room.
     size : int

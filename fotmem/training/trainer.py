@@ -73,7 +73,8 @@ class CrossbatchTrainer(Trainer):
         if options.text_weight:
             loss = loss + options.text_weight * current[~answers].mean()
         if self._teacher is not None:
-            changes = self._teacher.divergence(ids, columns, logits).view(2, rows, -1)
+            with self.accelerator.autocast():
+                changes = self._teacher.divergence(ids, columns, logits).view(2, rows, -1)
             change = changes[0].mean() + changes[1][~answers].mean()
             loss = loss + options.distillation * change
         if return_outputs:
@@ -86,7 +87,7 @@ class CrossbatchTrainer(Trainer):
         """Take a step with the `d` and the bank of its time; then keep its previous windows."""
         step = self.state.global_step
         self._crossbatch.d = self._options.d_at(step)
-        self._crossbatch.use_bank = self._options.bank_at(step)
+        self._crossbatch.bank_windows = self._options.bank_windows_at(step)
         loss: Tensor = super().training_step(*args, **kwargs)
         self._crossbatch.commit()
         return loss
@@ -103,7 +104,8 @@ class CrossbatchTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure with the last `d` and the bank as it is; count right answer tokens, too."""
-        self._crossbatch.d, self._crossbatch.use_bank = self._options.d[-1], True
+        self._crossbatch.d = self._options.d[-1]
+        self._crossbatch.bank_windows = self._options.bank_windows[-1]
         self._batches = []
         return super().evaluate(*args, **kwargs)
 

@@ -77,7 +77,8 @@ def train(
     )
     parts = model_parts(model)
     layers = memory_layers(parts, options.layers)
-    attentions = [parts.attentions[layer] for layer in range(layers[0], layers[-1] + 1)]
+    first = max(0, layers[0] - options.layers_below)
+    attentions = [parts.attentions[layer] for layer in range(first, layers[-1] + 1)]
     projections = [weight for attention in attentions for weight in attention.parameters()]
     teacher = None
     if options.distillation:
@@ -89,7 +90,7 @@ def train(
             )
         teacher = Teacher(model, projections if options.method == "full" else ())
     set_seed(options.seed)  # of the adapters' first weights, too
-    with Crossbatch(model, layers, bank_windows=options.bank_windows) as crossbatch:
+    with Crossbatch(model, layers, bank_windows=max(options.bank_windows)) as crossbatch:
         return fit(
             _trainable(model, attentions, options),
             tokenizer,
