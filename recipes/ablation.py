@@ -14,7 +14,7 @@ from recipes.reports import measured, texts_given
 from recipes.smollm2 import BUILD, LAYERS, data
 
 STEPS = 120
-VARIANTS = {
+VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
     "positives": {"d": (1,), "bank_windows": (0,)},
     "batch": {"d": (1, 2, 4, 4), "bank_windows": (0,)},
     "bank": {"d": (1, 2, 4, 4), "bank_windows": (0, 0, 16, 48)},

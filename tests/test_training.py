@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from safetensors import safe_open
 from transformers import TrainerCallback
 
 import fotmem
@@ -197,6 +198,24 @@ def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> N
     assert layers == {1, 2, 3}
     assert {name.split(".")[4] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert (tmp_path / "out" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("below", "first"), [(0, 2), (1, 1), (9, 0)])
+def test_layers_below_are_trained_too(
+    folder: Path, text: Path, tmp_path: Path, below: int, first: int
+) -> None:
+    tune(folder, text, tmp_path / "out", layers=(2, 3), layers_below=below, steps=1)
+    with safe_open(str(tmp_path / "out" / "adapter_model.safetensors"), "pt") as weights:
+        layers = {int(name.split(".layers.")[1].split(".")[0]) for name in list(weights.keys())}
+    assert layers == set(range(first, 4))
+
+
+def test_d_and_the_bank_have_their_own_equal_parts() -> None:
+    options = TrainingOptions(steps=12, d=(1, 2, 4), bank_windows=(0, 5))
+    assert [options.d_at(step) for step in range(12)] == [1] * 4 + [2] * 4 + [4] * 4
+    assert [options.bank_windows_at(step) for step in range(12)] == [0] * 6 + [5] * 6
+    with pytest.raises(ValueError, match="bank_windows must not be empty"):
+        TrainingOptions(bank_windows=())
 
 
 def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path: Path) -> None:
