@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors import safe_open
+from torch import Tensor
 from transformers import TrainerCallback
 
 import fotmem
@@ -208,6 +210,45 @@ def test_layers_below_are_trained_too(
     with safe_open(str(tmp_path / "out" / "adapter_model.safetensors"), "pt") as weights:
         layers = {int(name.split(".layers.")[1].split(".")[0]) for name in list(weights.keys())}
     assert layers == set(range(first, 4))
+
+
+class Weights(TrainerCallback):
+    """Keeps what is trained, after each step."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Tensor]] = []
+
+    def on_step_end(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        self.kept.append(
+            {name: weight.clone() for name, weight in model.named_parameters() if "lora" in name}
+        )
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_below_stay_while_the_bank_is_in_use(
+    folder: Path, text: Path, tmp_path: Path, checkpointing: bool
+) -> None:
+    weights = Weights()
+    tune(
+        folder,
+        text,
+        tmp_path / "out",
+        layers=(2, 3),
+        layers_below=2,
+        bank_windows=(0, 2),
+        steps=4,
+        gradient_checkpointing=checkpointing,
+        callbacks=[weights],
+    )
+    changed = [
+        {
+            int(name.split(".layers.")[1].split(".")[0])
+            for name, weight in before.items()
+            if not torch.equal(weight, after[name])
+        }
+        for before, after in pairwise(weights.kept)
+    ]
+    assert changed == [{0, 1, 2, 3}, {2, 3}, {2, 3}]
 
 
 def test_d_and_the_bank_have_their_own_equal_parts() -> None:

@@ -45,6 +45,8 @@ class Crossbatch:
         are of other documents (negatives); 0: none. Can be set at any time.
     bank_windows : int
         How many of the windows kept a current one attends to, the latest. Can be set, too.
+    below : list of Module
+        The attention modules below the first memory layer.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Crossbatch:
         self.adapter: Adapter = parts.adapter
         self.decoder: nn.Module = parts.decoder
         self.layers: tuple[int, ...] = tuple(memory_layers(parts, layers))
+        self.below: list[nn.Module] = parts.attentions[: self.layers[0]]
         self.bank = Bank(self.layers, bank_windows)
         self.d = 1
         self.bank_windows = bank_windows

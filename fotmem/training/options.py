@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,7 +27,7 @@ class TrainingOptions(BaseModel):
     """Tokens of a previous and of a current window."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
-    steps: int = Field(default=240, ge=1)
+    steps: int = Field(default=480, ge=1)
     d: tuple[int, ...] = (1, 2, 4, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
     bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 16, 48, 96)
@@ -40,8 +39,8 @@ class TrainingOptions(BaseModel):
     distillation: float = Field(default=1.0, ge=0)
     """Weight of what keeps the model as it was: how far its predictions are from those that the
     untrained model makes of both windows in one context (see `Teacher`)."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """At its highest, after `warmup` steps; it falls to 0 as a cosine."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """At its highest, after `warmup` steps; it falls to 0 as the square of the steps left."""
     warmup: int = Field(default=10, ge=0)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     """The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long."""
@@ -85,7 +84,7 @@ class TrainingOptions(BaseModel):
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
         warming = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.learning_rate * warming * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.learning_rate * warming * (1 - step / self.steps) ** 2
 
     def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
         """Return which of equal parts of the training a step belongs to."""

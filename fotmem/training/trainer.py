@@ -51,6 +51,12 @@ class CrossbatchTrainer(Trainer):
         super().__init__(data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean over each batch
         self._crossbatch, self._options, self._teacher = crossbatch, options, teacher
+        self._below = [
+            weight
+            for attention in crossbatch.below
+            for weight in attention.parameters()
+            if weight.requires_grad
+        ]
         self._batches: list[Tensor] = []  # of an evaluation, see compute_loss
 
     def compute_loss(
@@ -84,10 +90,16 @@ class CrossbatchTrainer(Trainer):
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take a step with the `d` and the bank of its time; then keep its previous windows."""
+        """Take a step with the `d` and the bank of its time; then keep its previous windows.
+
+        As long as the bank is in use, what is below the first memory layer stays as it is: the bank
+        keeps what these layers made of its windows, and a change would tell old from new.
+        """
         step = self.state.global_step
         self._crossbatch.d = self._options.d_at(step)
         self._crossbatch.bank_windows = self._options.bank_windows_at(step)
+        for weight in self._below:
+            weight.requires_grad_(not self._crossbatch.bank_windows)
         loss: Tensor = super().training_step(*args, **kwargs)
         self._crossbatch.commit()
         return loss
