@@ -1,7 +1,7 @@
 """Tests the claim of the Focused Transformer paper: it takes negatives to be undistracted.
 
 Three trainings, alike but for what current windows attend to besides their own previous one:
-nothing, the previous windows of three other documents, or these and a bank of 24 earlier ones.
+nothing, the previous windows of three other documents, or these and a bank of 48 earlier ones.
 Run by ``make ablation TEXT=FILE``, with text that was not trained on; what is done is not done
 again. On two cores it takes about an hour.
 """
@@ -13,6 +13,7 @@ from fotmem.models import load_model
 from recipes.reports import measured, texts_given
 from recipes.smollm2 import BUILD, LAYERS, data
 
+REPORTS = Path("docs/ablation")
 STEPS = 120
 VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
     "positives": {"d": (1,), "bank_windows": (0,)},
@@ -30,7 +31,7 @@ def main() -> None:
             _train(name, tuned)
         for top_k in ("16", "all"):
             rows = measured(
-                f"ablation-{name}-{top_k}",
+                REPORTS / f"{name}-{top_k}.json",
                 f"passkey {tuned} --tokens 16k,64k --readings 1 --trials 20 --top-k {top_k}",
                 texts,
             )

@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REPORTS = Path("docs/reports")
 
-
-def measured(name: str, command: str, texts: list[str]) -> list[dict[str, Any]]:
+def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]:
     """Return the rows of a report; where there is none, run `fotmem eval` on these texts first."""
-    file = REPORTS / f"{name}.json"
     if not file.exists():
         given = [word for text in texts for word in ("--text", text)]
         words = ["eval", *shlex.split(command), *given, "--report", str(file)]

@@ -29,7 +29,8 @@ def test_it_is_small_and_says_what_it_is_for() -> None:
     assert config["base_model_name_or_path"] == memory["base"] == "smollm2"
     with safe_open(str(FOLDER / "adapter_model.safetensors"), "pt") as weights:
         layers = {int(name.split(".layers.")[1].split(".")[0]) for name in list(weights.keys())}
-    assert layers == set(range(memory["mem_layers"][0], memory["mem_layers"][-1] + 1))
+    below = fotmem.TrainingOptions().layers_below
+    assert layers == set(range(memory["mem_layers"][0] - below, memory["mem_layers"][-1] + 1))
 
 
 def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:

@@ -39,10 +39,11 @@ def test_what_is_measured_is_not_measured_again(
         file = Path(words[words.index("--report") + 1])
         file.write_text(json.dumps({"rows": [{"tokens": 5}]}))
 
-    monkeypatch.setattr(reports, "REPORTS", tmp_path)
     monkeypatch.setattr("recipes.reports.subprocess.run", run_and_write)
     for _ in range(2):
-        assert reports.measured("one", "passkey x --tokens 5", ["a b.txt"]) == [{"tokens": 5}]
+        assert reports.measured(tmp_path / "one.json", "passkey x --tokens 5", ["a b.txt"]) == [
+            {"tokens": 5}
+        ]
     [words] = run
     assert words[3:8] == ["eval", "passkey", "x", "--tokens", "5"]
     assert words[8:10] == ["--text", "a b.txt"]
