@@ -1,4 +1,4 @@
-"""Measures ``smollm2-fot`` beside its base model, and draws accuracy against length.
+"""Measures ``smollm2-fot`` beside its base model, draws a curve and fills its model card.
 
 Run by ``make report-smollm2 TEXT=FILE``, with text that was not trained on. Reports that exist are
 not measured again: delete those of an older adapter. On two cores it takes less than an hour.
@@ -14,6 +14,8 @@ from recipes.reports import measured, texts_given
 from recipes.smollm2 import LAYERS, SHIPPED
 
 PICTURE = Path("docs/passkey.png")
+CARD = SHIPPED / "README.md"
+FIGURES = "<!-- figures, by make report-smollm2 -->\n"
 BASE = f"smollm2 --layers {','.join(map(str, LAYERS))}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
@@ -34,13 +36,65 @@ CURVES = (
 
 
 def main() -> None:
-    """Measure what is not measured yet, then draw."""
+    """Measure what is not measured yet, then draw, and fill in the model card."""
     texts = texts_given()
     rows = {
         name: measured(SHIPPED / f"{name}.json", command, texts)
         for name, command in MEASURED.items()
     }
     draw(rows)
+    before, _, after = CARD.read_text(encoding="utf-8").split(FIGURES)
+    CARD.write_text(f"{before}{FIGURES}{figures(rows)}{FIGURES}{after}", encoding="utf-8")
+
+
+def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Put what was measured into tables, each with the commands that measure it."""
+    found = [_by_tokens(rows[name], memory=memory) for name, memory, *_ in CURVES]
+    passkeys = [
+        [f"{tokens:,}", *(_share(one[tokens]) if tokens in one else "" for one in found)]
+        for tokens in sorted({tokens for one in found for tokens in one})
+    ]
+    facts = [
+        [row["kind"], str(row["facts"]), _share(row)]
+        for row in rows["facts-tuned"]
+        if row["memory"]
+    ]
+    names = ("perplexity-base", "perplexity-tuned", "perplexity-tuned-attend")
+    losses = [{row["tokens"]: f"{row['perplexity']:.2f}" for row in rows[name]} for name in names]
+    perplexities = [
+        [f"{tokens:,}" if tokens else "none", *(one.get(tokens, "") for one in losses)]
+        for tokens in sorted({tokens for one in losses for tokens in one})
+    ]
+    parts = [
+        (["tokens", *(label for _, _, label, _ in CURVES)], passkeys, "passkey-"),
+        (["facts in 16,384 tokens", "how many", "right"], facts, "facts-"),
+        (["tokens in memory", "base", "tuned", "tuned, `--attend`"], perplexities, "perplexity-"),
+    ]
+    return "\n".join(
+        _table(head, body)
+        + "".join(
+            f"\n    fotmem eval {command} --text FILE"
+            for name, command in MEASURED.items()
+            if name.startswith(kind)
+        )
+        + "\n"
+        for head, body, kind in parts
+    )
+
+
+def _by_tokens(rows: list[dict[str, Any]], *, memory: bool) -> dict[int, dict[str, Any]]:
+    """Index rows by tokens in thousands of 1,024, as they were asked for."""
+    return {row["tokens"] // 1024 * 1024: row for row in rows if row["memory"] == memory}
+
+
+def _share(row: dict[str, Any]) -> str:
+    low, high = row["answer_interval"]
+    return f"{row['answer_accuracy']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _table(head: list[str], body: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def draw(rows: dict[str, list[dict[str, Any]]]) -> None:

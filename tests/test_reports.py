@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fotmem.cli import app
 from recipes import ablation, reports, smollm2_report
+from recipes.smollm2_report import CURVES
 
 
 def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
@@ -25,8 +26,28 @@ def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
 def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2_report, "PICTURE", tmp_path / "passkey.png")
     rows = [passkey_row(size, 0.9, memory=on) for size in (4096, 16_384) for on in (False, True)]
-    smollm2_report.draw({name: rows for name, *_ in smollm2_report.CURVES})
+    smollm2_report.draw({name: rows for name, *_ in CURVES})
     assert (tmp_path / "passkey.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figures_of_the_model_card() -> None:
+    rows = {
+        name: [passkey_row(4583, 0.9, memory=on) for on in (False, True)] for name, *_ in CURVES
+    }
+    rows["passkey-tuned"].append(passkey_row(16_871, 0.5, memory=True))
+    rows["facts-tuned"] = [{"kind": "all", "facts": 32} | passkey_row(16_384, 0.9, memory=True)]
+    for name, found in (("base", 17.0), ("tuned", 16.954), ("tuned-attend", 16.0)):
+        rows[f"perplexity-{name}"] = [{"tokens": 0, "perplexity": found}]
+    rows["perplexity-tuned"].append({"tokens": 4096, "perplexity": 15.5})
+    written = smollm2_report.figures(rows)
+    right = "0.90 (0.80 to 1.00)"
+    assert f"| 4,096 | {right} | {right} | {right} | {right} |\n" in written
+    assert "| 16,384 |  |  |  | 0.50 (0.40 to 0.60) |\n" in written
+    assert f"| all | 32 | {right} |\n" in written
+    assert "| none | 17.00 | 16.95 | 16.00 |\n| 4,096 |  | 15.50 |  |\n" in written
+    for command in smollm2_report.MEASURED.values():
+        assert f"    fotmem eval {command} --text FILE\n" in written
+    assert smollm2_report.CARD.read_text().count(smollm2_report.FIGURES) == 2
 
 
 def test_what_is_measured_is_not_measured_again(

@@ -218,10 +218,9 @@ class Weights(TrainerCallback):
     def __init__(self) -> None:
         self.kept: list[dict[str, Tensor]] = []
 
-    def on_step_end(self, *args: Any, model: Any, **kwargs: Any) -> None:
-        self.kept.append(
-            {name: weight.clone() for name, weight in model.named_parameters() if "lora" in name}
-        )
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        weights = kwargs["model"].named_parameters()
+        self.kept.append({name: weight.clone() for name, weight in weights if "lora" in name})
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

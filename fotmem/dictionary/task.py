@@ -7,6 +7,7 @@ values. Nothing but memory tells them, and every other record is a distraction.
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -72,18 +73,24 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         place = index % self._batch
         window, alike = self._parts[(index - place) * len(self._parts) // self._size]
         number, documents = 2 * window // LENGTH + 1, WINDOW // window
-        drawn = make_records(
-            number * documents * self._batch, self._draw(f"batch {index - place}"), alike
-        )
-        draw = self._draw(f"example {index}")
+        name = f"{self._seed} batch {index - place}"
+        drawn = _drawn_records(number * documents * self._batch, name, alike)
+        draw = _draw(f"{self._seed} example {index}")
         told = drawn.chunk(self._batch)[place].chunk(documents)
         parts = zip(*(_document(records, window, draw) for records in told), strict=True)
         names = ("previous", "current", "answers")
         return dict(zip(names, map(torch.stack, parts), strict=True))
 
-    def _draw(self, name: str) -> torch.Generator:
-        mixed = random.Random(f"dictionary {self._seed} {name}").getrandbits(32)  # all torch takes
-        return torch.Generator().manual_seed(mixed)
+
+def _draw(name: str) -> torch.Generator:
+    mixed = random.Random(f"dictionary {name}").getrandbits(32)  # all torch takes
+    return torch.Generator().manual_seed(mixed)
+
+
+@lru_cache(maxsize=1)
+def _drawn_records(number: int, name: str, alike: float) -> Tensor:
+    """Draw the records of a batch, once for all of its examples."""
+    return make_records(number, _draw(name), alike)
 
 
 def _document(told: Tensor, window: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
