@@ -254,6 +254,8 @@ def test_d_and_the_bank_have_their_own_equal_parts() -> None:
     options = TrainingOptions(steps=12, d=(1, 2, 4), bank_windows=(0, 5))
     assert [options.d_at(step) for step in range(12)] == [1] * 4 + [2] * 4 + [4] * 4
     assert [options.bank_windows_at(step) for step in range(12)] == [0] * 6 + [5] * 6
+    rates = [options.learning_rate_at(step) / options.learning_rate for step in range(10, 12)]
+    assert rates == pytest.approx([(1 / 6) ** 2, (1 / 12) ** 2])
     with pytest.raises(ValueError, match="bank_windows must not be empty"):
         TrainingOptions(bank_windows=())
 

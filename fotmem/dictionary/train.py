@@ -36,6 +36,7 @@ RECIPE = TrainingOptions(
     text_weight=0.0,
     distillation=0.0,
     learning_rate=1.5e-3,
+    decay=0.5,
     warmup=50,
     adam_beta2=0.99,
     max_grad_norm=1.0,

@@ -40,7 +40,9 @@ class TrainingOptions(BaseModel):
     """Weight of what keeps the model as it was: how far its predictions are from those that the
     untrained model makes of both windows in one context (see `Teacher`)."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """At its highest, after `warmup` steps; it falls to 0 as the square of the steps left."""
+    """At its highest, after `warmup` steps; it falls to 0 with the steps left."""
+    decay: float = Field(default=2.0, gt=0)
+    """It falls as this power of the share of steps left: the bank wants small steps."""
     warmup: int = Field(default=10, ge=0)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     """The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long."""
@@ -84,7 +86,7 @@ class TrainingOptions(BaseModel):
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
         warming = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.learning_rate * warming * (1 - step / self.steps) ** 2
+        return self.learning_rate * warming * (1 - step / self.steps) ** self.decay
 
     def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
         """Return which of equal parts of the training a step belongs to."""
