@@ -20,12 +20,12 @@ SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
 LAYERS = (17, 18, 20, 21, 23)
 """As `fotmem layers smollm2` proposes."""
-SHARE = 0.8
+SHARE = 0.9
 """Of the change that ships: between a model and its tuned self lie models that keep more of the
 one and nearly all of the other (Wortsman et al. 2022, arXiv:2109.01903)."""
 OPTIONS = fotmem.TrainingOptions(
     layers=LAYERS,
-    evaluate_every=120,
+    evaluate_every=60,
     bf16=True,
 )
 
