@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -86,7 +87,7 @@ class TrainingOptions(BaseModel):
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
         warming = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.learning_rate * warming * (1 - step / self.steps) ** self.decay
+        return self.learning_rate * warming * math.pow(1 - step / self.steps, self.decay)
 
     def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
         """Return which of equal parts of the training a step belongs to."""
