@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def test_tables_json_and_reports(
     rows = json.loads(call(capsys, *given, "--json", "--report", file).out)["rows"]
     report = json.loads(file.read_text())
     assert (report["task"], report["options"]["window"]) == (task, 32)
-    assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["torch"] == version("torch")
     assert report["machine"]["threads"] == torch.get_num_threads()
     assert [{**row, "seconds": 0} for row in report["rows"]] == [
         {**row, "seconds": 0} for row in rows

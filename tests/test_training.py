@@ -277,7 +277,8 @@ def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path:
 def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float], bound: float) -> None:
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
-    options = {"method": "full", "steps": 80, "learning_rate": 0.01} | weights
+    alike = {"d": (1,), "bank_windows": (0,)}  # all steps are: their losses can be compared
+    options = {"method": "full", "steps": 80, "learning_rate": 0.01} | alike | weights
     trained = tune(folder, path, tmp_path / "out", **options)
     losses = [entry["loss"] for entry in trained.history if "loss" in entry]
     assert losses[-1] < bound * losses[0]
