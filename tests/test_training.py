@@ -270,18 +270,18 @@ def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("weights", "bound"),
-    [({"text_weight": 1.0, "distillation": 0.0}, 0.8), ({"distillation": 1.0}, 0.9)],
+    "weights",
+    [{"text_weight": 1.0, "distillation": 0.0}, {"distillation": 1.0}],
     ids=["text", "distillation"],
 )
-def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float], bound: float) -> None:
+def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> None:
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
-    alike = {"d": (1,), "bank_windows": (0,)}  # all steps are: their losses can be compared
+    alike = {"d": (1,), "bank_windows": (0,)}  # one task all the time
     options = {"method": "full", "steps": 80, "learning_rate": 0.01} | alike | weights
     trained = tune(folder, path, tmp_path / "out", **options)
-    losses = [entry["loss"] for entry in trained.history if "loss" in entry]
-    assert losses[-1] < bound * losses[0]
+    losses = [entry["eval_loss"] for entry in trained.history if "eval_loss" in entry]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 class Stop(TrainerCallback):
