@@ -14,7 +14,7 @@ from fotmem.adapter import Adapter
 from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.memory import Memory, MemoryParts
-from fotmem.parts import memory_layers, model_parts, plain_model
+from fotmem.parts import memory_distance, memory_layers, model_parts, plain_model
 from fotmem.patch import own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, validated_options
 from fotmem.store import DTYPES, MemoryStore
@@ -31,6 +31,7 @@ def attach(
     top_k: int | None = 32,
     window: int | None = None,
     last_context_length: int | None = None,
+    distance: int | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Memory:
@@ -56,6 +57,11 @@ def attach(
         Tokens of local context. Default: the config's ``max_position_embeddings``, at most 2048.
     last_context_length : int, optional
         Of an input longer than `window`, this many tokens stay local. Default: half the window.
+    distance : int, optional
+        How many positions before the local context remembered tokens stand, all at the same one
+        (as in InfLLM, Xiao et al. 2024, arXiv:2402.04617). Near ones distract a model that was
+        not trained with memory. Default: the config's ``mem_distance``, else 0 as in the released
+        code.
     dtype : torch.dtype, optional
         In which keys and values are remembered. Default: the config's ``mem_dtype``, else the
         model's.
@@ -80,12 +86,22 @@ def attach(
     """
     config = plain_model(model).config
     longest = int(config.max_position_embeddings)
-    window = min(longest, DEFAULT_WINDOW) if window is None else _checked_window(window, longest)
+    if window is None:
+        window = min(longest - memory_distance(config, distance, 2), DEFAULT_WINDOW)
+    else:
+        _check_window(window, longest)
     if last_context_length is None:
         last_context_length = max(1, window // 2)
     windowing = Windowing(window, last_context_length, split_above=window)
     return attach_with(
-        model, store, layers, top_k=top_k, windowing=windowing, dtype=dtype, options=options
+        model,
+        store,
+        layers,
+        top_k=top_k,
+        windowing=windowing,
+        distance=distance,
+        dtype=dtype,
+        options=options,
     )
 
 
@@ -96,6 +112,7 @@ def attach_with(
     *,
     top_k: int | None,
     windowing: Windowing,
+    distance: int | None,
     dtype: torch.dtype | None,
     options: dict[str, Any],
 ) -> Memory:
@@ -126,6 +143,7 @@ def attach_with(
         layers=makers,
         windowing=windowing,
         positionals=bool(getattr(config, "mem_positionals", True)),
+        distance=memory_distance(config, distance, windowing.window),
     )
     undo = ExitStack()
     memory = Memory(remembered, top_k, restore=undo.close)
@@ -137,14 +155,13 @@ def attach_with(
     return memory
 
 
-def _checked_window(window: int, longest: int) -> int:
+def _check_window(window: int, longest: int) -> None:
     if isinstance(window, bool) or not isinstance(window, int):
         raise OptionError(f"window must be an integer, got {window!r}")
     if window > longest:
         raise OptionError(
             f"window must be at most the model's max_position_embeddings ({longest}), got {window}"
         )
-    return window
 
 
 def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int, str]:

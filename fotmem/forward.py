@@ -89,7 +89,7 @@ def run_step(
     """Run the plain decoder over one step, at each row's positions in its local context."""
     real = step.columns >= 0
     before = torch.tensor(cache.lengths(len(real)))
-    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0)
+    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0) + cache.memory.distance
     if bool((positions == positions[:1]).all()):
         positions = positions[:1]
     cache.extend(step.columns)

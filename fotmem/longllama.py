@@ -109,7 +109,14 @@ def load_longllama(
         raise CheckpointError(f"{path} lacks {len(missing)} weights, among them {missing[0]}")
     model.eval()
     memory = attach_with(
-        model, store, None, top_k=None, windowing=windowing, dtype=None, options=options
+        model,
+        store,
+        None,
+        top_k=None,
+        windowing=windowing,
+        distance=0,
+        dtype=None,
+        options=options,
     )
     return model, memory
 

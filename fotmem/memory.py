@@ -41,6 +41,8 @@ class MemoryParts:
     windowing: Windowing
     positionals: bool
     """False: memory layers use no positions at all (``mem_positionals`` of the released code)."""
+    distance: int
+    """At which position the local context begins; remembered keys stand at the first."""
 
 
 class Memory:
@@ -57,6 +59,7 @@ class Memory:
         self.cache_argument = parts.cache_argument
         self.windowing = parts.windowing
         self.positionals = parts.positionals
+        self.distance = parts.distance
         self.num_layers = len(parts.attentions)
         self.last_trace: Trace | None = None
         self.top_k = top_k

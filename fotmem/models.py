@@ -118,7 +118,7 @@ def _load_adapted(folder: Path) -> tuple[Any, Any]:
         raise InputError("tuned models need the peft package: pip install 'fotmem[demo]'")
     model, tokenizer = load_model(adapted.base)
     with _reasons_in_one_line(str(folder), "the adapter in"):
-        return apply(model, folder, adapted.mem_layers).eval(), tokenizer
+        return apply(model, folder, adapted).eval(), tokenizer
 
 
 def _load(name: str, **options: str) -> tuple[Any, Any]:

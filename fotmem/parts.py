@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fotmem.adapter import Adapter
-from fotmem.errors import AttachError, LayerError
+from fotmem.errors import AttachError, LayerError, OptionError
 from fotmem.inputs import refuse_unsupported
 from fotmem.patch import attached
 from fotmem.proposal import stored_proposal
@@ -57,6 +57,27 @@ def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
     if layers is None and (proposal := stored_proposal(parts)) is not None:
         layers = proposal.memory_layers
     return _checked_layers(layers, len(parts.attentions))
+
+
+def memory_distance(config: Any, distance: int | None, window: int) -> int:
+    """Check how far from a window memory stands; None: the config's ``mem_distance``, else 0.
+
+    Raises
+    ------
+    OptionError
+        It is negative, or so far that the model has too few positions.
+    """
+    if distance is None:
+        distance = getattr(config, "mem_distance", 0)
+    longest: int = config.max_position_embeddings
+    if isinstance(distance, bool) or not isinstance(distance, int):
+        raise OptionError(f"distance must be an integer, got {distance!r}")
+    if not 0 <= distance <= longest - window:
+        raise OptionError(
+            f"distance must be from 0 to {longest - window}, got {distance}: a window of {window} "
+            f"behind it must fit the model's max_position_embeddings ({longest})"
+        )
+    return distance
 
 
 def plain_model(model: nn.Module) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fotmem.errors import InputError
 
 MEMORY_FILE = "memory.json"
-"""Beside an adapter: what it is for, and which layers get memory."""
+"""Beside an adapter: what it is for, and how memory is attached."""
 
 
 class Adapted(NamedTuple):
@@ -20,16 +20,17 @@ class Adapted(NamedTuple):
     base: str
     """The model that it was trained on, as `load_model` takes it."""
     mem_layers: list[int]
+    mem_distance: int = 0
 
 
-def save(model: Any, folder: Path, mem_layers: Iterable[int]) -> None:
+def save(model: Any, folder: Path, mem_layers: Iterable[int], mem_distance: int) -> None:
     """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    _configure(plain, mem_layers, mem_distance)
     if plain is model:
-        model.config.mem_layers = list(mem_layers)
         model.save_pretrained(folder)
         return
-    adapted = Adapted(plain.name_or_path, list(mem_layers))
+    adapted = Adapted(plain.name_or_path, list(mem_layers), mem_distance)
     config = model.peft_config["default"]
     config.base_model_name_or_path = adapted.base
     model.save_pretrained(folder, save_embedding_layers=False)
@@ -60,12 +61,16 @@ def read_adapted(folder: Path) -> Adapted:
         ) from error
 
 
-def apply(model: Any, folder: Path, mem_layers: list[int]) -> Any:
+def apply(model: Any, folder: Path, adapted: Adapted) -> Any:
     """Add an adapter to the weights of its base model."""
     from peft import PeftModel
 
     with warnings.catch_warnings():  # peft asks transformers under names of before 5.24
         warnings.simplefilter("ignore", FutureWarning)
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    merged.config.mem_layers = mem_layers
+    _configure(merged, adapted.mem_layers, adapted.mem_distance)
     return merged
+
+
+def _configure(model: Any, mem_layers: Iterable[int], mem_distance: int) -> None:
+    model.config.mem_layers, model.config.mem_distance = list(mem_layers), mem_distance

@@ -60,6 +60,7 @@ class Oracle:
     top_k : how many keys a query head sees of the memory, and as many of the overflow; None: all
     mem_dtype : what keys and values are rounded to when they are stored; None: not rounded
     mem_positionals : if False, memory layers use no RoPE and no attention factor at all
+    distance : at which position the local context begins
 
     Attributes
     ----------
@@ -83,6 +84,7 @@ class Oracle:
         top_k: int | None = None,
         mem_dtype: torch.dtype | None = None,
         mem_positionals: bool = True,
+        distance: int = 0,
     ) -> None:
         config, rotary = model.config, model.model.rotary_emb
         assert config.hidden_act == "silu", config.hidden_act
@@ -104,6 +106,7 @@ class Oracle:
         self.last_context_length = last_context_length
         self.split_above = window if split_above is None else split_above
         self.top_k, self.mem_dtype, self.mem_positionals = top_k, mem_dtype, mem_positionals
+        self.distance = distance
         self.memory = {layer: self._nothing() for layer in self.mem_layers}
         self.attention_outputs: list[Tensor] = []
         self.hidden_states: list[Tensor] = []
@@ -157,8 +160,8 @@ class Oracle:
     ) -> Tensor:
         """Attention ``[n, heads * D]`` of the last ``n`` tokens, unrotated ``[heads, n, D]``."""
         past = local.keys.shape[1] - queries.shape[1]
-        queries = self._rotate(queries, layer, past)
-        local_keys = self._rotate(local.keys, layer, 0)
+        queries = self._rotate(queries, layer, self.distance + past)
+        local_keys = self._rotate(local.keys, layer, self.distance)
         outputs = torch.zeros_like(queries)
         for head in range(self.num_heads):
             kv_head = head // (self.num_heads // self.num_kv_heads)

@@ -1,6 +1,7 @@
 """A model in crossbatch training against the same model with an attached memory."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 import fotmem
 from fotmem.crossbatch import Crossbatch
 from tests import tiny
-from tests.tiny import LAYERS, WINDOW, difference, one_thread  # noqa: F401 - a fixture
+from tests.tiny import LAYERS, WINDOW, contents, difference, one_thread  # noqa: F401 - a fixture
 
 
 def windows(rows: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -19,9 +20,30 @@ def windows(rows: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     return ids[:, :WINDOW], ids[:, WINDOW:]
 
 
-def remembered(model: Any, previous: list[Tensor], current: Tensor) -> Tensor:
-    """The logits of a current window, by a memory that holds these previous windows."""
-    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:
+def remembered(
+    model: Any,
+    previous: list[Tensor],
+    current: Tensor,
+    *,
+    bank: Sequence[Tensor] = (),
+    distance: int = 0,
+) -> Tensor:
+    """The logits of a current window, by a memory that holds these previous windows.
+
+    Those of the bank are in it without their first tokens.
+    """
+    with fotmem.attach(
+        model, layers=LAYERS, window=WINDOW, top_k=None, distance=distance
+    ) as memory:
+        for window in bank:
+            memory.read(window)
+        kept = {layer: contents(store) for layer, store in memory.stores.items()}
+        memory.clear()
+        for layer, (keys, values) in kept.items():
+            if keys.shape[1]:
+                begins = [sum(map(len, bank[:place])) for place in range(len(bank))]
+                later = [place for place in range(keys.shape[1]) if place not in begins]
+                memory.stores[layer].add(keys[:, later], values[:, later])
         for window in previous:
             memory.read(window, attend=False)
         with torch.no_grad():
@@ -30,17 +52,17 @@ def remembered(model: Any, previous: list[Tensor], current: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
-@pytest.mark.parametrize("d", [0, 1, 2, 3])
-def test_equals_an_attached_memory(variant: str, d: int) -> None:
-    model = tiny.llama(**tiny.VARIANTS[variant])
+@pytest.mark.parametrize(("d", "distance"), [(0, 0), (1, 0), (2, 0), (3, 0), (1, 40), (3, 7)])
+def test_equals_an_attached_memory(variant: str, d: int, distance: int) -> None:
+    model = tiny.llama(variant)
     previous, current = windows(3)
-    with Crossbatch(model, LAYERS) as crossbatch:
+    with Crossbatch(model, LAYERS, distance=distance) as crossbatch:
         crossbatch.d = d
         alone, logits = model(torch.cat([previous, current])).logits.split(3)
     assert difference(alone, model(previous).logits) <= 1e-4
     for row in range(3):
         context = [previous[(row + step) % 3] for step in range(d)]
-        expected = remembered(model, context, current[row])
+        expected = remembered(model, context, current[row], distance=distance)
         assert difference(logits[row], expected) <= 1e-4
 
 
@@ -58,9 +80,9 @@ def test_the_bank_equals_an_attached_memory() -> None:
         crossbatch.bank_windows = 0
         without = model(torch.cat(first)).logits[2:]
     for row in range(2):
-        expected = remembered(model, [first[0][row], *kept], first[1][row])
+        expected = remembered(model, [first[0][row]], first[1][row], bank=kept)
         assert difference(logits[row], expected) <= 1e-4
-        latest = remembered(model, [first[0][row], kept[-1]], first[1][row])
+        latest = remembered(model, [first[0][row]], first[1][row], bank=kept[-1:])
         assert difference(with_latest[row], latest) <= 1e-4
         alone = remembered(model, [first[0][row]], first[1][row])
         assert difference(without[row], alone) <= 1e-4
@@ -81,7 +103,7 @@ def test_padding_changes_nothing() -> None:
     assert difference(logits[0], remembered(model, context, current[0])) <= 1e-4
     assert difference(logits[1, :5], remembered(model, context, current[1, :5])) <= 1e-4
     assert kept is not None
-    assert len(kept) == 9 + WINDOW
+    assert len(kept) == 9 + WINDOW - 2  # without the first token of each
 
 
 def gradients(model: Any, ids: Tensor, *, checkpointing: bool) -> tuple[list[Tensor], int]:

@@ -161,6 +161,29 @@ def test_reading_equals_oracle(
         assert difference(model(question).logits[0], oracle.forward(question)) <= 1e-4
 
 
+@pytest.mark.parametrize("variant", ["gqa", "yarn"])
+@pytest.mark.parametrize("distance", [1, 48])
+def test_memory_may_stand_further_away(variant: str, distance: int) -> None:
+    model, text, question = tiny.llama(variant), tiny.ids(40), tiny.ids(40, seed=1)
+    oracle = Oracle(model, LAYERS, window=WINDOW, distance=distance)
+    with attached(model, distance=distance) as memory:
+        plain, alone = model(question[:, :WINDOW]).logits[0], oracle.forward(question[:, :WINDOW])
+        assert difference(plain, alone) <= 1e-4
+        oracle.new_sequence()
+        for reader in (memory, oracle):
+            reader.read(text, attend=True)
+        assert difference(model(question).logits[0], oracle.forward(question)) <= 1e-4
+        ids, mask = tiny.padded(tiny.rows(5, WINDOW, 9), "left")
+        logits = model(ids, attention_mask=mask).logits
+        for row, kept in zip(range(3), mask.bool(), strict=True):
+            oracle.new_sequence()
+            assert difference(logits[row, kept], oracle.forward(ids[row, kept])) <= 1e-4
+    near = Oracle(model, LAYERS, window=WINDOW)
+    near.read(text, attend=True)
+    oracle.new_sequence()
+    assert difference(oracle.forward(question), near.forward(question)) > 1e-2
+
+
 def test_reading_without_looking_at_memory_is_another_memory() -> None:
     with attached(tiny.llama()) as one, attached(tiny.llama()) as other:
         one.read(tiny.ids(40), attend=True)

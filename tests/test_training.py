@@ -177,7 +177,7 @@ def test_keys_do_not_contradict_each_other() -> None:
 
 
 def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> None:
-    trained = tune(folder, text, tmp_path / "out", steps=3)
+    trained = tune(folder, text, tmp_path / "out", steps=3, window=16)
     model, _ = load_model(str(tmp_path / "out"))
     base, _ = load_model(str(folder))
     ids = torch.arange(3, 40)[None]
@@ -185,7 +185,10 @@ def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> N
         logits = model(ids).logits
         assert difference(logits, trained.model(ids).logits) <= 1e-4
         assert difference(logits, base(ids).logits) > 1e-4
-    assert model.config.mem_layers == [1, 3]
+    for tuned in (model, trained.model):
+        with fotmem.attach(tuned, window=16) as memory:
+            assert memory.layers == (1, 3)
+            assert memory.distance == 64 - 2 * 16  # all positions that are left
     changed = {
         name
         for (name, one), two in zip(
@@ -257,13 +260,20 @@ def test_d_and_the_bank_have_their_own_equal_parts() -> None:
         TrainingOptions(bank_windows=())
 
 
+def test_memory_too_far_away(folder: Path, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(fotmem.OptionError, match="distance must be from 0 to 32, got 33"):
+        tune(folder, text, tmp_path / "out", distance=33)
+    assert not (tmp_path / "out").exists()
+
+
 def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path: Path) -> None:
-    trained = tune(folder, text, tmp_path / "out", method="full", steps=2)
+    trained = tune(folder, text, tmp_path / "out", method="full", steps=2, distance=20)
     model, _ = load_model(str(tmp_path / "out"))
     ids = torch.arange(3, 40)[None]
     assert difference(model(ids).logits, trained.model(ids).logits) <= 1e-5
     with fotmem.attach(model, window=32) as memory:
         assert memory.layers == (1, 3)
+        assert memory.distance == 20
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,10 @@ Layers = Annotated[
     typer.Option(help="Memory layers, such as 17,18 or 14-25 (both ends); default: the config's."),
 ]
 Window = Annotated[int, typer.Option(min=2, help="Tokens of local context.")]
+Distance = Annotated[
+    int | None,
+    typer.Option(min=0, help="Positions from memory to the window; default: the config's, or 0."),
+]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
 ]

@@ -31,6 +31,13 @@ def train(
     layers: Layers = None,
     steps: Annotated[int, typer.Option(min=1, help="How many.")] = DEFAULTS.steps,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = DEFAULTS.window,
+    distance: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Positions from memory to a window; default: 1024, or as many as the model has.",
+        ),
+    ] = None,
     documents: Annotated[
         int, typer.Option(min=1, help="Pairs of windows per step.")
     ] = DEFAULTS.documents,
@@ -85,6 +92,7 @@ def train(
         layers_below=layers_below,
         steps=steps,
         window=window,
+        distance=distance,
         documents=documents,
         d=_parse_numbers("d", d),
         bank_windows=_parse_numbers("bank-windows", bank_windows),

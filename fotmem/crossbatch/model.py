@@ -14,7 +14,7 @@ from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
-from fotmem.parts import memory_layers, model_parts
+from fotmem.parts import memory_distance, memory_layers, model_parts
 from fotmem.patch import own_forward, replace_forward
 
 
@@ -37,6 +37,8 @@ class Crossbatch:
         Memory layers. Default: as `fotmem.attach` chooses them.
     bank_windows : int
         How many earlier previous windows are kept, as further negatives; see `commit`.
+    distance : int, optional
+        How many positions before a current window the previous ones stand, as in `fotmem.attach`.
 
     Attributes
     ----------
@@ -50,7 +52,12 @@ class Crossbatch:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Iterable[int] | None = None, *, bank_windows: int = 0
+        self,
+        model: nn.Module,
+        layers: Iterable[int] | None = None,
+        *,
+        bank_windows: int = 0,
+        distance: int | None = None,
     ) -> None:
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
@@ -62,6 +69,7 @@ class Crossbatch:
         self.bank = Bank(self.layers, bank_windows)
         self.d = 1
         self.bank_windows = bank_windows
+        self.distance = memory_distance(parts.decoder.config, distance, 2)
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
@@ -74,12 +82,13 @@ class Crossbatch:
     def commit(self) -> None:
         """Put the previous windows of the last call into the bank.
 
-        Called once per step, after backward: gradient checkpointing computes a call twice.
+        All but their first tokens: memory is read with an overlap, and holds no such attention
+        sinks. Called once per step, after backward: gradient checkpointing computes a call twice.
         """
         for layer, windows in self._fresh.items():
             for row, window in enumerate(windows):
                 kept = slice(None) if self._padding_mask is None else self._padding_mask[row]
-                self.bank.add(layer, window[kept])
+                self.bank.add(layer, window[kept][1:])
         self._fresh = {}
 
     def detach(self) -> None:
@@ -104,7 +113,9 @@ class Crossbatch:
                 )
             mask = kwargs.get("attention_mask")
             self._padding_mask = None if mask is None or bool(mask.all()) else mask.bool()
-            return plain_forward(module, input_ids, *args, **kwargs | {"use_cache": False})
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device) + self.distance
+            own = {"position_ids": positions[None], "use_cache": False}
+            return plain_forward(module, input_ids, *args, **kwargs | own)
 
         return forward
 

@@ -26,6 +26,9 @@ class TrainingOptions(BaseModel):
     An answer is found by what layers below have written into its tokens: what it answers."""
     window: int = Field(default=256, ge=2)
     """Tokens of a previous and of a current window."""
+    distance: int | None = Field(default=None, ge=0)
+    """How many positions before a current window the previous ones stand, and memory later on (see
+    `fotmem.attach`). Default: 1,024, or as many as are left of the model's positions."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=300, ge=1)

@@ -13,13 +13,15 @@ from transformers import TrainerCallback, set_seed
 
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
-from fotmem.parts import memory_layers, model_parts
+from fotmem.parts import memory_distance, memory_layers, model_parts
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
 from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
+DISTANCE = 1024
+"""Positions before a window, where memory stands by default."""
 HELD_OUT = 0.05
 """Share of each document, its end, to evaluate on where no other text is given."""
 
@@ -62,7 +64,8 @@ def train(
     InputError
         Bad data, by name of the file; `output` holds a training already, and `resume` is False.
     OptionError
-        Two windows are longer than the model's context, and `options` ask for distillation.
+        Two windows are longer than the model's context, and `options` ask for distillation; memory
+        stands further away than the model has positions.
     """
     options = options or TrainingOptions()
     folder = Path(output)
@@ -76,21 +79,27 @@ def train(
         Pairs, tokenizer=tokenizer, window=options.window, facts=options.facts
     )
     parts = model_parts(model)
+    longest: int = parts.decoder.config.max_position_embeddings
     layers = memory_layers(parts, options.layers)
     first = max(0, layers[0] - options.layers_below)
     attentions = [parts.attentions[layer] for layer in range(first, layers[-1] + 1)]
     projections = [weight for attention in attentions for weight in attention.parameters()]
     teacher = None
     if options.distillation:
-        most = parts.decoder.config.max_position_embeddings
-        if 2 * options.window > most:
+        if 2 * options.window > longest:
             raise OptionError(
-                f"window must be at most {most // 2}, got {options.window}: distillation reads two "
-                f"in one context, and the model's is {most}; or choose distillation=0"
+                f"window must be at most {longest // 2}, got {options.window}: distillation reads "
+                f"two in one context, and the model's is {longest}; or choose distillation=0"
             )
         teacher = Teacher(model, projections if options.method == "full" else ())
+    distance = options.distance
+    if distance is None:
+        distance = max(0, min(DISTANCE, longest - 2 * options.window))
+    distance = memory_distance(parts.decoder.config, distance, options.window)
     set_seed(options.seed)  # of the adapters' first weights, too
-    with Crossbatch(model, layers, bank_windows=max(options.bank_windows)) as crossbatch:
+    with Crossbatch(
+        model, layers, bank_windows=max(options.bank_windows), distance=distance
+    ) as crossbatch:
         return fit(
             _trainable(model, attentions, options),
             tokenizer,

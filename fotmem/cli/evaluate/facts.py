@@ -9,6 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Distance,
     Json,
     Layers,
     Model,
@@ -30,6 +31,7 @@ def facts(
     tokens: Annotated[str, typer.Option(help="Length of text, such as 16k.")] = "16k",
     number: Annotated[int, typer.Option("--facts", min=1, help="How many are hidden.")] = 32,
     window: Window = 512,
+    distance: Distance = None,
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
@@ -55,7 +57,9 @@ def facts(
     piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
     rows: list[KeyedRow] = []
     rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
-    with attach(llama, store, task.layers, top_k=task.top_k, window=window) as memory:
+    with attach(
+        llama, store, task.layers, top_k=task.top_k, window=window, distance=distance
+    ) as memory:
         steps = keyed(llama, tokenizer, piece, made, memory, store, attend=attend)
         rows += tracked("with memory   ", steps, number)[-1]
     if task.write(rows, report, as_json=as_json):

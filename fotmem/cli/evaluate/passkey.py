@@ -9,6 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Distance,
     Json,
     Layers,
     Model,
@@ -35,6 +36,7 @@ def passkey(
         typer.Option(min=1, help="Pieces of text that trials share; default: one for each."),
     ] = None,
     window: Window = 512,
+    distance: Distance = None,
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
@@ -72,7 +74,9 @@ def passkey(
         row: PasskeyRow = tracked(f"{size:,} tokens, {label}", steps, trials)[-1]
         return row
 
-    with attach(task.model, store, task.layers, top_k=task.top_k, window=window) as attached:
+    with attach(
+        task.model, store, task.layers, top_k=task.top_k, window=window, distance=distance
+    ) as attached:
         with_memory = {size: measure("with memory   ", size, attached) for size in sizes}
     rows = []
     for size in sizes:

@@ -9,6 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Distance,
     Json,
     Layers,
     Model,
@@ -27,6 +28,7 @@ def perplexity(
     tokens: Annotated[str, typer.Option(help="Sizes of memory, such as 4k,16k.")] = "4k,16k",
     scored: Annotated[str, typer.Option(help="Tokens at the end of the text to score.")] = "4k",
     window: Window = 512,
+    distance: Distance = None,
     layers: Layers = None,
     top_k: TopK = "32",
     store: Store = "exact",
@@ -46,7 +48,9 @@ def perplexity(
     from fotmem.evaluation.perplexity import perplexity as measured
 
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
-    with attach(task.model, store, task.layers, top_k=task.top_k, window=window) as memory:
+    with attach(
+        task.model, store, task.layers, top_k=task.top_k, window=window, distance=distance
+    ) as memory:
         overlap = min(OVERLAP, memory.windowing.window // 2)
         steps = measured(
             task.model,
