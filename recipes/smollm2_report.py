@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fotmem.training.tune import DISTANCE
 from recipes.reports import measured, texts_given
 from recipes.smollm2 import LAYERS, SHIPPED
 
@@ -17,13 +18,15 @@ PICTURE = Path("docs/passkey.png")
 CARD = SHIPPED / "README.md"
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
 BASE = f"smollm2 --layers {','.join(map(str, LAYERS))}"
+FAR = f"{BASE} --distance {DISTANCE}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
-    "passkey-base": f"passkey {BASE} --tokens 4k,16k,64k --readings 1 --trials 20",
+    "passkey-base": f"passkey {FAR} --tokens 4k,16k,64k --readings 1 --trials 20",
     "passkey-tuned-dense": "passkey smollm2-fot --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": "facts smollm2-fot --tokens 16k --facts 32",
     "perplexity-tuned": "perplexity smollm2-fot --tokens 4k,16k,64k",
-    "perplexity-base": f"perplexity {BASE} --tokens 4k,16k,64k",
+    "perplexity-base": f"perplexity {FAR} --tokens 4k,16k,64k",
+    "perplexity-base-near": f"perplexity {BASE} --tokens 4k,16k,64k",
     "passkey-tuned-attend": "passkey smollm2-fot --tokens 4k --trials 20 --attend",
     "perplexity-tuned-attend": "perplexity smollm2-fot --tokens 4k,16k --attend",
 }
@@ -59,7 +62,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
         for row in rows["facts-tuned"]
         if row["memory"]
     ]
-    names = ("perplexity-base", "perplexity-tuned", "perplexity-tuned-attend")
+    names = [f"perplexity-{kind}" for kind in ("base-near", "base", "tuned", "tuned-attend")]
     losses = [{row["tokens"]: f"{row['perplexity']:.2f}" for row in rows[name]} for name in names]
     perplexities = [
         [f"{tokens:,}" if tokens else "none", *(one.get(tokens, "") for one in losses)]
@@ -68,7 +71,11 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
     parts = [
         (["tokens", *(label for _, _, label, _ in CURVES)], passkeys, "passkey-"),
         (["facts in 16,384 tokens", "how many", "right"], facts, "facts-"),
-        (["tokens in memory", "base", "tuned", "tuned, `--attend`"], perplexities, "perplexity-"),
+        (
+            ["tokens in memory", "base, distance 0", "base", "tuned", "tuned, `--attend`"],
+            perplexities,
+            "perplexity-",
+        ),
     ]
     return "\n".join(
         _table(head, body)
