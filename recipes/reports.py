@@ -1,4 +1,4 @@
-"""Measures with fotmem's own commands, each once: its report is kept."""
+"""Measures with fotmem's own commands, each once, and puts the figures into pages."""
 
 import json
 import shlex
@@ -19,6 +19,29 @@ def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]
         )
     rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
     return rows
+
+
+def by_tokens(rows: list[dict[str, Any]], *, memory: bool) -> dict[int, dict[str, Any]]:
+    """Index rows by tokens in thousands of 1,024, as they were asked for."""
+    return {row["tokens"] // 1024 * 1024: row for row in rows if row["memory"] == memory}
+
+
+def fill(page: Path, marker: str, figures: str) -> None:
+    """Put figures between two lines of a page that hold this marker."""
+    before, _, after = page.read_text(encoding="utf-8").split(marker)
+    page.write_text(f"{before}{marker}\n{figures}\n{marker}{after}", encoding="utf-8")
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    """Write a Markdown table."""
+    rows = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def share(row: dict[str, Any]) -> str:
+    """Show which share of whole answers was right, with its 95% interval."""
+    low, high = row["answer_interval"]
+    return f"{row['answer_accuracy']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def texts_given() -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fotmem.training.tune import DISTANCE
-from recipes.reports import measured, texts_given
+from recipes.reports import by_tokens, fill, measured, share, table, texts_given
 from recipes.smollm2 import LAYERS, SHIPPED
 
 PICTURE = Path("docs/passkey.png")
@@ -46,21 +46,18 @@ def main() -> None:
         for name, command in MEASURED.items()
     }
     draw(rows)
-    before, _, after = CARD.read_text(encoding="utf-8").split(FIGURES)
-    CARD.write_text(f"{before}{FIGURES}{figures(rows)}{FIGURES}{after}", encoding="utf-8")
+    fill(CARD, FIGURES, figures(rows))
 
 
 def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Put what was measured into tables, each with the commands that measure it."""
-    found = [_by_tokens(rows[name], memory=memory) for name, memory, *_ in CURVES]
+    found = [by_tokens(rows[name], memory=memory) for name, memory, *_ in CURVES]
     passkeys = [
-        [f"{tokens:,}", *(_share(one[tokens]) if tokens in one else "" for one in found)]
+        [f"{tokens:,}", *(share(one[tokens]) if tokens in one else "" for one in found)]
         for tokens in sorted({tokens for one in found for tokens in one})
     ]
     facts = [
-        [row["kind"], str(row["facts"]), _share(row)]
-        for row in rows["facts-tuned"]
-        if row["memory"]
+        [row["kind"], str(row["facts"]), share(row)] for row in rows["facts-tuned"] if row["memory"]
     ]
     names = [f"perplexity-{kind}" for kind in ("base-near", "base", "tuned", "tuned-attend")]
     losses = [{row["tokens"]: f"{row['perplexity']:.2f}" for row in rows[name]} for name in names]
@@ -78,7 +75,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
         ),
     ]
     return "\n".join(
-        _table(head, body)
+        table(head, body)
         + "".join(
             f"\n    fotmem eval {command} --text FILE"
             for name, command in MEASURED.items()
@@ -87,21 +84,6 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
         + "\n"
         for head, body, kind in parts
     )
-
-
-def _by_tokens(rows: list[dict[str, Any]], *, memory: bool) -> dict[int, dict[str, Any]]:
-    """Index rows by tokens in thousands of 1,024, as they were asked for."""
-    return {row["tokens"] // 1024 * 1024: row for row in rows if row["memory"] == memory}
-
-
-def _share(row: dict[str, Any]) -> str:
-    low, high = row["answer_interval"]
-    return f"{row['answer_accuracy']:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _table(head: list[str], body: list[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def draw(rows: dict[str, list[dict[str, Any]]]) -> None:

@@ -48,7 +48,8 @@ def test_the_figures_of_the_model_card() -> None:
     assert "| none | 18.00 | 17.00 | 16.95 | 16.00 |\n| 4,096 |  |  | 15.50 |  |\n" in written
     for command in smollm2_report.MEASURED.values():
         assert f"    fotmem eval {command} --text FILE\n" in written
-    assert smollm2_report.CARD.read_text().count(smollm2_report.FIGURES) == 2
+    for page in (smollm2_report.CARD, ablation.PAGE):
+        assert page.read_text().count("<!-- figures, by make ") == 2
 
 
 def test_what_is_measured_is_not_measured_again(
@@ -77,6 +78,37 @@ def test_commands_are_understood(command: str, tmp_path: Path) -> None:
     words = ["eval", *shlex.split(command), "--text", str(tmp_path / "none.txt")]
     ended = CliRunner().invoke(app, words)
     assert "none.txt" in ended.output + str(ended.exception)
+
+
+def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{ablation.FIGURES}old\n{ablation.FIGURES}after\n")
+    monkeypatch.setattr(ablation, "PAGE", page)
+    monkeypatch.setattr(ablation, "BUILD", tmp_path)
+    monkeypatch.setattr("sys.argv", ["ablation", "book.txt"])
+    trained: list[str] = []
+    monkeypatch.setattr(ablation, "_train", lambda name, output: trained.append(name))
+
+    def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]:
+        assert texts == ["book.txt"]
+        right = 0.5 if "bank" in file.name else 0.2
+        rows = [passkey_row(16_871, 0.0, memory=False), passkey_row(16_871, right, memory=True)]
+        if command.startswith("facts"):
+            return [row | {"kind": kind} for row in rows for kind in ("3 digits", "all")]
+        return [row | {"perplexity": 16.954} for row in rows]
+
+    monkeypatch.setattr(ablation, "measured", measured)
+    ablation.main()
+    assert trained == list(ablation.VARIANTS)
+    poor, good = "0.20 (0.10 to 0.30)", "0.50 (0.40 to 0.60)"
+    written = page.read_text()
+    assert written.startswith(
+        f"before\n{ablation.FIGURES}\n|  | d = 1 | d up to 4 | and the bank |\n"
+    )
+    for label in ("pass key, all of memory, 16,384 tokens", "32 facts in 16,384 tokens, top-k 16"):
+        assert f"| {label} | {poor} | {poor} | {good} |\n" in written
+    assert "| perplexity, no memory | 16.95 | 16.95 | 16.95 |\n" in written
+    assert written.endswith(f"|\n\n{ablation.FIGURES}after\n")
 
 
 def test_variants_differ_in_negatives_only() -> None:

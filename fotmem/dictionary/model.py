@@ -14,7 +14,7 @@ from fotmem.dictionary.task import VOCABULARY, WINDOW
 
 
 def new_model(seed: int) -> Any:
-    """Make an untrained model, 1.1M parameters.
+    """Make an untrained model, 2.2M parameters.
 
     Its memory layer knows no positions, local ones included: the paper's small models
     (``mem_positionals`` of the released code). A token takes 512 bytes of memory in float32.
@@ -22,7 +22,7 @@ def new_model(seed: int) -> Any:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
-        hidden_size=128,
+        hidden_size=256,
         intermediate_size=512,
         num_hidden_layers=4,
         num_attention_heads=4,

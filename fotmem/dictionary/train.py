@@ -13,35 +13,26 @@ from fotmem.dictionary.task import WINDOW, DictionaryPairs, Part
 from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
 
-PARTS = (
-    Part(window=32),
-    Part(window=64),
-    Part(),
-    Part(),
-    Part(alike=0.9),
-    Part(alike=0.5),
-    Part(alike=0.5),
-    Part(alike=0.5),
-)
-"""Keys are alike only once records are found among many: in two trainings where they were so from
-the third part on, the model did worse in a large memory."""
+PARTS = (Part(window=32), Part(window=64), *[Part()] * 5, *[Part(alike=0.5)] * 5)
+"""Keys are alike only once records are found among many: where they were so from the third part on,
+models did worse in a large memory."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
     documents=16,
     steps=2400,
-    d=(1, 1, 1, 16, 16, 16, 16, 16),
+    d=(1,) * 3 + (16,) * 9,
     bank_windows=(0,),
     facts=1.0,
     text_weight=0.0,
     distillation=0.0,
-    learning_rate=1.5e-3,
+    learning_rate=1e-3,
     decay=0.5,
     warmup=50,
     adam_beta2=0.99,
     max_grad_norm=1.0,
     bf16=True,
-    evaluate_every=300,
+    evaluate_every=200,
 )
 
 
