@@ -25,7 +25,7 @@ SHARE = 0.9
 one and nearly all of the other (Wortsman et al. 2022, arXiv:2109.01903)."""
 OPTIONS = fotmem.TrainingOptions(
     layers=LAYERS,
-    evaluate_every=60,
+    evaluate_every=75,
     bf16=True,
 )
 

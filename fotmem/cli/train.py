@@ -35,7 +35,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Positions from memory to a window; default: 1024, or as many as the model has.",
+            help="Positions from memory to a window; default: 2048, or as many as the model has.",
         ),
     ] = None,
     documents: Annotated[

@@ -20,7 +20,7 @@ from fotmem.training.options import TrainingOptions
 from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
-DISTANCE = 1024
+DISTANCE = 2048
 """Positions before a window, where memory stands by default."""
 HELD_OUT = 0.05
 """Share of each document, its end, to evaluate on where no other text is given."""
