@@ -19,9 +19,9 @@ PAGE = Path("docs/crossbatch.md")
 FIGURES = "<!-- figures, by make ablation -->\n"
 STEPS = 80
 VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
-    "d = 1": {"d": (1,), "bank_windows": (0,)},
-    "d up to 4": {"bank_windows": (0,)},
-    "and the bank": {},
+    "positives only": {"d": (1,), "bank_windows": (0,)},
+    "and negatives": {"bank_windows": (0,)},
+    "and a bank": {},
 }
 MEASURED = {
     "16": "passkey {} --tokens 16k,64k --readings 1 --trials 20",
@@ -35,11 +35,12 @@ def main() -> None:
     """Train and measure what is not there yet; write the table."""
     texts, rows = texts_given(), {}
     for name in VARIANTS:
-        tuned = BUILD / f"ablation-{name.replace(' ', '-')}"
+        file = name.replace(" ", "-")
+        tuned = BUILD / f"ablation-{file}"
         if not (tuned / "memory.json").exists():
             _train(name, tuned)
         rows[name] = {
-            task: measured(REPORTS / f"{tuned.name}-{task}.json", command.format(tuned), texts)
+            task: measured(REPORTS / f"{file}-{task}.json", command.format(tuned), texts)
             for task, command in MEASURED.items()
         }
     fill(PAGE, FIGURES, figures(rows))

@@ -103,7 +103,7 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     poor, good = "0.20 (0.10 to 0.30)", "0.50 (0.40 to 0.60)"
     written = page.read_text()
     assert written.startswith(
-        f"before\n{ablation.FIGURES}\n|  | d = 1 | d up to 4 | and the bank |\n"
+        f"before\n{ablation.FIGURES}\n|  | positives only | and negatives | and a bank |\n"
     )
     for label in ("pass key, all of memory, 16,384 tokens", "32 facts in 16,384 tokens, top-k 16"):
         assert f"| {label} | {poor} | {poor} | {good} |\n" in written
