@@ -374,6 +374,7 @@ def test_the_command(folder: Path, text: Path, tmp_path: Path, capsys: Any) -> N
     ended = call(capsys, *given, "--steps", 2, "--evaluate-every", 1)
     assert ended.code == 0, ended.err
     assert "loss on text" in ended.out
+    assert "training: step 1 of 2, loss " in ended.err  # a log, where there is no terminal
     assert f"saved in {tmp_path / 'out'}" in ended.out
     again = refusal(capsys, 1, *given)
     assert again.endswith("holds a training already: resume it, or choose another folder")

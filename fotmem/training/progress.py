@@ -9,10 +9,14 @@ from transformers import TrainerCallback
 
 
 class Progress(TrainerCallback):
-    """A bar on stderr, with the last loss and the last share of answers right."""
+    """A bar on stderr, with the last loss and the last share of answers right.
+
+    Where stderr is no terminal, each of these figures is a line of a log.
+    """
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
+        self._console = Console(stderr=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin where the training begins, which may be a checkpoint."""
@@ -23,7 +27,8 @@ class Progress(TrainerCallback):
             TextColumn("steps"),
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
         self._bar.start()
@@ -43,6 +48,9 @@ class Progress(TrainerCallback):
         }
         text = ", ".join(f"{name} {figure}" for name, figure in self._shown.items())
         self._bar.update(self._task, description=text)
+        if self._bar.disable:
+            step = f"training: step {state.global_step} of {state.max_steps}"
+            self._console.print(f"{step}, {text}", soft_wrap=True, highlight=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the full bar behind."""
