@@ -18,16 +18,10 @@ BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
 SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
-LAYERS = (17, 18, 20, 21, 23)
-"""As `fotmem layers smollm2` proposes."""
 SHARE = 0.9
 """Of the change that ships: between a model and its tuned self lie models that keep more of the
 one and nearly all of the other (Wortsman et al. 2022, arXiv:2109.01903)."""
-OPTIONS = fotmem.TrainingOptions(
-    layers=LAYERS,
-    evaluate_every=75,
-    bf16=True,
-)
+OPTIONS = fotmem.TrainingOptions(evaluate_every=75, bf16=True)
 
 
 def main() -> None:

@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 
 from fotmem.training.tune import DISTANCE
 from recipes.reports import by_tokens, fill, measured, share, table, texts_given
-from recipes.smollm2 import LAYERS, SHIPPED
+from recipes.smollm2 import SHIPPED
 
 PICTURE = Path("docs/passkey.png")
 CARD = SHIPPED / "README.md"
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
-BASE = f"smollm2 --layers {','.join(map(str, LAYERS))}"
-FAR = f"{BASE} --distance {DISTANCE}"
+FAR = f"smollm2 --distance {DISTANCE}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
     "passkey-base": f"passkey {FAR} --tokens 4k,16k,64k --readings 1 --trials 20",
@@ -26,7 +25,7 @@ MEASURED = {
     "facts-tuned": "facts smollm2-fot --tokens 16k --facts 32",
     "perplexity-tuned": "perplexity smollm2-fot --tokens 4k,16k,64k",
     "perplexity-base": f"perplexity {FAR} --tokens 4k,16k,64k",
-    "perplexity-base-near": f"perplexity {BASE} --tokens 4k,16k,64k",
+    "perplexity-base-near": "perplexity smollm2 --tokens 4k,16k,64k",
     "passkey-tuned-attend": "passkey smollm2-fot --tokens 4k --trials 20 --attend",
     "perplexity-tuned-attend": "perplexity smollm2-fot --tokens 4k,16k --attend",
 }
