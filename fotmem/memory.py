@@ -143,10 +143,10 @@ class Memory:
             What is remembered is then distracted by what was remembered before, and reading slower.
         overlap : int
             Begin each window with the last `overlap` tokens before it, which are not remembered
-            again. Models give much attention to whatever stands first (attention sinks, Xiao et
-            al. 2023, arXiv:2309.17453); without overlap the first token of every window is
-            remembered as such a sink, and an untuned model finds little else. 0 reads as the
-            released code does.
+            again; before the first window stands what was read last. Models give much attention to
+            whatever stands first (attention sinks, Xiao et al. 2023, arXiv:2309.17453); without
+            overlap the first token of every window is remembered as such a sink, and an untuned
+            model finds little else. 0 reads as the released code does.
         progress : bool
             Show a progress bar on stderr.
 
@@ -162,11 +162,16 @@ class Memory:
         if self._restore is None:
             raise AttachError("this memory was detached from its model; attach again to read")
         tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
-        spans = self.windowing.spans(len(tokens), overlap)
+        self.windowing.check_overlap(overlap)
         with self._writing, torch.no_grad():
-            for span in with_progress(spans, progress):
-                begin = span.start if span.start == 0 else span.start - overlap
-                pieces = self._run(tokens[begin : span.stop], attend)
+            before = self.tokens[max(0, len(self) - overlap) :]
+            context = torch.cat([before, tokens])
+            for span in with_progress(
+                self.windowing.spans(len(tokens), overlap, len(before)), progress
+            ):
+                stop = len(before) + span.stop
+                begin = max(0, len(before) + span.start - overlap)
+                pieces = self._run(context[begin:stop], attend)
                 self._append(tokens[span.start : span.stop], pieces)
 
     @contextmanager

@@ -42,10 +42,8 @@ class Windowing:
         windows = [min(self.window, gone - start) for start in range(0, gone, self.window)]
         return [*windows, self.last_context_length]
 
-    def spans(self, length: int, overlap: int) -> list[range]:
-        """Return the tokens that each window of a reading adds to memory.
-
-        Every window but the first also sees the `overlap` tokens before its span.
+    def check_overlap(self, overlap: int) -> None:
+        """Check by how many tokens windows of a reading may overlap.
 
         Raises
         ------
@@ -58,11 +56,19 @@ class Windowing:
             raise OptionError(
                 f"overlap must be from 0 to the window less one ({self.window - 1}), got {overlap}"
             )
-        if length <= self.window:
-            return [range(length)] if length else []
-        starts = range(self.window, length, self.window - overlap)
-        rest = [range(start, min(start + self.window - overlap, length)) for start in starts]
-        return [range(self.window), *rest]
+
+    def spans(self, length: int, overlap: int, before: int = 0) -> list[range]:
+        """Return the tokens that each window of a reading adds to memory.
+
+        Every window also sees the `overlap` tokens before its span, or as many as there are;
+        `before` stand before the first.
+        """
+        spans, start = [], 0
+        while start < length:
+            room = self.window - min(overlap, before + start)
+            spans.append(range(start, min(start + room, length)))
+            start += room
+        return spans
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,23 @@ def test_keys_are_those_of_windows_that_begin_earlier() -> None:
     assert (keys.double() - torch.cat(expected, 1)).abs().max() <= 1e-4
 
 
+def test_what_was_read_last_stands_before_the_next_text() -> None:
+    """No text but the first begins a window, so there is one attention sink, not one a text."""
+    model, ids = tiny.llama(), tiny.ids(38)[0]
+    expected = []
+    for begin, end, new in ((0, 10, 10), (5, 21, 11), (16, 30, 9), (25, 38, 8)):
+        oracle = Oracle(model, [1, 3], window=WINDOW)
+        oracle.read(ids[begin:end], attend=False)
+        expected.append(oracle.memory[3].keys[:, -new:])
+    with fotmem.attach(model, layers=[1, 3], window=WINDOW) as memory:
+        for text in ids.split([10, 20, 8]):
+            memory.read(text, overlap=OVERLAP)
+        assert torch.equal(memory.tokens, ids)
+        store = memory.store(3)
+        keys = store.keys(torch.arange(38).expand(store.num_heads, 1, -1))[:, 0]
+    assert (keys.double() - torch.cat(expected, 1)).abs().max() <= 1e-4
+
+
 @pytest.mark.parametrize("overlap", [-1, WINDOW])
 def test_overlap_out_of_range_reads_nothing(overlap: int) -> None:
     with fotmem.attach(tiny.llama(), layers=[1], window=WINDOW) as memory:

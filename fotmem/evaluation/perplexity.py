@@ -90,7 +90,7 @@ def _measured(
         losses = []
         for tokens in windows:
             losses.append(_losses(model, tokens))
-            memory.read(tokens, attend=attend)
+            memory.read(tokens, overlap=overlap, attend=attend)
         yield _row(losses, plain, size, store, time.perf_counter() - begin)
 
 
