@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import fotmem
 from fotmem import crossbatch
+from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "crossbatch"
@@ -177,6 +178,18 @@ def test_paper_equals_naive(data: st.DataObject) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
     if expected.requires_grad:
         assert_same_gradients(actual, expected, [query, key, value, *context, *(bank or ())])
+
+
+def test_a_heavy_bank_equals_a_repeated_one() -> None:
+    torch.manual_seed(0)
+    query, key, value = random(2, 4, 5, 6), random(2, 2, 5, 6), random(2, 2, 5, 6)
+    own = query, key, value, random(2, 2, 3, 6), random(2, 2, 3, 6)
+    bank = random(2, 7, 6), random(2, 7, 6)
+    thrice = bank[0].repeat(1, 3, 1), bank[1].repeat(1, 3, 1)
+    actual = crossbatch_attention(*own, Sight([[0, 1], [1]], 0.3, bank_weight=3.0), bank)
+    expected = crossbatch_attention(*own, Sight([[0, 1], [1]], 0.3), thrice)
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
+    assert_same_gradients(actual, expected, [*own, *bank])
 
 
 def assert_unsuitable(error: type[Exception], message: str, **overrides: object) -> None:

@@ -75,6 +75,9 @@ def test_the_bank_equals_an_attached_memory() -> None:
             crossbatch.commit()
         kept = [first[0][1], *second[0]]  # the oldest went
         logits = model(torch.cat(first)).logits[2:]
+        crossbatch.bank_weight = 3.0
+        weighed = model(torch.cat(first)).logits[2:]
+        crossbatch.bank_weight = 1.0
         crossbatch.bank_windows = 1
         with_latest = model(torch.cat(first)).logits[2:]
         crossbatch.bank_windows = 0
@@ -82,6 +85,8 @@ def test_the_bank_equals_an_attached_memory() -> None:
     for row in range(2):
         expected = remembered(model, [first[0][row]], first[1][row], bank=kept)
         assert difference(logits[row], expected) <= 1e-4
+        thrice = remembered(model, [first[0][row]], first[1][row], bank=kept * 3)
+        assert difference(weighed[row], thrice) <= 1e-4
         latest = remembered(model, [first[0][row]], first[1][row], bank=kept[-1:])
         assert difference(with_latest[row], latest) <= 1e-4
         alone = remembered(model, [first[0][row]], first[1][row])
@@ -145,6 +150,13 @@ def test_the_bank_can_be_saved() -> None:
             assert one is not None
             assert two is not None
             assert torch.equal(one, two)
+        smaller = fotmem.crossbatch.Bank(LAYERS, 2)
+        smaller.load_state_dict(crossbatch.bank.state_dict())
+        one = crossbatch.bank.hidden_states(LAYERS[0], 2)
+        two = smaller.hidden_states(LAYERS[0], 2)
+        assert one is not None
+        assert two is not None
+        assert torch.equal(one, two)
 
 
 def test_it_leaves_no_trace() -> None:
@@ -166,3 +178,5 @@ def test_what_is_refused() -> None:
         Crossbatch(tiny.llama(), [9])
     with pytest.raises(fotmem.OptionError, match="bank_windows must be at least 0, got -1"):
         Crossbatch(tiny.llama(), LAYERS, bank_windows=-1)
+    with pytest.raises(fotmem.OptionError, match="bank_weight must be above 0, got 0"):
+        Crossbatch(tiny.llama(), LAYERS, bank_weight=0.0)

@@ -35,7 +35,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Positions from memory to a window; default: 2048, or as many as the model has.",
+            help="Positions from memory to a window; default: 1024, or as many as the model has.",
         ),
     ] = None,
     documents: Annotated[
@@ -47,6 +47,9 @@ def train(
     bank_windows: Annotated[
         str, typer.Option(help="Earlier windows seen besides, in equal parts of the training.")
     ] = ",".join(map(str, DEFAULTS.bank_windows)),
+    bank_weight: Annotated[
+        float, typer.Option(help="How many keys each key of the bank counts for.")
+    ] = DEFAULTS.bank_weight,
     facts: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
     ] = DEFAULTS.facts,
@@ -96,6 +99,7 @@ def train(
         documents=documents,
         d=_parse_numbers("d", d),
         bank_windows=_parse_numbers("bank-windows", bank_windows),
+        bank_weight=bank_weight,
         facts=facts,
         text_weight=text_weight,
         distillation=distillation,

@@ -7,6 +7,7 @@ copied however many rows attend to it (as in FlashAttention, Dao et al. 2022, ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ class Sight:
     """Bool ``[B, T]``: False is padding of a row's own window."""
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
+    bank_weight: float = 1.0
+    """How many keys each key of the bank counts for."""
 
 
 def crossbatch_attention(
@@ -91,6 +94,7 @@ class _Part(NamedTuple):
     mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
     origin: tuple[str, str]  # the inputs they come from
     windows: Tensor  # [R], of the origin
+    log_weight: float = 0.0  # of each key
 
 
 class _Crossbatch(torch.autograd.Function):
@@ -137,7 +141,13 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             bank.expand(rows, -1, -1, -1) for bank in (inputs.bank_keys, inputs.bank_values)
         )
         yield _Part(
-            everyone, keys, values, None, ("bank_keys", "bank_values"), torch.zeros_like(everyone)
+            everyone,
+            keys,
+            values,
+            None,
+            ("bank_keys", "bank_values"),
+            torch.zeros_like(everyone),
+            math.log(sight.bank_weight),
         )
 
 
@@ -151,7 +161,7 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
         out = found.out.new_zeros(query.shape)
         lse = found.lse.new_full(query.shape[:-1], -torch.inf)
         out[part.rows] = found.out.reshape(-1, *query.shape[1:])
-        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1])
+        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + part.log_weight
         seen = PartialAttention(out, lse)
         merged = seen if merged is None else merge([merged, seen])
     assert merged is not None
@@ -168,7 +178,9 @@ def _backward(
     )
     lse = lse[..., None]
     for part in _parts(inputs, sight):
-        asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse)))
+        asked = _Asked(
+            *(_fold(tensor, part) for tensor in (query, gradient, out, lse - part.log_weight))
+        )
         mask, start = _mask(query, part), 0
         grad_queries = torch.zeros_like(asked.queries, dtype=wide)
         for stop in _stops(asked, part, mask):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -55,5 +56,7 @@ class Bank:
         """Keep what another bank of the same layers returned as its state."""
         for layer, windows in self._windows.items():
             windows.clear()
-            while (name := f"{layer}.{len(windows)}") in state:
+            for place in itertools.count():
+                if (name := f"{layer}.{place}") not in state:
+                    break
                 windows.append(state[name])

@@ -37,6 +37,9 @@ class Crossbatch:
         Memory layers. Default: as `fotmem.attach` chooses them.
     bank_windows : int
         How many earlier previous windows are kept, as further negatives; see `commit`.
+    bank_weight : float
+        How many keys each key of the bank counts for. Memory at work is larger than any bank: 8,192
+        keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
         How many positions before a current window the previous ones stand, as in `fotmem.attach`.
 
@@ -57,10 +60,13 @@ class Crossbatch:
         layers: Iterable[int] | None = None,
         *,
         bank_windows: int = 0,
+        bank_weight: float = 1.0,
         distance: int | None = None,
     ) -> None:
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
+        if not bank_weight > 0:
+            raise OptionError(f"bank_weight must be above 0, got {bank_weight}")
         parts = model_parts(model)
         self.adapter: Adapter = parts.adapter
         self.decoder: nn.Module = parts.decoder
@@ -69,6 +75,7 @@ class Crossbatch:
         self.bank = Bank(self.layers, bank_windows)
         self.d = 1
         self.bank_windows = bank_windows
+        self.bank_weight = bank_weight
         self.distance = memory_distance(parts.decoder.config, distance, 2)
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
@@ -174,4 +181,5 @@ class Crossbatch:
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
             context_padding_mask=None if mask is None else mask[:rows],
+            bank_weight=self.bank_weight,
         )

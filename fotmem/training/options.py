@@ -28,14 +28,16 @@ class TrainingOptions(BaseModel):
     """Tokens of a previous and of a current window."""
     distance: int | None = Field(default=None, ge=0)
     """How many positions before a current window the previous ones stand, and memory later on (see
-    `fotmem.attach`). Default: 2,048, or as many as are left of the model's positions."""
+    `fotmem.attach`). Default: 1,024, or as many as are left of the model's positions."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=300, ge=1)
     d: tuple[int, ...] = (1, 2, 4, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
-    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 32, 64)
+    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 32, 32)
     """How many earlier previous windows are attended to besides, in equal parts, too."""
+    bank_weight: float = Field(default=16.0, gt=0)
+    """How many keys each key of the bank counts for, as memory at work is larger."""
     facts: Share = 0.75
     """Share of pairs with invented facts."""
     text_weight: float = Field(default=0.0, ge=0)

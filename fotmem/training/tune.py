@@ -20,7 +20,7 @@ from fotmem.training.options import TrainingOptions
 from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
-DISTANCE = 2048
+DISTANCE = 1024
 """Positions before a window, where memory stands by default."""
 HELD_OUT = 0.05
 """Share of each document, its end, to evaluate on where no other text is given."""
@@ -98,7 +98,11 @@ def train(
     distance = memory_distance(parts.decoder.config, distance, options.window)
     set_seed(options.seed)  # of the adapters' first weights, too
     with Crossbatch(
-        model, layers, bank_windows=max(options.bank_windows), distance=distance
+        model,
+        layers,
+        bank_windows=max(options.bank_windows),
+        bank_weight=options.bank_weight,
+        distance=distance,
     ) as crossbatch:
         return fit(
             _trainable(model, attentions, options),
