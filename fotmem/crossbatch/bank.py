@@ -55,8 +55,6 @@ class Bank:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Keep what another bank of the same layers returned as its state."""
         for layer, windows in self._windows.items():
+            names = (f"{layer}.{place}" for place in itertools.count())
             windows.clear()
-            for place in itertools.count():
-                if (name := f"{layer}.{place}") not in state:
-                    break
-                windows.append(state[name])
+            windows.extend(state[name] for name in itertools.takewhile(state.__contains__, names))
