@@ -135,7 +135,10 @@ def _options(**given: Any) -> TrainingOptions:
         [first, *_] = error.errors()
         name = "".join(f"--{part}".replace("_", "-") for part in first["loc"][:1])
         reason = first["msg"].removeprefix("Value error, ")
-        raise typer.BadParameter(f"{reason}, got {first['input']!r}" if name else reason) from error
+        raise typer.BadParameter(
+            f"{reason}, got {first['input']!r}" if name else reason,
+            param_hint=f"'{name}'" if name else None,
+        ) from error
 
 
 def _parse_numbers(option: str, given: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class TrainingOptions(BaseModel):
     """How a model is trained; the defaults are those of the SmolLM2 recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     layers: tuple[int, ...] | None = None
     """Memory layers. Default: as `fotmem.attach` chooses them."""
