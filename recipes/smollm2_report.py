@@ -1,4 +1,4 @@
-"""Measures ``smollm2-fot`` beside its base model, draws a curve and fills its model card.
+"""Measures ``smollm2-fot`` beside its base model, draws a curve, fills its card and the README.
 
 Run by ``make report-smollm2 TEXT=FILE``, with text that was not trained on. Reports that exist are
 not measured again: delete those of an older adapter. On two cores it takes less than an hour.
@@ -16,6 +16,7 @@ from recipes.smollm2 import SHIPPED
 
 PICTURE = Path("docs/passkey.png")
 CARD = SHIPPED / "README.md"
+README = Path("README.md")
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
 FAR = f"smollm2 --distance {DISTANCE}"
 MEASURED = {
@@ -38,18 +39,20 @@ CURVES = (
 
 
 def main() -> None:
-    """Measure what is not measured yet, then draw, and fill in the model card."""
+    """Measure what is not measured yet, then draw, and fill in the pages."""
     texts = texts_given()
     rows = {
         name: measured(SHIPPED / f"{name}.json", command, texts)
         for name, command in MEASURED.items()
     }
     draw(rows)
-    fill(CARD, FIGURES, figures(rows))
+    passkeys, facts, perplexities = figures(rows)
+    fill(CARD, FIGURES, "\n".join([passkeys, facts, perplexities]))
+    fill(README, FIGURES, "\n".join([passkeys, perplexities]))
 
 
-def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """Put what was measured into tables, each with the commands that measure it."""
+def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Put what was measured into three tables, each with the commands that measure it."""
     found = [by_tokens(rows[name], memory=memory) for name, memory, *_ in CURVES]
     passkeys = [
         [f"{tokens:,}", *(share(one[tokens]) if tokens in one else "" for one in found)]
@@ -73,7 +76,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
             "perplexity-",
         ),
     ]
-    return "\n".join(
+    return [
         table(head, body)
         + "".join(
             f"\n    fotmem eval {command} --text FILE"
@@ -82,7 +85,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> str:
         )
         + "\n"
         for head, body, kind in parts
-    )
+    ]
 
 
 def draw(rows: dict[str, list[dict[str, Any]]]) -> None:

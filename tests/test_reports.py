@@ -30,7 +30,7 @@ def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "passkey.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_figures_of_the_model_card() -> None:
+def test_the_figures_of_card_and_readme() -> None:
     rows = {
         name: [passkey_row(4583, 0.9, memory=on) for on in (False, True)] for name, *_ in CURVES
     }
@@ -40,7 +40,7 @@ def test_the_figures_of_the_model_card() -> None:
     for name, found in losses.items():
         rows[f"perplexity-{name}"] = [{"tokens": 0, "perplexity": found}]
     rows["perplexity-tuned"].append({"tokens": 4096, "perplexity": 15.5})
-    written = smollm2_report.figures(rows)
+    written = "".join(smollm2_report.figures(rows))
     right = "0.90 (0.80 to 1.00)"
     assert f"| 4,096 | {right} | {right} | {right} | {right} |\n" in written
     assert "| 16,384 |  |  |  | 0.50 (0.40 to 0.60) |\n" in written
@@ -48,7 +48,7 @@ def test_the_figures_of_the_model_card() -> None:
     assert "| none | 18.00 | 17.00 | 16.95 | 16.00 |\n| 4,096 |  |  | 15.50 |  |\n" in written
     for command in smollm2_report.MEASURED.values():
         assert f"    fotmem eval {command} --text FILE\n" in written
-    for page in (smollm2_report.CARD, ablation.PAGE):
+    for page in (smollm2_report.CARD, smollm2_report.README, ablation.PAGE):
         assert page.read_text().count("<!-- figures, by make ") == 2
 
 
