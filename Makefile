@@ -41,7 +41,7 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; result
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## measure what has no report yet, fill in the model card: make report-smollm2 TEXT=book.txt
+report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## measure what has no report yet, fill in model card and README: make report-smollm2 TEXT=book.txt
 	@$(PY) -m recipes.smollm2_report $(TEXT)
 
 ablation: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
