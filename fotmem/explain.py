@@ -22,6 +22,8 @@ class Trace:
     """Shape ``[B, T]``, bool: which positions of the step are not padding."""
     top_k: int | None
     """Hits per query and head in that step."""
+    bias: float
+    """Added to all scores of memory in that step."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
 
@@ -61,7 +63,7 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
         hits = store.search(last_query, min(trace.top_k or CANDIDATES, len(store)))
-        weights = (hits.scores * scale - last_lse).exp()
+        weights = (hits.scores * scale + trace.bias - last_lse).exp()
         shares: dict[int, float] = {}
         for token, share in zip(
             hits.ids.flatten().tolist(), weights.flatten().tolist(), strict=True

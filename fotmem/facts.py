@@ -191,6 +191,14 @@ STATEMENTS = (
     "If anyone asks, {key} is {answer}.",
     "{Key} was changed to {answer}.",
     "For {key} we took {answer}.",
+    "{Key} turned out to be {answer}.",
+    "{Key}, as far as I know, is {answer}.",
+    "A note about {key}: {answer}.",
+    "In the letter {key} was given as {answer}.",
+    "Do not lose {key}, it is {answer}.",
+    "Somebody told us {key}, namely {answer}.",
+    "We looked for {key} and found that it was {answer}.",
+    "Keep {key} ({answer}) to yourself.",
 )
 """The key comes first in all: what a decoder remembers of an answer cannot name what follows it."""
 QUESTIONS = (
@@ -204,6 +212,12 @@ QUESTIONS = (
     "I remember that {key} is",
     "Please give me {key}.\n{Key} is",
     "Q: What is {key}?\nA: It is",
+    "Remind me of {key}. It is",
+    "Somebody asks for {key}. The answer is",
+    "Let us look up {key}. Here it is:",
+    "If I remember well, {key} was",
+    "Now say {key}:",
+    "Do we still have {key}? Yes:",
 )
 
 

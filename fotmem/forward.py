@@ -59,7 +59,7 @@ def decoder_forward(
     fresh = [length == 0 for length in filled.lengths(len(real))]
     for step in plan(real, memory.windowing):
         make_room(filled, step, memory.windowing.window)
-        filled.trace = Trace(step.columns >= 0, memory.top_k)
+        filled.trace = Trace(step.columns >= 0, memory.top_k, memory.bias)
         outputs.add(step, run_step(plain_forward, filled, step, name, inputs, **kwargs))
         if step.is_window:
             filled.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
@@ -141,6 +141,7 @@ def attention_forward(
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
+    parts = [part._replace(lse=part.lse + memory.bias) for part in parts]
     parts.append(_local(cache, query, key.to(query.dtype), value.to(query.dtype), scale))
     out, lse = merge(parts)
     if out.requires_grad:

@@ -43,6 +43,8 @@ class MemoryParts:
     """False: memory layers use no positions at all (``mem_positionals`` of the released code)."""
     distance: int
     """At which position the local context begins; remembered keys stand at the first."""
+    bias: float
+    """Added to all scores of what is not local."""
 
 
 class Memory:
@@ -60,6 +62,7 @@ class Memory:
         self.windowing = parts.windowing
         self.positionals = parts.positionals
         self.distance = parts.distance
+        self.bias = parts.bias
         self.num_layers = len(parts.attentions)
         self.last_trace: Trace | None = None
         self.top_k = top_k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from operator import index
 from typing import Any, NamedTuple
@@ -78,6 +79,21 @@ def memory_distance(config: Any, distance: int | None, window: int) -> int:
             f"behind it must fit the model's max_position_embeddings ({longest})"
         )
     return distance
+
+
+def memory_bias(config: Any, bias: float | None) -> float:
+    """Check what is added to scores of memory; None: the config's ``mem_bias``, else 0.
+
+    Raises
+    ------
+    OptionError
+        It is no finite number.
+    """
+    if bias is None:
+        bias = getattr(config, "mem_bias", 0.0)
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.isfinite(bias):
+        raise OptionError(f"bias must be a finite number, got {bias!r}")
+    return float(bias)
 
 
 def plain_model(model: nn.Module) -> Any:

@@ -21,21 +21,23 @@ class Adapted(NamedTuple):
     """The model that it was trained on, as `load_model` takes it."""
     mem_layers: list[int]
     mem_distance: int = 0
+    mem_bias: float = 0.0
 
 
-def save(model: Any, folder: Path, mem_layers: Iterable[int], mem_distance: int) -> None:
+def save(
+    model: Any, folder: Path, mem_layers: Iterable[int], mem_distance: int, mem_bias: float
+) -> None:
     """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    _configure(plain, mem_layers, mem_distance)
+    adapted = Adapted(plain.name_or_path, list(mem_layers), mem_distance, mem_bias)
+    _configure(plain, adapted)
     if plain is model:
         model.save_pretrained(folder)
         return
-    adapted = Adapted(plain.name_or_path, list(mem_layers), mem_distance)
     config = model.peft_config["default"]
     config.base_model_name_or_path = adapted.base
     model.save_pretrained(folder, save_embedding_layers=False)
-    text = json.dumps(adapted._asdict(), indent=2)
-    (folder / MEMORY_FILE).write_text(text + "\n", encoding="utf-8")
+    write_adapted(folder, adapted)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -61,6 +63,12 @@ def read_adapted(folder: Path) -> Adapted:
         ) from error
 
 
+def write_adapted(folder: Path, adapted: Adapted) -> None:
+    """Write what an adapter is for, beside it."""
+    text = json.dumps(adapted._asdict(), indent=2)
+    (folder / MEMORY_FILE).write_text(text + "\n", encoding="utf-8")
+
+
 def apply(model: Any, folder: Path, adapted: Adapted) -> Any:
     """Add an adapter to the weights of its base model."""
     from peft import PeftModel
@@ -68,9 +76,10 @@ def apply(model: Any, folder: Path, adapted: Adapted) -> Any:
     with warnings.catch_warnings():  # peft asks transformers under names of before 5.24
         warnings.simplefilter("ignore", FutureWarning)
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    _configure(merged, adapted.mem_layers, adapted.mem_distance)
+    _configure(merged, adapted)
     return merged
 
 
-def _configure(model: Any, mem_layers: Iterable[int], mem_distance: int) -> None:
-    model.config.mem_layers, model.config.mem_distance = list(mem_layers), mem_distance
+def _configure(model: Any, adapted: Adapted) -> None:
+    for name in ("mem_layers", "mem_distance", "mem_bias"):
+        setattr(model.config, name, getattr(adapted, name))

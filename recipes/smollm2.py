@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 import fotmem
 from fotmem.models import load_model
 from fotmem.texts import python_reference
+from fotmem.tuned import read_adapted, write_adapted
 
 BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
 SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
-SHARE = 0.9
-"""Of the change that ships: between a model and its tuned self lie models that keep more of the
-one and nearly all of the other (Wortsman et al. 2022, arXiv:2109.01903)."""
-OPTIONS = fotmem.TrainingOptions(evaluate_every=75, bf16=True)
+BIAS = -2.0
+"""Of the adapter that ships, chosen after training, on text that no report is about."""
+OPTIONS = fotmem.TrainingOptions(evaluate_every=120, bf16=True)
 
 
 def main() -> None:
@@ -35,12 +35,13 @@ def main() -> None:
 
 
 def ship(tuned: Path) -> None:
-    """Copy a tuned adapter to where the package has it, its change scaled by `SHARE`."""
+    """Copy a tuned adapter to where the package has it, in float16, with its bias."""
     SHIPPED.mkdir(parents=True, exist_ok=True)
-    for name in ("adapter_config.json", "memory.json", "losses.png"):
+    for name in ("adapter_config.json", "losses.png"):
         shutil.copyfile(tuned / name, SHIPPED / name)
+    write_adapted(SHIPPED, read_adapted(tuned)._replace(mem_bias=BIAS))
     halves = {
-        name: (weight * SHARE if ".lora_B." in name else weight).to(torch.float16)
+        name: weight.to(torch.float16)
         for name, weight in load_file(tuned / "adapter_model.safetensors").items()
     }
     save_file(halves, SHIPPED / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -61,6 +61,7 @@ class Oracle:
     mem_dtype : what keys and values are rounded to when they are stored; None: not rounded
     mem_positionals : if False, memory layers use no RoPE and no attention factor at all
     distance : at which position the local context begins
+    bias : added to all scores of memory and overflow
 
     Attributes
     ----------
@@ -85,6 +86,7 @@ class Oracle:
         mem_dtype: torch.dtype | None = None,
         mem_positionals: bool = True,
         distance: int = 0,
+        bias: float = 0.0,
     ) -> None:
         config, rotary = model.config, model.model.rotary_emb
         assert config.hidden_act == "silu", config.hidden_act
@@ -106,7 +108,7 @@ class Oracle:
         self.last_context_length = last_context_length
         self.split_above = window if split_above is None else split_above
         self.top_k, self.mem_dtype, self.mem_positionals = top_k, mem_dtype, mem_positionals
-        self.distance = distance
+        self.distance, self.bias = distance, bias
         self.memory = {layer: self._nothing() for layer in self.mem_layers}
         self.attention_outputs: list[Tensor] = []
         self.hidden_states: list[Tensor] = []
@@ -171,6 +173,7 @@ class Oracle:
                 seen = [KeyValues(local_keys[kv_head, :causal], local.values[kv_head, :causal])]
                 seen += [self._seen(query, store, kv_head) for store in stores]
                 scores = torch.cat([part.keys for part in seen]) @ query / self.head_dim**0.5
+                scores[causal:] += self.bias
                 weights = torch.softmax(scores, dim=0)
                 outputs[head, token] = weights @ torch.cat([part.values for part in seen])
         return outputs.transpose(0, 1).flatten(1)

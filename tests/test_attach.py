@@ -97,6 +97,8 @@ def test_context_manager_detaches_whatever_happens() -> None:
         ({"distance": -1}, OptionError, "distance must be from 0 to 48, got -1: a window of 16"),
         ({"distance": 49}, OptionError, r"must fit .* max_position_embeddings \(64\)"),
         ({"distance": 1.0}, OptionError, "distance must be an integer, got 1.0"),
+        ({"bias": float("nan")}, OptionError, "bias must be a finite number, got nan"),
+        ({"bias": "-2"}, OptionError, "bias must be a finite number, got '-2'"),
         ({"last_context_length": 17}, OptionError, r"from 1 to the window \(16\), got 17"),
         ({"last_context_length": 0}, OptionError, r"from 1 to the window \(16\), got 0"),
         ({"last_context_length": "8"}, OptionError, "must be an integer, got '8'"),
@@ -132,9 +134,9 @@ def test_defaults() -> None:
         assert memory.windowing.window == memory.windowing.split_above == 2048
         assert memory.windowing.last_context_length == 1024
         assert memory.store(0).dtype == torch.float32
-        assert memory.distance == 0
-    with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50)) as memory:
-        assert (memory.distance, memory.windowing.window) == (50, 14)
+        assert (memory.distance, memory.bias) == (0, 0)
+    with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, mem_bias=-2)) as memory:
+        assert (memory.distance, memory.windowing.window, memory.bias) == (50, 14, -2)
     with fotmem.attach(tiny.llama(), store={2: "exact"}, dtype=torch.bfloat16) as memory:
         assert memory.layers == (2,)
         assert memory.windowing.window == 64

@@ -184,6 +184,19 @@ def test_memory_may_stand_further_away(variant: str, distance: int) -> None:
     assert difference(oracle.forward(question), near.forward(question)) > 1e-2
 
 
+@pytest.mark.parametrize("bias", [-2.0, 1.5])
+def test_memory_may_count_for_less_or_more(bias: float) -> None:
+    model, text, question = tiny.llama("gqa"), tiny.ids(40), tiny.ids(60, seed=1)
+    oracle = Oracle(model, LAYERS, window=WINDOW, bias=bias)
+    even = Oracle(model, LAYERS, window=WINDOW)
+    with attached(model, bias=bias) as memory:
+        for reader in (memory, oracle, even):
+            reader.read(text, attend=True)
+        expected = oracle.forward(question)  # longer than the window: overflow, too
+        assert difference(model(question).logits[0], expected) <= 1e-4
+        assert difference(even.forward(question), expected) > 1e-2
+
+
 def test_reading_without_looking_at_memory_is_another_memory() -> None:
     with attached(tiny.llama()) as one, attached(tiny.llama()) as other:
         one.read(tiny.ids(40), attend=True)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fotmem.cli.options import (
+    Bias,
     Distance,
     Json,
     Layers,
@@ -41,6 +42,7 @@ def ask(
     layers: Layers = None,
     window: Window = 512,
     distance: Distance = None,
+    bias: Bias = None,
     top_k: TopK = "32",
     store: Store = "exact",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 40,
@@ -57,7 +59,9 @@ def ask(
     from fotmem.attachment import attach
 
     prompt = question_prompt(tokenizer, question)
-    with attach(llama, store, chosen, top_k=hits, window=window, distance=distance) as memory:
+    with attach(
+        llama, store, chosen, top_k=hits, window=window, distance=distance, bias=bias
+    ) as memory:
         memory.read(tokenizer(corpus).input_ids, overlap=min(16, window // 2), progress=True)
         found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)
         passages = [passage(tokenizer, memory, source.position) for source in found.sources]

@@ -33,6 +33,10 @@ Distance = Annotated[
     int | None,
     typer.Option(min=0, help="Positions from memory to the window; default: the config's, or 0."),
 ]
+Bias = Annotated[
+    float | None,
+    typer.Option(help="Added to scores of memory, such as -2; default: the config's, or 0."),
+]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
 ]

@@ -30,6 +30,8 @@ class Sight:
     """Bool ``[B, T]``: False is padding of a row's own window."""
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
+    bias: float = 0.0
+    """Added to all scores of other windows and the bank."""
     bank_weight: float = 1.0
     """How many keys each key of the bank counts for."""
 
@@ -94,7 +96,7 @@ class _Part(NamedTuple):
     mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
     origin: tuple[str, str]  # the inputs they come from
     windows: Tensor  # [R], of the origin
-    log_weight: float = 0.0  # of each key
+    bias: float = 0.0  # of all scores
 
 
 class _Crossbatch(torch.autograd.Function):
@@ -135,6 +137,7 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             None if padding is None else padding[windows][:, None, None],
             ("context_keys", "context_values"),
             windows,
+            sight.bias,
         )
     if inputs.bank_keys is not None and inputs.bank_values is not None:
         keys, values = (
@@ -147,7 +150,7 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             None,
             ("bank_keys", "bank_values"),
             torch.zeros_like(everyone),
-            math.log(sight.bank_weight),
+            sight.bias + math.log(sight.bank_weight),
         )
 
 
@@ -161,7 +164,7 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
         out = found.out.new_zeros(query.shape)
         lse = found.lse.new_full(query.shape[:-1], -torch.inf)
         out[part.rows] = found.out.reshape(-1, *query.shape[1:])
-        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + part.log_weight
+        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + part.bias
         seen = PartialAttention(out, lse)
         merged = seen if merged is None else merge([merged, seen])
     assert merged is not None
@@ -178,9 +181,7 @@ def _backward(
     )
     lse = lse[..., None]
     for part in _parts(inputs, sight):
-        asked = _Asked(
-            *(_fold(tensor, part) for tensor in (query, gradient, out, lse - part.log_weight))
-        )
+        asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse - part.bias)))
         mask, start = _mask(query, part), 0
         grad_queries = torch.zeros_like(asked.queries, dtype=wide)
         for stop in _stops(asked, part, mask):

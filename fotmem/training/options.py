@@ -31,10 +31,10 @@ class TrainingOptions(BaseModel):
     `fotmem.attach`). Default: 1,024, or as many as are left of the model's positions."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=240, ge=1)
     d: tuple[int, ...] = (1, 2, 4, 4)
     """How many previous windows a current one attends to, in equal parts of the training."""
-    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 32, 32)
+    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 32)
     """How many earlier previous windows are attended to besides, in equal parts, too."""
     bank_weight: float = Field(default=16.0, gt=0)
     """How many keys each key of the bank counts for, as memory at work is larger."""
@@ -47,7 +47,7 @@ class TrainingOptions(BaseModel):
     untrained model makes of both windows in one context (see `Teacher`)."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """At its highest, after `warmup` steps; it falls to 0 with the steps left."""
-    decay: float = Field(default=2.0, gt=0)
+    decay: float = Field(default=1.0, gt=0)
     """It falls as this power of the share of steps left; 1 is a straight line."""
     warmup: int = Field(default=10, ge=0)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)

@@ -9,6 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Bias,
     Distance,
     Json,
     Layers,
@@ -32,6 +33,7 @@ def facts(
     number: Annotated[int, typer.Option("--facts", min=1, help="How many are hidden.")] = 32,
     window: Window = 512,
     distance: Distance = None,
+    bias: Bias = None,
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
@@ -58,7 +60,7 @@ def facts(
     rows: list[KeyedRow] = []
     rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
     with attach(
-        llama, store, task.layers, top_k=task.top_k, window=window, distance=distance
+        llama, store, task.layers, top_k=task.top_k, window=window, distance=distance, bias=bias
     ) as memory:
         steps = keyed(llama, tokenizer, piece, made, memory, store, attend=attend)
         rows += tracked("with memory   ", steps, number)[-1]

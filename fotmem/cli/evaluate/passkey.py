@@ -9,6 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Bias,
     Distance,
     Json,
     Layers,
@@ -37,6 +38,7 @@ def passkey(
     ] = None,
     window: Window = 512,
     distance: Distance = None,
+    bias: Bias = None,
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
@@ -75,7 +77,13 @@ def passkey(
         return row
 
     with attach(
-        task.model, store, task.layers, top_k=task.top_k, window=window, distance=distance
+        task.model,
+        store,
+        task.layers,
+        top_k=task.top_k,
+        window=window,
+        distance=distance,
+        bias=bias,
     ) as attached:
         with_memory = {size: measure("with memory   ", size, attached) for size in sizes}
     rows = []

@@ -9,6 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Bias,
     Distance,
     Json,
     Layers,
@@ -29,6 +30,7 @@ def perplexity(
     scored: Annotated[str, typer.Option(help="Tokens at the end of the text to score.")] = "4k",
     window: Window = 512,
     distance: Distance = None,
+    bias: Bias = None,
     layers: Layers = None,
     top_k: TopK = "32",
     store: Store = "exact",
@@ -49,7 +51,13 @@ def perplexity(
 
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
     with attach(
-        task.model, store, task.layers, top_k=task.top_k, window=window, distance=distance
+        task.model,
+        store,
+        task.layers,
+        top_k=task.top_k,
+        window=window,
+        distance=distance,
+        bias=bias,
     ) as memory:
         overlap = min(OVERLAP, memory.windowing.window // 2)
         steps = measured(
