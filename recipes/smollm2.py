@@ -19,7 +19,7 @@ BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
 SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
-BIAS = -2.0
+BIAS = -2.5
 """Of the adapter that ships, chosen after training, on text that no report is about."""
 OPTIONS = fotmem.TrainingOptions(evaluate_every=120, bf16=True)
 

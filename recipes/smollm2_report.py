@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 
 from fotmem.training.tune import DISTANCE
 from recipes.reports import by_tokens, fill, measured, share, table, texts_given
-from recipes.smollm2 import SHIPPED
+from recipes.smollm2 import BIAS, SHIPPED
 
 PICTURE = Path("docs/passkey.png")
 CARD = SHIPPED / "README.md"
 README = Path("README.md")
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
-FAR = f"smollm2 --distance {DISTANCE}"
+ALIKE = f"smollm2 --distance {DISTANCE} --bias {BIAS:g}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
-    "passkey-base": f"passkey {FAR} --tokens 4k,16k,64k --readings 1 --trials 20",
+    "passkey-base": f"passkey {ALIKE} --tokens 4k,16k,64k --readings 1 --trials 20",
     "passkey-tuned-dense": "passkey smollm2-fot --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": "facts smollm2-fot --tokens 16k --facts 32",
     "perplexity-tuned": "perplexity smollm2-fot --tokens 4k,16k,64k",
-    "perplexity-base": f"perplexity {FAR} --tokens 4k,16k,64k",
+    "perplexity-base": f"perplexity {ALIKE} --tokens 4k,16k,64k",
     "perplexity-base-near": "perplexity smollm2 --tokens 4k,16k,64k",
     "passkey-tuned-attend": "passkey smollm2-fot --tokens 4k --trials 20 --attend",
     "perplexity-tuned-attend": "perplexity smollm2-fot --tokens 4k,16k --attend",
@@ -71,7 +71,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
         (["tokens", *(label for _, _, label, _ in CURVES)], passkeys, "passkey-"),
         (["facts in 16,384 tokens", "how many", "right"], facts, "facts-"),
         (
-            ["tokens in memory", "base, distance 0", "base", "tuned", "tuned, `--attend`"],
+            ["tokens in memory", "base, distance 0, bias 0", "base", "tuned", "tuned, `--attend`"],
             perplexities,
             "perplexity-",
         ),
