@@ -21,7 +21,7 @@ FIGURES = "<!-- figures, by make report-smollm2 -->\n"
 ALIKE = f"smollm2 --distance {DISTANCE} --bias {BIAS:g}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
-    "passkey-base": f"passkey {ALIKE} --tokens 4k,16k,64k --readings 1 --trials 20",
+    "passkey-base": "passkey smollm2 --tokens 4k,16k,64k --readings 1 --trials 20",
     "passkey-tuned-dense": "passkey smollm2-fot --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": "facts smollm2-fot --tokens 16k --facts 32",
     "perplexity-tuned": "perplexity smollm2-fot --tokens 4k,16k,64k",
