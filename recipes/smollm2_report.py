@@ -71,7 +71,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
         (["tokens", *(label for _, _, label, _ in CURVES)], passkeys, "passkey-"),
         (["facts in 16,384 tokens", "how many", "right"], facts, "facts-"),
         (
-            ["tokens in memory", "base, distance 0, bias 0", "base", "tuned", "tuned, `--attend`"],
+            ["tokens in memory", "base", "base, as tuned is used", "tuned", "tuned, `--attend`"],
             perplexities,
             "perplexity-",
         ),
