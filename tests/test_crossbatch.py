@@ -181,11 +181,16 @@ def test_paper_equals_naive(data: st.DataObject) -> None:
         assert_same_gradients(actual, expected, [query, key, value, *context, *(bank or ())])
 
 
-def test_a_heavy_bank_equals_a_repeated_one() -> None:
+def own_and_bank() -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Two rows with two context windows, as `crossbatch_attention` takes them, and a bank."""
     torch.manual_seed(0)
     query, key, value = random(2, 4, 5, 6), random(2, 2, 5, 6), random(2, 2, 5, 6)
     own = query, key, value, random(2, 2, 3, 6), random(2, 2, 3, 6)
-    bank = random(2, 7, 6), random(2, 7, 6)
+    return own, (random(2, 7, 6), random(2, 7, 6))
+
+
+def test_a_heavy_bank_equals_a_repeated_one() -> None:
+    own, bank = own_and_bank()
     thrice = bank[0].repeat(1, 3, 1), bank[1].repeat(1, 3, 1)
     actual = crossbatch_attention(*own, Sight([[0, 1], [1]], 0.3, bank_weight=3.0), bank)
     expected = crossbatch_attention(*own, Sight([[0, 1], [1]], 0.3), thrice)
@@ -194,10 +199,7 @@ def test_a_heavy_bank_equals_a_repeated_one() -> None:
 
 
 def test_a_bias_equals_repeated_windows() -> None:
-    torch.manual_seed(0)
-    query, key, value = random(2, 4, 5, 6), random(2, 2, 5, 6), random(2, 2, 5, 6)
-    own = query, key, value, random(2, 2, 3, 6), random(2, 2, 3, 6)
-    bank = random(2, 7, 6), random(2, 7, 6)
+    own, bank = own_and_bank()
     twice = bank[0].repeat(1, 2, 1), bank[1].repeat(1, 2, 1)
     sight = Sight([[0, 1], [1]], 0.3, bias=math.log(2))
     actual = crossbatch_attention(*own, sight, bank)

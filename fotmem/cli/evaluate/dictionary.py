@@ -32,10 +32,9 @@ def dictionary(
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     task = Task("dictionary", options)
-    from fotmem.attachment import attach
     from fotmem.evaluation.dictionary import lookup
 
-    with attach(task.model, store, task.layers, top_k=task.top_k) as memory:
+    with task.attach() as memory:
         measured = lookup(
             task.model,
             memory,

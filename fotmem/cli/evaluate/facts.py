@@ -50,7 +50,6 @@ def facts(
     """
     options, [size] = locals(), parse_sizes(tokens, "--tokens", one=True)
     task = Task("facts", options)
-    from fotmem.attachment import attach
     from fotmem.evaluation.keyed import hide, keyed, make_facts
 
     llama, tokenizer = task.model, task.tokenizer
@@ -59,9 +58,7 @@ def facts(
     piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
     rows: list[KeyedRow] = []
     rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
-    with attach(
-        llama, store, task.layers, top_k=task.top_k, window=window, distance=distance, bias=bias
-    ) as memory:
+    with task.attach() as memory:
         steps = keyed(llama, tokenizer, piece, made, memory, store, attend=attend)
         rows += tracked("with memory   ", steps, number)[-1]
     if task.write(rows, report, as_json=as_json):

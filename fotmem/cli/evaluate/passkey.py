@@ -53,7 +53,6 @@ def passkey(
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     task = Task("passkey", options)
-    from fotmem.attachment import attach
     from fotmem.evaluation.passkey import make_trials
     from fotmem.evaluation.passkey import passkey as measured
 
@@ -76,15 +75,7 @@ def passkey(
         row: PasskeyRow = tracked(f"{size:,} tokens, {label}", steps, trials)[-1]
         return row
 
-    with attach(
-        task.model,
-        store,
-        task.layers,
-        top_k=task.top_k,
-        window=window,
-        distance=distance,
-        bias=bias,
-    ) as attached:
+    with task.attach() as attached:
         with_memory = {size: measure("with memory   ", size, attached) for size in sizes}
     rows = []
     for size in sizes:

@@ -45,20 +45,11 @@ def perplexity(
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     [length] = parse_sizes(scored, "--scored", one=True)
     task = Task("perplexity", options)
-    from fotmem.attachment import attach
     from fotmem.evaluation.passkey import OVERLAP
     from fotmem.evaluation.perplexity import perplexity as measured
 
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
-    with attach(
-        task.model,
-        store,
-        task.layers,
-        top_k=task.top_k,
-        window=window,
-        distance=distance,
-        bias=bias,
-    ) as memory:
+    with task.attach() as memory:
         overlap = min(OVERLAP, memory.windowing.window // 2)
         steps = measured(
             task.model,

@@ -1,16 +1,21 @@
 """What all evaluations have in common: they read options, show progress, and report."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from fotmem.cli.options import load_quietly, parse_layers, parse_top_k, read_texts
 from fotmem.registry import find_store
+
+if TYPE_CHECKING:
+    from fotmem.memory import Memory
 
 
 class Task:
@@ -26,6 +31,14 @@ class Task:
         self.text = read_texts(options["text"]) if "text" in options else ""
         find_store(options["store"])
         self.model, self.tokenizer = load_quietly(options["model"])
+
+    def attach(self) -> Memory:
+        """Attach the memory that was asked for; what a command has no option for is the default."""
+        from fotmem.attachment import attach
+
+        names = {"window", "distance", "bias"} & self._options.keys()
+        chosen = {name: self._options[name] for name in names}
+        return attach(self.model, self._options["store"], self.layers, top_k=self.top_k, **chosen)
 
     def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
         """Write the report if asked to, and the JSON; tell whether there was JSON."""
