@@ -28,7 +28,7 @@ from fotmem.errors import (
 from fotmem.hookspecs import hookimpl
 from fotmem.registry import available_adapters, available_stores, create_store
 from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
-from fotmem.store import Hits, MemoryStore
+from fotmem.store import Bias, Hits, MemoryStore
 
 if TYPE_CHECKING:
     from fotmem import crossbatch
@@ -52,6 +52,7 @@ __all__ = [
     "AdapterSpec",
     "AttachError",
     "Attended",
+    "Bias",
     "CheckpointError",
     "DtypeError",
     "FotmemError",

@@ -14,7 +14,7 @@ from fotmem.adapter import Adapter
 from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.memory import Memory, MemoryParts
-from fotmem.parts import memory_bias, memory_distance, memory_layers, model_parts, plain_model
+from fotmem.parts import memory_decay, memory_distance, memory_layers, model_parts, plain_model
 from fotmem.patch import own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, validated_options
 from fotmem.store import DTYPES, MemoryStore
@@ -32,7 +32,7 @@ def attach(
     window: int | None = None,
     last_context_length: int | None = None,
     distance: int | None = None,
-    bias: float | None = None,
+    decay: float | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Memory:
@@ -63,11 +63,11 @@ def attach(
         (as in InfLLM, Xiao et al. 2024, arXiv:2402.04617). Near ones distract a model that was
         not trained with memory. Default: the config's ``mem_distance``, else 0 as in the released
         code.
-    bias : float, optional
-        Added to all scores of what is not local, before the softmax: with -2, a remembered key
-        counts for ``exp(-2)``, some 0.14, of a local one. What matters scores far higher than what
-        does not, and loses less. Default: the config's ``mem_bias``, else 0 as in the released
-        code.
+    decay : float, optional
+        How fast what was read longer ago counts for less: a key of `n` windows ago counts for
+        ``n ** -decay`` of a local one with the same score. Long memories of plain text distract
+        less then; what is looked for scores so far higher that it hardly loses. Default: the
+        config's ``mem_decay``, else 0 as in the released code.
     dtype : torch.dtype, optional
         In which keys and values are remembered. Default: the config's ``mem_dtype``, else the
         model's.
@@ -106,7 +106,7 @@ def attach(
         top_k=top_k,
         windowing=windowing,
         distance=distance,
-        bias=bias,
+        decay=decay,
         dtype=dtype,
         options=options,
     )
@@ -120,7 +120,7 @@ def attach_with(
     top_k: int | None,
     windowing: Windowing,
     distance: int | None,
-    bias: float | None,
+    decay: float | None,
     dtype: torch.dtype | None,
     options: dict[str, Any],
 ) -> Memory:
@@ -152,7 +152,7 @@ def attach_with(
         windowing=windowing,
         positionals=bool(getattr(config, "mem_positionals", True)),
         distance=memory_distance(config, distance, windowing.window),
-        bias=memory_bias(config, bias),
+        decay=memory_decay(config, decay),
     )
     undo = ExitStack()
     memory = Memory(remembered, top_k, restore=undo.close)

@@ -79,7 +79,8 @@ def dense_attention(
     scale : float
         Factor of the inner products, usually ``1 / sqrt(D)``.
     mask : Tensor, optional
-        Boolean, broadcastable to ``[B, H, Q, N]``: True where a query may look.
+        Broadcastable to ``[B, H, Q, N]``. Boolean: True where a query may look. Floating point:
+        added to the scaled inner products.
 
     Returns
     -------
@@ -192,7 +193,9 @@ def _blocked(
         stop = start + length
         scores = wide @ keys[:, :, start:stop].to(wide.dtype).transpose(2, 3)  # [B, H, Q, n]
         if mask is not None:
-            scores = scores.masked_fill(~mask[..., start:stop], -torch.inf)
+            block = mask[..., start:stop]
+            hidden = block.dtype == torch.bool
+            scores = scores.masked_fill(~block, -torch.inf) if hidden else scores + block
         highest = torch.maximum(top, scores.amax(-1, keepdim=True))
         finite = highest.clamp(min=torch.finfo(highest.dtype).min)  # nothing seen so far: avoid NaN
         weights = (scores - finite).exp()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from fotmem.decay import age_bias
+
 if TYPE_CHECKING:
     from fotmem.memory import Memory
 
@@ -22,8 +24,8 @@ class Trace:
     """Shape ``[B, T]``, bool: which positions of the step are not padding."""
     top_k: int | None
     """Hits per query and head in that step."""
-    bias: float
-    """Added to all scores of memory in that step."""
+    decay: float
+    """Of memory in that step."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
 
@@ -62,8 +64,9 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         _, _, scale = memory.adapter.geometry(memory.attention(layer))
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
-        hits = store.search(last_query, min(trace.top_k or CANDIDATES, len(store)))
-        weights = (hits.scores * scale + trace.bias - last_lse).exp()
+        bias = age_bias(trace.decay, memory.windowing.window, store.next_id, scale)
+        hits = store.search(last_query, min(trace.top_k or CANDIDATES, len(store)), bias=bias)
+        weights = (hits.scores * scale - last_lse).exp()
         shares: dict[int, float] = {}
         for token, share in zip(
             hits.ids.flatten().tolist(), weights.flatten().tolist(), strict=True

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
 from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
+from fotmem.decay import age_bias
 from fotmem.errors import UnsupportedError
 from fotmem.explain import Trace
 from fotmem.inputs import check_positions, past_columns, real_columns, refuse_unsupported
@@ -18,6 +19,7 @@ from fotmem.windows import Outputs, Step, plan
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory
+    from fotmem.store import MemoryStore
 
 
 def cache_argument(model: type[nn.Module]) -> str:
@@ -59,7 +61,7 @@ def decoder_forward(
     fresh = [length == 0 for length in filled.lengths(len(real))]
     for step in plan(real, memory.windowing):
         make_room(filled, step, memory.windowing.window)
-        filled.trace = Trace(step.columns >= 0, memory.top_k, memory.bias)
+        filled.trace = Trace(step.columns >= 0, memory.top_k, memory.decay)
         outputs.add(step, run_step(plain_forward, filled, step, name, inputs, **kwargs))
         if step.is_window:
             filled.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
@@ -141,7 +143,6 @@ def attention_forward(
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
-    parts = [part._replace(lse=part.lse + memory.bias) for part in parts]
     parts.append(_local(cache, query, key.to(query.dtype), value.to(query.dtype), scale))
     out, lse = merge(parts)
     if out.requires_grad:
@@ -165,7 +166,7 @@ def _remote(
     heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
     if cache.attend and len(store):
         folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
-        out, lse = store.attend(folded, top_k=memory.top_k, scale=scale)
+        out, lse = _attend(memory, store, folded, scale)
         shape = (store.num_heads, rows, -1, tokens)
         out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
         parts.append(
@@ -173,13 +174,18 @@ def _remote(
         )
     if any(len(store) for store in local.overflow):
         attended = [
-            store.attend(row.flatten(1, 2), top_k=memory.top_k, scale=scale)
+            _attend(memory, store, row.flatten(1, 2), scale)
             for store, row in zip(local.overflow, heads, strict=True)
         ]
         out = torch.stack([part.out for part in attended]).reshape(query.shape)
         lse = torch.stack([part.lse for part in attended]).reshape(query.shape[:-1])
         parts.append(PartialAttention(out, lse))
     return parts
+
+
+def _attend(memory: Memory, store: MemoryStore, queries: Tensor, scale: float) -> PartialAttention:
+    bias = age_bias(memory.decay, memory.windowing.window, store.next_id, scale)
+    return store.attend(queries, top_k=memory.top_k, scale=scale, bias=bias)
 
 
 def _local(

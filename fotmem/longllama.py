@@ -115,7 +115,7 @@ def load_longllama(
         top_k=None,
         windowing=windowing,
         distance=0,
-        bias=0,
+        decay=0,
         dtype=None,
         options=options,
     )

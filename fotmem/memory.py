@@ -43,8 +43,8 @@ class MemoryParts:
     """False: memory layers use no positions at all (``mem_positionals`` of the released code)."""
     distance: int
     """At which position the local context begins; remembered keys stand at the first."""
-    bias: float
-    """Added to all scores of what is not local."""
+    decay: float
+    """How fast what was read longer ago counts for less."""
 
 
 class Memory:
@@ -62,7 +62,7 @@ class Memory:
         self.windowing = parts.windowing
         self.positionals = parts.positionals
         self.distance = parts.distance
-        self.bias = parts.bias
+        self.decay = parts.decay
         self.num_layers = len(parts.attentions)
         self.last_trace: Trace | None = None
         self.top_k = top_k
@@ -176,6 +176,52 @@ class Memory:
                 begin = max(0, len(before) + span.start - overlap)
                 pieces = self._run(context[begin:stop], attend)
                 self._append(tokens[span.start : span.stop], pieces)
+
+    def replace(
+        self, start: int, stop: int, input_ids: Any, *, attend: bool = False, overlap: int = 0
+    ) -> None:
+        """Read a text in place of the remembered tokens from `start` to before `stop`.
+
+        What stood before and behind is not read again: it keeps its keys and values, and what
+        stood behind is numbered anew. Without `attend`, windows know nothing of each other, and
+        the memory becomes what reading the changed text would have made of it, but for where
+        windows begin.
+
+        Parameters
+        ----------
+        start, stop : int
+            Indices into `tokens`.
+        input_ids, attend, overlap
+            As in `read`; without tokens, it is a gap that closes.
+
+        Raises
+        ------
+        OptionError
+            If the memory has no such tokens.
+        ShapeError, InputError, OptionError, AttachError
+            As `read`. Whatever goes wrong, the memory stays as it was.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise OptionError(
+                f"start and stop must be from 0 to the {len(self)} remembered tokens, in this "
+                f"order, got {start} and {stop}"
+            )
+        with self._writing:
+            stores, tokens, whole = self.stores, self._tokens, self.tokens
+            self.stores, self._tokens = {layer: make() for layer, make in self._makers.items()}, []
+            done = False
+            try:
+                self._recall(stores, whole, range(start))
+                self.read(input_ids, attend=attend, overlap=overlap)
+                self._recall(stores, whole, range(stop, len(whole)))
+                done = True
+            finally:
+                with interrupts_deferred():
+                    unused = stores if done else self.stores
+                    if not done:
+                        self.stores, self._tokens = stores, tokens
+                    for store in unused.values():
+                        store.close()
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
@@ -308,14 +354,29 @@ class Memory:
                 raise
             self.last_trace = None  # its shares are of the memory as it was
 
+    def _recall(self, stores: Mapping[int, MemoryStore], tokens: Tensor, span: range) -> None:
+        """Append tokens with the keys and values that stores have of them."""
+        for ids in self._blocks(span):
+            pieces = {layer: _looked_up(store, ids) for layer, store in stores.items()}
+            self._append(tokens[ids], pieces)
+
     def _shortened(self, layer: int, length: int) -> MemoryStore:
         """Rebuild a store with its first `length` keys only."""
         old, new = self.stores[layer], self.new_store(layer)
-        for start in range(0, length, self.windowing.window):
-            ids = torch.arange(start, min(start + self.windowing.window, length))
-            ids = ids.expand(old.num_heads, 1, -1)
-            new.add(old.keys(ids)[:, 0], old.values(ids)[:, 0])
+        for ids in self._blocks(range(length)):
+            new.add(*_looked_up(old, ids))
         return new
+
+    def _blocks(self, span: range) -> Iterator[Tensor]:
+        """Cut ids into blocks as long as a window."""
+        for start in range(span.start, span.stop, self.windowing.window):
+            yield torch.arange(start, min(start + self.windowing.window, span.stop))
+
+
+def _looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Look up keys and values ``[H, n, D]`` of all heads."""
+    ids = ids.expand(store.num_heads, 1, -1)
+    return store.keys(ids)[:, 0], store.values(ids)[:, 0]
 
 
 def _embedding_device(decoder: nn.Module) -> torch.device:

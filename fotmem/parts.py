@@ -81,19 +81,20 @@ def memory_distance(config: Any, distance: int | None, window: int) -> int:
     return distance
 
 
-def memory_bias(config: Any, bias: float | None) -> float:
-    """Check what is added to scores of memory; None: the config's ``mem_bias``, else 0.
+def memory_decay(config: Any, decay: float | None) -> float:
+    """Check how fast what was read counts for less; None: the config's ``mem_decay``, else 0.
 
     Raises
     ------
     OptionError
-        It is no finite number.
+        It is no finite number of at least 0.
     """
-    if bias is None:
-        bias = getattr(config, "mem_bias", 0.0)
-    if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.isfinite(bias):
-        raise OptionError(f"bias must be a finite number, got {bias!r}")
-    return float(bias)
+    if decay is None:
+        decay = getattr(config, "mem_decay", 0.0)
+    number = isinstance(decay, int | float) and not isinstance(decay, bool)
+    if not (number and math.isfinite(decay) and decay >= 0):
+        raise OptionError(f"decay must be a finite number of at least 0, got {decay!r}")
+    return float(decay)
 
 
 def plain_model(model: nn.Module) -> Any:

@@ -17,6 +17,13 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What a store accepts and keeps."""
 
 
+OVERFETCH = 4
+"""A store that cannot search with a bias chooses the best among so many times as many hits."""
+
+Bias = Callable[[Tensor], Tensor]
+"""Takes ids of keys, int64 of any shape, and returns what is added to their scores."""
+
+
 class Hits(NamedTuple):
     """The ``top_k`` nearest remembered keys of each query, best first."""
 
@@ -31,8 +38,9 @@ class MemoryStore(ABC):
 
     The public methods check and convert their input, number the keys, and emulate what a store
     cannot do itself. A store implements the inner methods, which get clean input:
-    `_add`, `_search`, `_keys` and `_values`; where it can do better also `_attend`, `_forget`
-    and `_copy`. Inner methods count keys from 0 in the order of adding, and never see -1.
+    `_add`, `_search`, `_keys` and `_values`; where it can do better also `_attend`,
+    `_search_biased`, `_forget` and `_copy`. Inner methods count keys from 0 in the order of
+    adding, and never see -1.
 
     Searching is safe from several threads at a time; adding is for one thread.
     No gradient flows into or out of a store.
@@ -98,18 +106,14 @@ class MemoryStore(ABC):
 
     def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         """Attend with queries ``[H, Q, D]`` to a store that is not empty."""
-        if top_k is None:
-            return self._attend_to_all(queries, scale)
-        top_k = min(top_k, len(self))
-        rows = max(1, WORKSPACE // (self.num_heads * top_k * self.head_dim))
-        parts = []
-        for block in queries.split(rows, dim=1):
-            hits = self._live_hits(block, top_k)
-            values = self._values(hits.ids.clamp(min=self._forgotten))
-            parts.append(topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype))
-        return PartialAttention(
-            torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1)
-        )
+        return self._attend_to_found(queries, top_k, scale)
+
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        """Search by inner product plus what `bias` returns for inner ids; none may be forgotten."""
+        hits = self._live_hits(queries, min(OVERFETCH * top_k, len(self)))
+        scores = hits.scores + bias(hits.ids.clamp(min=self._forgotten))
+        scores, best = scores.topk(top_k, dim=-1)
+        return Hits(hits.ids.gather(-1, best), scores)
 
     def _forget(self, count: int) -> None:
         """Drop the `count` oldest keys for good. The base class already hides them."""
@@ -187,7 +191,7 @@ class MemoryStore(ABC):
             self._add(keys, values)
         self._added += keys.shape[1]
 
-    def search(self, queries: Tensor, top_k: int) -> Hits:
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         """Find the keys with the largest inner products.
 
         Parameters
@@ -196,6 +200,10 @@ class MemoryStore(ABC):
             Shape ``[H, Q, D]``, float32, bfloat16 or float16, on any device.
         top_k : int
             Hits per query ``K``, at least 1. Where fewer keys exist, id is -1 and score -inf.
+        bias : callable, optional
+            What to add to scores, by key: takes ids, int64 of any shape on the store's device, and
+            returns float32 of that shape; -inf hides a key. A store that cannot search with a bias
+            chooses the best among the ``4 * top_k`` keys with the largest inner products.
 
         Returns
         -------
@@ -209,7 +217,7 @@ class MemoryStore(ABC):
             that no query waits for the device.
         """
         queries, device = self._clean_queries(queries), queries.device
-        hits = self._live_hits(queries, _checked_top_k(top_k))
+        hits = self._best_hits(queries, _checked_top_k(top_k), bias)
         ids = hits.ids
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
@@ -238,7 +246,9 @@ class MemoryStore(ABC):
         """Look up values by id; parameters and result as for `keys`."""
         return self._look_up(self._values, ids)
 
-    def attend(self, queries: Tensor, *, top_k: int | None, scale: float) -> PartialAttention:
+    def attend(
+        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+    ) -> PartialAttention:
         """Attend to the remembered values.
 
         Parameters
@@ -249,6 +259,8 @@ class MemoryStore(ABC):
             Softmax over the best `top_k` that `search` finds; None: over all keys.
         scale : float
             Factor of the inner products, usually ``1 / sqrt(D)``.
+        bias : callable, optional
+            What to add to inner products, before `scale`, as in `search`.
 
         Returns
         -------
@@ -267,7 +279,10 @@ class MemoryStore(ABC):
             top_k = _checked_top_k(top_k)
         if len(self) == 0 or queries.shape[1] == 0:
             return PartialAttention(torch.zeros_like(given), _no_keys(given))
-        out, lse = self._attend(queries, top_k, scale)
+        if bias is None:
+            out, lse = self._attend(queries, top_k, scale)
+        else:
+            out, lse = self._attend_to_found(queries, top_k, scale, bias)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
 
     def forget(self, count: int) -> None:
@@ -312,6 +327,14 @@ class MemoryStore(ABC):
 
     # How the base class does it --------------------------------------------------------------
 
+    def _best_hits(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        """Search, with a bias if there is one, and pad to ``top_k`` columns."""
+        wanted = min(top_k, len(self))
+        if bias is None or wanted == 0 or queries.shape[1] == 0:
+            return self._live_hits(queries, top_k)
+        ids, scores = self._search_biased(queries, wanted, lambda ids: bias(ids + self._offset))
+        return self._padded(Hits(ids.where(scores > -torch.inf, -1), scores), top_k)
+
     def _live_hits(self, queries: Tensor, top_k: int) -> Hits:
         """Search, hide what was forgotten, and pad to ``top_k`` columns."""
         wanted = min(top_k, len(self))
@@ -322,6 +345,10 @@ class MemoryStore(ABC):
             return Hits(ids, scores)
         search = self._search_remembered if self._forgotten else self._search
         ids, scores = (found[..., :wanted] for found in search(queries, wanted))
+        return self._padded(Hits(ids, scores), top_k)
+
+    def _padded(self, hits: Hits, top_k: int) -> Hits:
+        ids, scores = hits
         missing = top_k - ids.shape[-1]
         if missing:
             ids = pad(ids, (0, missing), value=-1)
@@ -352,12 +379,33 @@ class MemoryStore(ABC):
             hits.scores.where(live, -torch.inf).gather(-1, order),
         )
 
-    def _attend_to_all(self, queries: Tensor, scale: float) -> PartialAttention:
+    def _attend_to_found(
+        self, queries: Tensor, top_k: int | None, scale: float, bias: Bias | None = None
+    ) -> PartialAttention:
+        if top_k is None:
+            return self._attend_to_all(queries, scale, bias)
+        top_k = min(top_k, len(self))
+        rows = max(1, WORKSPACE // (self.num_heads * top_k * self.head_dim))
+        parts = []
+        for block in queries.split(rows, dim=1):
+            hits = self._best_hits(block, top_k, bias)
+            values = self._values(hits.ids.clamp(min=self._forgotten))
+            parts.append(topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype))
+        return PartialAttention(
+            torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1)
+        )
+
+    def _attend_to_all(self, queries: Tensor, scale: float, bias: Bias | None) -> PartialAttention:
         # The first part sets the dtype of the merged: float32, or every block would round.
         merged = PartialAttention(torch.zeros_like(queries, dtype=torch.float32), _no_keys(queries))
+        start = self.first_id
         for keys, values in self._stream():
-            part = dense_attention(queries[None], keys[None], values[None], scale=scale)
+            end = start + keys.shape[1]
+            ids = torch.arange(start, end, device=self.device)
+            mask = None if bias is None else bias(ids) * scale
+            part = dense_attention(queries[None], keys[None], values[None], scale=scale, mask=mask)
             merged = merge([merged, PartialAttention(part.out[0], part.lse[0])])
+            start = end
         return merged
 
     def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -21,15 +21,15 @@ class Adapted(NamedTuple):
     """The model that it was trained on, as `load_model` takes it."""
     mem_layers: list[int]
     mem_distance: int = 0
-    mem_bias: float = 0.0
+    mem_decay: float = 0.0
 
 
 def save(
-    model: Any, folder: Path, mem_layers: Iterable[int], mem_distance: int, mem_bias: float
+    model: Any, folder: Path, mem_layers: Iterable[int], mem_distance: int, mem_decay: float
 ) -> None:
     """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    adapted = Adapted(plain.name_or_path, list(mem_layers), mem_distance, mem_bias)
+    adapted = Adapted(plain.name_or_path, list(mem_layers), mem_distance, mem_decay)
     _configure(plain, adapted)
     if plain is model:
         model.save_pretrained(folder)
@@ -81,5 +81,5 @@ def apply(model: Any, folder: Path, adapted: Adapted) -> Any:
 
 
 def _configure(model: Any, adapted: Adapted) -> None:
-    for name in ("mem_layers", "mem_distance", "mem_bias"):
+    for name in ("mem_layers", "mem_distance", "mem_decay"):
         setattr(model.config, name, getattr(adapted, name))

@@ -13,14 +13,12 @@ from safetensors.torch import load_file, save_file
 import fotmem
 from fotmem.models import load_model
 from fotmem.texts import python_reference
-from fotmem.tuned import read_adapted, write_adapted
+from fotmem.tuned import MEMORY_FILE
 
 BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
 SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
-BIAS = -2.5
-"""Of the adapter that ships, chosen after training, on text that no report is about."""
 OPTIONS = fotmem.TrainingOptions(evaluate_every=120, bf16=True)
 
 
@@ -35,11 +33,10 @@ def main() -> None:
 
 
 def ship(tuned: Path) -> None:
-    """Copy a tuned adapter to where the package has it, in float16, with its bias."""
+    """Copy a tuned adapter to where the package has it, in float16."""
     SHIPPED.mkdir(parents=True, exist_ok=True)
-    for name in ("adapter_config.json", "losses.png"):
+    for name in ("adapter_config.json", MEMORY_FILE, "losses.png"):
         shutil.copyfile(tuned / name, SHIPPED / name)
-    write_adapted(SHIPPED, read_adapted(tuned)._replace(mem_bias=BIAS))
     halves = {
         name: weight.to(torch.float16)
         for name, weight in load_file(tuned / "adapter_model.safetensors").items()

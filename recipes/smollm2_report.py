@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 from fotmem.training.tune import DISTANCE
 from recipes.reports import by_tokens, fill, measured, share, table, texts_given
-from recipes.smollm2 import BIAS, SHIPPED
+from recipes.smollm2 import OPTIONS, SHIPPED
 
 PICTURE = Path("docs/passkey.png")
 CARD = SHIPPED / "README.md"
 README = Path("README.md")
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
-ALIKE = f"smollm2 --distance {DISTANCE} --bias {BIAS:g}"
+ALIKE = f"smollm2 --distance {DISTANCE} --decay {OPTIONS.decay:g}"
 MEASURED = {
     "passkey-tuned": "passkey smollm2-fot --tokens 4k,16k,64k,100k,256k --readings 1 --trials 20",
     "passkey-base": "passkey smollm2 --tokens 4k,16k,64k --readings 1 --trials 20",

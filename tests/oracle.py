@@ -61,7 +61,7 @@ class Oracle:
     mem_dtype : what keys and values are rounded to when they are stored; None: not rounded
     mem_positionals : if False, memory layers use no RoPE and no attention factor at all
     distance : at which position the local context begins
-    bias : added to all scores of memory and overflow
+    decay : a key of `n` windows ago counts for ``n ** -decay``, `n` from 1 to 64
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Oracle:
         mem_dtype: torch.dtype | None = None,
         mem_positionals: bool = True,
         distance: int = 0,
-        bias: float = 0.0,
+        decay: float = 0.0,
     ) -> None:
         config, rotary = model.config, model.model.rotary_emb
         assert config.hidden_act == "silu", config.hidden_act
@@ -108,7 +108,7 @@ class Oracle:
         self.last_context_length = last_context_length
         self.split_above = window if split_above is None else split_above
         self.top_k, self.mem_dtype, self.mem_positionals = top_k, mem_dtype, mem_positionals
-        self.distance, self.bias = distance, bias
+        self.distance, self.decay = distance, decay
         self.memory = {layer: self._nothing() for layer in self.mem_layers}
         self.attention_outputs: list[Tensor] = []
         self.hidden_states: list[Tensor] = []
@@ -149,13 +149,15 @@ class Oracle:
         keys, values = (local.keys * factor).to(dtype), local.values.to(dtype)
         return KeyValues(keys.to(torch.float64), values.to(torch.float64))
 
-    def _seen(self, query: Tensor, store: KeyValues, kv_head: int) -> KeyValues:
-        """Pick the keys and values ``[K, D]`` of a store that one query ``[D]`` sees."""
+    def seen(self, query: Tensor, store: KeyValues, kv_head: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pick the keys of a store that one query ``[D]`` sees: ids, scores ``[K]``, values."""
         keys, values = store.keys[kv_head], store.values[kv_head]
-        if self.top_k is None:
-            return KeyValues(keys, values)
-        best = torch.argsort(keys @ query, descending=True)[: self.top_k]
-        return KeyValues(keys[best], values[best])
+        products = keys @ query / self.head_dim**0.5
+        windows_ago = [(len(keys) - place) / self.window for place in range(len(keys))]
+        weights = [min(max(1.0, ago), 64.0) ** -self.decay for ago in windows_ago]
+        scores = products + torch.tensor(weights, dtype=torch.float64).log()
+        best = torch.argsort(scores, descending=True)[: self.top_k]
+        return best, scores[best], values[best]
 
     def _attend(
         self, queries: Tensor, local: KeyValues, layer: int, stores: Sequence[KeyValues]
@@ -170,12 +172,14 @@ class Oracle:
             for token in range(queries.shape[1]):
                 query = queries[head, token]
                 causal = past + token + 1
-                seen = [KeyValues(local_keys[kv_head, :causal], local.values[kv_head, :causal])]
-                seen += [self._seen(query, store, kv_head) for store in stores]
-                scores = torch.cat([part.keys for part in seen]) @ query / self.head_dim**0.5
-                scores[causal:] += self.bias
-                weights = torch.softmax(scores, dim=0)
-                outputs[head, token] = weights @ torch.cat([part.values for part in seen])
+                scores = [local_keys[kv_head, :causal] @ query / self.head_dim**0.5]
+                values = [local.values[kv_head, :causal]]
+                for store in stores:
+                    _, found, theirs = self.seen(query, store, kv_head)
+                    scores.append(found)
+                    values.append(theirs)
+                weights = torch.softmax(torch.cat(scores), dim=0)
+                outputs[head, token] = weights @ torch.cat(values)
         return outputs.transpose(0, 1).flatten(1)
 
     def _chunk(

@@ -97,8 +97,9 @@ def test_context_manager_detaches_whatever_happens() -> None:
         ({"distance": -1}, OptionError, "distance must be from 0 to 48, got -1: a window of 16"),
         ({"distance": 49}, OptionError, r"must fit .* max_position_embeddings \(64\)"),
         ({"distance": 1.0}, OptionError, "distance must be an integer, got 1.0"),
-        ({"bias": float("nan")}, OptionError, "bias must be a finite number, got nan"),
-        ({"bias": "-2"}, OptionError, "bias must be a finite number, got '-2'"),
+        ({"decay": float("nan")}, OptionError, "decay must be a finite number .* got nan"),
+        ({"decay": -0.5}, OptionError, "decay must be .* at least 0, got -0.5"),
+        ({"decay": "1"}, OptionError, "decay must be .* got '1'"),
         ({"last_context_length": 17}, OptionError, r"from 1 to the window \(16\), got 17"),
         ({"last_context_length": 0}, OptionError, r"from 1 to the window \(16\), got 0"),
         ({"last_context_length": "8"}, OptionError, "must be an integer, got '8'"),
@@ -134,9 +135,9 @@ def test_defaults() -> None:
         assert memory.windowing.window == memory.windowing.split_above == 2048
         assert memory.windowing.last_context_length == 1024
         assert memory.store(0).dtype == torch.float32
-        assert (memory.distance, memory.bias) == (0, 0)
-    with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, mem_bias=-2)) as memory:
-        assert (memory.distance, memory.windowing.window, memory.bias) == (50, 14, -2)
+        assert (memory.distance, memory.decay) == (0, 0)
+    with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, mem_decay=0.5)) as memory:
+        assert (memory.distance, memory.windowing.window, memory.decay) == (50, 14, 0.5)
     with fotmem.attach(tiny.llama(), store={2: "exact"}, dtype=torch.bfloat16) as memory:
         assert memory.layers == (2,)
         assert memory.windowing.window == 64

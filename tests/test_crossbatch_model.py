@@ -27,14 +27,13 @@ def remembered(
     *,
     bank: Sequence[Tensor] = (),
     distance: int = 0,
-    bias: float = 0.0,
 ) -> Tensor:
     """The logits of a current window, by a memory that holds these previous windows.
 
     Those of the bank are in it without their first tokens.
     """
     with fotmem.attach(
-        model, layers=LAYERS, window=WINDOW, top_k=None, distance=distance, bias=bias
+        model, layers=LAYERS, window=WINDOW, top_k=None, distance=distance
     ) as memory:
         for window in bank:
             memory.read(window)
@@ -53,20 +52,17 @@ def remembered(
 
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
-@pytest.mark.parametrize(
-    ("d", "distance", "bias"),
-    [(0, 0, 0.0), (1, 0, 0.0), (2, 0, -2.0), (3, 0, 0.0), (1, 40, -1.0), (3, 7, 0.5)],
-)
-def test_equals_an_attached_memory(variant: str, d: int, distance: int, bias: float) -> None:
+@pytest.mark.parametrize(("d", "distance"), [(0, 0), (1, 0), (2, 0), (3, 0), (1, 40), (3, 7)])
+def test_equals_an_attached_memory(variant: str, d: int, distance: int) -> None:
     model = tiny.llama(variant)
     previous, current = windows(3)
-    with Crossbatch(model, LAYERS, distance=distance, bias=bias) as crossbatch:
+    with Crossbatch(model, LAYERS, distance=distance) as crossbatch:
         crossbatch.d = d
         alone, logits = model(torch.cat([previous, current])).logits.split(3)
     assert difference(alone, model(previous).logits) <= 1e-4
     for row in range(3):
         context = [previous[(row + step) % 3] for step in range(d)]
-        expected = remembered(model, context, current[row], distance=distance, bias=bias)
+        expected = remembered(model, context, current[row], distance=distance)
         assert difference(logits[row], expected) <= 1e-4
 
 

@@ -184,12 +184,12 @@ def test_memory_may_stand_further_away(variant: str, distance: int) -> None:
     assert difference(oracle.forward(question), near.forward(question)) > 1e-2
 
 
-@pytest.mark.parametrize("bias", [-2.0, 1.5])
-def test_memory_may_count_for_less_or_more(bias: float) -> None:
-    model, text, question = tiny.llama("gqa"), tiny.ids(40), tiny.ids(60, seed=1)
-    oracle = Oracle(model, LAYERS, window=WINDOW, bias=bias)
-    even = Oracle(model, LAYERS, window=WINDOW)
-    with attached(model, bias=bias) as memory:
+@pytest.mark.parametrize("top_k", [None, 6])
+def test_what_is_long_ago_may_count_for_less(top_k: int | None) -> None:
+    model, text, question = tiny.llama("gqa"), tiny.ids(150), tiny.ids(60, seed=1)
+    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=2.0)
+    even = Oracle(model, LAYERS, window=WINDOW, top_k=top_k)
+    with attached(model, top_k=top_k, decay=2.0) as memory:
         for reader in (memory, oracle, even):
             reader.read(text, attend=True)
         expected = oracle.forward(question)  # longer than the window: overflow, too

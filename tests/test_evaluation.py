@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import fotmem
+from fotmem.evaluation import passkey as evaluated
 from fotmem.evaluation.intervals import wilson
 from fotmem.evaluation.keyed import (
     DIGITS,
@@ -21,7 +22,7 @@ from fotmem.evaluation.keyed import (
     keyed,
     make_facts,
 )
-from fotmem.evaluation.passkey import LOCAL, NAME, fact, make_trials, passkey
+from fotmem.evaluation.passkey import LOCAL, NAME, OVERLAP, fact, make_trials, passkey
 from fotmem.evaluation.perplexity import perplexity
 from fotmem.facts import QUESTIONS, STATEMENTS
 from tests import folders
@@ -63,14 +64,59 @@ def test_trials_share_readings() -> None:
     assert [texts.index(text) for text in texts] == [0, 0, 0, 3, 3, 3]
     for trial in trials:
         hidden = tokens(fact(NAME, trial.code))
-        assert len(trial.read) <= 60
+        assert len(trial.read) <= 60 - OVERLAP
         [begin] = [i for i in range(len(trial.read)) if trial.read[i : i + len(hidden)] == hidden]
         around = trial.read[:begin] + trial.read[begin + len(hidden) :]
-        assert any(trial.shared[i : i + len(around)] == around for i in range(300))
+        assert trial.shared[trial.replaced.start : trial.replaced.stop] == around
         assert len(trial.shared) + len(hidden) + len(trial.local) == 300
         assert len(trial.local) == LOCAL
     assert len({trial.code for trial in trials}) == 6
     assert len({tuple(trial.read) for trial in trials}) == 6
+
+
+def test_a_longer_piece_begins_as_a_shorter_one_does() -> None:
+    make = functools.partial(
+        make_trials, tokenizer(), TEXT, trials=4, seed=1, window=60, readings=2, longest=300
+    )
+    short, long = make(tokens=100), make(tokens=300)
+    for one, other in zip(short, long, strict=True):
+        text = one.shared + one.local
+        assert text == other.shared[: len(text)]
+    assert short[0].shared != short[2].shared
+
+
+def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = folders.model(), []
+    trials = make_trials(tokenizer(), TEXT, tokens=200, trials=3, seed=0, window=32, readings=1)
+    with fotmem.attach(model, window=32) as memory:
+        plain = evaluated._ask
+
+        def looked(model: Any, tokenizer: Any, trial: Any) -> tuple[float, bool]:
+            seen.append(memory.tokens.tolist())
+            return plain(model, tokenizer, trial)
+
+        monkeypatch.setattr(evaluated, "_ask", looked)
+        rows = list(passkey(model, tokenizer(), trials, memory, "exact"))
+    for trial, text in zip(trials, seen, strict=True):
+        hidden = tokens(fact(NAME, trial.code))
+        [place] = [i for i in range(200) if text[i : i + len(hidden)] == hidden]
+        assert text[:place] + text[place + len(hidden) :] == trial.shared
+    assert {row.tokens for row in rows} == {200}
+
+
+def test_what_was_read_of_a_shorter_piece_is_not_read_again() -> None:
+    made = {
+        size: make_trials(
+            tokenizer(), TEXT, tokens=size, trials=2, seed=0, window=32, readings=1, longest=300
+        )
+        for size in (100, 300)
+    }
+    with fotmem.attach(folders.model(), window=32) as memory:
+        list(passkey(folders.model(), tokenizer(), made[100], memory, "exact"))
+        store = memory.store(memory.layers[0])
+        list(passkey(folders.model(), tokenizer(), made[300], memory, "exact"))
+        assert memory.store(memory.layers[0]) is store
+        assert memory.tokens.tolist() == made[300][0].shared
 
 
 def test_a_shared_reading_is_read_once_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,11 @@ TOKENIZER = SimpleNamespace(decode=lambda ids: f"<{ids[0]}>")
 
 
 def attached(
-    top_k: int | None = None, variant: str = "gqa", bias: float = 0.0
+    top_k: int | None = None, variant: str = "gqa", decay: float = 0.0
 ) -> tuple[Any, Memory, Oracle]:
     model = tiny.llama(variant)
-    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, bias=bias)
-    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=top_k, bias=bias)
+    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=decay)
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=top_k, decay=decay)
     for reader in (memory, oracle):
         reader.read(tiny.ids(40))
     return model, memory, oracle
@@ -42,13 +42,10 @@ def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
         local_keys = oracle._rotate(local.keys, layer, 0)
         for head, query in enumerate(queries):
             kv_head = head // (oracle.num_heads // oracle.num_kv_heads)
-            remembered = oracle.memory[layer].keys[kv_head] @ query
-            seen = remembered.argsort(descending=True)[: oracle.top_k]
-            overflow = oracle._seen(query, oracle.overflow[layer], kv_head).keys @ query
-            scores = torch.cat([remembered[seen], overflow, local_keys[kv_head] @ query])
-            scores /= oracle.head_dim**0.5
-            scores[: len(seen) + len(overflow)] += oracle.bias
-            shares = torch.softmax(scores, 0)[: len(seen)]
+            seen, remembered, _ = oracle.seen(query, oracle.memory[layer], kv_head)
+            _, overflow, _ = oracle.seen(query, oracle.overflow[layer], kv_head)
+            near = local_keys[kv_head] @ query / oracle.head_dim**0.5
+            shares = torch.softmax(torch.cat([remembered, overflow, near]), 0)[: len(seen)]
             for position, share in zip(seen.tolist(), shares.tolist(), strict=True):
                 found[layer, position] = max(share, found.get((layer, position), 0.0))
     return sorted(((share, *place) for place, share in found.items()), reverse=True)
@@ -63,9 +60,11 @@ def assert_shares(explained: list[Attended], oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("top_k", [None, 1, 6])
 @pytest.mark.parametrize("variant", ["gqa", "one_head", "yarn"])
-@pytest.mark.parametrize(("length", "bias"), [(9, 0.0), (50, 0.0), (50, -2.0)])
-def test_weights_are_true_shares(length: int, bias: float, variant: str, top_k: int | None) -> None:
-    model, memory, oracle = attached(top_k, variant, bias)
+@pytest.mark.parametrize(("length", "decay"), [(9, 0.0), (50, 0.0), (50, 2.0)])
+def test_weights_are_true_shares(
+    length: int, decay: float, variant: str, top_k: int | None
+) -> None:
+    model, memory, oracle = attached(top_k, variant, decay)
     question = tiny.ids(length, seed=1)
     model(question)
     oracle.forward(question)
@@ -122,7 +121,7 @@ def test_it_stays_about_that_call() -> None:
     model, memory, _ = attached(2)
     model(tiny.ids(9, seed=1))
     expected = memory.explain(top=1000)
-    memory.top_k, memory.bias = 20, -3.0
+    memory.top_k, memory.decay = 20, 3.0
     assert memory.explain(top=1000) == expected
     memory.detach()
     model(tiny.ids(5))

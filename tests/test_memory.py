@@ -187,6 +187,50 @@ def test_what_is_read_temporarily_is_forgotten() -> None:
         assert len(memory) == 45
 
 
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 0), (0, 14), (10, 31), (60, 70), (70, 70), (0, 70)]
+)
+def test_replace_is_reading_the_changed_text(start: int, stop: int) -> None:
+    model, memory = attached(decay=1.0)
+    text, put = tiny.ids(70)[0].tolist(), tiny.ids(20, seed=1)[0].tolist()
+    pieces = text[:start], put, text[stop:]
+    memory.read(text[:start])  # windows begin where the pieces do
+    memory.read(text[start:stop])
+    memory.read(text[stop:])
+    memory.replace(start, stop, put)
+    replaced, logits = snapshot(memory), model(tiny.ids(9, seed=2)).logits
+    memory.clear()
+    for piece in pieces:
+        memory.read(piece)
+    assert_equal(replaced, snapshot(memory))
+    assert torch.equal(model(tiny.ids(9, seed=2)).logits, logits)
+
+
+def test_replace_sees_what_stands_before() -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(40))
+    memory.replace(20, 30, tiny.ids(7, seed=1), overlap=5)
+    replaced = [contents(memory.store(layer))[0] for layer in LAYERS]
+    memory.clear()
+    memory.read(tiny.ids(40)[:, :20])
+    memory.read(tiny.ids(7, seed=1), overlap=5)
+    for layer, keys in zip(LAYERS, replaced, strict=True):
+        assert torch.equal(keys[:, 20:27], contents(memory.store(layer))[0][:, 20:27])
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "put"), [(5, 4, [1]), (-1, 4, [1]), (0, 41, [1]), (0, 10, [10**6])]
+)
+def test_what_cannot_be_replaced_stays(start: int, stop: int, put: list[int]) -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(40))
+    before, stores = snapshot(memory), dict(memory.stores)
+    with pytest.raises((OptionError, InputError)):
+        memory.replace(start, stop, put)
+    assert_equal(before, snapshot(memory))
+    assert memory.stores == stores
+
+
 def test_reading_computes_nothing_above_the_last_memory_layer() -> None:
     model, ran = tiny.llama(), []
     for number, layer in enumerate(model.model.layers):

@@ -10,6 +10,7 @@ from fotmem import (
     OptionError,
     store,
 )
+from fotmem_exact.store import ExactStore
 from tests.allocations import Allocations
 from tests.naive import (
     DTYPES,
@@ -112,6 +113,43 @@ def test_attend_splits_its_work(top_k: int | None, monkeypatch: pytest.MonkeyPat
     expected = naive_topk_attention(QUERIES, KEYS, VALUES, 0.3, top_k or 30)
     assert_attention(part, expected, torch.float32)
     assert allocated.largest <= 2 * HEADS * 30 * DIM
+
+
+@pytest.mark.parametrize("top_k", [3, 10**6, None])
+@pytest.mark.parametrize("kind", [PlainStore, ForgettingStore, ExactStore])
+def test_a_bias_is_added_by_id(
+    kind: type[MemoryStore], top_k: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "WORKSPACE", 200)
+    made = kind(num_heads=HEADS, head_dim=DIM)
+    made.start_at(100)
+    made.add(KEYS, VALUES)
+    made.forget(4)
+    bias = draw(30, seed=4)
+    bias[7:12] = -torch.inf
+    products = (QUERIES.double() @ KEYS.double().transpose(1, 2))[..., 4:]
+    scores = (products + bias[4:].double()).float()
+    if top_k == 3:
+        candidates = 26 if kind is ExactStore else 12
+        near = products.topk(candidates, dim=-1).indices
+        near = near.gather(-1, scores.gather(-1, near).topk(3, dim=-1).indices)
+        scores = torch.full_like(scores, -torch.inf).scatter(-1, near, scores.gather(-1, near))
+    part = made.attend(QUERIES, top_k=top_k, scale=0.3, bias=lambda ids: bias[ids - 100])
+    out = (scores.double() * 0.3).softmax(-1) @ VALUES[:, 4:].double()
+    assert_attention(part, (out, (scores.double() * 0.3).logsumexp(-1)), torch.float32)
+    if top_k == 3:
+        hits = made.search(QUERIES, top_k, bias=lambda ids: bias[ids - 100])
+        best = scores.topk(3, dim=-1)
+        torch.testing.assert_close(hits.scores, best.values)
+        assert torch.equal(hits.ids, best.indices + 104)
+
+
+def test_a_bias_can_hide_keys() -> None:
+    hits = filled().search(QUERIES, 9, bias=lambda ids: torch.where(ids < 5, 0.0, -torch.inf))
+    found = hits.scores > -torch.inf
+    assert torch.equal(hits.ids.where(found, -1), hits.ids)
+    assert set(hits.ids.unique().tolist()) <= {-1, 0, 1, 2, 3, 4}
+    assert found.any()
 
 
 def test_dense_attention_does_not_round_at_every_block(monkeypatch: pytest.MonkeyPatch) -> None:

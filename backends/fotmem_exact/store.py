@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Hits, MemoryStore, PartialAttention, dense_attention
+from fotmem import WORKSPACE, Bias, Hits, MemoryStore, PartialAttention, dense_attention
 
 KEYS_PER_BLOCK = 2**14
 SMALL = 2**16
@@ -50,20 +50,23 @@ class ExactStore(MemoryStore):
         self._rows = _Rows(whole_keys[:, begin:end], whole_values[:, begin:end], rows.first)
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
+        return self._search_biased(queries, top_k, None)
+
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         rows = self._rows
         size = rows.keys.shape[1]
         top_k = min(top_k, size)
         columns = min(size, max(KEYS_PER_BLOCK, 8 * top_k))
         per_block = max(1, WORKSPACE // (self.num_heads * columns))
         if queries.shape[1] <= per_block:
-            return self._best(queries, rows, top_k)
-        parts = [self._best(block, rows, top_k) for block in queries.split(per_block, dim=1)]
+            return self._best(queries, rows, top_k, bias)
+        parts = [self._best(block, rows, top_k, bias) for block in queries.split(per_block, dim=1)]
         return Hits(
             torch.cat([part.ids for part in parts], 1),
             torch.cat([part.scores for part in parts], 1),
         )
 
-    def _best(self, queries: Tensor, rows: _Rows, top_k: int) -> Hits:
+    def _best(self, queries: Tensor, rows: _Rows, top_k: int, bias: Bias | None) -> Hits:
         """Search block after block of keys, keeping the best so far."""
         queries = queries.float()
         converted = 0 if self.dtype == torch.float32 else self.head_dim
@@ -72,9 +75,13 @@ class ExactStore(MemoryStore):
         found: Hits | None = None
         for start in range(0, rows.keys.shape[1], length):
             keys = rows.keys[:, start : start + length].float()
-            scores, ids = _topk(queries @ keys.transpose(1, 2), top_k)  # of [H, Q, n]
-            if rows.first + start:
-                ids += rows.first + start
+            first = rows.first + start
+            scores = queries @ keys.transpose(1, 2)  # [H, Q, n]
+            if bias is not None:
+                scores += bias(torch.arange(first, first + keys.shape[1], device=keys.device))
+            scores, ids = _topk(scores, top_k)
+            if first:
+                ids += first
             if found is not None:
                 ids, scores = torch.cat([found.ids, ids], -1), torch.cat([found.scores, scores], -1)
                 scores, order = scores.topk(min(top_k, scores.shape[-1]), dim=-1)

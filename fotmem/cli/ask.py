@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fotmem.cli.options import (
-    Bias,
+    Decay,
     Distance,
     Json,
     Layers,
@@ -42,7 +42,7 @@ def ask(
     layers: Layers = None,
     window: Window = 512,
     distance: Distance = None,
-    bias: Bias = None,
+    decay: Decay = None,
     top_k: TopK = "32",
     store: Store = "exact",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 40,
@@ -60,7 +60,7 @@ def ask(
 
     prompt = question_prompt(tokenizer, question)
     with attach(
-        llama, store, chosen, top_k=hits, window=window, distance=distance, bias=bias
+        llama, store, chosen, top_k=hits, window=window, distance=distance, decay=decay
     ) as memory:
         memory.read(tokenizer(corpus).input_ids, overlap=min(16, window // 2), progress=True)
         found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)

@@ -33,9 +33,11 @@ Distance = Annotated[
     int | None,
     typer.Option(min=0, help="Positions from memory to the window; default: the config's, or 0."),
 ]
-Bias = Annotated[
+Decay = Annotated[
     float | None,
-    typer.Option(help="Added to scores of memory, such as -2; default: the config's, or 0."),
+    typer.Option(
+        min=0, help="A key of n windows ago counts for n^-decay; default: the config's, or 0."
+    ),
 ]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")

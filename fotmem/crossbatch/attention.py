@@ -30,8 +30,6 @@ class Sight:
     """Bool ``[B, T]``: False is padding of a row's own window."""
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
-    bias: float = 0.0
-    """Added to all scores of other windows and the bank."""
     bank_weight: float = 1.0
     """How many keys each key of the bank counts for."""
 
@@ -96,7 +94,7 @@ class _Part(NamedTuple):
     mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
     origin: tuple[str, str]  # the inputs they come from
     windows: Tensor  # [R], of the origin
-    bias: float = 0.0  # of all scores
+    log_weight: float = 0.0  # of each key
 
 
 class _Crossbatch(torch.autograd.Function):
@@ -137,7 +135,6 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             None if padding is None else padding[windows][:, None, None],
             ("context_keys", "context_values"),
             windows,
-            sight.bias,
         )
     if inputs.bank_keys is not None and inputs.bank_values is not None:
         keys, values = (
@@ -150,7 +147,7 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             None,
             ("bank_keys", "bank_values"),
             torch.zeros_like(everyone),
-            sight.bias + math.log(sight.bank_weight),
+            math.log(sight.bank_weight),
         )
 
 
@@ -164,7 +161,7 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
         out = found.out.new_zeros(query.shape)
         lse = found.lse.new_full(query.shape[:-1], -torch.inf)
         out[part.rows] = found.out.reshape(-1, *query.shape[1:])
-        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + part.bias
+        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + part.log_weight
         seen = PartialAttention(out, lse)
         merged = seen if merged is None else merge([merged, seen])
     assert merged is not None
@@ -181,7 +178,9 @@ def _backward(
     )
     lse = lse[..., None]
     for part in _parts(inputs, sight):
-        asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse - part.bias)))
+        asked = _Asked(
+            *(_fold(tensor, part) for tensor in (query, gradient, out, lse - part.log_weight))
+        )
         mask, start = _mask(query, part), 0
         grad_queries = torch.zeros_like(asked.queries, dtype=wide)
         for stop in _stops(asked, part, mask):

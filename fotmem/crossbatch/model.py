@@ -14,7 +14,7 @@ from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
-from fotmem.parts import memory_bias, memory_distance, memory_layers, model_parts
+from fotmem.parts import memory_distance, memory_layers, model_parts
 from fotmem.patch import own_forward, replace_forward
 
 
@@ -42,8 +42,6 @@ class Crossbatch:
         keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
         How many positions before a current window the previous ones stand, as in `fotmem.attach`.
-    bias : float, optional
-        Added to all scores of other windows, as in `fotmem.attach`.
 
     Attributes
     ----------
@@ -64,7 +62,6 @@ class Crossbatch:
         bank_windows: int = 0,
         bank_weight: float = 1.0,
         distance: int | None = None,
-        bias: float | None = None,
     ) -> None:
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
@@ -80,7 +77,6 @@ class Crossbatch:
         self.bank_windows = bank_windows
         self.bank_weight = bank_weight
         self.distance = memory_distance(parts.decoder.config, distance, 2)
-        self.bias = memory_bias(parts.decoder.config, bias)
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
@@ -185,6 +181,5 @@ class Crossbatch:
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
             context_padding_mask=None if mask is None else mask[:rows],
-            bias=self.bias,
             bank_weight=self.bank_weight,
         )

@@ -19,6 +19,7 @@ models did worse in a large memory."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
+    decay=0.0,
     documents=16,
     steps=2400,
     d=(1,) * 3 + (16,) * 9,
@@ -27,7 +28,7 @@ RECIPE = TrainingOptions(
     text_weight=0.0,
     distillation=0.0,
     learning_rate=1e-3,
-    decay=0.5,
+    learning_rate_decay=0.5,
     warmup=50,
     adam_beta2=0.99,
     max_grad_norm=1.0,

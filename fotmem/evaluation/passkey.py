@@ -65,6 +65,8 @@ class Trial:
     code: str
     shared: list[int] = field(default_factory=list)
     """What is read before, once for all trials that have it."""
+    replaced: range = range(0)
+    """Which tokens of the shared text `read` is put in place of."""
 
 
 def make_trials(
@@ -76,13 +78,15 @@ def make_trials(
     seed: int,
     window: int = 0,
     readings: int | None = None,
+    longest: int = 0,
 ) -> list[Trial]:
     """Hide a five-digit number at a random depth of each of `trials` pieces of a text.
 
     With `readings`, there are only so many pieces: each is read once, without a number, and for
-    each of its trials one more window of `window` tokens is, with the number among the tokens
-    around its place. A store knows no order, so that this is the piece with the number at that
-    depth (and its surroundings twice), as long as windows are read without looking at memory.
+    each of its trials one window of `window` tokens is read anew, with the number in it, and put
+    in its place (`Memory.replace`). That is the piece with the number at that depth, as long as
+    windows are read without looking at memory. Pieces of one `longest` begin alike: what was read
+    of a shorter one need not be read again.
 
     Raises
     ------
@@ -90,7 +94,7 @@ def make_trials(
         If the text is shorter than `tokens`, or `tokens` leaves no room for the fact.
     """
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    draw = random.Random(seed)
+    draw, drawn = random.Random(seed), random.Random(f"pieces {seed}")
     made: list[Trial] = []
     for number in range(trials):
         code = str(draw.randrange(10_000, 100_000))
@@ -109,9 +113,10 @@ def make_trials(
             made.append(Trial(read, piece[filler - LOCAL :], code))
             continue
         if number * readings // trials != (number - 1) * readings // trials:
-            piece = _piece(ids, filler, draw)
+            piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)[:filler]
             shared, local = piece[: filler - LOCAL], piece[filler - LOCAL :]
-        made.append(Trial(_surrounded(shared, hidden, window, draw), local, code, shared))
+        read, replaced = _surrounded(shared, hidden, window, draw)
+        made.append(Trial(read, local, code, shared, replaced))
     return made
 
 
@@ -126,7 +131,8 @@ def score(
         remember(memory, trial.read, attend=attend)
         return _ask(model, tokenizer, trial)
     with memory.temporarily():
-        remember(memory, trial.read, attend=attend)
+        start, stop = trial.replaced.start, trial.replaced.stop
+        memory.replace(start, stop, trial.read, overlap=_overlap(memory), attend=attend)
         return _ask(model, tokenizer, trial)
 
 
@@ -163,12 +169,15 @@ def passkey(
     for done, trial in enumerate(trials, 1):
         if memory is not None and trial.shared and trial.shared is not held:
             held = trial.shared
-            memory.clear()
-            remember(memory, held, attend=attend)
+            known = memory.tokens.tolist()
+            if known != held[: len(known)]:
+                memory.clear()
+                known = []
+            remember(memory, held[len(known) :], attend=attend)
         share, whole = score(model, tokenizer, trial, memory, attend=attend)
         digits, answers = digits + share, answers + whole
         yield PasskeyRow(
-            tokens=len(trial.shared) + len(trial.read) + len(trial.local),
+            tokens=len(trial.shared) - len(trial.replaced) + len(trial.read) + len(trial.local),
             memory=memory is not None,
             store=store,
             digit_accuracy=digits / done,
@@ -184,17 +193,24 @@ def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
     return ids[start : start + length]
 
 
-def _surrounded(text: list[int], hidden: list[int], window: int, draw: random.Random) -> list[int]:
-    """Put a fact at a random place of a text, and cut a window out around it."""
-    room = max(0, window - len(hidden))
+def _surrounded(
+    text: list[int], hidden: list[int], window: int, draw: random.Random
+) -> tuple[list[int], range]:
+    """Put a fact at a random place of a text; return the window around it, and what it replaces."""
+    room = min(len(text), max(0, window - OVERLAP - len(hidden)))
     depth = draw.randrange(len(text) + 1)
-    begin = min(max(0, depth - draw.randrange(room + 1)), max(0, len(text) - room))
-    return text[begin:depth] + hidden + text[depth : begin + room]
+    begin = min(max(0, depth - draw.randrange(room + 1)), len(text) - room)
+    end = begin + room
+    return text[begin:depth] + hidden + text[depth:end], range(begin, end)
 
 
 def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:
     """Read a text as all evaluations do, its windows overlapping by `OVERLAP`."""
-    memory.read(tokens, overlap=min(OVERLAP, memory.windowing.window // 2), attend=attend)
+    memory.read(tokens, overlap=_overlap(memory), attend=attend)
+
+
+def _overlap(memory: Memory) -> int:
+    return min(OVERLAP, memory.windowing.window // 2)
 
 
 def _ask(model: Any, tokenizer: Any, trial: Trial) -> tuple[float, bool]:

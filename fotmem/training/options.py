@@ -29,6 +29,9 @@ class TrainingOptions(BaseModel):
     distance: int | None = Field(default=None, ge=0)
     """How many positions before a current window the previous ones stand, and memory later on (see
     `fotmem.attach`). Default: 1,024, or as many as are left of the model's positions."""
+    decay: float = Field(default=0.7, ge=0)
+    """How fast what was read longer ago counts for less in what is trained (see `fotmem.attach`).
+    Training itself looks one window back, where all counts in full."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=240, ge=1)
@@ -47,7 +50,7 @@ class TrainingOptions(BaseModel):
     untrained model makes of both windows in one context (see `Teacher`)."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """At its highest, after `warmup` steps; it falls to 0 with the steps left."""
-    decay: float = Field(default=1.0, gt=0)
+    learning_rate_decay: float = Field(default=1.0, gt=0)
     """It falls as this power of the share of steps left; 1 is a straight line."""
     warmup: int = Field(default=10, ge=0)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -92,7 +95,9 @@ class TrainingOptions(BaseModel):
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
         warming = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.learning_rate * warming * math.pow(1 - step / self.steps, self.decay)
+        return (
+            self.learning_rate * warming * math.pow(1 - step / self.steps, self.learning_rate_decay)
+        )
 
     def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
         """Return which of equal parts of the training a step belongs to."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
-    Bias,
+    Decay,
     Distance,
     Json,
     Layers,
@@ -33,7 +33,7 @@ def facts(
     number: Annotated[int, typer.Option("--facts", min=1, help="How many are hidden.")] = 32,
     window: Window = 512,
     distance: Distance = None,
-    bias: Bias = None,
+    decay: Decay = None,
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",

@@ -9,7 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
-    Bias,
+    Decay,
     Distance,
     Json,
     Layers,
@@ -38,7 +38,7 @@ def passkey(
     ] = None,
     window: Window = 512,
     distance: Distance = None,
-    bias: Bias = None,
+    decay: Decay = None,
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
@@ -65,6 +65,7 @@ def passkey(
             seed=seed,
             window=window,
             readings=readings,
+            longest=max(sizes),
         )
         for size in sizes
     }

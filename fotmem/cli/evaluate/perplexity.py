@@ -9,7 +9,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
-    Bias,
+    Decay,
     Distance,
     Json,
     Layers,
@@ -30,7 +30,7 @@ def perplexity(
     scored: Annotated[str, typer.Option(help="Tokens at the end of the text to score.")] = "4k",
     window: Window = 512,
     distance: Distance = None,
-    bias: Bias = None,
+    decay: Decay = None,
     layers: Layers = None,
     top_k: TopK = "32",
     store: Store = "exact",

@@ -36,7 +36,7 @@ class Task:
         """Attach the memory that was asked for; what a command has no option for is the default."""
         from fotmem.attachment import attach
 
-        names = {"window", "distance", "bias"} & self._options.keys()
+        names = {"window", "distance", "decay"} & self._options.keys()
         chosen = {name: self._options[name] for name in names}
         return attach(self.model, self._options["store"], self.layers, top_k=self.top_k, **chosen)
 
