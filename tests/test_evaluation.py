@@ -228,6 +228,23 @@ def test_perplexity_is_that_of_windows_with_memory() -> None:
     assert rows[0].difference == 0
 
 
+def test_places_are_the_ends_of_equal_parts() -> None:
+    model, ids = folders.model(), tokens(TEXT)[:600]
+    with fotmem.attach(model, window=32) as memory:
+
+        def measure(part: list[int], places: int) -> list[float]:
+            steps = perplexity(
+                model, memory, part, [64], store="exact", scored=64, places=places, overlap=0
+            )
+            return [math.log(row.perplexity) for row in steps]
+
+        parts = [measure(ids[:end], 1) for end in (200, 400, 600)]
+        for together, apart in zip(measure(ids, 3), zip(*parts, strict=True), strict=True):
+            assert together == pytest.approx(sum(apart) / 3, abs=1e-5)
+        with pytest.raises(fotmem.InputError, match="600 tokens, 640 are needed"):
+            measure(ids, 5)
+
+
 # The command line
 
 

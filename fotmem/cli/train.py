@@ -38,6 +38,9 @@ def train(
             help="Positions from memory to a window; default: 1024, or as many as the model has.",
         ),
     ] = None,
+    decay: Annotated[
+        float, typer.Option(min=0, help="Of the memory of what is trained.")
+    ] = DEFAULTS.decay,
     documents: Annotated[
         int, typer.Option(min=1, help="Pairs of windows per step.")
     ] = DEFAULTS.documents,
@@ -96,6 +99,7 @@ def train(
         steps=steps,
         window=window,
         distance=distance,
+        decay=decay,
         documents=documents,
         d=_parse_numbers("d", d),
         bank_windows=_parse_numbers("bank-windows", bank_windows),

@@ -46,31 +46,34 @@ def perplexity(
     *,
     store: str,
     scored: int = SCORED,
+    places: int = 1,
     overlap: int,
     attend: bool = False,
 ) -> Iterator[PerplexityRow]:
     """Score the end of a text in windows, each with what stands before it in memory.
 
     The same windows are scored without memory (first row) and with the last 4,096, 16,384, ...
-    tokens before them in memory; a window that was scored is remembered, too.
+    tokens before them in memory; a window that was scored is remembered, too. With several
+    `places`, the text is cut into so many equal parts, and the end of each is scored.
 
     Raises
     ------
     InputError
         If the text is too short for the largest memory.
     """
-    longest = max(sizes) + scored
+    longest = places * (max(sizes) + scored)
     if len(ids) < longest:
         raise InputError(f"the text has {len(ids):,} tokens, {longest:,} are needed: add text")
-    before, end = ids[: len(ids) - scored], ids[len(ids) - scored :]
-    return _measured(model, memory, before, end, sizes, store, overlap=overlap, attend=attend)
+    ends = [len(ids) * (place + 1) // places for place in range(places)]
+    starts = [end - scored for end in ends]
+    parts = [(ids[:start], ids[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return _measured(model, memory, parts, sizes, store, overlap=overlap, attend=attend)
 
 
 def _measured(
     model: Any,
     memory: Memory,
-    before: list[int],
-    end: list[int],
+    parts: list[tuple[list[int], list[int]]],
     sizes: list[int],
     store: str,
     *,
@@ -78,19 +81,22 @@ def _measured(
     attend: bool,
 ) -> Iterator[PerplexityRow]:
     window = memory.windowing.window
-    windows = [end[start : start + window] for start in range(0, len(end), window)]
+    cut = [
+        (before, [end[start : start + window] for start in range(0, len(end), window)])
+        for before, end in parts
+    ]
     memory.clear()
     begin = time.perf_counter()
-    plain = [_losses(model, tokens) for tokens in windows]
+    plain = [_losses(model, tokens) for _, windows in cut for tokens in windows]
     yield _row(plain, plain, 0, None, time.perf_counter() - begin)
     for size in sizes:
-        begin = time.perf_counter()
-        memory.clear()
-        memory.read(before[len(before) - size :], overlap=overlap, attend=attend)
-        losses = []
-        for tokens in windows:
-            losses.append(_losses(model, tokens))
-            memory.read(tokens, overlap=overlap, attend=attend)
+        begin, losses = time.perf_counter(), []
+        for before, windows in cut:
+            memory.clear()
+            memory.read(before[len(before) - size :], overlap=overlap, attend=attend)
+            for tokens in windows:
+                losses.append(_losses(model, tokens))
+                memory.read(tokens, overlap=overlap, attend=attend)
         yield _row(losses, plain, size, store, time.perf_counter() - begin)
 
 

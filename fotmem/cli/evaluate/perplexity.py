@@ -27,7 +27,10 @@ def perplexity(
     model: Model,
     text: Texts,
     tokens: Annotated[str, typer.Option(help="Sizes of memory, such as 4k,16k.")] = "4k,16k",
-    scored: Annotated[str, typer.Option(help="Tokens at the end of the text to score.")] = "4k",
+    scored: Annotated[str, typer.Option(help="Tokens at the end to score.")] = "4k",
+    places: Annotated[
+        int, typer.Option(min=1, help="Equal parts of the text, the end of each is scored.")
+    ] = 1,
     window: Window = 512,
     distance: Distance = None,
     decay: Decay = None,
@@ -58,6 +61,7 @@ def perplexity(
             sizes,
             store=store,
             scored=length,
+            places=places,
             overlap=overlap,
             attend=attend,
         )
