@@ -87,8 +87,8 @@ def test_a_longer_piece_begins_as_a_shorter_one_does() -> None:
 
 def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = folders.model(), []
-    trials = make_trials(tokenizer(), TEXT, tokens=200, trials=3, seed=0, window=32, readings=1)
-    with fotmem.attach(model, window=32) as memory:
+    trials = make_trials(tokenizer(), TEXT, tokens=200, trials=3, seed=0, window=64, readings=1)
+    with fotmem.attach(model, window=64) as memory:
         plain = evaluated._ask
 
         def looked(model: Any, tokenizer: Any, trial: Any) -> tuple[float, bool]:
@@ -100,6 +100,7 @@ def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.Mo
     for trial, text in zip(trials, seen, strict=True):
         hidden = tokens(fact(NAME, trial.code))
         [place] = [i for i in range(200) if text[i : i + len(hidden)] == hidden]
+        assert trial.replaced.start <= place <= trial.replaced.stop < 180
         assert text[:place] + text[place + len(hidden) :] == trial.shared
     assert {row.tokens for row in rows} == {200}
 
