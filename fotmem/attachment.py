@@ -64,8 +64,8 @@ def attach(
         not trained with memory. Default: the config's ``mem_distance``, else 0 as in the released
         code.
     decay : float, optional
-        How fast what was read longer ago counts for less: a key of `n` windows ago counts for
-        ``n ** -decay`` of a local one with the same score. Long memories of plain text distract
+        How fast what was read longer ago counts for less: a key of `n` windows ago, from 1 to 64,
+        counts for ``n ** -decay`` of a local one with the same score. Long memories of plain text distract
         less then; what is looked for scores so far higher that it hardly loses. Default: the
         config's ``mem_decay``, else 0 as in the released code.
     dtype : torch.dtype, optional
