@@ -65,9 +65,9 @@ def attach(
         code.
     decay : float, optional
         How fast what was read longer ago counts for less: a key of `n` windows ago, from 1 to 64,
-        counts for ``n ** -decay`` of a local one with the same score. Long memories of plain text distract
-        less then; what is looked for scores so far higher that it hardly loses. Default: the
-        config's ``mem_decay``, else 0 as in the released code.
+        counts for ``n ** -decay`` of a local one with the same score. Long memories of plain text
+        distract less then; what is looked for scores so far higher that it loses little. Default:
+        the config's ``mem_decay``, else 0 as in the released code.
     dtype : torch.dtype, optional
         In which keys and values are remembered. Default: the config's ``mem_dtype``, else the
         model's.
