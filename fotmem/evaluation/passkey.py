@@ -132,7 +132,7 @@ def score(
         return _ask(model, tokenizer, trial)
     with memory.temporarily():
         start, stop = trial.replaced.start, trial.replaced.stop
-        memory.replace(start, stop, trial.read, overlap=_overlap(memory), attend=attend)
+        memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
         return _ask(model, tokenizer, trial)
 
 
@@ -206,10 +206,11 @@ def _surrounded(
 
 def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:
     """Read a text as all evaluations do, its windows overlapping by `OVERLAP`."""
-    memory.read(tokens, overlap=_overlap(memory), attend=attend)
+    memory.read(tokens, overlap=overlap_of(memory), attend=attend)
 
 
-def _overlap(memory: Memory) -> int:
+def overlap_of(memory: Memory) -> int:
+    """Return by how many tokens the windows of a reading overlap, in all evaluations."""
     return min(OVERLAP, memory.windowing.window // 2)
 
 

@@ -48,12 +48,11 @@ def perplexity(
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     [length] = parse_sizes(scored, "--scored", one=True)
     task = Task("perplexity", options)
-    from fotmem.evaluation.passkey import OVERLAP
+    from fotmem.evaluation.passkey import overlap_of
     from fotmem.evaluation.perplexity import perplexity as measured
 
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
     with task.attach() as memory:
-        overlap = min(OVERLAP, memory.windowing.window // 2)
         steps = measured(
             task.model,
             memory,
@@ -62,7 +61,7 @@ def perplexity(
             store=store,
             scored=length,
             places=places,
-            overlap=overlap,
+            overlap=overlap_of(memory),
             attend=attend,
         )
         rows = tracked("measuring", steps, 1 + len(sizes))
