@@ -110,10 +110,19 @@ class MemoryStore(ABC):
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         """Search by inner product plus what `bias` returns for inner ids; none may be forgotten."""
-        hits = self._live_hits(queries, min(OVERFETCH * top_k, len(self)))
-        scores = hits.scores + bias(hits.ids.clamp(min=self._forgotten))
+        ids, scores = self._search_live(queries, min(OVERFETCH * top_k, len(self)))
+        ids = ids.to(self.device, torch.long)
+        scores = scores.to(self.device) + bias(ids.clamp(min=self._forgotten))
         scores, best = scores.topk(top_k, dim=-1)
-        return Hits(hits.ids.gather(-1, best), scores)
+        return Hits(ids.gather(-1, best), scores)
+
+    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
+        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        for start in range(self._forgotten, self._added, length):
+            ids = torch.arange(start, min(start + length, self._added), device=self.device)
+            ids = ids.expand(self.num_heads, 1, -1)
+            yield self._keys(ids)[:, 0], self._values(ids)[:, 0]
 
     def _forget(self, count: int) -> None:
         """Drop the `count` oldest keys for good. The base class already hides them."""
@@ -330,30 +339,27 @@ class MemoryStore(ABC):
     def _best_hits(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Search, with a bias if there is one, and pad to ``top_k`` columns."""
         wanted = min(top_k, len(self))
-        if bias is None or wanted == 0 or queries.shape[1] == 0:
-            return self._live_hits(queries, top_k)
-        ids, scores = self._search_biased(queries, wanted, lambda ids: bias(ids + self._offset))
-        return self._padded(Hits(ids.where(scores > -torch.inf, -1), scores), top_k)
-
-    def _live_hits(self, queries: Tensor, top_k: int) -> Hits:
-        """Search, hide what was forgotten, and pad to ``top_k`` columns."""
-        wanted = min(top_k, len(self))
         if wanted == 0 or queries.shape[1] == 0:
             shape = (self.num_heads, queries.shape[1], top_k)
             ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
             scores = torch.full(shape, -torch.inf, dtype=torch.float32, device=self.device)
             return Hits(ids, scores)
-        search = self._search_remembered if self._forgotten else self._search
-        ids, scores = (found[..., :wanted] for found in search(queries, wanted))
-        return self._padded(Hits(ids, scores), top_k)
-
-    def _padded(self, hits: Hits, top_k: int) -> Hits:
-        ids, scores = hits
+        if bias is None:
+            ids, scores = self._search_live(queries, wanted)
+        else:
+            ids, scores = self._search_biased(queries, wanted, lambda ids: bias(ids + self._offset))
+            ids = ids.where(scores > -torch.inf, -1)
         missing = top_k - ids.shape[-1]
         if missing:
             ids = pad(ids, (0, missing), value=-1)
             scores = pad(scores, (0, missing), value=-torch.inf)
         return Hits(ids.to(self.device, torch.long), scores.to(self.device, torch.float32))
+
+    def _search_live(self, queries: Tensor, wanted: int) -> Hits:
+        """Search, and hide what was forgotten."""
+        search = self._search_remembered if self._forgotten else self._search
+        ids, scores = (found[..., :wanted] for found in search(queries, wanted))
+        return Hits(ids, scores)
 
     def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
         """Search among keys of which some are forgotten, asking for more until enough are live."""
@@ -407,14 +413,6 @@ class MemoryStore(ABC):
             merged = merge([merged, PartialAttention(part.out[0], part.lse[0])])
             start = end
         return merged
-
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
-        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
-        for start in range(self._forgotten, self._added, length):
-            ids = torch.arange(start, min(start + length, self._added), device=self.device)
-            ids = ids.expand(self.num_heads, 1, -1)
-            yield self._keys(ids)[:, 0], self._values(ids)[:, 0]
 
     def _look_up(self, inner: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
         if ids.dtype != torch.int64:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import torch
@@ -96,6 +97,11 @@ class ExactStore(MemoryStore):
         rows = self._rows
         out, lse = dense_attention(queries[None], rows.keys[None], rows.values[None], scale=scale)
         return PartialAttention(out[0], lse[0])
+
+    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = self._rows
+        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        yield from zip(rows.keys.split(length, 1), rows.values.split(length, 1), strict=True)
 
     def _keys(self, ids: Tensor) -> Tensor:
         return _take(self._rows.keys, ids - self._rows.first)
