@@ -197,6 +197,16 @@ def test_a_heavy_bank_equals_a_repeated_one() -> None:
     assert_same_gradients(actual, expected, [*own, *bank])
 
 
+def test_a_heavy_window_equals_a_repeated_one() -> None:
+    own, _ = own_and_bank()
+    contexts = [[0, 1], [1, 0]]
+    weights = torch.tensor([3.0, 1.0])
+    actual = crossbatch_attention(*own, Sight(contexts, 0.3, context_weights=weights))
+    expected = crossbatch_attention(*own, Sight([[*row, 0, 0] for row in contexts], 0.3))
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
+    assert_same_gradients(actual, expected, own)
+
+
 def assert_unsuitable(error: type[Exception], message: str, **overrides: object) -> None:
     tensors = {"query": torch.randn(4, 3, 4, 6)}
     tensors |= {name: torch.randn(4, 3, 2, 6) for name in ("key", "value")}

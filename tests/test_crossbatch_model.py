@@ -93,6 +93,18 @@ def test_the_bank_equals_an_attached_memory() -> None:
         assert difference(without[row], alone) <= 1e-4
 
 
+def test_ages_weigh_previous_windows() -> None:
+    model = tiny.llama()
+    previous, current = windows(2)
+    with Crossbatch(model, LAYERS, decay=0.5) as crossbatch:
+        crossbatch.d = 2
+        crossbatch.ages = torch.tensor([1 / 4, 1.0])  # the first counts twice
+        logits = model(torch.cat([previous, current])).logits[2:]
+    for row in range(2):
+        expected = remembered(model, [previous[0], *previous], current[row])
+        assert difference(logits[row], expected) <= 1e-4
+
+
 def test_padding_changes_nothing() -> None:
     model = tiny.llama()
     previous, current = windows(2)

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 import fotmem
 from fotmem import TrainingOptions
+from fotmem.decay import OLDEST
 from fotmem.facts import Facts
 from fotmem.models import load_model
 from fotmem.training.documents import read_documents, split_off
@@ -143,6 +144,7 @@ def test_facts_are_told_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
             "previous": (400,),
             "current": (400,),
             "answers": (400,),
+            "age": (),
         }
         previous, current = (str(tokenizer.decode(pair[name])) for name in ("previous", "current"))
         facts = [Facts(3)[index * 6 + place] for place in range(6)]
@@ -154,6 +156,21 @@ def test_facts_are_told_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(said.split()) == sorted(fact.answer for fact in asked)
         again = Pairs([run], tokenizer, window=400, facts=1.0, size=20, seed=3)[index]
         assert all(torch.equal(pair[name], again[name]) for name in pair)
+
+
+def test_facts_are_of_any_age_and_text_is_not() -> None:
+    run = folders.tokenizer()(prose(900), return_tensors="pt").input_ids[0]
+    pairs = Pairs([run], folders.tokenizer(), window=200, facts=0.7, size=300, seed=0)
+    drawn = [pairs[index] for index in range(300)]
+    told = torch.stack([pair["answers"].any() for pair in drawn])
+    ages = torch.stack([pair["age"] for pair in drawn])
+    assert bool((ages[~told] == 1).all())
+    logarithms = ages[told].log() / torch.tensor(OLDEST).log()
+    assert float(logarithms.min()) >= 0
+    assert float(logarithms.max()) <= 1
+    assert logarithms.quantile(torch.tensor([0.25, 0.75])).tolist() == pytest.approx(
+        [0.25, 0.75], abs=0.1
+    )
 
 
 def test_text_goes_on_from_one_window_to_the_next() -> None:

@@ -30,8 +30,10 @@ class Sight:
     """Bool ``[B, T]``: False is padding of a row's own window."""
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
+    context_weights: Tensor | None = None
+    """``[W]``: how many keys each key of a window that others attend to counts for; default 1."""
     bank_weight: float = 1.0
-    """How many keys each key of the bank counts for."""
+    """The same, of the bank's keys."""
 
 
 def crossbatch_attention(
@@ -94,7 +96,7 @@ class _Part(NamedTuple):
     mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
     origin: tuple[str, str]  # the inputs they come from
     windows: Tensor  # [R], of the origin
-    log_weight: float = 0.0  # of each key
+    log_weights: Tensor  # [R], of each key
 
 
 class _Crossbatch(torch.autograd.Function):
@@ -120,14 +122,15 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
     """List what is attended to: the own window, the other windows one at a time, the bank."""
     rows, tokens, device = inputs.query.shape[0], inputs.query.shape[2], inputs.query.device
     everyone = torch.arange(rows, device=device)
+    alike = torch.zeros(rows, dtype=_wide(inputs.query), device=device)
     mask = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None]
     if sight.padding_mask is not None:
         mask = mask & sight.padding_mask[:, None, None]
-    yield _Part(everyone, inputs.key, inputs.value, mask, ("key", "value"), everyone)
+    yield _Part(everyone, inputs.key, inputs.value, mask, ("key", "value"), everyone, alike)
     for place in range(max(map(len, sight.contexts), default=0)):
         looking = [row for row in range(rows) if len(sight.contexts[row]) > place]
         windows = torch.tensor([sight.contexts[row][place] for row in looking], device=device)
-        padding = sight.context_padding_mask
+        padding, weights = sight.context_padding_mask, sight.context_weights
         yield _Part(
             everyone[looking],
             inputs.context_keys[windows],
@@ -135,6 +138,7 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             None if padding is None else padding[windows][:, None, None],
             ("context_keys", "context_values"),
             windows,
+            alike[looking] + (0 if weights is None else weights[windows].to(alike).log()),
         )
     if inputs.bank_keys is not None and inputs.bank_values is not None:
         keys, values = (
@@ -147,7 +151,7 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
             None,
             ("bank_keys", "bank_values"),
             torch.zeros_like(everyone),
-            math.log(sight.bank_weight),
+            alike + math.log(sight.bank_weight),
         )
 
 
@@ -161,7 +165,8 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
         out = found.out.new_zeros(query.shape)
         lse = found.lse.new_full(query.shape[:-1], -torch.inf)
         out[part.rows] = found.out.reshape(-1, *query.shape[1:])
-        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + part.log_weight
+        weights = part.log_weights[:, None, None]
+        lse[part.rows] = found.lse.reshape(-1, *query.shape[1:-1]) + weights
         seen = PartialAttention(out, lse)
         merged = seen if merged is None else merge([merged, seen])
     assert merged is not None
@@ -172,15 +177,14 @@ def _backward(
     gradient: Tensor, inputs: _Inputs, out: Tensor, lse: Tensor, sight: Sight
 ) -> list[Tensor | None]:
     query = inputs.query
-    wide = torch.promote_types(query.dtype, torch.float32)
+    wide = _wide(query)
     grads = _Inputs(
         *(None if one is None else torch.zeros_like(one, dtype=wide) for one in inputs)  # type: ignore[arg-type]
     )
     lse = lse[..., None]
     for part in _parts(inputs, sight):
-        asked = _Asked(
-            *(_fold(tensor, part) for tensor in (query, gradient, out, lse - part.log_weight))
-        )
+        asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse)))
+        asked = asked._replace(lse=asked.lse - part.log_weights[:, None, None, None])
         mask, start = _mask(query, part), 0
         grad_queries = torch.zeros_like(asked.queries, dtype=wide)
         for stop in _stops(asked, part, mask):
@@ -254,6 +258,11 @@ def _plain(
         grad_scores.transpose(2, 3) @ queries,
         weights.transpose(2, 3) @ gradients,
     )
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """Return the dtype to compute in: at least float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _fold(tensor: Tensor, part: _Part) -> Tensor:

@@ -42,6 +42,8 @@ class Crossbatch:
         keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
         How many positions before a current window the previous ones stand, as in `fotmem.attach`.
+    decay : float
+        How fast what was read longer ago counts for less, as in `fotmem.attach`; see `ages`.
 
     Attributes
     ----------
@@ -50,6 +52,9 @@ class Crossbatch:
         are of other documents (negatives); 0: none. Can be set at any time.
     bank_windows : int
         How many of the windows kept a current one attends to, the latest. Can be set, too.
+    ages : Tensor or None
+        Shape ``[B]``: how many windows before its current window each document's previous one is
+        taken to be. Default: 1.
     below : list of Module
         The attention modules below the first memory layer.
     """
@@ -62,6 +67,7 @@ class Crossbatch:
         bank_windows: int = 0,
         bank_weight: float = 1.0,
         distance: int | None = None,
+        decay: float = 0.0,
     ) -> None:
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
@@ -77,6 +83,8 @@ class Crossbatch:
         self.bank_windows = bank_windows
         self.bank_weight = bank_weight
         self.distance = memory_distance(parts.decoder.config, distance, 2)
+        self.decay = decay
+        self.ages: Tensor | None = None
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
@@ -181,5 +189,6 @@ class Crossbatch:
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
             context_padding_mask=None if mask is None else mask[:rows],
+            context_weights=None if self.ages is None else self.ages**-self.decay,
             bank_weight=self.bank_weight,
         )

@@ -30,8 +30,8 @@ class TrainingOptions(BaseModel):
     """How many positions before a current window the previous ones stand, and memory later on (see
     `fotmem.attach`). Default: 1,024, or as many as are left of the model's positions."""
     decay: float = Field(default=0.7, ge=0)
-    """How fast what was read longer ago counts for less in what is trained (see `fotmem.attach`).
-    Training itself looks one window back, where all counts in full."""
+    """How fast what was read longer ago counts for less (see `fotmem.attach`), while it trains and
+    later on. What tells facts is taken to be of any age, as it will be; text follows on text."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=240, ge=1)

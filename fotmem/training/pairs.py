@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fotmem.decay import OLDEST
 from fotmem.errors import OptionError
 from fotmem.facts import QUESTIONS, STATEMENTS, Facts
 
@@ -60,7 +61,11 @@ class Pairs(Dataset[dict[str, Tensor]]):
         return self._size
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return ``previous [T]``, ``current [T]`` and ``answers [T]``, True where it answers."""
+        """Return ``previous [T]``, ``current [T]`` and ``answers [T]``, True where it answers.
+
+        ``age`` is how many windows ago the previous one is taken to be: 1, as it is, or where it
+        tells facts, any number up to `OLDEST`: small ones as often as large ones.
+        """
         if not 0 <= index < self._size:
             raise IndexError(index)
         draw = random.Random(f"pair {self._seed} {index}")
@@ -94,6 +99,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
             "previous": torch.tensor(previous),
             "current": torch.tensor(current),
             "answers": mask,
+            "age": torch.tensor(OLDEST ** draw.random() if told else 1.0),
         }
 
     def _fitting(self, pieces: list[list[int]]) -> list[list[int]]:

@@ -69,6 +69,7 @@ class CrossbatchTrainer(Trainer):
         """Weigh the losses on answers, on text, and against the teacher."""
         options, ids, rows = self._options, inputs["input_ids"], len(inputs["answers"])
         columns = self._scored(inputs["answers"])  # [n]
+        self._crossbatch.ages = inputs.get("ages")
         logits = model(input_ids=ids, logits_to_keep=columns).logits.float()  # [2 * B, n, V]
         labels, answers = ids[:, columns + 1], inputs["answers"][:, columns + 1]
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
@@ -179,7 +180,9 @@ def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     def rows(name: str) -> Tensor:
         return torch.cat([torch.atleast_2d(pair[name]) for pair in pairs])
 
-    return {"input_ids": torch.cat([rows("previous"), rows("current")]), "answers": rows("answers")}
+    ids = torch.cat([rows("previous"), rows("current")])
+    ages = {"ages": torch.stack([pair["age"] for pair in pairs])} if "age" in pairs[0] else {}
+    return {"input_ids": ids, "answers": rows("answers"), **ages}
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -103,6 +103,7 @@ def train(
         bank_windows=max(options.bank_windows),
         bank_weight=options.bank_weight,
         distance=distance,
+        decay=options.decay,
     ) as crossbatch:
         return fit(
             _trainable(model, attentions, options),
