@@ -14,7 +14,14 @@ from fotmem.adapter import Adapter
 from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.memory import Memory, MemoryParts
-from fotmem.parts import memory_decay, memory_distance, memory_layers, model_parts, plain_model
+from fotmem.parts import (
+    check_window,
+    memory_decay,
+    memory_distance,
+    memory_layers,
+    model_parts,
+    plain_model,
+)
 from fotmem.patch import own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, validated_options
 from fotmem.store import DTYPES, MemoryStore
@@ -95,7 +102,7 @@ def attach(
     if window is None:
         window = min(longest - memory_distance(config, distance, 2), DEFAULT_WINDOW)
     else:
-        _check_window(window, longest)
+        check_window(window, longest)
     if last_context_length is None:
         last_context_length = max(1, window // 2)
     windowing = Windowing(window, last_context_length, split_above=window)
@@ -162,15 +169,6 @@ def attach_with(
     undo.callback(replace_forward(parts.decoder, memory, _decoder_call(memory)))
     undo.callback(refuse_methods(parts.model))
     return memory
-
-
-def _check_window(window: int, longest: int) -> None:
-    if isinstance(window, bool) or not isinstance(window, int):
-        raise OptionError(f"window must be an integer, got {window!r}")
-    if window > longest:
-        raise OptionError(
-            f"window must be at most the model's max_position_embeddings ({longest}), got {window}"
-        )
 
 
 def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int, str]:

@@ -60,6 +60,22 @@ def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
     return _checked_layers(layers, len(parts.attentions))
 
 
+def check_window(window: int, longest: int) -> None:
+    """Check that a window is no longer than the model's positions.
+
+    Raises
+    ------
+    OptionError
+        It is, or it is no integer.
+    """
+    if isinstance(window, bool) or not isinstance(window, int):
+        raise OptionError(f"window must be an integer, got {window!r}")
+    if window > longest:
+        raise OptionError(
+            f"window must be at most the model's max_position_embeddings ({longest}), got {window}"
+        )
+
+
 def memory_distance(config: Any, distance: int | None, window: int) -> int:
     """Check how far from a window memory stands; None: the config's ``mem_distance``, else 0.
 

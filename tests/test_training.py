@@ -283,6 +283,19 @@ def test_memory_too_far_away(folder: Path, text: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("window", "distillation", "reason"),
+    [(33, 1.0, "32, got 33: distillation reads two in one"), (65, 0.0, r"\(64\), got 65")],
+)
+def test_windows_too_long(
+    folder: Path, text: Path, tmp_path: Path, window: int, distillation: float, reason: str
+) -> None:
+    weights = {"text_weight": 1.0, "distillation": distillation}
+    with pytest.raises(fotmem.OptionError, match=f"window must be at most .*{reason}"):
+        tune(folder, text, tmp_path / "out", window=window, **weights)
+    assert not (tmp_path / "out").exists()
+
+
 def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path: Path) -> None:
     trained = tune(folder, text, tmp_path / "out", method="full", steps=2, distance=20)
     model, _ = load_model(str(tmp_path / "out"))
@@ -306,6 +319,21 @@ def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> N
     trained = tune(folder, path, tmp_path / "out", **options)
     losses = [entry["eval_loss"] for entry in trained.history if "eval_loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(("facts", "alike"), [(0.0, True), (1.0, False)])
+def test_decay_weighs_windows_that_tell_facts(
+    text: Path, tmp_path: Path, facts: float, alike: bool
+) -> None:
+    """Others are just before their current window, and count in full."""
+    folder = folders.write(tmp_path / "model", max_position_embeddings=200)
+    weights = {"text_weight": 1.0, "distillation": 0.0}
+    options: dict[str, Any] = weights | {"window": 200, "facts": facts, "steps": 2}
+    found = [
+        losses(tune(folder, text, tmp_path / str(decay), decay=decay, **options).history)
+        for decay in (0.0, 0.7)
+    ]
+    assert (found[0] == found[1]) == alike
 
 
 class Stop(TrainerCallback):
