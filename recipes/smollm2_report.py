@@ -27,7 +27,7 @@ MEASURED = {
     "passkey-tuned-dense": "passkey smollm2-fot --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": "facts smollm2-fot --tokens 16k --facts 32",
     "perplexity-tuned": "perplexity smollm2-fot --tokens 4k,16k,64k --places 4",
-    "perplexity-base": f"perplexity {ALIKE} --tokens 4k,16k --places 4",
+    "perplexity-base": f"perplexity {ALIKE} --tokens 4k,16k,64k --places 4",
     "perplexity-base-near": "perplexity smollm2 --tokens 4k,16k,64k --places 4",
     "passkey-tuned-attend": "passkey smollm2-fot --tokens 4k --trials 20 --attend",
     "perplexity-tuned-attend": "perplexity smollm2-fot --tokens 4k,16k --places 4 --attend",
