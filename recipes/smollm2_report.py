@@ -1,7 +1,7 @@
 """Measures ``smollm2-fot`` beside its base model, draws a curve, fills its card and the README.
 
 Run by ``make report-smollm2 TEXT=FILE``, with text that was not trained on. Reports that exist are
-not measured again: delete those of an older adapter. On two cores it takes two hours and a half.
+not measured again: delete those of an older adapter. It takes one core three hours and a half.
 """
 
 from collections.abc import Sequence
