@@ -26,7 +26,11 @@ from fotmem.errors import (
     UnsupportedError,
 )
 from fotmem.hookspecs import hookimpl
+from fotmem.indexed import IndexedOptions, IndexedStore
+from fotmem.parallel import over_heads
 from fotmem.registry import available_adapters, available_stores, create_store
+from fotmem.rows import Rows
+from fotmem.search import best_hits, exact_search
 from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
 from fotmem.store import Bias, Hits, MemoryStore
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from fotmem.attachment import attach
     from fotmem.cache import MemoryCache
     from fotmem.explain import Attended
+    from fotmem.graphs import Graph, GraphStore, Ids, Vectors
     from fotmem.longllama import load_longllama
     from fotmem.memory import Memory
     from fotmem.models import load_recipe
@@ -56,8 +61,13 @@ __all__ = [
     "CheckpointError",
     "DtypeError",
     "FotmemError",
+    "Graph",
+    "GraphStore",
     "Hits",
     "IdError",
+    "Ids",
+    "IndexedOptions",
+    "IndexedStore",
     "InputError",
     "LayerError",
     "LayerScores",
@@ -69,6 +79,7 @@ __all__ = [
     "NonFiniteError",
     "OptionError",
     "PartialAttention",
+    "Rows",
     "ShapeError",
     "StoreCapabilities",
     "StoreOptions",
@@ -77,24 +88,32 @@ __all__ = [
     "TrainingOptions",
     "UnknownStoreError",
     "UnsupportedError",
+    "Vectors",
     "__version__",
     "attach",
     "available_adapters",
     "available_stores",
+    "best_hits",
     "create_store",
     "crossbatch",
     "dense_attention",
+    "exact_search",
     "find_memory_layers",
     "hookimpl",
     "load_longllama",
     "load_recipe",
     "merge",
+    "over_heads",
     "topk_attention",
     "train",
 ]
 
-_LAZY = {  # most of these import transformers
+_LAZY = {  # most of these import transformers, some numpy
     "Attended": "fotmem.explain",
+    "Graph": "fotmem.graphs",
+    "GraphStore": "fotmem.graphs",
+    "Ids": "fotmem.graphs",
+    "Vectors": "fotmem.graphs",
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
     "LayerScores": "fotmem.proposal",

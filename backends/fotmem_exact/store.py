@@ -1,18 +1,21 @@
 """Exact search and attention over keys and values in memory."""
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Bias, Hits, MemoryStore, PartialAttention, dense_attention
-
-KEYS_PER_BLOCK = 2**14
-SMALL = 2**16
-"""Scores of which the best are found sooner by `torch.topk` alone."""
+from fotmem import (
+    WORKSPACE,
+    Bias,
+    Hits,
+    MemoryStore,
+    PartialAttention,
+    dense_attention,
+    exact_search,
+)
 
 
 class _Rows(NamedTuple):
@@ -26,11 +29,8 @@ class _Rows(NamedTuple):
 class ExactStore(MemoryStore):
     """Keys and values in tensors that double when full, on CPU or CUDA.
 
-    `search` and `attend` are blocked: each of their temporaries holds at most
-    ``max(fotmem.WORKSPACE, H * 8 * top_k * D)`` elements (normally 16 MiB in float32) or twice
-    those of the result, and at most four are alive at a time, whatever ``Q`` and ``N``. Scores are
-    computed in float32 from the keys as stored. A copy shares the tensors until one of the two
-    grows.
+    `search` and `attend` work in blocks (`fotmem.exact_search`, `fotmem.dense_attention`), so that
+    their temporaries stay small. A copy shares the tensors until one of the two grows.
     """
 
     _capacity: tuple[Tensor, Tensor]  # keys and values [H, capacity, D]
@@ -55,41 +55,7 @@ class ExactStore(MemoryStore):
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         rows = self._rows
-        size = rows.keys.shape[1]
-        top_k = min(top_k, size)
-        columns = min(size, max(KEYS_PER_BLOCK, 8 * top_k))
-        per_block = max(1, WORKSPACE // (self.num_heads * columns))
-        if queries.shape[1] <= per_block:
-            return self._best(queries, rows, top_k, bias)
-        parts = [self._best(block, rows, top_k, bias) for block in queries.split(per_block, dim=1)]
-        return Hits(
-            torch.cat([part.ids for part in parts], 1),
-            torch.cat([part.scores for part in parts], 1),
-        )
-
-    def _best(self, queries: Tensor, rows: _Rows, top_k: int, bias: Bias | None) -> Hits:
-        """Search block after block of keys, keeping the best so far."""
-        queries = queries.float()
-        converted = 0 if self.dtype == torch.float32 else self.head_dim
-        per_key = max(queries.shape[1], converted)
-        length = max(1, WORKSPACE // (self.num_heads * per_key), 8 * top_k)
-        found: Hits | None = None
-        for start in range(0, rows.keys.shape[1], length):
-            keys = rows.keys[:, start : start + length].float()
-            first = rows.first + start
-            scores = queries @ keys.transpose(1, 2)  # [H, Q, n]
-            if bias is not None:
-                scores += bias(torch.arange(first, first + keys.shape[1], device=keys.device))
-            scores, ids = _topk(scores, top_k)
-            if first:
-                ids += first
-            if found is not None:
-                ids, scores = torch.cat([found.ids, ids], -1), torch.cat([found.scores, scores], -1)
-                scores, order = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
-                ids = ids.gather(-1, order)
-            found = Hits(ids, scores)
-        assert found is not None
-        return found
+        return exact_search(queries, rows.keys, top_k, first_id=rows.first, bias=bias)
 
     def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is not None and top_k < len(self):
@@ -135,26 +101,6 @@ class ExactStore(MemoryStore):
         self._capacity = (whole[0], whole[1])
         self._filled = size
         self._rows = _Rows(whole[0][:, :size], whole[1][:, :size], first)
-
-
-def _topk(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Do what `torch.topk` does, several times faster on long rows.
-
-    The best k scores lie in the k groups with the best maxima, and maxima are cheap.
-    """
-    length = scores.shape[-1]
-    top_k = min(top_k, length)
-    group = math.isqrt(length // top_k)  # balances the two selections
-    if group < 2 or scores.numel() <= SMALL:
-        return scores.topk(top_k, dim=-1)
-    groups = length // group
-    maxima = scores[..., : group * groups].unflatten(-1, (group, groups)).amax(-2)
-    best = maxima.topk(top_k, dim=-1, sorted=False).indices
-    ids = (best[..., None] + groups * torch.arange(group, device=best.device)).flatten(-2)
-    rest = torch.arange(group * groups, length, device=best.device).expand(*ids.shape[:-1], -1)
-    ids = torch.cat([ids, rest], -1)
-    scores, order = scores.gather(-1, ids).topk(top_k, dim=-1)
-    return scores, ids.gather(-1, order)
 
 
 def _take(rows: Tensor, ids: Tensor) -> Tensor:

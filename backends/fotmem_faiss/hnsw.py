@@ -1,0 +1,59 @@
+"""The `faiss-hnsw` store: one graph of FAISS per head."""
+
+from typing import Self
+
+import faiss
+import numpy as np
+
+from fotmem import Graph, GraphStore, Ids, Vectors
+from fotmem_faiss.plugin import HnswOptions
+from fotmem_faiss.threads import faiss_threads
+
+QUICK = 16
+"""Candidates that suffice to find a vector that is in the graph."""
+
+
+class FaissGraph(Graph):
+    """One head's graph."""
+
+    def __init__(self, head_dim: int, options: HnswOptions, seed: int) -> None:
+        self._ef_search = options.ef_search
+        self._index = faiss.IndexHNSWFlat(head_dim, options.M)
+        self._index.hnsw.efConstruction = options.ef_construction
+        self._index.hnsw.rng = faiss.RandomGenerator(seed)
+        self._ids = np.empty(0, dtype=np.int64)  # of FAISS's positions
+
+    def add(self, vectors: Vectors, ids: Ids) -> None:
+        with faiss_threads(1):
+            self._index.add(vectors)
+        self._ids = np.concatenate([self._ids, ids])
+
+    def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
+        return self._search(queries, count, max(count, self._ef_search))
+
+    def equal(self, vectors: Vectors) -> Ids:
+        if not len(self._ids):
+            return np.full(len(vectors), -1)
+        ids, distances = self._search(vectors, 1, QUICK)
+        return np.where(distances[:, 0] == 0, ids[:, 0], -1)
+
+    def copy(self) -> Self:
+        twin = type(self).__new__(type(self))
+        twin._ef_search, twin._ids = self._ef_search, self._ids
+        twin._index = faiss.clone_index(self._index)
+        return twin
+
+    def _search(self, queries: Vectors, count: int, ef_search: int) -> tuple[Ids, Vectors]:
+        options = faiss.SearchParametersHNSW(efSearch=ef_search)
+        with faiss_threads(1):
+            distances, places = self._index.search(queries, count, params=options)
+        return np.where(places < 0, -1, self._ids[places]), distances
+
+
+class HnswStore(GraphStore):
+    """One HNSW graph per head (Malkov and Yashunin 2018, arXiv:1603.09320)."""
+
+    options: HnswOptions
+
+    def _new_graph(self, head: int) -> Graph:
+        return FaissGraph(self.head_dim, self.options, self.options.seed + head)

@@ -1,0 +1,116 @@
+"""The `faiss-ivf` and `faiss-ivfpq` stores: inverted lists that grow with the memory."""
+
+import math
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fotmem import IndexedStore
+from fotmem_faiss.lists import Lists, train_lists
+from fotmem_faiss.plugin import IvfOptions, IvfpqOptions
+from fotmem_faiss.threads import faiss_threads
+
+ITERATIONS = 6
+"""Of k-means."""
+SAMPLE = 64
+"""Keys per list that training looks at."""
+STEP = 2048
+"""Keys that move to new lists in one step."""
+
+
+class IvfStore(IndexedStore):
+    """Keys in lists, one per cluster; a query looks at the lists whose centres suit it best.
+
+    There are ``2 * sqrt(N)`` lists a head. Whenever the memory has doubled, new lists are trained
+    and filled, step by step as keys are added, so that no `add` takes long; until they hold all
+    keys, the old ones are searched. No other thread works on it: what a search finds depends on
+    nothing but what was added.
+    """
+
+    options: IvfOptions
+    _lists: Lists
+    _work: Iterator[Lists | None] | None = None  # on new lists, step by step
+    _pace = 0.0  # steps per key that is added
+    _owed = 0.0  # steps
+    _known = 0  # the lists hold the keys before this one
+
+    def _build(self) -> None:
+        self._known = len(self._key_rows)
+        with faiss_threads(self.options.threads):
+            *_, lists = self._new_lists(self._known - self._start)
+        assert lists is not None
+        self._lists, self._work = lists, None
+
+    def _extend(self, first: int, keys: Tensor) -> None:
+        with faiss_threads(self.options.threads):
+            self._lists.add(first, keys)
+            self._known = first + keys.shape[1]
+            size = self._known - self._start
+            if self._work is None and size >= 2 * self._lists.trained_for:
+                steps = ITERATIONS * self.num_heads + 1.5 * size / STEP
+                self._work, self._pace, self._owed = self._new_lists(size), 2 * steps / size, 0.0
+            if self._work is not None:
+                self._owed += self._pace * keys.shape[1]
+                self._take_steps(self._work)
+
+    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+        with faiss_threads(self.options.threads):
+            return self._lists.search(queries, top_k)
+
+    def _clone(self, twin: Self) -> None:
+        twin._lists, twin._work = self._lists.copy(), None
+
+    def _take_steps(self, work: Iterator[Lists | None]) -> None:
+        while self._owed >= 1:
+            self._owed -= 1
+            lists = next(work)
+            if lists is not None:
+                self._lists, self._work = lists, None
+                return
+
+    def _new_lists(self, size: int) -> Iterator[Lists | None]:
+        """Train lists for so many keys, and fill them; a step at a time, the last yields them."""
+        count = self.options.nlist or round(2 * math.sqrt(size))
+        count = min(count, size)
+        generator = torch.Generator().manual_seed(self.options.seed)
+        chosen = torch.randperm(size, generator=generator)[: SAMPLE * count].sort().values
+        ids = (chosen + self._start).expand(self.num_heads, 1, -1)
+        sample = self._key_rows.take(ids)[:, 0].float().cpu()  # [H, n, D]
+        lists = yield from train_lists(
+            sample,
+            count,
+            iterations=ITERATIONS,
+            nprobe=self.options.nprobe,
+            seed=self.options.seed,
+            code_size=self._code_size(),
+            trained_for=size,
+            first=self._start,
+        )
+        while lists.end < self._known:
+            stop = min(lists.end + STEP, self._known)
+            for first, keys in self._key_blocks(lists.end, stop):
+                lists.add(first, keys)
+            yield None
+        yield lists
+
+    def _code_size(self) -> int | None:
+        """Bytes that a key takes in the lists; None: it is kept whole, in float32."""
+        return None
+
+
+class IvfpqStore(IvfStore):
+    """As `IvfStore`, its lists of codes of a quarter of a byte per dimension (Jegou et al. 2011).
+
+    The best by their codes are scored anew by their full keys.
+    """
+
+    options: IvfpqOptions
+
+    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+        return super()._find(queries, self.options.rerank * top_k)
+
+    def _code_size(self) -> int:
+        sizes = range(max(1, self.head_dim // 4), 0, -1)
+        return next(size for size in sizes if self.head_dim % size == 0)

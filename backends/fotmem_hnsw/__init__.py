@@ -1,0 +1,1 @@
+"""The `hnsw` store: one graph of hnswlib per head."""

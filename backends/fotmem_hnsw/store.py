@@ -1,0 +1,69 @@
+"""Approximate search by the graphs of hnswlib."""
+
+import copy
+from typing import Any
+
+import hnswlib
+import numpy as np
+
+from fotmem import Graph, GraphStore, Ids, Vectors
+from fotmem_hnsw.plugin import HnswOptions
+
+ROOM = 2**13
+"""Vectors that a new graph has room for."""
+QUICK = 16
+"""Candidates that suffice to find a vector that is in the graph."""
+
+
+class HnswGraph(Graph):
+    """One head's graph."""
+
+    def __init__(self, head_dim: int, options: HnswOptions, seed: int) -> None:
+        self._ef_search = options.ef_search
+        self._index: Any = hnswlib.Index(space="l2", dim=head_dim)
+        self._index.init_index(
+            max_elements=ROOM,
+            M=options.M,
+            ef_construction=options.ef_construction,
+            random_seed=seed,
+        )
+        self._index.set_ef(options.ef_search)
+
+    def add(self, vectors: Vectors, ids: Ids) -> None:
+        size = self._index.get_current_count() + len(vectors)
+        if size > self._index.get_max_elements():
+            self._index.resize_index(2 * size)
+        self._index.add_items(vectors, ids, num_threads=1)
+
+    def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
+        count = min(count, self._index.get_current_count())
+        while count:
+            try:
+                ids, distances = self._index.knn_query(queries, count, num_threads=1)
+            except RuntimeError:  # for some query it reached fewer
+                count //= 2
+            else:
+                return ids.astype(np.int64), distances
+        none = np.empty((len(queries), 0))
+        return none.astype(np.int64), none.astype(np.float32)
+
+    def equal(self, vectors: Vectors) -> Ids:
+        if self._index.get_current_count() == 0:
+            return np.full(len(vectors), -1)
+        self._index.set_ef(QUICK)
+        try:
+            return super().equal(vectors)
+        finally:
+            self._index.set_ef(self._ef_search)
+
+    def copy(self) -> "HnswGraph":
+        return copy.deepcopy(self)
+
+
+class HnswStore(GraphStore):
+    """One HNSW graph per head (Malkov and Yashunin 2018, arXiv:1603.09320)."""
+
+    options: HnswOptions
+
+    def _new_graph(self, head: int) -> Graph:
+        return HnswGraph(self.head_dim, self.options, self.options.seed + head)

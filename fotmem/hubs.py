@@ -1,0 +1,92 @@
+"""Hubs: the few keys that many queries look for."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fotmem.search import largest
+from fotmem.store import Hits
+
+DIRECTIONS = 128
+EXTREMES = 1 / 32
+AGAINST = 2
+
+
+class Hubs(NamedTuple):
+    """Keys that lie far out, kept aside so that every query looks at them.
+
+    Attention queries do not look like keys: most point away from the mean key, and give most of
+    their weight to the same few keys, such as the first token of a window (an attention sink, Xiao
+    et al. 2023, arXiv:2309.17453). These stand so far from all others that an index seldom leads to
+    them. Hubs are about ``2 * sqrt(N)`` keys that lie furthest against the mean key, and the
+    outermost ones in directions drawn from how keys vary: a sample of their convex hull, where the
+    best keys of unusual queries lie.
+    """
+
+    axes: Tensor
+    """Shape ``[H, D, 1 + 128]``: against the mean key, and the directions drawn."""
+    ids: Tensor
+    """Shape ``[H, m]``, int64, ascending; padded with the largest int64."""
+    keys: Tensor
+    """Shape ``[H, m, D]``, float32."""
+
+    @classmethod
+    def of(cls, keys: Tensor, *, seed: int) -> "Hubs":
+        """Choose the axes for keys like these ``[H, n, D]``; there are no hubs yet."""
+        heads, _, dim = keys.shape
+        mean = keys.mean(1, keepdim=True)
+        centred = keys - mean
+        draw = torch.randn(
+            heads, DIRECTIONS, keys.shape[1], generator=torch.Generator().manual_seed(seed)
+        ).to(keys.device)
+        drawn = (draw @ centred).transpose(1, 2)  # as the keys vary, [H, D, 128]
+        axes = torch.cat([-mean.transpose(1, 2), drawn], 2)
+        tiny = torch.finfo(axes.dtype).tiny
+        axes = axes / axes.abs().amax(1, keepdim=True).clamp(min=tiny)  # or squares might overflow
+        axes = axes / axes.norm(dim=1, keepdim=True).clamp(min=tiny)
+        none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
+        return cls(axes, none, torch.empty(heads, 0, dim, device=keys.device))
+
+    def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
+        """Choose again, among the hubs so far and more keys.
+
+        Parameters
+        ----------
+        ids, keys : Tensor
+            Shapes ``[n]`` and ``[H, n, D]``, float32.
+        total : int
+            Keys of a head altogether.
+        """
+        ids = torch.cat([self.ids, ids.expand(len(keys), -1)], 1)
+        keys = torch.cat([self.keys, keys], 1)
+        heights = (keys @ self.axes).transpose(1, 2)  # [H, 1 + 128, m + n]
+        heights = heights.masked_fill((ids == _NONE)[:, None], -torch.inf)
+        root = math.sqrt(total)
+        chosen = torch.zeros_like(ids, dtype=torch.bool)
+        for part, count in ((heights[:, :1], AGAINST * root), (heights[:, 1:], EXTREMES * root)):
+            best = part.topk(min(ids.shape[1], math.ceil(count)), dim=-1, sorted=False).indices
+            chosen.scatter_(1, best.flatten(1), True)
+        chosen &= ids != _NONE
+        kept = ids.where(chosen, _NONE).sort(dim=1)
+        size = int(chosen.sum(1).max())
+        order = kept.indices[:, :size, None].expand(-1, -1, keys.shape[2])
+        return Hubs(self.axes, kept.values[:, :size].contiguous(), keys.gather(1, order))
+
+    def search(self, queries: Tensor, top_k: int) -> Hits:
+        """Look at all hubs; queries ``[H, Q, D]`` in float32."""
+        scores = queries @ self.keys.transpose(1, 2)  # [H, Q, m]
+        scores = scores.masked_fill((self.ids == _NONE)[:, None], -torch.inf)
+        scores, best = largest(scores, top_k)
+        ids = self.ids.gather(1, best.flatten(1)).view(best.shape)
+        return Hits(ids.where(scores > -torch.inf, -1), scores)
+
+    def contain(self, ids: Tensor) -> Tensor:
+        """Tell which of ids ``[H, Q, K]`` are hubs."""
+        flat = ids.flatten(1).contiguous()
+        places = torch.searchsorted(self.ids, flat).clamp(max=self.ids.shape[1] - 1)
+        return (self.ids.gather(1, places) == flat).view(ids.shape)
+
+
+_NONE = torch.iinfo(torch.long).max

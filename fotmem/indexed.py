@@ -1,0 +1,201 @@
+"""Stores that find keys by an index: all that is not the index's own."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fotmem.attention import WORKSPACE
+from fotmem.hubs import Hubs
+from fotmem.parallel import ReadWriteLock
+from fotmem.rows import Place, Rows
+from fotmem.search import best_hits, exact_search
+from fotmem.specs import StoreOptions
+from fotmem.store import Hits, MemoryStore
+
+EXACT_BELOW = 4096
+"""Keys up to which looking at all of them is as fast as an index."""
+
+
+class IndexedOptions(StoreOptions):
+    """Options that all stores with an index have."""
+
+    keys: Place = "ram"
+    """Where full keys are kept: ``ram``, or ``mmap``, a temporary file."""
+    values: Place = "ram"
+    """Where values are kept: ``ram`` (or the device), or ``mmap``, a temporary file."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads that search and build; default: as many as torch uses."""
+    seed: int = 0
+    """Of all that is drawn at random while the index is built."""
+
+
+class IndexedStore(MemoryStore):
+    """Base of a store that finds keys by an index of some library.
+
+    It keeps keys and values itself, and looks at all keys while there are fewer than 4,096. From
+    then on the index names candidates, of which it computes the scores anew from the keys as
+    stored; every query also looks at the *hubs*, keys that attention queries often want and an
+    index seldom finds. A subclass implements `_build`, `_extend`, `_find` and `_clone`.
+
+    The index sees float32 keys on the CPU and counts them as inner methods do. It is searched by
+    several threads at a time, but never while it changes.
+
+    Parameters
+    ----------
+    options : IndexedOptions
+        Where keys and values are kept, threads and seed.
+    **layer
+        As for `MemoryStore`.
+    """
+
+    def __init__(self, *, options: IndexedOptions, **layer: Any) -> None:
+        super().__init__(**layer)
+        self.options = options
+        self._key_rows = self._new_rows(options.keys)
+        self._value_rows = self._new_rows(options.values)
+        self._indexed = 0  # the index knows the keys before this one; 0: there is none
+        self._start = 0  # and from this one on
+        self._hubs: Hubs | None = None
+        self._lock = ReadWriteLock()
+
+    # What a subclass implements ----------------------------------------------------------------
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Start the index anew, with the keys that `_key_blocks` yields."""
+
+    @abstractmethod
+    def _extend(self, first: int, keys: Tensor) -> None:
+        """Append keys ``[H, n, D]``, of which the first has id `first`."""
+
+    @abstractmethod
+    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+        """Name candidates for queries ``[H, Q, D]``, float32 on the CPU: ids ``[H, Q, K]``.
+
+        ``K`` may be more or less than `top_k`; -1 where there is none. Forgotten keys may be among
+        them.
+        """
+
+    @abstractmethod
+    def _clone(self, twin: Self) -> None:
+        """Give `twin`, a shallow copy of this store, an index of its own."""
+
+    # What it does with them --------------------------------------------------------------------
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        for rows in (self._key_rows, self._value_rows):
+            rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added
+        with self._lock.writing():
+            first = len(self._key_rows)
+            self._key_rows.add(keys)
+            self._value_rows.add(values)
+            try:
+                self._update_index(first)
+            except BaseException:  # half of the heads may know these keys
+                self._drop_index()
+                self._key_rows.truncate(first)
+                self._value_rows.truncate(first)
+                raise
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        queries, end = queries.float(), len(self._key_rows)
+        with self._lock.reading():
+            indexed, hubs = self._indexed, self._hubs
+            found = self._find(queries.cpu(), top_k) if indexed else None
+        parts = []
+        if found is not None and hubs is not None:
+            near = self._scored(queries, found.to(self.device))
+            near = Hits(near.ids, near.scores.masked_fill(hubs.contain(near.ids), -torch.inf))
+            parts = [near, hubs.search(queries, top_k)]
+        start = max(indexed, self._forgotten)
+        for first, keys in self._key_rows.blocks(start, end, WORKSPACE):
+            parts.append(exact_search(queries, keys.to(self.device), top_k, first_id=first))
+        ids, scores = best_hits(parts, top_k)
+        return Hits(ids.where(scores > -torch.inf, -1), scores)
+
+    def _keys(self, ids: Tensor) -> Tensor:
+        return self._key_rows.take(ids)
+
+    def _values(self, ids: Tensor) -> Tensor:
+        return self._value_rows.take(ids)
+
+    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        pairs = (
+            rows.blocks(self._forgotten, self._added, length)
+            for rows in (self._key_rows, self._value_rows)
+        )
+        for (_, keys), (_, values) in zip(*pairs, strict=True):
+            yield keys, values
+
+    def _forget(self, count: int) -> None:
+        first = self._forgotten + count
+        if 2 * (first - self._start) < self._indexed - self._start:
+            return  # hidden by the base class, until building anew costs no more than was added
+        with self._lock.writing():
+            self._drop_index()
+            self._key_rows.forget(first)
+            self._value_rows.forget(first)
+            self._start = first
+            self._update_index(first)
+
+    def _copy(self) -> Self:
+        twin = copy.copy(self)
+        twin._key_rows, twin._value_rows = self._key_rows.copy(), self._value_rows.copy()
+        twin._lock = ReadWriteLock()
+        if self._indexed:
+            self._clone(twin)
+        return twin
+
+    def _new_rows(self, place: Place) -> Rows:
+        device = torch.device("cpu") if place == "mmap" else self.device
+        return Rows(self.num_heads, self.head_dim, dtype=self.dtype, device=device, place=place)
+
+    def _key_blocks(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield ids of the first, and keys ``[H, n, D]`` as an index wants them, block by block."""
+        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        for first, keys in self._key_rows.blocks(start, stop, length):
+            yield first, keys.float().cpu().contiguous()
+
+    def _update_index(self, first: int) -> None:
+        """Let the index and the hubs know the keys from `first` on."""
+        end = len(self._key_rows)
+        if self._indexed:
+            for start, keys in self._key_blocks(first, end):
+                self._extend(start, keys)
+        elif end - self._start < EXACT_BELOW:
+            return
+        else:
+            first = self._start
+            self._hubs = Hubs.of(self._sample(), seed=self.options.seed)
+            self._build()
+        assert self._hubs is not None
+        for start, keys in self._key_blocks(first, end):
+            ids = torch.arange(start, start + keys.shape[1], device=self.device)
+            total = start + keys.shape[1] - self._start
+            self._hubs = self._hubs.grown(ids, keys.to(self.device), total)
+        self._indexed = end
+
+    def _sample(self) -> Tensor:
+        """Return some of the keys ``[H, n, D]``, on the store's device."""
+        _, keys = next(self._key_blocks(self._start, len(self._key_rows)))
+        return keys.to(self.device)
+
+    def _drop_index(self) -> None:
+        self._indexed, self._hubs = 0, None
+
+    def _scored(self, queries: Tensor, ids: Tensor) -> Hits:
+        """Compute the scores of candidates from the keys as stored."""
+        per_query = self.num_heads * ids.shape[2] * self.head_dim
+        rows = max(1, WORKSPACE // max(1, per_query))
+        parts = []
+        for some, chosen in zip(queries.split(rows, 1), ids.split(rows, 1), strict=True):
+            keys = self._key_rows.take(chosen.clamp(min=self._start)).float()  # [H, Q, K, D]
+            parts.append((keys @ some[..., None]).squeeze(-1))
+        scores = torch.cat(parts, 1)
+        return Hits(ids, scores.masked_fill(ids < 0, -torch.inf))
