@@ -15,6 +15,7 @@ from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.memory import Memory, MemoryParts
 from fotmem.parts import (
+    ModelParts,
     check_window,
     memory_decay,
     memory_distance,
@@ -23,7 +24,7 @@ from fotmem.parts import (
     plain_model,
 )
 from fotmem.patch import own_forward, refuse_methods, replace_forward
-from fotmem.registry import create_store, find_store, validated_options
+from fotmem.registry import create_store, find_store, shared_options
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
 
@@ -79,7 +80,7 @@ def attach(
         In which keys and values are remembered. Default: the config's ``mem_dtype``, else the
         model's.
     **options
-        The store's own.
+        The stores' own; where layers have different stores, each gets those that it has.
 
     Returns
     -------
@@ -135,40 +136,51 @@ def attach_with(
     parts = model_parts(model)
     if layers is None and isinstance(store, Mapping):
         layers = store
-    names = _store_names(store, memory_layers(parts, layers))
-    for name in set(names.values()):
-        validated_options(find_store(name), options)
+    chosen = memory_layers(parts, layers)
     config: Any = parts.decoder.config
     dtype = dtype or _config_dtype(config) or parts.model.dtype
     for name, actual in (("the model", parts.model.dtype), ("dtype", dtype)):
         if actual not in DTYPES:
             raise DtypeError(name, expected="float32, bfloat16 or float16", actual=actual)
-    makers = {
-        layer: functools.partial(
-            _make_store, name, parts.adapter, parts.attentions[layer], dtype, options
-        )
-        for layer, name in names.items()
-    }
+    makers = functools.partial(_store_makers, parts, chosen, dtype)
     remembered = MemoryParts(
         adapter=parts.adapter,
         decoder=parts.decoder,
         plain_forward=functools.partial(own_forward(parts.decoder), parts.decoder),
         cache_argument=cache_argument(type(parts.decoder)),
         attentions=parts.attentions,
-        layers=makers,
+        makers=makers,
         windowing=windowing,
         positionals=bool(getattr(config, "mem_positionals", True)),
         distance=memory_distance(config, distance, windowing.window),
         decay=memory_decay(config, decay),
     )
     undo = ExitStack()
-    memory = Memory(remembered, top_k, restore=undo.close)
+    memory = Memory(remembered, makers(store, options), top_k, restore=undo.close)
     for layer in memory.layers:
         attention = parts.attentions[layer]
         undo.callback(replace_forward(attention, memory, _attention_call(memory, layer)))
     undo.callback(replace_forward(parts.decoder, memory, _decoder_call(memory)))
     undo.callback(refuse_methods(parts.model))
     return memory
+
+
+def _store_makers(
+    parts: ModelParts,
+    layers: list[int],
+    dtype: torch.dtype,
+    store: str | Mapping[int, str],
+    options: dict[str, Any],
+) -> dict[int, Callable[[], MemoryStore]]:
+    """Check names and options; return what makes each layer's stores."""
+    names = _store_names(store, layers)
+    shares = shared_options([find_store(name) for name in dict.fromkeys(names.values())], options)
+    return {
+        layer: functools.partial(
+            _make_store, name, parts.adapter, parts.attentions[layer], dtype, shares[name]
+        )
+        for layer, name in names.items()
+    }
 
 
 def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int, str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem.search import largest
-from fotmem.store import Hits
+from fotmem.store import Bias, Hits
 
 DIRECTIONS = 128
 EXTREMES = 1 / 32
@@ -74,10 +74,13 @@ class Hubs(NamedTuple):
         order = kept.indices[:, :size, None].expand(-1, -1, keys.shape[2])
         return Hubs(self.axes, kept.values[:, :size].contiguous(), keys.gather(1, order))
 
-    def search(self, queries: Tensor, top_k: int) -> Hits:
+    def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Look at all hubs; queries ``[H, Q, D]`` in float32."""
         scores = queries @ self.keys.transpose(1, 2)  # [H, Q, m]
-        scores = scores.masked_fill((self.ids == _NONE)[:, None], -torch.inf)
+        none = self.ids == _NONE
+        if bias is not None:
+            scores += bias(self.ids.where(~none, self.ids[:, :1]))[:, None]
+        scores = scores.masked_fill(none[:, None], -torch.inf)
         scores, best = largest(scores, top_k)
         ids = self.ids.gather(1, best.flatten(1)).view(best.shape)
         return Hits(ids.where(scores > -torch.inf, -1), scores)

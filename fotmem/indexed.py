@@ -15,10 +15,14 @@ from fotmem.parallel import ReadWriteLock
 from fotmem.rows import Place, Rows
 from fotmem.search import best_hits, exact_search
 from fotmem.specs import StoreOptions
-from fotmem.store import Hits, MemoryStore
+from fotmem.store import Bias, Hits, MemoryStore
 
 EXACT_BELOW = 4096
 """Keys up to which looking at all of them is as fast as an index."""
+RECENT = 2048
+"""With a bias, so many of the newest keys are looked at: it is they that a decay favours."""
+BIASED = 2
+"""With a bias, an index, which knows nothing of it, names so many times as many candidates."""
 
 
 class IndexedOptions(StoreOptions):
@@ -103,18 +107,31 @@ class IndexedStore(MemoryStore):
                 raise
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
+        return self._best(queries, top_k, None)
+
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        return self._best(queries, top_k, bias)
+
+    def _best(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        """Choose among what the index names, the hubs, and the newest keys."""
         queries, end = queries.float(), len(self._key_rows)
+        candidates = top_k if bias is None else BIASED * top_k
         with self._lock.reading():
             indexed, hubs = self._indexed, self._hubs
-            found = self._find(queries.cpu(), top_k) if indexed else None
-        parts = []
+            found = self._find(queries.cpu(), candidates) if indexed else None
+        newest = indexed if bias is None else min(indexed, max(0, end - RECENT))
+        start, parts = max(newest, self._forgotten), []
         if found is not None and hubs is not None:
-            near = self._scored(queries, found.to(self.device))
-            near = Hits(near.ids, near.scores.masked_fill(hubs.contain(near.ids), -torch.inf))
-            parts = [near, hubs.search(queries, top_k)]
-        start = max(indexed, self._forgotten)
+            near = self._scored(queries, found.to(self.device), bias)
+            known = hubs.contain(near.ids) | (near.ids >= start)
+            far = hubs.search(queries, top_k, bias)
+            parts = [
+                Hits(near.ids, near.scores.masked_fill(known, -torch.inf)),
+                Hits(far.ids, far.scores.masked_fill(far.ids >= start, -torch.inf)),
+            ]
         for first, keys in self._key_rows.blocks(start, end, WORKSPACE):
-            parts.append(exact_search(queries, keys.to(self.device), top_k, first_id=first))
+            here = keys.to(self.device)
+            parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
         ids, scores = best_hits(parts, top_k)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
 
@@ -189,7 +206,7 @@ class IndexedStore(MemoryStore):
     def _drop_index(self) -> None:
         self._indexed, self._hubs = 0, None
 
-    def _scored(self, queries: Tensor, ids: Tensor) -> Hits:
+    def _scored(self, queries: Tensor, ids: Tensor, bias: Bias | None) -> Hits:
         """Compute the scores of candidates from the keys as stored."""
         per_query = self.num_heads * ids.shape[2] * self.head_dim
         rows = max(1, WORKSPACE // max(1, per_query))
@@ -198,4 +215,6 @@ class IndexedStore(MemoryStore):
             keys = self._key_rows.take(chosen.clamp(min=self._start)).float()  # [H, Q, K, D]
             parts.append((keys @ some[..., None]).squeeze(-1))
         scores = torch.cat(parts, 1)
+        if bias is not None:
+            scores += bias(ids.clamp(min=self._start))
         return Hits(ids, scores.masked_fill(ids < 0, -torch.inf))

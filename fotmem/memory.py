@@ -23,6 +23,9 @@ from fotmem.progress import with_progress
 from fotmem.store import MemoryStore
 from fotmem.windows import Step, Windowing
 
+Makers = Mapping[int, Callable[[], MemoryStore]]
+"""Per memory layer: makes an empty store for it."""
+
 
 @dataclass(frozen=True)
 class MemoryParts:
@@ -36,8 +39,8 @@ class MemoryParts:
     """What it calls its cache."""
     attentions: list[nn.Module]
     """The attention module of every layer."""
-    layers: Mapping[int, Callable[[], MemoryStore]]
-    """Per memory layer: makes an empty store for it."""
+    makers: Callable[[str | Mapping[int, str], dict[str, Any]], Makers]
+    """Takes names of stores and their options, and returns what makes them."""
     windowing: Windowing
     positionals: bool
     """False: memory layers use no positions at all (``mem_positionals`` of the released code)."""
@@ -55,7 +58,9 @@ class Memory:
     (a second one waits), and an answer that overlaps with them sees the memory as it grows.
     """
 
-    def __init__(self, parts: MemoryParts, top_k: int | None, restore: Callable[[], None]) -> None:
+    def __init__(
+        self, parts: MemoryParts, makers: Makers, top_k: int | None, restore: Callable[[], None]
+    ) -> None:
         self.adapter = parts.adapter
         self.decoder = parts.decoder
         self.cache_argument = parts.cache_argument
@@ -68,7 +73,8 @@ class Memory:
         self.top_k = top_k
         self._plain_forward = parts.plain_forward
         self._attentions = parts.attentions
-        self._makers = parts.layers
+        self._find_makers = parts.makers
+        self._makers = makers
         self._restore: Callable[[], None] | None = restore
         self._writing = threading.RLock()
         self._tokens: list[Tensor] = []
@@ -128,6 +134,47 @@ class Memory:
         """
         self.check_layer(layer)
         return self.stores[layer]
+
+    def use(self, store: str | Mapping[int, str], **options: Any) -> None:
+        """Keep what was read, and what will be, in other stores; ids do not change.
+
+        What a sequence has in its overflow stays in the stores where it is.
+
+        Parameters
+        ----------
+        store : str or mapping of int to str
+            Name of the store for all memory layers, or one for each.
+        **options
+            The stores' own; where layers have different stores, each gets those that it has.
+
+        Raises
+        ------
+        UnknownStoreError, MissingPackageError, OptionError
+            What was asked for is not to be had. Whatever goes wrong, the memory stays as it was.
+
+        Examples
+        --------
+        ::
+
+            memory.read(book)  # into exact stores
+            memory.use("faiss-ivf", nprobe=32)
+        """
+        makers = self._find_makers(store, options)
+        with self._writing:
+            new: dict[int, MemoryStore] = {}
+            done = False
+            try:
+                for layer, make in makers.items():
+                    new[layer] = make()
+                    self._pour(self.stores[layer], new[layer])
+                done = True
+            finally:
+                with interrupts_deferred():
+                    unused = self.stores if done else new
+                    if done:
+                        self.stores, self._makers = new, makers
+                    for each in unused.values():
+                        each.close()
 
     def read(
         self, input_ids: Any, *, attend: bool = False, overlap: int = 0, progress: bool = False
@@ -359,6 +406,12 @@ class Memory:
         for ids in self._blocks(span):
             pieces = {layer: _looked_up(store, ids) for layer, store in stores.items()}
             self._append(tokens[ids], pieces)
+
+    def _pour(self, old: MemoryStore, new: MemoryStore) -> None:
+        """Add all keys and values of one store to another, under the same ids."""
+        new.start_at(old.first_id)
+        for ids in self._blocks(range(old.first_id, old.next_id)):
+            new.add(*_looked_up(old, ids))
 
     def _shortened(self, layer: int, length: int) -> MemoryStore:
         """Rebuild a store with its first `length` keys only."""

@@ -233,8 +233,7 @@ def find_store(name: str) -> StoreSpec:
 
 def validated_options(spec: StoreSpec, options: dict[str, Any]) -> BaseModel:
     """Check options against the spec's model, or raise `OptionError`."""
-    fields = spec.options.model_fields
-    known = {field.alias or name for name, field in fields.items()}
+    known = _option_names(spec)
     for name in options:
         if name not in known:
             raise OptionError.unknown(name, f"store {spec.name!r}", known)
@@ -246,6 +245,31 @@ def validated_options(spec: StoreSpec, options: dict[str, Any]) -> BaseModel:
         raise OptionError(
             f"option {place!r} of store {spec.name!r}: {first['msg']}, got {first['input']!r}"
         ) from error
+
+
+def shared_options(specs: list[StoreSpec], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give each store the options that it has, by its name; check them.
+
+    Raises
+    ------
+    OptionError
+        A store does not take a value, or none of them has such an option.
+    """
+    known = {name for spec in specs for name in _option_names(spec)}
+    owner = " or ".join(repr(spec.name) for spec in specs)
+    for name in options:
+        if name not in known:
+            raise OptionError.unknown(name, f"store {owner}", known)
+    shares = {}
+    for spec in specs:
+        names = _option_names(spec)
+        shares[spec.name] = {name: value for name, value in options.items() if name in names}
+        validated_options(spec, shares[spec.name])
+    return shares
+
+
+def _option_names(spec: StoreSpec) -> set[str]:
+    return {field.alias or name for name, field in spec.options.model_fields.items()}
 
 
 def _entry_points() -> Iterable[metadata.EntryPoint]:

@@ -8,7 +8,7 @@ import faiss
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Hits, MemoryStore, Rows, best_hits, exact_search
+from fotmem import WORKSPACE, Bias, Hits, MemoryStore, Rows, best_hits, exact_search
 from fotmem_faiss.plugin import FlatOptions
 from fotmem_faiss.threads import faiss_threads
 
@@ -38,6 +38,13 @@ class FlatStore(MemoryStore):
             hits = self._search_block(queries, keys.float(), min(top_k, keys.shape[1]))
             found = [best_hits([*found, Hits(hits.ids + first, hits.scores)], top_k)]
         return found[0]
+
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        blocks = self._key_rows.blocks(self._forgotten, len(self._key_rows), WORKSPACE)
+        parts = [
+            exact_search(queries, keys, top_k, first_id=first, bias=bias) for first, keys in blocks
+        ]
+        return best_hits(parts, top_k)
 
     def _search_block(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
         if self.device.type == "cpu":
