@@ -102,9 +102,14 @@ class StoreSpec(_Spec):
     options: type[BaseModel] = field(default=StoreOptions)
     """Pydantic model of its options; the factory gets an instance."""
     capabilities: StoreCapabilities
+    note: Callable[[], str] | None = None
+    """Called by ``fotmem stores`` where the store is available; says what it makes of this machine,
+    such as whether it searches on the GPU, in a line, or returns an empty string."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.note is not None and not callable(self.note):
+            raise OptionError(f"note of {self.name!r} must be callable, got {self.note!r}")
         if not callable(self.factory):
             raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
         if not (isinstance(self.options, type) and issubclass(self.options, BaseModel)):

@@ -1,6 +1,7 @@
 """The `faiss-flat` store: exact search by FAISS."""
 
 import copy
+import importlib
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ class FlatStore(MemoryStore):
     def __init__(self, *, options: FlatOptions, **layer: Any) -> None:
         super().__init__(**layer)
         self._threads = options.threads
+        self._gpu = _gpu_resources() if self.device.type == "cuda" else None
         self._key_rows, self._value_rows = (
             Rows(self.num_heads, self.head_dim, dtype=self.dtype, device=self.device)
             for _ in range(2)
@@ -55,7 +57,17 @@ class FlatStore(MemoryStore):
                 ]
             scores, ids = zip(*parts, strict=True)
             return Hits(*(torch.stack([torch.from_numpy(x) for x in y]) for y in (ids, scores)))
-        return exact_search(queries, keys, top_k)
+        if self._gpu is None:  # FAISS without GPU support: torch has it
+            return exact_search(queries, keys, top_k)
+        device = self.device.index or 0
+        found = [
+            faiss.knn_gpu(
+                self._gpu, some, rows, top_k, metric=faiss.METRIC_INNER_PRODUCT, device=device
+            )
+            for some, rows in zip(queries, keys, strict=True)
+        ]
+        scores, ids = zip(*found, strict=True)
+        return Hits(torch.stack(ids), torch.stack(scores))
 
     def _keys(self, ids: Tensor) -> Tensor:
         return self._key_rows.take(ids)
@@ -80,3 +92,11 @@ class FlatStore(MemoryStore):
         twin = copy.copy(self)
         twin._key_rows, twin._value_rows = self._key_rows.copy(), self._value_rows.copy()
         return twin
+
+
+def _gpu_resources() -> Any:
+    """Let FAISS use the GPU and torch's tensors on it; None where it cannot."""
+    if not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()):
+        return None
+    importlib.import_module("faiss.contrib.torch_utils")  # lets FAISS take torch's tensors
+    return faiss.StandardGpuResources()

@@ -84,6 +84,22 @@ def _created(store: Callable[..., MemoryStore], arguments: dict[str, Any]) -> Me
     return store(**arguments)
 
 
+def where_it_searches() -> str:
+    """Tell whether FAISS uses the GPU here, and if not, what would let it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    import faiss
+
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
+        return "faiss-flat also searches on the GPU"
+    return (
+        "FAISS searches on the CPU only; for the GPU: "
+        "pip uninstall faiss-cpu && pip install 'fotmem[faiss-gpu]'"
+    )
+
+
 @hookimpl
 def fotmem_stores() -> Iterable[StoreSpec]:
     """Declare `faiss-flat`, `faiss-ivf`, `faiss-ivfpq` and `faiss-hnsw`."""
@@ -101,5 +117,6 @@ def fotmem_stores() -> Iterable[StoreSpec]:
                 exact=name == "faiss-flat", devices=("cpu", "cuda"), forgets=True
             ),
             requires=("faiss",),
-            install="pip install 'fotmem[faiss]' (with a CUDA GPU: 'fotmem[faiss-gpu]')",
+            install="pip install 'fotmem[faiss]'",
+            note=where_it_searches,
         )

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fotmem.cli.options import Json
 from fotmem.registry import registry
+from fotmem.specs import StoreSpec
 
 
 def stores(as_json: Json = False) -> None:
@@ -23,6 +24,7 @@ def stores(as_json: Json = False) -> None:
                 "plugin": found.owners[spec],
                 "available": spec.available,
                 "reason": spec.reason,
+                "note": _note(spec),
             }
             for name, spec in found.stores.items()
         ]
@@ -30,7 +32,7 @@ def stores(as_json: Json = False) -> None:
         print(json.dumps({"stores": rows, "problems": problems}, indent=2))
         return
     console = Console()
-    table = Table("store", "plugin", "exact", "on disk", "available")
+    table = Table("store", "plugin", "exact", "on disk", "devices", "available")
     for name, spec in found.stores.items():
         able = spec.capabilities
         table.add_row(
@@ -38,10 +40,20 @@ def stores(as_json: Json = False) -> None:
             found.owners[spec],
             "yes" if able.exact else "no",
             "yes" if able.persistent else "no",
-            "yes" if spec.available else escape(spec.reason),
+            ", ".join(able.devices),
+            escape(spec.reason or "; ".join(filter(None, ["yes", _note(spec)]))),
         )
     console.print(table)
     for problem in found.problems:
         console.print(
             f"[red]problem[/red] in plugin {escape(problem.plugin)}: {escape(problem.reason)}"
         )
+
+
+def _note(spec: StoreSpec) -> str:
+    if spec.note is None or not spec.available:
+        return ""
+    try:
+        return spec.note()
+    except (Exception, SystemExit) as error:  # a stranger's, or a library that fails to load
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
