@@ -14,12 +14,17 @@ from fotmem.parts import model_parts, plain_model
 from fotmem.registry import registry
 from fotmem.specs import AdapterSpec
 from fotmem.testing.adapter_attach import AttachContract
+from fotmem.testing.adapter_layer import LayerContract
 from fotmem.testing.adapter_memory import MemoryContract
 from fotmem.testing.adapter_parts import PartsContract
+from fotmem.testing.adapter_plain import PlainContract
+from fotmem.testing.adapter_sequences import SequenceContract
 from fotmem.testing.expect import expect
 
 
-class AdapterContract(PartsContract, MemoryContract, AttachContract):
+class AdapterContract(
+    PartsContract, LayerContract, PlainContract, MemoryContract, SequenceContract, AttachContract
+):
     """Checks an adapter; inherit it, and give it a tiny model of the family.
 
     The model need not be trained, nor its weights be random: the contract copies it and draws every

@@ -14,7 +14,10 @@ from fotmem.forward import cache_argument
 from fotmem.memory import Memory
 
 IMPLEMENTATIONS = ("sdpa", "eager")
+SIDES = ("left", "right")
 WINDOW = 16
+JOINT = 1e-4
+"""How close logits must be where one softmax is computed in parts."""
 
 
 def draw(model: Any, count: int, *, seed: int = 0) -> Tensor:
