@@ -143,7 +143,8 @@ def attention_forward(
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
-    parts.append(_local(cache, query, key.to(query.dtype), value.to(query.dtype), scale))
+    key, value = key.to(query.dtype), value.to(query.dtype)
+    parts.append(_local(query, key, value, attention_mask, scale))
     out, lse = merge(parts)
     if out.requires_grad:
         out = _untrainable(out)
@@ -189,23 +190,33 @@ def _attend(memory: Memory, store: MemoryStore, queries: Tensor, scale: float) -
 
 
 def _local(
-    cache: MemoryCache, query: Tensor, key: Tensor, value: Tensor, scale: float
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
 ) -> PartialAttention:
-    """Attend causally to the local context, with the log-sum-exp that merging needs."""
+    """Attend to the local context, with the log-sum-exp that merging needs.
+
+    ``mask [B, 1 or H * G, T, n]`` is the decoder's own: it also hides what a sliding window hides.
+    None: plain causal attention.
+    """
     rows, query_heads, tokens, head_dim = query.shape
     length, groups = key.shape[2], query_heads // key.shape[1]
-    padded = not bool(cache.columns.all())
-    if tokens == length and not padded:
+    if tokens == length and mask is None:
         key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
         return causal_attention(query, key, value, scale=scale)
-    mask = None
-    if tokens > 1 or padded:
-        causal = torch.ones(tokens, length, dtype=torch.bool).tril(length - tokens)
-        mask = causal & cache.columns[:, None, None]  # [B, 1, T, n]
-        mask = mask.repeat(1, 1, groups, 1).to(query.device)
+    if mask is None and tokens > 1:
+        mask = torch.ones(1, 1, tokens, length, dtype=torch.bool).tril(length - tokens)
+    if mask is not None:
+        mask = _folded_mask(mask.to(query.device), groups)
     folded = query.reshape(rows, key.shape[1], groups * tokens, head_dim)
     out, lse = dense_attention(folded, key, value, scale=scale, mask=mask)
     return PartialAttention(out.reshape(query.shape), lse.reshape(query.shape[:-1]))
+
+
+def _folded_mask(mask: Tensor, groups: int) -> Tensor:
+    """Fold a mask as grouped queries are: ``[B, 1 or H, G * T, n]``."""
+    if mask.shape[1] == 1:
+        return mask.repeat(1, 1, groups, 1)
+    folded: Tensor = mask.unflatten(1, (-1, groups)).flatten(2, 3)
+    return folded
 
 
 class _Untrainable(torch.autograd.Function):

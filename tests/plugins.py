@@ -1,6 +1,7 @@
 """Third-party plugins, written to a folder as pip would install them."""
 
 from pathlib import Path
+from typing import Any
 
 HEADER = """
 from fotmem import (
@@ -40,3 +41,17 @@ def install(
     (metadata / "entry_points.txt").write_text(
         f"[fotmem]\n{entry_points or f'{name} = {name}.plugin'}\n", encoding="utf-8"
     )
+
+
+def write_metadata(folder: Path, project: dict[str, Any]) -> None:
+    """Declare the entry points of a `pyproject.toml`, as pip does when it installs a package."""
+    name, version = project["name"], project["version"]
+    metadata = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata.mkdir()
+    header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (metadata / "METADATA").write_text(header, encoding="utf-8")
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in project["entry-points"].items()
+    ]
+    (metadata / "entry_points.txt").write_text("".join(lines), encoding="utf-8")

@@ -16,7 +16,7 @@ import shlex
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,8 @@ from fotmem import errors
 from fotmem.cli import app
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.registry import registry
-from tests import tiny
+from fotmem.testing import AdapterContract
+from tests import plugins, tiny
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -95,20 +96,12 @@ class Runner:
     def write(self, block: Block) -> None:
         file = self.folder / block.title
         file.parent.mkdir(exist_ok=True)
-        (file.parent / "__init__.py").touch()
+        if file.parent.name != "tests":
+            (file.parent / "__init__.py").touch()
         file.write_text(block.code, encoding="utf-8")
 
     def install(self, project: dict[str, Any]) -> None:
-        name, version = project["name"], project["version"]
-        metadata = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
-        metadata.mkdir()
-        header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (metadata / "METADATA").write_text(header, encoding="utf-8")
-        lines = [
-            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
-            for group, points in project["entry-points"].items()
-        ]
-        (metadata / "entry_points.txt").write_text("".join(lines), encoding="utf-8")
+        plugins.write_metadata(self.folder, project)
         registry.cache_clear()
 
     def compare(self, block: Block) -> None:
@@ -185,13 +178,35 @@ def test_every_public_name_is_mentioned() -> None:
     assert not [name for name in fotmem.__all__ if not re.search(rf"\b{name}\b", text)]
 
 
+def missing(names: Iterable[str], page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return [name for name in names if not re.search(rf"`{name}\b", text)]
+
+
 def test_the_page_on_plugins_has_the_whole_interface() -> None:
-    text = (ROOT / "docs/plugins.md").read_text("utf-8")
     names = [*fotmem.MemoryStore.__abstractmethods__, "_attend", "_forget", "_copy", "_empty_twin"]
-    names += fotmem.Adapter.__abstractmethods__
-    for kind in (fotmem.StoreSpec, fotmem.StoreCapabilities, fotmem.AdapterSpec):
+    for kind in (fotmem.StoreSpec, fotmem.StoreCapabilities):
         names += [field.name for field in fields(kind)]
-    assert not [name for name in names if not re.search(rf"`{name}\b", text)]
+    assert not missing(names, "plugins.md")
+
+
+def test_the_page_on_adapters_has_the_whole_interface() -> None:
+    names = [*fotmem.Adapter.__abstractmethods__, "layers", "model", "adapter"]
+    names += [field.name for field in fields(fotmem.AdapterSpec)]
+    names += [name for name in dir(AdapterContract) if name.startswith("test_")]
+    assert not missing(names, "adapters.md")
+
+
+def test_the_page_on_adapters_is_the_example() -> None:
+    shown = {block.title: block.code for block in blocks(ROOT / "docs/adapters.md") if block.title}
+    assert set(shown) == {
+        "fotmem_qwen2/adapter.py",
+        "fotmem_qwen2/plugin.py",
+        "pyproject.toml",
+        "tests/test_qwen2.py",
+    }
+    for title, code in shown.items():
+        assert code == (ROOT / "examples/fotmem-qwen2" / title).read_text("utf-8"), title
 
 
 def test_the_page_on_errors_has_every_error() -> None:

@@ -28,6 +28,8 @@ class Sight:
     """Factor of the inner products, usually ``1 / sqrt(D)``."""
     padding_mask: Tensor | None = None
     """Bool ``[B, T]``: False is padding of a row's own window."""
+    window_mask: Tensor | None = None
+    """Bool ``[B, 1, T, T]``: False is hidden in a row's own window, as by a sliding window."""
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
     context_weights: Tensor | None = None
@@ -126,6 +128,8 @@ def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
     mask = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None]
     if sight.padding_mask is not None:
         mask = mask & sight.padding_mask[:, None, None]
+    if sight.window_mask is not None:
+        mask = mask & sight.window_mask
     yield _Part(everyone, inputs.key, inputs.value, mask, ("key", "value"), everyone, alike)
     for place in range(max(map(len, sight.contexts), default=0)):
         looking = [row for row in range(rows) if len(sight.contexts[row]) > place]

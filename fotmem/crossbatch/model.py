@@ -164,7 +164,7 @@ class Crossbatch:
                 value[current],
                 remembered[previous],
                 value[previous],
-                self._sight(adapter.geometry(module)[2], half),
+                self._sight(adapter.geometry(module)[2], half, attention_mask),
                 self._negatives(layer, module),
             )
             output = output.transpose(1, 2).flatten(2)
@@ -182,13 +182,19 @@ class Crossbatch:
             key = self.adapter.at_first_position(key, self.decoder)
         return key[0], value[0]
 
-    def _sight(self, scale: float, rows: int) -> Sight:
+    def _sight(self, scale: float, rows: int, attention_mask: Tensor | None) -> Sight:
         mask = self._padding_mask
         return Sight(
             contexts=documents(rows, self.d),
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
+            window_mask=None if attention_mask is None else _shown(attention_mask[rows:]),
             context_padding_mask=None if mask is None else mask[:rows],
             context_weights=None if self.ages is None else self.ages**-self.decay,
             bank_weight=self.bank_weight,
         )
+
+
+def _shown(mask: Tensor) -> Tensor:
+    """Tell what a decoder's mask shows, whether it is boolean or added to the scores."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

@@ -1,0 +1,98 @@
+"""The packages in `examples/` keep their own tests, as plugins that somebody else installed."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+import fotmem
+import fotmem.testing
+from tests import plugins
+from tests.test_import import PROJECT, names_used_of_fotmem
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(file.parent for file in (ROOT / "examples").glob("*/pyproject.toml"))
+examples = pytest.mark.parametrize("example", EXAMPLES, ids=lambda folder: folder.name)
+
+
+def project(example: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((example / "pyproject.toml").read_text("utf-8"))
+    return dict(found["project"])
+
+
+def requirements(names: list[str]) -> set[str]:
+    return {Requirement(name).name for name in names} - {"fotmem"}
+
+
+def installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def python(example: Path, folder: Path, *arguments: str) -> None:
+    """Run Python where this example is installed, and nothing else of `examples/`."""
+    plugins.write_metadata(folder, project(example))
+    paths = [str(folder), str(example), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=example,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_there_is_an_example_of_an_adapter() -> None:
+    assert "fotmem-qwen2" in [example.name for example in EXAMPLES]
+
+
+@examples
+def test_its_own_tests_pass(example: Path, tmp_path: Path) -> None:
+    missing = sorted(
+        filter(lambda name: not installed(name), requirements(project(example)["dependencies"]))
+    )
+    if missing:
+        pytest.skip(f"{example.name} needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    python(example, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+
+@examples
+def test_what_it_needs_is_installed_for_the_tests(example: Path) -> None:
+    ours = PROJECT["project"]
+    development = [*ours["dependencies"], *ours["optional-dependencies"]["dev"]]
+    assert requirements(project(example)["dependencies"]) <= requirements(development)
+
+
+@examples
+def test_its_plugin_module_is_light(example: Path, tmp_path: Path) -> None:
+    modules = list(project(example)["entry-points"]["fotmem"].values())
+    code = (
+        f"import sys, {', '.join(modules)}\n"
+        "import fotmem\n"
+        "fotmem.available_stores()\n"
+        "assert not fotmem.registry.registry().problems\n"
+        "assert 'transformers' not in sys.modules\n"
+    )
+    python(example, tmp_path, "-c", code)
+
+
+@examples
+def test_it_imports_only_public_names(example: Path) -> None:
+    public = {*fotmem.__all__, *(f"testing.{name}" for name in fotmem.testing.__all__)}
+    sources = sorted(example.rglob("*.py"))
+    assert sources
+    for source in sources:
+        used = set(names_used_of_fotmem(source.read_text("utf-8")))
+        assert used - public == set(), source
