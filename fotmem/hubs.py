@@ -61,8 +61,9 @@ class Hubs(NamedTuple):
         """
         ids = torch.cat([self.ids, ids.expand(len(keys), -1)], 1)
         keys = torch.cat([self.keys, keys], 1)
-        heights = (keys @ self.axes).transpose(1, 2)  # [H, 1 + 128, m + n]
-        heights = heights.masked_fill((ids == _NONE)[:, None], -torch.inf)
+        heights = self.axes.transpose(1, 2) @ keys.transpose(1, 2)  # [H, 1 + 128, m + n]
+        old = heights[..., : self.ids.shape[1]]
+        old.masked_fill_((self.ids == _NONE)[:, None], -torch.inf)
         root = math.sqrt(total)
         chosen = torch.zeros_like(ids, dtype=torch.bool)
         for part, count in ((heights[:, :1], AGAINST * root), (heights[:, 1:], EXTREMES * root)):

@@ -18,6 +18,8 @@ SAMPLE = 64
 """Keys per list that training looks at."""
 STEP = 2048
 """Keys that move to new lists in one step."""
+SPAN = 0.8
+"""New lists are ready when the memory has grown by so much of its size."""
 
 
 class IvfStore(IndexedStore):
@@ -31,16 +33,16 @@ class IvfStore(IndexedStore):
 
     options: IvfOptions
     _lists: Lists
-    _work: Iterator[Lists | None] | None = None  # on new lists, step by step
-    _pace = 0.0  # steps per key that is added
-    _owed = 0.0  # steps
+    _work: Iterator[int | Lists] | None = None  # on new lists, step by step
+    _pace = 0.0  # of the work, per key that is added
+    _owed = 0.0  # work
     _known = 0  # the lists hold the keys before this one
 
     def _build(self) -> None:
         self._known = len(self._key_rows)
         with faiss_threads(self.options.threads):
             *_, lists = self._new_lists(self._known - self._start)
-        assert lists is not None
+        assert isinstance(lists, Lists)
         self._lists, self._work = lists, None
 
     def _extend(self, first: int, keys: Tensor) -> None:
@@ -49,11 +51,12 @@ class IvfStore(IndexedStore):
             self._known = first + keys.shape[1]
             size = self._known - self._start
             if self._work is None and size >= 2 * self._lists.trained_for:
-                steps = ITERATIONS * self.num_heads + 1.5 * size / STEP
-                self._work, self._pace, self._owed = self._new_lists(size), 2 * steps / size, 0.0
+                sample = min(size, SAMPLE * self._count(size))
+                work = self.num_heads * (ITERATIONS * sample + (1 + SPAN) * size)
+                self._work, self._pace, self._owed = self._new_lists(size), work / SPAN / size, 0.0
             if self._work is not None:
                 self._owed += self._pace * keys.shape[1]
-                self._take_steps(self._work)
+                self._pay(self._work)
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
         with faiss_threads(self.options.threads):
@@ -62,18 +65,28 @@ class IvfStore(IndexedStore):
     def _clone(self, twin: Self) -> None:
         twin._lists, twin._work = self._lists.copy(), None
 
-    def _take_steps(self, work: Iterator[Lists | None]) -> None:
-        while self._owed >= 1:
-            self._owed -= 1
-            lists = next(work)
-            if lists is not None:
-                self._lists, self._work = lists, None
+    def _pay(self, work: Iterator[int | Lists]) -> None:
+        while self._owed > 0:
+            step = next(work)
+            if isinstance(step, Lists):
+                self._lists, self._work = step, None
                 return
+            self._owed -= step
 
-    def _new_lists(self, size: int) -> Iterator[Lists | None]:
-        """Train lists for so many keys, and fill them; a step at a time, the last yields them."""
-        count = self.options.nlist or round(2 * math.sqrt(size))
-        count = min(count, size)
+    def _count(self, size: int) -> int:
+        """Tell how many lists so many keys should have."""
+        return min(size, self.options.nlist or round(2 * math.sqrt(size)))
+
+    def _new_lists(self, size: int) -> Iterator[int | Lists]:
+        """Train lists for so many keys, and fill them.
+
+        Yields
+        ------
+        int or Lists
+            After every step the work done: how many keys were compared with all centres; at the end
+            the lists.
+        """
+        count = self._count(size)
         generator = torch.Generator().manual_seed(self.options.seed)
         chosen = torch.randperm(size, generator=generator)[: SAMPLE * count].sort().values
         ids = (chosen + self._start).expand(self.num_heads, 1, -1)
@@ -92,7 +105,7 @@ class IvfStore(IndexedStore):
             stop = min(lists.end + STEP, self._known)
             for first, keys in self._key_blocks(lists.end, stop):
                 lists.add(first, keys)
-            yield None
+            yield self.num_heads * STEP
         yield lists
 
     def _code_size(self) -> int | None:

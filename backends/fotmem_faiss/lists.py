@@ -123,8 +123,13 @@ def train_lists(
     code_size: int | None,
     trained_for: int,
     first: int,
-) -> Generator[None, None, Lists]:
-    """Cluster a sample ``[H, n, D]`` into `count` lists a head; yields after each step.
+) -> Generator[int, None, Lists]:
+    """Cluster a sample ``[H, n, D]`` into `count` lists a head.
+
+    Yields
+    ------
+    int
+        After each step, how many vectors were compared with all centres.
 
     Returns
     -------
@@ -138,7 +143,7 @@ def train_lists(
     for _ in range(iterations):
         for head, some in enumerate(vectors):
             centres[head] = _improved(centres[head], some.numpy(), seed)
-            yield None
+            yield len(some)
     clusters.settle(torch.from_numpy(np.stack(centres)), vectors)
     index = _index(clusters, vectors, code_size)
     index.nprobe = min(nprobe, count)
