@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from fotmem import IndexedStore
-from fotmem_faiss.lists import Lists, train_lists
+from fotmem_faiss.lists import Lists
 from fotmem_faiss.plugin import IvfOptions, IvfpqOptions
 from fotmem_faiss.threads import faiss_threads
+from fotmem_faiss.training import ITERATIONS, train_lists
 
-ITERATIONS = 6
-"""Of k-means."""
-SAMPLE = 64
-"""Keys per list that training looks at."""
+SAMPLE, SMALLEST_SAMPLE = 64, 4096
+"""Keys per list that training looks at, and keys at least."""
 STEP = 2048
 """Keys that move to new lists in one step."""
 SPAN = 0.8
@@ -37,6 +36,7 @@ class IvfStore(IndexedStore):
     _pace = 0.0  # of the work, per key that is added
     _owed = 0.0  # work
     _known = 0  # the lists hold the keys before this one
+    _trained_for = 0  # so many keys the lists, or those at work, suit
 
     def _build(self) -> None:
         self._known = len(self._key_rows)
@@ -44,16 +44,18 @@ class IvfStore(IndexedStore):
             *_, lists = self._new_lists(self._known - self._start)
         assert isinstance(lists, Lists)
         self._lists, self._work = lists, None
+        self._trained_for = self._known - self._start
 
     def _extend(self, first: int, keys: Tensor) -> None:
         with faiss_threads(self.options.threads):
             self._lists.add(first, keys)
             self._known = first + keys.shape[1]
             size = self._known - self._start
-            if self._work is None and size >= 2 * self._lists.trained_for:
-                sample = min(size, SAMPLE * self._count(size))
+            if self._work is None and size >= 2 * self._trained_for:
+                sample = min(size, _sample_size(self._count(size)))
                 work = self.num_heads * (ITERATIONS * sample + (1 + SPAN) * size)
                 self._work, self._pace, self._owed = self._new_lists(size), work / SPAN / size, 0.0
+                self._trained_for = size
             if self._work is not None:
                 self._owed += self._pace * keys.shape[1]
                 self._pay(self._work)
@@ -63,7 +65,9 @@ class IvfStore(IndexedStore):
             return self._lists.search(queries, top_k)
 
     def _clone(self, twin: Self) -> None:
-        twin._lists, twin._work = self._lists.copy(), None
+        twin._lists = self._lists.copy()
+        if self._work is not None:  # the twin begins anew
+            twin._work, twin._trained_for = None, self._trained_for // 2
 
     def _pay(self, work: Iterator[int | Lists]) -> None:
         while self._owed > 0:
@@ -88,17 +92,15 @@ class IvfStore(IndexedStore):
         """
         count = self._count(size)
         generator = torch.Generator().manual_seed(self.options.seed)
-        chosen = torch.randperm(size, generator=generator)[: SAMPLE * count].sort().values
+        chosen = torch.randperm(size, generator=generator)[: _sample_size(count)].sort().values
         ids = (chosen + self._start).expand(self.num_heads, 1, -1)
         sample = self._key_rows.take(ids)[:, 0].float().cpu()  # [H, n, D]
         lists = yield from train_lists(
             sample,
             count,
-            iterations=ITERATIONS,
             nprobe=self.options.nprobe,
             seed=self.options.seed,
             code_size=self._code_size(),
-            trained_for=size,
             first=self._start,
         )
         while lists.end < self._known:
@@ -111,6 +113,10 @@ class IvfStore(IndexedStore):
     def _code_size(self) -> int | None:
         """Bytes that a key takes in the lists; None: it is kept whole, in float32."""
         return None
+
+
+def _sample_size(count: int) -> int:
+    return max(SAMPLE * count, SMALLEST_SAMPLE)
 
 
 class IvfpqStore(IvfStore):

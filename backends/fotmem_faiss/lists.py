@@ -1,7 +1,6 @@
 """Inverted lists of all heads in one FAISS index."""
 
 import math
-from collections.abc import Generator
 from typing import Any, Self
 
 import faiss
@@ -13,8 +12,6 @@ from fotmem import WORKSPACE
 
 SPREAD = 0.3
 """How far above its centre a list's best key is hoped to lie, in units of its spread."""
-CODES_FROM = 2**14
-"""Vectors that are enough to train the codes."""
 
 
 class Lists:
@@ -23,8 +20,7 @@ class Lists:
     One FAISS index for all heads: a search is one call, whose threads share all queries.
     """
 
-    def __init__(self, clusters: "Clusters", index: Any, *, trained_for: int, first: int) -> None:
-        self.trained_for = trained_for
+    def __init__(self, clusters: "Clusters", index: Any, *, first: int) -> None:
         self.end = first  # id of the next key
         self._clusters = clusters
         self._index = index
@@ -54,8 +50,7 @@ class Lists:
     def copy(self) -> Self:
         """Return independent lists."""
         index = faiss.clone_index(self._index)
-        twin = type(self)(self._clusters, index, trained_for=self.trained_for, first=self.end)
-        return twin
+        return type(self)(self._clusters, index, first=self.end)
 
 
 class Clusters:
@@ -111,74 +106,3 @@ class Clusters:
         """Turn numbers of clusters ``[H, ...]`` into numbers of lists."""
         heads = torch.arange(len(clusters)).view(-1, *[1] * (clusters.ndim - 1))
         return clusters + heads * self.centres.shape[1]
-
-
-def train_lists(
-    sample: Tensor,
-    count: int,
-    *,
-    iterations: int,
-    nprobe: int,
-    seed: int,
-    code_size: int | None,
-    trained_for: int,
-    first: int,
-) -> Generator[int, None, Lists]:
-    """Cluster a sample ``[H, n, D]`` into `count` lists a head.
-
-    Yields
-    ------
-    int
-        After each step, how many vectors were compared with all centres.
-
-    Returns
-    -------
-    Lists
-        Without keys.
-    """
-    clusters = Clusters(sample)
-    vectors = clusters.normal(sample)
-    order = torch.randperm(sample.shape[1], generator=torch.Generator().manual_seed(seed))
-    centres = [some[order[:count]].numpy() for some in vectors]
-    for _ in range(iterations):
-        for head, some in enumerate(vectors):
-            centres[head] = _improved(centres[head], some.numpy(), seed)
-            yield len(some)
-    clusters.settle(torch.from_numpy(np.stack(centres)), vectors)
-    index = _index(clusters, vectors, code_size)
-    index.nprobe = min(nprobe, count)
-    return Lists(clusters, index, trained_for=trained_for, first=first)
-
-
-def _improved(centres: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any], seed: int) -> Any:
-    """Do one iteration of k-means."""
-    kmeans = faiss.Kmeans(
-        vectors.shape[1],
-        len(centres),
-        niter=1,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),
-    )
-    kmeans.train(vectors, init_centroids=centres)
-    return kmeans.centroids
-
-
-def _index(clusters: Clusters, vectors: Tensor, code_size: int | None) -> Any:
-    """Make an empty index; which list a key belongs to is never asked of it."""
-    heads, count, dim = clusters.centres.shape
-    quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(clusters.centres.flatten(0, 1).numpy())
-    if code_size is None:
-        index = faiss.IndexIVFFlat(quantizer, dim, heads * count, faiss.METRIC_INNER_PRODUCT)
-    else:
-        index = faiss.IndexIVFPQ(
-            quantizer, dim, heads * count, code_size, 8, faiss.METRIC_INNER_PRODUCT
-        )
-        lists = clusters.lists_of(vectors).flatten()
-        offsets = vectors.flatten(0, 1) - clusters.centres.flatten(0, 1)[lists]
-        step = -(-len(offsets) // CODES_FROM)
-        index.pq.cp.niter = 10
-        index.pq.train(np.ascontiguousarray(offsets[::step].numpy()))
-    index.is_trained = True
-    return index
