@@ -103,10 +103,12 @@ class Rows:
 
     def truncate(self, end: int) -> None:
         """Take back the rows from `end` on."""
-        self._blocks = tuple(
-            _Block(first, rows[:, : max(0, end - first)], whole)
-            for first, rows, whole in self._blocks
-        )
+        kept = []
+        for block in self._blocks:
+            rows = block.rows[:, : max(0, end - block.first)]
+            if rows.shape[1]:  # without room: a copy may still hold what was taken back
+                kept.append(_Block(block.first, rows, rows))
+        self._blocks = tuple(kept)
         self._end = end
 
     def take(self, ids: Tensor) -> Tensor:

@@ -1,0 +1,214 @@
+"""Stores with an index, on few keys, where brute force tells what is right."""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fotmem import IndexedStore, MemoryStore, create_store, indexed
+from tests.naive import assert_attention, assert_exact_hits, draw, naive_topk_attention
+
+HEADS, DIM = 2, 8
+Make = Callable[..., MemoryStore]
+
+STORES: dict[str, dict[str, Any]] = {  # options with which they find everything
+    "faiss-ivf": {"nlist": 8, "nprobe": 8},
+    "faiss-ivfpq": {"nlist": 8, "nprobe": 8, "rerank": 1000},
+    "faiss-hnsw": {"ef_search": 2000},
+    "hnsw": {"ef_search": 2000},
+}
+
+
+@pytest.fixture(params=STORES)
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Return what makes a store whose index is built at 64 keys."""
+    pytest.importorskip("hnswlib" if request.param == "hnsw" else "faiss")
+    monkeypatch.setattr(indexed, "EXACT_BELOW", 64)
+    return functools.partial(
+        create_store, request.param, num_heads=HEADS, head_dim=DIM, **STORES[request.param]
+    )
+
+
+def filled(make: Make, keys: Tensor, step: int = 100, **options: Any) -> IndexedStore:
+    store = make(**options)
+    assert isinstance(store, IndexedStore)
+    for some in keys.split(step, 1):
+        store.add(some, some)
+    assert store._indexed == keys.shape[1]  # or nothing here tests an index
+    return store
+
+
+def attention_like(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw keys around a mean that is far from 0, and queries that point against it."""
+    mean = 5 * draw(HEADS, 1, DIM, seed=seed + 7)
+    return draw(HEADS, count, DIM, seed=seed) + mean, draw(HEADS, 20, DIM, seed=seed + 1) - mean
+
+
+@pytest.mark.parametrize("step", [7, 100, 1500])
+def test_what_is_found_is_exact_where_everything_is_looked_at(make: Make, step: int) -> None:
+    keys, queries = attention_like(1500)
+    store = filled(make, keys, step)
+    assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+    expected = naive_topk_attention(queries, keys, keys, 0.3, 16)
+    assert_attention(store.attend(queries, top_k=16, scale=0.3), expected, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("place", ["ram", "mmap"])
+def test_keys_of_any_dtype_in_any_place(make: Make, place: str, dtype: torch.dtype) -> None:
+    keys, queries = attention_like(700)
+    keys = keys.to(dtype)
+    store = filled(make, keys, dtype=dtype, keys=place, values=place)
+    hits = store.search(queries, 16)
+    assert_exact_hits(hits, queries, keys, 16)
+    heads = torch.arange(HEADS)[:, None, None]
+    for found in (store.keys(hits.ids), store.values(hits.ids)):
+        assert torch.equal(found, keys[heads, hits.ids])
+
+
+def test_forgetting_hides_and_then_builds_anew(make: Make) -> None:
+    keys, queries = attention_like(900)
+    store = filled(make, keys)
+    for first in (50, 300, 500, 880, 900):
+        store.forget(first - store.first_id)
+        live = keys[:, first:]
+        assert_exact_hits(store.search(queries, 16), queries, live, 16, first_id=first)
+    store.add(keys, keys)
+    assert_exact_hits(store.search(queries, 16), queries, keys, 16, first_id=900)
+
+
+def test_copies_do_not_share_what_is_added_later(make: Make) -> None:
+    keys, queries = attention_like(600)
+    more = attention_like(300, seed=5)[0]
+    store = filled(make, keys)
+    twin = store.copy()
+    twin.add(more, more)
+    store.add(-more, more)
+    twin.add(more, more)
+    for each, rest in ((twin, [more, more]), (store, [-more])):
+        whole = torch.cat([keys, *rest], 1)
+        assert_exact_hits(each.search(queries, 16), queries, whole, 16)
+
+
+def test_equal_keys_are_all_found(make: Make) -> None:
+    distinct, queries = attention_like(30)
+    order = torch.randint(30, (900,), generator=torch.Generator().manual_seed(0))
+    keys = distinct[:, order]
+    store = filled(make, keys)
+    for top_k in (1, 5, 40, 200):
+        assert_exact_hits(store.search(queries, top_k), queries, keys, top_k)
+    twin = store.copy()
+    twin.add(distinct, distinct)
+    both = torch.cat([keys, distinct], 1)
+    assert_exact_hits(twin.search(queries, 40), queries, both, 40)
+    assert_exact_hits(store.search(queries, 40), queries, keys, 40)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e15])
+def test_norms_may_be_anything(make: Make, size: float) -> None:
+    keys, queries = attention_like(600)
+    keys = keys * size * torch.logspace(-2, 0, 600)[:, None]
+    queries = queries * size
+    store = filled(make, keys)
+    assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+
+
+def test_all_keys_alike(make: Make) -> None:
+    for key in (torch.zeros(HEADS, 1, DIM), torch.ones(HEADS, 1, DIM)):
+        keys = key.expand(HEADS, 300, DIM)
+        store = filled(make, keys)
+        queries = draw(HEADS, 5, DIM)
+        assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+
+
+def test_an_index_that_fails_leaves_the_store_as_it_was(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, queries = attention_like(600)
+    store = filled(make, keys)
+
+    def fail(self: Any, first: int, some: Tensor) -> None:
+        raise MemoryError("no room for the index")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "_extend", fail)
+        with pytest.raises(MemoryError):
+            store.add(keys, keys)
+    assert store.next_id == 600
+    assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+    store.add(keys, keys)
+    both = torch.cat([keys, keys], 1)
+    assert store._indexed == 1200
+    assert_exact_hits(store.search(queries, 16), queries, both, 16)
+
+
+def test_searching_while_another_thread_adds(make: Make) -> None:
+    keys, queries = attention_like(4000)
+    store = filled(make, keys[:, :200])
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def search() -> None:
+        try:
+            while not done.is_set():
+                ids, scores = store.search(queries, 8)
+                heads = torch.arange(HEADS)[:, None, None]
+                truth = torch.einsum("hqd,hqkd->hqk", queries, keys[heads, ids])
+                torch.testing.assert_close(scores, truth, rtol=1e-4, atol=1e-4)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for some in keys[:, 200:].split(190, 1):
+        store.add(some, some)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert_exact_hits(store.search(queries, 8), queries, keys, 8)
+
+
+def test_two_builds_find_the_same(make: Make) -> None:
+    keys, queries = attention_like(3000)
+    few = {"nprobe": 1} if "nprobe" in make.keywords else {"ef_search": 10}  # type: ignore[attr-defined]
+    one, other = (filled(make, keys, 170, threads=threads, **few) for threads in (1, 2))
+    first, second = one.search(queries, 16), other.search(queries, 16)
+    assert torch.equal(first.ids, second.ids)
+    assert torch.equal(first.scores, second.scores)
+
+
+def test_hubs_are_found_whatever_the_index_does(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, queries = attention_like(3000)
+    sinks = torch.arange(50, 3000, 200)
+    mean = keys.mean(1, keepdim=True)
+    keys[:, sinks] = -0.5 * mean + 0.01 * keys[:, sinks]
+    store = filled(make, keys)
+    monkeypatch.setattr(  # an index that leads nowhere
+        type(store), "_find", lambda self, some, top_k: torch.full((HEADS, some.shape[1], 1), -1)
+    )
+    for each in (store, store.copy()):
+        ids = each.search(queries, 10).ids
+        assert torch.isin(ids, sinks).all()
+
+
+def test_with_a_bias_for_the_newest_these_are_looked_at(make: Make) -> None:
+    keys, queries = attention_like(3000)
+
+    def bias(ids: Tensor) -> Tensor:
+        return -0.05 * (2999 - ids).float()
+
+    store = filled(make, keys, nprobe=1) if "nprobe" in make.keywords else filled(make, keys)  # type: ignore[attr-defined]
+    scores = queries @ keys.transpose(1, 2) + bias(torch.arange(3000))
+    best = scores.topk(10, -1)
+    hits = store.search(queries, 10, bias=bias)
+    found = hits.scores >= best.values[..., -1:] - 1e-3
+    assert found.float().mean() >= 0.98
+    torch.testing.assert_close(hits.scores, scores.gather(2, hits.ids))

@@ -1,0 +1,123 @@
+"""Rows that grow, are forgotten and copied, against a list of tensors."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fotmem import Rows, rows
+from tests.naive import DTYPES, draw, quick
+
+HEADS, DIM = 2, 3
+PLACES = ("ram", "mmap")
+
+
+def made(place: str = "ram", dtype: torch.dtype = torch.float32) -> Rows:
+    return Rows(HEADS, DIM, dtype=dtype, device=torch.device("cpu"), place=place)  # type: ignore[arg-type]
+
+
+def held(some: Rows, first: int) -> Tensor:
+    """Read all rows from `first` on in both ways that there are."""
+    ids = torch.arange(first, len(some)).expand(HEADS, 1, -1)
+    looked_up = some.take(ids)[:, 0]
+    blocks = list(some.blocks(first, len(some), 5))
+    assert [start for start, _ in blocks] == sorted({start for start, _ in blocks})
+    assert all(block.shape[1] <= 5 for _, block in blocks)
+    streamed = torch.cat([torch.empty(HEADS, 0, DIM, dtype=some.dtype), *(b for _, b in blocks)], 1)
+    assert torch.equal(looked_up, streamed)
+    return looked_up
+
+
+@pytest.mark.parametrize("place", PLACES)
+@quick
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(("add", "forget", "copy", "truncate")), st.integers(0, 9)),
+        max_size=20,
+    ),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_order_of_changes_equals_a_list(
+    place: str, steps: list[tuple[str, int]], dtype: torch.dtype
+) -> None:
+    before = rows.SMALLEST
+    rows.SMALLEST = 2  # many blocks
+    try:
+        check(place, steps, dtype)
+    finally:
+        rows.SMALLEST = before
+
+
+def check(place: str, steps: list[tuple[str, int]], dtype: torch.dtype) -> None:
+    pairs = [(made(place, dtype), torch.empty(HEADS, 0, DIM, dtype=dtype), 0)]
+    for number, (step, count) in enumerate(steps):
+        some, expected, first = pairs.pop(0)
+        if step == "add":
+            new = draw(HEADS, count, DIM, seed=number, dtype=dtype)
+            some.add(new)
+            expected = torch.cat([expected, new], 1)
+            new.fill_(torch.nan)
+        elif step == "forget":
+            first = min(first + count, len(some))
+            some.forget(first)
+            assert some.first <= first
+        elif step == "truncate":
+            end = max(first, len(some) - count)
+            some.truncate(end)
+            expected = expected[:, :end]
+        else:
+            pairs.append((some.copy(), expected, first))
+        pairs.append((some, expected, first))
+        for each, whole, start in pairs:
+            assert len(each) == whole.shape[1]
+            assert torch.equal(held(each, start), whole[:, start:])
+
+
+def test_nothing_is_moved_as_rows_are_added() -> None:
+    some = made()
+    some.add(draw(HEADS, rows.SMALLEST, DIM))
+    first = some.take(torch.zeros(HEADS, 1, 1, dtype=torch.long))
+    places = {block.data_ptr() for _, block in some.blocks(0, len(some), 10**6)}
+    for number in range(40):
+        some.add(draw(HEADS, rows.SMALLEST, DIM, seed=number))
+    blocks = list(some.blocks(0, len(some), 10**6))
+    assert places < {block.data_ptr() for _, block in blocks}
+    assert len(blocks) <= 7  # each as large as all before it
+    assert torch.equal(some.take(torch.zeros(HEADS, 1, 1, dtype=torch.long)), first)
+
+
+def test_forgotten_blocks_are_freed() -> None:
+    some = made()
+    for number in range(64):
+        some.add(draw(HEADS, rows.SMALLEST, DIM, seed=number))
+        some.forget(max(0, len(some) - 2 * rows.SMALLEST))
+    assert len(some) - some.first <= 6 * rows.SMALLEST
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_files_have_no_name_and_a_full_disk_adds_nothing(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    some = made("mmap")
+    some.add(draw(HEADS, 5, DIM))
+    assert list(tmp_path.iterdir()) == []
+    if fails:
+
+        def full(descriptor: int, offset: int, length: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(OSError, match=r"no room .* TMPDIR"):
+            some.add(draw(HEADS, 2 * rows.SMALLEST, DIM, seed=1))
+        assert len(some) == 5
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.undo()
+    some.add(draw(HEADS, 2 * rows.SMALLEST, DIM, seed=1))
+    both = torch.cat([draw(HEADS, 5, DIM), draw(HEADS, 2 * rows.SMALLEST, DIM, seed=1)], 1)
+    assert torch.equal(held(some, 0), both)
