@@ -68,7 +68,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 def test_a_broken_store_is_caught(broken: Broken, outcomes: Outcomes) -> None:
     message = outcomes.failed.get(f"Test{broken.store.__name__}")
     assert message is not None, f"{broken.test} did not fail"
-    assert re.match(r"AssertionError: |tests\.broken_stores\.registry\.OnPurposeError: ", message), message
+    assert re.match(
+        r"AssertionError: |tests\.broken_stores\.registry\.OnPurposeError: ", message
+    ), message
 
 
 def test_nothing_else_went_wrong(outcomes: Outcomes) -> None:

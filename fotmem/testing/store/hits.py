@@ -125,6 +125,22 @@ def differing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> Tensor:
     return ~((mine == theirs) | ((mine.double() - theirs.double()).abs() <= bound))
 
 
+def share_missing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> float:
+    """Share of the hits of one that the other does not have; equal scores count as equal."""
+    bounds = ROUNDING * _rounding(queries, keys).amax(-1) + 1e-30
+    missing = 0
+    for head, query in differing(one, other, queries, keys).any(-1).nonzero().tolist():
+        left = other.scores[head, query].tolist()
+        for score in one.scores[head, query].tolist():
+            while left and left[0] > score + bounds[head, query]:
+                del left[0]
+            if left and left[0] >= score - bounds[head, query]:
+                del left[0]
+            else:
+                missing += 1
+    return missing / one.scores.numel()
+
+
 def _shaped(hits: Hits, queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     __tracebackhide__ = True
     if not isinstance(hits, Hits):
