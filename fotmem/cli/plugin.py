@@ -19,9 +19,7 @@ from fotmem.specs import StoreSpec
 if TYPE_CHECKING:
     from fotmem.testing.store.check import Outcome, Report
 
-app = typer.Typer(
-    help="Prove a plugin right.\n\nExample: fotmem plugin check exact", no_args_is_help=True
-)
+app = typer.Typer(no_args_is_help=True)
 MOST_LINES = 40
 """Of one failure; what Hypothesis tells can be long."""
 Options = Annotated[
@@ -35,8 +33,11 @@ Tests = Annotated[
 
 
 @app.callback()
-def plugin() -> None:
-    """Hold the group together while it has one command."""
+def _group() -> None:
+    """Prove a plugin right.
+
+    Example: fotmem plugin check exact
+    """
 
 
 @app.command()

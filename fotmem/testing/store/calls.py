@@ -118,10 +118,10 @@ class Calls(RuleBasedStateMachine):
     def copy(self, index: int) -> None:
         """Copy a store; the copy takes the place of the oldest one."""
         store, expected = self.pick(index)
-        for dropped, _ in self.pairs[1:-1]:
+        pairs = [*self.pairs, (store.copy(), expected.twin())]
+        for dropped, _ in pairs[1:-2]:
             self.stores.close(dropped)
-        kept = [self.pairs[0], *self.pairs[1:][-1:]]
-        self.pairs = [*kept, (store.copy(), expected.twin())]
+        self.pairs = [pairs[0], *pairs[1:][-2:]]
         self.compare_ids()
 
     @precondition(lambda self: self.directory is not None and self.pairs[0][1].keys.shape[1])
