@@ -1,11 +1,15 @@
 """Stores as another package might write them: short, and trusting the base class."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore
+from fotmem import Hits, MemoryStore, OptionError
+
+QUERIES = 256
 
 
 class PlainStore(MemoryStore):
@@ -13,28 +17,49 @@ class PlainStore(MemoryStore):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        shape = (self.num_heads, 0, self.head_dim)
-        self.all_keys = torch.zeros(shape, dtype=self.dtype)
-        self.all_values = torch.zeros(shape, dtype=self.dtype)
+        self.rows = self.room(0)
+        self.size = 0
         self.calls: list[str] = []
         self.found: list[int] = []  # elements of each search's result
         self.full = False
+
+    def room(self, tokens: int) -> Tensor:
+        return torch.zeros(2, self.num_heads, tokens, self.head_dim, dtype=self.dtype)
+
+    @property
+    def all_keys(self) -> Tensor:
+        return self.rows[0, :, : self.size]
+
+    @property
+    def all_values(self) -> Tensor:
+        return self.rows[1, :, : self.size]
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
         assert keys.shape[1] > 0
         if self.full:
             raise OSError("no space left")
         self.calls.append("_add")
-        self.all_keys = torch.cat([self.all_keys, keys], 1)
-        self.all_values = torch.cat([self.all_values, values], 1)
+        size = self.size + keys.shape[1]
+        if size > self.rows.shape[2]:
+            rows = self.room(2 * size)
+            rows[:, :, : self.size] = self.rows[:, :, : self.size]
+            self.rows = rows
+        self.rows[:, :, self.size : size] = torch.stack([keys, values])
+        self.size = size
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         assert queries.shape[1] > 0
-        assert 1 <= top_k <= self.all_keys.shape[1]
+        keys = self.all_keys
+        assert 1 <= top_k <= keys.shape[1]
         self.calls.append("_search")
-        scores = queries.float() @ self.all_keys.float().transpose(1, 2)
-        scores, ids = self._hide(scores).topk(top_k, dim=-1)
+        parts = [self._best(part.float(), keys, top_k) for part in queries.split(QUERIES, dim=1)]
+        ids, scores = (torch.cat(each, 1) for each in zip(*parts, strict=True))
         self.found.append(ids.numel())
+        return Hits(ids, scores)
+
+    def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+        scores = queries @ keys.float().transpose(1, 2)
+        scores, ids = self._hide(scores).topk(top_k, dim=-1)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
 
     def _hide(self, scores: Tensor) -> Tensor:
@@ -81,6 +106,46 @@ class ForgettingStore(PlainStore):
 class LossyStore(ForgettingStore):
     """Looks at every third key only, like an index that probes a few of its lists."""
 
+    exact_until = 0
+    """Keys up to which it looks at all of them."""
+
     def _hide(self, scores: Tensor) -> Tensor:
+        scores = super()._hide(scores)
+        if scores.shape[-1] <= self.exact_until:
+            return scores
         skipped = torch.arange(scores.shape[-1]) % 3 > 0
-        return super()._hide(scores).masked_fill(skipped, -torch.inf)
+        return scores.masked_fill(skipped, -torch.inf)
+
+
+class GrowingLossyStore(LossyStore):
+    """Starts exact while it is small, as every approximate store does."""
+
+    exact_until = 512
+
+
+class DiskStore(PlainStore):
+    """Writes all it has to one file at each flush."""
+
+    file: Path | None = None
+
+    def __init__(self, *, directory: Path | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.file = directory / "store.safetensors"
+            if self.file.exists():
+                self.read(self.file)
+
+    def read(self, file: Path) -> None:
+        rows = load_file(file)
+        shape = (2, self.num_heads, int(rows["ids"][1]), self.head_dim)
+        if rows["rows"].shape != shape or rows["rows"].dtype != self.dtype:
+            raise OptionError(f"{file} holds {rows['rows'].shape}, expected {shape}")
+        self.rows, self.size = rows["rows"], shape[2]
+        self._offset, self._added, self._forgotten = map(int, rows["ids"])
+
+    def flush(self) -> None:
+        super().flush()
+        if self.file is not None:
+            ids = torch.tensor([self._offset, self._added, self._forgotten])
+            save_file({"rows": self.rows[:, :, : self.size].clone(), "ids": ids}, self.file)

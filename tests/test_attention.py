@@ -8,11 +8,11 @@ from torch import Tensor
 
 from fotmem import PartialAttention, attention, dense_attention, merge, topk_attention
 from fotmem.attention import causal_attention
-from tests.allocations import Allocations
-from tests.naive import (
+from fotmem.testing.store.allocations import Allocations
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.naive import (
     DTYPES,
     LAYOUTS,
-    assert_attention,
     draw,
     laid_out,
     naive_attention,
@@ -67,7 +67,7 @@ def test_dense_attention_equals_naive(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "WORKSPACE", workspace)
         part = dense_attention(q, k, v, scale=dim**-0.5, mask=everything)
-    assert_attention(part, naive_attention(q, k, v, dim**-0.5), query_dtype)
+    expect_attention(part, naive_attention(q, k, v, dim**-0.5), query_dtype)
 
 
 @quick
@@ -98,7 +98,7 @@ def test_masked_attention_equals_naive(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "WORKSPACE", workspace)
         part = dense_attention(q, k, v, scale=0.4, mask=mask)
-    assert_attention(part, naive_attention(q, k, v, 0.4, mask), dtype)
+    expect_attention(part, naive_attention(q, k, v, 0.4, mask), dtype)
 
 
 def test_fully_masked_rows_give_zero_and_no_mass() -> None:
@@ -116,14 +116,14 @@ def test_causal_attention_equals_naive(layout: str, dtype: torch.dtype) -> None:
     q, k, v = (laid_out(tensor.to(dtype), layout) for tensor in draw_qkv(17, 17))
     mask = torch.ones(17, 17, dtype=torch.bool).tril()
     part = causal_attention(q, k, v, scale=0.3)
-    assert_attention(part, naive_attention(q, k, v, 0.3, mask), dtype)
+    expect_attention(part, naive_attention(q, k, v, 0.3, mask), dtype)
 
 
 def test_bfloat16_queries_do_not_round_float32_keys() -> None:
     q, k, v = draw_qkv(4, 200, dim=64)
     q, k = (4 * q).bfloat16(), 4 * k  # scores of about 100: rounded keys would move them by 0.3
     part = dense_attention(q, k, v, scale=1.0)
-    assert_attention(part, naive_attention(q, k, v, 1.0), torch.bfloat16)
+    expect_attention(part, naive_attention(q, k, v, 1.0), torch.bfloat16)
 
 
 @quick
@@ -135,7 +135,7 @@ def test_merged_parts_equal_one_softmax(cuts: list[int], dtype: torch.dtype, see
         dense_attention(q, k[:, :, begin:end], v[:, :, begin:end], scale=1.0)
         for begin, end in itertools.pairwise(bounds)
     ]
-    assert_attention(merge(parts), naive_attention(q, k, v, 1.0), dtype)
+    expect_attention(merge(parts), naive_attention(q, k, v, 1.0), dtype)
 
 
 def test_merging_parts_without_keys_gives_zero_and_no_mass() -> None:
@@ -188,7 +188,7 @@ def test_topk_attention_ignores_missing_hits(
     columns = torch.full((2, 4, top_k, 8), 7.0)  # whatever a store looks up for no hit
     columns[:, :, :found] = values[:, None]
     part = topk_attention(scores, columns, scale=0.5, dtype=dtype)
-    assert_attention(part, naive_topk_attention(q, keys, values, 0.5, top_k), dtype)
+    expect_attention(part, naive_topk_attention(q, keys, values, 0.5, top_k), dtype)
 
 
 @pytest.mark.parametrize("queries, tokens", [(1, 3000), (20, 500)])

@@ -32,6 +32,8 @@ COMMANDS = {
     "eval facts": "eval facts smollm2 --tokens 16k --text book.txt",
     "eval perplexity": "eval perplexity smollm2 --tokens 4k,16k --text book.txt",
     "layers": "layers smollm2",
+    "plugin": "plugin check exact",
+    "plugin check": "plugin check hnsw --option ef_search=128",
     "train": "train smollm2 --data book.txt --output tuned --steps 100",
 }
 
@@ -67,7 +69,7 @@ def test_help_has_an_example(command: str, flag: str, capsys: pytest.CaptureFixt
     assert f"Example: fotmem {COMMANDS[command]} " in ended.out
 
 
-@pytest.mark.parametrize("command", ["", "eval"])
+@pytest.mark.parametrize("command", ["", "eval", "plugin"])
 def test_a_group_alone_shows_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     ended = call(capsys, *command.split())
     assert (ended.code, ended.err) == (2, "")

@@ -16,7 +16,7 @@ from fotmem import (
     create_store,
     registry,
 )
-from tests.naive import draw
+from fotmem.testing.store.naive import draw
 from tests.plugins import hook, install
 
 OPTIONS = """

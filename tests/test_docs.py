@@ -4,6 +4,7 @@ Each page's Python blocks run in order, in one namespace:
 
 - ```` ```python ```` is executed, ```` ```pycon ```` is a doctest: its output is compared;
 - with ``title="package/module.py"`` it is a file of a package, which later blocks may import;
+- with ``title="test_x.py"`` it is a file of tests, which pytest runs at the end of the page;
 - a ``pyproject.toml`` block installs the entry points that it declares;
 - ``<!-- not executed: reason -->`` on the line before a block leaves it out.
 """
@@ -96,9 +97,20 @@ class Runner:
     def write(self, block: Block) -> None:
         file = self.folder / block.title
         file.parent.mkdir(exist_ok=True)
-        if file.parent.name != "tests":
+        if file.parent != self.folder and file.parent.name != "tests":
             (file.parent / "__init__.py").touch()
         file.write_text(block.code, encoding="utf-8")
+
+    def test(self) -> None:
+        """Run the files of tests, by a pytest that knows nothing of this project."""
+        files = sorted(map(str, self.folder.glob("test_*.py")))
+        if not files:
+            return
+        configuration = self.folder / "pytest.ini"
+        configuration.write_text("[pytest]\n", encoding="utf-8")
+        options = ["-c", str(configuration), "--rootdir", str(self.folder), "-q", "--tb=short"]
+        options += ["-p", "no:cacheprovider", f"--basetemp={self.folder / 'files'}", "-W", "error"]
+        assert pytest.main([*options, *files]) == 0
 
     def install(self, project: dict[str, Any]) -> None:
         plugins.write_metadata(self.folder, project)
@@ -139,6 +151,7 @@ def test_every_block_runs(page: Path, runner: Runner) -> None:
     for block in blocks(page):
         if not block.left_out:
             runner.run(block)
+    runner.test()
     assert not registry().problems
 
 

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from fotmem import WORKSPACE, MemoryStore, attention, create_store
 from fotmem import store as base
+from fotmem.testing.store.allocations import Allocations
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.footprint import held_bytes
+from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.naive import draw, naive_attention
 from fotmem_exact import store as exact_store
-from tests.allocations import Allocations, held_bytes
-from tests.naive import assert_attention, assert_exact_hits, draw, naive_attention
 
 HEADS, DIM = 2, 8
 exact = functools.partial(create_store, "exact", num_heads=HEADS, head_dim=DIM)
@@ -26,8 +29,8 @@ def pair(tokens: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tupl
 def assert_holds(store: MemoryStore, keys: Tensor, values: Tensor, first_id: int = 0) -> None:
     assert (store.first_id, store.next_id) == (first_id, first_id + keys.shape[1])
     q = draw(HEADS, 3, DIM, seed=99)
-    assert_exact_hits(store.search(q, 5), q, keys, 5, first_id)
-    assert_attention(
+    expect_exact(store.search(q, 5), q, keys, 5, first_id=first_id)
+    expect_attention(
         store.attend(q, top_k=None, scale=0.3), naive_attention(q, keys, values, 0.3), q.dtype
     )
     ids = torch.arange(store.first_id, store.next_id).expand(HEADS, 1, -1)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fotmem import Hits, MemoryStore, NonFiniteError, PartialAttention, create_store, merge
-from tests.naive import (
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.naive import (
     DTYPES,
     LAYOUTS,
-    assert_attention,
-    assert_exact_hits,
     draw,
     laid_out,
     naive_attention,
@@ -76,13 +76,13 @@ def test_search_and_attend_equal_naive(
         store.add(keys[:, begin:end], values[:, begin:end])
     assert len(store) == store.next_id == tokens
     stored_keys, stored_values = keys.to(dtype), values.to(dtype)
-    assert_exact_hits(store.search(q, top_k), q, stored_keys, top_k)
+    expect_exact(store.search(q, top_k), q, stored_keys, top_k)
     dense = store.attend(q, top_k=None, scale=scale)
-    assert_attention(dense, naive_attention(q, stored_keys, stored_values, scale), query_dtype)
+    expect_attention(dense, naive_attention(q, stored_keys, stored_values, scale), query_dtype)
     if not set(LAYOUTS[4:]) & {key_layout}:  # which of many equal keys is free, their values differ
         best = store.attend(q, top_k=top_k, scale=scale)
         expected = naive_topk_attention(q, stored_keys, stored_values, scale, top_k)
-        assert_attention(best, expected, query_dtype)
+        expect_attention(best, expected, query_dtype)
 
 
 def test_float32_queries_are_not_rounded_to_the_stores_bfloat16() -> None:
@@ -90,10 +90,10 @@ def test_float32_queries_are_not_rounded_to_the_stores_bfloat16() -> None:
     q = draw(HEADS, 50, DIM, seed=5)
     rounded = q.bfloat16().double() @ keys.double().transpose(1, 2)
     with pytest.raises(AssertionError):  # the comparison would notice
-        assert_exact_hits(Hits(*reversed(rounded.float().topk(8))), q, keys, 8)
-    assert_exact_hits(store.search(q, 8), q, keys, 8)
+        expect_exact(Hits(*reversed(rounded.float().topk(8))), q, keys, 8)
+    expect_exact(store.search(q, 8), q, keys, 8)
     attended = store.attend(q, top_k=None, scale=SCALE)
-    assert_attention(attended, naive_attention(q, keys, values, SCALE), torch.float32)
+    expect_attention(attended, naive_attention(q, keys, values, SCALE), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -115,7 +115,7 @@ def test_duplicates_are_all_found() -> None:
     store.add(keys, draw(HEADS, 40, DIM, seed=1))
     q = draw(HEADS, 7, DIM, seed=2)
     for top_k in (1, 8, 12, 40, 41):
-        assert_exact_hits(store.search(q, top_k), q, keys, top_k)
+        expect_exact(store.search(q, top_k), q, keys, top_k)
 
 
 @pytest.mark.parametrize("key_norm, query_norm", [(1e18, 1e18), (1e-20, 1.0), (1e25, 1e5), (0, 1)])
@@ -127,7 +127,7 @@ def test_norms_may_be_anything_whose_products_are_finite(
     store = exact(num_heads=HEADS, head_dim=DIM)
     store.add(keys, values)
     q = draw(HEADS, 9, DIM, seed=2) * query_norm
-    assert_exact_hits(store.search(q, 10), q, keys, 10)
+    expect_exact(store.search(q, 10), q, keys, 10)
     for top_k in (10, None):
         part = store.attend(q, top_k=top_k, scale=1.0)
         assert part.lse.isfinite().all()
@@ -139,7 +139,7 @@ def test_queries_unlike_all_keys_find_the_least_bad() -> None:
     store, q = exact(num_heads=HEADS, head_dim=DIM), draw(HEADS, 20, DIM, seed=4) - offset
     keys, values = draw(HEADS, 200, DIM) + offset, draw(HEADS, 200, DIM, seed=1)
     store.add(keys, values)
-    assert_exact_hits(store.search(q, 16), q, keys, 16)
+    expect_exact(store.search(q, 16), q, keys, 16)
     attended = store.attend(q, top_k=None, scale=SCALE)
     assert attended.out.isfinite().all()
 
@@ -169,7 +169,7 @@ def test_results_depend_neither_on_batch_nor_on_chunks_nor_on_threads(
     q = draw(HEADS, 33, DIM, seed=5)
     hits, dense = whole.search(q, 12), whole.attend(q, top_k=None, scale=SCALE)
     best = whole.attend(q, top_k=12, scale=SCALE)
-    assert_attention(dense, naive_attention(q, keys, values, SCALE), torch.float32)
+    expect_attention(dense, naive_attention(q, keys, values, SCALE), torch.float32)
     close(hits, parted.search(q, 12))
     for i in range(0, 33, 8):
         one = slice(i, i + 1)
@@ -189,8 +189,8 @@ def test_merged_halves_equal_the_whole(dtype: torch.dtype) -> None:
         store.add(keys[:, half], values[:, half])
         parts.append(store.attend(q, top_k=None, scale=SCALE))
     expected = naive_attention(q, keys, values, SCALE)
-    assert_attention(merge(parts), expected, dtype)
-    assert_attention(whole.attend(q, top_k=None, scale=SCALE), expected, dtype)
+    expect_attention(merge(parts), expected, dtype)
+    expect_attention(whole.attend(q, top_k=None, scale=SCALE), expected, dtype)
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -223,7 +223,7 @@ def test_nan_and_inf_are_refused_and_nothing_is_stored(bad: float, dtype: torch.
             ask(broken, top_k=3)
     assert store.next_id == 40
     q = draw(HEADS, 4, DIM, seed=8)
-    assert_exact_hits(store.search(q, 50), q, keys, 50)
+    expect_exact(store.search(q, 50), q, keys, 50)
 
 
 @pytest.mark.cuda
@@ -238,10 +238,10 @@ def test_cuda_equals_naive_from_any_device(query_device: str, dtype: torch.dtype
     q = draw(HEADS, 40, DIM, seed=2)
     hits = store.search(q.to(query_device), 16)
     assert hits.ids.device.type == store.values(hits.ids).device.type == query_device
-    assert_exact_hits(hits, q, keys[:, 1000:], 16, first_id=1000)
+    expect_exact(hits, q, keys[:, 1000:], 16, first_id=1000)
     for top_k in (16, None):
         part = store.attend(q.to(query_device), top_k=top_k, scale=SCALE)
         assert part.out.device.type == part.lse.device.type == query_device
         live = (q, keys[:, 1000:], values[:, 1000:], SCALE)
         expected = naive_topk_attention(*live, top_k) if top_k else naive_attention(*live)
-        assert_attention(part, expected, torch.float32)
+        expect_attention(part, expected, torch.float32)

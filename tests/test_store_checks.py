@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fotmem import DtypeError, FotmemError, IdError, NonFiniteError, OptionError, ShapeError
-from tests.naive import draw
+from fotmem.testing.store.naive import draw
 from tests.plain_stores import PlainStore
 
 HEADS, DIM = 2, 8

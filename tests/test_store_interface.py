@@ -10,16 +10,11 @@ from fotmem import (
     OptionError,
     store,
 )
+from fotmem.testing.store.allocations import Allocations
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.naive import DTYPES, draw, naive_attention, naive_topk_attention
 from fotmem_exact.store import ExactStore
-from tests.allocations import Allocations
-from tests.naive import (
-    DTYPES,
-    assert_attention,
-    assert_exact_hits,
-    draw,
-    naive_attention,
-    naive_topk_attention,
-)
 from tests.plain_stores import ForgettingStore, LossyStore, PlainStore
 
 HEADS, DIM = 2, 8
@@ -49,9 +44,9 @@ def test_a_plugin_sees_its_own_dtype_and_callers_get_theirs(
     assert torch.equal(made.all_values, stored[1])
     assert not made.all_values.requires_grad
     q = QUERIES.to(given)
-    assert_exact_hits(made.search(q, 40), q, stored[0], 40)
+    expect_exact(made.search(q, 40), q, stored[0], 40)
     expected = naive_attention(q, *stored, 0.3)
-    assert_attention(made.attend(q, top_k=None, scale=0.3), expected, given)
+    expect_attention(made.attend(q, top_k=None, scale=0.3), expected, given)
     assert made.keys(torch.zeros(HEADS, 0, 3, dtype=torch.int64)).shape == (HEADS, 0, 3, DIM)
 
 
@@ -67,12 +62,12 @@ def test_forgetting_hides_keys_whether_or_not_the_store_can(
     assert (len(made), made.first_id, made.next_id) == (30 - forgotten, forgotten, 30)
     for top_k in (1, 4, 30, 50):
         hits = made.search(QUERIES, top_k)
-        assert_exact_hits(hits, QUERIES, live[0], top_k, first_id=forgotten)
+        expect_exact(hits, QUERIES, live[0], top_k, first_id=forgotten)
         made.values(hits.ids)
         expected = naive_topk_attention(QUERIES, *live, 0.3, top_k)
-        assert_attention(made.attend(QUERIES, top_k=top_k, scale=0.3), expected, torch.float32)
+        expect_attention(made.attend(QUERIES, top_k=top_k, scale=0.3), expected, torch.float32)
     expected = naive_attention(QUERIES, *live, 0.3)
-    assert_attention(made.attend(QUERIES, top_k=None, scale=0.3), expected, torch.float32)
+    expect_attention(made.attend(QUERIES, top_k=None, scale=0.3), expected, torch.float32)
     with pytest.raises(OptionError, match="count must be at least 0, got -1"):
         made.forget(-1)
 
@@ -84,7 +79,7 @@ def test_hiding_what_was_forgotten_needs_bounded_workspace(monkeypatch: pytest.M
     made.add(keys, keys)
     made.forget(450)
     monkeypatch.setattr(store, "WORKSPACE", 1024)
-    assert_exact_hits(made.search(q, 7), q, keys[:, 450:], 7, first_id=450)
+    expect_exact(made.search(q, 7), q, keys[:, 450:], 7, first_id=450)
     assert max(made.found) <= 1024 < 16 * 500
 
 
@@ -101,7 +96,7 @@ def test_a_store_that_found_too_few_is_not_asked_again() -> None:
     weights = (hits.scores.double() * 0.3).softmax(-1).nan_to_num(0.0)
     out = torch.einsum("hqk,hqkd->hqd", weights, made.values(hits.ids).double())
     lse = (hits.scores.double() * 0.3).logsumexp(-1)
-    assert_attention(made.attend(QUERIES, top_k=9, scale=0.3), (out, lse), torch.float32)
+    expect_attention(made.attend(QUERIES, top_k=9, scale=0.3), (out, lse), torch.float32)
 
 
 @pytest.mark.parametrize("top_k", [3, 10**6, None])
@@ -111,7 +106,7 @@ def test_attend_splits_its_work(top_k: int | None, monkeypatch: pytest.MonkeyPat
     with Allocations() as allocated:
         part = made.attend(QUERIES, top_k=top_k, scale=0.3)
     expected = naive_topk_attention(QUERIES, KEYS, VALUES, 0.3, top_k or 30)
-    assert_attention(part, expected, torch.float32)
+    expect_attention(part, expected, torch.float32)
     assert allocated.largest <= 2 * HEADS * 30 * DIM
 
 
@@ -136,7 +131,7 @@ def test_a_bias_is_added_by_id(
         scores = torch.full_like(scores, -torch.inf).scatter(-1, near, scores.gather(-1, near))
     part = made.attend(QUERIES, top_k=top_k, scale=0.3, bias=lambda ids: bias[ids - 100])
     out = (scores.double() * 0.3).softmax(-1) @ VALUES[:, 4:].double()
-    assert_attention(part, (out, (scores.double() * 0.3).logsumexp(-1)), torch.float32)
+    expect_attention(part, (out, (scores.double() * 0.3).logsumexp(-1)), torch.float32)
     if top_k == 3:
         hits = made.search(QUERIES, top_k, bias=lambda ids: bias[ids - 100])
         best = scores.topk(3, dim=-1)
@@ -183,7 +178,7 @@ def test_start_at_moves_all_ids(kind: type[PlainStore]) -> None:
     made.forget(4)
     assert (made.first_id, made.next_id) == (104, 130)
     hits = made.search(QUERIES, 40)
-    assert_exact_hits(hits, QUERIES, KEYS[:, 4:], 40, first_id=104)
+    expect_exact(hits, QUERIES, KEYS[:, 4:], 40, first_id=104)
     heads = torch.arange(HEADS)[:, None, None]
     found = hits.ids[..., :26]
     assert torch.equal(made.values(found), VALUES[heads, found - 100])
@@ -211,8 +206,8 @@ def test_the_default_copy_is_independent_and_keeps_ids(
         assert (made.first_id, made.next_id) == (5 + forgotten, 35)
         assert (twin.first_id, twin.next_id) == (5 + forgotten, 65)
         both = torch.cat([stored, KEYS.half()], 1)
-        assert_exact_hits(twin.search(QUERIES, 9), QUERIES, both, 9, first_id=5 + forgotten)
-    assert_exact_hits(made.search(QUERIES, 9), QUERIES, stored, 9, first_id=5 + forgotten)
+        expect_exact(twin.search(QUERIES, 9), QUERIES, both, 9, first_id=5 + forgotten)
+    expect_exact(made.search(QUERIES, 9), QUERIES, stored, 9, first_id=5 + forgotten)
 
 
 def test_a_failing_add_leaves_the_store_as_it_was() -> None:
@@ -223,7 +218,7 @@ def test_a_failing_add_leaves_the_store_as_it_was() -> None:
     made.full = False
     assert len(made) == made.next_id == 30
     made.add(KEYS, VALUES)
-    assert_exact_hits(made.search(QUERIES, 9), QUERIES, torch.cat([KEYS, KEYS], 1), 9)
+    expect_exact(made.search(QUERIES, 9), QUERIES, torch.cat([KEYS, KEYS], 1), 9)
 
 
 def test_leaving_a_with_block_flushes_and_closes() -> None:

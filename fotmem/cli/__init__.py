@@ -1,4 +1,4 @@
-"""The command line: ``fotmem stores``, ``demo``, ``ask``, ``layers``, ``train`` and ``eval``."""
+"""The command line: ``fotmem stores``, ``demo``, ``ask``, ``train``, ``eval``, ``plugin`` ..."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fotmem import __version__
-from fotmem.cli import ask, demo, evaluate, layers, stores, train, train_dictionary
+from fotmem.cli import ask, demo, evaluate, layers, plugin, stores, train, train_dictionary
 from fotmem.errors import FotmemError
 
 STOPPED = 130
@@ -51,6 +51,7 @@ app.command("layers")(layers.layers)
 app.command("train")(train.train)
 app.command("train-dictionary")(train_dictionary.train_dictionary)
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(plugin.app, name="plugin")
 
 
 def main() -> None:

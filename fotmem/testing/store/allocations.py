@@ -16,10 +16,15 @@ class Allocations(TorchDispatchMode):
         self.sizes: list[int] = []
         self.peak = 0
         """The most elements alive at once."""
-        self._alive: list[tuple[weakref.ref[Tensor], int]] = []
+        self.bytes = 0
+        """All bytes that were ever allocated."""
+        self.peak_bytes = 0
+        """The most bytes alive at once."""
+        self._alive: list[tuple[weakref.ref[Tensor], int, int]] = []
 
     @property
     def largest(self) -> int:
+        """Elements of the largest tensor."""
         return max(self.sizes, default=0)
 
     def __torch_dispatch__(
@@ -34,17 +39,13 @@ class Allocations(TorchDispatchMode):
         return result
 
     def _record(self, tensor: Tensor) -> None:
-        self.sizes.append(tensor.untyped_storage().nbytes() // tensor.element_size())
-        self._alive = [(made, size) for made, size in self._alive if made() is not None]
-        self._alive.append((weakref.ref(tensor), self.sizes[-1]))
-        self.peak = max(self.peak, sum(size for _, size in self._alive))
-
-
-def held_bytes(owner: object) -> int:
-    """Sum the memory of all tensors among an object's attributes, shared memory once."""
-    tensors = [leaf for leaf in tree_leaves(vars(owner)) if isinstance(leaf, Tensor)]
-    storages = {_place(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
+        size = tensor.untyped_storage().nbytes()
+        self.bytes += size
+        self.sizes.append(size // tensor.element_size())
+        self._alive = [made for made in self._alive if made[0]() is not None]
+        self._alive.append((weakref.ref(tensor), self.sizes[-1], size))
+        self.peak = max(self.peak, sum(elements for _, elements, _ in self._alive))
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, _, size in self._alive))
 
 
 def _place(tensor: Tensor) -> int:

@@ -1,0 +1,1 @@
+"""What `StoreContract` is made of."""

@@ -1,0 +1,114 @@
+"""How much memory a call takes for its temporaries, and how much an object holds."""
+
+import ctypes
+import gc
+import tracemalloc
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fotmem.testing.store.allocations import Allocations
+
+RESET = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+MMAP_THRESHOLD = -3
+"""glibc's number of the option."""
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Measure what a call has allocated at the most at a time, its result included.
+
+    Three looks, of which the largest counts: at torch's tensors in this thread, at Python's and
+    NumPy's memory, and, where Linux tells, at the whole process (native libraries, other threads).
+    """
+    with Allocations():  # its first use imports much of torch
+        torch.zeros(1)
+    gc.collect()
+    tracing = tracemalloc.is_tracing()
+    if not tracing:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before, traced = _resident("VmRSS"), tracemalloc.get_traced_memory()[0]
+    reset = _reset_peak()
+    try:
+        with _large_blocks_mapped(), Allocations() as allocated:
+            result = call()
+        highest = _resident("VmHWM") - before if reset else 0
+        traced = tracemalloc.get_traced_memory()[1] - traced
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+    del result
+    return int(max(allocated.peak_bytes, traced, highest))
+
+
+def held_bytes(owner: object) -> int:
+    """Sum the memory of all tensors and NumPy arrays that an object leads to, shared memory once.
+
+    What a native library holds is not seen, nor what lies in a file.
+    """
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+    left = [owner]
+    while left:
+        thing = left.pop()
+        if id(thing) in seen or isinstance(thing, _NOT_HELD):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, Tensor):
+            storage = thing.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(thing, np.ndarray):
+            if thing.base is None:
+                found[thing.ctypes.data] = thing.nbytes
+            left.append(thing.base)
+        left += gc.get_referents(thing)
+    return sum(found.values())
+
+
+_NOT_HELD = (
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.FrameType,
+    np.memmap,
+    torch.dtype,
+)
+
+
+@contextmanager
+def _large_blocks_mapped() -> Iterator[None]:
+    """Let glibc give large blocks back at once: holes between small ones look like use."""
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        yield
+        return
+    set_option(MMAP_THRESHOLD, 2**17)
+    try:
+        yield
+    finally:
+        set_option(MMAP_THRESHOLD, 2**25)  # to where it grows by itself
+
+
+def _reset_peak() -> bool:
+    try:
+        RESET.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return _resident("VmHWM") > 0
+
+
+def _resident(name: str) -> int:
+    """Bytes of memory that the process has, or had at the most; 0 where it is not told."""
+    try:
+        lines = STATUS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), 0)

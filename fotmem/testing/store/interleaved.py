@@ -1,0 +1,62 @@
+"""Runs calls in threads that hand over to each other as often as they can."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+PAUSE = 1e-6
+"""Seconds; any pause lets another thread run."""
+
+
+def together(tasks: Sequence[Callable[[], object]], *, first_pauses: float = PAUSE) -> None:
+    """Run all tasks at once, each in a thread of its own; the first error is raised.
+
+    Threads pause at every line of Python that is not torch's, so that what two of them do to the
+    same object meets in the middle, not once in a million times but nearly always. The first task
+    may pause longer, so that others come by several times between any two lines of it.
+    """
+    barrier = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], object], pause: float) -> None:
+        barrier.wait()
+        sys.settrace(_pausing(pause))
+        try:
+            task()
+        finally:
+            sys.settrace(None)
+
+    pauses = [first_pauses, *[PAUSE if first_pauses == PAUSE else 0.0] * (len(tasks) - 1)]
+    with _switching_often(), ThreadPoolExecutor(len(tasks)) as pool:
+        ended = [pool.submit(run, *both) for both in zip(tasks, pauses, strict=True)]
+    for error in filter(None, [future.exception() for future in ended]):
+        told = type(error) is AssertionError and error.args  # by the contract, not by the store
+        if told or not isinstance(error, Exception):
+            raise error
+        message = f"{len(tasks)} threads at a time: {type(error).__name__}: {error}"
+        raise AssertionError(message) from error
+
+
+def _pausing(pause: float) -> Callable[[FrameType, str, object], Any]:
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if not pause or "torch" in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            time.sleep(pause)
+        return trace
+
+    return trace
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -1,0 +1,1 @@
+"""The contract's tests, by subject: one mix-in of `StoreContract` each."""

@@ -1,0 +1,25 @@
+"""Any order of calls, against a list of keys and values."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from fotmem.testing.store.calls import Calls
+from fotmem.testing.store.naive import DTYPES, quick
+from fotmem.testing.store.stores import Stores
+
+
+class AnyOrder:
+    """Any order of calls."""
+
+    @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+    def test_any_order_of_calls(self, stores: Stores, dtype: torch.dtype, tmp_path: Path) -> None:
+        """Random sequences of all calls answer as a list of keys and values would."""
+        root = tmp_path if stores.capabilities.persistent else None
+        machine = type("Store", (Calls,), {"stores": stores, "dtype": dtype, "root": root})
+        run_state_machine_as_test(
+            machine, settings=settings(quick, max_examples=25, stateful_step_count=25)
+        )

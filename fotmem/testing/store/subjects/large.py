@@ -1,0 +1,161 @@
+"""A store of 20,000 keys, made like attention's: large enough that an index has been built."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+import torch
+
+from fotmem.store import Hits
+from fotmem.testing.store import growing
+from fotmem.testing.store.expectations import (
+    expect_attention,
+    expect_rows,
+    expect_softmax_of,
+    expect_state,
+    fail,
+)
+from fotmem.testing.store.growing import DROPPED, GIANTS, TOP_K, Grown
+from fotmem.testing.store.hits import expect_same, expect_sound, share_missing
+from fotmem.testing.store.naive import DTYPES, naive_attention
+from fotmem.testing.store.stores import Stores
+
+Record = Callable[[str, object], None]
+
+
+class Large:
+    """A large store."""
+
+    min_recall: ClassVar[float] = 0.9
+    """Recall of the top 32 on attention-like data, that an approximate store must reach."""
+    min_mass: ClassVar[float] = 0.95
+    """Softmax mass that its top 32 must have, as a share of that of the exact top 32."""
+
+    _built: ClassVar[dict[str, list[Grown]]]
+
+    @pytest.fixture
+    def two(self, stores: Stores, request: pytest.FixtureRequest) -> list[Grown]:
+        """Two stores that were told the same, built once for all tests of a class."""
+        kind = type(self)
+        if "_built" not in vars(kind):
+            kind._built = {}
+        parameters = getattr(request.node, "callspec", None)
+        key = repr(parameters and parameters.params.get("make_store"))
+        if key not in kind._built:
+            kind._built[key] = [growing.grow(stores) for _ in range(2)]
+            for grown in kind._built[key]:
+                stores.release(grown.store)
+        return kind._built[key]
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """Close what was built."""
+        for grown in [each for pair in vars(cls).get("_built", {}).values() for each in pair]:
+            grown.store.close()
+        cls._built = {}
+
+    def test_recall(self, two: list[Grown], stores: Stores, record_property: Record) -> None:
+        """Recall of the top 32 keeps its bound at every size on the way (exact stores: 1)."""
+        bound = 1.0 if stores.capabilities.exact else self.min_recall
+        self._expect_bound(growing.recall, two[0], "recall", bound, record_property)
+
+    def test_softmax_mass(self, two: list[Grown], stores: Stores, record_property: Record) -> None:
+        """The softmax mass of the top 32 keeps its bound at every size (exact stores: 1)."""
+        bound = 1.0 if stores.capabilities.exact else self.min_mass
+        self._expect_bound(growing.softmax_mass, two[0], "softmax mass", bound, record_property)
+
+    def test_sound_while_growing(self, two: list[Grown]) -> None:
+        """Approximate or not: ids and scores belong together, best first, no id twice."""
+        keys, _, queries, newest, giants = growing.data()
+        one, live = two[0], keys[:, DROPPED:]
+        for size, hits in one.growth:
+            expect_sound(hits, queries, keys[:, :size], TOP_K)
+        expect_sound(one.newest, newest, keys[:, :-GIANTS], 1)
+        expect_sound(one.forgotten, queries, live[:, :-GIANTS], TOP_K, first_id=DROPPED)
+        expect_sound(one.giants, giants, live, 1, first_id=DROPPED)
+
+    def test_the_newest_keys_are_found(self, two: list[Grown], stores: Stores) -> None:
+        """Of the keys that were added last, those that are best for a query are found at once."""
+        keys, _, _, newest, _ = growing.data()
+        found = growing.recall(two[0].newest, newest, keys[:, :-GIANTS])
+        self._expect_recall(found, stores, f"of the {newest.shape[1]} keys added last to 20,011")
+
+    def test_forgetting_in_a_large_store(self, two: list[Grown], stores: Stores) -> None:
+        """When 9,000 of 20,100 keys are forgotten, the rest is found as well as before."""
+        keys, _, queries, _, _ = growing.data()
+        live = keys[:, DROPPED:-GIANTS]
+        found = growing.recall(two[0].forgotten, queries, live, first_id=DROPPED)
+        self._expect_recall(found, stores, "when 9,000 of 20,100 keys are forgotten, of the rest")
+
+    def test_norms_never_seen_before(self, two: list[Grown], stores: Stores) -> None:
+        """A key with twice the norm of all before it is found, though the index knew none such."""
+        keys, _, _, _, giants = growing.data()
+        live = keys[:, DROPPED:]
+        found = growing.recall(two[0].giants, giants, live, first_id=DROPPED)
+        what = f"of {GIANTS} keys with twice the largest norm before"
+        self._expect_recall(found, stores, what, most=0.5)  # so few that one more or less counts
+
+    def test_large_lookups(self, two: list[Grown]) -> None:
+        """Hits of any number lead to the keys and values that were added under their ids."""
+        keys, values, queries, _, _ = growing.data()
+        store, live, end = two[0].store, (keys[:, DROPPED:], values[:, DROPPED:]), keys.shape[1]
+        expect_state(store, first_id=DROPPED, next_id=end)
+        for dtype, top_k in zip(DTYPES, (1, 33, 128), strict=True):
+            asked = queries[:, :40].to(dtype)
+            hits = store.search(asked, top_k)
+            expect_sound(hits, asked, live[0], top_k, first_id=DROPPED)
+            expect_rows(store.keys(hits.ids), hits.ids, live[0], "keys", first_id=DROPPED)
+            expect_rows(store.values(hits.ids), hits.ids, live[1], "values", first_id=DROPPED)
+
+    def test_large_attention(self, two: list[Grown], stores: Stores) -> None:
+        """In a large store, too, `attend` is the softmax over hits, or over all keys."""
+        keys, values, queries, _, _ = growing.data()
+        store, asked, scale = two[0].store, queries[:, :40], 0.02  # all count
+        hits = store.search(asked, TOP_K)
+        part = store.attend(asked, top_k=TOP_K, scale=scale)
+        expect_softmax_of(hits, part, asked, values[:, DROPPED:], scale, DROPPED)
+        if not stores.capabilities.estimates_tail:
+            part = store.attend(asked, top_k=None, scale=scale)
+            expected = naive_attention(asked, keys[:, DROPPED:], values[:, DROPPED:], scale)
+            expect_attention(part, expected, torch.float32)
+
+    def test_large_batches(self, two: list[Grown], stores: Stores) -> None:
+        """In a large store, too, a query's hits do not depend on the others."""
+        keys, _, queries, _, _ = growing.data()
+        store, asked = two[0].store, queries[:, :60]
+        whole = store.search(asked, TOP_K)
+        singly = [store.search(each, TOP_K) for each in asked.split(1, dim=1)]
+        alone = Hits(*(torch.cat([part[i] for part in singly], 1) for i in range(2)))
+        share = share_missing(whole, alone, asked, keys)
+        if share > (0 if stores.capabilities.exact else 0.01):  # a tie of two lists may be rounded
+            fail(f"{share:.1%} of the hits of 60 queries at once are not those of each alone")
+
+    def test_building_large_twice(self, two: list[Grown]) -> None:
+        """Two large stores that were told and asked the same answer the same, at every size."""
+        keys, _, queries, newest, _ = growing.data()
+        one, other = two
+        what = "two stores that were told the same"
+        for (size, mine), (_, theirs) in zip(one.growth, other.growth, strict=True):
+            expect_same(mine, theirs, queries, keys[:, :size], f"{what} {size:,} keys")
+        expect_same(one.newest, other.newest, newest, keys, what)
+        expect_same(one.forgotten, other.forgotten, queries, keys, f"{what}, and forgot the same")
+
+    def _expect_recall(self, found: float, stores: Stores, what: str, *, most: float = 1.0) -> None:
+        __tracebackhide__ = True
+        bound = 1.0 if stores.capabilities.exact else min(self.min_recall, most)
+        if found < bound:
+            fail(f"{what}, {found:.3f} were found, expected at least {bound}")
+
+    @staticmethod
+    def _expect_bound(
+        measure: Callable[..., float], grown: Grown, name: str, bound: float, record: Record
+    ) -> None:
+        __tracebackhide__ = True
+        keys, _, queries, _, _ = growing.data()
+        figures = {size: measure(hits, queries, keys[:, :size]) for size, hits in grown.growth}
+        least = min(figures.values())
+        record(name, {"bound": bound, "measured": least, "by_size": figures})
+        shown = ", ".join(f"{figure:.4f} at {size:,}" for size, figure in figures.items())
+        print(f"{name} of the top {TOP_K}: {shown} keys; bound {bound:.4g}")
+        if least < bound - 1e-6:
+            fail(f"{name} of the top {TOP_K} must be at least {bound:.4g}, got {shown} keys")

@@ -1,0 +1,147 @@
+"""Stores of which attention is wrong."""
+
+from typing import Any
+
+from torch import Tensor
+
+from fotmem import Bias, Hits, PartialAttention
+from tests.broken_stores.registry import caught_by
+from tests.plain_stores import PlainStore
+
+
+@caught_by("log_sum_exp")
+class LseIsOffByLogTwo(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
+        return PartialAttention(out, lse + 0.6931472)
+
+
+@caught_by("log_sum_exp")
+class LseIsToBaseTwo(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
+        return PartialAttention(out, lse * 1.442695)
+
+
+@caught_by("log_sum_exp")
+class LseIsTheLargestScore(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, _ = super()._attend(queries, top_k, scale)
+        return PartialAttention(out, self._search(queries, 1).scores[..., 0] * scale)
+
+
+@caught_by("dense_attention")
+class DenseAttentionSkipsTheLastKey(PlainStore):
+    def _stream(self) -> Any:
+        for keys, values in super()._stream():
+            yield keys[:, :-1], values[:, :-1]
+
+
+@caught_by("dense_attention")
+class DenseAttentionCountsForgottenKeys(PlainStore):
+    def _stream(self) -> Any:
+        yield self.all_keys, self.all_values
+
+
+@caught_by("dense_attention")
+class DenseAttentionIsTheTopKeys(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super()._attend(queries, top_k or 32, scale)
+
+
+@caught_by("softmax_over_hits")
+class ScaleIsIgnored(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super()._attend(queries, top_k, self.head_dim**-0.5)
+
+
+@caught_by("softmax_over_hits")
+class TopKIsIgnored(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super()._attend(queries, None, scale)
+
+
+@caught_by("softmax_over_hits")
+class AttendsToOneHitLess(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super()._attend(queries, top_k and max(1, top_k - 1), scale)
+
+
+@caught_by("softmax_over_hits")
+class WeightsAreNotNormalised(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
+        return PartialAttention(out * 0.99, lse)
+
+
+@caught_by("softmax_over_hits")
+class OutIsAlwaysFloat32(PlainStore):
+    def attend(
+        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+    ) -> PartialAttention:
+        out, lse = super().attend(queries, top_k=top_k, scale=scale, bias=bias)
+        return PartialAttention(out.float(), lse)
+
+
+@caught_by("huge_scores")
+class SoftmaxOverflows(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        hits = self._search_live(queries, min(top_k or len(self), len(self)))
+        weights = (hits.scores * scale).exp()[..., None]
+        total = weights.sum(2)
+        out = (weights * self._values(hits.ids).float()).sum(2) / total
+        return PartialAttention(out, total[..., 0].log())
+
+
+@caught_by("nothing_to_attend_to")
+class NothingGivesNan(PlainStore):
+    def attend(
+        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+    ) -> PartialAttention:
+        out, lse = super().attend(queries, top_k=top_k, scale=scale, bias=bias)
+        return PartialAttention(out if len(self) else out / 0, lse)
+
+
+@caught_by("merged_halves")
+class LseKnowsTheScaleTwice(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
+        return PartialAttention(out, lse * scale)
+
+
+@caught_by("bias_of_attention")
+class AttentionIgnoresItsBias(PlainStore):
+    def attend(
+        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+    ) -> PartialAttention:
+        return super().attend(queries, top_k=top_k, scale=scale)
+
+
+@caught_by("bias_of_attention")
+class BiasComesAfterTheScale(PlainStore):
+    def attend(
+        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+    ) -> PartialAttention:
+        after = None if bias is None else (lambda ids: bias(ids) / scale)
+        return super().attend(queries, top_k=top_k, scale=scale, bias=after)
+
+
+@caught_by("bias_of_search")
+class SearchIgnoresItsBias(PlainStore):
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        return super().search(queries, top_k)
+
+
+@caught_by("bias_of_search")
+class BiasGetsInnerIds(PlainStore):
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        inner = None if bias is None else (lambda ids: bias(ids - self._offset))
+        return super().search(queries, top_k, bias=inner)
+
+
+@caught_by("bias_of_search")
+class BiasReordersTheTopOnly(PlainStore):
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        ids, scores = self._search_live(queries, top_k)
+        scores, order = (scores + bias(ids)).sort(dim=-1, descending=True)
+        return Hits(ids.gather(-1, order), scores)

@@ -1,0 +1,152 @@
+"""Stores of which ids, forgetting or copies are wrong."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from fotmem import Bias, Hits, MemoryStore
+from fotmem.errors import IdError
+from tests.broken_stores.registry import OnPurposeError, caught_by
+from tests.plain_stores import PlainStore
+
+
+@caught_by("forgotten_keys_are_gone")
+class IdsShiftWhenForgetting(PlainStore):
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        ids, scores = super().search(queries, top_k, bias=bias)
+        return Hits(ids.where(ids < 0, ids - self._forgotten), scores)
+
+
+@caught_by("forgotten_keys_are_gone")
+class ForgetsOneTooMany(PlainStore):
+    def forget(self, count: int) -> None:
+        super().forget(count + 1 if count else 0)
+
+
+@caught_by("forgotten_keys_are_gone")
+class ForgottenKeysAreFound(PlainStore):
+    def _search_live(self, queries: Tensor, wanted: int) -> Hits:
+        return self._search(queries, wanted)
+
+
+@caught_by("forgotten_keys_are_gone")
+class ForgottenKeysTakePlaces(PlainStore):
+    """Filters the best hits, and does not look for others in their place."""
+
+    def _search_live(self, queries: Tensor, wanted: int) -> Hits:
+        ids, scores = self._search(queries, wanted)
+        live = ids >= self._forgotten
+        order = live.int().argsort(dim=-1, descending=True, stable=True)
+        found = Hits(ids.where(live, -1), scores.where(live, -torch.inf))
+        return Hits(*(each.gather(-1, order) for each in found))
+
+
+@caught_by("forgotten_keys_are_gone")
+class ForgettingAllFails(PlainStore):
+    def forget(self, count: int) -> None:
+        if count > len(self):
+            raise OnPurposeError("there are not so many")
+        super().forget(count)
+
+
+@caught_by("forgetting_step_by_step")
+class ForgetsTheNewest(PlainStore):
+    def _forget(self, count: int) -> None:
+        if count:
+            self.rows[:, :, self.size - 1] = 0
+
+
+@caught_by("ids_go_on")
+class IdsStartAgain(PlainStore):
+    def forget(self, count: int) -> None:
+        super().forget(count)
+        if not len(self):
+            self.size = self._added = self._forgotten = 0
+
+
+@caught_by("start_at")
+class StartAtIsIgnored(PlainStore):
+    def start_at(self, first_id: int) -> None:
+        if first_id < 0 or self._added:
+            super().start_at(first_id)
+
+
+@caught_by("start_at")
+class StartAtWorksAtAnyTime(PlainStore):
+    def start_at(self, first_id: int) -> None:
+        if first_id < 0:
+            super().start_at(first_id)
+        self._offset = first_id
+
+
+@caught_by("start_at")
+class IdsAreNarrow(PlainStore):
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        ids, scores = super().search(queries, top_k, bias=bias)
+        return Hits(ids.int().long(), scores)
+
+
+@caught_by("keys_and_values_come_back_as_stored")
+class MissingRowsAreNotZero(PlainStore):
+    def values(self, ids: Tensor) -> Tensor:
+        return super().values(ids.where(ids >= 0, self.first_id))
+
+
+@caught_by("keys_and_values_come_back_as_stored")
+class ValuesAreRounded(PlainStore):
+    def _values(self, ids: Tensor) -> Tensor:
+        return super()._values(ids).bfloat16().to(self.dtype)
+
+
+@caught_by("keys_and_values_come_back_as_stored")
+class KeysAreKeptCentred(PlainStore):
+    def _keys(self, ids: Tensor) -> Tensor:
+        centre = self.all_keys.float().mean(1)[:, None, None]
+        return (super()._keys(ids).float() - centre + centre * 1.001).to(self.dtype)
+
+
+@caught_by("heads_do_not_mix")
+class ValuesAreAnotherHeads(PlainStore):
+    def _values(self, ids: Tensor) -> Tensor:
+        return self._take(self.all_values.flip(0), ids)
+
+
+@caught_by("wrong_ids")
+class WrongIdsGiveZeros(PlainStore):
+    def values(self, ids: Tensor) -> Tensor:
+        try:
+            return super().values(ids)
+        except IdError:
+            return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype)
+
+
+@caught_by("copies_are_independent")
+class CopySharesItsRows(PlainStore):
+    def _copy(self) -> MemoryStore:
+        return copy.copy(self)
+
+
+@caught_by("copies_are_independent")
+class CopyIsTheStore(PlainStore):
+    def copy(self) -> MemoryStore:
+        return self
+
+
+@caught_by("copies_are_independent")
+class CopyCountsFromZero(PlainStore):
+    def _copy(self) -> MemoryStore:
+        twin = self._empty_twin()
+        for keys, values in self._stream():
+            twin.add(keys, values)
+        return twin
+
+
+@caught_by("copies_are_independent")
+class CopyKnowsWhatWasForgotten(PlainStore):
+    def _copy(self) -> MemoryStore:
+        twin = self._empty_twin()
+        twin.start_at(self._offset)
+        if self._added:
+            twin.add(self.all_keys, self.all_values)
+        return twin

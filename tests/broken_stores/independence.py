@@ -1,0 +1,128 @@
+"""Stores of which results depend on what they must not."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fotmem import Bias, Hits
+from tests.broken_stores.registry import caught_by
+from tests.plain_stores import PlainStore
+
+
+@caught_by("what_was_added_is_found_at_once")
+class IndexIsStale(PlainStore):
+    """Looks at what was there when the last 64 were full."""
+
+    def _hide(self, scores: Tensor) -> Tensor:
+        if scores.shape[-1] > 64:
+            scores[..., scores.shape[-1] // 64 * 64 :] = -torch.inf
+        return scores
+
+
+@caught_by("what_was_added_is_found_at_once")
+class AnswersAreCached(PlainStore):
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        known = vars(self).setdefault("known", {})
+        key = (str(queries), top_k)
+        if key not in known or bias is not None:
+            known[key] = super().search(queries, top_k, bias=bias)
+        found: Hits = known[key]
+        return found
+
+
+@caught_by("chunks_of_adding")
+class LargePiecesAreCut(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        if keys.shape[1] >= 255:
+            keys, values = keys.clone(), values.clone()
+            keys[:, 200:] = 0
+        super()._add(keys, values)
+
+
+@caught_by("other_queries")
+class QueriesAreMixed(PlainStore):
+    """Searches once for all queries of a call, by their mean."""
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        near = super()._search(queries.float().mean(1, keepdim=True), min(self.size, 4 * top_k))
+        scores = torch.einsum("hqd,hkd->hqk", queries.float(), self._keys(near.ids)[:, 0].float())
+        scores, order = scores.topk(top_k, dim=-1)
+        return Hits(near.ids.expand(-1, queries.shape[1], -1).gather(-1, order), scores)
+
+
+@caught_by("fewer_hits")
+class FewHitsAreSearchedBadly(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        if top_k > 2 or self.size < 200:
+            return super()._search(queries, top_k)
+        ids, scores = super()._search(queries, 3)
+        return Hits(ids[..., -top_k:], scores[..., -top_k:])
+
+
+@caught_by("number_of_threads")
+class ThreadsLoseKeys(PlainStore):
+    def _hide(self, scores: Tensor) -> Tensor:
+        scores[..., : torch.get_num_threads() - 1] = -torch.inf
+        return scores
+
+
+@caught_by("asking_twice")
+class SearchingUsesUp(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        found = super()._search(queries, top_k)
+        self.rows[1] *= 1.01
+        return found
+
+
+@caught_by("building_twice")
+class NumbersAreRandom(PlainStore):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seed = 1 + 1e-3 * torch.rand(()).item()
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super()._search(queries, top_k)
+        return Hits(ids, scores * self.seed)
+
+
+@caught_by("stores_share_nothing")
+class StoresShareTheirRows(PlainStore):
+    shared: ClassVar[list[Tensor]] = []
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
+        self.shared.append(self.rows)
+
+    @property
+    def all_keys(self) -> Tensor:
+        return self.shared[-1][0, :, : self.size]
+
+
+@caught_by("flush_and_close")
+class FlushingDropsTheNewest(PlainStore):
+    def flush(self) -> None:
+        super().flush()
+        if self.size:
+            self.rows[:, :, self.size - 1] = 0
+
+
+@caught_by("stores_may_be_dropped")
+class DroppingOneHarmsOthers(PlainStore):
+    opened: ClassVar[list[Tensor]] = []
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
+        self.opened.append(self.rows)
+
+    def __del__(self) -> None:
+        for rows in self.opened:
+            rows.zero_()
+
+
+@caught_by("any_order_of_calls")
+class FlushingForgetsWhereToStart(PlainStore):
+    def flush(self) -> None:
+        super().flush()
+        if not self._added:
+            self._offset = 0

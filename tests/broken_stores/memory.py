@@ -1,0 +1,69 @@
+"""Stores of which memory is wasted."""
+
+import threading
+
+import torch
+from torch import Tensor
+
+from fotmem import Hits, PartialAttention, StoreCapabilities, topk_attention
+from tests.broken_stores.registry import caught_by
+from tests.plain_stores import PlainStore
+
+
+@caught_by("temporaries_of_search")
+class AllScoresAtOnce(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        return self._best(queries.float(), self.all_keys, top_k)
+
+
+@caught_by("temporaries_of_search")
+class AllScoresAtOnceInNumpy(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        keys = self.all_keys.float().numpy()
+        scores = torch.from_numpy(queries.float().numpy() @ keys.transpose(0, 2, 1))
+        scores, ids = scores.topk(top_k, dim=-1)
+        return Hits(ids, scores)
+
+
+@caught_by("temporaries_of_search")
+class AllScoresAtOnceInAThread(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        found: list[Hits] = []
+        ask = threading.Thread(
+            target=lambda: found.append(self._best(queries.float(), self.all_keys, top_k))
+        )
+        ask.start()
+        ask.join()
+        return found[0]
+
+
+@caught_by("temporaries_of_attend")
+class AllValuesAtOnce(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is None:
+            return super()._attend(queries, top_k, scale)
+        hits = self._search_live(queries, min(top_k, len(self)))
+        values = self._values(hits.ids.clamp(min=self._forgotten))
+        return topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype)
+
+
+@caught_by("temporaries_of_attend")
+class AllWeightsAtOnce(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is not None:
+            return super()._attend(queries, top_k, scale)
+        keys, values = self.all_keys.float(), self.all_values.float()
+        scores = queries.float() @ keys.transpose(1, 2) * scale
+        return PartialAttention(scores.softmax(-1) @ values, scores.logsumexp(-1))
+
+
+@caught_by("adding_is_amortised")
+class EachAddCopiesAll(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        rows = torch.cat([self.rows[:, :, : self.size], torch.stack([keys, values])], 2)
+        self.rows, self.size = rows, rows.shape[2]
+
+
+@caught_by("forgetting_frees_memory", StoreCapabilities(exact=True, forgets=True))
+class KeepsWhatIsForgotten(PlainStore):
+    pass

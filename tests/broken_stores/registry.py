@@ -1,0 +1,41 @@
+"""Stores that are wrong on purpose, each with the test of the contract that must catch it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fotmem import Hits, MemoryStore, StoreCapabilities
+
+EXACT = StoreCapabilities(exact=True)
+APPROXIMATE = StoreCapabilities(exact=False)
+PERSISTENT = StoreCapabilities(exact=True, persistent=True)
+
+
+class Broken(NamedTuple):
+    """A broken store, what it claims, and the test that must fail."""
+
+    store: type[MemoryStore]
+    test: str
+    capabilities: StoreCapabilities
+
+
+BROKEN: list[Broken] = []
+Kind = type[MemoryStore]
+
+
+def caught_by(test: str, capabilities: StoreCapabilities = EXACT) -> Callable[[Kind], Kind]:
+    def register(store: Kind) -> Kind:
+        BROKEN.append(Broken(store, f"test_{test}", capabilities))
+        return store
+
+    return register
+
+
+class OnPurposeError(RuntimeError):
+    """What a store raises that is broken by raising."""
+
+
+def sorted_hits(ids: Tensor, scores: Tensor) -> Hits:
+    scores, order = scores.sort(dim=-1, descending=True)
+    return Hits(ids.gather(-1, order), scores)

@@ -1,0 +1,86 @@
+"""Stores of which threads get into each other's way."""
+
+import math
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fotmem import Hits
+from tests.broken_stores.registry import OnPurposeError, caught_by
+from tests.plain_stores import PlainStore
+
+
+@caught_by("searching_together")
+class ScratchIsShared(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        self.asked = queries
+        self.wanted = top_k
+        return super()._search(self.asked, self.wanted)
+
+
+@caught_by("searching_together")
+class ScoresLieInOneBuffer(PlainStore):
+    buffer = torch.empty(2**14)
+
+    def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+        shape = (*queries.shape[:2], keys.shape[1])
+        buffer = self.buffer[: math.prod(shape)].view(shape)
+        torch.matmul(queries, keys.float().transpose(1, 2), out=buffer)
+        scores, ids = buffer.topk(top_k, dim=-1)
+        return Hits(ids, scores)
+
+
+@caught_by("searching_together")
+class OneSearchAtATime(PlainStore):
+    busy = False
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        if self.busy:
+            raise OnPurposeError("another search is running")
+        self.busy = True
+        try:
+            return super()._search(queries, top_k)
+        finally:
+            self.busy = False
+
+
+@caught_by("attending_together")
+class OneLookUpAtATime(PlainStore):
+    def _values(self, ids: Tensor) -> Tensor:
+        self.asked = ids
+        return super()._values(self.asked)
+
+
+@caught_by("searching_while_adding")
+class RowsArePublishedBeforeTheyAreWritten(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        begin, count = self.size, keys.shape[1]
+        super()._add(torch.zeros_like(keys), torch.zeros_like(values))
+        self.rows[0, :, begin : begin + count] = keys
+        self.rows[1, :, begin : begin + count] = values
+
+
+@caught_by("searching_while_adding")
+class IndexIsEmptiedFirst(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        size, self.size = self.size, 0  # `_search` cannot do with that
+        rows = torch.cat([self.rows[:, :, :size], torch.stack([keys, values])], 2)
+        self.rows = rows
+        self.size = rows.shape[2]
+
+
+@caught_by("searching_together")
+class GivesZerosWhileBusy(PlainStore):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.lock = threading.Lock()
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        if not self.lock.acquire(blocking=False):
+            return Hits(*(each * 0 for each in super()._search(queries, top_k)))
+        try:
+            return super()._search(queries, top_k)
+        finally:
+            self.lock.release()

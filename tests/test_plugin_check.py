@@ -1,0 +1,181 @@
+"""`fotmem plugin check`, against stores that are right, wrong, missing or that crash."""
+
+import importlib
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fotmem import MissingPackageError
+from fotmem.registry import registry
+from fotmem.testing import requirements
+from tests.commands import ONE_THREAD, PROGRAM, call, process, refusal
+from tests.plugins import hook, install
+
+STORES = """
+import os, signal
+from fotmem_exact.store import ExactStore
+
+class Sorted(ExactStore):
+    def _search(self, queries, top_k):
+        ids, scores = super()._search(queries, top_k)
+        return type(super()._search(queries, top_k))(ids.flip(-1), scores.flip(-1))
+
+class Crashing(ExactStore):
+    def _search(self, queries, top_k):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def make(kind):
+    def build(*, directory, options, **layer):
+        return kind(**layer)
+    return build
+
+def fail(**arguments):
+    raise OSError("no such device")
+"""
+DECLARED = """[
+    spec("wrong-order", factory=make(Sorted)),
+    spec("crashing", factory=make(Crashing)),
+    spec("unmade", factory=fail),
+    spec("doubtful", capabilities=StoreCapabilities(exact=False)),
+]"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    install(folder, "wrong", STORES + hook(DECLARED))
+    monkeypatch.syspath_prepend(folder)
+    registry.cache_clear()
+    yield folder
+    registry.cache_clear()
+
+
+def test_a_right_store_whatever_lies_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the project's pytest: no conftest, no options, nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n", "utf-8")
+    (tmp_path / "conftest.py").write_text("raise SystemExit\n", "utf-8")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    tests = ("test_best_first", "test_any_order_of_calls", "test_recall", "test_reopening")
+    chosen = [word for test in tests for word in ("--test", test)]
+    ended = process("plugin", "check", "exact", *chosen)
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0] == "exact: exact, on cpu and cuda"
+    assert "Searching" in lines
+    assert (
+        "  ok     Random sequences of all calls answer as a list of keys and values would." in lines
+    )
+    assert "(the store does not declare that it is persistent)" in ended.out
+    assert "recall of the top 32: 1.0000, must be at least 1" in lines
+    assert lines[-1] == "3 held, 0 failed, 1 do not apply"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "pytest.ini",
+        "conftest.py",
+        "temporary",
+    }
+    assert not list(temporary.iterdir())
+
+
+def test_what_failed_is_told_and_can_be_seen_again(plugins: Path) -> None:
+    chosen = ("--test", "test_best_first", "--test", "test_start_at")
+    ended = process("plugin", "check", "wrong-order", *chosen, path=plugins)
+    assert (ended.code, ended.err) == (1, "")
+    lines = [line.strip() for line in ended.out.splitlines()]
+    at = lines.index(
+        "FAILED Hits come best first, also where keys were added worst first or best first."
+    )
+    assert lines[at + 1] == "test_best_first"
+    assert lines[at + 2].startswith("hits of head 0, query 0 are not best first: ids [")
+    again = "see it again: fotmem plugin check wrong-order --test test_best_first"
+    assert lines[at + 3] == again
+    assert lines[-1] == "0 held, 2 failed, 0 do not apply"
+    once_more = process(*shlex.split(again)[4:], path=plugins)
+    assert once_more.code == 1
+    assert lines[at + 2] in once_more.out
+
+
+def test_json(plugins: Path) -> None:
+    chosen = ("--test", "test_recall", "--test", "test_keys_and_values_come_back_as_stored")
+    bounds = ("--min-recall", "0.5", "--min-mass", "0.6")
+    ended = process("plugin", "check", "doubtful", *bounds, *chosen, "--json", path=plugins)
+    assert (ended.code, ended.err) == (0, "")
+    report = json.loads(ended.out)
+    assert report["passed"] is True
+    assert (report["store"], report["plugin"], report["options"]) == ("doubtful", "wrong", {})
+    assert report["capabilities"]["exact"] is False
+    figure = report["figures"]["recall"]
+    assert (figure["bound"], figure["measured"]) == (0.5, 1.0)
+    assert figure["by_size"]["20011"] == 1.0
+    first, second = report["outcomes"]
+    assert (first["test"], first["outcome"], first["cases"]) == (chosen[1], "held", 1)
+    assert (second["test"], second["cases"], second["failures"]) == (chosen[3], 3, [])
+    assert second["subject"] == "Ids, forgetting and copies"
+    assert first["again"] == (
+        "fotmem plugin check doubtful --min-recall 0.5 --min-mass 0.6 --test test_recall"
+    )
+
+
+def test_a_store_that_kills_its_process(plugins: Path) -> None:
+    ended = process("plugin", "check", "crashing", "--test", "test_best_first", path=plugins)
+    assert (ended.code, ended.err) == (1, "")
+    told = "the process ended with signal SIGKILL in the middle of this check"
+    assert told in ended.out
+    assert "0 held, 1 failed" in ended.out
+
+
+def test_refusals_are_one_line(plugins: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check = ("plugin", "check")
+    assert "did you mean 'exact'?" in refusal(capsys, 1, *check, "exakt")
+    told = refusal(capsys, 1, *check, "exact", "--option", "ef_search=3")
+    assert told.startswith("store 'exact' has no option 'ef_search'")
+    told = refusal(capsys, 1, *check, "exact", "--test", "test_best_frist")
+    assert "the contract has no test 'test_best_frist'; did you mean 'test_best_first'?" in told
+    told = refusal(capsys, 2, *check, "exact", "--option", "ef_search")
+    assert "expected NAME=VALUE, got 'ef_search'" in told
+    assert "--min-recall" in refusal(capsys, 2, *check, "exact", "--min-recall", "1.5")
+    told = refusal(capsys, 1, *check, "unmade", "--test", "test_best_first")
+    assert told == "store 'unmade' cannot be made: OSError: no such device"
+
+
+def test_what_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"needs hypothesis.*fotmem\[testing\]"):
+        importlib.reload(requirements)
+
+
+def test_the_group_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Example: fotmem plugin check" in call(capsys, "plugin", "--help").out
+    out = call(capsys, "plugin", "check", "--help").out
+    for word in ("NAME", "--option", "--min-recall", "--min-mass", "--test", "--json", "Example:"):
+        assert word in out
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    checking = subprocess.Popen(
+        [*PROGRAM, "plugin", "check", "exact"],
+        env={**os.environ, **ONE_THREAD, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert checking.stdout is not None
+    while "ok" not in (line := checking.stdout.readline()):
+        assert line, "it ended too early"
+    checking.send_signal(signal.SIGINT)
+    _, err = checking.communicate(timeout=60)
+    assert (checking.returncode, err) == (130, "fotmem: stopped\n")
+    assert not list(tmp_path.iterdir())
