@@ -37,7 +37,8 @@ class Budget:
                 f"ram must be at least {least} bytes for H={num_heads} heads of D={head_dim} in "
                 f"{str(dtype).removeprefix('torch.')}, got {ram}"
             )
-        return cls(ram, num_heads, head_dim, dtype.itemsize)
+        # A quarter is left for what Python and the allocator need beside.
+        return cls(ram * 3 // 4, num_heads, head_dim, dtype.itemsize)
 
     @property
     def row(self) -> int:
@@ -52,7 +53,7 @@ class Budget:
     @property
     def segment(self) -> int:
         """Rows of a new segment; 1.6 times as many lie in memory at most, keys and values."""
-        rows = max(64, min(2**15, self.ram // (10 * self.row)))
+        rows = max(64, min(2**15, self.ram // (12 * self.row)))
         return max(1, rows // self.block) * self.block
 
     @property
@@ -64,13 +65,18 @@ class Budget:
     @property
     def piece(self) -> int:
         """Rows of one head that are clustered at a time."""
-        return max(4 * CLUSTER, self.ram // (64 * self.head_dim))
+        return max(4 * CLUSTER, self.ram // (128 * self.head_dim))
 
     @property
     def workspace(self) -> int:
-        """Elements of the largest temporary of a search."""
-        return max(2**12, min(2**22, self.ram // 128))
+        """Elements of a temporary of a search."""
+        return max(2**12, min(2**22, self.ram // 256))
+
+    @property
+    def candidates(self) -> int:
+        """Scores that a search holds: the more, the more queries share what is read."""
+        return max(2**14, min(2**22, self.ram // 64))
 
     def cache(self, index: int) -> int:
         """Bytes for the cache, beside an index of so many bytes."""
-        return max(self.ram // 32, self.ram * 3 // 8 - index)
+        return max(self.ram // 32, self.ram // 4 - index)

@@ -7,10 +7,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from fotmem_zarr.budget import CLUSTER
+from fotmem_zarr.budget import CLUSTER, Budget
 from fotmem_zarr.clusters import Summary, leaves, summarise
+from fotmem_zarr.log import Log, PartMaker
 from fotmem_zarr.segment import Index, Segment
-from fotmem_zarr.sources import Source
+from fotmem_zarr.sources import Source, source_of_blocks
+from fotmem_zarr.tail import Block
 
 Steps = Iterator[int]
 """Work, done when the next item is asked for: how many keys of one head each step handled."""
@@ -37,8 +39,8 @@ class Writer:
         self.summaries.append(summarise(wide, order))
         self.sizes.append((order >= 0).sum(1).int())
         self.clusters += len(order)
-        for part in order.split(self.segment.shard):
-            there, part = part >= 0, part.clamp(min=0)
+        for rows_or_none in order.split(self.segment.shard):
+            there, part = rows_or_none >= 0, rows_or_none.clamp(min=0)
             self._keys = torch.cat([self._keys, keys[part].masked_fill(~there[..., None], 0)])
             ids = (rows[part] - self.segment.first).masked_fill(~there, 0)
             self._ids = torch.cat([self._ids, ids.int()])
@@ -69,13 +71,34 @@ def build(source: Source, segment: Segment) -> Steps:
         for bucket in range(source.buckets):
             for keys, rows in source.pieces(head, bucket):
                 writer.add(keys, rows)
-                yield len(keys)
+                done = len(keys)
+                del keys, rows  # nothing large stays between steps
+                yield done
             starts[-1].append(writer.clusters)
         writer.finish()
         writers.append(writer)
-    summaries = [Summary(*map(torch.cat, zip(*writer.summaries, strict=True))) for writer in writers]
-    summary = Summary(*(pad_sequence(list(part), batch_first=True) for part in zip(*summaries, strict=True)))
+    summaries = [
+        Summary(*map(torch.cat, zip(*writer.summaries, strict=True))) for writer in writers
+    ]
+    summary = Summary(
+        *(pad_sequence(list(part), batch_first=True) for part in zip(*summaries, strict=True))
+    )
     sizes = pad_sequence([torch.cat(writer.sizes) for writer in writers], batch_first=True)
     centres = torch.stack([source.centres(head) for head in range(segment.heads)])
     segment.set_clusters(sizes.shape[1])
     segment.save_index(Index(summary, sizes, torch.tensor(starts, dtype=torch.int32), centres))
+
+
+def index(
+    blocks: tuple[Block, ...],
+    segment: Segment,
+    like: Segment | None,
+    log: Log,
+    files: PartMaker,
+    budget: Budget,
+) -> Steps:
+    """Write blocks in memory to the log, and cluster them."""
+    for block in blocks:
+        log.write(block, files)
+        yield budget.num_heads * log.block // 4  # takes about as long as clustering so many keys
+    yield from build(source_of_blocks(blocks, budget, like), segment)

@@ -51,7 +51,10 @@ class Cache:
 
     def _hold(self, rows: Rows, chunk: Chunk, tensor: Tensor) -> None:
         if (id(rows), chunk) not in self._chunks:
-            self._chunks[id(rows), chunk] = rows, tensor  # holds `rows`, so that its id stays its own
+            self._chunks[id(rows), chunk] = (
+                rows,
+                tensor,
+            )  # holds `rows`, so that its id stays its own
             self._size += rows.chunk_bytes + ENTRY
         while self._size > self.limit and self._chunks:
             _, (oldest, _) = self._chunks.popitem(last=False)

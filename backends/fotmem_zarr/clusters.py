@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fotmem_zarr.budget import CLUSTER
 
@@ -18,7 +19,7 @@ class Summary(NamedTuple):
     means: Tensor
     """``[..., D]``, float32."""
     variances: Tensor
-    """``[..., D]``, float32: of each dimension, in units of ``spread ** 2``, so that none overflows."""
+    """``[..., D]``, float32: of each dimension, in units of ``spread ** 2``: none overflows."""
     spread: Tensor
     """``[...]``, float32: the largest standard deviation of a dimension."""
 
@@ -64,7 +65,7 @@ def _halved(keys: Tensor, order: Tensor, parts: int) -> Tensor:
     places = places.masked_fill(places >= len(order), -1)
     places = places.sort(dim=1, descending=True).values
     rows = torch.where(places < 0, -1, order[places])
-    return torch.nn.functional.pad(rows, (0, CLUSTER - size), value=-1)
+    return pad(rows, (0, CLUSTER - size), value=-1)
 
 
 def _along(keys: Tensor) -> Tensor:
@@ -74,7 +75,8 @@ def _along(keys: Tensor) -> Tensor:
     direction = keys[torch.arange(len(keys)), far][..., None]  # [b, D, 1]
     direction = keys.transpose(1, 2) @ (keys @ direction)  # towards the longest axis
     direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    return (keys @ direction).squeeze(-1).argsort(1, descending=True)
+    along: Tensor = keys @ direction
+    return along.squeeze(-1).argsort(1, descending=True)
 
 
 def summarise(keys: Tensor, rows: Tensor) -> Summary:

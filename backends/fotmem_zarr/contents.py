@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from fotmem_zarr.budget import Budget
-from fotmem_zarr.building import Steps, build
+from fotmem_zarr.building import build, index
 from fotmem_zarr.cache import Cache
-from fotmem_zarr.files import Files, Like
+from fotmem_zarr.files import Files
 from fotmem_zarr.jobs import Job, next_merge
+from fotmem_zarr.loading import load_log, load_pieces, load_segments
 from fotmem_zarr.log import Log
 from fotmem_zarr.manifest import Manifest
-from fotmem_zarr.place import open_place
+from fotmem_zarr.pieces import Like
+from fotmem_zarr.place import Place, open_place
 from fotmem_zarr.segment import Segment
-from fotmem_zarr.sources import source_of_blocks, source_of_segments
-from fotmem_zarr.tail import Block, Tail
+from fotmem_zarr.sources import source_of_segments
+from fotmem_zarr.tail import Tail
 
 
 class State(NamedTuple):
@@ -96,7 +98,9 @@ class Contents:
             blocks = tail.blocks[:count]
             segment = self.files.new_segment(blocks[0].first, blocks[-1].end, 0)
             like = segments[0] if segments else None
-            self._jobs.append(Job(segment, index(blocks, segment, like, self.log, self.files, self.budget)))
+            self._jobs.append(
+                Job(segment, index(blocks, segment, like, self.log, self.files, self.budget))
+            )
         busy = [segment for job in self._jobs for segment in job.sources]
         if merge := next_merge(segments, busy):
             source = source_of_segments(merge.segments, self.budget, self.forgotten)
@@ -167,57 +171,36 @@ class Contents:
                 self.files.save_rest(block.first, block.keys, block.values)
         if end % self.files.block == 0:
             self.files.no_rest()
-        self.files.commit(
-            self.log, segments, first_id=first_id, rows=end, forgotten=self.forgotten
-        )
+        self.files.commit(self.log, segments, first_id=first_id, rows=end, forgotten=self.forgotten)
 
     def open(self, directory: Path | str) -> Manifest:
         """Take up what lies in a directory, or begin there."""
-        manifest = self.files.open(open_place(directory))
+        place = open_place(directory)
         try:
-            self._load(manifest)
+            manifest = self.files.open(place)
+            self._load(place, manifest)
         except BaseException:
-            self.files.close()
+            place.close()
             raise
         return manifest
 
-    def _load(self, manifest: Manifest) -> None:
-        self.log = self.files.load_log(manifest)
+    def _load(self, place: Place, manifest: Manifest) -> None:
+        self.log = load_log(self.files, place, manifest)
         self.forgotten = manifest.forgotten
-        segments = self.files.load_segments(manifest)
-        pieces = self.files.load_pieces(manifest)
-        start = max(segments[-1].end if segments else 0, self.forgotten // self.log.block * self.log.block)
-        self.state = State(segments, Tail(), min(start, manifest.rows))
+        segments = load_segments(self.files, place, manifest)
+        indexed = segments[-1].end if segments else 0
+        live = self.forgotten // self.log.block * self.log.block
+        self.state = State(segments, Tail(), max(indexed, live))
         self._share_out()
         # Rows that no segment holds are taken in again: clustered, if there are many.
+        take_in = self._append if place.read_only else self._take_in
         for first, part in self.log.blocks(self.state.end, self.log.end):
-            self._take_again(part.read(part.keys, first), part.read(part.values, first))
-        for piece in pieces:
-            self._take_again(piece.keys.read_all(), piece.values.read_all())
-
-    def _take_again(self, keys: Tensor, values: Tensor) -> None:
-        if self.files.place is not None and self.files.place.read_only:
-            self._append(keys, values)
-        else:
-            self._take_in(keys, values)
+            take_in(part.read(part.keys, first), part.read(part.values, first))
+        for piece in load_pieces(self.files, place, manifest):
+            take_in(piece.keys.read_all(), piece.values.read_all())
 
     def close(self) -> None:
         """Let go of everything."""
         self._jobs.clear()
         self.state, self.log, self.cache = State(), Log(self.log.block), Cache()
         self.files.close()
-
-
-def index(
-    blocks: tuple[Block, ...],
-    segment: Segment,
-    like: Segment | None,
-    log: Log,
-    files: Files,
-    budget: Budget,
-) -> Steps:
-    """Write blocks in memory to the log, and cluster them."""
-    for block in blocks:
-        log.write(block, files)
-        yield budget.num_heads * files.block // 4  # takes about as long as clustering so many keys
-    yield from build(source_of_blocks(blocks, budget, like), segment)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from fotmem import StorageError
@@ -10,49 +9,15 @@ from fotmem_zarr.budget import Budget
 from fotmem_zarr.log import Log, Part
 from fotmem_zarr.manifest import (
     Manifest,
-    PartEntry,
-    PieceEntry,
-    SegmentEntry,
     group,
     read_manifest,
 )
 from fotmem_zarr.owned import Owned
-from fotmem_zarr.place import Place, Range, temporary_folder
-from fotmem_zarr.rows import Rows
+from fotmem_zarr.pieces import Like, Piece
+from fotmem_zarr.place import Place, temporary_folder
 from fotmem_zarr.segment import Segment
 
-Like = tuple[int, int, torch.dtype]
-"""``H``, ``D`` and dtype of a layer."""
 KINDS = ("log", "segments", "tail")
-
-
-class Piece(Owned):
-    """Rows behind the last whole block, as one flush found them."""
-
-    def __init__(self, place: Place, path: str, *, first: int, rows: int, like: Like) -> None:
-        super().__init__(place, path)
-        self.first = first
-        self.rows = rows
-        heads, head_dim, dtype = like
-        self.keys, self.values = (
-            Rows(
-                place=place,
-                path=f"{path}/{name}",
-                heads=heads,
-                rows=rows,
-                rest=(head_dim,),
-                dtype=dtype,
-                chunk_rows=rows,
-                heads_per_shard=heads,
-            )
-            for name in ("keys", "values")
-        )
-
-    def write(self, keys: Tensor, values: Tensor) -> None:
-        """Write ``[H, rows, D]`` each."""
-        for rows, tensor in ((self.keys, keys), (self.values, values)):
-            rows.describe()
-            rows.write(0, 0, tensor)
 
 
 class Files:
@@ -67,7 +32,7 @@ class Files:
         """The name, once closed."""
         self._shard = budget.shard
         self._next_name = 0
-        self._pieces: list[Piece] = []
+        self.pieces: list[Piece] = []
         self._kept: list[Owned] = []
 
     def twin(self, budget: Budget) -> "Files":
@@ -90,7 +55,7 @@ class Files:
         """Raise `StorageError` if nothing can be added here."""
         if self.place is not None and self.place.read_only:
             raise StorageError(
-                f"{self.name} is a zip file, which is read-only; unpack it and open the folder to add"
+                f"{self.name} is a zip file, which is read-only; unpack it, and open the folder"
             )
 
     def new_part(self, first: int) -> Part:
@@ -119,22 +84,22 @@ class Files:
         Only new ones are written, and small pieces anew with them: as many bytes as all rows times
         the logarithm of the number of flushes.
         """
-        self._pieces = [piece for piece in self._pieces if piece.first >= first]
+        self.pieces = [piece for piece in self.pieces if piece.first >= first]
         end = first + keys.shape[1]
-        start = self._pieces[-1].first + self._pieces[-1].rows if self._pieces else first
+        start = self.pieces[-1].first + self.pieces[-1].rows if self.pieces else first
         if start == end:
             return
-        pieces = list(self._pieces)
+        pieces = list(self.pieces)
         while pieces and pieces[-1].rows <= end - start:
             start = pieces.pop().first
         place, path = self._new("tail")
         piece = Piece(place, path, first=start, rows=end - start, like=self.like)
         piece.write(keys[:, start - first :], values[:, start - first :])
-        self._pieces = [*pieces, piece]
+        self.pieces = [*pieces, piece]
 
     def no_rest(self) -> None:
         """Take note that all rows are in blocks of the log."""
-        self._pieces = []
+        self.pieces = []
 
     def commit(
         self, log: Log, segments: Sequence[Segment], *, first_id: int, rows: int, forgotten: int
@@ -142,7 +107,7 @@ class Files:
         """Replace the manifest, then let go of what it no longer names."""
         assert self.place is not None
         self._manifest(log, segments, first_id, rows, forgotten).write(self.place)
-        kept: list[Owned] = [*log.parts, *segments, *self._pieces]
+        kept: list[Owned] = [*log.parts, *segments, *self.pieces]
         for owned in kept:
             owned.keep()
         for owned in self._kept:
@@ -160,14 +125,9 @@ class Files:
                 "forgotten": forgotten,
                 "logged": log.end,
                 "next_name": self._next_name,
-                "log": tuple(
-                    PartEntry(name=part.name, first=part.first, rows=part.block) for part in log.parts
-                ),
-                "pieces": tuple(
-                    PieceEntry(name=piece.name, first=piece.first, rows=piece.rows)
-                    for piece in self._pieces
-                ),
-                "segments": tuple(_entry(segment) for segment in segments),
+                "log": tuple(part.entry() for part in log.parts),
+                "pieces": tuple(piece.entry() for piece in self.pieces),
+                "segments": tuple(segment.entry() for segment in segments),
             }
         )
 
@@ -195,52 +155,8 @@ class Files:
                         place.remove(f"{kind}/{name}")
         return manifest
 
-    def load_log(self, manifest: Manifest) -> Log:
-        """Find the parts of the log."""
-        assert self.place is not None
-        log = Log(self.block)
-        log.end = manifest.logged
-        log.parts = tuple(
-            Part(self.place, f"log/{entry.name}", first=entry.first, block=entry.rows, like=self.like)
-            for entry in manifest.log
-        )
-        self._keep(*log.parts)
-        return log
-
-    def load_pieces(self, manifest: Manifest) -> list[Piece]:
-        """Find the pieces behind the log."""
-        assert self.place is not None
-        self._pieces = [
-            Piece(self.place, f"tail/{entry.name}", first=entry.first, rows=entry.rows, like=self.like)
-            for entry in manifest.pieces
-        ]
-        self._keep(*self._pieces)
-        return self._pieces
-
-    def load_segments(self, manifest: Manifest) -> tuple[Segment, ...]:
-        """Read the segments' indexes, up to the first that was removed."""
-        assert self.place is not None
-        found = []
-        for entry in manifest.segments:
-            path = f"segments/{entry.name}"
-            if not self.place.read_only and self.place.read([Range(f"{path}/zarr.json")]) == [None]:
-                break
-            segment = Segment(
-                self.place,
-                path,
-                first=entry.first,
-                rows=entry.rows,
-                level=entry.level,
-                shard=entry.shard,
-                like=self.like,
-                clusters=entry.clusters,
-            )
-            self._keep(segment)
-            segment.load_index(entry.buckets)
-            found.append(segment)
-        return tuple(found)
-
-    def _keep(self, *owned: Owned) -> None:
+    def keep(self, *owned: Owned) -> None:
+        """Take note of what the manifest names."""
         for one in owned:
             one.keep()
         self._kept += owned
@@ -248,19 +164,7 @@ class Files:
     def close(self) -> None:
         """Let another writer in; a temporary folder goes away with its last user."""
         self.closed = self.name
-        self._kept, self._pieces = [], []
+        self._kept, self.pieces = [], []
         if self.place is not None:
             self.place.close()
             self.place = None
-
-
-def _entry(segment: Segment) -> SegmentEntry:
-    return SegmentEntry(
-        name=segment.name,
-        first=segment.first,
-        rows=segment.rows,
-        level=segment.level,
-        clusters=segment.clusters,
-        shard=segment.shard,
-        buckets=segment.index.centres.shape[1],
-    )

@@ -22,7 +22,7 @@ class Job:
         self._credit = 0
 
     def advance(self, keys: int) -> bool:
-        """Do the work that is due when `keys` keys were added; True when the segment is complete."""
+        """Do the work that is due for so many keys added; True when the segment is complete."""
         self._credit += SPEED * keys
         while self._credit > 0:
             done = next(self._steps, None)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fotmem_zarr.cache import Cache
+from fotmem_zarr.manifest import PartEntry
 from fotmem_zarr.owned import Owned
 from fotmem_zarr.place import Place
 from fotmem_zarr.rows import Chunk, Rows
@@ -47,6 +48,10 @@ class Part(Owned):
             for name in ("keys", "values")
         )
 
+    def entry(self) -> PartEntry:
+        """Describe it for the manifest."""
+        return PartEntry(name=self.name, first=self.first, rows=self.block)
+
     @property
     def end(self) -> int:
         """The row behind its last one, when full."""
@@ -71,7 +76,7 @@ class Part(Owned):
             for head in range(rows.heads)
             for number in range(start, start + count)
         ]
-        return torch.stack(rows.read(chunks)).unflatten(0, (rows.heads, -1)).flatten(1, 2)
+        return torch.stack(rows.read(chunks)).view(rows.heads, self.block, *rows.rest)
 
 
 class PartMaker(Protocol):

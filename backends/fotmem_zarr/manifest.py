@@ -68,8 +68,8 @@ class Manifest(BaseModel):
         """Raise `OptionError` unless both are for the same kind of layer."""
         if self.layer() != other.layer():
             raise OptionError(
-                f"{place.name} holds {self.layer()}, asked for was {other.layer()}; ask for what it "
-                f"holds, or choose another directory"
+                f"{place.name} holds {self.layer()}, asked for was {other.layer()}; ask for "
+                f"what it holds, or choose another directory"
             )
 
     def write(self, place: Place) -> None:
@@ -118,7 +118,7 @@ def _parsed(data: bytes, place: Place) -> Manifest:
         raise damaged from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise StorageError(
-            f"{place.name} is no zarr store of fotmem, but other zarr data; choose another directory"
+            f"{place.name} holds other zarr data than a store of fotmem; choose another directory"
         )
     version = attributes.get("version")
     if not isinstance(version, int) or version > VERSION:
@@ -127,7 +127,9 @@ def _parsed(data: bytes, place: Place) -> Manifest:
             f"upgrade fotmem"
         )
     content = {
-        key: value for key, value in attributes.items() if key not in ("format", "version", "crc32c")
+        key: value
+        for key, value in attributes.items()
+        if key not in ("format", "version", "crc32c")
     }
     if attributes.get("crc32c") != _checksum(content):
         raise damaged

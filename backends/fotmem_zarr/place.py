@@ -53,10 +53,10 @@ class Place(ABC):
     def names(self, path: str) -> list[str]:
         """List what lies directly below a path."""
 
-    def settle(self) -> None:  # noqa: B027
+    def settle(self) -> None:
         """Make the names of written files durable."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Let another writer in."""
 
     def broken(self, doing: str, key: str, error: BaseException, cure: str) -> StorageError:
@@ -78,10 +78,12 @@ class Folder(Place):
             self._lock.acquire()
         except Timeout:
             raise StorageError(
-                f"{self.name} is in use by another writer; close that store first, or copy the folder"
+                f"{self.name} is in use by another writer; close that store, or copy the folder"
             ) from None
         except OSError as error:
-            raise self.broken("write to", LOCK, error, "choose a folder that is writable") from error
+            raise self.broken(
+                "write to", LOCK, error, "choose a folder that is writable"
+            ) from error
 
     def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
         return [self._read(part) for part in ranges]
@@ -168,10 +170,8 @@ def open_place(directory: Path | str) -> Place:
     path = Path(text.removeprefix("file://"))
     if path.is_file() and zipfile.is_zipfile(path):
         return zip_place(path)
-    if path.is_file() or path.suffix == ".zip" and not path.is_dir():
+    if path.is_file() or (path.suffix == ".zip" and not path.is_dir()):
         raise StorageError(
             f"{path} is no zip file; a store is written to a folder, which can be zipped afterwards"
         )
     return Folder(path, durable=True)
-
-

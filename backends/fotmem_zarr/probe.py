@@ -1,12 +1,13 @@
 """Approximate search: read the clusters that promise most, and score their keys."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from fotmem import Hits
-from fotmem_zarr.budget import CLUSTER
+from fotmem_zarr.budget import CLUSTER, Budget
 from fotmem_zarr.cache import Cache
 from fotmem_zarr.rows import Chunk
 from fotmem_zarr.segment import Segment
@@ -17,15 +18,15 @@ class Probe:
     """Searches some segments together. Clusters are numbered through, in all of them."""
 
     def __init__(
-        self, segments: Sequence[Segment], cache: Cache, *, nprobe: int, first: int, limit: int
+        self, segments: Sequence[Segment], cache: Cache, budget: Budget, *, nprobe: int, first: int
     ) -> None:
         self.segments = segments
         self.cache = cache
         self.nprobe = nprobe
         self.first = first
         """Rows before this one are left out."""
-        self.limit = limit
-        """Elements of the largest temporary."""
+        self.limit = budget.workspace
+        self.candidates = budget.candidates
         counts = [segment.clusters for segment in segments]
         self.offsets = torch.tensor([0, *counts]).cumsum(0)
         self.clusters = sum(counts)
@@ -40,8 +41,8 @@ class Probe:
         sizes = [min(segment.rows, segment.end - self.first) for segment in self.segments]
         effective = sum(sizes) ** 2 / sum(size * size for size in sizes)
         stored = sum(segment.rows for segment in self.segments) / sum(sizes)
-        wanted = max(self.nprobe, 4 * top_k / CLUSTER) * effective**0.5 * stored
-        return min(self.clusters, round(wanted))
+        wanted = max(self.nprobe, 4 * top_k / CLUSTER) * math.sqrt(effective) * stored
+        return min(self.clusters, int(wanted))
 
     def search(self, queries: Tensor, top_k: int) -> Hits:
         """Search for queries ``[H, Q, D]``, float32."""
@@ -51,7 +52,7 @@ class Probe:
         self.cache.count_probed(int((chosen >= 0).sum()))
         heads = torch.arange(queries.shape[0])[:, None].expand(queries.shape[:2])
         # Head after head, so that queries that read the same clusters come together.
-        step = max(1, self.limit // (nprobe * CLUSTER))
+        step = max(1, self.candidates // (nprobe * CLUSTER))
         parts = [
             self._score(*part, top_k)
             for part in zip(
@@ -61,7 +62,9 @@ class Probe:
                 strict=True,
             )
         ]
-        ids, scores = (torch.cat(part).unflatten(0, queries.shape[:2]) for part in zip(*parts, strict=True))
+        ids, scores = (
+            torch.cat(part).unflatten(0, queries.shape[:2]) for part in zip(*parts, strict=True)
+        )
         return Hits(ids, scores)
 
     def _choose(self, queries: Tensor, nprobe: int) -> Tensor:
@@ -77,7 +80,7 @@ class Probe:
     def _score(
         self, queries: Tensor, heads: Tensor, chosen: Tensor, top_k: int
     ) -> tuple[Tensor, Tensor]:
-        """Find the best keys for queries ``[n, D]`` of `heads` ``[n]`` in clusters ``[n, nprobe]``."""
+        """Find the best keys of clusters ``[n, nprobe]`` for queries ``[n, D]`` of `heads`."""
         keys = torch.where(chosen < 0, -1, heads[:, None] * self.clusters + chosen)
         clusters, inverse, counts = keys.flatten().unique(return_inverse=True, return_counts=True)
         pairs = inverse.argsort()  # of a query and a cluster, by cluster
@@ -124,7 +127,10 @@ class Probe:
         hidden = torch.zeros(len(clusters), CLUSTER)
         for index in segment.unique().tolist():
             here = (segment == index).nonzero()[:, 0]
-            there = torch.arange(CLUSTER) < self.segments[index].index.sizes[head[here], number[here], None]
+            there = (
+                torch.arange(CLUSTER)
+                < self.segments[index].index.sizes[head[here], number[here], None]
+            )
             if self.segments[index].first < self.first:
                 every = clusters[here, None].expand(-1, CLUSTER)
                 rows = self._rows(every.flatten(), torch.arange(CLUSTER).repeat(len(here)))

@@ -11,14 +11,19 @@ from fotmem import Hits
 def best_of(found: Iterable[Hits], top_k: int) -> Hits | None:
     """Keep the best of several sets of hits, ``[H, Q, k]`` each, of different keys."""
     best: Hits | None = None
-    for hits in found:
-        if best is not None:
-            hits = Hits(torch.cat([best.ids, hits.ids], -1), torch.cat([best.scores, hits.scores], -1))
-        if best is not None or hits.ids.shape[-1] > top_k:
-            scores, order = hits.scores.topk(min(top_k, hits.scores.shape[-1]), dim=-1)
-            hits = Hits(hits.ids.gather(-1, order), scores)
-        best = hits
+    for ids, scores in found:
+        together = (ids, scores) if best is None else _joined(best, ids, scores)
+        best = Hits(*together)
+        if best.ids.shape[-1] > top_k:
+            kept, order = best.scores.topk(top_k, dim=-1)
+            best = Hits(best.ids.gather(-1, order), kept)
     return best
+
+
+def _joined(best: Hits, ids: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    together = torch.cat([best.scores, scores], -1)
+    order = together.argsort(-1, descending=True)
+    return torch.cat([best.ids, ids], -1).gather(-1, order), together.gather(-1, order)
 
 
 def scan(

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fotmem_zarr.budget import CLUSTER
 from fotmem_zarr.clusters import Summary
+from fotmem_zarr.manifest import SegmentEntry
 from fotmem_zarr.owned import Owned
 from fotmem_zarr.place import Place
 from fotmem_zarr.rows import Rows
@@ -46,7 +47,7 @@ class Index:
 
 
 class Segment(Owned):
-    """Rows `first` to `end`: cluster ``c`` of head ``h`` is rows ``c * CLUSTER`` on of ``keys[h]``."""
+    """Rows `first` to `end`; cluster ``c`` of head ``h`` begins at ``keys[h, c * CLUSTER]``."""
 
     index: Index
     keys: Rows
@@ -86,6 +87,18 @@ class Segment(Owned):
         """The row behind its last one."""
         return self.first + self.rows
 
+    def entry(self) -> SegmentEntry:
+        """Describe it for the manifest."""
+        return SegmentEntry(
+            name=self.name,
+            first=self.first,
+            rows=self.rows,
+            level=self.level,
+            clusters=self.clusters,
+            shard=self.shard,
+            buckets=self.index.centres.shape[1],
+        )
+
     def save_index(self, index: Index) -> None:
         """Write the index; after that the segment is complete."""
         self.index = index
@@ -94,8 +107,7 @@ class Segment(Owned):
         for name, tensor in index.tensors().items():
             rows = self._small(name, tensor.shape[1], tuple(tensor.shape[2:]), tensor.dtype)
             rows.describe()
-            for head in range(self.heads):
-                rows.write(head, 0, tensor[head : head + 1])
+            rows.write(0, 0, tensor)
 
     def load_index(self, buckets: int) -> None:
         """Read the index."""
@@ -115,10 +127,17 @@ class Segment(Owned):
         self.index = Index(summary, read["sizes"], read["buckets"], read["centres"])
 
     def _small(self, name: str, rows: int, rest: tuple[int, ...], dtype: torch.dtype) -> Rows:
-        return self._rows(name, rows, rest, dtype, rows, 1)
+        return self._rows(name, rows, rest, dtype, rows, 1, self.heads)
 
     def _rows(
-        self, name: str, rows: int, rest: tuple[int, ...], dtype: torch.dtype, chunk: int, shard: int
+        self,
+        name: str,
+        rows: int,
+        rest: tuple[int, ...],
+        dtype: torch.dtype,
+        chunk: int,
+        shard: int,
+        heads: int = 1,
     ) -> Rows:
         return Rows(
             place=self.place,
@@ -129,6 +148,7 @@ class Segment(Owned):
             dtype=dtype,
             chunk_rows=chunk,
             chunks_per_shard=shard,
+            heads_per_shard=heads,
         )
 
     def estimate(self, queries: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def source_of_blocks(blocks: Sequence[Block], budget: Budget, like: Segment | No
     """Take rows in memory; the buckets are those of `like`, or learnt."""
     first, end = blocks[0].first, blocks[-1].end
     count = max(1, min(MAX_BUCKETS, (end - first) // ROWS_PER_BUCKET))
-    learnt = {} if like is None else dict(enumerate(like.index.centres))
+    learnt: dict[int, Tensor] = {} if like is None else dict(enumerate(like.index.centres))
     held: dict[int, tuple[Tensor, Tensor]] = {}  # of the head at work: its keys, their buckets
 
     def centres(head: int) -> Tensor:
@@ -56,7 +56,9 @@ def source_of_blocks(blocks: Sequence[Block], budget: Budget, like: Segment | No
         for part in rows.split(budget.piece) if len(rows) else ():
             yield keys[part], part + first
 
-    return Source(first, end, pieces, centres, count if like is None else like.index.centres.shape[1])
+    return Source(
+        first, end, pieces, centres, count if like is None else like.index.centres.shape[1]
+    )
 
 
 def source_of_segments(segments: Sequence[Segment], budget: Budget, first: int) -> Source:
@@ -75,8 +77,8 @@ def source_of_segments(segments: Sequence[Segment], budget: Budget, first: int) 
                 held.append((keys[live], rows[live]))
                 size += len(held[-1][1])
                 if size >= budget.piece:
+                    size = 0
                     yield _joined(held)
-                    held, size = [], 0
         if size:
             yield _joined(held)
 
@@ -85,8 +87,10 @@ def source_of_segments(segments: Sequence[Segment], budget: Budget, first: int) 
 
 
 def _joined(held: list[Piece]) -> Piece:
-    keys, rows = zip(*held, strict=True)
-    return torch.cat(keys), torch.cat(rows)
+    """Join pieces, and let go of them before others work."""
+    keys, rows = (torch.cat(part) for part in zip(*held, strict=True))
+    held.clear()
+    return keys, rows
 
 
 def read_clusters(segment: Segment, head: int, start: int, stop: int) -> Piece:

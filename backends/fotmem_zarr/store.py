@@ -72,7 +72,7 @@ class ZarrStore(MemoryStore):
 
     @property
     def chunks_probed(self) -> int:
-        """Count the chunks of clustered keys that queries have asked for so far, each for itself."""
+        """Count the chunks of clustered keys that queries asked for so far, each for itself."""
         return self._contents.cache.chunks_probed
 
     @property
@@ -82,7 +82,9 @@ class ZarrStore(MemoryStore):
 
     def _now(self) -> State:
         if self._contents.files.closed:
-            raise StorageError(f"the store in {self._contents.files.closed} is closed; open it again")
+            raise StorageError(
+                f"the store in {self._contents.files.closed} is closed; open it again"
+            )
         return self._contents.state
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
@@ -108,9 +110,9 @@ class ZarrStore(MemoryStore):
         return Probe(
             state.segments,
             contents.cache,
+            contents.budget,
             nprobe=self.nprobe,
             first=contents.forgotten,
-            limit=contents.budget.workspace,
         )
 
     def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
@@ -122,7 +124,9 @@ class ZarrStore(MemoryStore):
         # Many queries at once read a cluster that several want only once; values come in turn.
         for block in queries.split(QUERIES, dim=1):
             hits = self._search(block, wanted)
-            for ids, scores in zip(hits.ids.split(rows, 1), hits.scores.split(rows, 1), strict=True):
+            for ids, scores in zip(
+                hits.ids.split(rows, 1), hits.scores.split(rows, 1), strict=True
+            ):
                 values = self._values(ids.clamp(min=self._contents.forgotten))
                 parts.append(topk_attention(scores, values, scale=scale, dtype=queries.dtype))
         out, lse = (torch.cat(part, 1) for part in zip(*parts, strict=True))
@@ -162,4 +166,3 @@ class ZarrStore(MemoryStore):
         if not self._contents.files.closed:
             super().close()
             self._contents.close()
-

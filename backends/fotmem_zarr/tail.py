@@ -38,7 +38,10 @@ class Tail(NamedTuple):
         room = last.room if last else None
         if room is None or last is None or self.shared or room[0].shape[1] < total:
             size = length if total > length // 2 else 2 * total
-            room = (_grown(keys, last and last.keys, size), _grown(values, last and last.values, size))
+            room = (
+                _grown(keys, last and last.keys, size),
+                _grown(values, last and last.values, size),
+            )
         room[0][:, filled:total] = keys
         room[1][:, filled:total] = values
         block = Block(start, room[0][:, :total], room[1][:, :total], room)
