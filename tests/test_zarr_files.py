@@ -268,12 +268,15 @@ def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
         opened(directory=tmp_path / "new.zip")
 
 
-def test_nothing_is_lost_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("writes", [0, 5, 30, 90])
+def test_nothing_is_lost_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
     keys, values = data()
     store = opened(directory=tmp_path)
     store.add(keys[:, :400], values[:, :400])
     store.flush()
-    plain, room = Folder.write, [5]
+    plain, room = Folder.write, [writes]
 
     def write(self: Folder, key: str, content: bytes) -> None:
         if not room[0]:
@@ -284,16 +287,34 @@ def test_nothing_is_lost_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Folder, "write", write)
     with pytest.raises(StorageError, match="No space left on device; make room"):
-        store.add(keys[:, 400:], values[:, 400:])
+        store.add(-keys[:, 400:], values[:, 400:])
     assert_holds(store, keys[:, :400], values[:, :400])
     with pytest.raises(StorageError):
-        store.add(keys[:, 500:], values[:, 500:])
+        store.add(-keys[:, 400:], values[:, 400:])
     room[0] = 10**6
     store.add(keys[:, 400:], values[:, 400:])
     assert_holds(store, keys, values)
     store.close()
     with opened(directory=tmp_path) as again:
         assert_holds(again, keys, values)
+
+
+def test_a_copy_keeps_the_files_that_its_original_replaced(tmp_path: Path) -> None:
+    keys, values = data(6000)
+    store = opened(directory=tmp_path)
+    for begin in range(0, 2000, 500):
+        store.add(keys[:, begin : begin + 500], values[:, begin : begin + 500])
+    store.flush()
+    twin = store.copy()
+    for begin in range(2000, 6000, 500):
+        store.add(keys[:, begin : begin + 500], values[:, begin : begin + 500])
+    store.forget(1500)
+    store.flush()
+    assert_holds(twin, keys[:, :2000], values[:, :2000])
+    assert_holds(store, keys, values, forgotten=1500)
+    before = len(list((tmp_path / "segments").iterdir()))
+    del twin
+    assert len(list((tmp_path / "segments").iterdir())) < before
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 import functools
 import gc
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from torch import Tensor
 
 from fotmem import MemoryStore, OptionError, create_store
+from fotmem_zarr.budget import CLUSTER
 from fotmem_zarr.store import ZarrStore
 from tests.naive import (
     DTYPES,
@@ -122,6 +125,20 @@ def test_a_query_reads_few_chunks_and_finds_what_stands_out() -> None:
     torch.testing.assert_close(
         hits.scores, torch.einsum("hqd,hqkd->hqk", q, store.keys(hits.ids)), rtol=1e-5, atol=1e-4
     )
+
+
+def test_the_best_score_in_a_cluster_is_estimated_well() -> None:
+    store, keys, _ = filled(3000)
+    segment = store._contents.state.segments[0]
+    q = draw(HEADS, 50, DIM, seed=3)
+    estimates = segment.estimate(q)
+    ids = torch.from_numpy(zarr.open_array(folders(store) / segment.ids.path, mode="r")[:])
+    rows = ids.view(HEADS, -1, CLUSTER)[:, : estimates.shape[2]].long()
+    for head, cluster in itertools.product(range(HEADS), range(estimates.shape[2])):
+        size = int(segment.index.sizes[head, cluster])
+        best = (q[head] @ keys[head, rows[head, cluster, :size]].T).amax(1)
+        error = (estimates[head, :, cluster] - best).abs().mean() / best.abs().mean()
+        assert error < 0.25
 
 
 def test_exact_scans_everything_whatever_nprobe() -> None:

@@ -21,6 +21,7 @@ from fotmem_zarr.place import Place, open_place
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.sources import source_of_segments
 from fotmem_zarr.tail import Tail
+from fotmem_zarr.trim import trim
 
 
 class State(NamedTuple):
@@ -63,12 +64,12 @@ class Contents:
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Take in rows ``[H, n, D]``, all or none."""
         self.files.require_writable()
-        before, logged = self.state, self.log.end
+        before = self.state, self.log.copy()
         try:
             self._take_in(keys, values)
         except BaseException:
             self._jobs.clear()  # what they began is removed; they begin anew with the next add
-            self.state, self.log.end = before, logged
+            self.state, self.log = before
             raise
 
     def _take_in(self, keys: Tensor, values: Tensor) -> None:
@@ -116,6 +117,7 @@ class Contents:
             tail = tail.drop(job.segment.end)
         self.state = State(tuple(sorted(kept, key=lambda segment: segment.first)), tail, end)
         self._share_out()
+        trim()
 
     def _share_out(self) -> None:
         index = sum(segment.index.bytes for segment in self.state.segments)
