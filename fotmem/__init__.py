@@ -22,6 +22,7 @@ from fotmem.errors import (
     NonFiniteError,
     OptionError,
     ShapeError,
+    StorageError,
     UnknownStoreError,
     UnsupportedError,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "PartialAttention",
     "Rows",
     "ShapeError",
+    "StorageError",
     "StoreCapabilities",
     "StoreOptions",
     "StoreSpec",

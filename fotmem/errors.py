@@ -15,6 +15,7 @@
     ├── CheckpointError(ValueError)       a checkpoint or config that cannot be honoured
     ├── AttachError(RuntimeError)         attaching twice, or using what was detached
     ├── UnsupportedError(RuntimeError)    a transformers feature that cannot work with memory
+    ├── StorageError(OSError)             files that a store cannot read or write
     └── InputError(ValueError)            text, tokens or model names that cannot be used
 """
 
@@ -109,6 +110,10 @@ class UnsupportedError(FotmemError, RuntimeError):
 
     def __init__(self, feature: str, cure: str) -> None:
         super().__init__(f"{feature} cannot be used while a memory is attached; {cure}")
+
+
+class StorageError(FotmemError, OSError):
+    """Files of a store that are damaged, foreign, in use, or cannot be read or written."""
 
 
 class InputError(FotmemError, ValueError):

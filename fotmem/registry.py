@@ -159,8 +159,9 @@ def create_store(
         In which keys and values are kept: float32, bfloat16 or float16.
     device : torch.device or str
         Where they are kept.
-    directory : path, optional
-        For persistent stores: where; an existing one is reopened.
+    directory : path or URL, optional
+        For persistent stores: where; an existing one is reopened. What a URL (``s3://...``) may be
+        is the store's business.
     **options
         The store's own; see its options model.
 
@@ -206,9 +207,16 @@ def create_store(
         head_dim=head_dim,
         dtype=dtype,
         device=device,
-        directory=None if directory is None else Path(directory),
+        directory=_place(directory),
         options=validated_options(spec, options),
     )
+
+
+def _place(directory: str | os.PathLike[str] | None) -> Path | str | None:
+    """Make a path of it, unless it is a URL, which a path would break."""
+    if directory is None or (isinstance(directory, str) and "://" in directory):
+        return directory
+    return Path(directory)
 
 
 def unknown_model(culprit: str) -> ModelError:

@@ -98,7 +98,10 @@ class StoreSpec(_Spec):
     """
 
     factory: "Callable[..., MemoryStore]"
-    """Called with ``num_heads, head_dim, dtype, device, directory, options`` by keyword."""
+    """Called with ``num_heads, head_dim, dtype, device, directory, options`` by keyword.
+
+    `directory` is a path, a URL (a str with ``://`` in it) or None.
+    """
     options: type[BaseModel] = field(default=StoreOptions)
     """Pydantic model of its options; the factory gets an instance."""
     capabilities: StoreCapabilities

@@ -135,6 +135,14 @@ class MemoryStore(ABC):
             twin.add(keys, values)
         return twin
 
+    def _resume(self, first_id: int, added: int, forgotten: int) -> None:
+        """Count from where a directory that was reopened left off; for `__init__`.
+
+        Its first key ever got the id `first_id`; `added` keys followed, of which the oldest
+        `forgotten` are gone.
+        """
+        self._offset, self._added, self._forgotten = first_id, added, forgotten
+
     def _empty_twin(self) -> "MemoryStore":
         """Build an empty store with the same options; needed by the `_copy` of the base class."""
         return type(self)(

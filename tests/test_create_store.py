@@ -75,6 +75,8 @@ def test_the_factory_gets_clean_arguments(tmp_path: Path) -> None:
         "directory": None,
     }
     assert create("disk-store", directory=str(tmp_path)).arguments["directory"] == tmp_path
+    url = "s3://bucket//a"  # a path would lose slashes
+    assert create("disk-store", directory=url).arguments["directory"] == url
     with pytest.raises(ValueError, match="frozen"):
         options.nlist = 3
 

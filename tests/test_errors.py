@@ -26,6 +26,7 @@ BUILTIN = {
     "CheckpointError": ValueError,
     "AttachError": RuntimeError,
     "UnsupportedError": RuntimeError,
+    "StorageError": OSError,
     "InputError": ValueError,
 }
 CLASSES = [

@@ -1,0 +1,82 @@
+"""How a RAM budget is divided."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fotmem import OptionError
+
+CLUSTER = 128
+"""Keys of a cluster, at most: a chunk on disk."""
+
+
+def _power_of_two(number: int, low: int, high: int) -> int:
+    """Round down, within bounds."""
+    return max(low, min(high, 1 << max(0, number.bit_length() - 1)))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Sizes that keep a store of ``[H, N, D]`` within `ram` bytes.
+
+    A third is for rows in memory, a quarter for what building and searching work with; the index
+    takes what it needs, and the cache of chunks the rest.
+    """
+
+    ram: int
+    num_heads: int
+    head_dim: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, ram: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> "Budget":
+        """Check that `ram` is enough to work with, or raise `OptionError`."""
+        least = 1024 * num_heads * head_dim * dtype.itemsize
+        if ram < least:
+            raise OptionError(
+                f"ram must be at least {least} bytes for H={num_heads} heads of D={head_dim} in "
+                f"{str(dtype).removeprefix('torch.')}, got {ram}"
+            )
+        # A quarter is left for what Python and the allocator need beside.
+        return cls(ram * 3 // 4, num_heads, head_dim, dtype.itemsize)
+
+    @property
+    def row(self) -> int:
+        """Bytes of the keys of one token."""
+        return self.num_heads * self.head_dim * self.itemsize
+
+    @property
+    def block(self) -> int:
+        """Rows that are written at a time."""
+        return _power_of_two(self.ram // (128 * self.row), 16, 2048)
+
+    @property
+    def segment(self) -> int:
+        """Rows of a new segment; 1.6 times as many lie in memory at most, keys and values."""
+        rows = max(64, min(2**15, self.ram // (12 * self.row)))
+        return max(1, rows // self.block) * self.block
+
+    @property
+    def shard(self) -> int:
+        """Clusters that are written at a time."""
+        cluster = CLUSTER * self.head_dim * self.itemsize
+        return _power_of_two(min(self.ram // 64, 2**22) // cluster, 1, 128)
+
+    @property
+    def piece(self) -> int:
+        """Rows of one head that are clustered at a time."""
+        return max(4 * CLUSTER, self.ram // (128 * self.head_dim))
+
+    @property
+    def workspace(self) -> int:
+        """Elements of a temporary of a search."""
+        return max(2**12, min(2**22, self.ram // 256))
+
+    @property
+    def candidates(self) -> int:
+        """Scores that a search holds: the more, the more queries share what is read."""
+        return max(2**14, min(2**22, self.ram // 64))
+
+    def cache(self, index: int) -> int:
+        """Bytes for the cache, beside an index of so many bytes."""
+        return max(self.ram // 32, self.ram // 4 - index)

@@ -1,0 +1,115 @@
+"""Keys of one head in clusters of nearly equal size, by splitting in two again and again."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fotmem_zarr.budget import CLUSTER
+
+SAMPLE = 4096
+"""Keys of a head from which buckets are learnt."""
+
+
+class Summary(NamedTuple):
+    """What is known of clusters without reading them."""
+
+    means: Tensor
+    """``[..., D]``, float32."""
+    variances: Tensor
+    """``[..., D]``, float32: of each dimension, in units of ``spread ** 2``: none overflows."""
+    spread: Tensor
+    """``[...]``, float32: the largest standard deviation of a dimension."""
+
+
+def unit(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide keys ``[n, D]`` by their largest entry, so that squares do not overflow."""
+    size = keys.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return keys / size, size
+
+
+def leaves(keys: Tensor) -> Tensor:
+    """Arrange keys ``[n, D]``, float32, ``n >= 1``, in clusters.
+
+    Returns
+    -------
+    Tensor
+        Shape ``[ceil(n / CLUSTER), CLUSTER]``, int64: rows of `keys`, -1 behind the last.
+    """
+    keys, _ = unit(keys)
+    order = torch.arange(len(keys))
+    wanted = math.ceil(len(keys) / CLUSTER)
+    found = []
+    while wanted:
+        part = 1 << (wanted.bit_length() - 1)  # a power of two is split at once
+        if part < wanted:
+            order = order[_along(keys[order][None])[0]]
+        cut = round(len(order) * part / wanted)
+        found.append(_halved(keys, order[:cut], part))
+        order, wanted = order[cut:], wanted - part
+    return torch.cat(found)
+
+
+def _halved(keys: Tensor, order: Tensor, parts: int) -> Tensor:
+    """Split rows into `parts` (a power of two) clusters ``[parts, CLUSTER]``."""
+    size = math.ceil(len(order) / parts)
+    # Some rows stand in twice, so that all halves are equal; the copies are taken out at the end.
+    copies = size * parts - len(order)
+    places = torch.arange(size * parts)[None]
+    whole = keys[torch.cat([order, order[:copies]])]
+    for _ in range(parts.bit_length() - 1):
+        halves = _along(whole[places])
+        places = places.gather(1, halves).reshape(2 * len(places), -1)
+    places = places.masked_fill(places >= len(order), -1)
+    places = places.sort(dim=1, descending=True).values
+    rows = torch.where(places < 0, -1, order[places])
+    return pad(rows, (0, CLUSTER - size), value=-1)
+
+
+def _along(keys: Tensor) -> Tensor:
+    """Sort sets of keys ``[b, m, D]``, each along a direction in which it is long: ``[b, m]``."""
+    keys = keys - keys.mean(1, keepdim=True)
+    far = keys.square().sum(-1).argmax(1)
+    direction = keys[torch.arange(len(keys)), far][..., None]  # [b, D, 1]
+    direction = keys.transpose(1, 2) @ (keys @ direction)  # towards the longest axis
+    direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    along: Tensor = keys @ direction
+    return along.squeeze(-1).argsort(1, descending=True)
+
+
+def summarise(keys: Tensor, rows: Tensor) -> Summary:
+    """Summarise clusters, ``rows [C, CLUSTER]`` as from `leaves`, of keys ``[n, D]``, float32."""
+    keys, size = unit(keys)
+    there = (rows >= 0)[..., None].float()
+    count = there.sum(1).clamp(min=1)
+    members = keys[rows.clamp(min=0)] * there
+    means = members.sum(1) / count
+    variances = ((members - means[:, None]).square() * there).sum(1) / count
+    widest = variances.amax(1, keepdim=True)
+    relative = variances / widest.clamp(min=torch.finfo(torch.float32).tiny)
+    return Summary(means * size, relative, widest.sqrt().squeeze(1) * size)
+
+
+def learn_buckets(keys: Tensor, count: int) -> Tensor:
+    """Choose `count` centres ``[count, D]`` for keys ``[n, D]`` by k-means."""
+    generator = torch.Generator().manual_seed(0)
+    sample, size = unit(keys[torch.randperm(len(keys), generator=generator)[:SAMPLE]].float())
+    centres = sample[:count].clone()
+    for _ in range(10):
+        nearest = _nearest(sample, centres)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, sample)
+        counts = torch.bincount(nearest, minlength=count)[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return centres * size
+
+
+def assign(keys: Tensor, centres: Tensor) -> Tensor:
+    """Find the nearest centre of each key: ``[n]``, int64."""
+    centres, size = unit(centres)
+    return _nearest(keys / size, centres)
+
+
+def _nearest(keys: Tensor, centres: Tensor) -> Tensor:
+    return (keys @ centres.T - centres.square().sum(1) / 2).argmax(1)

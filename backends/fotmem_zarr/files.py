@@ -1,0 +1,170 @@
+"""What a store has on disk, by name, and how that becomes durable."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fotmem import StorageError
+from fotmem_zarr.budget import Budget
+from fotmem_zarr.log import Log, Part
+from fotmem_zarr.manifest import (
+    Manifest,
+    group,
+    read_manifest,
+)
+from fotmem_zarr.owned import Owned
+from fotmem_zarr.pieces import Like, Piece
+from fotmem_zarr.place import Place, temporary_folder
+from fotmem_zarr.segment import Segment
+
+KINDS = ("log", "segments", "tail")
+
+
+class Files:
+    """Makes parts, segments and pieces, and the manifest that names them."""
+
+    def __init__(self, like: Like, budget: Budget) -> None:
+        self.like = like
+        self.block = budget.block
+        """Rows of a block of the log."""
+        self.place: Place | None = None
+        self.closed = ""
+        """The name, once closed."""
+        self._shard = budget.shard
+        self._next_name = 0
+        self.pieces: list[Piece] = []
+        self._kept: list[Owned] = []
+
+    def twin(self, budget: Budget) -> "Files":
+        """Make the files of a copy, which go to a temporary folder of their own."""
+        twin = Files(self.like, budget)
+        twin.block = self.block
+        return twin
+
+    @property
+    def name(self) -> str:
+        """Where they are, for messages."""
+        return self.place.name if self.place else "the store's temporary folder"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a flush has something to do: they outlive the store, and may be written."""
+        return self.place is not None and self.place.durable and not self.place.read_only
+
+    def require_writable(self) -> None:
+        """Raise `StorageError` if nothing can be added here."""
+        if self.place is not None and self.place.read_only:
+            raise StorageError(
+                f"{self.name} is a zip file, which is read-only; unpack it, and open the folder"
+            )
+
+    def new_part(self, first: int) -> Part:
+        """Begin a part of the log."""
+        return Part(*self._new("log"), first=first, block=self.block, like=self.like)
+
+    def new_segment(self, first: int, end: int, level: int) -> Segment:
+        """Name a segment that is to be built."""
+        place, path = self._new("segments")
+        rows = end - first
+        return Segment(
+            place, path, first=first, rows=rows, level=level, shard=self._shard, like=self.like
+        )
+
+    def _new(self, kind: str) -> tuple[Place, str]:
+        if self.place is None:
+            self.place = temporary_folder()
+        path = f"{kind}/{self._next_name:08d}"
+        self._next_name += 1
+        self.place.write(f"{path}/zarr.json", group())
+        return self.place, path
+
+    def save_rest(self, first: int, keys: Tensor, values: Tensor) -> None:
+        """Make rows from `first` on durable that fill no block, ``[H, n, D]`` each.
+
+        Only new ones are written, and small pieces anew with them: as many bytes as all rows times
+        the logarithm of the number of flushes.
+        """
+        self.pieces = [piece for piece in self.pieces if piece.first >= first]
+        end = first + keys.shape[1]
+        start = self.pieces[-1].first + self.pieces[-1].rows if self.pieces else first
+        if start == end:
+            return
+        pieces = list(self.pieces)
+        while pieces and pieces[-1].rows <= end - start:
+            start = pieces.pop().first
+        place, path = self._new("tail")
+        piece = Piece(place, path, first=start, rows=end - start, like=self.like)
+        piece.write(keys[:, start - first :], values[:, start - first :])
+        self.pieces = [*pieces, piece]
+
+    def no_rest(self) -> None:
+        """Take note that all rows are in blocks of the log."""
+        self.pieces = []
+
+    def commit(
+        self, log: Log, segments: Sequence[Segment], *, first_id: int, rows: int, forgotten: int
+    ) -> None:
+        """Replace the manifest, then let go of what it no longer names."""
+        assert self.place is not None
+        self._manifest(log, segments, first_id, rows, forgotten).write(self.place)
+        kept: list[Owned] = [*log.parts, *segments, *self.pieces]
+        for owned in kept:
+            owned.keep()
+        for owned in self._kept:
+            if owned not in kept:
+                owned.release()
+        self._kept = kept
+
+    def _manifest(
+        self, log: Log, segments: Sequence[Segment], first_id: int, rows: int, forgotten: int
+    ) -> Manifest:
+        return self._layer().model_copy(
+            update={
+                "first_id": first_id,
+                "rows": rows,
+                "forgotten": forgotten,
+                "logged": log.end,
+                "next_name": self._next_name,
+                "log": tuple(part.entry() for part in log.parts),
+                "pieces": tuple(piece.entry() for piece in self.pieces),
+                "segments": tuple(segment.entry() for segment in segments),
+            }
+        )
+
+    def _layer(self) -> Manifest:
+        heads, head_dim, dtype = self.like
+        name = str(dtype).removeprefix("torch.")
+        return Manifest(num_heads=heads, head_dim=head_dim, dtype=name, block=self.block)
+
+    def open(self, place: Place) -> Manifest:
+        """Read the manifest, or begin one; remove what it does not name."""
+        self.place = place
+        manifest = read_manifest(place)
+        if manifest is None:
+            manifest = self._layer()
+            for kind in KINDS:
+                place.write(f"{kind}/zarr.json", group())
+            manifest.write(place)
+        manifest.require(self._layer(), place)
+        self.block, self._next_name = manifest.block, manifest.next_name
+        if not place.read_only:
+            named = {entry.name for entry in (*manifest.log, *manifest.pieces, *manifest.segments)}
+            for kind in KINDS:
+                for name in place.names(kind):
+                    if name not in named and name != "zarr.json":
+                        place.remove(f"{kind}/{name}")
+        return manifest
+
+    def keep(self, *owned: Owned) -> None:
+        """Take note of what the manifest names."""
+        for one in owned:
+            one.keep()
+        self._kept += owned
+
+    def close(self) -> None:
+        """Let another writer in; a temporary folder goes away with its last user."""
+        self.closed = self.name
+        self._kept, self.pieces = [], []
+        if self.place is not None:
+            self.place.close()
+            self.place = None

@@ -1,0 +1,145 @@
+"""All rows in the order of reading, on disk: what everything else is derived from."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fotmem_zarr.cache import Cache
+from fotmem_zarr.manifest import PartEntry
+from fotmem_zarr.owned import Owned
+from fotmem_zarr.place import Place
+from fotmem_zarr.rows import Chunk, Rows
+from fotmem_zarr.tail import Block
+from fotmem_zarr.take import take
+
+BLOCKS = 16
+"""Blocks of a part of the log."""
+CHUNK = 16
+"""Rows of a chunk, at most: values are looked up one by one."""
+
+
+class Part(Owned):
+    """Keys and values of up to ``BLOCKS`` blocks of rows, from row `first` on."""
+
+    def __init__(
+        self, place: Place, path: str, *, first: int, block: int, like: tuple[int, int, torch.dtype]
+    ) -> None:
+        super().__init__(place, path)
+        self.first = first
+        self.block = block
+        self._described = False
+        heads, head_dim, dtype = like
+        chunk = min(CHUNK, block)
+        self.keys, self.values = (
+            Rows(
+                place=place,
+                path=f"{path}/{name}",
+                heads=heads,
+                rows=BLOCKS * block,
+                rest=(head_dim,),
+                dtype=dtype,
+                chunk_rows=chunk,
+                chunks_per_shard=block // chunk,
+                heads_per_shard=heads,
+            )
+            for name in ("keys", "values")
+        )
+
+    def entry(self) -> PartEntry:
+        """Describe it for the manifest."""
+        return PartEntry(name=self.name, first=self.first, rows=self.block)
+
+    @property
+    def end(self) -> int:
+        """The row behind its last one, when full."""
+        return self.first + BLOCKS * self.block
+
+    def write(self, row: int, keys: Tensor, values: Tensor) -> None:
+        """Write a block, ``[H, block, D]`` each."""
+        number = (row - self.first) // self.block
+        if not self._described:
+            self.keys.describe()
+            self.values.describe()
+            self._described = True
+        self.keys.write(0, number, keys)
+        self.values.write(0, number, values)
+
+    def read(self, rows: Rows, first: int) -> Tensor:
+        """Read a block of keys or values, ``[H, block, D]``."""
+        start = (first - self.first) // rows.chunk_rows
+        count = self.block // rows.chunk_rows
+        chunks = [
+            Chunk(head, number)
+            for head in range(rows.heads)
+            for number in range(start, start + count)
+        ]
+        return torch.stack(rows.read(chunks)).view(rows.heads, self.block, *rows.rest)
+
+
+class PartMaker(Protocol):
+    """Begins parts of the log in a place of its own."""
+
+    place: Place | None
+
+    def new_part(self, first: int) -> Part:
+        """Begin a part with row `first`."""
+
+
+class Log:
+    """Parts one after the other. Grows at its end, by whole blocks; forgets at its beginning."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.parts: tuple[Part, ...] = ()
+        self.end = 0
+        """Rows that were written."""
+
+    def copy(self) -> "Log":
+        """Share what was written; what follows goes to parts of its own."""
+        twin = Log(self.block)
+        twin.parts, twin.end = self.parts, self.end
+        return twin
+
+    def part_of(self, row: int) -> Part:
+        """Find the part that holds a row."""
+        parts = self.parts
+        return parts[bisect_right([part.first for part in parts], row) - 1]
+
+    def blocks(self, start: int, stop: int) -> Iterator[tuple[int, Part]]:
+        """Yield the first row and the part of all blocks with rows from `start` to `stop`."""
+        for row in range(start // self.block * self.block, stop, self.block):
+            yield row, self.part_of(row)
+
+    def write(self, block: Block, maker: "PartMaker") -> None:
+        """Write a whole block, unless it is there."""
+        if block.end <= self.end:
+            return
+        last = self.parts[-1] if self.parts else None
+        ours = last is not None and last.place is maker.place and block.first < last.end
+        part = last if last is not None and ours else maker.new_part(block.first)
+        part.write(block.first, block.keys, block.values)
+        if not ours:
+            self.parts = (*self.parts, part)
+        self.end = block.end
+
+    def take(self, cache: Cache, which: str, heads: Tensor, rows: Tensor, limit: int) -> Tensor:
+        """Look up "keys" or "values" of rows ``[n]`` of heads ``[n]``: ``[n, D]``."""
+        parts = self.parts
+        number = torch.bucketize(rows, torch.tensor([part.first for part in parts]), right=True) - 1
+        found: Tensor | None = None
+        for index in number.unique().tolist():
+            here = number == index
+            array: Rows = getattr(parts[index], which)
+            taken = take(cache, array, heads[here], rows[here] - parts[index].first, limit)
+            if found is None:
+                found = taken.new_empty(len(rows), taken.shape[-1])
+            found[here] = taken
+        assert found is not None
+        return found
+
+    def forget(self, first: int) -> None:
+        """Drop the parts that end before a row."""
+        self.parts = tuple(part for part in self.parts if part.end > first)

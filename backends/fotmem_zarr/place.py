@@ -1,0 +1,177 @@
+"""Where a store keeps its files: a folder, a zip file, or what zarr reaches by URL."""
+
+import os
+import shutil
+import tempfile
+import weakref
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from fotmem import StorageError
+
+LOCK = ".lock"
+PARTIAL = ".partial"
+
+
+class Range(NamedTuple):
+    """Bytes of one file; `stop` None: to its end."""
+
+    key: str
+    start: int = 0
+    stop: int | None = None
+
+
+class Place(ABC):
+    """Files by key (``a/b/c``). Each is written as a whole, at once or not at all."""
+
+    def __init__(self, name: str, *, read_only: bool, durable: bool) -> None:
+        self.name = name
+        """For messages."""
+        self.read_only = read_only
+        self.durable = durable
+        """Whether it outlives the store."""
+
+    @abstractmethod
+    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
+        """Read parts of files; None where there is no such file, less where it is too short."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file; a folder that is durable has it on disk afterwards."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file or all files below a path."""
+
+    @abstractmethod
+    def names(self, path: str) -> list[str]:
+        """List what lies directly below a path."""
+
+    def settle(self) -> None:
+        """Make the names of written files durable."""
+
+    def close(self) -> None:
+        """Let another writer in."""
+
+    def broken(self, doing: str, key: str, error: BaseException, cure: str) -> StorageError:
+        """Build the error for what went wrong with a file."""
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return StorageError(f"cannot {doing} {key} of {self.name}: {reason}; {cure}")
+
+
+class Folder(Place):
+    """A local folder; plain files, because zarr's own way to read one chunk takes 1.3 ms."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        super().__init__(str(path), read_only=False, durable=durable)
+        self.path = path
+        self._touched: set[Path] = set()  # folders whose names are not on disk yet
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path / LOCK, timeout=0, thread_local=False)
+            self._lock.acquire()
+        except Timeout:
+            raise StorageError(
+                f"{self.name} is in use by another writer; close that store, or copy the folder"
+            ) from None
+        except OSError as error:
+            raise self.broken(
+                "write to", LOCK, error, "choose a folder that is writable"
+            ) from error
+
+    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
+        return [self._read(part) for part in ranges]
+
+    def _read(self, part: Range) -> bytearray | None:
+        try:
+            with open(self.path / part.key, "rb", buffering=0) as file:
+                stop = os.fstat(file.fileno()).st_size if part.stop is None else part.stop
+                data = bytearray(max(0, stop - part.start))
+                file.seek(part.start)
+                read = file.readinto(data) or 0
+                while read < len(data) and (more := file.readinto(memoryview(data)[read:])):
+                    read += more
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.broken("read", part.key, error, "is the disk still there?") from error
+        return data if read == len(data) else data[:read]
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self.path / key
+        partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+        try:
+            self._make(path.parent)
+            with open(partial, "wb", buffering=0) as file:
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+                if self.durable:
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            cure = "nothing was lost: make room or repair the disk, then try again"
+            raise self.broken("write", key, error, cure) from error
+        self._touched.add(path.parent)
+
+    def _make(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            self._touched.add(folder.parent)
+
+    def remove(self, path: str) -> None:
+        shutil.rmtree(self.path / path, ignore_errors=True)
+
+    def names(self, path: str) -> list[str]:
+        folder = self.path / path
+        return sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
+
+    def settle(self) -> None:
+        touched, self._touched = self._touched, set()
+        for folder in touched if self.durable and os.name == "posix" else ():
+            if folder.is_dir():
+                handle = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+
+    def close(self) -> None:
+        self._lock.release()
+
+
+def temporary_folder() -> Folder:
+    """Make a folder that goes away with the object."""
+    folder = Folder(Path(tempfile.mkdtemp(prefix="fotmem-zarr-")), durable=False)
+    weakref.finalize(folder, _discard, folder.path, folder._lock)
+    return folder
+
+
+def _discard(path: Path, lock: FileLock) -> None:
+    lock.release()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def open_place(directory: Path | str) -> Place:
+    """Open a folder (made if missing), a zip file or a URL."""
+    from fotmem_zarr.remote import remote_place, zip_place
+
+    text = str(directory)
+    if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
+        return remote_place(text)
+    path = Path(text.removeprefix("file://"))
+    if path.is_file() and zipfile.is_zipfile(path):
+        return zip_place(path)
+    if path.is_file() or (path.suffix == ".zip" and not path.is_dir()):
+        raise StorageError(
+            f"{path} is no zip file; a store is written to a folder, which can be zipped afterwards"
+        )
+    return Folder(path, durable=True)

@@ -1,0 +1,168 @@
+"""Keys and values on disk, found through clusters, within a RAM budget."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fotmem import Hits, MemoryStore, PartialAttention, StorageError, topk_attention
+from fotmem_zarr.budget import Budget
+from fotmem_zarr.contents import Contents, State
+from fotmem_zarr.probe import Probe
+from fotmem_zarr.scan import best_of, scan
+
+QUERIES = 2048
+"""Queries of a head whose hits `attend` holds at a time."""
+
+
+class ZarrStore(MemoryStore):
+    """A log of all rows in zarr arrays, and segments of clustered keys to search it by.
+
+    New rows lie in memory, where they are searched exactly, until there are enough for a segment.
+    Segments are merged into larger ones. Both happen in steps, as rows are added.
+
+    Parameters
+    ----------
+    directory : path, URL or None
+        A folder (made if missing), a zip file (read-only) or a URL; None: a temporary folder,
+        made when needed, which goes away with the store.
+    ram : int
+        Bytes that rows, index, cache and work may take.
+    nprobe : int
+        Clusters that a query reads, per head; more where there are several segments of like size.
+    exact : bool
+        Scan all keys instead.
+
+    Raises
+    ------
+    StorageError
+        If the directory is in use, damaged, foreign or newer, or cannot be read or written.
+    OptionError
+        If it holds another kind of layer, or `ram` is too little for this one.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        directory: Path | str | None,
+        ram: int,
+        nprobe: int,
+        exact: bool,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device)
+        self.nprobe = nprobe
+        self.exact = exact
+        budget = Budget.of(ram, num_heads, head_dim, dtype)
+        self._contents = Contents((num_heads, head_dim, dtype), budget)
+        if directory is not None:
+            manifest = self._contents.open(directory)
+            self._resume(manifest.first_id, manifest.rows, manifest.forgotten)
+
+    @property
+    def chunks(self) -> int:
+        """Count the chunks of clustered keys on disk, one for each cluster of each head."""
+        return sum(int((segment.index.sizes > 0).sum()) for segment in self._now().segments)
+
+    @property
+    def chunks_probed(self) -> int:
+        """Count the chunks of clustered keys that queries asked for so far, each for itself."""
+        return self._contents.cache.chunks_probed
+
+    @property
+    def chunks_read(self) -> int:
+        """Count the chunks of any kind that were read so far because the cache had them not."""
+        return self._contents.cache.chunks_read
+
+    def _now(self) -> State:
+        if self._contents.files.closed:
+            raise StorageError(
+                f"the store in {self._contents.files.closed} is closed; open it again"
+            )
+        return self._contents.state
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        self._now()
+        self._contents.add(keys, values)
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        state, wide = self._now(), queries.float()
+        keys = self._contents.keys(state) if self.exact else state.tail.keys()
+        found = [self._scan(wide, keys, top_k)]
+        if state.segments and not self.exact:
+            found.append(self._probe(state).search(wide, top_k))
+        best = best_of((hits for hits in found if hits is not None), top_k)
+        assert best is not None
+        return best
+
+    def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> Hits | None:
+        limit = self._contents.budget.workspace
+        return scan(queries, keys, top_k, first=self._contents.forgotten, limit=limit)
+
+    def _probe(self, state: State) -> Probe:
+        contents = self._contents
+        return Probe(
+            state.segments,
+            contents.cache,
+            contents.budget,
+            nprobe=self.nprobe,
+            first=contents.forgotten,
+        )
+
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is None:
+            return super()._attend(queries, top_k, scale)
+        wanted = min(top_k, len(self))
+        rows = max(1, self._contents.budget.workspace // (self.num_heads * wanted * self.head_dim))
+        parts = []
+        # Many queries at once read a cluster that several want only once; values come in turn.
+        for block in queries.split(QUERIES, dim=1):
+            hits = self._search(block, wanted)
+            for ids, scores in zip(
+                hits.ids.split(rows, 1), hits.scores.split(rows, 1), strict=True
+            ):
+                values = self._values(ids.clamp(min=self._contents.forgotten))
+                parts.append(topk_attention(scores, values, scale=scale, dtype=queries.dtype))
+        out, lse = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+        return PartialAttention(out, lse)
+
+    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for first, keys, values in self._contents.blocks(self._now()):
+            skip = max(0, self._contents.forgotten - first)
+            yield keys[:, skip:], values[:, skip:]
+
+    def _keys(self, ids: Tensor) -> Tensor:
+        self._now()
+        return self._contents.take("keys", ids)
+
+    def _values(self, ids: Tensor) -> Tensor:
+        self._now()
+        return self._contents.take("values", ids)
+
+    def _forget(self, count: int) -> None:
+        self._now()
+        if count:
+            self._contents.forget(self._contents.forgotten + count)
+
+    def _copy(self) -> Self:
+        self._now()
+        twin = copy.copy(self)
+        twin._contents = self._contents.copy()
+        return twin
+
+    def flush(self) -> None:
+        super().flush()
+        self._now()
+        if self._contents.files.lasting:
+            self._contents.flush(first_id=self.first_id - self._contents.forgotten)
+
+    def close(self) -> None:
+        if not self._contents.files.closed:
+            super().close()
+            self._contents.close()

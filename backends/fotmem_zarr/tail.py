@@ -1,0 +1,63 @@
+"""The rows added last, in memory until a segment holds them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Block(NamedTuple):
+    """Rows from `first` on, a multiple of the block length; only the last block has fewer."""
+
+    first: int
+    keys: Tensor  # [H, n, D], the filled part of `room`
+    values: Tensor
+    room: tuple[Tensor, Tensor]
+
+    @property
+    def end(self) -> int:
+        """The row behind its last one."""
+        return self.first + self.keys.shape[1]
+
+
+class Tail(NamedTuple):
+    """Blocks one after the other; never changed, so that a search sees one state."""
+
+    blocks: tuple[Block, ...] = ()
+    shared: bool = False
+    """Whether another store has the room behind the last row."""
+
+    def append(self, keys: Tensor, values: Tensor, *, first: int, length: int) -> "Tail":
+        """Add rows ``[H, n, D]`` that fit in the last block, or begin a new one of `length`."""
+        blocks = self.blocks
+        last = blocks[-1] if blocks and blocks[-1].end % length else None
+        start = last.first if last else first
+        filled = last.keys.shape[1] if last else 0
+        total = filled + keys.shape[1]
+        room = last.room if last else None
+        if room is None or last is None or self.shared or room[0].shape[1] < total:
+            size = length if total > length // 2 else 2 * total
+            room = (
+                _grown(keys, last and last.keys, size),
+                _grown(values, last and last.values, size),
+            )
+        room[0][:, filled:total] = keys
+        room[1][:, filled:total] = values
+        block = Block(start, room[0][:, :total], room[1][:, :total], room)
+        return Tail((*(blocks[:-1] if last else blocks), block))
+
+    def keys(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield the first row and the keys of each block."""
+        return ((block.first, block.keys) for block in self.blocks)
+
+    def drop(self, row: int) -> "Tail":
+        """Leave out the blocks that end before or at a row."""
+        return self._replace(blocks=tuple(block for block in self.blocks if block.end > row))
+
+
+def _grown(like: Tensor, filled: Tensor | None, size: int) -> Tensor:
+    room = torch.empty(like.shape[0], size, like.shape[2], dtype=like.dtype)
+    if filled is not None:
+        room[:, : filled.shape[1]] = filled
+    return room
