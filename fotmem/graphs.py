@@ -86,7 +86,8 @@ class GraphStore(IndexedStore):
         found = over_heads(
             lambda head: self._search_head(head, far[head], top_k), self.num_heads, threads
         )
-        return torch.from_numpy(np.stack(found))
+        ids = torch.from_numpy(np.stack(found))
+        return self._with_copies(queries, ids, top_k) if any(self._copies) else ids
 
     def _clone(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
@@ -110,16 +111,21 @@ class GraphStore(IndexedStore):
 
     def _search_head(self, head: int, queries: Vectors, top_k: int) -> Ids:
         found, _ = self._graphs[head].search(queries, top_k)
-        copies = self._copies[head]
-        if copies:
-            step = max(1, WORKSPACE // (found.shape[1] * top_k))
-            parts = [
-                _with_copies(found[start : start + step], copies, top_k)
-                for start in range(0, len(found), step)
-            ]
-            found = np.concatenate(parts)
         missing = top_k - found.shape[1]
         return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
+
+    def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
+        """Let the copies of each hit ``[H, Q, K]`` follow it, best first."""
+        scores = self._scored(queries.to(self.device), ids.to(self.device), None).scores.cpu()
+        ids = ids.gather(2, scores.argsort(dim=2, descending=True))
+        step = max(1, WORKSPACE // top_k**2)
+        heads = [
+            np.concatenate(
+                [_expanded(some.numpy(), copies, top_k) for some in found.split(step, 0)]
+            )
+            for found, copies in zip(ids, self._copies, strict=True)
+        ]
+        return torch.from_numpy(np.stack(heads))
 
 
 def _first_equal(vectors: Vectors) -> Ids:
@@ -132,7 +138,7 @@ def _first_equal(vectors: Vectors) -> Ids:
     return np.where(same, earlier, np.arange(len(vectors)))
 
 
-def _with_copies(found: Ids, copies: dict[int, list[int]], top_k: int) -> Ids:
+def _expanded(found: Ids, copies: dict[int, list[int]], top_k: int) -> Ids:
     """Let the copies of each hit ``[Q, K]`` follow it; ``[Q, top_k]``."""
     owners, places = np.unique(found, return_inverse=True)
     table = np.full((len(owners), top_k), -1, dtype=np.int64)

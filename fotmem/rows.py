@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from fotmem.errors import StorageError
+
 Place = Literal["ram", "mmap"]
 """Where rows are kept: ``"ram"`` (or the device), or ``"mmap"``, a temporary file."""
 
@@ -44,7 +46,7 @@ class Rows:
 
     Raises
     ------
-    OSError
+    StorageError
         From `reserve` and `add`, with ``"mmap"``: the disk is full. Nothing was added.
     """
 
@@ -173,6 +175,11 @@ def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, max(1, size * dtype.itemsize))
         return torch.from_file(name, shared=True, size=size, dtype=dtype).view(shape)
+    except OSError as error:
+        raise StorageError(
+            f"no room for {size * dtype.itemsize:,} bytes in {tempfile.gettempdir()} "
+            f"({error.strerror}): let TMPDIR name a folder with more, or keep rows in 'ram'"
+        ) from error
     finally:
         os.close(descriptor)
         Path(name).unlink()

@@ -11,7 +11,7 @@ import pytest
 
 from fotmem.registry import registry
 
-BUILT_IN = {"fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_llama"}
+BUILT_IN = {"fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_llama", "fotmem_zarr"}
 
 
 @pytest.fixture(autouse=True)

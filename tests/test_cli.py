@@ -3,11 +3,13 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from rich.console import Console
 
@@ -22,6 +24,8 @@ from tests.commands import ONE_THREAD, PROGRAM, call, process, refusal
 from tests.plugins import hook, install
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
+EXACT = {"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""}
+BUILT_IN = ("exact", "faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw", "zarr")
 COMMANDS = {
     "": "demo",
     "stores": "stores --json",
@@ -92,10 +96,10 @@ def test_help_names_what_a_command_takes(capsys: pytest.CaptureFixture[str]) -> 
 def test_stores_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     ended = call(capsys, "stores", "--json")
     assert (ended.code, ended.err) == (0, "")
-    assert json.loads(ended.out) == {
-        "stores": [{"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""}],
-        "problems": [],
-    }
+    found = json.loads(ended.out)
+    assert found["problems"] == []
+    assert EXACT in found["stores"]
+    assert [row["name"] for row in found["stores"]] == list(BUILT_IN)
 
 
 def test_stores_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,17 +112,47 @@ def test_stores_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         "fotmem_exact",
         "yes",
         "no",
+        "cpu, cuda",
         "yes",
     ]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_stores_tells_whether_faiss_searches_on_the_gpu(
+    gpu: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faiss = pytest.importorskip("faiss")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: int(gpu), raising=False)
+    out = " ".join(call(capsys, "stores").out.replace("│", " ").split())
+    assert ("on the GPU" in out) == gpu
+    assert ("pip uninstall faiss-cpu" in out) != gpu
+
+
+def test_a_library_that_is_missing_is_told_with_the_cure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "hnswlib", None)
+    [row] = [
+        row
+        for row in json.loads(call(capsys, "stores", "--json").out)["stores"]
+        if row["name"] == "hnsw"
+    ]
+    assert not row["available"]
+    assert row["reason"] == "needs hnswlib, not installed: pip install 'fotmem[hnsw]'"
 
 
 def test_a_broken_plugin_is_reported_and_the_others_work(plugins: Path) -> None:
     ended = process("stores", "--json", path=plugins)
     assert (ended.code, ended.err) == (0, "")
     reason = "needs not_there, not installed: pip it"
-    assert json.loads(ended.out) == {
+    found = json.loads(ended.out)
+    built_in = found["stores"][: len(BUILT_IN)]
+    assert EXACT in built_in
+    assert found == {
         "stores": [
-            {"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""},
+            *built_in,
             {"name": "good-store", "plugin": "good", "available": True, "reason": ""},
             {"name": "absent", "plugin": "poor", "available": False, "reason": reason},
         ],
@@ -220,7 +254,8 @@ def test_an_unknown_store_is_told_before_a_model_is_loaded(
     command: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 1, *command.format(text=text).split(), "--store", "exat")
-    assert line == "no store is named 'exat'; did you mean 'exact'? (there are: exact)"
+    known = ", ".join(sorted(BUILT_IN))
+    assert line == f"no store is named 'exat'; did you mean 'exact'? (there are: {known})"
 
 
 # What options mean

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fotmem import IndexedStore, MemoryStore, create_store, indexed
-from tests.naive import assert_attention, assert_exact_hits, draw, naive_topk_attention
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.naive import draw, naive_topk_attention
 
 HEADS, DIM = 2, 8
 Make = Callable[..., MemoryStore]
@@ -33,12 +35,12 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
     )
 
 
-def filled(make: Make, keys: Tensor, step: int = 100, **options: Any) -> IndexedStore:
+def filled(make: Make, vectors: Tensor, step: int = 100, **options: Any) -> IndexedStore:
     store = make(**options)
     assert isinstance(store, IndexedStore)
-    for some in keys.split(step, 1):
+    for some in vectors.split(step, 1):
         store.add(some, some)
-    assert store._indexed == keys.shape[1]  # or nothing here tests an index
+    assert store._indexed == vectors.shape[1]  # or nothing here tests an index
     return store
 
 
@@ -52,9 +54,9 @@ def attention_like(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_what_is_found_is_exact_where_everything_is_looked_at(make: Make, step: int) -> None:
     keys, queries = attention_like(1500)
     store = filled(make, keys, step)
-    assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+    expect_exact(store.search(queries, 16), queries, keys, 16)
     expected = naive_topk_attention(queries, keys, keys, 0.3, 16)
-    assert_attention(store.attend(queries, top_k=16, scale=0.3), expected, torch.float32)
+    expect_attention(store.attend(queries, top_k=16, scale=0.3), expected, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -64,7 +66,7 @@ def test_keys_of_any_dtype_in_any_place(make: Make, place: str, dtype: torch.dty
     keys = keys.to(dtype)
     store = filled(make, keys, dtype=dtype, keys=place, values=place)
     hits = store.search(queries, 16)
-    assert_exact_hits(hits, queries, keys, 16)
+    expect_exact(hits, queries, keys, 16)
     heads = torch.arange(HEADS)[:, None, None]
     for found in (store.keys(hits.ids), store.values(hits.ids)):
         assert torch.equal(found, keys[heads, hits.ids])
@@ -76,9 +78,9 @@ def test_forgetting_hides_and_then_builds_anew(make: Make) -> None:
     for first in (50, 300, 500, 880, 900):
         store.forget(first - store.first_id)
         live = keys[:, first:]
-        assert_exact_hits(store.search(queries, 16), queries, live, 16, first_id=first)
+        expect_exact(store.search(queries, 16), queries, live, 16, first_id=first)
     store.add(keys, keys)
-    assert_exact_hits(store.search(queries, 16), queries, keys, 16, first_id=900)
+    expect_exact(store.search(queries, 16), queries, keys, 16, first_id=900)
 
 
 def test_copies_do_not_share_what_is_added_later(make: Make) -> None:
@@ -91,7 +93,7 @@ def test_copies_do_not_share_what_is_added_later(make: Make) -> None:
     twin.add(more, more)
     for each, rest in ((twin, [more, more]), (store, [-more])):
         whole = torch.cat([keys, *rest], 1)
-        assert_exact_hits(each.search(queries, 16), queries, whole, 16)
+        expect_exact(each.search(queries, 16), queries, whole, 16)
 
 
 def test_equal_keys_are_all_found(make: Make) -> None:
@@ -100,12 +102,12 @@ def test_equal_keys_are_all_found(make: Make) -> None:
     keys = distinct[:, order]
     store = filled(make, keys)
     for top_k in (1, 5, 40, 200):
-        assert_exact_hits(store.search(queries, top_k), queries, keys, top_k)
+        expect_exact(store.search(queries, top_k), queries, keys, top_k)
     twin = store.copy()
     twin.add(distinct, distinct)
     both = torch.cat([keys, distinct], 1)
-    assert_exact_hits(twin.search(queries, 40), queries, both, 40)
-    assert_exact_hits(store.search(queries, 40), queries, keys, 40)
+    expect_exact(twin.search(queries, 40), queries, both, 40)
+    expect_exact(store.search(queries, 40), queries, keys, 40)
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e15])
@@ -114,7 +116,7 @@ def test_norms_may_be_anything(make: Make, size: float) -> None:
     keys = keys * size * torch.logspace(-2, 0, 600)[:, None]
     queries = queries * size
     store = filled(make, keys)
-    assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+    expect_exact(store.search(queries, 16), queries, keys, 16)
 
 
 def test_all_keys_alike(make: Make) -> None:
@@ -122,7 +124,7 @@ def test_all_keys_alike(make: Make) -> None:
         keys = key.expand(HEADS, 300, DIM)
         store = filled(make, keys)
         queries = draw(HEADS, 5, DIM)
-        assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+        expect_exact(store.search(queries, 16), queries, keys, 16)
 
 
 def test_an_index_that_fails_leaves_the_store_as_it_was(
@@ -139,11 +141,11 @@ def test_an_index_that_fails_leaves_the_store_as_it_was(
         with pytest.raises(MemoryError):
             store.add(keys, keys)
     assert store.next_id == 600
-    assert_exact_hits(store.search(queries, 16), queries, keys, 16)
+    expect_exact(store.search(queries, 16), queries, keys, 16)
     store.add(keys, keys)
     both = torch.cat([keys, keys], 1)
     assert store._indexed == 1200
-    assert_exact_hits(store.search(queries, 16), queries, both, 16)
+    expect_exact(store.search(queries, 16), queries, both, 16)
 
 
 def test_searching_while_another_thread_adds(make: Make) -> None:
@@ -171,7 +173,7 @@ def test_searching_while_another_thread_adds(make: Make) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert_exact_hits(store.search(queries, 8), queries, keys, 8)
+    expect_exact(store.search(queries, 8), queries, keys, 8)
 
 
 def test_two_builds_find_the_same(make: Make) -> None:

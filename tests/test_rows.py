@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fotmem import Rows, rows
-from tests.naive import DTYPES, draw, quick
+from fotmem.testing.store.naive import DTYPES, draw, quick
 
 HEADS, DIM = 2, 3
 PLACES = ("ram", "mmap")

@@ -19,9 +19,11 @@ import zarr
 from torch import Tensor
 
 from fotmem import FotmemError, OptionError, StorageError, create_store
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.naive import DTYPES, draw, naive_attention
 from fotmem_zarr.place import Folder
 from fotmem_zarr.store import ZarrStore
-from tests.naive import DTYPES, assert_attention, assert_exact_hits, draw, naive_attention
 
 HEADS, DIM, ROWS = 2, 16, 3000
 opened = functools.partial(
@@ -44,9 +46,9 @@ def assert_holds(store: Any, keys: Tensor, values: Tensor, forgotten: int = 0) -
     q = draw(HEADS, 5, DIM, seed=2)
     assert (store.next_id, len(store)) == (keys.shape[1], keys.shape[1] - forgotten)
     keys, values = keys[:, forgotten:], values[:, forgotten:]
-    assert_exact_hits(store.search(q, 12), q, keys, 12, forgotten)
+    expect_exact(store.search(q, 12), q, keys, 12, first_id=forgotten)
     dense = store.attend(q, top_k=None, scale=0.25)
-    assert_attention(dense, naive_attention(q, keys, values, 0.25), torch.float32)
+    expect_attention(dense, naive_attention(q, keys, values, 0.25), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -94,7 +96,7 @@ def test_ids_and_what_is_forgotten_are_remembered(tmp_path: Path) -> None:
     with opened(directory=tmp_path) as store:
         assert (store.first_id, store.next_id, len(store)) == (1370, ROWS + 70, ROWS - 1300)
         q = draw(HEADS, 5, DIM, seed=2)
-        assert_exact_hits(store.search(q, 12), q, keys[:, 1300:], 12, 1370)
+        expect_exact(store.search(q, 12), q, keys[:, 1300:], 12, first_id=1370)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def sorted_groups(directory: Path, kind: str) -> list[str]:
 KILLED = """
 import os, signal, sys, torch
 from fotmem import create_store
-from tests.naive import draw
+from fotmem.testing.store.naive import draw
 directory, calls = sys.argv[1], int(sys.argv[2])
 keys, values = draw(2, 3000, 16), draw(2, 3000, 16, seed=1)
 store = create_store("zarr", num_heads=2, head_dim=16, ram=2**20, directory=directory)

@@ -15,19 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from torch import Tensor
 
-from fotmem import MemoryStore, OptionError, create_store
-from fotmem_zarr.budget import CLUSTER
-from fotmem_zarr.store import ZarrStore
-from tests.naive import (
+from fotmem import OptionError, create_store
+from fotmem.testing.store.calls import Calls
+from fotmem.testing.store.expectations import expect_attention
+from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.naive import (
     DTYPES,
-    assert_attention,
-    assert_exact_hits,
     draw,
     naive_attention,
     naive_topk_attention,
     quick,
 )
-from tests.test_store_model import Calls
+from fotmem.testing.store.stores import Stores, promised
+from fotmem_zarr.budget import CLUSTER
+from fotmem_zarr.store import ZarrStore
 
 HEADS, DIM, SCALE = 2, 16, 0.25
 SMALL = 2**20
@@ -61,14 +62,14 @@ def test_all_clusters_together_hold_all_keys_once(dtype: torch.dtype, exact: boo
     assert len(levels(store)) > 1
     q = draw(HEADS, 40, DIM, seed=3)
     hits = store.search(q, 16)
-    assert_exact_hits(hits, q, keys, 16)
+    expect_exact(hits, q, keys, 16)
     heads = torch.arange(HEADS)[:, None, None]
     assert torch.equal(store.keys(hits.ids), keys[heads, hits.ids])
     assert torch.equal(store.values(hits.ids), values[heads, hits.ids])
     dense = store.attend(q, top_k=None, scale=SCALE)
-    assert_attention(dense, naive_attention(q, keys, values, SCALE), torch.float32)
+    expect_attention(dense, naive_attention(q, keys, values, SCALE), torch.float32)
     best = store.attend(q, top_k=9, scale=SCALE)
-    assert_attention(best, naive_topk_attention(q, keys, values, SCALE, 9), torch.float32)
+    expect_attention(best, naive_topk_attention(q, keys, values, SCALE, 9), torch.float32)
 
 
 @settings(quick, max_examples=15)
@@ -86,22 +87,19 @@ def test_any_length_cut_anywhere_equals_naive(
     store.forget(forgotten)
     forgotten = min(forgotten, rows)
     q = draw(HEADS, 3, DIM, seed=seed)
-    assert_exact_hits(store.search(q, top_k), q, keys[:, forgotten:], top_k, forgotten)
+    expect_exact(store.search(q, top_k), q, keys[:, forgotten:], top_k, first_id=forgotten)
     if forgotten < rows:
         part = store.attend(q, top_k=None, scale=SCALE)
         live = keys[:, forgotten:], values[:, forgotten:]
-        assert_attention(part, naive_attention(q, *live, SCALE), torch.float32)
+        expect_attention(part, naive_attention(q, *live, SCALE), torch.float32)
 
 
-class ZarrCalls(Calls):
-    def make(self) -> MemoryStore:
-        return create_store(
-            "zarr", num_heads=2, head_dim=4, dtype=self.dtype, ram=2**16, nprobe=10_000
-        )
-
-
-def test_any_order_of_calls_equals_the_model() -> None:
-    machine: Any = ZarrCalls
+def test_any_order_of_calls_equals_the_model(tmp_path: Path) -> None:
+    make = functools.partial(create_store, "zarr", ram=2**16, nprobe=10_000)  # many segments
+    stores = Stores(make, promised(make, None))
+    machine: Any = type(
+        "Zarr", (Calls,), {"stores": stores, "dtype": torch.float32, "root": tmp_path}
+    )
     run_state_machine_as_test(
         machine, settings=settings(quick, max_examples=8, stateful_step_count=25)
     )
@@ -145,9 +143,9 @@ def test_exact_scans_everything_whatever_nprobe() -> None:
     store, keys, _ = filled(3000, exact=True)
     few, _, _ = filled(3000, nprobe=1)
     q = 20 * draw(HEADS, 30, DIM, seed=3)
-    assert_exact_hits(store.search(q, 32), q, keys, 32)
+    expect_exact(store.search(q, 32), q, keys, 32)
     with pytest.raises(AssertionError):  # the data would tell
-        assert_exact_hits(few.search(q, 32), q, keys, 32)
+        expect_exact(few.search(q, 32), q, keys, 32)
 
 
 def test_results_depend_neither_on_batch_nor_on_chunks_of_adding() -> None:
@@ -160,7 +158,7 @@ def test_results_depend_neither_on_batch_nor_on_chunks_of_adding() -> None:
         torch.testing.assert_close(alone.scores[:, 0], whole.scores[:, i], rtol=1e-5, atol=1e-5)
     again = filled(2000, nprobe=4)[0].search(q, 8)
     assert torch.equal(again.ids, whole.ids)
-    assert_exact_hits(other.search(q, 2000), q, keys, 2000)
+    expect_exact(other.search(q, 2000), q, keys, 2000)
 
 
 @pytest.mark.parametrize("norm, query_norm", [(1e18, 1e18), (1e25, 1e5), (1e-20, 1.0), (0, 1)])
@@ -170,7 +168,7 @@ def test_norms_may_be_anything_whose_products_are_finite(norm: float, query_norm
     for part in keys.split(100, 1):
         store.add(part, part)
     q = draw(HEADS, 9, DIM, seed=2) * query_norm
-    assert_exact_hits(store.search(q, 10), q, keys, 10)
+    expect_exact(store.search(q, 10), q, keys, 10)
 
 
 def test_copies_are_independent_and_share_files() -> None:
@@ -182,13 +180,13 @@ def test_copies_are_independent_and_share_files() -> None:
         store.add(-part, -part)
     q = draw(HEADS, 20, DIM, seed=8)
     for one, rest in ((twin, more), (store, -more)):
-        assert_exact_hits(one.search(q, 12), q, torch.cat([keys, rest], 1), 12)
+        expect_exact(one.search(q, 12), q, torch.cat([keys, rest], 1), 12)
         expected = naive_attention(
             q, torch.cat([keys, rest], 1), torch.cat([values, rest], 1), SCALE
         )
-        assert_attention(one.attend(q, top_k=None, scale=SCALE), expected, torch.float32)
+        expect_attention(one.attend(q, top_k=None, scale=SCALE), expected, torch.float32)
     store.close()
-    assert_exact_hits(twin.search(q, 12), q, torch.cat([keys, more], 1), 12)
+    expect_exact(twin.search(q, 12), q, torch.cat([keys, more], 1), 12)
 
 
 def folders(store: ZarrStore) -> Path:
@@ -226,7 +224,7 @@ def test_forgetting_frees_space() -> None:
     store.forget(5500)
     assert size() < before / 2
     q = draw(HEADS, 5, DIM)
-    assert_exact_hits(store.search(q, 20), q, keys[:, 5500:], 20, 5500)
+    expect_exact(store.search(q, 20), q, keys[:, 5500:], 20, first_id=5500)
 
 
 def test_searching_while_adding_finds_what_was_there() -> None:

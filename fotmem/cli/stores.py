@@ -24,7 +24,6 @@ def stores(as_json: Json = False) -> None:
                 "plugin": found.owners[spec],
                 "available": spec.available,
                 "reason": spec.reason,
-                "note": _note(spec),
             }
             for name, spec in found.stores.items()
         ]
