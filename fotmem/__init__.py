@@ -27,6 +27,7 @@ from fotmem.errors import (
     UnsupportedError,
 )
 from fotmem.hookspecs import hookimpl
+from fotmem.hubs import Hubs
 from fotmem.indexed import IndexedOptions, IndexedStore
 from fotmem.parallel import over_heads
 from fotmem.registry import available_adapters, available_stores, create_store
@@ -65,6 +66,7 @@ __all__ = [
     "Graph",
     "GraphStore",
     "Hits",
+    "Hubs",
     "IdError",
     "Ids",
     "IndexedOptions",

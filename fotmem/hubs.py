@@ -10,8 +10,11 @@ from fotmem.search import largest
 from fotmem.store import Bias, Hits
 
 DIRECTIONS = 128
-EXTREMES = 1 / 32
-AGAINST = 2
+AGAINST, EXTREMES = 2, 1 / 32
+"""Hubs against the mean key, and in each direction, in units of ``sqrt(N)``."""
+SLACK = 1.05
+"""Hubs are chosen anew when there are so many times as many keys; until then they only grow."""
+_NONE = torch.iinfo(torch.long).max
 
 
 class Hubs(NamedTuple):
@@ -31,6 +34,10 @@ class Hubs(NamedTuple):
     """Shape ``[H, m]``, int64, ascending; padded with the largest int64."""
     keys: Tensor
     """Shape ``[H, m, D]``, float32."""
+    bars: Tensor
+    """Shape ``[H, 1 + 128]``: how far out a key must lie, on any axis, to be a hub."""
+    chosen_of: int = 0
+    """Keys of a head when hubs were last chosen."""
 
     @classmethod
     def of(cls, keys: Tensor, *, seed: int) -> "Hubs":
@@ -47,10 +54,11 @@ class Hubs(NamedTuple):
         axes = axes / axes.abs().amax(1, keepdim=True).clamp(min=tiny)  # or squares might overflow
         axes = axes / axes.norm(dim=1, keepdim=True).clamp(min=tiny)
         none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
-        return cls(axes, none, torch.empty(heads, 0, dim, device=keys.device))
+        bars = torch.full((heads, 1 + DIRECTIONS), -torch.inf, device=keys.device)
+        return cls(axes, none, torch.empty(heads, 0, dim, device=keys.device), bars)
 
     def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
-        """Choose again, among the hubs so far and more keys.
+        """Take up those of more keys that lie far enough out.
 
         Parameters
         ----------
@@ -59,21 +67,41 @@ class Hubs(NamedTuple):
         total : int
             Keys of a head altogether.
         """
-        ids = torch.cat([self.ids, ids.expand(len(keys), -1)], 1)
-        keys = torch.cat([self.keys, keys], 1)
-        heights = self.axes.transpose(1, 2) @ keys.transpose(1, 2)  # [H, 1 + 128, m + n]
-        old = heights[..., : self.ids.shape[1]]
-        old.masked_fill_((self.ids == _NONE)[:, None], -torch.inf)
-        root = math.sqrt(total)
-        chosen = torch.zeros_like(ids, dtype=torch.bool)
+        far = (self._heights(keys) > self.bars[..., None]).any(1)  # [H, n]
+        if not far.any():
+            return self
+        more = self.holding(
+            torch.cat([self.held(), ids.expand(len(keys), -1).where(far, -1)], 1),
+            torch.cat([self.keys, keys], 1),
+        )
+        return more._chosen(total) if total >= SLACK * self.chosen_of else more
+
+    def _chosen(self, total: int) -> "Hubs":
+        """Keep the outermost only, and let these set the bars."""
+        none = self.ids == _NONE
+        heights = self._heights(self.keys).masked_fill_(none[:, None], -torch.inf)
+        kept, bars, root = torch.zeros_like(none), [], math.sqrt(total)
         for part, count in ((heights[:, :1], AGAINST * root), (heights[:, 1:], EXTREMES * root)):
-            best = part.topk(min(ids.shape[1], math.ceil(count)), dim=-1, sorted=False).indices
-            chosen.scatter_(1, best.flatten(1), True)
-        chosen &= ids != _NONE
-        kept = ids.where(chosen, _NONE).sort(dim=1)
-        size = int(chosen.sum(1).max())
-        order = kept.indices[:, :size, None].expand(-1, -1, keys.shape[2])
-        return Hubs(self.axes, kept.values[:, :size].contiguous(), keys.gather(1, order))
+            best = part.topk(min(part.shape[2], math.ceil(count)), dim=2, sorted=False)
+            kept.scatter_(1, best.indices.flatten(1), True)
+            bars.append(best.values.amin(2))
+        held = self.ids.where(kept & ~none, -1)
+        return self.holding(held, self.keys)._replace(bars=torch.cat(bars, 1), chosen_of=total)
+
+    def _heights(self, keys: Tensor) -> Tensor:
+        """Tell how far out keys lie on each axis: ``[H, 1 + 128, n]``."""
+        return self.axes.transpose(1, 2) @ keys.transpose(1, 2)
+
+    def holding(self, ids: Tensor, keys: Tensor) -> "Hubs":
+        """Take these for hubs: ids ``[H, m]``, -1 for none, and keys ``[H, m, D]``."""
+        ids, order = ids.where(ids >= 0, _NONE).sort(dim=1)
+        size = int((ids != _NONE).sum(1).max()) if ids.numel() else 0
+        order = order[:, :size, None].expand(-1, -1, keys.shape[2])
+        return self._replace(ids=ids[:, :size].contiguous(), keys=keys.gather(1, order))
+
+    def held(self) -> Tensor:
+        """Return the ids ``[H, m]``, -1 where a head has fewer."""
+        return self.ids.where(self.ids != _NONE, -1)
 
     def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Look at all hubs; queries ``[H, Q, D]`` in float32."""
@@ -91,6 +119,3 @@ class Hubs(NamedTuple):
         flat = ids.flatten(1).contiguous()
         places = torch.searchsorted(self.ids, flat).clamp(max=self.ids.shape[1] - 1)
         return (self.ids.gather(1, places) == flat).view(ids.shape)
-
-
-_NONE = torch.iinfo(torch.long).max

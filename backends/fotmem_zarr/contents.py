@@ -141,9 +141,9 @@ class Contents:
         for block in state.tail.blocks:
             yield block.first, block.keys, block.values
 
-    def keys(self, state: State) -> Iterator[tuple[int, Tensor]]:
-        """Yield the keys of `blocks` only."""
-        for first, part in self.log.blocks(self.forgotten, state.logged):
+    def keys(self, state: State, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Yield the keys of `blocks` only, from the block of row `start` on."""
+        for first, part in self.log.blocks(max(start, self.forgotten), state.logged):
             yield first, part.read(part.keys, first)
         yield from state.tail.keys()
 
@@ -163,7 +163,7 @@ class Contents:
 
     # On disk ---------------------------------------------------------------------------------
 
-    def flush(self, *, first_id: int) -> None:
+    def flush(self, *, first_id: int, hubs: tuple[tuple[int, ...], ...]) -> None:
         """Make all rows durable."""
         segments, tail, end = self.state
         for block in tail.blocks:
@@ -173,7 +173,14 @@ class Contents:
                 self.files.save_rest(block.first, block.keys, block.values)
         if end % self.files.block == 0:
             self.files.no_rest()
-        self.files.commit(self.log, segments, first_id=first_id, rows=end, forgotten=self.forgotten)
+        self.files.commit(
+            self.log,
+            segments,
+            first_id=first_id,
+            rows=end,
+            forgotten=self.forgotten,
+            hubs=hubs,
+        )
 
     def open(self, directory: Path | str) -> Manifest:
         """Take up what lies in a directory, or begin there."""

@@ -1,6 +1,7 @@
 """What a store has on disk, by name, and how that becomes durable."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -101,12 +102,10 @@ class Files:
         """Take note that all rows are in blocks of the log."""
         self.pieces = []
 
-    def commit(
-        self, log: Log, segments: Sequence[Segment], *, first_id: int, rows: int, forgotten: int
-    ) -> None:
+    def commit(self, log: Log, segments: Sequence[Segment], **facts: Any) -> None:
         """Replace the manifest, then let go of what it no longer names."""
         assert self.place is not None
-        self._manifest(log, segments, first_id, rows, forgotten).write(self.place)
+        self._manifest(log, segments, facts).write(self.place)
         kept: list[Owned] = [*log.parts, *segments, *self.pieces]
         for owned in kept:
             owned.keep()
@@ -115,14 +114,10 @@ class Files:
                 owned.release()
         self._kept = kept
 
-    def _manifest(
-        self, log: Log, segments: Sequence[Segment], first_id: int, rows: int, forgotten: int
-    ) -> Manifest:
+    def _manifest(self, log: Log, segments: Sequence[Segment], facts: dict[str, Any]) -> Manifest:
         return self._layer().model_copy(
             update={
-                "first_id": first_id,
-                "rows": rows,
-                "forgotten": forgotten,
+                **facts,
                 "logged": log.end,
                 "next_name": self._next_name,
                 "log": tuple(part.entry() for part in log.parts),

@@ -56,6 +56,8 @@ class Manifest(BaseModel):
     logged: NonNegativeInt = 0
     """Rows in the log; the rest is in pieces."""
     next_name: NonNegativeInt = 0
+    hubs: tuple[tuple[NonNegativeInt, ...], ...] = ()
+    """Rows of each head that stand far from all others."""
     log: tuple[PartEntry, ...] = ()
     pieces: tuple[PieceEntry, ...] = ()
     segments: tuple[SegmentEntry, ...] = ()

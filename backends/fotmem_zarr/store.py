@@ -8,12 +8,24 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore, PartialAttention, StorageError, topk_attention
+from fotmem import (
+    Bias,
+    Hits,
+    MemoryStore,
+    PartialAttention,
+    StorageError,
+    best_hits,
+    exact_search,
+    topk_attention,
+)
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import Contents, State
+from fotmem_zarr.outer import Outer
 from fotmem_zarr.probe import Probe
 from fotmem_zarr.scan import best_of, scan
 
+RECENT = 2048
+"""With a bias, so many of the newest rows are all looked at."""
 QUERIES = 2048
 """Queries of a head whose hits `attend` holds at a time."""
 
@@ -61,9 +73,11 @@ class ZarrStore(MemoryStore):
         self.exact = exact
         budget = Budget.of(ram, num_heads, head_dim, dtype)
         self._contents = Contents((num_heads, head_dim, dtype), budget)
+        self._outer = Outer()
         if directory is not None:
             manifest = self._contents.open(directory)
             self._resume(manifest.first_id, manifest.rows, manifest.forgotten)
+            self._outer = Outer.resumed(manifest.hubs, self._contents)
 
     @property
     def chunks(self) -> int:
@@ -90,6 +104,7 @@ class ZarrStore(MemoryStore):
     def _add(self, keys: Tensor, values: Tensor) -> None:
         self._now()
         self._contents.add(keys, values)
+        self._outer = self._outer.grown(self._contents)
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         state, wide = self._now(), queries.float()
@@ -97,9 +112,25 @@ class ZarrStore(MemoryStore):
         found = [self._scan(wide, keys, top_k)]
         if state.segments and not self.exact:
             found.append(self._probe(state).search(wide, top_k))
+            found = self._outer.joined(found, wide, top_k, first=self._contents.forgotten)
         best = best_of((hits for hits in found if hits is not None), top_k)
         assert best is not None
-        return best
+        return Hits(best.ids.where(best.scores > -torch.inf, -1), best.scores)
+
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        contents, state, wide = self._contents, self._now(), queries.float()
+        if self.exact:
+            start, parts = 0, []
+        else:  # it is the newest rows that a decay favours, of which clusters know nothing
+            start = max(contents.forgotten, state.end - RECENT)
+            near = super()._search_biased(queries, top_k, bias)
+            parts = [Hits(near.ids, near.scores.masked_fill(near.ids >= start, -torch.inf))]
+        for first, keys in contents.keys(state, start):
+            skip = max(0, start - first, contents.forgotten - first)
+            here = keys[:, skip:]
+            found = exact_search(wide, here, top_k, first_id=first + skip, bias=bias)
+            parts = [best_hits([*parts, found], top_k)]
+        return parts[0]
 
     def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> Hits | None:
         limit = self._contents.budget.workspace
@@ -160,7 +191,8 @@ class ZarrStore(MemoryStore):
         super().flush()
         self._now()
         if self._contents.files.lasting:
-            self._contents.flush(first_id=self.first_id - self._contents.forgotten)
+            first_id = self.first_id - self._contents.forgotten
+            self._contents.flush(first_id=first_id, hubs=self._outer.rows())
 
     def close(self) -> None:
         if not self._contents.files.closed:
