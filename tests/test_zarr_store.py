@@ -259,3 +259,32 @@ def test_a_budget_that_is_none_is_refused(ram: str | int) -> None:
 def test_budgets_may_be_texts() -> None:
     for ram in ("1MiB", "1 MB", 2**20):
         everything(ram=ram)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("forgotten", [0, 5900])
+def test_with_a_bias_for_the_newest_these_are_looked_at(exact: bool, forgotten: int) -> None:
+    store, keys, _ = filled(6000, step=500, exact=exact)
+    store.forget(forgotten)
+    q = draw(HEADS, 5, DIM, seed=7)
+    bias = -0.01 * torch.arange(5999, -1, -1)
+    scores = q @ keys.transpose(1, 2) + bias
+    scores[..., :forgotten] = -torch.inf
+    hits = store.search(q, 10, bias=lambda ids: bias[ids])
+    torch.testing.assert_close(hits.scores, scores.topk(10).values, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(hits.scores, scores.gather(2, hits.ids), rtol=1e-4, atol=1e-4)
+
+
+def test_what_stands_far_from_the_rest_is_found_also_when_reopened(tmp_path: Path) -> None:
+    keys = draw(HEADS, 9000, DIM) + 5 * draw(HEADS, 1, DIM, seed=8)
+    sinks = torch.arange(50, 9000, 500)
+    mean = keys.mean(1, keepdim=True)
+    keys[:, sinks] = -0.5 * mean + 0.01 * keys[:, sinks]
+    directory = tmp_path / "store"
+    options: dict[str, Any] = {"num_heads": HEADS, "head_dim": DIM, "ram": SMALL, "nprobe": 1}
+    for _ in range(2):
+        with create_store("zarr", directory=directory, **options) as store:
+            for some in keys[:, len(store) :].split(1000, 1):
+                store.add(some, some)
+            ids = store.search(draw(HEADS, 20, DIM, seed=9) - mean, 8).ids
+            assert torch.isin(ids, sinks).all()

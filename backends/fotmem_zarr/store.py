@@ -127,9 +127,10 @@ class ZarrStore(MemoryStore):
             parts = [Hits(near.ids, near.scores.masked_fill(near.ids >= start, -torch.inf))]
         for first, keys in contents.keys(state, start):
             skip = max(0, start - first, contents.forgotten - first)
-            here = keys[:, skip:]
-            found = exact_search(wide, here, top_k, first_id=first + skip, bias=bias)
-            parts = [best_hits([*parts, found], top_k)]
+            if skip < keys.shape[1]:
+                here = keys[:, skip:]
+                found = exact_search(wide, here, top_k, first_id=first + skip, bias=bias)
+                parts = [best_hits([*parts, found], top_k)]
         return parts[0]
 
     def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> Hits | None:
