@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-cuda lint format bench recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ help: ## list the targets
 demo: $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
 	@$(VENV)/bin/fotmem demo $(ARGS)
 
-test: $(VENV)/.extra-dev $(VENV)/.model ## run all tests, doctests included
+test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run all tests, doctests included
 	@$(PY) -m pytest $(ARGS)
+
+test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
+	@$(PY) -m pytest -k cuda $(ARGS)
 
 lint: $(VENV)/.extra-dev ## check style and types
 	@$(PY) -m ruff check .
@@ -33,7 +36,7 @@ format: $(VENV)/.extra-dev ## repair style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.model ## measure; results also go to .benchmarks/
+bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model ## measure; results also go to .benchmarks/
 	@$(PY) -m pytest --benchmark-enable --benchmark-only --benchmark-autosave \
 		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
 		$(or $(ARGS),benchmarks)

@@ -186,6 +186,15 @@ def test_the_site_has_every_page() -> None:
     assert sorted(nav) == sorted(str(page.relative_to(ROOT / "docs")) for page in DOCS)
 
 
+def test_every_store_has_a_page_with_its_options() -> None:
+    ours = {name for name, spec in fotmem.available_stores().items()}
+    assert {page.stem for page in (ROOT / "docs/stores").glob("*.md")} == {"index", *ours}
+    for name, spec in fotmem.available_stores().items():
+        text = (ROOT / f"docs/stores/{name}.md").read_text("utf-8")
+        shown = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+        assert {option for option, _ in shown} == set(spec.options.model_fields), name
+
+
 def test_every_public_name_is_mentioned() -> None:
     text = "\n".join(page.read_text("utf-8") for page in DOCS)
     assert not [name for name in fotmem.__all__ if not re.search(rf"\b{name}\b", text)]

@@ -15,16 +15,17 @@ from fotmem.cli.options import (
     Layers,
     Model,
     Store,
+    StoreOption,
     Texts,
     TopK,
     Window,
     load_quietly,
     parse_layers,
+    parse_options,
     parse_question,
     parse_top_k,
     read_texts,
 )
-from fotmem.registry import find_store
 
 if TYPE_CHECKING:
     from fotmem.explain import Attended
@@ -45,6 +46,7 @@ def ask(
     decay: Decay = None,
     top_k: TopK = "32",
     store: Store = "exact",
+    option: StoreOption = [],  # noqa: B006 - typer copies it
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 40,
     as_json: Json = False,
 ) -> None:
@@ -53,15 +55,23 @@ def ask(
     Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
     """
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
-    find_store(store)
+    store_options = parse_options(store, option)
     llama, tokenizer = load_quietly(model)
     from fotmem.answer import answer, passage, question_prompt
     from fotmem.attachment import attach
 
     prompt = question_prompt(tokenizer, question)
-    with attach(
-        llama, store, chosen, top_k=hits, window=window, distance=distance, decay=decay
-    ) as memory:
+    attached = attach(
+        llama,
+        store,
+        chosen,
+        top_k=hits,
+        window=window,
+        distance=distance,
+        decay=decay,
+        **store_options,
+    )
+    with attached as memory:
         memory.read(tokenizer(corpus).input_ids, overlap=min(16, window // 2), progress=True)
         found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)
         passages = [passage(tokenizer, memory, source.position) for source in found.sources]

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from fotmem.cli.options import load_quietly
+from fotmem.cli.options import Store, load_quietly
+from fotmem.registry import find_store
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory
@@ -45,11 +46,12 @@ class Hidden(NamedTuple):
     place: range
 
 
-def demo() -> None:
+def demo(store: Store = "exact") -> None:
     """Let a small tuned LLaMA read a text 32 times its window, and ask for what stood far back.
 
-    Example: fotmem demo
+    Example: fotmem demo --store exact
     """
+    find_store(store)
     llama, tokenizer = load_quietly(MODEL)
     from fotmem.attachment import attach
     from fotmem.evaluation.passkey import LOCAL, OVERLAP
@@ -67,7 +69,7 @@ def demo() -> None:
     local, right = text[-LOCAL:], {}
     console.rule("without memory")
     right["without memory"] = _ask_all(console, llama, tokenizer, local, hidden, None)
-    with attach(llama, top_k=TOP_K[0], window=WINDOW) as memory:
+    with attach(llama, store, top_k=TOP_K[0], window=WINDOW) as memory:
         layers = ", ".join(map(str, memory.layers))
         console.rule(f"reading into the memory of layers {layers}")
         memory.read(text[:-LOCAL], overlap=OVERLAP, progress=True)

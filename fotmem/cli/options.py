@@ -1,5 +1,6 @@
 """What several commands take, and how it is read."""
 
+import json
 import os
 import re
 import sys
@@ -11,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from fotmem.errors import OptionError
+from fotmem.registry import find_store, validated_options
 from fotmem.texts import read_text
 
 Model = Annotated[
@@ -43,6 +46,10 @@ TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
 ]
 Store = Annotated[str, typer.Option(help="Name of the store, see [bold]fotmem stores[/bold].")]
+StoreOption = Annotated[
+    list[str],
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the store; may be repeated."),
+]
 Attend = Annotated[
     bool, typer.Option("--attend", help="Windows look at memory while they are read.")
 ]
@@ -96,6 +103,36 @@ def parse_top_k(top_k: str) -> int | None:
             f"expected a number of at least 1, or all, got {top_k!r}", param_hint="'--top-k'"
         )
     return int(top_k)
+
+
+def parse_options(name: str, given: list[str]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` for a store, where a value is JSON or else text; check them."""
+    plain: dict[str, Any] = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"expected NAME=VALUE, got {each!r}", param_hint="'--option'")
+        plain[key] = value
+    read = {key: _value(value) for key, value in plain.items()}
+    spec = find_store(name)
+    try:
+        validated_options(spec, read)
+    except OptionError:
+        try:
+            validated_options(spec, plain)  # a text that looks like a number
+        except OptionError:
+            pass
+        else:
+            return plain
+        raise
+    return read
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def parse_question(question: str) -> str:

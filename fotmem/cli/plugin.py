@@ -11,9 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fotmem.cli.options import Json
-from fotmem.errors import OptionError
-from fotmem.registry import find_store, validated_options
+from fotmem.cli.options import Json, StoreOption, parse_options
+from fotmem.registry import find_store
 from fotmem.specs import StoreSpec
 
 if TYPE_CHECKING:
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 MOST_LINES = 40
 """Of one failure; what Hypothesis tells can be long."""
-Options = Annotated[
-    list[str],
-    typer.Option("--option", metavar="NAME=VALUE", help="An option of the store; may be repeated."),
-]
 Tests = Annotated[
     list[str],
     typer.Option("--test", metavar="TEST", help="Only this test of the contract; may be repeated."),
@@ -45,7 +40,7 @@ def check(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A store, see [bold]fotmem stores[/bold].")
     ],
-    option: Options = [],  # noqa: B006 - typer copies it
+    option: StoreOption = [],  # noqa: B006 - typer copies it
     min_recall: Annotated[
         float | None, typer.Option(min=0, max=1, help="Recall an approximate store must reach.")
     ] = None,
@@ -60,7 +55,7 @@ def check(
     Example: fotmem plugin check hnsw --option ef_search=128
     """
     spec = find_store(name)
-    options = _options(name, option)
+    options = parse_options(name, option)
     from fotmem.testing.store.check import check_store
 
     again = _again(name, option, min_recall, min_mass)
@@ -87,36 +82,6 @@ def check(
         _summarise(console, report)
     if not report.passed:
         raise typer.Exit(1)
-
-
-def _options(name: str, given: list[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE``, where a value is JSON or else text."""
-    plain: dict[str, Any] = {}
-    for each in given:
-        key, equals, value = each.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"expected NAME=VALUE, got {each!r}", param_hint="'--option'")
-        plain[key] = value
-    read = {key: _value(value) for key, value in plain.items()}
-    spec = find_store(name)
-    try:
-        validated_options(spec, read)
-    except OptionError:
-        try:
-            validated_options(spec, plain)  # a text that looks like a number
-        except OptionError:
-            pass
-        else:
-            return plain
-        raise
-    return read
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _again(name: str, given: list[str], min_recall: float | None, min_mass: float | None) -> str:

@@ -8,7 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.task import Task, interval
-from fotmem.cli.options import Json, Layers, Model, Report, Store, TopK, parse_sizes
+from fotmem.cli.options import (
+    Json,
+    Layers,
+    Model,
+    Report,
+    Store,
+    StoreOption,
+    TopK,
+    parse_sizes,
+)
 
 
 def dictionary(
@@ -20,6 +29,7 @@ def dictionary(
     layers: Layers = None,
     top_k: TopK = "32",
     store: Store = "exact",
+    option: StoreOption = [],  # noqa: B006 - typer copies it
     seed: Annotated[int, typer.Option(help="Of all records.")] = 0,
     report: Report = None,
     as_json: Json = False,

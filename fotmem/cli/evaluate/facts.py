@@ -16,6 +16,7 @@ from fotmem.cli.options import (
     Model,
     Report,
     Store,
+    StoreOption,
     Texts,
     TopK,
     Window,
@@ -37,6 +38,7 @@ def facts(
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
+    option: StoreOption = [],  # noqa: B006 - typer copies it
     attend: Attend = False,
     seed: Annotated[int, typer.Option(help="Of facts, depths and the piece of text.")] = 0,
     report: Report = None,

@@ -16,6 +16,7 @@ from fotmem.cli.options import (
     Model,
     Report,
     Store,
+    StoreOption,
     Texts,
     TopK,
     Window,
@@ -42,6 +43,7 @@ def passkey(
     layers: Layers = None,
     top_k: TopK = "16",
     store: Store = "exact",
+    option: StoreOption = [],  # noqa: B006 - typer copies it
     attend: Attend = False,
     seed: Annotated[int, typer.Option(help="Of depths, numbers and pieces of text.")] = 0,
     report: Report = None,

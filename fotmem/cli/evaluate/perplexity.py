@@ -16,6 +16,7 @@ from fotmem.cli.options import (
     Model,
     Report,
     Store,
+    StoreOption,
     Texts,
     TopK,
     Window,
@@ -37,6 +38,7 @@ def perplexity(
     layers: Layers = None,
     top_k: TopK = "32",
     store: Store = "exact",
+    option: StoreOption = [],  # noqa: B006 - typer copies it
     attend: Attend = False,
     report: Report = None,
     as_json: Json = False,

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from fotmem.cli.options import load_quietly, parse_layers, parse_top_k, read_texts
-from fotmem.registry import find_store
+from fotmem.cli.options import (
+    load_quietly,
+    parse_layers,
+    parse_options,
+    parse_top_k,
+    read_texts,
+)
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory
@@ -29,7 +34,7 @@ class Task:
         self.layers = parse_layers(options["layers"])
         self.top_k = parse_top_k(options["top_k"])
         self.text = read_texts(options["text"]) if "text" in options else ""
-        find_store(options["store"])
+        self._store_options = parse_options(options["store"], options.get("option", []))
         self.model, self.tokenizer = load_quietly(options["model"])
 
     def attach(self) -> Memory:
@@ -38,7 +43,9 @@ class Task:
 
         names = {"window", "distance", "decay"} & self._options.keys()
         chosen = {name: self._options[name] for name in names}
-        return attach(self.model, self._options["store"], self.layers, top_k=self.top_k, **chosen)
+        store = self._options["store"]
+        chosen |= self._store_options
+        return attach(self.model, store, self.layers, top_k=self.top_k, **chosen)
 
     def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
         """Write the report if asked to, and the JSON; tell whether there was JSON."""
