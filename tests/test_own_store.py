@@ -1,5 +1,6 @@
 """The page "Your own store in ten minutes": its commands and changes lead to the example."""
 
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -29,6 +30,11 @@ def change(folder: Path, block: Block) -> None:
     file.write_text(text.replace(before, after), "utf-8")
 
 
+def rounded(report: str) -> str:
+    """Leave figures out, which differ in their last digits from machine to machine."""
+    return re.sub(r"\d\.\d{4}", "#", report)
+
+
 def commands() -> list[str]:
     code = "".join(block.code for block in shown("console"))
     return [line.removeprefix("$ ") for line in code.splitlines()]
@@ -45,7 +51,7 @@ def test_the_mistake_is_told_as_the_page_shows_it(tmp_path: Path) -> None:
     wrong = process(*shlex.split(line)[1:], path=tmp_path)
     assert wrong.code == 1
     [report] = [block.code for block in shown("text") if "FAILED" in block.code]
-    assert wrong.out == report
+    assert rounded(wrong.out) == rounded(report)
 
 
 def test_the_page_shows_the_example() -> None:

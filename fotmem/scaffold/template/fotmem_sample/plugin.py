@@ -10,7 +10,7 @@ from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hook
 
 
 class SampleOptions(StoreOptions):
-    """Options of the `sample` store: one field each, which users pass by keyword."""
+    """Options of the `sample` store, which users pass by keyword."""
 
     place: Literal["ram", "mmap"] = "ram"
     """Where keys and values are kept: in memory, or in temporary files."""
