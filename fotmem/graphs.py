@@ -23,17 +23,22 @@ Ids = NDArray[np.int64]
 
 
 class Graph(ABC):
-    """One head's index: finds near vectors by Euclidean distance."""
+    """One head's index: finds near vectors by Euclidean distance.
+
+    Arrays are C-contiguous, vectors and queries float32, ids int64. Several threads may search at
+    a time, but never while the graph changes.
+    """
 
     @abstractmethod
     def add(self, vectors: Vectors, ids: Ids) -> None:
-        """Append vectors ``[n, D]`` with their ids ``[n]``."""
+        """Append vectors ``[n, D]`` with their ids ``[n]``, ``n >= 1``; ids only grow."""
 
     @abstractmethod
     def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
-        """Find near ones for ``[Q, D]``: ids and distances ``[Q, K]``, ``K <= count``.
+        """Find near ones for ``[Q, D]``: ids and squared distances ``[Q, K]``, ``K <= count``.
 
-        Nearest first; -1 where there is none.
+        Nearest first; id -1 where there is none. A graph may be searched before anything is in
+        it, and `count` may exceed what is: then there are fewer columns, or more -1.
         """
 
     @abstractmethod
@@ -43,6 +48,8 @@ class Graph(ABC):
     def equal(self, vectors: Vectors) -> Ids:
         """Find vectors equal to these, or nearly: ids ``[n]``, -1 where there is none."""
         ids, distances = self.search(vectors, 1)
+        if not ids.shape[1]:
+            return np.full(len(vectors), -1)
         return np.where(distances[:, 0] == 0, ids[:, 0], -1)
 
 
@@ -102,7 +109,8 @@ class GraphStore(IndexedStore):
         fresh = np.flatnonzero(earlier == np.arange(len(vectors)))
         owners = graph.equal(vectors[fresh])
         new = owners < 0
-        graph.add(vectors[fresh[new]], first + fresh[new])
+        if new.any():
+            graph.add(vectors[fresh[new]], first + fresh[new])
         owner_of = np.arange(first, first + len(vectors))
         owner_of[fresh[~new]] = owners[~new]
         owner_of = owner_of[earlier]

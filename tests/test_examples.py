@@ -54,8 +54,8 @@ def python(example: Path, folder: Path, *arguments: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_there_is_an_example_of_an_adapter() -> None:
-    assert "fotmem-qwen2" in [example.name for example in EXAMPLES]
+def test_there_is_an_example_of_an_adapter_and_of_a_store() -> None:
+    assert {"fotmem-qwen2", "fotmem-usearch"} <= {example.name for example in EXAMPLES}
 
 
 @examples
@@ -83,7 +83,7 @@ def test_its_plugin_module_is_light(example: Path, tmp_path: Path) -> None:
         "import fotmem\n"
         "fotmem.available_stores()\n"
         "assert not fotmem.registry.registry().problems\n"
-        "assert 'transformers' not in sys.modules\n"
+        "assert not {'transformers', 'usearch'} & set(sys.modules)\n"
     )
     python(example, tmp_path, "-c", code)
 

@@ -1,10 +1,11 @@
-"""``fotmem plugin check``."""
+"""``fotmem plugin new`` and ``fotmem plugin check``."""
 
 import functools
 import json
 import shlex
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,10 +30,34 @@ Tests = Annotated[
 
 @app.callback()
 def _group() -> None:
-    """Prove a plugin right.
+    """Write a plugin, and prove it right.
 
     Example: fotmem plugin check exact
     """
+
+
+@app.command()
+def new(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of the new store, such as [bold]my-index[/bold].")
+    ],
+    path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder to write; default: fotmem-NAME in this one."),
+    ] = None,
+) -> None:
+    """Write a package for a new store: it works, keeps the contract, and is yours to change.
+
+    Example: fotmem plugin new my-index
+    """
+    from fotmem.scaffold import write_package
+
+    folder = path or Path(f"fotmem-{name}")
+    files = write_package(name, folder)
+    print(f"{folder}: a package for the store {name!r}")
+    for file in files:
+        print(f"  {file}")
+    print(f"next: cd {shlex.quote(str(folder))} && pip install -e '.[dev]' && pytest")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""The `usearch` store of fotmem."""

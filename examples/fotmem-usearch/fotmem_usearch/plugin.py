@@ -1,0 +1,53 @@
+"""What this package offers. Nothing heavy is imported here: fotmem does so to list stores."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from fotmem import IndexedOptions, MemoryStore, StoreCapabilities, StoreSpec, hookimpl
+
+
+class UsearchOptions(IndexedOptions):
+    """Options of the `usearch` store, beside those of every store with an index."""
+
+    connectivity: int = Field(default=16, ge=2)
+    """Links of a key: more find more, and take more memory."""
+    expansion_add: int = Field(default=128, ge=1)
+    """Candidates that are looked at for the links of a new key."""
+    expansion_search: int = Field(default=128, ge=1)
+    """Candidates that a search keeps: more find more, and take longer."""
+
+
+def create_usearch(
+    *,
+    num_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    directory: Path | None,
+    options: UsearchOptions,
+) -> MemoryStore:
+    """Create an empty store. USearch is imported with the store's module, not before."""
+    from fotmem_usearch.store import UsearchStore
+
+    return UsearchStore(
+        num_heads=num_heads,
+        head_dim=head_dim,
+        dtype=dtype,
+        device=device,
+        options=options,
+    )
+
+
+@hookimpl
+def fotmem_stores() -> Iterable[StoreSpec]:
+    """Declare `usearch`."""
+    yield StoreSpec(
+        name="usearch",
+        factory=create_usearch,
+        options=UsearchOptions,
+        capabilities=StoreCapabilities(exact=False, devices=("cpu", "cuda"), forgets=True),
+        requires=("usearch",),
+    )
