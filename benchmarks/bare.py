@@ -39,8 +39,7 @@ def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
 
 
 def _flat(keys: Tensor) -> Search:
-    import faiss
-
+    faiss = _faiss()
     rows = keys.numpy()
 
     def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -53,8 +52,7 @@ def _flat(keys: Tensor) -> Search:
 
 
 def _lists(store: Any) -> Callable[[Tensor, int], Any]:
-    import faiss
-
+    faiss = _faiss()
     index, centres = store._lists._index, store._lists._clusters.centres
     first = np.arange(len(centres))[:, None, None] * centres.shape[1]
 
@@ -81,7 +79,7 @@ def _graphs(store: Any) -> Callable[[Tensor, int], Any]:
 
 
 def _faiss_graphs(store: Any) -> Callable[[Tensor, int], Any]:
-    import faiss
+    faiss = _faiss()
 
     def find(queries: Tensor, count: int) -> Any:
         pairs = zip(store._graphs, _far(queries), strict=True)
@@ -91,6 +89,13 @@ def _faiss_graphs(store: Any) -> Callable[[Tensor, int], Any]:
         )
 
     return find
+
+
+def _faiss() -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())  # as stores do
+    return faiss
 
 
 def _far(queries: Tensor) -> Iterator[Any]:
