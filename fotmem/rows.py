@@ -25,6 +25,16 @@ class _Block(NamedTuple):
     rows: Tensor  # [H, n, D], the filled part of `whole`
     whole: Tensor
 
+    @property
+    def step(self) -> int:
+        """Rows from one head's first to the next head's."""
+        return self.rows.stride(0) // self.rows.shape[2]
+
+    def together(self) -> Tensor:
+        """View all heads' rows one head after the other ``[n, D]``, with room between."""
+        heads, length, dim = self.rows.shape
+        return self.rows.as_strided(((heads - 1) * self.step + length, dim), (dim, 1))
+
 
 class Rows:
     """Vectors ``[H, N, D]`` that are added at the end and forgotten from the start.
@@ -119,18 +129,24 @@ class Rows:
 
     def _take(self, ids: Tensor) -> Tensor:
         blocks = [block for block in self._blocks if block.rows.shape[1]]
-        heads = torch.arange(self.num_heads, device=ids.device)[:, None, None]
+        flat = ids.reshape(self.num_heads, -1).contiguous()
+        shape = (*ids.shape, self.head_dim)
         if len(blocks) == 1:
-            return blocks[0].rows[heads, ids - blocks[0].first]
-        found = torch.empty(*ids.shape, self.head_dim, dtype=self.dtype, device=self.device)
-        flat, ids = found.view(-1, self.head_dim), ids.contiguous()
-        for block in blocks:
-            inside = (ids >= block.first) & (ids < block.first + block.rows.shape[1])
-            places = inside.view(-1).nonzero().squeeze(1)
-            if places.numel():
-                chosen = ids.view(-1)[places] - block.first
-                flat[places] = block.rows[heads.expand_as(ids).reshape(-1)[places], chosen]
-        return found
+            places = _places(flat, blocks[0].first, blocks[0].step).view(-1)
+            return blocks[0].together().index_select(0, places).view(shape)
+        firsts, steps = torch.tensor(
+            [(block.first, block.step) for block in blocks], device=ids.device
+        ).unbind(1)
+        which = torch.bucketize(flat, firsts[1:].contiguous(), right=True)
+        places = _places(flat, firsts[which], steps[which]).view(-1)
+        which, order = which.view(-1).byte().sort()
+        counts = which.bincount(minlength=len(blocks)).tolist()
+        found = torch.empty(len(order), self.head_dim, dtype=self.dtype, device=ids.device)
+        for block, here, there in zip(
+            blocks, places[order].split(counts), order.split(counts), strict=True
+        ):
+            found.index_copy_(0, there, block.together().index_select(0, here))
+        return found.view(shape)
 
     def blocks(self, start: int, stop: int, length: int) -> Iterator[tuple[int, Tensor]]:
         """Yield the rows from `start` to before `stop`, at most `length` at a time.
@@ -165,6 +181,11 @@ class Rows:
         twin._blocks = tuple(_Block(block.first, block.rows, block.rows) for block in self._blocks)
         twin._end = self._end
         return twin
+
+
+def _places(ids: Tensor, first: Tensor | int, step: Tensor | int) -> Tensor:
+    """Tell where the rows of ids ``[H, n]`` are in `_Block.together`."""
+    return ids - first + torch.arange(len(ids), device=ids.device)[:, None] * step
 
 
 def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fotmem.cli import app
-from recipes import ablation, reports, smollm2_report
+from recipes import ablation, reports, smollm2_report, stores_report
 from recipes.smollm2_report import CURVES
 
 
@@ -116,3 +116,44 @@ def test_variants_differ_in_negatives_only() -> None:
     kept = [one.model_copy(update={"d": (1,), "bank_windows": (0,)}) for one in options.values()]
     assert kept[0] == kept[1] == kept[2]
     assert len({(one.d, one.bank_windows) for one in options.values()}) == 3
+
+
+def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores_report, "FOLDER", tmp_path)
+    ratios = {"ours": 0.5, "theirs": 0.25, "ratio": 2.0, "low": 1.9, "high": 2.15, "more": 3e-5}
+    grown = {
+        "store": "hnsw",
+        "tokens_per_second": 1234.5,
+        "median_add": 0.01,
+        "longest_add": 0.1,
+        "peak_bytes": 2**29,
+        "mass": 0.987,
+        "one": 1e-3,
+        "window": 0.02,
+        "effort": 128,
+        "effort_at_mass": 90,
+    }
+    kinds = {
+        "overhead": [{"name": "hnsw", "kind": "random", "queries": 4096, **ratios}],
+        "rival": [{"benchmark": "test_searching", **ratios, "ours_mass": 1.0, "theirs_mass": 0.5}],
+        "growth-hnsw": [
+            {**grown, "tokens": size, "one_at_mass": cost, "window_at_mass": 3 * cost}
+            for size, cost in ((10_240, 0.002), (102_400, 0.005))
+        ],
+        "decode-hnsw": [
+            {"store": "hnsw", "tokens": size, "step": 0.05, "low": 0.04, "high": 0.06}
+            for size in (0, 10_240)
+        ],
+    }
+    for name, rows in kinds.items():
+        report = {"machine": {"processor": "P", "torch": "2"}, "rows": rows}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    written = stores_report.figures()
+    assert "| `hnsw` | random | 4,096 | 500 ms | 250 ms | 2.00 (1.90 to 2.15) | 30 us |" in written
+    assert "| searching | 500 ms | 250 ms | 0.5 | 1.000 | 0.500 |" in written
+    assert "| 1,234 | 10 ms | 100 ms (10.0x) | 0.50 GiB | 0.987 | 1 ms | 20 ms | 90 |" in written
+    assert "| 5 ms (2.5x) | 15 ms (2.5x) |" in written
+    assert "| store | empty | 10,240 tokens |" in written
+    assert "| `hnsw` | 50 ms (40 ms to 60 ms) |" in written
+    assert written.count("Measured on processor P; torch 2.") == 4
+    assert stores_report.PAGE.read_text().count(stores_report.MARKER) == 2

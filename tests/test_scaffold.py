@@ -181,7 +181,8 @@ def test_what_fails_half_way_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException
 ) -> None:
     (tmp_path / "empty").mkdir()
-    write_text, files = Path.write_text, []
+    write_text = Path.write_text
+    files: list[Path] = []
 
     def write(file: Path, *arguments: str, **options: str) -> int:
         if len(files) == 5:

@@ -35,7 +35,9 @@ class FlatStore(MemoryStore):
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         queries = queries.float().contiguous()
         found: list[Hits] = []
-        length = max(WORKSPACE // (self.num_heads * self.head_dim), top_k)
+        whole = self.dtype == torch.float32  # nothing to convert, so no need to do it in blocks
+        converted = max(WORKSPACE // (self.num_heads * self.head_dim), top_k)
+        length = len(self._key_rows) if whole else converted
         for first, keys in self._key_rows.blocks(self._forgotten, len(self._key_rows), length):
             hits = self._search_block(queries, keys.float(), min(top_k, keys.shape[1]))
             found = [best_hits([*found, Hits(hits.ids + first, hits.scores)], top_k)]

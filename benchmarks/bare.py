@@ -1,0 +1,114 @@
+"""What a person would write with a store's library alone: the same index, keys and threads.
+
+The library names candidates, whose scores are computed anew from the keys as stored. What a store
+does besides is its overhead: checks and conversions, hubs, ids, the lock.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fotmem import MemoryStore
+from fotmem.graphs import FAR
+
+Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""Takes queries ``[H, Q, D]`` and k; returns ids and scores ``[H, Q, k]``."""
+RESCORED = 512
+"""Queries whose candidates are scored at a time."""
+
+
+def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
+    """Return the bare search of a filled store; keys ``[H, N, D]``, float32."""
+    if name == "faiss-flat":
+        return _flat(keys)
+    find, times = {
+        "faiss-ivf": (_lists, 1),
+        "faiss-ivfpq": (_lists, getattr(getattr(store, "options", None), "rerank", 1)),
+        "faiss-hnsw": (_faiss_graphs, 1),
+        "hnsw": (_graphs, 1),
+    }[name]
+    found = find(store)
+
+    def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        return _rescored(keys, queries, torch.from_numpy(found(queries, times * top_k)), top_k)
+
+    return search
+
+
+def _flat(keys: Tensor) -> Search:
+    faiss = _faiss()
+    rows = keys.numpy()
+
+    def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        pairs = zip(queries.numpy(), rows, strict=True)
+        found = [faiss.knn(*pair, top_k, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
+        scores, ids = (np.stack(every) for every in zip(*found, strict=True))
+        return torch.from_numpy(ids), torch.from_numpy(scores)
+
+    return search
+
+
+def _lists(store: Any) -> Callable[[Tensor, int], Any]:
+    faiss = _faiss()
+    index, centres = store._lists._index, store._lists._clusters.centres
+    first = np.arange(len(centres))[:, None, None] * centres.shape[1]
+
+    def find(queries: Tensor, count: int) -> Any:
+        pairs = zip(queries.numpy(), centres.numpy(), strict=True)
+        probed = [faiss.knn(*pair, index.nprobe, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
+        scores, lists = (np.stack(every) for every in zip(*probed, strict=True))
+        flat = (lists + first).reshape(-1, index.nprobe), scores.reshape(-1, index.nprobe)
+        _, ids = index.search_preassigned(queries.flatten(0, 1).numpy(), count, *flat)
+        return ids.reshape(*queries.shape[:2], count)
+
+    return find
+
+
+def _graphs(store: Any) -> Callable[[Tensor, int], Any]:
+    threads = torch.get_num_threads()
+
+    def find(queries: Tensor, count: int) -> Any:
+        pairs = zip(store._graphs, _far(queries), strict=True)
+        found = [graph._index.knn_query(far, count, num_threads=threads) for graph, far in pairs]
+        return np.stack([ids.astype(np.int64) for ids, _ in found])
+
+    return find
+
+
+def _faiss_graphs(store: Any) -> Callable[[Tensor, int], Any]:
+    faiss = _faiss()
+
+    def find(queries: Tensor, count: int) -> Any:
+        pairs = zip(store._graphs, _far(queries), strict=True)
+        options = faiss.SearchParametersHNSW(efSearch=store.options.ef_search)
+        return np.stack(
+            [graph._ids[graph._index.search(far, count, params=options)[1]] for graph, far in pairs]
+        )
+
+    return find
+
+
+def _faiss() -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())  # as stores do
+    return faiss
+
+
+def _far(queries: Tensor) -> Iterator[Any]:
+    """Move queries out, as a graph of Euclidean distance needs them."""
+    yield from (queries * (FAR / queries.norm(dim=2, keepdim=True))).numpy()
+
+
+def _rescored(keys: Tensor, queries: Tensor, ids: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    heads = torch.arange(len(keys))[:, None, None]
+    parts = []
+    for some, near in zip(queries.split(RESCORED, 1), ids.split(RESCORED, 1), strict=True):
+        scores = (keys[heads, near.clamp(min=0)] @ some[..., None]).squeeze(-1)
+        scores, order = scores.masked_fill(near < 0, -torch.inf).topk(top_k)
+        parts.append((near.gather(2, order), scores))
+    found, scores = (torch.cat(every, 1) for every in zip(*parts, strict=True))
+    return found, scores

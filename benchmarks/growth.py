@@ -1,0 +1,170 @@
+"""How a store's costs grow with the memory: ``python -m benchmarks.growth STORE --tokens 1M``.
+
+Eight heads of 64 dimensions; 2,048 tokens are added at a time. One store per process, so that the
+peak of its memory is its own. Search is timed with the store's default options, and with the least
+effort (`nprobe`, `ef_search`) that finds as much of the softmax at every size: what grows then is
+the cost of the same answer.
+"""
+
+import json
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import fotmem
+from benchmarks.captured import Random, Source, blocks, demo, queries_after
+from benchmarks.machine import machine
+from benchmarks.quality import best_scores, mass_of
+from fotmem.cli.options import parse_sizes
+
+MARKS = (10 * 2**10, 100 * 2**10, 2**20)
+HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512
+MASS = 0.98
+"""Share of the exact top 32's softmax mass at which costs are compared."""
+JUDGED = 128
+"""Queries of a head by which that share is measured."""
+Row = dict[str, Any]
+
+
+def grow(name: str, source: Source, marks: list[int], **options: Any) -> Iterator[Row]:
+    """Add tokens; at each mark, yield what it cost, and what a search costs."""
+    first = source.part(0).keys
+    store = fotmem.create_store(name, num_heads=len(first), head_dim=first.shape[2], **options)
+    before, taken = _peak(), []
+    for keys, values in blocks(source, max(marks), STEP):
+        begin = time.perf_counter()
+        store.add(keys, values)
+        taken.append(time.perf_counter() - begin)
+        if len(store) in marks:
+            peak = _peak() - before
+            yield {
+                "store": name,
+                "source": source.name,
+                "tokens": len(store),
+                "tokens_per_second": len(store) / sum(taken),
+                "median_add": statistics.median(taken),
+                "longest_add": max(taken),
+                "peak_bytes": peak,
+                **searching(store, queries_after(source, len(store))),
+            }
+
+
+def searching(store: fotmem.MemoryStore, queries: Tensor) -> Row:
+    """Time searches with the default effort, then with the least that finds `MASS`."""
+    scale = store.head_dim**-0.5
+    judged = queries[:, :JUDGED].contiguous()
+    best = best_scores(store, judged, TOP_K)
+    lse = store.attend(judged, top_k=None, scale=scale).lse
+
+    def mass() -> float:
+        return mass_of(store.search(judged, TOP_K).scores, best, lse, scale=scale)
+
+    row = {"mass": mass(), **timed(store, queries)}
+    usual = effort(store)
+    if usual is None:
+        return row
+    for half_steps in range(2 * len(store).bit_length()):
+        set_effort(store, least := int(2 ** (half_steps / 2)))
+        if mass() >= MASS:
+            break
+    equal = {f"{key}_at_mass": value for key, value in timed(store, queries).items()}
+    set_effort(store, usual)
+    return {**row, "effort": usual, "effort_at_mass": least, **equal}
+
+
+def timed(store: fotmem.MemoryStore, queries: Tensor) -> Row:
+    """Time one query a head, and a window of them; seconds, medians."""
+    ones = [query.contiguous() for query in queries[:, :60].split(1, 1)]
+    windows = [window.contiguous() for window in queries[:, : 3 * WINDOW].split(WINDOW, 1)]
+    return {
+        name: statistics.median([_seconds(store, some) for some in each][1:] or [0.0])
+        for name, each in (("one", ones), ("window", [windows[0], *windows]))
+    }
+
+
+def effort(store: Any) -> int | None:
+    """Return what a search may be told to spend; None where there is no choice."""
+    if hasattr(store, "_lists"):
+        return int(store._lists._index.nprobe)
+    return store.options.ef_search if hasattr(store, "_graphs") else None
+
+
+def set_effort(store: Any, value: int) -> None:
+    """Set `nprobe` or `ef_search` of an index that is there."""
+    if hasattr(store, "_lists"):
+        store._lists._index.nprobe = min(value, store._lists._clusters.centres.shape[1])
+        return
+    for graph in store._graphs:
+        graph._ef_search = value
+        if hasattr(graph._index, "set_ef"):
+            graph._index.set_ef(value)
+
+
+def _seconds(store: fotmem.MemoryStore, queries: Tensor) -> float:
+    begin = time.perf_counter()
+    store.search(queries, TOP_K)
+    return time.perf_counter() - begin
+
+
+def _peak() -> int:
+    """Return the most memory that this process had, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def show(rows: list[Row]) -> None:
+    """Print what was measured."""
+    head = ("tokens", "tokens/s", "add", "longest", "peak", "mass", "one", "window")
+    equal = (f"effort for {MASS}", "one", "window")
+    table = Table(*head, *equal, title=rows[0]["store"])
+    for row in rows:
+        table.add_row(
+            f"{row['tokens']:,}",
+            f"{row['tokens_per_second']:,.0f}",
+            *(f"{1e3 * row[key]:.1f} ms" for key in ("median_add", "longest_add")),
+            f"{row['peak_bytes'] / 2**30:.2f} GiB",
+            f"{row['mass']:.3f}",
+            *(f"{1e3 * row[key]:.2f} ms" for key in ("one", "window")),
+            str(row.get("effort_at_mass", "")),
+            *(f"{1e3 * row.get(key, 0):.2f} ms" for key in ("one_at_mass", "window_at_mass")),
+        )
+    Console(width=140).print(table)
+
+
+def marks_up_to(tokens: str) -> list[int]:
+    """Return the sizes at which is measured."""
+    [most] = parse_sizes(tokens, "--tokens", one=True)
+    return [mark for mark in MARKS if mark < most] + [most]
+
+
+def write(report: Path, rows: list[Row]) -> None:
+    """Write rows, and what they were measured with."""
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+def main(
+    store: str,
+    tokens: Annotated[str, typer.Option(help="The most, such as 100k or 1M.")] = "100k",
+    random: Annotated[bool, typer.Option(help="Random data, not captured attention.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write rows there, as JSON.")] = None,
+) -> None:
+    """Measure one store."""
+    source = Random(HEADS) if random else demo(heads=HEADS)
+    rows = []
+    for row in grow(store, source, marks_up_to(tokens)):
+        rows.append(row)
+        show(rows)
+        if report is not None:
+            write(report, rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)

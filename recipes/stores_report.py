@@ -1,0 +1,172 @@
+"""Measures the stores, and fills in `docs/benchmarks.md`.
+
+Run by ``make report-stores TOKENS=1M``. Reports that exist are not measured again: delete those
+that are to be. With 100k tokens it takes one core two hours, with 1M a day; capturing comes first.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fotmem
+from benchmarks.machine import machine
+from recipes.reports import fill, table
+
+PAGE = Path("docs/benchmarks.md")
+FOLDER = Path("docs/benchmarks")
+MARKER = "<!-- figures, by make report-stores -->\n"
+PYTEST = "pytest {} --benchmark-enable --benchmark-only --benchmark-json {}"
+BESIDE = {"overhead": "benchmarks/test_stores.py", "rival": "benchmarks/test_rival.py"}
+MASSES = ("ours_mass", "theirs_mass")
+Rows = list[dict[str, Any]]
+
+
+def main(tokens: str = "100k") -> None:
+    """Measure what is not measured yet, then fill in the page."""
+    stores = [name for name, spec in fotmem.available_stores().items() if spec.available]
+    for name, file in BESIDE.items():
+        if not report(name).exists():
+            beside(name, file)
+    for script in ("growth", "decode"):
+        for store in stores:
+            if not report(f"{script}-{store}").exists():
+                written = report(f"{script}-{store}")
+                run(f"benchmarks.{script} {store} --tokens {tokens} --report {written}")
+    fill(PAGE, MARKER, figures())
+
+
+def report(name: str) -> Path:
+    """Name the file of a report."""
+    return FOLDER / f"{name}.json"
+
+
+def run(words: str) -> None:
+    """Run a module in a process of its own."""
+    print(f"python -m {words}", flush=True)
+    subprocess.run([sys.executable, "-m", *shlex.split(words)], check=True)
+
+
+def beside(name: str, file: str) -> None:
+    """Time two sides in turn, and keep what the documentation shows."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(PYTEST.format(file, f"{folder}/all.json"))
+        found = json.loads(Path(folder, "all.json").read_text())["benchmarks"]
+    rows = []
+    for one in found:
+        info = one["extra_info"]
+        quarter = len(info["ratios"]) // 4
+        low, high = info["ratios"][quarter], info["ratios"][-1 - quarter]
+        kept = {key: info[key] for key in ("ours", "theirs", "more", "ratio")}
+        row = {"benchmark": one["name"], **(one["params"] or {}), **kept, "low": low, "high": high}
+        rows.append({**row, **info.get("mass", {})})
+    FOLDER.mkdir(exist_ok=True)
+    report(name).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+def figures() -> str:
+    """Write a table for each kind of report, and on what it was measured."""
+    parts = []
+    for title, kind, write in (
+        ("`search` against the bare library", "overhead*", overhead),
+        ("Against `KNNMemory`", "rival*", rival),
+        ("Adding and searching as memory grows", "growth-*", growth),
+        ("The whole model's decoding step", "decode-*", decoding),
+    ):
+        found = [json.loads(file.read_text()) for file in sorted(FOLDER.glob(f"{kind}.json"))]
+        if found:
+            rows = [row for one in found for row in one["rows"]]
+            machines = {"; ".join(f"{k} {v}" for k, v in one["machine"].items()) for one in found}
+            on = "\n".join(f"Measured on {one}." for one in sorted(machines))
+            parts.append(f"### {title}\n\n{write(rows)}\n{on}\n")
+    return "\n".join(parts)
+
+
+def overhead(rows: Rows) -> str:
+    """Show ratios, and what a call costs more."""
+    head = ("store", "data", "queries a head", "store", "library", "ratio (middle half)", "more")
+    body = [
+        [
+            f"`{row['name']}`",
+            row["kind"],
+            f"{row['queries']:,}",
+            *(_time(row[key]) for key in ("ours", "theirs")),
+            f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
+            _time(row["more"]),
+        ]
+        for row in rows
+    ]
+    return table(list(head), body)
+
+
+def rival(rows: Rows) -> str:
+    """Show how many times as long the other side takes, and what each finds."""
+    body = [
+        [
+            row["benchmark"].removeprefix("test_"),
+            *(_time(row[key]) for key in ("ours", "theirs")),
+            f"{1 / row['ratio']:.1f}",
+            *(f"{row[key]:.3f}" if key in row else "" for key in MASSES),
+        ]
+        for row in rows
+    ]
+    return table(["", "`faiss-ivf`", "`KNNMemory`", "times as long", "finds", "finds"], body)
+
+
+def growth(rows: Rows) -> str:
+    """Show what adding and searching cost at each size, and how many times the size before."""
+    head = ("store", "tokens", "tokens/s", "add", "longest", "RAM", "mass", "a query", "a window")
+    body, before = [], dict[str, Any]()
+    for row in rows:
+        equal = ["", "", ""]
+        if "effort" in row:
+            known = before if before.get("store") == row["store"] else row
+            times = ("one_at_mass", "window_at_mass")
+            equal = [str(row["effort_at_mass"])]
+            equal += [f"{_time(row[key])} ({row[key] / known[key]:.1f}x)" for key in times]
+        body.append(
+            [
+                f"`{row['store']}`",
+                f"{row['tokens']:,}",
+                f"{row['tokens_per_second']:,.0f}",
+                _time(row["median_add"]),
+                f"{_time(row['longest_add'])} ({row['longest_add'] / row['median_add']:.1f}x)",
+                f"{row['peak_bytes'] / 2**30:.2f} GiB",
+                f"{row['mass']:.3f}",
+                *(_time(row[key]) for key in ("one", "window")),
+                *equal,
+            ]
+        )
+        before = row
+    same = ("effort", "a query, same mass", "a window, same mass")
+    return table([*head, *same], body)
+
+
+def decoding(rows: Rows) -> str:
+    """Show a step's time at each size, a row per store."""
+    sizes = sorted({row["tokens"] for row in rows})
+    found = {(row["store"], row["tokens"]): row for row in rows}
+    body = [
+        [f"`{store}`", *(_step(found.get((store, size))) for size in sizes)]
+        for store in dict.fromkeys(row["store"] for row in rows)
+    ]
+    return table(["store", *(f"{size:,} tokens" if size else "empty" for size in sizes)], body)
+
+
+def _step(row: dict[str, Any] | None) -> str:
+    return f"{_time(row['step'])} ({_time(row['low'])} to {_time(row['high'])})" if row else ""
+
+
+def _time(seconds: float) -> str:
+    """Show a time with three digits, in the unit that suits it."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if abs(seconds) >= size:
+            return f"{seconds / size:.3g} {unit}" if abs(seconds) < 1000 else f"{seconds:,.0f} s"
+    return f"{1e6 * seconds:.0f} us"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
