@@ -59,3 +59,11 @@ class TestZarr(StoreContract):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("zarr", "zarr")
+
+
+class TestZarrWithLittleMemory(StoreContract):
+    """So little that the large stores of the contract are searched on disk."""
+
+    @pytest.fixture
+    def make_store(self) -> StoreFactory:
+        return functools.partial(create_store, "zarr", ram="8MiB")
