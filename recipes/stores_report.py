@@ -1,7 +1,7 @@
 """Measures the stores, and fills in `docs/benchmarks.md`.
 
 Run by ``make report-stores TOKENS=1M``. Reports that exist are not measured again: delete those
-that are to be. With 100k tokens it takes one core two hours, with 1M a day; capturing comes first.
+that are to be. 100k tokens take one core an hour or two, 1M most of a day; capturing comes first.
 """
 
 import json
@@ -106,14 +106,17 @@ def rival(rows: Rows) -> str:
     """Show how many times as long the other side takes, and what each finds."""
     body = [
         [
-            row["benchmark"].removeprefix("test_"),
+            row["benchmark"].partition("[")[0].removeprefix("test_"),
+            row["attention"],
+            "yes" if row["processes"] else "no",
             *(_time(row[key]) for key in ("ours", "theirs")),
             f"{1 / row['ratio']:.1f}",
             *(f"{row[key]:.3f}" if key in row else "" for key in MASSES),
         ]
         for row in rows
     ]
-    return table(["", "`faiss-ivf`", "`KNNMemory`", "times as long", "finds", "finds"], body)
+    head = ("", "data", "its processes", "`faiss-ivf`", "`KNNMemory`", "times as long")
+    return table([*head, "`faiss-ivf` finds", "`KNNMemory` finds"], body)
 
 
 def growth(rows: Rows) -> str:

@@ -135,7 +135,10 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }
     kinds = {
         "overhead": [{"name": "hnsw", "kind": "random", "queries": 4096, **ratios}],
-        "rival": [{"benchmark": "test_searching", **ratios, "ours_mass": 1.0, "theirs_mass": 0.5}],
+        "rival": [
+            {"benchmark": "test_searching[random-True]", "attention": "random", "processes": True}
+            | {**ratios, "ours_mass": 1.0, "theirs_mass": 0.5}
+        ],
         "growth-hnsw": [
             {**grown, "tokens": size, "one_at_mass": cost, "window_at_mass": 3 * cost}
             for size, cost in ((10_240, 0.002), (102_400, 0.005))
@@ -150,7 +153,7 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
     written = stores_report.figures()
     assert "| `hnsw` | random | 4,096 | 500 ms | 250 ms | 2.00 (1.90 to 2.15) | 30 us |" in written
-    assert "| searching | 500 ms | 250 ms | 0.5 | 1.000 | 0.500 |" in written
+    assert "| searching | random | yes | 500 ms | 250 ms | 0.5 | 1.000 | 0.500 |" in written
     assert "| 1,234 | 10 ms | 100 ms (10.0x) | 0.50 GiB | 0.987 | 1 ms | 20 ms | 90 |" in written
     assert "| 5 ms (2.5x) | 15 ms (2.5x) |" in written
     assert "| store | empty | 10,240 tokens |" in written
