@@ -131,6 +131,8 @@ class Rows:
         blocks = [block for block in self._blocks if block.rows.shape[1]]
         flat = ids.reshape(self.num_heads, -1).contiguous()
         shape = (*ids.shape, self.head_dim)
+        if ids.numel() == 0:
+            return torch.empty(shape, dtype=self.dtype, device=ids.device)
         if len(blocks) == 1:
             places = _places(flat, blocks[0].first, blocks[0].step).view(-1)
             return blocks[0].together().index_select(0, places).view(shape)
