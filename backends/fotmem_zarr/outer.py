@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fotmem import Hits, Hubs
+from fotmem import Hits, Hubs, best_hits
 from fotmem_zarr.contents import Contents
-from fotmem_zarr.scan import best_of
 
 SAMPLE = 4096
 """Rows from which it is learnt where hubs lie; fewer need none."""
@@ -51,15 +50,12 @@ class Outer:
             hubs = hubs.grown(ids, keys, first + len(ids) - contents.forgotten)
         return Outer(hubs, end)
 
-    def joined(
-        self, found: Sequence[Hits | None], queries: Tensor, top_k: int, *, first: int
-    ) -> list[Hits | None]:
+    def joined(self, found: list[Hits], queries: Tensor, top_k: int, *, first: int) -> list[Hits]:
         """Add the hubs to what was found, each once; rows before `first` are left out."""
         hubs = self._hubs
         if hubs is None:
-            return list(found)
-        others = best_of((hits for hits in found if hits is not None), top_k)
-        assert others is not None
+            return found
+        others = best_hits(found, top_k)
         known = hubs.contain(others.ids)
         far = hubs.search(queries, top_k, lambda ids: torch.where(ids < first, -torch.inf, 0.0))
         return [Hits(others.ids, others.scores.masked_fill(known, -torch.inf)), far]

@@ -22,7 +22,7 @@ from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import Contents, State
 from fotmem_zarr.outer import Outer
 from fotmem_zarr.probe import Probe
-from fotmem_zarr.scan import best_of, scan
+from fotmem_zarr.scan import scan
 
 RECENT = 2048
 """With a bias, so many of the newest rows are all looked at."""
@@ -109,12 +109,11 @@ class ZarrStore(MemoryStore):
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         state, wide = self._now(), queries.float()
         keys = self._contents.keys(state) if self.exact else state.tail.keys()
-        found = [self._scan(wide, keys, top_k)]
+        found = self._scan(wide, keys, top_k)
         if state.segments and not self.exact:
             found.append(self._probe(state).search(wide, top_k))
             found = self._outer.joined(found, wide, top_k, first=self._contents.forgotten)
-        best = best_of((hits for hits in found if hits is not None), top_k)
-        assert best is not None
+        best = best_hits(found, top_k)
         return Hits(best.ids.where(best.scores > -torch.inf, -1), best.scores)
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
@@ -133,7 +132,7 @@ class ZarrStore(MemoryStore):
                 parts = [best_hits([*parts, found], top_k)]
         return parts[0]
 
-    def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> Hits | None:
+    def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> list[Hits]:
         limit = self._contents.budget.workspace
         return scan(queries, keys, top_k, first=self._contents.forgotten, limit=limit)
 
