@@ -32,6 +32,7 @@ from fotmem.indexed import IndexedOptions, IndexedStore
 from fotmem.parallel import over_heads
 from fotmem.registry import available_adapters, available_stores, create_store
 from fotmem.rows import Rows
+from fotmem.rows_store import RowsStore
 from fotmem.search import best_hits, exact_search
 from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
 from fotmem.store import Bias, Hits, MemoryStore
@@ -83,6 +84,7 @@ __all__ = [
     "OptionError",
     "PartialAttention",
     "Rows",
+    "RowsStore",
     "ShapeError",
     "StorageError",
     "StoreCapabilities",

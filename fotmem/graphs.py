@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -10,10 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
+from fotmem.cells import LOOKED, MOST, Cells
+from fotmem.copies import Copies, first_equal
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
+from fotmem.search import best_hits
+from fotmem.store import Bias, Hits
 
-FAR = 64.0
+FAR = 256.0
 """How far out queries stand, in units of the longest key."""
 FEW = 16
 """Queries of a head that are answered sooner by one thread than by several."""
@@ -60,7 +65,8 @@ class GraphStore(IndexedStore):
     product leaves many keys without a way to them. So the graph is one of Euclidean distance
     between centred keys, and a query is moved far out along its direction, where the nearest keys
     are those with the largest inner product. Equal keys are in the graph once: copies would be each
-    other's neighbours, and nobody else's.
+    other's neighbours, and nobody else's. Where a walk through the graph ended in the wrong region,
+    `Cells` tell, and help.
     """
 
     @abstractmethod
@@ -73,18 +79,20 @@ class GraphStore(IndexedStore):
         tiny = torch.finfo(keys.dtype).tiny
         largest = (keys - self._center).abs().amax((1, 2), keepdim=True).clamp(min=tiny)
         self._unit = largest * math.sqrt(self.head_dim)  # about the longest key
-        self._copies: list[dict[int, list[int]]] = [{} for _ in range(self.num_heads)]
+        self._copies = [Copies() for _ in range(self.num_heads)]
         self._graphs = [self._new_graph(head) for head in range(self.num_heads)]
+        self._cells = Cells(self.num_heads, self.head_dim, first=self._start)
         for first, block in self._key_blocks(self._start, len(self._key_rows)):
             self._extend(first, block)
 
     def _extend(self, first: int, keys: Tensor) -> None:
-        vectors = ((keys - self._center) / self._unit).numpy()
+        vectors = self._vectors(keys)
         over_heads(
-            lambda head: self._grow(head, first, vectors[head]),
+            lambda head: self._grow(head, first, vectors[head].numpy()),
             self.num_heads,
             self.options.threads,
         )
+        self._cells.add(vectors, self._earlier)
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
         length = queries.norm(dim=2, keepdim=True).clamp(min=torch.finfo(queries.dtype).tiny)
@@ -94,65 +102,103 @@ class GraphStore(IndexedStore):
             lambda head: self._search_head(head, far[head], top_k), self.num_heads, threads
         )
         ids = torch.from_numpy(np.stack(found))
-        return self._with_copies(queries, ids, top_k) if any(self._copies) else ids
+        return self._with_copies(queries, ids, top_k)
+
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        hits = super()._search_biased(queries, top_k, bias)
+        with self._lock.reading():
+            if not self._indexed:
+                return hits
+            per_query = self.num_heads * max(LOOKED * top_k, self._cells.count)
+            length = max(1, WORKSPACE // per_query)
+            more = [
+                self._look_again(some.float().cpu(), Hits(*found), bias)
+                for some, *found in zip(
+                    *(each.split(length, 1) for each in (queries, *hits)), strict=True
+                )
+            ]
+        found = Hits(*(torch.cat(each, 1).to(self.device) for each in zip(*more, strict=True)))
+        return best_hits([hits, found], top_k)
+
+    def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> Hits:
+        """Look through the cells that promise more than what was found, and where nothing was."""
+        worst = hits.scores[..., -1:].cpu() - queries @ self._center.transpose(1, 2)
+        bar = (worst / self._unit).squeeze(2)  # as an inner product with vectors in the graph
+        cells, meant = self._cells.promising(queries, hits.ids.cpu(), bar)
+        ids = torch.full((*cells.shape, hits.ids.shape[2]), -1)
+        scores = torch.full(ids.shape, -torch.inf)
+        for head, cell, rows, slots in _by_cell(cells, meant):
+            members = self._cells.members(head, cell)
+            members = members[members >= self._forgotten]
+            best = self._best_of(members, head, queries[head, rows], ids.shape[3], bias)
+            there = (head, rows, slots, slice(best.ids.shape[1]))
+            ids[there], scores[there] = best
+        return Hits(ids.flatten(2), scores.flatten(2))
+
+    def _best_of(
+        self, ids: Tensor, head: int, queries: Tensor, top_k: int, bias: Bias | None
+    ) -> Hits:
+        """Find the best of keys of these ids ``[n]`` for queries ``[Q, D]`` of a head."""
+        first, keys = self._key_rows.since(self._start)
+        near = keys[head].index_select(0, (ids - first).to(keys.device)).float().cpu()
+        scores = queries @ near.T
+        if bias is not None:
+            scores += bias(ids.to(self.device)).cpu()
+        scores, places = scores.topk(min(top_k, len(ids)), dim=1)
+        return Hits(ids[places], scores)
+
+    def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
+        """Let their copies follow the hits ``[H, Q, K]``, best first."""
+        if not any(map(Copies.among, self._copies, ids.numpy())):
+            return ids
+        scores = self._scored(queries.to(self.device), ids.to(self.device), None).scores.cpu()
+        ids = ids.gather(2, scores.argsort(dim=2, descending=True))
+        heads = zip(self._copies, ids.numpy(), strict=True)
+        return torch.from_numpy(np.stack([each.following(found, top_k) for each, found in heads]))
+
+    def _vectors(self, keys: Tensor) -> Tensor:
+        """Centre and scale keys, float32 on the CPU: to be found by Euclidean distance."""
+        return (keys - self._center) / self._unit
+
+    def _earlier(self, start: int, stop: int) -> Tensor:
+        parts = [self._vectors(keys) for _, keys in self._key_blocks(start, stop)]
+        return torch.cat(parts, 1)
 
     def _clone(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
-        twin._copies = [
-            {first: list(ids) for first, ids in copies.items()} for copies in self._copies
-        ]
+        twin._cells = self._cells.copy()
+        twin._copies = [copies.copy() for copies in self._copies]
 
     def _grow(self, head: int, first: int, vectors: Vectors) -> None:
         """Add the vectors that are new; note of which one the others are copies."""
-        graph, copies = self._graphs[head], self._copies[head]
-        earlier = _first_equal(vectors)
+        graph, ids = self._graphs[head], np.arange(first, first + len(vectors))
+        earlier = first_equal(vectors)
         fresh = np.flatnonzero(earlier == np.arange(len(vectors)))
         owners = graph.equal(vectors[fresh])
         new = owners < 0
         if new.any():
-            graph.add(vectors[fresh[new]], first + fresh[new])
-        owner_of = np.arange(first, first + len(vectors))
+            graph.add(vectors[fresh[new]], ids[fresh[new]])
+        owner_of = ids.copy()
         owner_of[fresh[~new]] = owners[~new]
         owner_of = owner_of[earlier]
-        for place in np.flatnonzero(owner_of != np.arange(first, first + len(vectors))).tolist():
-            copies.setdefault(int(owner_of[place]), []).append(first + place)
+        equal = owner_of != ids
+        if equal.any():
+            self._copies[head].note(owner_of[equal], ids[equal])
 
     def _search_head(self, head: int, queries: Vectors, top_k: int) -> Ids:
         found, _ = self._graphs[head].search(queries, top_k)
         missing = top_k - found.shape[1]
-        return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
-
-    def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
-        """Let the copies of each hit ``[H, Q, K]`` follow it, best first."""
-        scores = self._scored(queries.to(self.device), ids.to(self.device), None).scores.cpu()
-        ids = ids.gather(2, scores.argsort(dim=2, descending=True))
-        step = max(1, WORKSPACE // top_k**2)
-        heads = [
-            np.concatenate(
-                [_expanded(some.numpy(), copies, top_k) for some in found.split(step, 0)]
-            )
-            for found, copies in zip(ids, self._copies, strict=True)
-        ]
-        return torch.from_numpy(np.stack(heads))
+        return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else found
 
 
-def _first_equal(vectors: Vectors) -> Ids:
-    """Tell of each vector ``[n, D]`` which one is the first that equals it: ``[n]``."""
-    draw = np.random.default_rng(0).integers(2**63, size=vectors.shape[1], dtype=np.int64)
-    hashes = (vectors.view(np.int32) * draw).sum(1)
-    _, firsts, places = np.unique(hashes, return_index=True, return_inverse=True)
-    earlier = firsts[places]
-    same = (vectors[earlier] == vectors).all(1)
-    return np.where(same, earlier, np.arange(len(vectors)))
-
-
-def _expanded(found: Ids, copies: dict[int, list[int]], top_k: int) -> Ids:
-    """Let the copies of each hit ``[Q, K]`` follow it; ``[Q, top_k]``."""
-    owners, places = np.unique(found, return_inverse=True)
-    table = np.full((len(owners), top_k), -1, dtype=np.int64)
-    for row, owner in enumerate(owners.tolist()):
-        same = [owner, *copies.get(owner, [])[1 - top_k :]] if top_k > 1 else [owner]
-        table[row, : len(same)] = same
-    every = table[places.reshape(found.shape)].reshape(len(found), -1)
-    order = np.argsort(every < 0, axis=1, kind="stable")[:, :top_k]
-    return np.take_along_axis(every, order, axis=1)
+def _by_cell(cells: Tensor, meant: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Yield the queries of each head and cell ``[H, Q, P]``: their rows, and places among P."""
+    heads, rows, slots = meant.nonzero().unbind(1)
+    count = int(cells.max()) + 1
+    numbers, order = (heads * count + cells[meant]).sort()
+    numbers, sizes = numbers.unique_consecutive(return_counts=True)
+    for number, size, start in zip(
+        numbers.tolist(), sizes.tolist(), (sizes.cumsum(0) - sizes).tolist(), strict=True
+    ):
+        for some in order[start : start + size].split(WORKSPACE // MOST):
+            yield *divmod(number, count), rows[some], slots[some]

@@ -10,53 +10,41 @@ from fotmem.attention import WORKSPACE
 from fotmem.search import largest
 from fotmem.store import Bias, Hits
 
-DIRECTIONS = 128
-AGAINST, EXTREMES = 2, 1 / 32
-"""Hubs against the mean key, and in each direction, in units of ``sqrt(N)``."""
 SLACK = 1.05
 """Hubs are chosen anew when there are so many times as many keys; until then they only grow."""
 _NONE = torch.iinfo(torch.long).max
 
 
 class Hubs(NamedTuple):
-    """Keys that lie far out, kept aside so that every query looks at them.
+    """The keys that lie furthest against the mean key, kept aside: every query looks at them.
 
     Attention queries do not look like keys: most point away from the mean key, and give most of
     their weight to the same few keys, such as the first token of a window (an attention sink, Xiao
     et al. 2023, arXiv:2309.17453). These stand so far from all others that an index seldom leads to
-    them. Hubs are the ``2 * sqrt(N)`` keys that lie furthest against the mean key, and the
-    outermost ones in directions drawn from how keys vary: a sample of their convex hull, where the
-    best keys of unusual queries lie. Of 65,536 keys of SmolLM2 they are some 1,400.
+    them. Hubs are the ``sqrt(N)`` keys whose inner product with the mean key is the smallest.
     """
 
-    axes: Tensor
-    """Shape ``[H, D, 1 + 128]``: against the mean key, and the directions drawn."""
+    against: Tensor
+    """Shape ``[H, D]``: away from the mean key."""
     ids: Tensor
     """Shape ``[H, m]``, int64, ascending; padded with the largest int64."""
     keys: Tensor
     """Shape ``[H, m, D]``, float32."""
-    bars: Tensor
-    """Shape ``[H, 1 + 128]``: how far out a key must lie, on any axis, to be a hub."""
+    bar: Tensor
+    """Shape ``[H, 1]``: how far against the mean key a hub must lie."""
     chosen_of: int = 0
     """Keys of a head when hubs were last chosen."""
 
     @classmethod
-    def of(cls, keys: Tensor, *, seed: int) -> "Hubs":
-        """Choose the axes for keys like these ``[H, n, D]``; there are no hubs yet."""
+    def of(cls, keys: Tensor) -> "Hubs":
+        """Learn from keys like these ``[H, n, D]`` where their mean is; there are no hubs yet."""
         heads, _, dim = keys.shape
-        mean = keys.mean(1, keepdim=True)
-        centred = keys - mean
-        draw = torch.randn(
-            heads, DIRECTIONS, keys.shape[1], generator=torch.Generator().manual_seed(seed)
-        ).to(keys.device)
-        drawn = (draw @ centred).transpose(1, 2)  # as the keys vary, [H, D, 128]
-        axes = torch.cat([-mean.transpose(1, 2), drawn], 2)
-        tiny = torch.finfo(axes.dtype).tiny
-        axes = axes / axes.abs().amax(1, keepdim=True).clamp(min=tiny)  # or squares might overflow
-        axes = axes / axes.norm(dim=1, keepdim=True).clamp(min=tiny)
+        against = -keys.mean(1)
+        tiny = torch.finfo(keys.dtype).tiny
+        against = against / against.abs().amax(1, keepdim=True).clamp(min=tiny)  # may be huge
         none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
-        bars = torch.full((heads, 1 + DIRECTIONS), -torch.inf, device=keys.device)
-        return cls(axes, none, torch.empty(heads, 0, dim, device=keys.device), bars)
+        bar = torch.full((heads, 1), -torch.inf, device=keys.device)
+        return cls(against, none, torch.empty(heads, 0, dim, device=keys.device), bar)
 
     def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
         """Take up those of more keys that lie far enough out.
@@ -68,7 +56,7 @@ class Hubs(NamedTuple):
         total : int
             Keys of a head altogether.
         """
-        far = (self._heights(keys) > self.bars[..., None]).any(1)  # [H, n]
+        far = self._heights(keys) > self.bar  # [H, n]
         if not far.any():
             return self
         more = self.holding(
@@ -78,20 +66,17 @@ class Hubs(NamedTuple):
         return more._chosen(total) if total >= SLACK * self.chosen_of else more
 
     def _chosen(self, total: int) -> "Hubs":
-        """Keep the outermost only, and let these set the bars."""
+        """Keep the furthest only, and let the last of them set the bar."""
         none = self.ids == _NONE
-        heights = self._heights(self.keys).masked_fill_(none[:, None], -torch.inf)
-        kept, bars, root = torch.zeros_like(none), [], math.sqrt(total)
-        for part, count in ((heights[:, :1], AGAINST * root), (heights[:, 1:], EXTREMES * root)):
-            best = part.topk(min(part.shape[2], math.ceil(count)), dim=2, sorted=False)
-            kept.scatter_(1, best.indices.flatten(1), True)
-            bars.append(best.values.amin(2))
-        held = self.ids.where(kept & ~none, -1)
-        return self.holding(held, self.keys)._replace(bars=torch.cat(bars, 1), chosen_of=total)
+        heights = self._heights(self.keys).masked_fill_(none, -torch.inf)
+        best = heights.topk(min(heights.shape[1], math.isqrt(total)), dim=1)
+        kept = torch.zeros_like(none).scatter_(1, best.indices, True) & ~none
+        chosen = self.holding(self.ids.where(kept, -1), self.keys)
+        return chosen._replace(bar=best.values[:, -1:], chosen_of=total)
 
     def _heights(self, keys: Tensor) -> Tensor:
-        """Tell how far out keys lie on each axis: ``[H, 1 + 128, n]``."""
-        return self.axes.transpose(1, 2) @ keys.transpose(1, 2)
+        """Tell how far against the mean key lie ``[H, n, D]``: ``[H, n]``."""
+        return (keys @ self.against[..., None]).squeeze(2)
 
     def holding(self, ids: Tensor, keys: Tensor) -> "Hubs":
         """Take these for hubs: ids ``[H, m]``, -1 for none, and keys ``[H, m, D]``."""

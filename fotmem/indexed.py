@@ -1,6 +1,5 @@
 """Stores that find keys by an index: all that is not the index's own."""
 
-import copy
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, Self
@@ -12,10 +11,11 @@ from torch import Tensor
 from fotmem.attention import WORKSPACE
 from fotmem.hubs import Hubs
 from fotmem.parallel import ReadWriteLock
-from fotmem.rows import Place, Rows
+from fotmem.rows import Place
+from fotmem.rows_store import RowsStore
 from fotmem.search import best_hits, exact_search
 from fotmem.specs import StoreOptions
-from fotmem.store import Bias, Hits, MemoryStore
+from fotmem.store import Bias, Hits
 
 EXACT_BELOW = 4096
 """Keys up to which looking at all of them is as fast as an index."""
@@ -38,7 +38,7 @@ class IndexedOptions(StoreOptions):
     """Of all that is drawn at random while the index is built."""
 
 
-class IndexedStore(MemoryStore):
+class IndexedStore(RowsStore):
     """Base of a store that finds keys by an index of some library.
 
     It keeps keys and values itself, and looks at all keys while there are fewer than 4,096. From
@@ -58,10 +58,8 @@ class IndexedStore(MemoryStore):
     """
 
     def __init__(self, *, options: IndexedOptions, **layer: Any) -> None:
-        super().__init__(**layer)
+        super().__init__(keys=options.keys, values=options.values, **layer)
         self.options = options
-        self._key_rows = self._new_rows(options.keys)
-        self._value_rows = self._new_rows(options.values)
         self._indexed = 0  # the index knows the keys before this one; 0: there is none
         self._start = 0  # and from this one on
         self._hubs: Hubs | None = None
@@ -92,12 +90,9 @@ class IndexedStore(MemoryStore):
     # What it does with them --------------------------------------------------------------------
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
-        for rows in (self._key_rows, self._value_rows):
-            rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added
         with self._lock.writing():
             first = len(self._key_rows)
-            self._key_rows.add(keys)
-            self._value_rows.add(values)
+            super()._add(keys, values)
             try:
                 self._update_index(first)
             except BaseException:  # half of the heads may know these keys
@@ -107,12 +102,9 @@ class IndexedStore(MemoryStore):
                 raise
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return self._best(queries, top_k, None)
+        return self._search_biased(queries, top_k, None)
 
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
-        return self._best(queries, top_k, bias)
-
-    def _best(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Choose among what the index names, the hubs, and the newest keys."""
         queries, end = queries.float(), len(self._key_rows)
         candidates = top_k if bias is None else BIASED * top_k
@@ -129,26 +121,12 @@ class IndexedStore(MemoryStore):
                 Hits(near.ids, near.scores.masked_fill(known, -torch.inf)),
                 Hits(far.ids, far.scores.masked_fill(far.ids >= start, -torch.inf)),
             ]
-        for first, keys in self._key_rows.blocks(start, end, WORKSPACE):
+        first, keys = self._key_rows.since(start)
+        if keys.shape[1]:
             here = keys.to(self.device)
             parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
         ids, scores = best_hits(parts, top_k)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
-
-    def _keys(self, ids: Tensor) -> Tensor:
-        return self._key_rows.take(ids)
-
-    def _values(self, ids: Tensor) -> Tensor:
-        return self._value_rows.take(ids)
-
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
-        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
-        pairs = (
-            rows.blocks(self._forgotten, self._added, length)
-            for rows in (self._key_rows, self._value_rows)
-        )
-        for (_, keys), (_, values) in zip(*pairs, strict=True):
-            yield keys, values
 
     def _forget(self, count: int) -> None:
         first = self._forgotten + count
@@ -156,22 +134,16 @@ class IndexedStore(MemoryStore):
             return  # hidden by the base class, until building anew costs no more than was added
         with self._lock.writing():
             self._drop_index()
-            self._key_rows.forget(first)
-            self._value_rows.forget(first)
+            super()._forget(count)
             self._start = first
             self._update_index(first)
 
     def _copy(self) -> Self:
-        twin = copy.copy(self)
-        twin._key_rows, twin._value_rows = self._key_rows.copy(), self._value_rows.copy()
+        twin = super()._copy()
         twin._lock = ReadWriteLock()
         if self._indexed:
             self._clone(twin)
         return twin
-
-    def _new_rows(self, place: Place) -> Rows:
-        device = torch.device("cpu") if place == "mmap" else self.device
-        return Rows(self.num_heads, self.head_dim, dtype=self.dtype, device=device, place=place)
 
     def _key_blocks(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         """Yield ids of the first, and keys ``[H, n, D]`` as an index wants them, block by block."""
@@ -189,7 +161,7 @@ class IndexedStore(MemoryStore):
             return
         else:
             first = self._start
-            self._hubs = Hubs.of(self._sample(), seed=self.options.seed)
+            self._hubs = Hubs.of(self._sample())
             self._build()
         assert self._hubs is not None
         for start, keys in self._key_blocks(first, end):

@@ -109,7 +109,7 @@ class MemoryStore(ABC):
         return self._attend_to_found(queries, top_k, scale)
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
-        """Search by inner product plus what `bias` returns for inner ids; none may be forgotten."""
+        """Search by inner product plus what `bias` returns for inner ids (forgotten: -inf)."""
         ids, scores = self._search_live(queries, min(OVERFETCH * top_k, len(self)))
         ids = ids.to(self.device, torch.long)
         scores = scores.to(self.device) + bias(ids.clamp(min=self._forgotten))
@@ -355,7 +355,13 @@ class MemoryStore(ABC):
         if bias is None:
             ids, scores = self._search_live(queries, wanted)
         else:
-            ids, scores = self._search_biased(queries, wanted, lambda ids: bias(ids + self._offset))
+            offset, first = self._offset, self._forgotten
+
+            def live(ids: Tensor) -> Tensor:
+                found = bias(ids + offset)
+                return found.masked_fill(ids < first, -torch.inf) if first else found
+
+            ids, scores = self._search_biased(queries, wanted, live)
             ids = ids.where(scores > -torch.inf, -1)
         missing = top_k - ids.shape[-1]
         if missing:

@@ -46,7 +46,7 @@ def test_any_order_of_changes_equals_a_list(
     place: str, steps: list[tuple[str, int]], dtype: torch.dtype
 ) -> None:
     before = rows.SMALLEST
-    rows.SMALLEST = 2  # many blocks
+    rows.SMALLEST = 2  # moves often
     try:
         check(place, steps, dtype)
     finally:
@@ -78,25 +78,36 @@ def check(place: str, steps: list[tuple[str, int]], dtype: torch.dtype) -> None:
             assert torch.equal(held(each, start), whole[:, start:])
 
 
-def test_nothing_is_moved_as_rows_are_added() -> None:
+def test_rows_seldom_move_and_lie_side_by_side() -> None:
+    some, places = made(), set()
+    for number in range(64):
+        some.add(draw(HEADS, rows.SMALLEST, DIM, seed=number))
+        first, every = some.since(0)
+        assert (first, every.shape[1]) == (0, len(some))
+        places.add(every.data_ptr())
+    assert len(places) <= 7  # there is room for twice as many each time
+
+
+def test_who_looks_keeps_what_was_there_while_rows_move_and_are_forgotten() -> None:
     some = made()
     some.add(draw(HEADS, rows.SMALLEST, DIM))
-    first = some.take(torch.zeros(HEADS, 1, 1, dtype=torch.long))
-    places = {block.data_ptr() for _, block in some.blocks(0, len(some), 10**6)}
-    for number in range(40):
-        some.add(draw(HEADS, rows.SMALLEST, DIM, seed=number))
-    blocks = list(some.blocks(0, len(some), 10**6))
-    assert places < {block.data_ptr() for _, block in blocks}
-    assert len(blocks) <= 7  # each as large as all before it
-    assert torch.equal(some.take(torch.zeros(HEADS, 1, 1, dtype=torch.long)), first)
+    _, seen = some.since(0)
+    before = seen.clone()
+    some.add(draw(HEADS, 5 * rows.SMALLEST, DIM, seed=1))
+    some.forget(5 * rows.SMALLEST)
+    some.add(draw(HEADS, rows.SMALLEST, DIM, seed=2))
+    assert torch.equal(seen, before)
+    assert some.since(0)[0] == some.first == 5 * rows.SMALLEST
 
 
-def test_forgotten_blocks_are_freed() -> None:
+def test_forgotten_rows_are_freed() -> None:
     some = made()
     for number in range(64):
         some.add(draw(HEADS, rows.SMALLEST, DIM, seed=number))
         some.forget(max(0, len(some) - 2 * rows.SMALLEST))
-    assert len(some) - some.first <= 6 * rows.SMALLEST
+        assert len(some) - some.first <= 6 * rows.SMALLEST
+        room = some.since(0)[1].untyped_storage().nbytes() // (HEADS * DIM * 4)
+        assert room <= 12 * rows.SMALLEST
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -63,7 +63,7 @@ class Outer:
 
 def _learnt(contents: Contents) -> Hubs:
     last = min(contents.forgotten + SAMPLE, contents.state.end)
-    return Hubs.of(_keys(contents, torch.arange(contents.forgotten, last)).float(), seed=0)
+    return Hubs.of(_keys(contents, torch.arange(contents.forgotten, last)).float())
 
 
 def _keys(contents: Contents, ids: Tensor) -> Tensor:

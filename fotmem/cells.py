@@ -1,0 +1,167 @@
+"""Cells: keys by region, to see where a graph did not get to."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fotmem.attention import WORKSPACE
+from fotmem.rows import Rows
+from fotmem.search import largest
+
+RATE = 4
+"""Cells in units of ``sqrt(N)``."""
+STEP = 1024
+"""Keys after which the centres move."""
+MOVED = 3
+"""Earlier keys that are assigned anew, for every key that comes."""
+LOOKED = 4
+"""Cells of a query that may be looked through."""
+REACH = 0.4
+"""How far above its centre a cell's best key is hoped to lie, in units of the cell's spread."""
+MOST = 2048
+"""Keys of a cell that are looked through: the newest."""
+SLACK = 1.05
+"""Lists of who is in which cell are made anew when there are so many times as many keys."""
+
+
+class Cells:
+    """The keys of each head in ``4 * sqrt(N)`` cells, each around the mean of its keys.
+
+    Cells are begun as keys are added. A key goes to the cell whose centre is the nearest; with
+    every key that comes, three earlier ones do so anew. That is k-means (MacQueen 1967), in which
+    every key moves a few times as their number doubles: nothing is trained, or built anew.
+
+    Parameters
+    ----------
+    num_heads, head_dim : int
+        ``H`` and ``D``.
+    first : int
+        Id of the first key.
+    """
+
+    def __init__(self, num_heads: int, head_dim: int, *, first: int) -> None:
+        self._first = first
+        self._of = Rows(num_heads, 1, dtype=torch.int32, device=torch.device("cpu"))
+        self._next = 0  # of the earlier ones, the next to move
+        self._centres = torch.empty(num_heads, 0, head_dim)
+        self._sums = self._centres.double()
+        self._squares, self._counts = torch.empty(2, num_heads, 0, dtype=torch.double)
+        self._hopes = torch.empty(num_heads, head_dim + 1, 0)  # centres, and how far cells reach
+        self._members = torch.empty(num_heads, 0, dtype=torch.int32)
+        self._edges = torch.zeros(num_heads, 1, dtype=torch.long)
+
+    @property
+    def count(self) -> int:
+        """Cells of a head."""
+        return self._centres.shape[1]
+
+    def add(self, vectors: Tensor, earlier: Callable[[int, int], Tensor]) -> None:
+        """Append vectors, and move some of the earlier ones.
+
+        Parameters
+        ----------
+        vectors : Tensor
+            Shape ``[H, n, D]``, float32.
+        earlier : callable
+            Takes two ids, returns the vectors from the one to before the other.
+        """
+        for some in vectors.split(STEP, 1):
+            self._begin(some)
+            self._of.add(self._entered(some)[..., None])
+            end = len(self._of)
+            start, self._next = self._next, min(self._next + MOVED * some.shape[1], end)
+            old = earlier(self._first + start, self._first + self._next)
+            self._count(self._of.since(start)[1][:, : old.shape[1], 0].long(), old, -1)
+            self._of.put(start, self._entered(old)[..., None])
+            self._next %= end
+        spread = (self._squares / self._counts.clamp(min=1)).float() - self._centres.square().sum(2)
+        reach = REACH * spread.clamp(min=0).sqrt()[..., None]
+        self._hopes = torch.cat([self._centres, reach], 2).transpose(1, 2).contiguous()
+        if len(self._of) >= SLACK * self._members.shape[1]:
+            self._list()
+
+    def promising(self, queries: Tensor, found: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:
+        """Name cells whose best key probably scores above a bar, and of which none was found.
+
+        Parameters
+        ----------
+        queries : Tensor
+            Shape ``[H, Q, D]``.
+        found : Tensor
+            Shape ``[H, Q, K]``: ids; -1 for none.
+        bar : Tensor
+            Shape ``[H, Q]``: inner products with vectors.
+
+        Returns
+        -------
+        tuple of Tensor
+            Cells ``[H, Q, P]``, and which of them are meant.
+        """
+        length = queries.norm(dim=2, keepdim=True)
+        hoped = torch.cat([queries, length], 2) @ self._hopes
+        hoped, cells = largest(hoped, LOOKED)
+        of = self._of.take((found - self._first).clamp(min=0))  # [H, Q, K, 1]
+        seen = ((of == cells[:, :, None]) & (found >= self._first)[..., None]).any(2)
+        return cells, (hoped > bar[..., None]) & ~seen
+
+    def members(self, head: int, cell: int) -> Tensor:
+        """Return ids ``[n]`` of keys in a cell, ascending; those that came last may be missing."""
+        if cell + 1 >= self._edges.shape[1]:
+            return self._members[head, :0].long()
+        start, end = self._edges[head, cell : cell + 2].tolist()
+        return self._members[head, max(start, end - MOST) : end].long() + self._first
+
+    def copy(self) -> Self:
+        """Return independent cells."""
+        twin = copy.copy(self)
+        twin._of = self._of.copy()
+        return twin
+
+    def _begin(self, vectors: Tensor) -> None:
+        """Begin cells around some of these vectors, as the number of keys asks for."""
+        heads, count, dim = vectors.shape
+        wanted = round(RATE * math.sqrt(len(self._of) + count))
+        missing = min(count, wanted - self._centres.shape[1])
+        if missing > 0:
+            chosen = torch.arange(missing) * count // missing
+            none = torch.zeros(heads, missing, dtype=torch.double)
+            self._centres = torch.cat([self._centres, vectors[:, chosen]], 1)
+            self._sums = torch.cat([self._sums, none[..., None].expand(-1, -1, dim)], 1)
+            self._squares = torch.cat([self._squares, none], 1)
+            self._counts = torch.cat([self._counts, none], 1)
+
+    def _entered(self, vectors: Tensor) -> Tensor:
+        """Let vectors enter the cells that are nearest now; return these, ``[H, n]``."""
+        nearest = self._nearest(vectors)
+        self._count(nearest, vectors, 1)
+        means = (self._sums / self._counts.clamp(min=1)[..., None]).float()
+        self._centres = means.where(self._counts[..., None] > 0, self._centres)
+        return nearest
+
+    def _count(self, cells: Tensor, vectors: Tensor, sign: int) -> None:
+        """Add vectors to the sums of cells ``[H, n]``, or take them away."""
+        signed = sign * vectors.double()
+        self._sums = self._sums.scatter_add(1, cells[..., None].expand_as(signed), signed)
+        self._squares = self._squares.scatter_add(1, cells, (signed * vectors).sum(2))
+        self._counts = self._counts.scatter_add(1, cells, torch.full_like(signed[..., 0], sign))
+
+    def _nearest(self, vectors: Tensor) -> Tensor:
+        offsets = -self._centres.square().sum(2)[:, None] / 2  # [H, 1, C]
+        length = max(1, WORKSPACE // self._centres.shape[:2].numel())
+        parts = [
+            torch.baddbmm(offsets, some, self._centres.transpose(1, 2)).argmax(2)
+            for some in vectors.split(length, 1)
+        ]
+        return torch.cat(parts, 1)
+
+    def _list(self) -> None:
+        """List who is in which cell."""
+        of = self._of.since(0)[1].squeeze(2)  # [H, N]
+        sorted_of, order = of.sort(dim=1, stable=True)
+        cells = torch.arange(self._centres.shape[1] + 1, dtype=torch.int32)
+        self._edges = torch.searchsorted(sorted_of, cells.expand(len(of), -1).contiguous())
+        self._members = order.int()
