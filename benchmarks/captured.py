@@ -106,11 +106,15 @@ class Captured:
     def part(self, number: int) -> Part:
         from safetensors.torch import load_file
 
-        if not self.has(number):
-            self._make(number)
+        self.make(number)
         found = [load_file(self._file(number, layer)) for layer in self.layers]
         joined = {name: torch.cat([one[name] for one in found])[: self._heads] for name in found[0]}
         return Part(**joined)
+
+    def make(self, number: int) -> None:
+        """Capture a part if it is missing."""
+        if not self.has(number):
+            self._make(number)
 
     def has(self, number: int) -> bool:
         """Tell whether a part was made already."""
@@ -139,12 +143,15 @@ class Captured:
             partial.replace(self._file(number, layer))
 
 
-def demo(*, layers: Sequence[int] = LAYERS, heads: int | None = None) -> Captured:
+def demo(
+    *, layers: Sequence[int] = LAYERS, heads: int | None = None, window: int = WINDOW
+) -> Captured:
     """Return attention of the demo model over Python's reference and standard library."""
-    facts = (version(PACKAGE), platform.python_version(), WINDOW, OVERLAP, DISTANCE, PART, ASKING)
+    facts = (version(PACKAGE), platform.python_version(), window, OVERLAP, DISTANCE, PART, ASKING)
     name = f"{MODEL}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Captured(_demo, caches / "fotmem" / "captured" / name, layers=layers, heads=heads)
+    folder = caches / "fotmem" / "captured" / name
+    return Captured(_demo, folder, layers=layers, heads=heads, window=window)
 
 
 def taken(source: Source, tokens: int) -> Part:
@@ -219,7 +226,7 @@ def main(tokens: Annotated[str, typer.Option(help="How many, such as 64k or 1M."
     numbers = range(-(-parse_sizes(tokens, "--tokens", one=True)[0] // PART))
     missing = [number for number in numbers if not source.has(number)]
     for number in track(missing, f"parts of {PART:,} tokens", console=Console(stderr=True)):
-        source.part(number)
+        source.make(number)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fotmem
-from benchmarks import decode, growth
+from benchmarks import decode, growth, layers
 from benchmarks.captured import LAYERS, Random
 from benchmarks.conftest import Sources
 from benchmarks.quality import best_scores, mass_of
@@ -28,6 +28,16 @@ def test_growing(name: str, sources: Sources) -> None:
         assert min(row["one"], row["window"]) > 0
         assert ("effort" in row) == (name not in ("exact", "faiss-flat"))
     growth.show(rows)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_every_layer(name: str, sources: Sources) -> None:
+    if not fotmem.available_stores()[name].available:
+        pytest.skip(fotmem.available_stores()[name].reason)
+    rows = list(layers.found(name, lambda layer: sources("captured", False), [0, 1], 5000, 2))
+    assert [row["layer"] for row in rows] == [0, 1]
+    assert [len(row["masses"]) for row in rows] == 2 * [1 if name == "faiss-flat" else 2]
+    assert all(0.9 < mass <= 1.001 for row in rows for mass in row["masses"])
 
 
 def test_mass_is_that_of_the_softmax() -> None:
