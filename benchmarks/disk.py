@@ -5,8 +5,6 @@
 Keys lie around 1,000 random centres, 8 heads of 64 dimensions, 2,048 added at a time. Linux only.
 """
 
-import os
-import resource
 import time
 from statistics import median
 from typing import Annotated, cast
@@ -15,17 +13,12 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks.machine import resident
 from fotmem import create_store
 from fotmem_zarr.store import ZarrStore
 
 HEADS, DIM, STEP, TOP_K = 8, 64, 2048, 32
 MIB = 2**20
-
-
-def resident() -> int:
-    """Return the bytes of this process in memory."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Rows:
@@ -59,7 +52,7 @@ def report(store: ZarrStore, rows: Rows, adds: list[float], base: int) -> None:
         store.search(query, TOP_K)
         searches.append(time.perf_counter() - start)
     probed = (store.chunks_probed - probed) // (20 * HEADS)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - base
+    peak = resident("VmHWM") - base
     print(
         f"{store.next_id:,} tokens: adding {sum(adds):.0f} s, longest {max(adds):.2f} s, median "
         f"{median(adds):.2f} s; a query per head {1000 * median(searches):.0f} ms, reads {probed} "

@@ -7,7 +7,6 @@ the cost of the same answer.
 """
 
 import json
-import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.captured import Random, Source, blocks, demo, queries_after
-from benchmarks.machine import machine
+from benchmarks.machine import machine, resident
 from benchmarks.quality import best_scores, mass_of
 from fotmem.cli.options import parse_sizes
 
@@ -115,8 +114,11 @@ def _seconds(store: fotmem.MemoryStore, queries: Tensor) -> float:
 
 
 def _peak() -> int:
-    """Return the most memory that this process had, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Return the most memory that this process had, in bytes; Linux only.
+
+    Not ru_maxrss, which a process inherits from the one that started it.
+    """
+    return resident("VmHWM")
 
 
 def show(rows: list[Row]) -> None:

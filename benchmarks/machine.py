@@ -23,6 +23,12 @@ def machine() -> dict[str, str]:
     return found
 
 
+def resident(kind: str = "VmRSS") -> int:
+    """Return the bytes of this process in memory, or with ``VmHWM`` the most so far; Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(kind))
+
+
 def _processor() -> str:
     """Return its name; only Linux has this file."""
     known = Path("/proc/cpuinfo")

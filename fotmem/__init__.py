@@ -26,6 +26,7 @@ from fotmem.errors import (
     UnknownStoreError,
     UnsupportedError,
 )
+from fotmem.frame import Frame
 from fotmem.hookspecs import hookimpl
 from fotmem.hubs import Hubs
 from fotmem.indexed import IndexedOptions, IndexedStore
@@ -64,6 +65,7 @@ __all__ = [
     "CheckpointError",
     "DtypeError",
     "FotmemError",
+    "Frame",
     "Graph",
     "GraphStore",
     "Hits",

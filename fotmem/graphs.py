@@ -1,6 +1,5 @@
 """Stores that find keys by one graph per head, such as HNSW."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Self
@@ -13,6 +12,7 @@ from torch import Tensor
 from fotmem.attention import WORKSPACE
 from fotmem.cells import LOOKED, MOST, Cells
 from fotmem.copies import Copies, first_equal
+from fotmem.frame import Frame
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
 from fotmem.search import best_hits
@@ -74,11 +74,7 @@ class GraphStore(IndexedStore):
         """Make an empty graph."""
 
     def _build(self) -> None:
-        keys = self._sample().cpu()
-        self._center = keys.mean(1, keepdim=True)  # [H, 1, D]
-        tiny = torch.finfo(keys.dtype).tiny
-        largest = (keys - self._center).abs().amax((1, 2), keepdim=True).clamp(min=tiny)
-        self._unit = largest * math.sqrt(self.head_dim)  # about the longest key
+        self._frame = Frame.of(self._sample().cpu())
         self._copies = [Copies() for _ in range(self.num_heads)]
         self._graphs = [self._new_graph(head) for head in range(self.num_heads)]
         self._cells = Cells(self.num_heads, self.head_dim, first=self._start)
@@ -86,7 +82,7 @@ class GraphStore(IndexedStore):
             self._extend(first, block)
 
     def _extend(self, first: int, keys: Tensor) -> None:
-        vectors = self._vectors(keys)
+        vectors = self._frame.vectors(keys)
         over_heads(
             lambda head: self._grow(head, first, vectors[head].numpy()),
             self.num_heads,
@@ -122,8 +118,7 @@ class GraphStore(IndexedStore):
 
     def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> Hits:
         """Look through the cells that promise more than what was found, and where nothing was."""
-        worst = hits.scores[..., -1:].cpu() - queries @ self._center.transpose(1, 2)
-        bar = (worst / self._unit).squeeze(2)  # as an inner product with vectors in the graph
+        bar = self._frame.scores(hits.scores[..., -1].cpu(), queries)
         cells, meant = self._cells.promising(queries, hits.ids.cpu(), bar)
         ids = torch.full((*cells.shape, hits.ids.shape[2]), -1)
         scores = torch.full(ids.shape, -torch.inf)
@@ -156,12 +151,8 @@ class GraphStore(IndexedStore):
         heads = zip(self._copies, ids.numpy(), strict=True)
         return torch.from_numpy(np.stack([each.following(found, top_k) for each, found in heads]))
 
-    def _vectors(self, keys: Tensor) -> Tensor:
-        """Centre and scale keys, float32 on the CPU: to be found by Euclidean distance."""
-        return (keys - self._center) / self._unit
-
     def _earlier(self, start: int, stop: int) -> Tensor:
-        parts = [self._vectors(keys) for _, keys in self._key_blocks(start, stop)]
+        parts = [self._frame.vectors(keys) for _, keys in self._key_blocks(start, stop)]
         return torch.cat(parts, 1)
 
     def _clone(self, twin: Self) -> None:

@@ -154,17 +154,16 @@ class IndexedStore(RowsStore):
     def _update_index(self, first: int) -> None:
         """Let the index and the hubs know the keys from `first` on."""
         end = len(self._key_rows)
-        if self._indexed:
-            for start, keys in self._key_blocks(first, end):
-                self._extend(start, keys)
-        elif end - self._start < EXACT_BELOW:
-            return
-        else:
+        if not self._indexed:
+            if end - self._start < EXACT_BELOW:
+                return
             first = self._start
             self._hubs = Hubs.of(self._sample())
             self._build()
         assert self._hubs is not None
         for start, keys in self._key_blocks(first, end):
+            if self._indexed:
+                self._extend(start, keys)
             ids = torch.arange(start, start + keys.shape[1], device=self.device)
             total = start + keys.shape[1] - self._start
             self._hubs = self._hubs.grown(ids, keys.to(self.device), total)

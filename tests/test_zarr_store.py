@@ -28,6 +28,7 @@ from fotmem.testing.store.naive import (
 )
 from fotmem.testing.store.stores import Stores, promised
 from fotmem_zarr.budget import CLUSTER
+from fotmem_zarr.outer import Outer
 from fotmem_zarr.store import ZarrStore
 
 HEADS, DIM, SCALE = 2, 16, 0.25
@@ -288,3 +289,26 @@ def test_what_stands_far_from_the_rest_is_found_also_when_reopened(tmp_path: Pat
                 store.add(some, some)
             ids = store.search(draw(HEADS, 20, DIM, seed=9) - mean, 8).ids
             assert torch.isin(ids, sinks).all()
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_keys_against_the_mean_are_found_though_no_cluster_that_is_read_has_them(
+    tmp_path: Path, scanned: bool
+) -> None:
+    mean = 5 * draw(HEADS, 1, DIM, seed=9)
+    keys = mean + draw(HEADS, 12_000, DIM)
+    sinks = torch.arange(40, 12_000, 300)
+    keys[:, sinks] = 0.01 * keys[:, sinks] - 0.5 * mean
+    queries = draw(HEADS, 20, DIM, seed=1) - mean
+    directory, half = tmp_path / "layer", 6000
+    with everything(directory=directory, nprobe=1) as store:
+        store.add(keys[:, :half], keys[:, :half])
+    # A store that scans has no use for hubs, and notes none.
+    with everything(directory=directory, nprobe=1, exact=scanned) as store:
+        store.add(keys[:, half:], keys[:, half:])
+    with everything(directory=directory, nprobe=1) as store:
+        assert isinstance(store, ZarrStore)
+        hits = store.search(queries, 10)
+        expect_exact(hits, queries, keys, 10)
+        store._outer = Outer()
+        assert not torch.equal(store.search(queries, 10).ids, hits.ids)  # it is hubs that find them

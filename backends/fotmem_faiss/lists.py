@@ -1,6 +1,5 @@
 """Inverted lists of all heads in one FAISS index."""
 
-import math
 from typing import Any, Self
 
 import faiss
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE
+from fotmem import WORKSPACE, Frame
 
 SPREAD = 0.3
 """How far above its centre a list's best key is hoped to lie, in units of its spread."""
@@ -27,7 +26,7 @@ class Lists:
 
     def add(self, first: int, keys: Tensor) -> None:
         """Append keys ``[H, n, D]``, float32, of which the first has id `first`."""
-        vectors = self._clusters.normal(keys)
+        vectors = self._clusters.frame.vectors(keys)
         places = self._clusters.lists_of(vectors).flatten().numpy()
         ids = np.tile(np.arange(first, first + keys.shape[1]), len(keys))
         flat = vectors.flatten(0, 1).numpy()
@@ -54,19 +53,12 @@ class Lists:
 
 
 class Clusters:
-    """Where the lists of each head lie, in keys that are centred and brought to a common scale."""
+    """Where the lists of each head lie."""
 
     def __init__(self, sample: Tensor) -> None:
-        tiny = torch.finfo(sample.dtype).tiny
-        self._mean = sample.mean(1, keepdim=True)  # [H, 1, D]
-        largest = (sample - self._mean).abs().amax((1, 2), keepdim=True).clamp(min=tiny)
-        self._unit = largest * math.sqrt(sample.shape[2])  # about the longest key
+        self.frame = Frame.of(sample)
         self.centres = torch.empty(0)  # [H, L, D]
         self._spread = torch.empty(0)  # [H, L]: typical distance of a key from its centre
-
-    def normal(self, keys: Tensor) -> Tensor:
-        """Centre and scale keys: the ranking by inner product stays what it is."""
-        return (keys - self._mean) / self._unit
 
     def settle(self, centres: Tensor, vectors: Tensor) -> None:
         """Take the centres found by k-means, and learn from a sample how wide the clusters are."""

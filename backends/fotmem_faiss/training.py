@@ -46,7 +46,7 @@ def train_lists(
         Without keys.
     """
     clusters = Clusters(sample)
-    vectors = clusters.normal(sample)
+    vectors = clusters.frame.vectors(sample)
     order = torch.randperm(sample.shape[1], generator=torch.Generator().manual_seed(seed))
     centres = [some[order[:count]].numpy() for some in vectors]
     for _ in range(ITERATIONS):

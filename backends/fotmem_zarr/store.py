@@ -77,7 +77,8 @@ class ZarrStore(MemoryStore):
         if directory is not None:
             manifest = self._contents.open(directory)
             self._resume(manifest.first_id, manifest.rows, manifest.forgotten)
-            self._outer = Outer.resumed(manifest.hubs, self._contents)
+            if not exact:
+                self._outer = Outer.resumed(manifest.hubs, self._contents)
 
     @property
     def chunks(self) -> int:
@@ -104,7 +105,8 @@ class ZarrStore(MemoryStore):
     def _add(self, keys: Tensor, values: Tensor) -> None:
         self._now()
         self._contents.add(keys, values)
-        self._outer = self._outer.grown(self._contents)
+        if not self.exact:
+            self._outer = self._outer.grown(self._contents)
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         state, wide = self._now(), queries.float()

@@ -1,0 +1,35 @@
+"""The frame in which an index sees keys: centred, and of a common scale."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Frame(NamedTuple):
+    """Turns keys into vectors, ``(key - origin) / unit``, which rank alike by inner product.
+
+    Distances between keys far from 0, or of huge norm, would drown in rounding.
+    """
+
+    origin: Tensor
+    """Shape ``[H, 1, D]``: the mean key."""
+    unit: Tensor
+    """Shape ``[H, 1, 1]``: about the length of the longest key, from the mean."""
+
+    @classmethod
+    def of(cls, keys: Tensor) -> "Frame":
+        """Suit keys like these ``[H, n, D]``, float32."""
+        origin = keys.mean(1, keepdim=True)
+        tiny = torch.finfo(keys.dtype).tiny
+        largest = (keys - origin).abs().amax((1, 2), keepdim=True).clamp(min=tiny)
+        return cls(origin, largest * math.sqrt(keys.shape[2]))
+
+    def vectors(self, keys: Tensor) -> Tensor:
+        """Return the vectors of keys ``[H, n, D]``."""
+        return (keys - self.origin) / self.unit
+
+    def scores(self, scores: Tensor, queries: Tensor) -> Tensor:
+        """Turn scores ``[H, Q]`` of keys for queries ``[H, Q, D]`` into those of their vectors."""
+        return (scores - (queries @ self.origin.transpose(1, 2)).squeeze(2)) / self.unit.squeeze(2)
