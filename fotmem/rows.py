@@ -15,7 +15,7 @@ from fotmem.errors import StorageError
 Place = Literal["ram", "mmap"]
 """Where rows are kept: ``"ram"`` (or the device), or ``"mmap"``, a temporary file."""
 
-SMALLEST = 2**10
+SMALLEST = 2**8
 """Rows that there is room for, at least."""
 
 

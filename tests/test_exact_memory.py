@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, MemoryStore, attention, create_store, search
+from fotmem import WORKSPACE, MemoryStore, attention, create_store, rows_store, search
 from fotmem import store as base
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.footprint import held_bytes
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw, naive_attention
-from fotmem_exact import store as exact_store
 
 HEADS, DIM = 2, 8
 exact = functools.partial(create_store, "exact", num_heads=HEADS, head_dim=DIM)
@@ -70,7 +69,7 @@ def test_workspace_is_bounded_whatever_the_queries_and_the_memory(
 def test_blocks_follow_the_workspace(
     ask: str, top_k: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (attention, base, exact_store, search):
+    for module in (attention, base, rows_store, search):
         monkeypatch.setattr(module, "WORKSPACE", 2**14)
     store, q = exact(num_heads=1, dtype=dtype), draw(1, 64, DIM, seed=1)
     keys, values = draw(1, 5000, DIM, dtype=dtype), draw(1, 5000, DIM, seed=2, dtype=dtype)

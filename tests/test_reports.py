@@ -139,6 +139,10 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             {"benchmark": "test_searching[random-True]", "attention": "random", "processes": True}
             | {**ratios, "ours_mass": 1.0, "theirs_mass": 0.5}
         ],
+        "layers-hnsw": [
+            {"store": "hnsw", "layer": layer, "masses": [0.9 + layer / 100, 0.95 + layer / 100]}
+            for layer in range(4)
+        ],
         "growth-hnsw": [
             {**grown, "tokens": size, "one_at_mass": cost, "window_at_mass": 3 * cost}
             for size, cost in ((10_240, 0.002), (102_400, 0.005))
@@ -154,9 +158,11 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     written = stores_report.figures()
     assert "| `hnsw` | random | 4,096 | 500 ms | 250 ms | 2.00 (1.90 to 2.15) | 30 us |" in written
     assert "| searching | random | yes | 500 ms | 250 ms | 0.5 | 1.000 | 0.500 |" in written
+    lowest = "0 (0.900 to 0.950), 1 (0.910 to 0.960), 2 (0.920 to 0.970)"
+    assert f"| `hnsw` | 4 | 2 | 0.900 | 0.9400 | {lowest} |" in written
     assert "| 1,234 | 10 ms | 100 ms (10.0x) | 0.50 GiB | 0.987 | 1 ms | 20 ms | 90 |" in written
     assert "| 5 ms (2.5x) | 15 ms (2.5x) |" in written
     assert "| store | empty | 10,240 tokens |" in written
     assert "| `hnsw` | 50 ms (40 ms to 60 ms) |" in written
-    assert written.count("Measured on processor P; torch 2.") == 4
+    assert written.count("Measured on processor P; torch 2.") == 5
     assert stores_report.PAGE.read_text().count(stores_report.MARKER) == 2
