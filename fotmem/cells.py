@@ -104,7 +104,7 @@ class Cells:
         length = queries.norm(dim=2, keepdim=True)
         hoped = torch.cat([queries, length], 2) @ self._hopes
         hoped, cells = largest(hoped, LOOKED)
-        of = self._of.take((found - self._first).clamp(min=0))  # [H, Q, K, 1]
+        of = self._of.take(found - self._first)  # [H, Q, K, 1]
         seen = ((of == cells[:, :, None]) & (found >= self._first)[..., None]).any(2)
         return cells, (hoped > bar[..., None]) & ~seen
 

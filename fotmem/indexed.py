@@ -183,7 +183,7 @@ class IndexedStore(RowsStore):
         rows = max(1, WORKSPACE // max(1, per_query))
         parts = []
         for some, chosen in zip(queries.split(rows, 1), ids.split(rows, 1), strict=True):
-            keys = self._key_rows.take(chosen.clamp(min=self._start)).float()  # [H, Q, K, D]
+            keys = self._key_rows.take(chosen).float()  # [H, Q, K, D]
             parts.append((keys @ some[..., None]).squeeze(-1))
         scores = torch.cat(parts, 1)
         if bias is not None:

@@ -102,11 +102,16 @@ class Rows:
         self._held = self._held._replace(end=max(end, self._held.first))
 
     def take(self, ids: Tensor) -> Tensor:
-        """Look up rows of ids ``[H, Q, K]``, all of them held: ``[H, Q, K, D]`` on their device."""
+        """Look up rows of ids ``[H, Q, K]``: ``[H, Q, K, D]`` on their device.
+
+        An id before the first that is held, such as -1, gives the row of that one.
+        """
         whole, first, _ = self._held
         flat = ids.to(self.device).reshape(self.num_heads, -1)
         heads = torch.arange(self.num_heads, device=self.device)[:, None] * whole.shape[1]
-        found = whole.view(-1, self.head_dim).index_select(0, (flat - first + heads).view(-1))
+        found = whole.view(-1, self.head_dim).index_select(
+            0, ((flat - first).clamp(min=0) + heads).view(-1)
+        )
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
     def since(self, start: int) -> tuple[int, Tensor]:
