@@ -157,7 +157,7 @@ class Memory:
         ::
 
             memory.read(book)  # into exact stores
-            memory.use("faiss-ivf", nprobe=32)
+            memory.use("faiss-ivf", nprobe=64)
         """
         makers = self._find_makers(store, options)
         with self._writing:

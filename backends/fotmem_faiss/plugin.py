@@ -25,7 +25,7 @@ class FlatOptions(StoreOptions):
 class IvfOptions(IndexedOptions):
     """Options of `faiss-ivf`."""
 
-    nprobe: int = Field(default=16, ge=1)
+    nprobe: int = Field(default=32, ge=1)
     """Lists that a query looks at: more find more, and take longer."""
     nlist: int | None = Field(default=None, ge=1)
     """Lists of a head; default: ``2 * sqrt(N)``, growing with the memory."""
@@ -34,8 +34,6 @@ class IvfOptions(IndexedOptions):
 class IvfpqOptions(IvfOptions):
     """Options of `faiss-ivfpq`."""
 
-    nprobe: int = Field(default=32, ge=1)
-    """Lists that a query looks at: more find more, and take longer."""
     rerank: int = Field(default=8, ge=1)
     """So many times `top_k` candidates are scored anew by their full keys."""
 
@@ -47,7 +45,7 @@ class HnswOptions(IndexedOptions):
     """Links of a key: more find more, and take more memory (``8 * M`` bytes a key)."""
     ef_construction: int = Field(default=100, ge=8)
     """Candidates that are looked at for the links of a new key."""
-    ef_search: int = Field(default=128, ge=1)
+    ef_search: int = Field(default=256, ge=1)
     """Candidates that a search keeps: more find more, and take longer."""
 
 
