@@ -16,7 +16,7 @@ class HnswOptions(IndexedOptions):
     """Links of a key: more find more, and take more memory (``8 * M`` bytes a key)."""
     ef_construction: int = Field(default=100, ge=8)
     """Candidates that are looked at for the links of a new key."""
-    ef_search: int = Field(default=256, ge=1)
+    ef_search: int = Field(default=384, ge=1)
     """Candidates that a search keeps: more find more, and take longer."""
 
 
