@@ -8,9 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
 from fotmem.rows import Rows
-from fotmem.search import largest
+from fotmem.search import largest, nearest_centres
 
 RATE = 4
 """Cells in units of ``sqrt(N)``."""
@@ -136,7 +135,7 @@ class Cells:
 
     def _entered(self, vectors: Tensor) -> Tensor:
         """Let vectors enter the cells that are nearest now; return these, ``[H, n]``."""
-        nearest = self._nearest(vectors)
+        nearest = nearest_centres(vectors, self._centres)
         self._count(nearest, vectors, 1)
         means = (self._sums / self._counts.clamp(min=1)[..., None]).float()
         self._centres = means.where(self._counts[..., None] > 0, self._centres)
@@ -148,15 +147,6 @@ class Cells:
         self._sums = self._sums.scatter_add(1, cells[..., None].expand_as(signed), signed)
         self._squares = self._squares.scatter_add(1, cells, (signed * vectors).sum(2))
         self._counts = self._counts.scatter_add(1, cells, torch.full_like(signed[..., 0], sign))
-
-    def _nearest(self, vectors: Tensor) -> Tensor:
-        offsets = -self._centres.square().sum(2)[:, None] / 2  # [H, 1, C]
-        length = max(1, WORKSPACE // self._centres.shape[:2].numel())
-        parts = [
-            torch.baddbmm(offsets, some, self._centres.transpose(1, 2)).argmax(2)
-            for some in vectors.split(length, 1)
-        ]
-        return torch.cat(parts, 1)
 
     def _list(self) -> None:
         """List who is in which cell."""

@@ -179,7 +179,7 @@ class GraphStore(IndexedStore):
     def _search_head(self, head: int, queries: Vectors, top_k: int) -> Ids:
         found, _ = self._graphs[head].search(queries, top_k)
         missing = top_k - found.shape[1]
-        return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else found
+        return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
 
 
 def _by_cell(cells: Tensor, meant: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:

@@ -81,6 +81,17 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     return Hits(ids.gather(-1, order), scores)
 
 
+def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
+    """Assign vectors ``[H, n, D]`` to the nearest of centres ``[H, C, D]``: ``[H, n]``, int64."""
+    offsets = -centres.square().sum(2)[:, None] / 2  # [H, 1, C]
+    length = max(1, WORKSPACE // centres.shape[:2].numel())
+    parts = [
+        torch.baddbmm(offsets, some, centres.transpose(1, 2)).argmax(2)
+        for some in vectors.split(length, 1)
+    ]
+    return torch.cat(parts, 1)
+
+
 def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """Do what `torch.topk` does, several times faster on long rows.
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Frame
+from fotmem import WORKSPACE, Frame, nearest_centres
 
 SPREAD = 0.3
 """How far above its centre a list's best key is hoped to lie, in units of its spread."""
@@ -63,7 +63,7 @@ class Clusters:
     def settle(self, centres: Tensor, vectors: Tensor) -> None:
         """Take the centres found by k-means, and learn from a sample how wide the clusters are."""
         self.centres = centres
-        nearest = self._nearest(vectors)
+        nearest = nearest_centres(vectors, self.centres)
         offsets = vectors - centres.gather(1, nearest[..., None].expand_as(vectors))
         squares = torch.zeros(centres.shape[:2]).scatter_add_(1, nearest, offsets.square().sum(-1))
         counts = torch.zeros(centres.shape[:2]).scatter_add_(1, nearest, torch.ones(nearest.shape))
@@ -71,7 +71,7 @@ class Clusters:
 
     def lists_of(self, vectors: Tensor) -> Tensor:
         """Assign vectors ``[H, n, D]`` to lists ``[H, n]``."""
-        return self._numbered(self._nearest(vectors))
+        return self._numbered(nearest_centres(vectors, self.centres))
 
     def probed(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Choose lists for queries ``[H, Q, D]``; with the scores of their centres."""
@@ -84,15 +84,6 @@ class Clusters:
             parts.append((best, scores.gather(2, best)))
         best, scores = (torch.cat(found, 1) for found in zip(*parts, strict=True))
         return self._numbered(best), scores
-
-    def _nearest(self, vectors: Tensor) -> Tensor:
-        offsets = -self.centres.square().sum(2)[:, None] / 2  # [H, 1, L]
-        length = max(1, WORKSPACE // self.centres.shape[:2].numel())
-        parts = [
-            torch.baddbmm(offsets, some, self.centres.transpose(1, 2)).argmax(2)
-            for some in vectors.split(length, 1)
-        ]
-        return torch.cat(parts, 1)
 
     def _numbered(self, clusters: Tensor) -> Tensor:
         """Turn numbers of clusters ``[H, ...]`` into numbers of lists."""

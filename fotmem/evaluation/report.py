@@ -25,12 +25,12 @@ def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str,
         "rows": [asdict(row) for row in rows],
         "machine": {
             "platform": platform.platform(),
-            "processor": _processor(),
+            "processor": processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -41,9 +41,10 @@ def write_report(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -51,7 +52,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name, if the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
