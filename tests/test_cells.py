@@ -98,6 +98,10 @@ def test_copies_are_independent() -> None:
     for head in range(HEADS):
         for ours, theirs in zip(members(some, head), before[head], strict=True):
             assert torch.equal(ours, theirs)
+    longer = torch.cat([vectors, vectors[:, :100]], 1)
+    some.add(longer[:, 600:], lambda first, end: longer[:, first - 100 : end - 100])
+    for ours, theirs in zip(members(some, 0), members(filled(longer, 100), 0), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 class LostGraph(Graph):
