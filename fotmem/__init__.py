@@ -34,7 +34,7 @@ from fotmem.parallel import over_heads
 from fotmem.registry import available_adapters, available_stores, create_store
 from fotmem.rows import Rows
 from fotmem.rows_store import RowsStore
-from fotmem.search import best_hits, exact_search, nearest_centres
+from fotmem.search import best_hits, exact_search
 from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
 from fotmem.store import Bias, Hits, MemoryStore
 
@@ -111,7 +111,6 @@ __all__ = [
     "load_longllama",
     "load_recipe",
     "merge",
-    "nearest_centres",
     "over_heads",
     "topk_attention",
     "train",

@@ -17,6 +17,8 @@ Place = Literal["ram", "mmap"]
 
 SMALLEST = 2**8
 """Rows that there is room for, at least."""
+AHEAD = 8
+"""Rows that move ahead of time with each one added, while the last eighth of the room fills."""
 
 
 class _Held(NamedTuple):
@@ -30,9 +32,10 @@ class _Held(NamedTuple):
 class Rows:
     """Vectors ``[H, N, D]`` that are added at the end and forgotten from the start.
 
-    They lie side by side, so that looking up and searching takes one call. Where there is no room
-    left, all move to twice as much: most of it is not written yet, and takes no memory until it
-    is. Reading is safe while another thread adds.
+    They lie side by side, so that looking up and searching takes one call. Before there is no room
+    left, they move to twice as much, some with each add, so that none takes long: most of the new
+    room is not written yet, and takes no memory until it is. Reading is safe while another thread
+    adds.
 
     Parameters
     ----------
@@ -66,6 +69,8 @@ class Rows:
         self.device = device
         self.place = place
         self._held = _Held(self._new(0), 0, 0)
+        self._next: Tensor | None = None  # where rows will move to
+        self._moved = 0  # so many of those held are there
         self._shared = False  # with a copy: nothing may be written
 
     def __len__(self) -> int:
@@ -80,8 +85,11 @@ class Rows:
     def reserve(self, count: int) -> None:
         """Make room for so many rows, so that adding them cannot fail."""
         whole, first, end = self._held
-        if self._shared or end + count - first > whole.shape[1]:
-            self._move(first, max(end + count - first, 2 * (end - first), SMALLEST))
+        size, room = end - first, whole.shape[1]
+        if self._shared or size + count > room:
+            self._move(first, max(size + count, 2 * size, SMALLEST))
+        elif self._next is None and AHEAD * (room - size) <= room and whole.is_cpu:
+            self._next = self._new(2 * room)
 
     def add(self, rows: Tensor) -> None:
         """Append ``[H, n, D]``; copied."""
@@ -89,6 +97,10 @@ class Rows:
         whole, first, end = self._held
         whole[:, end - first : end - first + rows.shape[1]] = rows
         self._held = _Held(whole, first, end + rows.shape[1])
+        if self._next is not None:
+            start, stop = self._moved, min(self._moved + AHEAD * rows.shape[1], len(self) - first)
+            self._next[:, start:stop] = whole[:, start:stop]
+            self._moved = stop
 
     def put(self, first: int, rows: Tensor) -> None:
         """Write ``[H, n, D]`` over the rows from `first` on, all of which are held."""
@@ -96,10 +108,12 @@ class Rows:
             self.reserve(0)
         start = first - self._held.first
         self._held.whole[:, start : start + rows.shape[1]] = rows
+        self._moved = min(self._moved, start)
 
     def truncate(self, end: int) -> None:
         """Take back the rows from `end` on."""
         self._held = self._held._replace(end=max(end, self._held.first))
+        self._moved = min(self._moved, self._held.end - self._held.first)
 
     def take(self, ids: Tensor) -> Tensor:
         """Look up rows of ids ``[H, Q, K]``: ``[H, Q, K, D]`` on their device.
@@ -142,13 +156,18 @@ class Rows:
         """Return independent rows; they share what is there until either is added to."""
         twin = copy.copy(self)
         self._shared = twin._shared = True
+        twin._next, twin._moved = None, 0
         return twin
 
     def _move(self, first: int, capacity: int) -> None:
         """Move the rows from `first` on to where there is room for `capacity`."""
-        whole, (_, rows) = self._new(capacity), self.since(first)
-        whole[:, : rows.shape[1]] = rows
+        whole, moved = self._next, self._moved
+        if whole is None or first != self._held.first or whole.shape[1] < capacity:
+            whole, moved = self._new(capacity), 0
+        _, rows = self.since(first)
+        whole[:, moved : rows.shape[1]] = rows[:, moved:]
         self._held, self._shared = _Held(whole, first, self._held.end), False
+        self._next, self._moved = None, 0
 
     def _new(self, capacity: int) -> Tensor:
         shape = (self.num_heads, capacity, self.head_dim)

@@ -12,9 +12,6 @@ from fotmem.rows import Place, Rows
 from fotmem.search import exact_search
 from fotmem.store import Bias, Hits, MemoryStore
 
-AHEAD = 2048
-"""Values move to more room so many rows, or an add, before keys do: never both in the same add."""
-
 
 class RowsStore(MemoryStore):
     """Base of a store that keeps keys and values in `Rows`; a subclass implements `_search`.
@@ -36,7 +33,7 @@ class RowsStore(MemoryStore):
     def _add(self, keys: Tensor, values: Tensor) -> None:
         count = keys.shape[1]
         self._key_rows.reserve(count)  # whatever fails, fails here: nothing is added
-        self._value_rows.reserve(count + min(count, AHEAD))
+        self._value_rows.reserve(count)
         self._value_rows.add(values)
         self._key_rows.add(keys)  # last: who finds a key finds its value
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -37,7 +38,9 @@ def held(some: Rows, first: int) -> Tensor:
 @quick
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(("add", "forget", "copy", "truncate")), st.integers(0, 9)),
+        st.tuples(
+            st.sampled_from(("add", "add", "forget", "copy", "truncate", "put")), st.integers(0, 9)
+        ),
         max_size=20,
     ),
     dtype=st.sampled_from(DTYPES),
@@ -51,6 +54,15 @@ def test_any_order_of_changes_equals_a_list(
         check(place, steps, dtype)
     finally:
         rows.SMALLEST = before
+
+
+def test_changes_while_rows_move_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "AHEAD", 3)  # from a third of the room on
+    kinds, weights = ("add", "put", "truncate", "copy", "forget"), (12, 2, 2, 0.2, 6)
+    for seed in range(10):
+        chance = Random(seed)
+        steps = [(chance.choices(kinds, weights)[0], chance.randint(0, 9)) for _ in range(300)]
+        check("ram", steps, torch.float32)
 
 
 def check(place: str, steps: list[tuple[str, int]], dtype: torch.dtype) -> None:
@@ -70,6 +82,12 @@ def check(place: str, steps: list[tuple[str, int]], dtype: torch.dtype) -> None:
             end = max(first, len(some) - count)
             some.truncate(end)
             expected = expected[:, :end]
+        elif step == "put":
+            start = max(first, len(some) - count)
+            new = draw(HEADS, min(2, len(some) - start), DIM, seed=number, dtype=dtype)
+            some.put(start, new)
+            expected = expected.clone()
+            expected[:, start : start + new.shape[1]] = new
         else:
             pairs.append((some.copy(), expected, first))
         pairs.append((some, expected, first))
@@ -86,6 +104,17 @@ def test_rows_seldom_move_and_lie_side_by_side() -> None:
         assert (first, every.shape[1]) == (0, len(some))
         places.add(every.data_ptr())
     assert len(places) <= 7  # there is room for twice as many each time
+
+
+def test_nearly_all_have_moved_by_the_time_there_is_no_room_left() -> None:
+    some, left = made(), []
+    for number in range(600):
+        place, size, moved = some.since(0)[1].data_ptr(), len(some), some._moved
+        some.add(draw(HEADS, 7, DIM, seed=number))
+        if size and some.since(0)[1].data_ptr() != place:
+            left.append(size - moved)
+    assert len(left) >= 3
+    assert max(left) <= 3 * 7 * rows.AHEAD
 
 
 def test_who_looks_keeps_what_was_there_while_rows_move_and_are_forgotten() -> None:

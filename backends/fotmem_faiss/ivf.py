@@ -87,16 +87,14 @@ class IvfStore(IndexedStore):
         Yields
         ------
         int or Lists
-            After every step the work done: how many keys were compared with all centres; at the end
-            the lists.
+            After every step the work done: how many keys were compared with all centres of a head;
+            at the end the lists.
         """
         count = self._count(size)
         generator = torch.Generator().manual_seed(self.options.seed)
         chosen = torch.randperm(size, generator=generator)[: _sample_size(count)].sort().values
-        ids = (chosen + self._start).expand(self.num_heads, 1, -1)
-        sample = self._key_rows.take(ids)[:, 0].float().cpu()  # [H, n, D]
         lists = yield from train_lists(
-            sample,
+            (self._some_keys(head, chosen) for head in range(self.num_heads)),
             count,
             nprobe=self.options.nprobe,
             seed=self.options.seed,
@@ -109,6 +107,11 @@ class IvfStore(IndexedStore):
                 lists.add(first, keys)
             yield self.num_heads * STEP
         yield lists
+
+    def _some_keys(self, head: int, chosen: Tensor) -> Tensor:
+        """Return keys of a head ``[n, D]``, counted from the first that lists hold."""
+        _, keys = self._key_rows.since(self._start)
+        return keys[head, chosen.to(keys.device)].float().cpu()
 
     def _code_size(self) -> int | None:
         """Bytes that a key takes in the lists; None: it is kept whole, in float32."""

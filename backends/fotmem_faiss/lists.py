@@ -1,13 +1,14 @@
 """Inverted lists of all heads in one FAISS index."""
 
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Frame, nearest_centres
+from fotmem import WORKSPACE, Frame, Ids, Vectors
 
 SPREAD = 0.3
 """How far above its centre a list's best key is hoped to lie, in units of its spread."""
@@ -52,26 +53,27 @@ class Lists:
         return type(self)(self._clusters, index, first=self.end)
 
 
-class Clusters:
+class Clusters(NamedTuple):
     """Where the lists of each head lie."""
 
-    def __init__(self, sample: Tensor) -> None:
-        self.frame = Frame.of(sample)
-        self.centres = torch.empty(0)  # [H, L, D]
-        self._spread = torch.empty(0)  # [H, L]: typical distance of a key from its centre
+    frame: Frame
+    centres: Tensor
+    """Shape ``[H, L, D]``."""
+    spread: Tensor
+    """Shape ``[H, L]``: typical distance of a key from its centre."""
 
-    def settle(self, centres: Tensor, vectors: Tensor) -> None:
-        """Take the centres found by k-means, and learn from a sample how wide the clusters are."""
-        self.centres = centres
-        nearest = nearest_centres(vectors, self.centres)
-        offsets = vectors - centres.gather(1, nearest[..., None].expand_as(vectors))
-        squares = torch.zeros(centres.shape[:2]).scatter_add_(1, nearest, offsets.square().sum(-1))
-        counts = torch.zeros(centres.shape[:2]).scatter_add_(1, nearest, torch.ones(nearest.shape))
-        self._spread = (squares / counts.clamp(min=1)).sqrt()
+    @classmethod
+    def joined(cls, heads: Sequence[Self]) -> Self:
+        """Join those of single heads."""
+        frames, centres, spread = zip(*heads, strict=True)
+        frame = Frame(*map(torch.cat, zip(*frames, strict=True)))
+        return cls(frame, torch.cat(centres), torch.cat(spread))
 
     def lists_of(self, vectors: Tensor) -> Tensor:
         """Assign vectors ``[H, n, D]`` to lists ``[H, n]``."""
-        return self._numbered(nearest_centres(vectors, self.centres))
+        pairs = zip(vectors.numpy(), self.centres.numpy(), strict=True)
+        nearest = np.stack([nearest_centres(*pair) for pair in pairs])
+        return self._numbered(torch.from_numpy(nearest))
 
     def probed(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Choose lists for queries ``[H, Q, D]``; with the scores of their centres."""
@@ -79,7 +81,7 @@ class Clusters:
         parts = []
         for some in queries.split(length, 1):
             scores = some @ self.centres.transpose(1, 2)  # [H, Q, L]
-            hoped = SPREAD * some.norm(dim=2, keepdim=True) * self._spread[:, None]
+            hoped = SPREAD * some.norm(dim=2, keepdim=True) * self.spread[:, None]
             best = (scores + hoped).topk(count, dim=2).indices
             parts.append((best, scores.gather(2, best)))
         best, scores = (torch.cat(found, 1) for found in zip(*parts, strict=True))
@@ -89,3 +91,9 @@ class Clusters:
         """Turn numbers of clusters ``[H, ...]`` into numbers of lists."""
         heads = torch.arange(len(clusters)).view(-1, *[1] * (clusters.ndim - 1))
         return clusters + heads * self.centres.shape[1]
+
+
+def nearest_centres(vectors: Vectors, centres: Vectors) -> Ids:
+    """Return the nearest of centres ``[L, D]`` to vectors ``[n, D]``: int64 ``[n]``."""
+    nearest: Ids = faiss.knn(vectors, centres, 1)[1][:, 0]
+    return nearest

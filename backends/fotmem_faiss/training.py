@@ -1,6 +1,6 @@
 """Training: where lists lie, and by which codes the keys in them are known."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import faiss
@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import Vectors
-from fotmem_faiss.lists import Clusters, Lists
+from fotmem import Frame, Vectors
+from fotmem_faiss.lists import Clusters, Lists, nearest_centres
 
 CODES, CODES_FROM = 256, 2**13
 """Of each part of a vector, and vectors that are enough to train them."""
@@ -18,14 +18,20 @@ ITERATIONS = 6
 
 
 def train_lists(
-    sample: Tensor, count: int, *, nprobe: int, seed: int, code_size: int | None, first: int
+    samples: Iterable[Tensor],
+    count: int,
+    *,
+    nprobe: int,
+    seed: int,
+    code_size: int | None,
+    first: int,
 ) -> Generator[int, None, Lists]:
-    """Cluster a sample ``[H, n, D]`` into `count` lists a head, step by step.
+    """Cluster a sample of each head's keys into `count` lists, step by step.
 
     Parameters
     ----------
-    sample : Tensor
-        Float32 on the CPU.
+    samples : iterable of Tensor
+        Shape ``[n, D]`` each, float32 on the CPU; taken when a head's turn comes.
     count, nprobe : int
         Lists of a head, and how many of them a query looks at.
     seed : int
@@ -38,40 +44,54 @@ def train_lists(
     Yields
     ------
     int
-        After each step, what it cost: so many vectors compared with all centres.
+        After each step, what it cost: so many vectors compared with all centres of a head.
 
     Returns
     -------
     Lists
         Without keys.
     """
-    clusters = Clusters(sample)
-    vectors = clusters.frame.vectors(sample)
-    order = torch.randperm(sample.shape[1], generator=torch.Generator().manual_seed(seed))
-    centres = [some[order[:count]].numpy() for some in vectors]
-    for _ in range(ITERATIONS):
-        for head, some in enumerate(vectors):
-            centres[head] = _kmeans(some.numpy(), centres[head], iterations=1, seed=seed)
-            yield len(some)
-    clusters.settle(torch.from_numpy(np.stack(centres)), vectors[:, ::4])
-    yield vectors[:, ::4].shape[:2].numel()
+    heads, offsets = [], []
+    for sample in samples:
+        frame = Frame.of(sample[None])
+        vectors = frame.vectors(sample[None])[0].numpy()
+        centres = yield from _centres(vectors, count, seed)
+        apart, spread = _spread(vectors[::4], centres)
+        yield len(apart)
+        offsets.append(apart[:CODES_FROM])
+        heads.append(Clusters(frame, *(torch.from_numpy(each)[None] for each in (centres, spread))))
     parts = None
     if code_size is not None:
-        parts = yield from _codes(clusters, vectors, code_size, seed)
+        parts = yield from _codes(np.concatenate(offsets), code_size, seed)
+    clusters = Clusters.joined(heads)
     return Lists(clusters, _index(clusters, parts, nprobe), first=first)
 
 
-def _codes(
-    clusters: Clusters, vectors: Tensor, code_size: int, seed: int
-) -> Generator[int, None, list[Vectors]]:
+def _centres(vectors: Vectors, count: int, seed: int) -> Generator[int, None, Vectors]:
+    """Find centres ``[L, D]`` of clusters, an iteration a step."""
+    order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(seed))
+    centres: Vectors = vectors[order[:count].numpy()]
+    for _ in range(ITERATIONS):
+        centres = _kmeans(vectors, centres, iterations=1, seed=seed)
+        yield len(vectors)
+    return centres
+
+
+def _spread(vectors: Vectors, centres: Vectors) -> tuple[Vectors, Vectors]:
+    """Return the offsets of vectors from their centres, and their typical length by cluster."""
+    nearest = nearest_centres(vectors, centres)
+    offsets = vectors - centres[nearest]
+    squares = np.bincount(nearest, np.square(offsets).sum(1), minlength=len(centres))
+    counts = np.bincount(nearest, minlength=len(centres))
+    return offsets, np.sqrt(squares / np.maximum(counts, 1)).astype(np.float32)
+
+
+def _codes(offsets: Vectors, code_size: int, seed: int) -> Generator[int, None, list[Vectors]]:
     """Train the codes of each part of a vector's offset from its centre."""
-    step = -(-vectors.shape[:2].numel() // CODES_FROM)
-    some = vectors[:, ::step]
-    lists = clusters.lists_of(some).flatten()
-    offsets = some.flatten(0, 1) - clusters.centres.flatten(0, 1)[lists]
+    step = -(-len(offsets) // CODES_FROM)
     parts = []
-    for part in offsets.chunk(code_size, 1):
-        points = np.ascontiguousarray(part.numpy())
+    for part in np.split(offsets[::step], code_size, axis=1):
+        points = np.ascontiguousarray(part)
         parts.append(_kmeans(points, points[:CODES], iterations=8, seed=seed))
         yield len(points)
     return parts
