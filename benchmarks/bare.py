@@ -24,16 +24,15 @@ def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
     """Return the bare search of a filled store; keys ``[H, N, D]``, float32."""
     if name == "faiss-flat":
         return _flat(keys)
-    find, times = {
-        "faiss-ivf": (_lists, 1),
-        "faiss-ivfpq": (_lists, getattr(getattr(store, "options", None), "rerank", 1)),
-        "faiss-hnsw": (_faiss_graphs, 1),
-        "hnsw": (_graphs, 1),
-    }[name]
-    found = find(store)
+    find = {
+        "faiss-ivf": _lists,
+        "faiss-ivfpq": _lists,
+        "faiss-hnsw": _faiss_graphs,
+        "hnsw": _graphs,
+    }[name](store)
 
     def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-        return _rescored(keys, queries, torch.from_numpy(found(queries, times * top_k)), top_k)
+        return _rescored(keys, queries, torch.from_numpy(find(queries, top_k)), top_k)
 
     return search
 
@@ -54,9 +53,11 @@ def _flat(keys: Tensor) -> Search:
 def _lists(store: Any) -> Callable[[Tensor, int], Any]:
     faiss = _faiss()
     index, centres = store._lists._index, store._lists._clusters.centres
+    candidates = store._candidates
     first = np.arange(len(centres))[:, None, None] * centres.shape[1]
 
-    def find(queries: Tensor, count: int) -> Any:
+    def find(queries: Tensor, top_k: int) -> Any:
+        count = candidates(top_k)
         pairs = zip(queries.numpy(), centres.numpy(), strict=True)
         probed = [faiss.knn(*pair, index.nprobe, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
         scores, lists = (np.stack(every) for every in zip(*probed, strict=True))

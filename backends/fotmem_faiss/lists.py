@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fotmem import WORKSPACE, Frame, Ids, Vectors
 
+LENGTH, LARGEST = 2**10, 2**15
+"""Of the longest key in a sample, in the lists, and of any of its numbers: float16 ends at twice
+that, and loses digits below ``2**-14``."""
 SPREAD = 0.3
 """How far above its centre a list's best key is hoped to lie, in units of its spread."""
 
@@ -30,7 +33,7 @@ class Lists:
         vectors = self._clusters.frame.vectors(keys)
         places = self._clusters.lists_of(vectors).flatten().numpy()
         ids = np.tile(np.arange(first, first + keys.shape[1]), len(keys))
-        flat = vectors.flatten(0, 1).numpy()
+        flat = vectors.flatten(0, 1).clamp(-LARGEST, LARGEST).numpy()
         pointers = (faiss.swig_ptr(array) for array in (flat, ids, places))
         self._index.add_core(len(flat), *pointers)
         self.end = first + keys.shape[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem import Frame, Vectors
-from fotmem_faiss.lists import Clusters, Lists, nearest_centres
+from fotmem_faiss.lists import LENGTH, Clusters, Lists, nearest_centres
 
 CODES, CODES_FROM = 256, 2**13
 """Of each part of a vector, and vectors that are enough to train them."""
@@ -37,7 +37,7 @@ def train_lists(
     seed : int
         Of the first centres.
     code_size : int or None
-        Bytes of a key's code, a divisor of ``D``; None: keys are kept whole.
+        Bytes of a key's code, a divisor of ``D``; None: keys are kept in float16.
     first : int
         Id of the first key that will be added.
 
@@ -54,6 +54,7 @@ def train_lists(
     heads, offsets = [], []
     for sample in samples:
         frame = Frame.of(sample[None])
+        frame = frame._replace(unit=frame.unit / LENGTH)
         vectors = frame.vectors(sample[None])[0].numpy()
         centres = yield from _centres(vectors, count, seed)
         apart, spread = _spread(vectors[::4], centres)
@@ -118,7 +119,8 @@ def _index(clusters: Clusters, parts: list[Vectors] | None, nprobe: int) -> Any:
     quantizer.add(clusters.centres.flatten(0, 1).numpy())
     common = quantizer, dim, heads * count
     if parts is None:
-        index = faiss.IndexIVFFlat(*common, faiss.METRIC_INNER_PRODUCT)
+        half = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexIVFScalarQuantizer(*common, half, faiss.METRIC_INNER_PRODUCT, False)
     else:
         index = faiss.IndexIVFPQ(*common, len(parts), 8, faiss.METRIC_INNER_PRODUCT)
         for number, centres in enumerate(parts):
