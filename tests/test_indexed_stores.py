@@ -59,6 +59,17 @@ def test_what_is_found_is_exact_where_everything_is_looked_at(make: Make, step: 
     expect_attention(store.attend(queries, top_k=16, scale=0.3), expected, torch.float32)
 
 
+@pytest.mark.parametrize("make", ["faiss-ivf"], indirect=True)  # its float16 ends at 65,504
+@pytest.mark.parametrize("longer", [0.05, 20])
+def test_keys_may_be_far_longer_or_shorter_than_those_learnt_from(
+    make: Make, longer: float
+) -> None:
+    keys, queries = attention_like(1500)
+    keys[:, 700:] *= longer
+    queries[:, ::2] *= -1
+    expect_exact(filled(make, keys, 100).search(queries, 16), queries, keys, 16)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("place", ["ram", "mmap"])
 def test_keys_of_any_dtype_in_any_place(make: Make, place: str, dtype: torch.dtype) -> None:
