@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
-from fotmem.search import largest
+from fotmem.search import in_blocks, largest
 from fotmem.store import Bias, Hits
 
 SLACK = 1.05
@@ -92,8 +92,9 @@ class Hubs(NamedTuple):
     def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Look at all hubs; queries ``[H, Q, D]`` in float32."""
         length = max(1, WORKSPACE // max(1, self.ids.numel()))
-        parts = [self._search(some, top_k, bias) for some in queries.split(length, 1)]
-        return Hits(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+        return in_blocks(
+            lambda some: self._search(queries[:, some], top_k, bias), queries.shape[1], length
+        )
 
     def _search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         scores = queries @ self.keys.transpose(1, 2)  # [H, Q, m]

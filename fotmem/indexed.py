@@ -13,7 +13,7 @@ from fotmem.hubs import Hubs
 from fotmem.parallel import ReadWriteLock
 from fotmem.rows import Place
 from fotmem.rows_store import RowsStore
-from fotmem.search import best_hits, exact_search
+from fotmem.search import best_hits, exact_search, in_blocks
 from fotmem.specs import StoreOptions
 from fotmem.store import Bias, Hits
 
@@ -115,12 +115,15 @@ class IndexedStore(RowsStore):
         start, parts = max(newest, self._forgotten), []
         if found is not None and hubs is not None:
             near = self._scored(queries, found.to(self.device), bias)
-            known = hubs.contain(near.ids) | (near.ids >= start)
             far = hubs.search(queries, top_k, bias)
             parts = [
-                Hits(near.ids, near.scores.masked_fill(known, -torch.inf)),
-                Hits(far.ids, far.scores.masked_fill(far.ids >= start, -torch.inf)),
+                Hits(near.ids, near.scores.masked_fill(hubs.contain(near.ids), -torch.inf)),
+                far,
             ]
+            if newest < indexed:
+                parts = [
+                    Hits(ids, scores.masked_fill(ids >= start, -torch.inf)) for ids, scores in parts
+                ]
         first, keys = self._key_rows.since(start)
         if keys.shape[1]:
             here = keys.to(self.device)
@@ -179,13 +182,14 @@ class IndexedStore(RowsStore):
 
     def _scored(self, queries: Tensor, ids: Tensor, bias: Bias | None) -> Hits:
         """Compute the scores of candidates from the keys as stored."""
-        per_query = self.num_heads * ids.shape[2] * self.head_dim
-        rows = max(1, WORKSPACE // max(1, per_query))
-        parts = []
-        for some, chosen in zip(queries.split(rows, 1), ids.split(rows, 1), strict=True):
+
+        def scored(some: slice) -> Hits:
+            chosen = ids[:, some]
             keys = self._key_rows.take(chosen).float()  # [H, Q, K, D]
-            parts.append((keys @ some[..., None]).squeeze(-1))
-        scores = torch.cat(parts, 1)
-        if bias is not None:
-            scores += bias(ids.clamp(min=self._start))
-        return Hits(ids, scores.masked_fill(ids < 0, -torch.inf))
+            scores = (keys @ queries[:, some, :, None]).squeeze(-1)
+            if bias is not None:
+                scores += bias(chosen.clamp(min=self._start))
+            return Hits(chosen, scores.masked_fill_(chosen < 0, -torch.inf))
+
+        per_query = self.num_heads * ids.shape[2] * self.head_dim
+        return in_blocks(scored, ids.shape[1], max(1, WORKSPACE // max(1, per_query)))

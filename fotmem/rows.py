@@ -121,11 +121,10 @@ class Rows:
         An id before the first that is held, such as -1, gives the row of that one.
         """
         whole, first, _ = self._held
-        flat = ids.to(self.device).reshape(self.num_heads, -1)
-        heads = torch.arange(self.num_heads, device=self.device)[:, None] * whole.shape[1]
-        found = whole.view(-1, self.head_dim).index_select(
-            0, ((flat - first).clamp(min=0) + heads).view(-1)
-        )
+        flat = (ids.to(self.device) - first).clamp_(min=0).reshape(self.num_heads, -1)
+        room = max(1, whole.shape[1])
+        flat += torch.arange(0, self.num_heads * room, room, device=self.device)[:, None]
+        found = whole.view(-1, self.head_dim).index_select(0, flat.view(-1))
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
     def since(self, start: int) -> tuple[int, Tensor]:

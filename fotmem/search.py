@@ -1,7 +1,7 @@
 """Exact search: the keys with the largest inner products, block by block."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -50,11 +50,10 @@ def exact_search(
     top_k = min(top_k, keys.shape[1])
     columns = min(keys.shape[1], max(KEYS_PER_BLOCK, 8 * top_k))
     per_block = max(1, WORKSPACE // (keys.shape[0] * columns))
-    if queries.shape[1] <= per_block:
-        return _best(queries, keys, top_k, first_id, bias)
-    parts = [_best(block, keys, top_k, first_id, bias) for block in queries.split(per_block, dim=1)]
-    return Hits(
-        torch.cat([part.ids for part in parts], 1), torch.cat([part.scores for part in parts], 1)
+    return in_blocks(
+        lambda some: _best(queries[:, some], keys, top_k, first_id, bias),
+        queries.shape[1],
+        per_block,
     )
 
 
@@ -81,15 +80,12 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     return Hits(ids.gather(-1, order), scores)
 
 
-def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
-    """Assign vectors ``[H, n, D]`` to the nearest of centres ``[H, C, D]``: ``[H, n]``, int64."""
-    offsets = -centres.square().sum(2)[:, None] / 2  # [H, 1, C]
-    length = max(1, WORKSPACE // centres.shape[:2].numel())
-    parts = [
-        torch.baddbmm(offsets, some, centres.transpose(1, 2)).argmax(2)
-        for some in vectors.split(length, 1)
-    ]
-    return torch.cat(parts, 1)
+def in_blocks(search: Callable[[slice], Hits], count: int, length: int) -> Hits:
+    """Answer `count` queries, at most `length` at a time; `search` is told which."""
+    if count <= length:
+        return search(slice(None))
+    parts = [search(slice(start, start + length)) for start in range(0, count, length)]
+    return Hits(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
 
 
 def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 import faiss
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,11 +39,11 @@ class FlatStore(RowsStore):
         if self.device.type == "cpu":
             with faiss_threads(self._threads):
                 parts = [
-                    faiss.knn(some.numpy(), rows.numpy(), top_k, faiss.METRIC_INNER_PRODUCT)
-                    for some, rows in zip(queries, keys, strict=True)
+                    faiss.knn(some, rows, top_k, faiss.METRIC_INNER_PRODUCT)
+                    for some, rows in zip(queries.numpy(), keys.numpy(), strict=True)
                 ]
-            scores, ids = zip(*parts, strict=True)
-            return Hits(*(torch.stack([torch.from_numpy(x) for x in y]) for y in (ids, scores)))
+            best, near = (torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True))
+            return Hits(near, best)
         if self._gpu is None:  # FAISS without GPU support: torch has it
             return exact_search(queries, keys, top_k)
         device = self.device.index or 0

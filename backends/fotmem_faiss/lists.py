@@ -13,8 +13,6 @@ from fotmem import WORKSPACE, Frame, Ids, Vectors
 LENGTH, LARGEST = 2**10, 2**15
 """Of the longest key in a sample, in the lists, and of any of its numbers: float16 ends at twice
 that, and loses digits below ``2**-14``."""
-SPREAD = 0.3
-"""How far above its centre a list's best key is hoped to lie, in units of its spread."""
 
 
 class Lists:
@@ -62,15 +60,15 @@ class Clusters(NamedTuple):
     frame: Frame
     centres: Tensor
     """Shape ``[H, L, D]``."""
-    spread: Tensor
-    """Shape ``[H, L]``: typical distance of a key from its centre."""
+    reach: Tensor
+    """Shape ``[H, 1, L]``: how far above its centre a list's best key is hoped to lie."""
 
     @classmethod
     def joined(cls, heads: Sequence[Self]) -> Self:
         """Join those of single heads."""
-        frames, centres, spread = zip(*heads, strict=True)
+        frames, centres, reach = zip(*heads, strict=True)
         frame = Frame(*map(torch.cat, zip(*frames, strict=True)))
-        return cls(frame, torch.cat(centres), torch.cat(spread))
+        return cls(frame, torch.cat(centres), torch.cat(reach))
 
     def lists_of(self, vectors: Tensor) -> Tensor:
         """Assign vectors ``[H, n, D]`` to lists ``[H, n]``."""
@@ -84,16 +82,17 @@ class Clusters(NamedTuple):
         parts = []
         for some in queries.split(length, 1):
             scores = some @ self.centres.transpose(1, 2)  # [H, Q, L]
-            hoped = SPREAD * some.norm(dim=2, keepdim=True) * self.spread[:, None]
-            best = (scores + hoped).topk(count, dim=2).indices
+            hoped = torch.addcmul(scores, some.norm(dim=2, keepdim=True), self.reach)
+            best = hoped.topk(count, dim=2).indices
             parts.append((best, scores.gather(2, best)))
         best, scores = (torch.cat(found, 1) for found in zip(*parts, strict=True))
         return self._numbered(best), scores
 
     def _numbered(self, clusters: Tensor) -> Tensor:
         """Turn numbers of clusters ``[H, ...]`` into numbers of lists."""
-        heads = torch.arange(len(clusters)).view(-1, *[1] * (clusters.ndim - 1))
-        return clusters + heads * self.centres.shape[1]
+        heads, count, _ = self.centres.shape
+        first = torch.arange(0, heads * count, count)
+        return clusters + first.view(-1, *[1] * (clusters.ndim - 1))
 
 
 def nearest_centres(vectors: Vectors, centres: Vectors) -> Ids:

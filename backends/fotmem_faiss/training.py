@@ -15,6 +15,8 @@ CODES, CODES_FROM = 256, 2**13
 """Of each part of a vector, and vectors that are enough to train them."""
 ITERATIONS = 6
 """Of k-means."""
+REACH = 0.3
+"""How far above its centre a list's best key is hoped to lie, in units of the list's spread."""
 
 
 def train_lists(
@@ -57,10 +59,10 @@ def train_lists(
         frame = frame._replace(unit=frame.unit / LENGTH)
         vectors = frame.vectors(sample[None])[0].numpy()
         centres = yield from _centres(vectors, count, seed)
-        apart, spread = _spread(vectors[::4], centres)
+        apart, reach = _reach(vectors[::4], centres)
         yield len(apart)
         offsets.append(apart[:CODES_FROM])
-        heads.append(Clusters(frame, *(torch.from_numpy(each)[None] for each in (centres, spread))))
+        heads.append(Clusters(frame, torch.from_numpy(centres)[None], reach))
     parts = None
     if code_size is not None:
         parts = yield from _codes(np.concatenate(offsets), code_size, seed)
@@ -78,13 +80,14 @@ def _centres(vectors: Vectors, count: int, seed: int) -> Generator[int, None, Ve
     return centres
 
 
-def _spread(vectors: Vectors, centres: Vectors) -> tuple[Vectors, Vectors]:
-    """Return the offsets of vectors from their centres, and their typical length by cluster."""
+def _reach(vectors: Vectors, centres: Vectors) -> tuple[Vectors, Tensor]:
+    """Return the offsets of vectors from their centres, and how far these reach ``[1, 1, L]``."""
     nearest = nearest_centres(vectors, centres)
     offsets = vectors - centres[nearest]
     squares = np.bincount(nearest, np.square(offsets).sum(1), minlength=len(centres))
     counts = np.bincount(nearest, minlength=len(centres))
-    return offsets, np.sqrt(squares / np.maximum(counts, 1)).astype(np.float32)
+    reach = REACH * np.sqrt(squares / np.maximum(counts, 1))
+    return offsets, torch.from_numpy(reach.astype(np.float32))[None, None]
 
 
 def _codes(offsets: Vectors, code_size: int, seed: int) -> Generator[int, None, list[Vectors]]:
