@@ -18,6 +18,7 @@ from benchmarks.captured import PART, WINDOW, Source, demo, taken
 from benchmarks.growth import STEP, TOP_K, write
 from benchmarks.quality import mass_of
 from fotmem.cli.options import parse_sizes
+from fotmem.registry import find_store
 
 LAYERS = range(30)
 JUDGED = 256
@@ -57,6 +58,7 @@ def main(
     report: Annotated[Path | None, typer.Option(help="Write rows there, as JSON.")] = None,
 ) -> None:
     """Measure one store."""
+    find_store(store)  # it is known, or this says what is
     [size] = parse_sizes(tokens, "--tokens", one=True)
     console = Console(stderr=True)
     for number in track(range(-(-size // PART)), "capturing", console=console):

@@ -21,33 +21,31 @@ class FaissGraph(Graph):
         self._index = faiss.IndexHNSWFlat(head_dim, options.M)
         self._index.hnsw.efConstruction = options.ef_construction
         self._index.hnsw.rng = faiss.RandomGenerator(seed)
-        self._ids = np.empty(0, dtype=np.int64)  # of FAISS's positions
+        self._ids = np.full(1, -1)  # of FAISS's positions; it ends with that of none, -1
 
     def add(self, vectors: Vectors, ids: Ids) -> None:
         with faiss_threads(1):
             self._index.add(vectors)
-        self._ids = np.concatenate([self._ids, ids])
+        self._ids = np.concatenate([self._ids[:-1], ids, self._ids[-1:]])
 
     def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
-        return self._search(queries, count, max(count, self._ef_search))
+        options = faiss.SearchParametersHNSW(efSearch=max(count, self._ef_search))
+        with faiss_threads(1):
+            distances, places = self._index.search(queries, count, params=options)
+        return self._ids[places], distances
 
     def equal(self, vectors: Vectors) -> Ids:
-        if not len(self._ids):
-            return np.full(len(vectors), -1)
-        ids, distances = self._search(vectors, 1, QUICK)
-        return np.where(distances[:, 0] == 0, ids[:, 0], -1)
+        usual, self._ef_search = self._ef_search, QUICK
+        try:
+            return super().equal(vectors)
+        finally:
+            self._ef_search = usual
 
     def copy(self) -> Self:
         twin = type(self).__new__(type(self))
         twin._ef_search, twin._ids = self._ef_search, self._ids
         twin._index = faiss.clone_index(self._index)
         return twin
-
-    def _search(self, queries: Vectors, count: int, ef_search: int) -> tuple[Ids, Vectors]:
-        options = faiss.SearchParametersHNSW(efSearch=ef_search)
-        with faiss_threads(1):
-            distances, places = self._index.search(queries, count, params=options)
-        return np.where(places < 0, -1, self._ids[places]), distances
 
 
 class HnswStore(GraphStore):

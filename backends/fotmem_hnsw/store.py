@@ -48,8 +48,6 @@ class HnswGraph(Graph):
         return none.astype(np.int64), none.astype(np.float32)
 
     def equal(self, vectors: Vectors) -> Ids:
-        if self._index.get_current_count() == 0:
-            return np.full(len(vectors), -1)
         self._index.set_ef(QUICK)
         try:
             return super().equal(vectors)
