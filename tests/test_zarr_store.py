@@ -126,7 +126,7 @@ def test_a_query_reads_few_chunks_and_finds_what_stands_out() -> None:
     )
 
 
-def test_the_best_score_in_a_cluster_is_estimated_well() -> None:
+def test_the_best_scores_in_a_cluster_are_estimated_well() -> None:
     store, keys, _ = filled(3000)
     segment = store._contents.state.segments[0]
     q = draw(HEADS, 50, DIM, seed=3)
@@ -135,7 +135,8 @@ def test_the_best_score_in_a_cluster_is_estimated_well() -> None:
     rows = ids.view(HEADS, -1, CLUSTER)[:, : estimates.shape[2]].long()
     for head, cluster in itertools.product(range(HEADS), range(estimates.shape[2])):
         size = int(segment.index.sizes[head, cluster])
-        best = (q[head] @ keys[head, rows[head, cluster, :size]].T).amax(1)
+        scores = q[head] @ keys[head, rows[head, cluster, :size]].T
+        best = scores.topk(max(1, size // 8)).values.mean(1)
         error = (estimates[head, :, cluster] - best).abs().mean() / best.abs().mean()
         assert error < 0.25
 

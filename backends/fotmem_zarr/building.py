@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from fotmem_zarr.budget import CLUSTER, Budget
-from fotmem_zarr.clusters import Summary, leaves, summarise
+from fotmem_zarr.clusters import Summary, clusters, summarise
 from fotmem_zarr.log import Log, PartMaker
 from fotmem_zarr.segment import Index, Segment
 from fotmem_zarr.sources import Source, source_of_blocks
@@ -35,7 +35,7 @@ class Writer:
     def add(self, keys: Tensor, rows: Tensor) -> None:
         """Cluster keys ``[n, D]`` of rows ``[n]``."""
         wide = keys.float()
-        order = leaves(wide)
+        order = clusters(wide)
         self.summaries.append(summarise(wide, order))
         self.sizes.append((order >= 0).sum(1).int())
         self.clusters += len(order)

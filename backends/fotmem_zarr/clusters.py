@@ -1,4 +1,4 @@
-"""Keys of one head in clusters of nearly equal size, by splitting in two again and again."""
+"""Keys of one head in clusters: by k-means, and where that finds large ones, by splitting them."""
 
 import math
 from typing import NamedTuple
@@ -9,8 +9,10 @@ from torch.nn.functional import pad
 
 from fotmem_zarr.budget import CLUSTER
 
-SAMPLE = 4096
-"""Keys of a head from which buckets are learnt."""
+SAMPLE, ITERATIONS = 64, 8
+"""Keys per centre that k-means looks at, and how often."""
+BLOCK = 4096
+"""Keys that are compared with centres at a time."""
 
 
 class Summary(NamedTuple):
@@ -30,8 +32,31 @@ def unit(keys: Tensor) -> tuple[Tensor, Tensor]:
     return keys / size, size
 
 
-def leaves(keys: Tensor) -> Tensor:
+def clusters(keys: Tensor) -> Tensor:
     """Arrange keys ``[n, D]``, float32, ``n >= 1``, in clusters.
+
+    Returns
+    -------
+    Tensor
+        Shape ``[C, CLUSTER]``, int64: rows of `keys`, each once; -1 behind the last of a cluster.
+    """
+    count = len(keys) // (2 * CLUSTER)
+    if count < 2:
+        return leaves(keys)
+    nearest = assign(keys, learn_centres(keys, count))
+    sizes = nearest.bincount().tolist()
+    found = []
+    for rows in nearest.argsort(stable=True).split(sizes):
+        if len(rows):
+            split = leaves(keys[rows])
+            found.append(torch.where(split < 0, -1, rows[split]))
+    return torch.cat(found)
+
+
+def leaves(keys: Tensor) -> Tensor:
+    """Arrange keys ``[n, D]``, float32, ``n >= 1``, in as few clusters as can be.
+
+    They are split in two along their longest axis, again and again.
 
     Returns
     -------
@@ -92,12 +117,12 @@ def summarise(keys: Tensor, rows: Tensor) -> Summary:
     return Summary(means * size, relative, widest.sqrt().squeeze(1) * size)
 
 
-def learn_buckets(keys: Tensor, count: int) -> Tensor:
+def learn_centres(keys: Tensor, count: int) -> Tensor:
     """Choose `count` centres ``[count, D]`` for keys ``[n, D]`` by k-means."""
-    generator = torch.Generator().manual_seed(0)
-    sample, size = unit(keys[torch.randperm(len(keys), generator=generator)[:SAMPLE]].float())
+    order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))
+    sample, size = unit(keys[order[: SAMPLE * count]].float())
     centres = sample[:count].clone()
-    for _ in range(10):
+    for _ in range(ITERATIONS):
         nearest = _nearest(sample, centres)
         sums = torch.zeros_like(centres).index_add_(0, nearest, sample)
         counts = torch.bincount(nearest, minlength=count)[:, None]
@@ -112,4 +137,5 @@ def assign(keys: Tensor, centres: Tensor) -> Tensor:
 
 
 def _nearest(keys: Tensor, centres: Tensor) -> Tensor:
-    return (keys @ centres.T - centres.square().sum(1) / 2).argmax(1)
+    offsets = centres.square().sum(1) / 2
+    return torch.cat([(some @ centres.T - offsets).argmax(1) for some in keys.split(BLOCK)])

@@ -15,7 +15,7 @@ class ZarrOptions(StoreOptions):
     ram: ByteSize = Field(default=ByteSize(256 * 2**20), validate_default=True)
     """Bytes, or a text such as ``"256MiB"``: what rows, index, cache and work may take."""
     nprobe: int = Field(default=32, ge=1)
-    """Clusters of about 128 keys that a query reads, per head."""
+    """Clusters of at most 128 keys that a query reads, per head; of more than 65,536 keys, more."""
     exact: bool = False
     """Scan all keys instead."""
 

@@ -13,6 +13,9 @@ from fotmem_zarr.rows import Chunk
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.take import take
 
+FEW = 2**16
+"""Rows up to which a query reads `nprobe` clusters."""
+
 
 class Probe:
     """Searches some segments together. Clusters are numbered through, in all of them."""
@@ -34,15 +37,15 @@ class Probe:
     def wanted(self, top_k: int) -> int:
         """Count the clusters that each query reads.
 
-        The nearest keys lie in as many clusters of each segment as in those of one large one, or
-        nearly: so more are read where segments are many and of like size, and where part of the
-        rows is forgotten.
+        The more keys there are, the more clusters the best of them lie in. And they lie in as many
+        clusters of each segment as in those of one large one, or nearly: so more are read where
+        segments are many and of like size, and where part of the rows is forgotten.
         """
         sizes = [min(segment.rows, segment.end - self.first) for segment in self.segments]
         effective = sum(sizes) ** 2 / sum(size * size for size in sizes)
         stored = sum(segment.rows for segment in self.segments) / sum(sizes)
-        wanted = max(self.nprobe, 4 * top_k / CLUSTER) * math.sqrt(effective) * stored
-        return min(self.clusters, int(wanted))
+        more = max(1.0, math.sqrt(sum(sizes) / FEW)) * math.sqrt(effective) * stored
+        return min(self.clusters, int(max(self.nprobe, 4 * top_k / CLUSTER) * more))
 
     def search(self, queries: Tensor, top_k: int) -> Hits:
         """Search for queries ``[H, Q, D]``, float32."""

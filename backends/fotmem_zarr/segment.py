@@ -12,8 +12,8 @@ from fotmem_zarr.rows import Rows
 
 IDS = 16
 """Clusters whose row numbers share a chunk."""
-FAR = 2.5
-"""The best of about 128 keys lies so many standard deviations above their mean."""
+FAR = 1.5
+"""The best eighth of a cluster lies about so many standard deviations above its mean."""
 
 
 class Index:

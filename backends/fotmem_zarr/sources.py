@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from fotmem_zarr.budget import CLUSTER, Budget
-from fotmem_zarr.clusters import assign, learn_buckets
+from fotmem_zarr.clusters import assign, learn_centres
 from fotmem_zarr.rows import Chunk
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.tail import Block
 
 Piece = tuple[Tensor, Tensor]
 """Keys ``[n, D]`` of one head in the store's dtype, and their row numbers ``[n]``, int64."""
-MAX_BUCKETS = 32
-ROWS_PER_BUCKET = 2048
+MAX_BUCKETS = 64
+ROWS_PER_BUCKET = 256
+"""Of the first segment. The later ones have the same buckets, with more rows."""
 
 
 class Source(NamedTuple):
@@ -43,7 +44,7 @@ def source_of_blocks(blocks: Sequence[Block], budget: Budget, like: Segment | No
     def prepare(head: int) -> tuple[Tensor, Tensor]:
         keys = torch.cat([block.keys[head] for block in blocks])
         if head not in learnt:
-            learnt[head] = learn_buckets(keys, count)
+            learnt[head] = learn_centres(keys, count)
         parts = [assign(part.float(), learnt[head]) for part in keys.split(budget.piece)]
         return keys, torch.cat(parts)
 

@@ -44,7 +44,8 @@ class ZarrStore(MemoryStore):
     ram : int
         Bytes that rows, index, cache and work may take.
     nprobe : int
-        Clusters that a query reads, per head; more where there are several segments of like size.
+        Clusters that a query reads, per head; more where there are more than 65,536 keys, or
+        several segments of like size.
     exact : bool
         Scan all keys instead.
 
