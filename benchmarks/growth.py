@@ -28,6 +28,8 @@ MARKS = (10 * 2**10, 100 * 2**10, 2**20)
 HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512
 MASS = 0.98
 """Share of the exact top 32's softmax mass at which costs are compared."""
+MOST = 2**12
+"""The most effort that is tried."""
 JUDGED = 128
 """Queries of a head by which that share is measured."""
 Row = dict[str, Any]
@@ -70,13 +72,15 @@ def searching(store: fotmem.MemoryStore, queries: Tensor) -> Row:
     usual = effort(store)
     if usual is None:
         return row
-    for half_steps in range(2 * len(store).bit_length()):
+    row["effort"] = usual
+    for half_steps in range(2 * MOST.bit_length() - 1):
         set_effort(store, least := int(2 ** (half_steps / 2)))
         if mass() >= MASS:
+            equal = {f"{key}_at_mass": value for key, value in timed(store, queries).items()}
+            row |= {"effort_at_mass": least, **equal}
             break
-    equal = {f"{key}_at_mass": value for key, value in timed(store, queries).items()}
     set_effort(store, usual)
-    return {**row, "effort": usual, "effort_at_mass": least, **equal}
+    return row
 
 
 def timed(store: fotmem.MemoryStore, queries: Tensor) -> Row:

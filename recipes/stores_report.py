@@ -143,9 +143,9 @@ def growth(rows: Rows) -> str:
     body, before = [], dict[str, Any]()
     for row in rows:
         equal = ["", "", ""]
-        if "effort" in row:
+        times = ("one_at_mass", "window_at_mass")
+        if "effort_at_mass" in row:
             known = before if before.get("store") == row["store"] else row
-            times = ("one_at_mass", "window_at_mass")
             equal = [str(row["effort_at_mass"])]
             equal += [f"{_time(row[key])} ({row[key] / known[key]:.1f}x)" for key in times]
         body.append(
@@ -161,7 +161,7 @@ def growth(rows: Rows) -> str:
                 *equal,
             ]
         )
-        before = row
+        before = row if times[0] in row else {}
     same = ("effort", "a query, same mass", "a window, same mass")
     return table([*head, *same], body)
 

@@ -131,7 +131,6 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "one": 1e-3,
         "window": 0.02,
         "effort": 128,
-        "effort_at_mass": 90,
     }
     kinds = {
         "overhead": [{"name": "hnsw", "kind": "random", "queries": 4096, **ratios}],
@@ -144,9 +143,11 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             for layer in range(4)
         ],
         "growth-hnsw": [
-            {**grown, "tokens": size, "one_at_mass": cost, "window_at_mass": 3 * cost}
+            {**grown, "tokens": size, "effort_at_mass": 90}
+            | {"one_at_mass": cost, "window_at_mass": 3 * cost}
             for size, cost in ((10_240, 0.002), (102_400, 0.005))
-        ],
+        ]
+        + [{**grown, "tokens": 2**20}],  # no effort finds as much
         "decode-hnsw": [
             {"store": "hnsw", "tokens": size, "step": 0.05, "low": 0.04, "high": 0.06}
             for size in (0, 10_240)
@@ -162,6 +163,7 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert f"| `hnsw` | 4 | 2 | 0.900 | 0.9400 | {lowest} |" in written
     assert "| 1,234 | 10 ms | 100 ms (10.0x) | 0.50 GiB | 0.987 | 1 ms | 20 ms | 90 |" in written
     assert "| 5 ms (2.5x) | 15 ms (2.5x) |" in written
+    assert "| 0.987 | 1 ms | 20 ms |  |  |  |" in written
     assert "| store | empty | 10,240 tokens |" in written
     assert "| `hnsw` | 50 ms (40 ms to 60 ms) |" in written
     assert written.count("Measured on processor P; torch 2.") == 5
