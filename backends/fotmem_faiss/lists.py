@@ -28,10 +28,10 @@ class Lists:
 
     def add(self, first: int, keys: Tensor) -> None:
         """Append keys ``[H, n, D]``, float32, of which the first has id `first`."""
-        vectors = self._clusters.frame.vectors(keys)
+        vectors = self._clusters.frame.vectors(keys).clamp_(-LARGEST, LARGEST)
         places = self._clusters.lists_of(vectors).flatten().numpy()
         ids = np.tile(np.arange(first, first + keys.shape[1]), len(keys))
-        flat = vectors.flatten(0, 1).clamp(-LARGEST, LARGEST).numpy()
+        flat = vectors.flatten(0, 1).numpy()
         pointers = (faiss.swig_ptr(array) for array in (flat, ids, places))
         self._index.add_core(len(flat), *pointers)
         self.end = first + keys.shape[1]
