@@ -10,9 +10,8 @@ from torch import Tensor
 
 from fotmem import WORKSPACE, Frame, Ids, Vectors
 
-LENGTH, LARGEST = 2**10, 2**15
-"""Of the longest key in a sample, in the lists, and of any of its numbers: float16 ends at twice
-that, and loses digits below ``2**-14``."""
+LARGEST = 2.0**15
+"""Of a vector's numbers (those of the sample reach about 1): float16 ends at twice that."""
 
 
 class Lists:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem import Frame, Vectors
-from fotmem_faiss.lists import LENGTH, Clusters, Lists, nearest_centres
+from fotmem_faiss.lists import Clusters, Lists, nearest_centres
 
 CODES, CODES_FROM = 256, 2**13
 """Of each part of a vector, and vectors that are enough to train them."""
@@ -56,7 +56,6 @@ def train_lists(
     heads, offsets = [], []
     for sample in samples:
         frame = Frame.of(sample[None])
-        frame = frame._replace(unit=frame.unit / LENGTH)
         vectors = frame.vectors(sample[None])[0].numpy()
         centres = yield from _centres(vectors, count, seed)
         apart, reach = _reach(vectors[::4], centres)
