@@ -15,7 +15,7 @@ from fotmem_zarr.tail import Block
 Piece = tuple[Tensor, Tensor]
 """Keys ``[n, D]`` of one head in the store's dtype, and their row numbers ``[n]``, int64."""
 MAX_BUCKETS = 64
-ROWS_PER_BUCKET = 256
+ROWS_PER_BUCKET = 64
 """Of the first segment. The later ones have the same buckets, with more rows."""
 
 
