@@ -90,6 +90,9 @@ def test_growth_is_amortised() -> None:
     grown = [size for size in made.sizes if size > 2 * chunk[0].numel()]
     assert len(grown) <= 2 * 7  # keys and values, as often as 64 chunks double
     assert sum(grown) <= 2 * 4 * chunks * chunk[0].numel()
+    # All that is there, and twice as much room to which it is moving, half of it not yet touched.
+    assert held_bytes(store) <= 2 * 4 * 3 * chunks * chunk[0].numel()
+    store.add(*chunk)
     assert held_bytes(store) <= 2 * 4 * 2 * chunks * chunk[0].numel()
 
 
