@@ -49,9 +49,9 @@ class RowsStore(MemoryStore):
 
     def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
         length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        end = self._added  # the same for both, though another thread may add
         pairs = (
-            rows.blocks(self._forgotten, self._added, length)
-            for rows in (self._key_rows, self._value_rows)
+            rows.blocks(self._forgotten, end, length) for rows in (self._key_rows, self._value_rows)
         )
         for (_, keys), (_, values) in zip(*pairs, strict=True):
             yield keys, values

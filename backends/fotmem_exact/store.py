@@ -18,8 +18,8 @@ class ExactStore(RowsStore):
     def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is not None and top_k < len(self):
             return super()._attend(queries, top_k, scale)
-        keys, values = (
-            rows.since(self._forgotten)[1] for rows in (self._key_rows, self._value_rows)
-        )
+        _, keys = self._key_rows.since(self._forgotten)
+        _, values = self._value_rows.since(self._forgotten)
+        values = values[:, : keys.shape[1]]  # who adds meanwhile adds values first
         out, lse = dense_attention(queries[None], keys[None], values[None], scale=scale)
         return PartialAttention(out[0], lse[0])
