@@ -15,7 +15,7 @@ from fotmem.copies import Copies, first_equal
 from fotmem.frame import Frame
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
-from fotmem.search import best_hits
+from fotmem.search import best_hits, in_blocks
 from fotmem.store import Bias, Hits
 
 FAR = 256.0
@@ -106,14 +106,14 @@ class GraphStore(IndexedStore):
             if not self._indexed:
                 return hits
             per_query = self.num_heads * max(LOOKED * top_k, self._cells.count)
-            length = max(1, WORKSPACE // per_query)
-            more = [
-                self._look_again(some.float().cpu(), Hits(*found), bias)
-                for some, *found in zip(
-                    *(each.split(length, 1) for each in (queries, *hits)), strict=True
-                )
-            ]
-        found = Hits(*(torch.cat(each, 1).to(self.device) for each in zip(*more, strict=True)))
+            more = in_blocks(
+                lambda some: self._look_again(
+                    queries[:, some].float().cpu(), Hits(*(each[:, some] for each in hits)), bias
+                ),
+                queries.shape[1],
+                max(1, WORKSPACE // per_query),
+            )
+        found = Hits(*(each.to(self.device) for each in more))
         return best_hits([hits, found], top_k)
 
     def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> Hits:

@@ -31,9 +31,8 @@ class RowsStore(MemoryStore):
         self._key_rows, self._value_rows = self._new_rows(keys), self._new_rows(values)
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
-        count = keys.shape[1]
-        self._key_rows.reserve(count)  # whatever fails, fails here: nothing is added
-        self._value_rows.reserve(count)
+        for rows in (self._key_rows, self._value_rows):
+            rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added
         self._value_rows.add(values)
         self._key_rows.add(keys)  # last: who finds a key finds its value
 
