@@ -27,6 +27,7 @@ from fotmem.testing.store.naive import (
     quick,
 )
 from fotmem.testing.store.stores import Stores, promised
+from fotmem_zarr import probe
 from fotmem_zarr.budget import CLUSTER
 from fotmem_zarr.outer import Outer
 from fotmem_zarr.store import ZarrStore
@@ -124,6 +125,17 @@ def test_a_query_reads_few_chunks_and_finds_what_stands_out() -> None:
     torch.testing.assert_close(
         hits.scores, torch.einsum("hqd,hqkd->hqk", q, store.keys(hits.ids)), rtol=1e-5, atol=1e-4
     )
+
+
+def test_a_query_reads_more_clusters_of_a_larger_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _, _ = filled(3000, nprobe=2)
+    q, reads = draw(HEADS, 1, DIM, seed=7), []
+    for few in (2**16, 100):
+        monkeypatch.setattr(probe, "FEW", few)
+        before = store.chunks_probed
+        store.search(q, 4)
+        reads.append(store.chunks_probed - before)
+    assert 3 * reads[0] < reads[1] < 8 * reads[0]  # the root of 30
 
 
 def test_the_best_scores_in_a_cluster_are_estimated_well() -> None:
