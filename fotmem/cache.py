@@ -52,6 +52,7 @@ class MemoryLayer(LocalLayer):
         self._memory = memory
         self._layer = layer
         self._unrotated: list[Tensor] = []  # [B, H, t, D] per chunk
+        self.queries: Tensor | None = None  # [B, H * G, T, D] of a window that is read
         self.overflow: list[MemoryStore] = []  # one per row; rows of a beam may share one
 
     def overflown(self, row: int) -> int:

@@ -135,8 +135,10 @@ def attention_forward(
     else:
         local.remember(key)
     key, value = cache.update(key, value, layer)
-    if cache.reading and layer == memory.layers[-1]:
-        raise WindowRead
+    if cache.reading:
+        local.queries = query
+        if layer == memory.layers[-1]:
+            raise WindowRead
 
     _, _, scale = adapter.geometry(attention)
     parts = _remote(memory, cache, layer, query, scale)

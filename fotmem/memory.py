@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,21 @@ class MemoryParts:
     """At which position the local context begins; remembered keys stand at the first."""
     decay: float
     """How fast what was read longer ago counts for less."""
+
+
+class Seen(NamedTuple):
+    """What a memory layer sees of the tokens that a window adds."""
+
+    keys: Tensor
+    """Shape ``[H, n, D]``, as a store gets them: before rotary embedding."""
+    values: Tensor
+    """Shape ``[H, n, D]``."""
+    queries: Tensor
+    """Shape ``[H, G, n, D]``, as a store is asked: with rotary embedding."""
+
+    def last(self, count: int) -> Seen:
+        """Return what it sees of the last tokens."""
+        return Seen(*(each[..., -count:, :] for each in self))
 
 
 class Memory:
@@ -209,10 +224,7 @@ class Memory:
         KeyboardInterrupt
             What was appended before Ctrl-C stays; the window in progress is dropped whole.
         """
-        if self._restore is None:
-            raise AttachError("this memory was detached from its model; attach again to read")
-        tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
-        self.windowing.check_overlap(overlap)
+        tokens = self._checked(input_ids, overlap)
         with self._writing, torch.no_grad():
             before = self.tokens[max(0, len(self) - overlap) :]
             context = torch.cat([before, tokens])
@@ -221,8 +233,34 @@ class Memory:
             ):
                 stop = len(before) + span.stop
                 begin = max(0, len(before) + span.start - overlap)
-                pieces = self._run(context[begin:stop], attend)
+                seen = self._run(context[begin:stop], attend)
+                pieces = {layer: (each.keys, each.values) for layer, each in seen.items()}
                 self._append(tokens[span.start : span.stop], pieces)
+
+    def observe(self, input_ids: Any, *, overlap: int = 0) -> Iterator[dict[int, Seen]]:
+        """Run a text through the model as `read` does without `attend`, but remember nothing.
+
+        Parameters
+        ----------
+        input_ids, overlap
+            As in `read`; before the first window stands nothing.
+
+        Yields
+        ------
+        dict of int to Seen
+            For every window, what each memory layer sees of the tokens that `read` would append.
+
+        Raises
+        ------
+        ShapeError, InputError, OptionError, AttachError
+            As `read`.
+        """
+        tokens = self._checked(input_ids, overlap)
+        for span in self.windowing.spans(len(tokens), overlap):
+            window = tokens[max(0, span.start - overlap) : span.stop]
+            with self._writing, torch.no_grad():
+                seen = self._run(window, attend=False)
+            yield {layer: each.last(len(span)) for layer, each in seen.items()}
 
     def replace(
         self, start: int, stop: int, input_ids: Any, *, attend: bool = False, overlap: int = 0
@@ -367,20 +405,30 @@ class Memory:
         if layer not in self._makers:
             raise LayerError(f"layer {layer} has no memory; memory layers are {list(self.layers)}")
 
-    def _run(self, window: Tensor, attend: bool) -> dict[int, tuple[Tensor, Tensor]]:
-        """Run one window; return keys and values ``[H, T, D]`` of every memory layer."""
+    def _checked(self, input_ids: Any, overlap: int) -> Tensor:
+        """Check that a text can be read; return its token ids."""
+        if self._restore is None:
+            raise AttachError("this memory was detached from its model; attach again to read")
+        tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        self.windowing.check_overlap(overlap)
+        return tokens
+
+    def _run(self, window: Tensor, attend: bool) -> dict[int, Seen]:
+        """Run one window; return what every memory layer sees of it."""
         cache = MemoryCache(self, attend=attend, reading=True)
         step = Step(torch.arange(len(window))[None], is_window=True)
         inputs = window[None].to(_embedding_device(self.decoder))
         with suppress(WindowRead):
             run_step(self._plain_forward, cache, step, "input_ids", inputs)
-        pieces = {}
+        seen = {}
         for layer in self.layers:
             found = cache.layers[layer]
             assert isinstance(found, MemoryLayer)
-            keys, values = found.window()
-            pieces[layer] = (keys[0], values[0])
-        return pieces
+            assert found.queries is not None
+            keys, values = (each[0] for each in found.window())
+            queries = found.queries[0].detach()  # [H * G, T, D]
+            seen[layer] = Seen(keys, values, queries.unflatten(0, (len(keys), -1)))
+        return seen
 
     def _append(self, window: Tensor, pieces: dict[int, tuple[Tensor, Tensor]]) -> None:
         """Append the tokens of one window to all stores, or to none.

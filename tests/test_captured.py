@@ -57,7 +57,7 @@ def test_queries_are_those_that_follow_rotated_where_they_stand(tmp_path: Path) 
     with torch.no_grad(), hook:
         model(ids[None, begin : begin + WINDOW], position_ids=DISTANCE + torch.arange(WINDOW)[None])
     queries = seen[0].view(WINDOW, 4, 8)
-    turned = _rotated(queries, DISTANCE + torch.arange(WINDOW), theta=10_000)
+    turned = tiny.rotated(queries, DISTANCE + torch.arange(WINDOW))
     expected = turned.permute(1, 0, 2).reshape(2, 2 * WINDOW, 8)  # [H, G * T, D]
     part = captured.part(1).queries[:2]
     assert tiny.difference(part[:, 2 * WINDOW : 4 * WINDOW], expected) < 1e-4
@@ -89,12 +89,3 @@ def test_parts_are_cut_into_blocks() -> None:
     assert torch.equal(whole.keys[:, 100:200], random.part(1).keys)
     assert torch.equal(whole.queries, queries_after(random, 250))
     assert torch.equal(whole.queries.sort(1).values, random.part(2).queries.sort(1).values)
-
-
-def _rotated(vectors: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Rotary embedding of ``[T, heads, D]`` in the half-split layout, as it is defined."""
-    half = vectors.shape[2] // 2
-    angles = positions[:, None] * theta ** (-torch.arange(half) / half)
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    first, second = vectors[..., :half], vectors[..., half:]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

@@ -136,3 +136,12 @@ def difference(actual: Tensor, expected: Tensor) -> float:
     if actual.numel() == 0:
         return 0.0
     return float((actual.detach().double() - expected.detach().double()).abs().max())
+
+
+def rotated(vectors: Tensor, positions: Tensor, theta: float = 10_000) -> Tensor:
+    """Rotary embedding of ``[T, heads, D]`` in the half-split layout, as it is defined."""
+    half = vectors.shape[2] // 2
+    angles = positions[:, None] * theta ** (-torch.arange(half) / half)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    first, second = vectors[..., :half], vectors[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

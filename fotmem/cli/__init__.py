@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fotmem import __version__
-from fotmem.cli import ask, demo, evaluate, layers, plugin, stores, train, train_dictionary
+from fotmem.cli import ask, capture, demo, evaluate, layers, plugin, stores, train, train_dictionary
 from fotmem.errors import FotmemError
 
 STOPPED = 130
@@ -48,6 +48,9 @@ app.command("stores")(stores.stores)
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("layers")(layers.layers)
+app.command("capture")(capture.capture)
+app.command("capture-arrays")(capture.capture_arrays)
+app.command("capture-random")(capture.capture_random)
 app.command("train")(train.train)
 app.command("train-dictionary")(train_dictionary.train_dictionary)
 app.add_typer(evaluate.app, name="eval")

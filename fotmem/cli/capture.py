@@ -1,0 +1,143 @@
+"""``fotmem capture``, ``capture-arrays`` and ``capture-random``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fotmem.cli.options import (
+    Distance,
+    Layers,
+    Model,
+    Texts,
+    Window,
+    load_quietly,
+    parse_layers,
+    parse_sizes,
+    read_texts,
+)
+
+if TYPE_CHECKING:
+    from fotmem.capture import Capture
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="A new folder; or that of the same capture, which was stopped.",
+    ),
+]
+Queries = Annotated[int, typer.Option(min=1, help="Of a head, kept after each size.")]
+
+
+def capture(
+    model: Model,
+    text: Texts,
+    out: Output,
+    tokens: Annotated[str, typer.Option(help="How many to capture, such as 64k.")] = "64k",
+    queries: Queries = 1024,
+    layers: Layers = None,
+    window: Window = 512,
+    distance: Distance = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of queries.")] = 0,
+) -> None:
+    """Capture what memory layers see while a model reads a text: keys, values and queries.
+
+    To measure stores with. Queries are those of the text that follows 1,024, 2,048, 4,096 ...
+    tokens, and all. Stopped, the same command goes on where it was.
+
+    Example: fotmem capture smollm2 --text book.txt --tokens 64k --out DIR
+    """
+    [size] = parse_sizes(tokens, "--tokens", one=True)
+    chosen, corpus = parse_layers(layers), read_texts(text)
+    llama, tokenizer = load_quietly(model)
+    from fotmem.capture import capture_model
+    from fotmem.evaluation.passkey import OVERLAP
+
+    ids = tokenizer(corpus, add_special_tokens=False, verbose=False).input_ids
+    _show(
+        capture_model(
+            llama,
+            ids,
+            out,
+            tokens=size,
+            queries=queries,
+            layers=chosen,
+            window=window,
+            overlap=min(OVERLAP, window // 2),
+            distance=distance,
+            seed=seed,
+            progress=True,
+        )
+    )
+
+
+def capture_arrays(
+    out: Output,
+    keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="As .npy, of shape H, N, D or N, D.")
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="As .npy, of shape H, M, D or M, D.")
+    ] = None,
+    values: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="As .npy, shaped as keys; default: keys.")
+    ] = None,
+    hdf5: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A data set of ann-benchmarks, instead.")
+    ] = None,
+) -> None:
+    """Make a capture of arrays that are there already.
+
+    Example: fotmem capture-arrays --keys keys.npy --queries queries.npy --out DIR
+    """
+    from fotmem.capture import capture_files, capture_hdf5
+
+    if hdf5 is not None and not (keys or queries or values):
+        _show(capture_hdf5(out, hdf5))
+    elif hdf5 is None and keys and queries:
+        _show(capture_files(out, keys, queries, values))
+    else:
+        raise typer.BadParameter("expected --keys and --queries, or --hdf5 alone")
+
+
+def capture_random(
+    out: Output,
+    tokens: Annotated[str, typer.Option(help="How many keys, such as 64k.")] = "64k",
+    queries: Queries = 1024,
+    heads: Annotated[int, typer.Option(min=1, help="Key/value heads.")] = 3,
+    dim: Annotated[int, typer.Option(min=1, help="Head dimension.")] = 64,
+    mismatch: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="0: queries look like keys; 1: nothing in common."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+) -> None:
+    """Draw a capture at random, whose queries look like keys, or do not.
+
+    Example: fotmem capture-random --tokens 64k --mismatch 0.5 --out DIR
+    """
+    [size] = parse_sizes(tokens, "--tokens", one=True)
+    from fotmem.capture import capture_random as drawn
+
+    _show(
+        drawn(
+            out,
+            tokens=size,
+            queries=queries,
+            num_heads=heads,
+            head_dim=dim,
+            mismatch=mismatch,
+            seed=seed,
+        )
+    )
+
+
+def _show(found: "Capture") -> None:
+    info = found.info
+    print(
+        f"{found.directory}: {info.tokens:,} tokens of {len(info.layers)} layers, {info.num_heads} "
+        f"heads of {info.head_dim} dimensions, {info.queries:,} queries after each of "
+        f"{len(info.sizes)} sizes"
+    )
