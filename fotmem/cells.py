@@ -47,10 +47,11 @@ class Cells:
         self._first = first
         self._of = Rows(num_heads, 1, dtype=torch.int32, device=torch.device("cpu"))
         self._next = 0  # of the earlier ones, the next to move
-        self._centres = torch.empty(num_heads, 0, head_dim)
+        self._centres = torch.empty(num_heads, 0, head_dim, dtype=torch.float32)
         self._sums = self._centres.double()
         self._squares, self._counts = torch.empty(2, num_heads, 0, dtype=torch.double)
-        self._hopes = torch.empty(num_heads, head_dim + 1, 0)  # centres, and how far cells reach
+        # Centres, and how far cells reach.
+        self._hopes = torch.empty(num_heads, head_dim + 1, 0, dtype=torch.float32)
         self._members = torch.empty(num_heads, 0, dtype=torch.int32)
         self._edges = torch.zeros(num_heads, 1, dtype=torch.long)
 

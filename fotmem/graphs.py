@@ -121,7 +121,7 @@ class GraphStore(IndexedStore):
         bar = self._frame.scores(hits.scores[..., -1].cpu(), queries)
         cells, meant = self._cells.promising(queries, hits.ids.cpu(), bar)
         ids = torch.full((*cells.shape, hits.ids.shape[2]), -1)
-        scores = torch.full(ids.shape, -torch.inf)
+        scores = torch.full(ids.shape, -torch.inf, dtype=torch.float32)
         for head, cell, rows, slots in _by_cell(cells, meant):
             members = self._cells.members(head, cell)
             members = members[members >= self._forgotten]

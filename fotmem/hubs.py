@@ -43,8 +43,8 @@ class Hubs(NamedTuple):
         tiny = torch.finfo(keys.dtype).tiny
         against = against / against.abs().amax(1, keepdim=True).clamp(min=tiny)  # may be huge
         none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
-        bar = torch.full((heads, 1), -torch.inf, device=keys.device)
-        return cls(against, none, torch.empty(heads, 0, dim, device=keys.device), bar)
+        bar = keys.new_full((heads, 1), -torch.inf)
+        return cls(against, none, keys.new_empty(heads, 0, dim), bar)
 
     def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
         """Take up those of more keys that lie far enough out.

@@ -1,10 +1,13 @@
 """The interface of a memory store: keys and values of one memory layer, searchable."""
 
+import functools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +25,27 @@ OVERFETCH = 4
 
 Bias = Callable[[Tensor], Tensor]
 """Takes ids of keys, int64 of any shape, and returns what is added to their scores."""
+
+
+_Given = ParamSpec("_Given")
+_Store = TypeVar("_Store", bound="MemoryStore")
+_Result = TypeVar("_Result")
+
+
+def _in_own_precision(
+    method: Callable[Concatenate[_Store, _Given], _Result],
+) -> Callable[Concatenate[_Store, _Given], _Result]:
+    """Keep the caller's `torch.autocast` out: scores are float32."""
+
+    @functools.wraps(method)
+    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        casting = [name for name in {"cpu", store.device.type} if torch.is_autocast_enabled(name)]
+        with ExitStack() as stack:
+            for name in casting:
+                stack.enter_context(torch.autocast(name, enabled=False))
+            return method(store, *args, **kwargs)
+
+    return call
 
 
 class Hits(NamedTuple):
@@ -171,15 +195,17 @@ class MemoryStore(ABC):
         Raises
         ------
         OptionError
-            If `first_id` is negative, or the store has been added to.
+            If `first_id` is negative or no integer, or the store has been added to.
         """
-        if first_id < 0 or self._added:
+        first_id = _whole("first_id", first_id, least=0)
+        if self._added:
             raise OptionError(
-                f"first_id must be at least 0 and set before the first add, got {first_id} "
-                f"after {self._added} keys"
+                f"first_id must be set before the first add, got {first_id} after "
+                f"{self._added} keys"
             )
         self._offset = first_id
 
+    @_in_own_precision
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Append keys and values; their ids go on from the last one ever added.
 
@@ -208,6 +234,7 @@ class MemoryStore(ABC):
             self._add(keys, values)
         self._added += keys.shape[1]
 
+    @_in_own_precision
     def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         """Find the keys with the largest inner products.
 
@@ -234,7 +261,7 @@ class MemoryStore(ABC):
             that no query waits for the device.
         """
         queries, device = self._clean_queries(queries), queries.device
-        hits = self._best_hits(queries, _checked_top_k(top_k), bias)
+        hits = self._best_hits(queries, _whole("top_k", top_k, least=1), bias)
         ids = hits.ids
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
@@ -263,6 +290,7 @@ class MemoryStore(ABC):
         """Look up values by id; parameters and result as for `keys`."""
         return self._look_up(self._values, ids)
 
+    @_in_own_precision
     def attend(
         self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
     ) -> PartialAttention:
@@ -293,7 +321,7 @@ class MemoryStore(ABC):
         given = queries
         queries = self._clean_queries(queries)
         if top_k is not None:
-            top_k = _checked_top_k(top_k)
+            top_k = _whole("top_k", top_k, least=1)
         if len(self) == 0 or queries.shape[1] == 0:
             return PartialAttention(torch.zeros_like(given), _no_keys(given))
         if bias is None:
@@ -302,20 +330,20 @@ class MemoryStore(ABC):
             out, lse = self._attend_to_found(queries, top_k, scale, bias)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
 
+    @_in_own_precision
     def forget(self, count: int) -> None:
         """Drop the `count` oldest keys (all, if there are fewer); other ids do not change.
 
         Raises
         ------
         OptionError
-            If `count` is negative.
+            If `count` is negative, or no integer.
         """
-        if count < 0:
-            raise OptionError(f"count must be at least 0, got {count}")
-        count = min(count, len(self))
+        count = min(_whole("count", count, least=0), len(self))
         self._forget(count)
         self._forgotten += count
 
+    @_in_own_precision
     def copy(self) -> "MemoryStore":
         """Build an independent store with the same keys, values and ids."""
         return self._copy()
@@ -484,10 +512,15 @@ def _require_finite(name: str, tensor: Tensor) -> None:
         raise NonFiniteError(name, f"{bad} of {list(tensor.shape)}")
 
 
-def _checked_top_k(top_k: int) -> int:
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise OptionError(f"top_k must be an integer of at least 1, got {top_k!r}")
-    return top_k
+def _whole(name: str, number: int, *, least: int) -> int:
+    """Take integers of all kinds, also numpy's; nothing else."""
+    try:
+        whole = least - 1 if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        whole = least - 1
+    if whole < least:
+        raise OptionError(f"{name} must be an integer of at least {least}, got {number!r}")
+    return whole
 
 
 def _names(dtypes: tuple[torch.dtype, ...]) -> str:

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -77,6 +78,24 @@ def test_top_k_must_be_a_positive_integer(top_k: Any) -> None:
         made.search(QUERIES, top_k)
     with pytest.raises(OptionError, match="top_k must be an integer of at least 1, got"):
         made.attend(QUERIES, top_k=top_k, scale=1.0)
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, "3", None, float("nan")])
+def test_counts_must_be_integers(count: Any) -> None:
+    made = filled()
+    with pytest.raises(OptionError, match="count must be an integer of at least 0, got"):
+        made.forget(count)
+    with pytest.raises(OptionError, match="first_id must be an integer of at least 0, got"):
+        PlainStore(num_heads=HEADS, head_dim=DIM).start_at(count)
+    assert len(made) == 30
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    made = filled()
+    made.forget(np.int64(4))  # type: ignore[arg-type]
+    assert len(made) == 26
+    assert type(made.first_id) is int
+    assert made.search(QUERIES, np.int32(3)).ids.shape[2] == 3  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int8, "float32", None])

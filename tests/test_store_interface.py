@@ -68,7 +68,7 @@ def test_forgetting_hides_keys_whether_or_not_the_store_can(
         expect_attention(made.attend(QUERIES, top_k=top_k, scale=0.3), expected, torch.float32)
     expected = naive_attention(QUERIES, *live, 0.3)
     expect_attention(made.attend(QUERIES, top_k=None, scale=0.3), expected, torch.float32)
-    with pytest.raises(OptionError, match="count must be at least 0, got -1"):
+    with pytest.raises(OptionError, match="count must be an integer of at least 0, got -1"):
         made.forget(-1)
 
 
@@ -184,7 +184,7 @@ def test_start_at_moves_all_ids(kind: type[PlainStore]) -> None:
     assert torch.equal(made.values(found), VALUES[heads, found - 100])
     with pytest.raises(OptionError, match="before the first add, got 7 after 30 keys"):
         made.start_at(7)
-    with pytest.raises(OptionError, match="first_id must be at least 0"):
+    with pytest.raises(OptionError, match="first_id must be an integer of at least 0"):
         kind(num_heads=1, head_dim=1).start_at(-1)
 
 

@@ -321,8 +321,11 @@ def test_a_copy_keeps_the_files_that_its_original_replaced(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
-    with pytest.raises(StorageError, match="choose a folder"):
-        opened(directory=tmp_path / "file" / "store")
+    for name in ("file/store", "a\0b", 300 * "x"):
+        with pytest.raises(StorageError, match="choose a folder"):
+            opened(directory=tmp_path / name)
+    with pytest.raises(StorageError, match="is no zip file"):
+        opened(directory=tmp_path / f"{300 * 'x'}.zip")
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

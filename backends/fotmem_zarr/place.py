@@ -80,7 +80,7 @@ class Folder(Place):
             raise StorageError(
                 f"{self.name} is in use by another writer; close that store, or copy the folder"
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # such as a zero byte in the name
             raise self.broken(
                 "write to", LOCK, error, "choose a folder that is writable"
             ) from error
@@ -168,9 +168,10 @@ def open_place(directory: Path | str) -> Place:
     if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
         return remote_place(text)
     path = Path(text.removeprefix("file://"))
-    if path.is_file() and zipfile.is_zipfile(path):
+    is_file = os.path.isfile(path)  # pathlib's raises where a name is too long
+    if is_file and zipfile.is_zipfile(path):
         return zip_place(path)
-    if path.is_file() or (path.suffix == ".zip" and not path.is_dir()):
+    if is_file or (path.suffix == ".zip" and not os.path.isdir(path)):
         raise StorageError(
             f"{path} is no zip file; a store is written to a folder, which can be zipped afterwards"
         )

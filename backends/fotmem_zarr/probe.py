@@ -116,7 +116,7 @@ class Probe:
     def _read(self, clusters: Tensor) -> Tensor:
         """Read clusters ``[c]``, float32: ``[c, CLUSTER, D]``."""
         head, segment, number = self._locate(clusters)
-        found = torch.empty(len(clusters), CLUSTER, self.segments[0].head_dim)
+        found = torch.empty(len(clusters), CLUSTER, self.segments[0].head_dim, dtype=torch.float32)
         for index in segment.unique().tolist():
             here = (segment == index).nonzero()[:, 0]
             chunks = map(Chunk, head[here].tolist(), number[here].tolist())
@@ -127,7 +127,7 @@ class Probe:
     def _hidden(self, clusters: Tensor) -> Tensor:
         """Return -inf for what is no key of clusters ``[c]``, else 0: ``[c, CLUSTER]``."""
         head, segment, number = self._locate(clusters)
-        hidden = torch.zeros(len(clusters), CLUSTER)
+        hidden = torch.zeros(len(clusters), CLUSTER, dtype=torch.float32)
         for index in segment.unique().tolist():
             here = (segment == index).nonzero()[:, 0]
             there = (

@@ -42,6 +42,18 @@ class IdsAreClampedInPlace(PlainStore):
         return found
 
 
+@caught_by("autocast_and_the_default_dtype")
+class ScoresAreCastAlong(PlainStore):
+    """Computes scores anew, outside of what the base class protects."""
+
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        ids, scores = super().search(queries, top_k, bias=bias)
+        missing = ids < 0
+        again = (self.keys(ids).float() @ queries.float()[..., None]).squeeze(-1).float()
+        again = again if bias is None else again + bias(ids.clamp(min=0))
+        return Hits(ids, again.masked_fill(missing, -torch.inf) if ids.numel() else scores)
+
+
 @caught_by("results_belong_to_the_caller")
 class AnswersLieInAScratchBuffer(PlainStore):
     scratch: Tensor | None = None

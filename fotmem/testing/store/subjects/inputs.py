@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fotmem.attention import PartialAttention
 from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError
-from fotmem.store import MemoryStore
+from fotmem.store import Hits, MemoryStore
 from fotmem.testing.store.expectations import expect, expect_attention, expect_rows
-from fotmem.testing.store.hits import expect_contents, expect_exact
+from fotmem.testing.store.hits import expect_contents, expect_exact, expect_same
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, naive_attention
 from fotmem.testing.store.refusals import expect_refusal
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
@@ -114,6 +115,28 @@ class Inputs:
         with torch.inference_mode():
             expect_exact(store.search(queries, 4), queries, keys, 4)
         expect_contents(store, keys, values)
+
+    def test_autocast_and_the_default_dtype(self, stores: Stores) -> None:
+        """Within `torch.autocast`, and with another default dtype, a store answers as without."""
+        tokens = 5000  # enough for an index to be built
+        keys, values, queries = (draw(HEADS, tokens, DIM, seed=seed) for seed in range(3))
+        queries, default = queries[:, :30], torch.get_default_dtype()
+
+        def asked() -> tuple[Hits, PartialAttention, PartialAttention]:
+            store = stores.filled(keys, values, cuts=(4500,))
+            few, every = (store.attend(queries, top_k=top_k, scale=0.3) for top_k in (6, None))
+            return store.search(queries, 6), few, every
+
+        expected = asked()
+        try:
+            torch.set_default_dtype(torch.float64)
+            with torch.autocast(stores.device, dtype=torch.bfloat16):
+                found = asked()
+        finally:
+            torch.set_default_dtype(default)
+        expect_same(found[0], expected[0], queries, keys, "a store within autocast and one without")
+        for mine, plain in zip(found[1:], expected[1:], strict=True):
+            expect_attention(mine, (plain.out.double(), plain.lse.double()), torch.float32)
 
     def test_adding_nothing(self, stores: Stores) -> None:
         """Adding zero tokens is fine, and changes nothing."""
