@@ -30,6 +30,8 @@ MASS = 0.98
 """Share of the exact top 32's softmax mass at which costs are compared."""
 MOST = 2**12
 """The most effort that is tried."""
+EFFORTS = {"nprobe", "ef_search"}
+"""Options that say what a search may spend."""
 JUDGED = 128
 """Queries of a head by which that share is measured."""
 Row = dict[str, Any]
@@ -69,17 +71,18 @@ def searching(store: fotmem.MemoryStore, queries: Tensor) -> Row:
         return mass_of(store.search(judged, TOP_K).scores, best, lse, scale=scale)
 
     row = {"mass": mass(), **timed(store, queries)}
-    usual = effort(store)
-    if usual is None:
+    name = next(iter(store.search_options & EFFORTS), None)
+    if name is None:
         return row
+    usual = getattr(store.options, name)  # type: ignore[attr-defined]
     row["effort"] = usual
     for half_steps in range(2 * MOST.bit_length() - 1):
-        set_effort(store, least := int(2 ** (half_steps / 2)))
+        store.tune(**{name: (least := int(2 ** (half_steps / 2)))})
         if mass() >= MASS:
             equal = {f"{key}_at_mass": value for key, value in timed(store, queries).items()}
             row |= {"effort_at_mass": least, **equal}
             break
-    set_effort(store, usual)
+    store.tune(**{name: usual})
     return row
 
 
@@ -91,24 +94,6 @@ def timed(store: fotmem.MemoryStore, queries: Tensor) -> Row:
         name: statistics.median([_seconds(store, some) for some in each][1:] or [0.0])
         for name, each in (("one", ones), ("window", [windows[0], *windows]))
     }
-
-
-def effort(store: Any) -> int | None:
-    """Return what a search may be told to spend; None where there is no choice."""
-    if hasattr(store, "_lists"):
-        return int(store._lists._index.nprobe)
-    return store.options.ef_search if hasattr(store, "_graphs") else None
-
-
-def set_effort(store: Any, value: int) -> None:
-    """Set `nprobe` or `ef_search` of an index that is there."""
-    if hasattr(store, "_lists"):
-        store._lists._index.nprobe = min(value, store._lists._clusters.centres.shape[1])
-        return
-    for graph in store._graphs:
-        graph._ef_search = value
-        if hasattr(graph._index, "set_ef"):
-            graph._index.set_ef(value)
 
 
 def _seconds(store: fotmem.MemoryStore, queries: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ class Graph(ABC):
     @abstractmethod
     def copy(self) -> "Graph":
         """Return an independent graph."""
+
+    def tune(self, options: Any) -> None:
+        """Search by these options from now on; only for stores that name `search_options`."""
 
     def equal(self, vectors: Vectors) -> Ids:
         """Find vectors equal to these, or nearly: ids ``[n]``, -1 where there is none."""
@@ -150,6 +153,10 @@ class GraphStore(IndexedStore):
         ids = ids.gather(2, scores.argsort(dim=2, descending=True))
         heads = zip(self._copies, ids.numpy(), strict=True)
         return torch.from_numpy(np.stack([each.following(found, top_k) for each, found in heads]))
+
+    def _retune(self) -> None:
+        for graph in self._graphs:
+            graph.tune(self.options)
 
     def _earlier(self, start: int, stop: int) -> Tensor:
         parts = [self._frame.vectors(keys) for _, keys in self._key_blocks(start, stop)]

@@ -87,6 +87,9 @@ class IndexedStore(RowsStore):
     def _clone(self, twin: Self) -> None:
         """Give `twin`, a shallow copy of this store, an index of its own."""
 
+    def _retune(self) -> None:
+        """Let the index know that `options` have changed, of which only `search_options` may."""
+
     # What it does with them --------------------------------------------------------------------
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
@@ -130,6 +133,13 @@ class IndexedStore(RowsStore):
             parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
         ids, scores = best_hits(parts, top_k)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
+
+    def _tune(self, options: dict[str, Any]) -> None:
+        changed = self.options.changed(options)
+        with self._lock.writing():
+            self.options = changed
+            if self._indexed:
+                self._retune()
 
     def _forget(self, count: int) -> None:
         first = self._forgotten + count

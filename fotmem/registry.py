@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from fotmem import hookspecs
 from fotmem.errors import FotmemError, ModelError, OptionError, UnknownStoreError
-from fotmem.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec
+from fotmem.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec, checked_options
 from fotmem.store import MemoryStore
 
 GROUP = "fotmem"
@@ -245,14 +245,7 @@ def validated_options(spec: StoreSpec, options: dict[str, Any]) -> BaseModel:
     for name in options:
         if name not in known:
             raise OptionError.unknown(name, f"store {spec.name!r}", known)
-    try:
-        return spec.options.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "options"
-        raise OptionError(
-            f"option {place!r} of store {spec.name!r}: {first['msg']}, got {first['input']!r}"
-        ) from error
+    return checked_options(spec.options, options, f"store {spec.name!r}")
 
 
 def shared_options(specs: list[StoreSpec], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fotmem.errors import MissingPackageError, OptionError
 
@@ -18,10 +18,35 @@ INTERFACE_VERSION = 1
 """Version of the plugin interface that this fotmem speaks."""
 
 
+_Options = TypeVar("_Options", bound=BaseModel)
+
+
+def checked_options(model: type[_Options], options: Mapping[str, Any], owner: str) -> _Options:
+    """Make an options model, or raise `OptionError` that names `owner`."""
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "options"
+        raise OptionError(
+            f"option {place!r} of {owner}: {first['msg']}, got {first['input']!r}"
+        ) from error
+
+
 class StoreOptions(BaseModel):
     """Base of a store's options model: immutable, unknown options refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def changed(self, options: Mapping[str, Any]) -> Self:
+        """Return these options with some of them changed.
+
+        Raises
+        ------
+        OptionError
+            One is unknown, or its value not allowed.
+        """
+        return checked_options(type(self), {**self.model_dump(), **options}, "this store")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +130,9 @@ class StoreSpec(_Spec):
     options: type[BaseModel] = field(default=StoreOptions)
     """Pydantic model of its options; the factory gets an instance."""
     capabilities: StoreCapabilities
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Options by which a search finds more and takes longer, such as ``nprobe``, and the values
+    that benchmarks try, ascending."""
     note: Callable[[], str] | None = None
     """Called by ``fotmem stores`` where the store is available; says what it makes of this machine,
     such as whether it searches on the GPU, in a line, or returns an empty string."""
@@ -119,6 +147,10 @@ class StoreSpec(_Spec):
             raise OptionError(
                 f"options of {self.name!r} must be a pydantic model class, got {self.options!r}"
             )
+        for name in self.grid:
+            if name not in self.options.model_fields:
+                known = ", ".join(self.options.model_fields) or "none"
+                raise OptionError(f"grid of {self.name!r}: no option is named {name!r}, of {known}")
         if not isinstance(self.capabilities, StoreCapabilities):
             raise OptionError(
                 f"capabilities of {self.name!r} must be StoreCapabilities, "

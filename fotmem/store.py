@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -69,6 +69,11 @@ class MemoryStore(ABC):
     Searching is safe from several threads at a time; adding is for one thread.
     No gradient flows into or out of a store.
 
+    Attributes
+    ----------
+    search_options : frozenset of str
+        Names of the options that `tune` changes; of the class.
+
     Parameters
     ----------
     num_heads : int
@@ -85,6 +90,8 @@ class MemoryStore(ABC):
     DtypeError
         If `dtype` is none of the three.
     """
+
+    search_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -158,6 +165,10 @@ class MemoryStore(ABC):
         for keys, values in self._stream():
             twin.add(keys, values)
         return twin
+
+    def _tune(self, options: dict[str, Any]) -> None:
+        """Change some of `search_options`; raise `OptionError` before anything is changed."""
+        raise NotImplementedError("a store that names search_options implements _tune")
 
     def _resume(self, first_id: int, added: int, forgotten: int) -> None:
         """Count from where a directory that was reopened left off; for `__init__`.
@@ -342,6 +353,22 @@ class MemoryStore(ABC):
         count = min(_whole("count", count, least=0), len(self))
         self._forget(count)
         self._forgotten += count
+
+    def tune(self, **options: Any) -> None:
+        """Change options that only searching uses, such as ``nprobe``; nothing is built anew.
+
+        Raises
+        ------
+        OptionError
+            There is no such option that could be changed (see `search_options`), or its value is
+            not allowed. Nothing is changed then.
+        """
+        for name in options:
+            if name not in self.search_options:
+                owner, known = type(self).__name__, self.search_options
+                raise OptionError.unknown(name, owner, known, kind="search option")
+        if options:
+            self._tune(options)
 
     @_in_own_precision
     def copy(self) -> "MemoryStore":

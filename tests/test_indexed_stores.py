@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fotmem import Hits, IndexedStore, MemoryStore, create_store, indexed
+from fotmem.errors import OptionError
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw, naive_topk_attention
@@ -186,6 +187,41 @@ def test_searching_while_another_thread_adds(make: Make) -> None:
         thread.join()
     assert not failures
     expect_exact(store.search(queries, 8), queries, keys, 8)
+
+
+EFFORT = {"faiss-ivf": "nprobe", "faiss-ivfpq": "nprobe", "faiss-hnsw": "ef_search"}
+
+
+@pytest.mark.parametrize("grown", [40, 700, 2000], ids="keys when tuned: {}".format)
+def test_a_tuned_store_finds_what_one_made_so_does(
+    request: pytest.FixtureRequest, make: Make, grown: int
+) -> None:
+    name = EFFORT.get(request.node.callspec.params["make"], "ef_search")
+    keys, queries = attention_like(2000)  # lists are trained anew on the way
+    least: dict[str, Any] = {name: 1, "nlist": 40} if name == "nprobe" else {name: 1}
+    made, tuned = filled(make, keys, **least), make(**least | {name: 4})
+    for some in keys.split(100, 1):
+        tuned.add(some, some)
+        if tuned.next_id >= grown:
+            tuned.tune(**{name: 1})
+    assert torch.equal(tuned.search(queries, 4).ids, made.search(queries, 4).ids)
+    twin = tuned.copy()
+    twin.tune(**{name: 40})
+    more, few = (store.search(queries, 4).scores.sum() for store in (twin, made))
+    assert more > few or name == "ef_search"  # cells make up for much
+    assert torch.equal(tuned.search(queries, 4).ids, made.search(queries, 4).ids)
+
+
+def test_what_cannot_be_tuned_is_refused(make: Make) -> None:
+    store = make()
+    for options, reason in (
+        ({"seed": 1}, "Store has no search option 'seed'; its search options are: "),
+        ({next(iter(store.search_options)): 0}, "of this store: Input should be greater than"),
+    ):
+        before = store.options  # type: ignore[attr-defined]
+        with pytest.raises(OptionError, match=reason):
+            store.tune(**options)
+        assert store.options == before  # type: ignore[attr-defined]
 
 
 def test_two_builds_find_the_same(make: Make) -> None:

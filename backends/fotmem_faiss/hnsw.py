@@ -34,6 +34,9 @@ class FaissGraph(Graph):
             distances, places = self._index.search(queries, count, params=options)
         return self._ids[places], distances
 
+    def tune(self, options: HnswOptions) -> None:
+        self._ef_search = options.ef_search
+
     def equal(self, vectors: Vectors) -> Ids:
         usual, self._ef_search = self._ef_search, QUICK
         try:
@@ -52,6 +55,7 @@ class HnswStore(GraphStore):
     """One HNSW graph per head (Malkov and Yashunin 2018, arXiv:1603.09320)."""
 
     options: HnswOptions
+    search_options = frozenset({"ef_search"})
 
     def _new_graph(self, head: int) -> Graph:
         return FaissGraph(self.head_dim, self.options, self.options.seed + head)

@@ -31,6 +31,7 @@ class IvfStore(IndexedStore):
     """
 
     options: IvfOptions
+    search_options = frozenset({"nprobe"})
     _lists: Lists
     _work: Iterator[int | Lists] | None = None  # on new lists, step by step
     _pace = 0.0  # of the work, per key that is added
@@ -44,6 +45,7 @@ class IvfStore(IndexedStore):
             *_, lists = self._new_lists(self._known - self._start)
         assert isinstance(lists, Lists)
         self._lists, self._work = lists, None
+        self._retune()
         self._trained_for = self._known - self._start
 
     def _extend(self, first: int, keys: Tensor) -> None:
@@ -69,11 +71,15 @@ class IvfStore(IndexedStore):
         if self._work is not None:  # the twin begins anew
             twin._work, twin._trained_for = None, self._trained_for // 2
 
+    def _retune(self) -> None:
+        self._lists.tune(self.options.nprobe)
+
     def _pay(self, work: Iterator[int | Lists]) -> None:
         while self._owed > 0:
             step = next(work)
             if isinstance(step, Lists):
                 self._lists, self._work = step, None
+                self._retune()
                 return
             self._owed -= step
 
@@ -96,7 +102,6 @@ class IvfStore(IndexedStore):
         lists = yield from train_lists(
             (self._some_keys(head, chosen) for head in range(self.num_heads)),
             count,
-            nprobe=self.options.nprobe,
             seed=self.options.seed,
             code_size=self._code_size(),
             first=self._start,
@@ -133,6 +138,7 @@ class IvfpqStore(IvfStore):
     """
 
     options: IvfpqOptions
+    search_options = frozenset({"nprobe", "rerank"})
 
     def _candidates(self, top_k: int) -> int:
         return self.options.rerank * top_k

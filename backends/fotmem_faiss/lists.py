@@ -47,6 +47,10 @@ class Lists:
         )
         return torch.from_numpy(ids).view(shape)
 
+    def tune(self, nprobe: int) -> None:
+        """Look at so many lists for each query, or at all."""
+        self._index.nprobe = min(nprobe, self._clusters.centres.shape[1])
+
     def copy(self) -> Self:
         """Return independent lists."""
         index = faiss.clone_index(self._index)

@@ -101,11 +101,13 @@ def where_it_searches() -> str:
 @hookimpl
 def fotmem_stores() -> Iterable[StoreSpec]:
     """Declare `faiss-flat`, `faiss-ivf`, `faiss-ivfpq` and `faiss-hnsw`."""
-    for name, factory, options in (
-        ("faiss-flat", create_flat, FlatOptions),
-        ("faiss-ivf", create_ivf, IvfOptions),
-        ("faiss-ivfpq", create_ivfpq, IvfpqOptions),
-        ("faiss-hnsw", create_hnsw, HnswOptions),
+    nprobe = {"nprobe": (4, 8, 16, 32, 64, 128)}
+    ef_search = {"ef_search": (32, 64, 128, 256, 384, 512)}
+    for name, factory, options, grid in (
+        ("faiss-flat", create_flat, FlatOptions, {}),
+        ("faiss-ivf", create_ivf, IvfOptions, nprobe),
+        ("faiss-ivfpq", create_ivfpq, IvfpqOptions, nprobe),
+        ("faiss-hnsw", create_hnsw, HnswOptions, ef_search),
     ):
         yield StoreSpec(
             name=name,
@@ -116,5 +118,6 @@ def fotmem_stores() -> Iterable[StoreSpec]:
             ),
             requires=("faiss",),
             install="pip install 'fotmem[faiss]'",
+            grid=grid,
             note=where_it_searches,
         )

@@ -23,7 +23,6 @@ def train_lists(
     samples: Iterable[Tensor],
     count: int,
     *,
-    nprobe: int,
     seed: int,
     code_size: int | None,
     first: int,
@@ -34,8 +33,8 @@ def train_lists(
     ----------
     samples : iterable of Tensor
         Shape ``[n, D]`` each, float32 on the CPU; taken when a head's turn comes.
-    count, nprobe : int
-        Lists of a head, and how many of them a query looks at.
+    count : int
+        Lists of a head.
     seed : int
         Of the first centres.
     code_size : int or None
@@ -66,7 +65,7 @@ def train_lists(
     if code_size is not None:
         parts = yield from _codes(np.concatenate(offsets), code_size, seed)
     clusters = Clusters.joined(heads)
-    return Lists(clusters, _index(clusters, parts, nprobe), first=first)
+    return Lists(clusters, _index(clusters, parts), first=first)
 
 
 def _centres(vectors: Vectors, count: int, seed: int) -> Generator[int, None, Vectors]:
@@ -114,7 +113,7 @@ def _kmeans(vectors: Vectors, centres: Vectors, *, iterations: int, seed: int) -
     return found
 
 
-def _index(clusters: Clusters, parts: list[Vectors] | None, nprobe: int) -> Any:
+def _index(clusters: Clusters, parts: list[Vectors] | None) -> Any:
     """Make an empty index; which list a key belongs to is never asked of it."""
     heads, count, dim = clusters.centres.shape
     quantizer = faiss.IndexFlatIP(dim)
@@ -128,5 +127,4 @@ def _index(clusters: Clusters, parts: list[Vectors] | None, nprobe: int) -> Any:
         for number, centres in enumerate(parts):
             index.pq.set_params(faiss.swig_ptr(np.ascontiguousarray(centres)), number)
     index.is_trained = True
-    index.nprobe = min(nprobe, count)
     return index

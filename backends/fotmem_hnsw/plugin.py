@@ -47,4 +47,5 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         capabilities=StoreCapabilities(exact=False, devices=("cpu", "cuda"), forgets=True),
         requires=("hnswlib",),
         install="pip install 'fotmem[hnsw]'",
+        grid={"ef_search": (32, 64, 128, 256, 384, 512)},
     )

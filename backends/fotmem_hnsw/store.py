@@ -47,6 +47,10 @@ class HnswGraph(Graph):
         none = np.empty((len(queries), 0))
         return none.astype(np.int64), none.astype(np.float32)
 
+    def tune(self, options: HnswOptions) -> None:
+        self._ef_search = options.ef_search
+        self._index.set_ef(options.ef_search)
+
     def equal(self, vectors: Vectors) -> Ids:
         self._index.set_ef(QUICK)
         try:
@@ -62,6 +66,7 @@ class HnswStore(GraphStore):
     """One HNSW graph per head (Malkov and Yashunin 2018, arXiv:1603.09320)."""
 
     options: HnswOptions
+    search_options = frozenset({"ef_search"})
 
     def _new_graph(self, head: int) -> Graph:
         return HnswGraph(self.head_dim, self.options, self.options.seed + head)

@@ -1,9 +1,8 @@
 """What this plugin offers."""
 
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
-import torch
 from pydantic import ByteSize, Field
 
 from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
@@ -15,33 +14,17 @@ class ZarrOptions(StoreOptions):
     ram: ByteSize = Field(default=ByteSize(256 * 2**20), validate_default=True)
     """Bytes, or a text such as ``"256MiB"``: what rows, index, cache and work may take."""
     nprobe: int = Field(default=32, ge=1)
-    """Clusters of at most 128 keys that a query reads, per head; of more than 65,536 keys, more."""
+    """Clusters of at most 128 keys that a query reads, per head; more where there are more than
+    65,536 keys, or several segments of like size."""
     exact: bool = False
     """Scan all keys instead."""
 
 
-def create_zarr(
-    *,
-    num_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    directory: Path | str | None,
-    options: ZarrOptions,
-) -> MemoryStore:
+def create_zarr(**arguments: Any) -> MemoryStore:
     """Open what `directory` holds, or begin there; None: a temporary folder."""
     from fotmem_zarr.store import ZarrStore
 
-    return ZarrStore(
-        num_heads=num_heads,
-        head_dim=head_dim,
-        dtype=dtype,
-        device=device,
-        directory=directory,
-        ram=int(options.ram),
-        nprobe=options.nprobe,
-        exact=options.exact,
-    )
+    return ZarrStore(**arguments)
 
 
 @hookimpl
@@ -52,4 +35,5 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         factory=create_zarr,
         options=ZarrOptions,
         capabilities=StoreCapabilities(exact=False, persistent=True, forgets=True),
+        grid={"nprobe": (4, 8, 16, 32, 64, 128)},
     )

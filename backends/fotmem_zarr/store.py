@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from fotmem import (
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import Contents, State
 from fotmem_zarr.outer import Outer
+from fotmem_zarr.plugin import ZarrOptions
 from fotmem_zarr.probe import Probe
 from fotmem_zarr.scan import scan
 
@@ -41,13 +42,8 @@ class ZarrStore(MemoryStore):
     directory : path, URL or None
         A folder (made if missing), a zip file (read-only) or a URL; None: a temporary folder,
         made when needed, which goes away with the store.
-    ram : int
-        Bytes that rows, index, cache and work may take.
-    nprobe : int
-        Clusters that a query reads, per head; more where there are more than 65,536 keys, or
-        several segments of like size.
-    exact : bool
-        Scan all keys instead.
+    options : ZarrOptions
+        What rows, index, cache and work may take, and how far a query looks.
 
     Raises
     ------
@@ -57,6 +53,8 @@ class ZarrStore(MemoryStore):
         If it holds another kind of layer, or `ram` is too little for this one.
     """
 
+    search_options = frozenset({"nprobe"})
+
     def __init__(
         self,
         *,
@@ -65,20 +63,17 @@ class ZarrStore(MemoryStore):
         dtype: torch.dtype,
         device: torch.device | str,
         directory: Path | str | None,
-        ram: int,
-        nprobe: int,
-        exact: bool,
+        options: ZarrOptions,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device)
-        self.nprobe = nprobe
-        self.exact = exact
-        budget = Budget.of(ram, num_heads, head_dim, dtype)
+        self.options = options
+        budget = Budget.of(int(options.ram), num_heads, head_dim, dtype)
         self._contents = Contents((num_heads, head_dim, dtype), budget)
         self._outer = Outer()
         if directory is not None:
             manifest = self._contents.open(directory)
             self._resume(manifest.first_id, manifest.rows, manifest.forgotten)
-            if not exact:
+            if not options.exact:
                 self._outer = Outer.resumed(manifest.hubs, self._contents)
 
     @property
@@ -106,14 +101,14 @@ class ZarrStore(MemoryStore):
     def _add(self, keys: Tensor, values: Tensor) -> None:
         self._now()
         self._contents.add(keys, values)
-        if not self.exact:
+        if not self.options.exact:
             self._outer = self._outer.grown(self._contents)
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         state, wide = self._now(), queries.float()
-        keys = self._contents.keys(state) if self.exact else state.tail.keys()
+        keys = self._contents.keys(state) if self.options.exact else state.tail.keys()
         found = self._scan(wide, keys, top_k)
-        if state.segments and not self.exact:
+        if state.segments and not self.options.exact:
             found.append(self._probe(state).search(wide, top_k))
             found = self._outer.joined(found, wide, top_k, first=self._contents.forgotten)
         best = best_hits(found, top_k)
@@ -121,7 +116,7 @@ class ZarrStore(MemoryStore):
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         contents, state, wide = self._contents, self._now(), queries.float()
-        if self.exact:
+        if self.options.exact:
             start, parts = 0, []
         else:  # it is the newest rows that a decay favours, of which clusters know nothing
             start = max(contents.forgotten, state.end - RECENT)
@@ -145,7 +140,7 @@ class ZarrStore(MemoryStore):
             state.segments,
             contents.cache,
             contents.budget,
-            nprobe=self.nprobe,
+            nprobe=self.options.nprobe,
             first=contents.forgotten,
         )
 
@@ -178,6 +173,9 @@ class ZarrStore(MemoryStore):
     def _values(self, ids: Tensor) -> Tensor:
         self._now()
         return self._contents.take("values", ids)
+
+    def _tune(self, options: dict[str, Any]) -> None:
+        self.options = self.options.changed(options)
 
     def _forget(self, count: int) -> None:
         self._now()

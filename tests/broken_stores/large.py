@@ -114,3 +114,9 @@ class ForgottenKeysCrowdOutTheRest(PlainStore):
 @caught_by("equal_to_brute_force", APPROXIMATE)
 class IsNeverExact(GrowingLossyStore):
     exact_until = 8
+
+
+@caught_by("tuning")
+class AnythingIsTuned(PlainStore):
+    def tune(self, **options: Any) -> None:
+        vars(self).update(options)

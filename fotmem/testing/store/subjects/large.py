@@ -1,11 +1,13 @@
 """A store of 20,000 keys, made like attention's: large enough that an index has been built."""
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
 import torch
 
+from fotmem.errors import OptionError
 from fotmem.store import Hits
 from fotmem.testing.store import growing
 from fotmem.testing.store.expectations import (
@@ -18,7 +20,8 @@ from fotmem.testing.store.expectations import (
 from fotmem.testing.store.growing import DROPPED, GIANTS, TOP_K, Grown
 from fotmem.testing.store.hits import expect_same, expect_sound, share_missing
 from fotmem.testing.store.naive import DTYPES, naive_attention
-from fotmem.testing.store.stores import Stores
+from fotmem.testing.store.refusals import expect_refusal
+from fotmem.testing.store.stores import Stores, declared
 
 Record = Callable[[str, object], None]
 
@@ -129,6 +132,37 @@ class Large:
         share = share_missing(whole, alone, asked, keys)
         if share > (0 if stores.capabilities.exact else 0.01):  # a tie of two lists may be rounded
             fail(f"{share:.1%} of the hits of 60 queries at once are not those of each alone")
+
+    def test_tuning(self, two: list[Grown], stores: Stores) -> None:
+        """`tune` changes what later searches find, for the better up the grid; and only that."""
+        keys, _, queries, _, _ = growing.data()
+        original, live = two[0].store, keys[:, DROPPED:]
+        spec = declared(stores.make)
+        grid = {} if spec is None else spec.grid
+        before = original.search(queries, TOP_K)
+        store, other = original.copy(), original.copy()
+        unknown = functools.partial(store.tune, no_such_option=1)
+        expect_refusal(OptionError, unknown, "an option that does not exist")
+        for name in sorted(store.search_options & grid.keys()):
+            found = []
+            for value in grid[name]:
+                store.tune(**{name: value})
+                hits = store.search(queries, TOP_K)
+                expect_sound(hits, queries, live, TOP_K, first_id=DROPPED)
+                found.append(growing.softmax_mass(hits, queries, live, first_id=DROPPED))
+            if found[-1] < found[0] - 0.01:
+                fail(
+                    f"with {name}={grid[name][-1]}, {found[-1]:.3f} of the mass is found, with "
+                    f"{grid[name][0]} {found[0]:.3f}"
+                )
+            other.tune(**{name: grid[name][-1]})
+            again = other.search(queries, TOP_K)
+            expect_same(again, hits, queries, keys, "one tuned at once, one step by step")
+        expect_same(
+            original.search(queries, TOP_K), before, queries, keys, "after a copy was tuned"
+        )
+        for each in (store, other):
+            each.close()
 
     def test_building_large_twice(self, two: list[Grown]) -> None:
         """Two large stores that were told and asked the same answer the same, at every size."""
