@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fotmem.evaluation.report import processor, versions
+from fotmem.machine import processor, versions
 
 PACKAGES = ("torch", "transformers", "faiss-cpu", "hnswlib", "zarr")
 
@@ -17,7 +17,6 @@ def machine() -> dict[str, str]:
     return {
         "processor": processor() or platform.machine(),
         "threads": f"{threads} of torch on {cores} cores",
-        "python": platform.python_version(),
         **versions(PACKAGES),
     }
 

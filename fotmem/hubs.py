@@ -85,6 +85,11 @@ class Hubs(NamedTuple):
         order = order[:, :size, None].expand(-1, -1, keys.shape[2])
         return self._replace(ids=ids[:, :size].contiguous(), keys=keys.gather(1, order))
 
+    @property
+    def most(self) -> int:
+        """Hubs of a head, at most."""
+        return self.ids.shape[1]
+
     def held(self) -> Tensor:
         """Return the ids ``[H, m]``, -1 where a head has fewer."""
         return self.ids.where(self.ids != _NONE, -1)

@@ -370,6 +370,18 @@ class MemoryStore(ABC):
         if options:
             self._tune(options)
 
+    def share_read(self, queries: Tensor, top_k: int) -> float | None:
+        """Tell which share of the keys a search compares with each of these queries.
+
+        For benchmarks. Parameters as for `search`.
+
+        Returns
+        -------
+        float or None
+            From 0 to 1, the mean; None if the store cannot tell.
+        """
+        return None
+
     @_in_own_precision
     def copy(self) -> "MemoryStore":
         """Build an independent store with the same keys, values and ids."""

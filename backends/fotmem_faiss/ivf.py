@@ -74,6 +74,13 @@ class IvfStore(IndexedStore):
     def _retune(self) -> None:
         self._lists.tune(self.options.nprobe)
 
+    def share_read(self, queries: Tensor, top_k: int) -> float:
+        with self._lock.reading():
+            if not self._indexed or self._hubs is None:
+                return 1.0
+            looked = self._lists.keys_read(queries.float().cpu()) + self._hubs.most
+            return min(1.0, looked / len(self))
+
     def _pay(self, work: Iterator[int | Lists]) -> None:
         while self._owed > 0:
             step = next(work)

@@ -47,6 +47,12 @@ class Lists:
         )
         return torch.from_numpy(ids).view(shape)
 
+    def keys_read(self, queries: Tensor) -> float:
+        """Tell how many keys a search looks at for each of ``[H, Q, D]``: the mean."""
+        lists, _ = self._clusters.probed(queries, self._index.nprobe)
+        sizes = torch.tensor([self._index.get_list_size(i) for i in range(self._index.nlist)])
+        return float(sizes[lists].sum(2).double().mean())
+
     def tune(self, nprobe: int) -> None:
         """Look at so many lists for each query, or at all."""
         self._index.nprobe = min(nprobe, self._clusters.centres.shape[1])

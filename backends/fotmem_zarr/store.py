@@ -91,6 +91,16 @@ class ZarrStore(MemoryStore):
         """Count the chunks of any kind that were read so far because the cache had them not."""
         return self._contents.cache.chunks_read
 
+    def share_read(self, queries: Tensor, top_k: int) -> float:
+        state = self._now()
+        if self.options.exact or not state.segments:
+            return 1.0
+        before = self.chunks_probed
+        self.search(queries, top_k)
+        probed = (self.chunks_probed - before) / (queries.shape[1] * self.chunks)
+        scanned = sum(block.keys.shape[1] for block in state.tail.blocks) / len(self)
+        return min(1.0, scanned + probed * (1 - scanned))
+
     def _now(self) -> State:
         if self._contents.files.closed:
             raise StorageError(

@@ -1,0 +1,1 @@
+"""Measures stores on captures: what they find, and what that costs."""

@@ -1,0 +1,116 @@
+"""The figures by which a store's answers are judged, against the exact ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+from torch import Tensor
+
+from fotmem.attention import PartialAttention, dense_attention, merge
+from fotmem.capture import Capture
+from fotmem.search import best_hits, exact_search
+from fotmem.store import Hits
+
+RESAMPLED = 1000
+"""Bootstrap samples of which an interval is made."""
+STEP = 2**14
+"""Keys that are looked at in one step."""
+Array = NDArray[np.float64]
+
+
+class Figure(NamedTuple):
+    """A figure with its 95% confidence interval (bootstrap over queries or rounds, percentiles)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Truth(NamedTuple):
+    """What exact search and dense attention answer to some queries."""
+
+    queries: Tensor
+    """Shape ``[H, M, D]``."""
+    scores: Tensor
+    """Shape ``[H, M, K]``: the largest inner products, best first."""
+    out: Tensor
+    """Shape ``[H, M, D]``: attention to all keys."""
+    lse: Tensor
+    """Shape ``[H, M]``: log-sum-exp of all scaled inner products."""
+    scale: float
+
+
+class Judged(NamedTuple):
+    """How good the top k of a store are."""
+
+    recall: Figure
+    """Share of the k best keys that are among the k found; equal scores count as equal."""
+    mass: Figure
+    """Softmax weight of the keys found, as a share of that of the k best."""
+    error: Figure
+    """Relative error of the attention output, ``|out - dense| / |dense|``: mean."""
+    error_p95: Figure
+    """The same, which 95 of 100 queries do not exceed."""
+
+
+def truth(capture: Capture, layer: int, size: int, *, queries: int, top_k: int) -> Truth:
+    """Answer the first `queries` that are asked after `size` tokens, by looking at all keys."""
+    asked = capture.queries(layer, size)[:, :queries].contiguous()
+    scale, start = capture.info.scale, 0
+    hits: list[Hits] = []
+    parts: list[PartialAttention] = []
+    for keys, values in capture.blocks(layer, STEP, size):
+        found = exact_search(asked, keys, top_k, first_id=start)
+        part = dense_attention(asked[None], keys[None], values[None], scale=scale)
+        hits = [best_hits([*hits, found], top_k)]
+        parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
+        start += keys.shape[1]
+    return Truth(asked, hits[0].scores, parts[0].out, parts[0].lse, scale)
+
+
+def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
+    """Compare what a store answers, scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
+    scores, best = scores.double(), exact.scores[..., : scores.shape[2]].double()
+    bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
+    recall = (scores[..., : best.shape[2]] >= bar).double().mean(-1).mean(0)
+    weights, most = (
+        (each * exact.scale - exact.lse.double()[..., None]).exp().sum(-1).mean(0)
+        for each in (scores, best)
+    )
+    off = (out.double() - exact.out.double()).norm(dim=-1)
+    errors = off / exact.out.double().norm(dim=-1).clamp(min=1e-30)
+    return Judged(
+        recall=interval(np.mean, recall),
+        mass=interval(_ratio, weights, most),
+        error=interval(np.mean, errors.mean(0)),
+        error_p95=interval(_p95, errors.T),
+    )
+
+
+def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
+    """Compute a statistic of samples (of the same queries, first axis) with its interval."""
+    arrays = [sample.double().cpu().numpy() for sample in samples]
+    rows = np.arange(len(arrays[0]))
+
+    def resampled(chosen: NDArray[np.int64]) -> float:
+        return float(statistic(*(array[chosen] for array in arrays)))
+
+    value = resampled(rows)
+    if len(rows) < 2:
+        return Figure(value, value, value)
+    found = bootstrap(
+        (rows,), resampled, n_resamples=RESAMPLED, vectorized=False, method="percentile", rng=0
+    )
+    return Figure(value, *map(float, found.confidence_interval))
+
+
+def _ratio(weights: Array, most: Array) -> float:
+    return float(weights.sum() / most.sum())
+
+
+def _p95(errors: Array) -> float:
+    return float(np.quantile(errors, 0.95))

@@ -1,0 +1,150 @@
+"""What a benchmark found: rows of figures, as JSON whose schema is that of `BenchReport`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fotmem.bench.figures import Figure
+from fotmem.errors import InputError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Setting(_Strict):
+    """A store and its options."""
+
+    store: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Those that differ from the default."""
+
+    @property
+    def key(self) -> str:
+        """The same for equal settings."""
+        return json.dumps([self.store, self.options], sort_keys=True, default=str)
+
+    def __str__(self) -> str:
+        return " ".join([self.store, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+class Build(_Strict):
+    """What it took to build a store of one layer."""
+
+    seconds: float
+    """Of all `add` calls."""
+    add_median: float
+    """Seconds of one `add` of 2,048 tokens."""
+    add_longest: float
+    ram: float
+    """Bytes per token that the process needs more than with an empty store."""
+    disk: float
+    """Bytes per token on disk; 0 for stores in memory."""
+
+
+class _OfLayer(_Strict):
+    """About one setting on one layer."""
+
+    setting: Setting
+    layer: int
+
+    @property
+    def about(self) -> tuple[str, int]:
+        """The same for rows about the same."""
+        return self.setting.key, self.layer
+
+
+class Row(_OfLayer):
+    """One setting on one layer, asked for the best `top_k`."""
+
+    top_k: int
+    recall: Figure
+    mass: Figure
+    error: Figure
+    error_p95: Figure
+    share_read: float | None
+    """Share of the keys that a query is compared with; null where the store cannot tell."""
+    one_p50: Figure
+    """Seconds of attention with one query of each head: median."""
+    one_p95: Figure
+    one_p99: Figure
+    window: Figure
+    """Seconds of attention with `window_queries` queries of each head at once: median."""
+    window_queries: int
+    build: Build
+    batch: int
+    """Settings of the same batch were timed in turn, side by side."""
+
+
+class GrowthRow(_OfLayer):
+    """A setting while its memory grew."""
+
+    top_k: int
+    size: int
+    """Tokens."""
+    recall: Figure
+    mass: Figure
+    error: Figure
+    share_read: float | None
+    add_median: float
+    """Seconds of one `add` of at most 2,048 tokens, since the size before."""
+    add_longest: float
+    ram: float
+    """Bytes per token."""
+    one: float
+    """Seconds of one query of each head: median of 20."""
+
+
+class Failure(_OfLayer):
+    """A setting that could not be measured."""
+
+    reason: str
+
+
+class BenchReport(_Strict):
+    """Everything that was measured, and on what."""
+
+    fotmem_bench: Literal[1] = 1
+    """Version of the schema."""
+    capture: dict[str, Any]
+    """`CaptureInfo` of the capture."""
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    measured: dict[str, Any]
+    """Queries, rounds, threads and device."""
+    rows: tuple[Row, ...] = ()
+    growth: tuple[GrowthRow, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def read(cls, file: Path) -> BenchReport:
+        """Read a report.
+
+        Raises
+        ------
+        InputError
+            It cannot be read, or is none.
+        """
+        try:
+            return cls.model_validate_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} is no report of fotmem bench ({_first(error)})") from error
+
+    def write(self, file: Path) -> None:
+        """Write the report, at once or not at all."""
+        partial = file.with_suffix(".partial")
+        partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(file)
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors()[0]
+        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")
+    return str(error)

@@ -1,0 +1,296 @@
+"""Measures settings of stores on a capture: builds, judges, and times them side by side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+import psutil
+import torch
+
+from fotmem.bench.figures import Truth, interval, judge, truth
+from fotmem.bench.grid import same_build, search_changes
+from fotmem.bench.process import StoreFailedError, Worker
+from fotmem.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
+from fotmem.bench.worker import Answer, Grown, Job
+from fotmem.capture import Capture
+from fotmem.errors import FotmemError, InputError
+from fotmem.machine import machine, versions
+from fotmem.registry import find_store
+
+SINGLE = 30
+"""Single queries of a round."""
+WINDOW = 512
+"""Queries of each head at once, or all there are."""
+_Kind = TypeVar("_Kind", GrowthRow, Failure)
+SHARE_OF_RAM = 0.5
+"""Of the memory that is free, what stores that are timed in turn may take together."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How is measured."""
+
+    top_k: tuple[int, ...] = (1, 32, 128)
+    queries: int = 256
+    """Of a head, by which stores are judged."""
+    rounds: int = 5
+    """In each, all settings of a batch are timed once, in random order."""
+    device: str = "cpu"
+    threads: int | None = None
+    seed: int = 0
+    """Of the order."""
+
+
+class _Built:
+    """A store that was built, and the settings that it can be tuned to."""
+
+    def __init__(self, job: Job, left: Sequence[Setting]) -> None:
+        self.worker = Worker(job)
+        tuned = self.worker.search_options
+        first = Setting(store=job.store, options=job.options)
+        self.settings = [each for each in left if same_build(each, first, tuned)]
+        adds = [seconds for grown in self.worker.grown for seconds in grown.adds]
+        last = self.worker.grown[-1]
+        self.ram = last.ram
+        self.figures = Build(
+            seconds=sum(adds),
+            add_median=median(adds),
+            add_longest=max(adds),
+            ram=last.ram / last.size,
+            disk=self.worker.disk / last.size,
+        )
+
+
+class _Unit:
+    """One setting of a built store, asked for so many keys, and what it answered so far."""
+
+    def __init__(self, built: _Built, setting: Setting, top_k: int) -> None:
+        self.built, self.setting, self.top_k = built, setting, top_k
+        self._options = search_changes(setting, built.worker.search_options)
+        self._singly: list[list[float]] = []
+        self._windows: list[float] = []
+        self._answer: Answer | None = None
+
+    def judge(self) -> None:
+        """Let it answer all queries; this also warms it up."""
+        self._answer = self._ask("answer")
+        self._ask("window", 0, WINDOW)
+
+    def time(self, number: int) -> None:
+        """Time it in a round."""
+        self._singly.append(self._ask("singly", number * SINGLE, SINGLE))
+        self._windows.append(self._ask("window", number * WINDOW, WINDOW))
+
+    def row(self, layer: int, batch: int, exact: Truth) -> Row:
+        """Say what came out."""
+        assert self._answer is not None
+        singly, windows = torch.tensor(self._singly), torch.tensor(self._windows)
+        times = {
+            f"one_p{percent}": interval(partial(np.percentile, q=percent), singly)
+            for percent in (50, 95, 99)
+        }
+        return Row(
+            setting=self.setting,
+            layer=layer,
+            top_k=self.top_k,
+            **judge(self._answer.scores, self._answer.out, exact)._asdict(),
+            share_read=self._answer.share_read,
+            **times,
+            window=interval(np.median, windows),
+            window_queries=WINDOW,
+            build=self.built.figures,
+            batch=batch,
+        )
+
+    def _ask(self, name: str, *arguments: int) -> Any:
+        return self.built.worker.ask(name, self._options, self.top_k, *arguments)
+
+
+class Bench:
+    """Measures settings on layers of a capture, and keeps the report up to date on disk.
+
+    Parameters
+    ----------
+    capture : Capture
+    settings : sequence of Setting
+    layers : sequence of int
+        Of the capture.
+    file : Path
+        Of the report. What it has already, is not measured again.
+    plan : Plan
+
+    Raises
+    ------
+    InputError
+        `file` is the report of another capture, or of another plan.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        settings: Sequence[Setting],
+        layers: Sequence[int],
+        file: Path,
+        plan: Plan,
+    ) -> None:
+        self.capture, self.settings, self.layers = capture, settings, layers
+        self.file, self.plan = file, plan
+        self.report = BenchReport(
+            capture=capture.info.model_dump(mode="json"),
+            machine=machine(),
+            versions=versions(),
+            measured={name: _plain(value) for name, value in vars(plan).items()},
+        )
+        if file.exists():
+            before = BenchReport.read(file)
+            for name in ("capture", "measured"):
+                if getattr(before, name) != getattr(self.report, name):
+                    raise InputError(f"{file} is the report of another {name}: name a new folder")
+            self.report = before
+
+    def missing(self, layer: int) -> list[Setting]:
+        """Return the settings that are not measured on a layer; what failed is tried again."""
+        done = [row.setting for row in self.report.rows if row.layer == layer]
+        return [setting for setting in self.settings if setting not in done]
+
+    def run(self) -> Iterator[str]:
+        """Measure what is missing.
+
+        Yields
+        ------
+        str
+            What comes next, whenever a store is about to be built, or a batch to be timed.
+        """
+        for layer in self.layers:
+            self._truths: dict[int, Truth] = {}
+            left = self.missing(layer)
+            while left:
+                batch: list[_Built] = []
+                room = SHARE_OF_RAM * psutil.virtual_memory().available
+                try:
+                    while left and room > 0:
+                        yield f"layer {layer}: building {left[0]}"
+                        built = self._build(layer, left)
+                        done = [left[0]] if built is None else built.settings
+                        left = [setting for setting in left if setting not in done]
+                        if built is not None:
+                            batch.append(built)
+                            room -= built.ram
+                    yield f"layer {layer}: timing"
+                    self._measure(layer, batch)
+                finally:
+                    for built in batch:
+                        built.worker.close()
+
+    def _build(self, layer: int, left: Sequence[Setting]) -> _Built | None:
+        """Build a store for the first of these settings, and those that need no other."""
+        setting, plan = left[0], self.plan
+        try:
+            devices = find_store(setting.store).capabilities.devices
+            job = Job(
+                capture=str(self.capture.directory),
+                layer=layer,
+                store=setting.store,
+                options=setting.options,
+                queries=plan.queries,
+                device=plan.device,
+                store_device=plan.device if plan.device in devices else "cpu",
+                threads=plan.threads,
+                sizes=self.capture.info.sizes,
+                top_k=max(plan.top_k),
+            )
+            built = _Built(job, left)
+        except (StoreFailedError, FotmemError) as error:
+            self._keep(failures=[Failure(setting=setting, layer=layer, reason=str(error))])
+            return None
+        self._keep(growth=[self._growth(setting, layer, grown) for grown in built.worker.grown])
+        return built
+
+    def _growth(self, setting: Setting, layer: int, grown: Grown) -> GrowthRow:
+        top_k = max(self.plan.top_k)
+        judged = judge(grown.answer.scores, grown.answer.out, self._truth(layer, grown.size))
+        return GrowthRow(
+            setting=setting,
+            layer=layer,
+            top_k=top_k,
+            size=grown.size,
+            recall=judged.recall,
+            mass=judged.mass,
+            error=judged.error,
+            share_read=grown.answer.share_read,
+            add_median=median(grown.adds),
+            add_longest=max(grown.adds),
+            ram=grown.ram / grown.size,
+            one=grown.one,
+        )
+
+    def _measure(self, layer: int, batch: Sequence[_Built]) -> None:
+        """Judge all settings of a batch, then time them in turn."""
+        units = [
+            _Unit(built, setting, top_k)
+            for built in batch
+            for setting in built.settings
+            for top_k in self.plan.top_k
+        ]
+        draw = random.Random(f"{self.plan.seed} {layer}")
+        for number in range(-1, self.plan.rounds):
+            draw.shuffle(units)
+            for unit in list(units):
+                try:
+                    unit.judge() if number < 0 else unit.time(number)
+                except StoreFailedError as error:  # its process has ended
+                    units = [each for each in units if each.built is not unit.built]
+                    lost = unit.built.settings
+                    self._keep(
+                        failures=[Failure(setting=s, layer=layer, reason=str(error)) for s in lost]
+                    )
+        exact, number = self._truth(layer, self.capture.info.tokens), self._next_batch()
+        order = [(str(setting), top_k) for setting in self.settings for top_k in self.plan.top_k]
+        units.sort(key=lambda unit: order.index((str(unit.setting), unit.top_k)))
+        self._keep(rows=[unit.row(layer, number, exact) for unit in units])
+
+    def _truth(self, layer: int, size: int) -> Truth:
+        if size not in self._truths:
+            most = max(self.plan.top_k)
+            self._truths[size] = truth(
+                self.capture, layer, size, queries=self.plan.queries, top_k=most
+            )
+        return self._truths[size]
+
+    def _next_batch(self) -> int:
+        return 1 + max((row.batch for row in self.report.rows), default=-1)
+
+    def _keep(
+        self,
+        *,
+        rows: Sequence[Row] = (),
+        growth: Sequence[GrowthRow] = (),
+        failures: Sequence[Failure] = (),
+    ) -> None:
+        """Add to the report, in place of what it has of the same, and write it."""
+        new = {each.about for each in (*rows, *failures)}
+        grown = {each.about for each in growth}
+        self.report = self.report.model_copy(
+            update={
+                "rows": (*self.report.rows, *rows),
+                "growth": (*_others(self.report.growth, grown), *growth),
+                "failures": (*_others(self.report.failures, new), *failures),
+            }
+        )
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.report.write(self.file)
+
+
+def _others(rows: Iterable[_Kind], about: set[tuple[str, int]]) -> Iterator[_Kind]:
+    return (row for row in rows if row.about not in about)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

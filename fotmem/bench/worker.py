@@ -1,0 +1,195 @@
+"""One store in a process of its own: builds it, answers, and times itself when asked to.
+
+The process is its own so that the memory it takes is the store's, and so that a store which fails
+takes nothing else with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from torch import Tensor
+
+from fotmem.capture import Capture
+from fotmem.registry import create_store, find_store
+from fotmem.store import MemoryStore
+
+STEP = 2048
+"""Tokens of one `add`, at most."""
+WARM = 5000
+"""Random keys of a store that is filled first, so that what libraries need is loaded."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which store to build, of what."""
+
+    capture: str
+    layer: int
+    store: str
+    options: dict[str, Any]
+    queries: int
+    """How many of a head it is asked."""
+    device: str
+    """Where queries are, and answers go."""
+    store_device: str
+    threads: int | None
+    sizes: tuple[int, ...]
+    """After how many tokens it answers while it grows; the last is when it is complete."""
+    top_k: int
+    """Of these answers."""
+
+
+class Answer(NamedTuple):
+    """What a store answers to all queries."""
+
+    scores: Tensor
+    """Shape ``[H, M, K]``."""
+    out: Tensor
+    """Shape ``[H, M, D]``."""
+    share_read: float | None
+
+
+class Grown(NamedTuple):
+    """A store of some size."""
+
+    size: int
+    answer: Answer
+    adds: list[float]
+    """Seconds of each `add` since the last size."""
+    ram: int
+    """Bytes that the process needs more than with the empty store."""
+    one: float
+    """Seconds of one query of each head: median."""
+
+
+def serve(connection: Connection, job: Job) -> None:
+    """Build a store, tell about it, then obey until told to stop.
+
+    Sends its search options, a `Grown` for every size, and its bytes on disk. What goes wrong is
+    sent as an exception, and ends it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fotmem-bench-"))
+    try:
+        if job.threads:
+            torch.set_num_threads(job.threads)
+        with _Bench(job, folder) as bench:
+            connection.send(bench.store.search_options)
+            for grown in bench.grow():
+                connection.send(grown)
+            connection.send(bench.disk())
+            while (order := connection.recv()) is not None:
+                name, options, arguments = order
+                if options:
+                    bench.store.tune(**options)
+                connection.send(getattr(bench, name)(*arguments))
+    except (EOFError, KeyboardInterrupt):
+        pass  # whoever asked is gone
+    except Exception as error:
+        connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Bench:
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job, self.folder = job, folder
+        self.capture = Capture.open(job.capture)
+        self.promised = find_store(job.store).capabilities
+        info = self.capture.info
+        self.scale = info.scale
+        self.queries = self._asked(info.tokens)
+        self.store = self._created(folder / "warm")
+        self.store.add(*torch.randn(2, info.num_heads, WARM, info.head_dim).to(job.device))
+        self.answer(job.top_k)
+        self.store.close()
+        self.store = self._created(folder / "store")
+        self.before = _resident()
+
+    def __enter__(self) -> _Bench:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.store.close()
+
+    def grow(self) -> Iterator[Grown]:
+        """Add all tokens; stop at each size to be asked."""
+        for size in self.job.sizes:
+            adds = []
+            for start in range(len(self.store), size, STEP):
+                keys, values = self.capture.rows(self.job.layer, start, min(start + STEP, size))
+                begin = self._now()
+                self.store.add(keys, values)
+                adds.append(self._now() - begin)
+            self.store.flush()
+            ram = _resident() - self.before
+            self.queries = self._asked(size)
+            answer = self.answer(self.job.top_k)
+            one = statistics.median(self.singly(self.job.top_k, 0, 20))
+            yield Grown(size, answer, adds, ram, one)
+
+    def answer(self, top_k: int) -> Answer:
+        """Answer all queries."""
+        scores = self.store.search(self.queries, top_k).scores
+        out = self.store.attend(self.queries, top_k=top_k, scale=self.scale).out
+        share = 1.0 if self.promised.exact else self.store.share_read(self.queries, top_k)
+        return Answer(scores.cpu(), out.cpu(), share)
+
+    def singly(self, top_k: int, first: int, count: int) -> list[float]:
+        """Attend with one query of each head, so many times; seconds of each."""
+        return [self._seconds(self._some(first + i, 1), top_k) for i in range(count)]
+
+    def window(self, top_k: int, first: int, queries: int) -> float:
+        """Attend with many queries of each head at once; seconds."""
+        return self._seconds(self._some(first, queries), top_k)
+
+    def disk(self) -> int:
+        """Return the bytes on disk."""
+        files = (self.folder / "store").rglob("*")
+        return sum(file.stat().st_blocks * 512 for file in files if file.is_file())
+
+    def _created(self, folder: Path) -> MemoryStore:
+        info = self.capture.info
+        return create_store(
+            self.job.store,
+            num_heads=info.num_heads,
+            head_dim=info.head_dim,
+            device=self.job.store_device,
+            directory=folder if self.promised.persistent else None,
+            **self.job.options,
+        )
+
+    def _asked(self, size: int) -> Tensor:
+        queries = self.capture.queries(self.job.layer, size)[:, : self.job.queries]
+        return queries.contiguous().to(self.job.device)
+
+    def _some(self, first: int, count: int) -> Tensor:
+        """Return `count` queries of each head, from one on, beginning anew at the end."""
+        ids = torch.arange(first, first + count, device=self.queries.device)
+        return self.queries[:, ids % self.queries.shape[1]]
+
+    def _seconds(self, queries: Tensor, top_k: int) -> float:
+        begin = self._now()
+        self.store.attend(queries, top_k=top_k, scale=self.scale)
+        return self._now() - begin
+
+    def _now(self) -> float:
+        if self.job.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
