@@ -4,6 +4,7 @@ import errno
 import functools
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -263,6 +264,7 @@ def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear", "utf-8")
     with pytest.raises(StorageError, match=r"letter\.txt; choose an empty directory"):
         opened(directory=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
     assert (tmp_path / "letter.txt").read_text("utf-8") == "dear"
     with pytest.raises(StorageError, match="no zip file"):
         opened(directory=tmp_path / "letter.txt")
@@ -326,6 +328,79 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
             opened(directory=tmp_path / name)
     with pytest.raises(StorageError, match="is no zip file"):
         opened(directory=tmp_path / f"{300 * 'x'}.zip")
+
+
+def test_the_working_directory_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, values = data()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with opened(directory="store") as store:
+        store.add(keys[:, :1000], values[:, :1000])
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store.add(keys[:, 1000:], values[:, 1000:])
+    assert not list((tmp_path / "elsewhere").iterdir())
+    with opened(directory=tmp_path / "store") as store:
+        assert_holds(store, keys, values)
+
+
+IN_A_FORK = """
+import gc, os, sys
+import torch
+from fotmem import StorageError
+from tests.test_zarr_files import assert_holds, data, opened
+
+torch.set_num_threads(1)
+directory, ending = sys.argv[1:]
+keys, values = data()
+store = opened(directory=directory if directory != "none" else None, ram=2**18)
+for k, v in zip(keys.split(300, 1), values.split(300, 1), strict=True):
+    store.add(k, v)
+if (child := os.fork()) == 0:
+    assert_holds(store, keys, values)
+    for change in (lambda: store.add(keys, values), lambda: store.forget(10)):
+        try:
+            change()
+        except StorageError as error:
+            assert "belongs to the process that opened it" in str(error), error
+        else:
+            os._exit(3)
+    twin = store.copy()
+    twin.add(keys[:, :9], values[:, :9])
+    assert len(twin) == keys.shape[1] + 9
+    if ending == "close":
+        store.close()
+    elif ending == "forget":
+        del store, twin
+        gc.collect()
+    sys.exit(0)  # as an ordinary program ends, with all that is done then
+assert os.waitpid(child, 0)[1] == 0
+store.add(keys[:, :1], values[:, :1])
+keys, values = (torch.cat([each, each[:, :1]], 1) for each in (keys, values))
+assert_holds(store, keys, values)
+store.close()
+if directory != "none":
+    with opened(directory=directory) as store:
+        assert_holds(store, keys, values)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("ending", ["exit", "close", "forget"])
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_forked_process_leaves_the_files_to_its_parent(
+    tmp_path: Path, ending: str, lasting: bool
+) -> None:
+    directory = str(tmp_path / "store") if lasting else "none"
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_A_FORK, directory, ending],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not list(tmp_path.glob("fotmem-zarr-*"))
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

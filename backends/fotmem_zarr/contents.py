@@ -127,6 +127,7 @@ class Contents:
 
     def forget(self, first: int) -> None:
         """Let go of all rows before one, by whole segments and blocks."""
+        self.files.require_own()
         self.forgotten = first
         segments, tail, end = self.state
         left = tuple(segment for segment in segments if segment.end > first)
@@ -189,7 +190,7 @@ class Contents:
             manifest = self.files.open(place)
             self._load(place, manifest)
         except BaseException:
-            place.close()
+            place.close(unused=True)
             raise
         return manifest
 

@@ -50,10 +50,20 @@ class Files:
     @property
     def lasting(self) -> bool:
         """Whether a flush has something to do: they outlive the store, and may be written."""
-        return self.place is not None and self.place.durable and not self.place.read_only
+        place = self.place
+        return place is not None and place.durable and not (place.read_only or place.inherited)
+
+    def require_own(self) -> None:
+        """Raise `StorageError` in a forked process: two would write the same files."""
+        if self.place is not None and self.place.inherited:
+            raise StorageError(
+                f"{self.name} belongs to the process that opened it, of which this is a fork; here "
+                "it can be searched, and its copy() be changed"
+            )
 
     def require_writable(self) -> None:
         """Raise `StorageError` if nothing can be added here."""
+        self.require_own()
         if self.place is not None and self.place.read_only:
             raise StorageError(
                 f"{self.name} is a zip file, which is read-only; unpack it, and open the folder"

@@ -34,5 +34,7 @@ class Owned:
 
 
 def _remove(place: Place, path: str) -> None:
+    if place.inherited:  # the parent process still has them
+        return
     with contextlib.suppress(StorageError):  # a leftover is removed when the store is next opened
         place.remove(path)

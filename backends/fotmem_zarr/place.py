@@ -36,6 +36,12 @@ class Place(ABC):
         self.read_only = read_only
         self.durable = durable
         """Whether it outlives the store."""
+        self._process = os.getpid()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked process, and the files are its parent's."""
+        return os.getpid() != self._process
 
     @abstractmethod
     def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
@@ -56,8 +62,8 @@ class Place(ABC):
     def settle(self) -> None:
         """Make the names of written files durable."""
 
-    def close(self) -> None:
-        """Let another writer in."""
+    def close(self, *, unused: bool = False) -> None:
+        """Let another writer in; `unused`: leave no trace of having looked."""
 
     def broken(self, doing: str, key: str, error: BaseException, cure: str) -> StorageError:
         """Build the error for what went wrong with a file."""
@@ -70,11 +76,12 @@ class Folder(Place):
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         super().__init__(str(path), read_only=False, durable=durable)
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # the working directory may change
         self._touched: set[Path] = set()  # folders whose names are not on disk yet
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path / LOCK, timeout=0, thread_local=False)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._locked_first = not (self.path / LOCK).exists()
+            self._lock = FileLock(self.path / LOCK, timeout=0, thread_local=False)
             self._lock.acquire()
         except Timeout:
             raise StorageError(
@@ -144,20 +151,24 @@ class Folder(Place):
                 finally:
                     os.close(handle)
 
-    def close(self) -> None:
-        self._lock.release()
+    def close(self, *, unused: bool = False) -> None:
+        if not self.inherited:
+            self._lock.release()
+            if unused and self._locked_first:
+                (self.path / LOCK).unlink(missing_ok=True)
 
 
 def temporary_folder() -> Folder:
     """Make a folder that goes away with the object."""
     folder = Folder(Path(tempfile.mkdtemp(prefix="fotmem-zarr-")), durable=False)
-    weakref.finalize(folder, _discard, folder.path, folder._lock)
+    weakref.finalize(folder, _discard, folder.path, folder._lock, os.getpid())
     return folder
 
 
-def _discard(path: Path, lock: FileLock) -> None:
-    lock.release()
-    shutil.rmtree(path, ignore_errors=True)
+def _discard(path: Path, lock: FileLock, process: int) -> None:
+    if os.getpid() == process:  # not a forked one, whose copy of the store came to its end
+        lock.release()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def open_place(directory: Path | str) -> Place:

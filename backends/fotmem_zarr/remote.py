@@ -53,7 +53,7 @@ class ZarrPlace(Place):
 
         return self._wait(listed(), "list", path, "is the URL right?")  # type: ignore[no-any-return]
 
-    def close(self) -> None:
+    def close(self, *, unused: bool = False) -> None:
         self._store.close()
 
     def _wait(self, doing: Coroutine[Any, Any, Any], verb: str, key: str, cure: str) -> Any:
