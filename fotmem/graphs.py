@@ -103,8 +103,8 @@ class GraphStore(IndexedStore):
         ids = torch.from_numpy(np.stack(found))
         return self._with_copies(queries, ids, top_k)
 
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        hits = super()._search_biased(queries, top_k, bias)
+    def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        hits = super()._search_index(queries, top_k, bias)
         with self._lock.reading():
             if not self._indexed:
                 return hits

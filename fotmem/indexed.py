@@ -19,6 +19,8 @@ from fotmem.store import Bias, Hits
 
 EXACT_BELOW = 4096
 """Keys up to which looking at all of them is as fast as an index."""
+LARGE_SHARE = 8
+"""Who asks for more than one of so many keys is answered sooner, and better, without an index."""
 RECENT = 2048
 """With a bias, so many of the newest keys are looked at: it is they that a decay favours."""
 BIASED = 2
@@ -108,6 +110,11 @@ class IndexedStore(RowsStore):
         return self._search_biased(queries, top_k, None)
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        if LARGE_SHARE * top_k > len(self._key_rows) - self._forgotten:
+            return super()._search_biased(queries, top_k, bias)
+        return self._search_index(queries, top_k, bias)
+
+    def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Choose among what the index names, the hubs, and the newest keys."""
         queries, end = queries.float(), len(self._key_rows)
         candidates = top_k if bias is None else BIASED * top_k

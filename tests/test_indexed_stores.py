@@ -275,3 +275,15 @@ def test_with_a_bias_for_the_newest_these_are_looked_at(make: Make) -> None:
     found = hits.scores >= best.values[..., -1:] - 1e-3
     assert found.float().mean() >= 0.98
     torch.testing.assert_close(hits.scores, scores.gather(2, hits.ids))
+
+
+def test_who_asks_for_many_keys_gets_all_of_them(make: Make) -> None:
+    options = dict.fromkeys(make().search_options, 1)  # the least effort there is
+    keys, queries = attention_like(900)
+    store = filled(make, keys, **options)
+    store.forget(100)
+    for top_k in (150, 800, 1000):
+        expect_exact(store.search(queries, top_k), queries, keys[:, 100:], top_k, first_id=100)
+    decay = store.search(queries, 150, bias=lambda ids: -0.01 * ids)
+    scores = queries @ keys[:, 100:].transpose(1, 2) - 0.01 * torch.arange(100, 900)
+    assert torch.allclose(decay.scores, scores.topk(150).values, atol=1e-3)

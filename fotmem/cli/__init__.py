@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from fotmem import __version__
-from fotmem.cli import ask, capture, demo, evaluate, layers, plugin, stores, train, train_dictionary
+from fotmem.cli import (
+    ask,
+    bench,
+    capture,
+    demo,
+    evaluate,
+    layers,
+    plugin,
+    stores,
+    train,
+    train_dictionary,
+)
 from fotmem.errors import FotmemError
 
 STOPPED = 130
@@ -51,6 +62,7 @@ app.command("layers")(layers.layers)
 app.command("capture")(capture.capture)
 app.command("capture-arrays")(capture.capture_arrays)
 app.command("capture-random")(capture.capture_random)
+app.command("bench")(bench.bench)
 app.command("train")(train.train)
 app.command("train-dictionary")(train_dictionary.train_dictionary)
 app.add_typer(evaluate.app, name="eval")

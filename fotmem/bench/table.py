@@ -1,0 +1,99 @@
+"""A report as a table for the terminal: a line per setting, over all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from rich.table import Table
+
+from fotmem.bench.figures import Figure
+from fotmem.bench.report import BenchReport, Row, Setting
+
+EXPLAINED = {
+    "recall": "share of the k best keys that are among the k found",
+    "mass": "softmax weight of the keys found, as a share of that of the k best",
+    "error": "of the attention output, relative to attention to all keys: mean",
+    "read": "share of the keys that a query is compared with; - where the store cannot tell",
+    "one": "attention with one query of each head: median and 99%",
+    "window": "queries answered a second, 512 of each head at a time",
+    "add": "seconds to add all tokens; the longest add of 2,048",
+    "RAM": "bytes per token and layer; disk beside it where there is any",
+}
+"""What a column shows, in one sentence."""
+
+
+class Summary(NamedTuple):
+    """A setting asked for so many keys: its rows of all layers."""
+
+    setting: Setting
+    top_k: int
+    rows: list[Row]
+
+    def mean(self, figure: Callable[[Row], float]) -> float:
+        """Return the mean over layers."""
+        return fmean(map(figure, self.rows))
+
+    def worst(self, figure: Callable[[Row], Figure]) -> Row:
+        """Return the row of the layer where a figure is the least."""
+        return min(self.rows, key=lambda row: figure(row).value)
+
+
+def summaries(report: BenchReport) -> list[Summary]:
+    """Put the layers of a setting together; in the order of stores, then of options."""
+    found: dict[tuple[str, int], Summary] = {}
+    for row in report.rows:
+        key = (row.setting.key, row.top_k)
+        found.setdefault(key, Summary(row.setting, row.top_k, [])).rows.append(row)
+    stores = list(dict.fromkeys(row.setting.store for row in report.rows))
+    return sorted(
+        found.values(),
+        key=lambda each: (each.top_k, stores.index(each.setting.store), _values(each.setting)),
+    )
+
+
+def tables(report: BenchReport) -> Iterator[Table]:
+    """Yield a table for each number of keys that was asked for, then one of what failed."""
+    every = summaries(report)
+    layers = len({row.layer for row in report.rows})
+    for top_k in sorted({each.top_k for each in every}):
+        table = Table(
+            *("store", *EXPLAINED),
+            title=f"top {top_k}, mean of {layers} layers (the lowest in brackets)",
+        )
+        for each in every:
+            if each.top_k == top_k:
+                table.add_row(*_cells(each))
+        yield table
+    if report.failures:
+        table = Table("not measured", "layer", "reason")
+        for failure in report.failures:
+            table.add_row(str(failure.setting), str(failure.layer), failure.reason)
+        yield table
+
+
+def _cells(each: Summary) -> Iterator[str]:
+    yield str(each.setting)
+    for name in ("recall", "mass"):
+        least = min(getattr(row, name).value for row in each.rows)
+        mean = each.mean(lambda row, name=name: getattr(row, name).value)  # type: ignore[misc]
+        yield f"{mean:.3f} ({least:.3f})"
+    most = max(row.error.value for row in each.rows)
+    yield f"{each.mean(lambda row: row.error.value):.3f} ({most:.3f})"
+    shares = [row.share_read for row in each.rows]
+    known = [share for share in shares if share is not None]
+    yield f"{fmean(known):.3f}" if len(known) == len(shares) else "-"
+    median = each.mean(lambda row: row.one_p50.value)
+    late = each.mean(lambda row: row.one_p99.value)
+    yield f"{1e3 * median:.2f} ms, {1e3 * late:.2f}"
+    yield f"{each.mean(lambda row: row.window_queries / row.window.value):,.0f}/s"
+    longest = max(row.build.add_longest for row in each.rows)
+    yield f"{each.mean(lambda row: row.build.seconds):.1f} s, {1e3 * longest:,.0f} ms"
+    disk = each.mean(lambda row: row.build.disk)
+    ram = f"{each.mean(lambda row: row.build.ram):,.0f} B"
+    yield f"{ram}, {disk:,.0f} B" if disk else ram
+
+
+def _values(setting: Setting) -> Sequence[tuple[str, str]]:
+    return [(name, f"{value:>20}") for name, value in setting.options.items()]
