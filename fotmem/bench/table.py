@@ -8,20 +8,25 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from fotmem.bench.figures import Figure
 from fotmem.bench.report import BenchReport, Row, Setting
 
 EXPLAINED = {
     "recall": "share of the k best keys that are among the k found",
     "mass": "softmax weight of the keys found, as a share of that of the k best",
+    "least": "mass on the layer where it is the least",
     "error": "of the attention output, relative to attention to all keys: mean",
     "read": "share of the keys that a query is compared with; - where the store cannot tell",
-    "one": "attention with one query of each head: median and 99%",
-    "window": "queries answered a second, 512 of each head at a time",
-    "add": "seconds to add all tokens; the longest add of 2,048",
-    "RAM": "bytes per token and layer; disk beside it where there is any",
+    "p50": "milliseconds of attention with one query of each head: median",
+    "p99": "the same, which 99 of 100 do not exceed",
+    "queries/s": "answered a second, 512 of each head at a time",
+    "add": "seconds to add all tokens",
+    "longest": "milliseconds of the longest add of 2,048 tokens",
+    "RAM": "bytes per token and layer",
+    "disk": "the same, on disk",
 }
 """What a column shows, in one sentence."""
+WIDTH = 120
+"""Characters of the table."""
 
 
 class Summary(NamedTuple):
@@ -34,10 +39,6 @@ class Summary(NamedTuple):
     def mean(self, figure: Callable[[Row], float]) -> float:
         """Return the mean over layers."""
         return fmean(map(figure, self.rows))
-
-    def worst(self, figure: Callable[[Row], Figure]) -> Row:
-        """Return the row of the layer where a figure is the least."""
-        return min(self.rows, key=lambda row: figure(row).value)
 
 
 def summaries(report: BenchReport) -> list[Summary]:
@@ -58,10 +59,10 @@ def tables(report: BenchReport) -> Iterator[Table]:
     every = summaries(report)
     layers = len({row.layer for row in report.rows})
     for top_k in sorted({each.top_k for each in every}):
-        table = Table(
-            *("store", *EXPLAINED),
-            title=f"top {top_k}, mean of {layers} layers (the lowest in brackets)",
-        )
+        table = Table(title=f"top {top_k}, mean of {layers} layers")
+        table.add_column("store", no_wrap=True)
+        for name in EXPLAINED:
+            table.add_column(name, justify="right", no_wrap=True)
         for each in every:
             if each.top_k == top_k:
                 table.add_row(*_cells(each))
@@ -75,24 +76,19 @@ def tables(report: BenchReport) -> Iterator[Table]:
 
 def _cells(each: Summary) -> Iterator[str]:
     yield str(each.setting)
-    for name in ("recall", "mass"):
-        least = min(getattr(row, name).value for row in each.rows)
-        mean = each.mean(lambda row, name=name: getattr(row, name).value)  # type: ignore[misc]
-        yield f"{mean:.3f} ({least:.3f})"
-    most = max(row.error.value for row in each.rows)
-    yield f"{each.mean(lambda row: row.error.value):.3f} ({most:.3f})"
-    shares = [row.share_read for row in each.rows]
-    known = [share for share in shares if share is not None]
-    yield f"{fmean(known):.3f}" if len(known) == len(shares) else "-"
-    median = each.mean(lambda row: row.one_p50.value)
-    late = each.mean(lambda row: row.one_p99.value)
-    yield f"{1e3 * median:.2f} ms, {1e3 * late:.2f}"
-    yield f"{each.mean(lambda row: row.window_queries / row.window.value):,.0f}/s"
-    longest = max(row.build.add_longest for row in each.rows)
-    yield f"{each.mean(lambda row: row.build.seconds):.1f} s, {1e3 * longest:,.0f} ms"
-    disk = each.mean(lambda row: row.build.disk)
-    ram = f"{each.mean(lambda row: row.build.ram):,.0f} B"
-    yield f"{ram}, {disk:,.0f} B" if disk else ram
+    yield f"{each.mean(lambda row: row.recall.value):.3f}"
+    yield f"{each.mean(lambda row: row.mass.value):.3f}"
+    yield f"{min(row.mass.value for row in each.rows):.3f}"
+    yield f"{each.mean(lambda row: row.error.value):.3f}"
+    known = [row.share_read for row in each.rows if row.share_read is not None]
+    yield f"{fmean(known):.3f}" if known else "-"
+    yield f"{1e3 * each.mean(lambda row: row.one_p50.value):.2f}"
+    yield f"{1e3 * each.mean(lambda row: row.one_p99.value):.2f}"
+    yield f"{each.mean(lambda row: row.window_queries / row.window.value):,.0f}"
+    yield f"{each.mean(lambda row: row.build.seconds):.1f}"
+    yield f"{1e3 * max(row.build.add_longest for row in each.rows):,.0f}"
+    yield f"{each.mean(lambda row: row.build.ram):,.0f}"
+    yield f"{each.mean(lambda row: row.build.disk):,.0f}"
 
 
 def _values(setting: Setting) -> Sequence[tuple[str, str]]:

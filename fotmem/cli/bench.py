@@ -46,7 +46,7 @@ def bench(
     chosen = parse_layers(layers)
     from fotmem.bench.grid import read_grid, settings
     from fotmem.bench.run import Bench, Plan
-    from fotmem.bench.table import EXPLAINED, tables
+    from fotmem.bench.table import EXPLAINED, WIDTH, tables
     from fotmem.capture import Capture
     from fotmem.registry import available_stores
 
@@ -72,7 +72,7 @@ def bench(
     with console.status("begins") as status:
         for step in run.run():
             status.update(step)
-    shown = Console()
+    shown = Console(width=WIDTH)
     for table in tables(run.report):
         shown.print(table)
     for name, meaning in EXPLAINED.items():

@@ -1,0 +1,312 @@
+"""`fotmem bench`: its figures against naive ones, what it measures, and what fails."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from fotmem import create_store, registry
+from fotmem.bench.figures import Truth, interval, judge, truth
+from fotmem.bench.grid import read_grid, settings
+from fotmem.bench.report import BenchReport
+from fotmem.bench.run import Bench, Plan
+from fotmem.capture import Capture, capture_random
+from fotmem.errors import InputError, OptionError, UnknownStoreError
+from fotmem.testing.store.naive import draw
+from tests.commands import call, refusal
+from tests.plugins import hook, install
+
+HEADS, DIM, TOKENS = 2, 8, 1500
+PLAN = Plan(top_k=(1, 4), queries=20, rounds=2, threads=1)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    return capture_random(
+        tmp_path_factory.mktemp("capture") / "c",
+        tokens=TOKENS,
+        queries=24,
+        num_heads=HEADS,
+        head_dim=DIM,
+        mismatch=0.5,
+    )
+
+
+def naive(capture: Capture, size: int, top_k: int) -> dict[str, Any]:
+    """Everything by its definition, in float64."""
+    rows = capture.rows(0, 0, size)
+    keys, values = (each.double().numpy() for each in rows)
+    queries = capture.queries(0, size)[:, :20].double().numpy()
+    scores = queries @ keys.transpose(0, 2, 1)
+    weights = np.exp(scores * capture.info.scale)
+    weights /= weights.sum(-1, keepdims=True)
+    order = np.argsort(-scores, axis=-1)[..., :top_k]
+    return {"scores": scores, "weights": weights, "out": weights @ values, "order": order}
+
+
+@pytest.mark.parametrize("size", [1024, TOKENS])
+def test_the_truth_is_exact_search_and_dense_attention(
+    capture: Capture, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem.bench.figures.STEP", 400)
+    exact, expected = truth(capture, 0, size, queries=20, top_k=7), naive(capture, size, 7)
+    best = np.take_along_axis(expected["scores"], expected["order"], -1)
+    assert np.allclose(exact.scores.numpy(), best, atol=1e-3)
+    assert np.allclose(exact.out.numpy(), expected["out"], atol=1e-4)
+    lse = np.log(np.exp(expected["scores"] * exact.scale).sum(-1))
+    assert np.allclose(exact.lse.numpy(), lse, atol=1e-4)
+
+
+def test_figures_are_what_they_are_called(capture: Capture) -> None:
+    """A store that misses every third key, against naive figures."""
+    top_k, exact = 6, truth(capture, 0, TOKENS, queries=20, top_k=6)
+    known = naive(capture, TOKENS, top_k)
+    kept = np.arange(TOKENS) % 3 > 0
+    scores = np.where(kept, known["scores"], -np.inf)
+    ids = np.argsort(-scores, axis=-1)[..., :top_k]
+    values = capture.rows(0).values.double().numpy()
+    weights = np.take_along_axis(known["weights"], ids, -1)
+    share = weights / weights.sum(-1, keepdims=True)
+    heads = np.arange(HEADS)[:, None, None]
+    out = (share[..., None] * values[heads, ids]).sum(-2)
+
+    judged = judge(torch.tensor(np.take_along_axis(scores, ids, -1)), torch.tensor(out), exact)
+    right = [
+        [len(set(ids[h, q]) & set(known["order"][h, q])) / top_k for q in range(20)]
+        for h in range(HEADS)
+    ]
+    assert judged.recall.value == pytest.approx(np.mean(right))
+    best = np.take_along_axis(known["weights"], known["order"], -1)
+    assert judged.mass.value == pytest.approx(weights.sum() / best.sum(), rel=1e-4)
+    errors = np.linalg.norm(out - known["out"], axis=-1) / np.linalg.norm(known["out"], axis=-1)
+    assert judged.error.value == pytest.approx(errors.mean(), rel=1e-3)
+    assert judged.error_p95.value == pytest.approx(np.quantile(errors, 0.95), rel=1e-2)
+    assert judged.recall.high - judged.recall.low < 0.2
+    for figure in judged:
+        assert figure.low <= figure.value <= figure.high
+
+
+def test_equal_scores_count_as_equal() -> None:
+    best = torch.tensor([[[3.0, 2.0, 2.0]]])
+    exact = Truth(torch.ones(1, 1, 1), best, torch.ones(1, 1, 1), torch.ones(1, 1), 1.0)
+    for found, recall in (([3.0, 2.0, 2.0], 1), ([3.0, 2.0, 1.0], 2 / 3), ([2.0, 2.0, 1.9], 2 / 3)):
+        judged = judge(torch.tensor([[found]]), exact.out, exact)
+        assert judged.recall.value == pytest.approx(recall)
+        assert judged.error.value == 0
+    few = judge(torch.tensor([[[3.0, 2.0, 2.0, -torch.inf]]]), exact.out, exact)
+    assert few.recall.value == 1  # fewer keys than were asked for
+    assert few.mass.value == 1
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    draws = torch.randn(100, 60, generator=torch.Generator().manual_seed(0))
+    covered = [low <= 0 <= high for _, low, high in (interval(np.mean, row) for row in draws)]
+    assert 0.88 < np.mean(covered) <= 1
+
+
+def test_settings_are_all_combinations_and_begin_with_the_defaults() -> None:
+    default, *others = settings(["faiss-ivf"])
+    assert default.options == {"nprobe": 32}
+    assert {each.options["nprobe"] for each in others} == {4, 8, 16, 64, 128}
+    grid = {"hnsw": {"M": [8, 16], "ef_search": [64, 128]}}
+    made = settings(["exact", "hnsw", "exact"], grid)
+    assert [str(each) for each in made] == [
+        "exact",
+        "hnsw M=8 ef_search=64",
+        "hnsw M=8 ef_search=128",
+        "hnsw M=16 ef_search=64",
+        "hnsw M=16 ef_search=128",
+    ]
+
+
+def test_wrong_grids_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownStoreError, match="did you mean 'exact'"):
+        settings(["exat"])
+    with pytest.raises(UnknownStoreError, match="no store is named 'hnsw'; there are: exact"):
+        settings(["exact"], {"hnsw": {"M": [8]}})
+    with pytest.raises(OptionError, match="did you mean 'nprobe'"):
+        settings(["zarr"], {"zarr": {"nprob": [8]}})
+    with pytest.raises(OptionError, match="greater than or equal to 1, got 0"):
+        settings(["zarr"], {"zarr": {"nprobe": [8, 0]}})
+    file = tmp_path / "grid.toml"
+    for content, reason in (
+        ("hnsw = 3", r"hnsw is 3; a grid has a table for each store"),
+        ("[hnsw]\nM = 8", r"hnsw\.M is 8; a grid"),
+        ("[hnsw]\nM = []", r"hnsw\.M is \[\]; a grid"),
+        ("[hnsw", "is no TOML"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InputError, match=reason):
+            read_grid(file)
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        read_grid(tmp_path / "none.toml")
+    file.write_text("[hnsw]\nM = [8, 16]\n[exact]\n")
+    assert read_grid(file) == {"hnsw": {"M": [8, 16]}, "exact": {}}
+
+
+BROKEN = """
+import os, signal
+
+def failing(**arguments):
+    store = build(**arguments)
+    add = store._add
+    def refuse(keys, values):
+        if store._added >= 1000:
+            raise OSError('the disk is full')
+        add(keys, values)
+    store._add = refuse
+    return store
+
+def dying(**arguments):
+    store = build(**arguments)
+    def die(*given):
+        if store._added == 1500:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return type(store)._search(store, *given)
+    store._search = die
+    return store
+
+def poor(**arguments):
+    raise AssertionError
+
+""" + hook(
+    "[spec('failing', factory=failing), spec('dying', factory=dying), "
+    "spec('absent', factory=poor, requires=('not_there',), install='pip install it')]"
+)
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install stores that fail."""
+    install(tmp_path, "broken_stores_of_bench", BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.registry.cache_clear()
+    yield
+    monkeypatch.undo()
+    registry.registry.cache_clear()
+
+
+def test_a_store_that_fails_is_reported_and_the_rest_goes_on(
+    broken: None, capture: Capture, tmp_path: Path
+) -> None:
+    every = settings(["failing", "exact", "absent", "dying"])
+    bench = Bench(capture, every, [0], tmp_path / "out" / "report.json", PLAN)
+    assert sum("building" in step for step in bench.run()) == 4
+    report = BenchReport.read(bench.file)
+    assert {(row.setting.store, row.top_k) for row in report.rows} == {("exact", 1), ("exact", 4)}
+    reasons = {failure.setting.store: failure.reason for failure in report.failures}
+    assert reasons["failing"] == "OSError: the disk is full"
+    assert reasons["absent"] == (
+        "'absent' is not available here: needs not_there, not installed: pip install it"
+    )
+    assert reasons["dying"] == "its process was killed: too little memory?"
+
+
+def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
+    grid = {"faiss-ivf": {"nlist": [20], "nprobe": [1, 20]}}
+    pytest.importorskip("faiss")
+    file = tmp_path / "report.json"
+    bench = Bench(capture, settings(["exact", "faiss-ivf", "zarr"], grid), [0], file, PLAN)
+    list(bench.run())
+    report = BenchReport.read(file)
+    assert report == bench.report
+    assert not report.failures
+    rows = {(str(row.setting), row.top_k): row for row in report.rows}
+    assert len(rows) == len(report.rows) == 2 * (1 + 2 + 6)
+    for row in rows.values():
+        assert 0 < row.one_p50.value <= row.one_p95.value <= row.one_p99.value
+        assert row.window.low <= row.window.value <= row.window.high
+        assert row.batch == 0
+        assert row.build.add_longest >= row.build.add_median > 0
+        assert (row.build.disk > 0) == (row.setting.store == "zarr")
+    exact = rows["exact", 4]
+    assert exact.recall.value == exact.mass.value == exact.share_read == 1
+    known = naive(capture, TOKENS, 4)
+    error = rows["exact", 1].error.value
+    values = capture.rows(0).values.double().numpy()
+    first = np.take_along_axis(values, known["order"][..., :1], 1)
+    lengths = np.linalg.norm(known["out"], axis=-1)
+    assert error == pytest.approx((np.linalg.norm(first - known["out"], axis=-1) / lengths).mean())
+    assert exact.error.value < error
+    grown = {row.size: row for row in report.growth if row.setting.store == "exact"}
+    assert sorted(grown) == [1024, TOKENS]
+    assert grown[1024].recall.value == 1
+
+
+def test_what_was_measured_is_not_measured_again(
+    capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "report.json"
+    steps = Bench(capture, settings(["exact", "faiss-flat"]), [0], file, PLAN).run()
+    for step in steps:
+        if "faiss-flat" in step:
+            break
+    steps.close()  # stopped while the second was about to be built
+    list(Bench(capture, settings(["exact"]), [0], file, PLAN).run())
+    first = BenchReport.read(file)
+    assert len(first.rows) == 2
+    every = Bench(capture, settings(["exact", "faiss-flat"]), [0], file, PLAN)
+    assert [step for step in every.run() if "building" in step] == ["layer 0: building faiss-flat"]
+    assert BenchReport.read(file).rows[:2] == first.rows
+    assert not list(every.run())
+    with pytest.raises(InputError, match="is the report of another measured"):
+        Bench(capture, [], [0], file, Plan(top_k=(2,)))
+    file.write_text('{"fotmem_bench": 2}')
+    with pytest.raises(InputError, match=r"is no report of fotmem bench \(fotmem_bench: "):
+        BenchReport.read(file)
+
+
+def test_no_process_is_left_behind(capture: Capture, tmp_path: Path) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    steps = Bench(capture, settings(["exact"]), [0], tmp_path / "report.json", PLAN).run()
+    for step in steps:
+        if "timing" in step:
+            assert {child.pid for child in psutil.Process().children()} > before
+            break
+    steps.close()
+    left = {child.pid for child in psutil.Process().children()} - before
+    assert not [pid for pid in left if "resource_tracker" not in str(psutil.Process(pid).cmdline())]
+
+
+def test_the_command(capture: Capture, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text("[zarr]\nnprobe = [8]\n")
+    where = ("bench", capture.directory, "--out", tmp_path / "out")
+    ended = call(
+        capsys, *where, "--stores", "exact,zarr", "--grid", grid, "--top-k", "1,8",
+        "--queries", 10, "--rounds", 2, "--threads", 1,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "top 1, mean of 1 layers" in ended.out
+    assert "│ zarr nprobe=8 │" in ended.out
+    assert str(tmp_path / "out" / "report.json") in ended.out.replace("\n", "")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report["rows"]) == 4
+    for arguments, reason in (
+        (("--stores", "exat"), "no store is named 'exat'"),
+        (("--layers", "3"), "has layers [0], not 3"),
+        (("--grid", tmp_path / "none"), "cannot be read"),
+    ):
+        assert reason in refusal(capsys, 1, *where, *arguments)
+    assert "expected numbers such as" in refusal(capsys, 2, *where, "--top-k", "1,x")
+    line = refusal(capsys, 1, "bench", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert "there is no capture at" in line
+
+
+def test_the_share_of_keys_that_is_read() -> None:
+    pytest.importorskip("faiss")
+    keys = draw(HEADS, 5000, DIM)
+    queries = draw(HEADS, 30, DIM, seed=1)
+    store = create_store("faiss-ivf", num_heads=HEADS, head_dim=DIM, nlist=10, nprobe=10)
+    store.add(keys, keys)
+    assert store.share_read(queries, 4) == 1
+    shares: list[Any] = []
+    for nprobe in (1, 2, 5):
+        store.tune(nprobe=nprobe)
+        shares.append(store.share_read(queries, 4))
+    assert 0.05 < shares[0] < shares[1] < shares[2] < 0.7
+    assert create_store("exact", num_heads=1, head_dim=4).share_read(queries, 4) is None
