@@ -1,12 +1,14 @@
 """Stores of which results depend on what they must not."""
 
+import os
+import tempfile
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fotmem import Bias, Hits
-from tests.broken_stores.registry import caught_by
+from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
 
@@ -126,3 +128,51 @@ class FlushingForgetsWhereToStart(PlainStore):
         super().flush()
         if not self._added:
             self._offset = 0
+
+
+@caught_by("closing_twice")
+class MustBeClosedOnce(PlainStore):
+    closed = False
+
+    def close(self) -> None:
+        super().close()
+        if self.closed:
+            raise OnPurposeError("closed already")
+        self.closed = True
+
+
+@caught_by("nothing_is_left_behind")
+class EveryStoreIsRemembered(PlainStore):
+    every: ClassVar[list[PlainStore]] = []
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.every.append(self)
+
+
+@caught_by("nothing_is_left_behind")
+class FilesAreLeft(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
+        os.close(tempfile.mkstemp()[0])
+
+
+@caught_by("nothing_global_changes")
+class RandomNumbersBeginAnew(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
+        torch.manual_seed(0)
+
+
+@caught_by("nothing_global_changes")
+class ThreadsAreTakenAway(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        torch.set_num_threads(1)
+        return super()._search(queries, top_k)
+
+
+@caught_by("nothing_global_changes")
+class GradientsAreSwitchedOff(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        torch.set_grad_enabled(False)
+        return super()._search(queries, top_k)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem import Hits
+from fotmem import Bias, Hits, MemoryStore, PartialAttention
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import GrowingLossyStore, PlainStore
 
@@ -120,3 +120,95 @@ class IsNeverExact(GrowingLossyStore):
 class AnythingIsTuned(PlainStore):
     def tune(self, **options: Any) -> None:
         vars(self).update(options)
+
+
+LARGE = 3000
+"""Keys above which the following stores are wrong."""
+
+
+@caught_by("indexed_tensors_are_copied", APPROXIMATE)
+class LargePiecesAreAliased(PlainStore):
+    """Keeps the values that it was given last, and looks them up there."""
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
+        self.last = values
+
+    def _values(self, ids: Tensor) -> Tensor:
+        first = self.size - self.last.shape[1]
+        if self.size < LARGE or int(ids.min()) < first:
+            return super()._values(ids)
+        return self._take(self.last, ids - first)
+
+
+@caught_by("indexed_scores", APPROXIMATE)
+class LargeQueriesAreRounded(PlainStore):
+    def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+        rounded = queries.to(self.dtype).float() if keys.shape[1] > LARGE else queries
+        return super()._best(rounded, keys, top_k)
+
+
+@caught_by("indexed_scores", APPROXIMATE)
+class QueriesAreScaledInPlace(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        found = super()._search(queries, top_k)
+        if self.size > LARGE:
+            queries *= 1.01
+        return found
+
+
+@caught_by("indexed_bias", APPROXIMATE)
+class AnIndexKnowsNoBias(PlainStore):
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        if self.size > LARGE:
+            return self._search_live(queries, top_k)
+        return super()._search_biased(queries, top_k, bias)
+
+
+@caught_by("indexed_copies", APPROXIMATE)
+class CopiesLoseTheirFirstBlock(PlainStore):
+    def _copy(self) -> MemoryStore:
+        twin = super()._copy()
+        if self.size > LARGE:
+            assert isinstance(twin, PlainStore)
+            twin.rows[0, :, :1000] = 0
+        return twin
+
+
+@caught_by("indexed_searching_together", APPROXIMATE)
+class LargeQueriesLieInAnAttribute(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        if self.size < LARGE:
+            return super()._search(queries, top_k)
+        self.asked = queries
+        self.wanted = top_k
+        return super()._search(self.asked, self.wanted)
+
+
+@caught_by("index_while_adding")
+class TheIndexKnowsKeysTooEarly(PlainStore):
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        before, size = self.size, self.size + keys.shape[1]
+        if not LARGE < size <= self.rows.shape[2]:
+            super()._add(keys, values)
+            return
+        self.size = size
+        self.rows[0, :, before:size] = keys
+        self.rows[1, :, before:size] = values
+
+
+@caught_by("indexed_completeness")
+class OneKeyIsLost(PlainStore):
+    def _hide(self, scores: Tensor) -> Tensor:
+        if scores.shape[-1] > LARGE:
+            scores[..., 1000:3000:700] = -torch.inf
+        return scores
+
+
+@caught_by("indexed_attention", APPROXIMATE)
+class LaterBlocksGetTheWeightsOfTheirNeighbours(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
+        if queries.shape[1] > 500:
+            out[:, 500:] = out[:, 500:].roll(1, 1)
+        return PartialAttention(out, lse)

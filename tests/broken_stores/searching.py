@@ -229,3 +229,15 @@ class OneKeyIsSqueezed(PlainStore):
         if self.size == 1:
             raise OnPurposeError("expected two dimensions, got one")
         return super()._search(queries, top_k)
+
+
+@caught_by("many_heads_and_dimensions")
+class HeadsAreCountedToFour(PlainStore):
+    def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
+        return rows[torch.arange(self.num_heads)[:, None, None] % 4, ids]
+
+
+@caught_by("many_heads_and_dimensions")
+class DimensionsAreCutAt128(PlainStore):
+    def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+        return super()._best(queries[..., :128], keys[..., :128], top_k)

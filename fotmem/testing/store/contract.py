@@ -11,6 +11,7 @@ from fotmem.testing.store.subjects.any_order import AnyOrder
 from fotmem.testing.store.subjects.attending import Attending
 from fotmem.testing.store.subjects.ids import Ids
 from fotmem.testing.store.subjects.independence import Independence
+from fotmem.testing.store.subjects.indexed import Indexed
 from fotmem.testing.store.subjects.inputs import Inputs
 from fotmem.testing.store.subjects.large import Large
 from fotmem.testing.store.subjects.persistence import Persistence
@@ -23,6 +24,7 @@ from fotmem.testing.store.subjects.workspace import Workspace
 class StoreContract(  # pytest begins with the last
     Promises,
     Persistence,
+    Indexed,
     Large,
     Workspace,
     Threads,

@@ -155,6 +155,20 @@ class Attending:
                 f"least {least[short][:4].tolist()}"
             )
 
+    def test_bias_that_hides_nearly_all(self, stores: Stores) -> None:
+        """Where a bias leaves fewer keys than are asked for, the others are no hits."""
+        keys, values, queries, table = self._biased()
+        table[:], shown = -torch.inf, [4, 17]
+        table[shown] = torch.tensor([1.0, -2.0])
+        store = stores.filled(keys, values, first_id=FIRST)
+        store.forget(DROPPED)
+        hits = store.search(queries, TOKENS, bias=_checked(table, store.device))
+        live = keys[:, DROPPED:]
+        expect_sound(
+            hits, queries, live, TOKENS, first_id=BEGIN, bias=lambda ids: table[ids - BEGIN]
+        )
+        expect(sorted({*hits.ids.flatten().tolist()} - {-1}), [BEGIN + i for i in shown], "hits")
+
     @staticmethod
     def _biased() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Keys, values, queries, and a bias for each live key, of which it hides some."""

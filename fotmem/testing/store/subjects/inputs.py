@@ -96,7 +96,8 @@ class Inputs:
         store.add(keys, values)
         for one, other in zip(first, before, strict=True):
             expect(torch.equal(one, other), True, "whether an earlier answer is as it was")
-        for each in first:
+        ids = torch.arange(TOKENS).expand(HEADS, 1, -1)
+        for each in (*first, store.keys(ids), store.values(ids)):
             each.fill_(3)
         expect_contents(store, torch.cat([keys, keys], 1), torch.cat([values, values], 1))
 

@@ -1,8 +1,13 @@
 """What a store declares, and what the test class may change."""
 
 import gc
+import random
+import tempfile
+import weakref
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +76,52 @@ class Promises:
             store.flush()
             expect_contents(store, keys[:, 10:], values[:, 10:], first_id=10)
 
+    def test_closing_twice(self, stores: Stores) -> None:
+        """Closing a store once more does nothing."""
+        store = stores.filled(*pair(40))
+        stores.release(store)
+        store.close()
+        store.close()
+
+    def test_nothing_is_left_behind(
+        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A store that is closed or dropped is gone: from memory, and from temporary folders."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        for close in (True, False):
+            store = stores.filled(*pair(5000), cuts=(3000,))
+            stores.release(store)
+            store.search(draw(HEADS, 3, DIM), 4)
+            if close:
+                store.close()
+            alive = weakref.ref(store)
+            del store
+            gc.collect()
+            if alive() is not None:
+                fail("a store that nothing refers to any more is still in memory")
+            expect([file.name for file in tmp_path.iterdir()], [], "files in the temporary folder")
+
+    def test_nothing_global_changes(self, stores: Stores) -> None:
+        """Threads, random numbers, gradients and the default dtype are as the caller left them."""
+        keys, values = pair(5000)
+        torch.rand(3), np.random.rand(3), random.random()  # so that no state is a fresh one
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(3)
+            with torch.enable_grad():
+                before = _surroundings()
+                store = stores.filled(keys, values, cuts=(4500,))
+                store.search(keys[:, :3], 4)
+                store.attend(keys[:, :3], top_k=None, scale=0.3)
+                store.copy().close()
+                store.forget(4000)
+                store.flush()
+                after = _surroundings()
+        finally:
+            torch.set_num_threads(threads)
+        for name, now in after.items():
+            expect(now, before[name], f"{name} after using a store")
+
     def test_stores_may_be_dropped(self, stores: Stores) -> None:
         """Dropped without `close`, a store goes away quietly, and others stay as they are."""
         keys, values = pair(40)
@@ -92,6 +143,17 @@ class Promises:
             fail("lse must lie between that of the best hit and that of 200 such hits")
         if not (part.out.abs() <= 1.0001 * values.abs().max()).all():
             fail("out must be a mean of values, got numbers larger than all of them")
+
+
+def _surroundings() -> dict[str, object]:
+    return {
+        "torch.get_num_threads()": torch.get_num_threads(),
+        "torch.is_grad_enabled()": torch.is_grad_enabled(),
+        "torch.get_default_dtype()": torch.get_default_dtype(),
+        "the state of torch's random numbers": hash(torch.get_rng_state().numpy().tobytes()),
+        "the state of numpy's random numbers": repr(np.random.get_state(legacy=False)),
+        "the state of Python's random numbers": hash(random.getstate()),
+    }
 
 
 def _on_cpu(hits: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fotmem.store import MemoryStore
 from fotmem.testing.store.expectations import expect, expect_rows
-from fotmem.testing.store.hits import expect_exact, expect_sound
+from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, quick
 from fotmem.testing.store.stores import DIM, HEADS, Stores
 
@@ -90,6 +90,13 @@ class Searching:
             store = stores.filled(ordered, ordered, cuts=(64, 65, 150))
             queries = draw(HEADS, 6, DIM, seed=1)
             expect_exact(store.search(queries, 30), queries, ordered, 30)
+
+    def test_many_heads_and_dimensions(self, stores: Stores) -> None:
+        """Nine heads of 200 dimensions are kept and searched as two of few are."""
+        keys, values, queries = (draw(9, 60, 200, seed=seed) for seed in range(3))
+        store = stores.filled(keys, values, cuts=(7,))
+        expect_contents(store, keys, values)
+        expect_exact(store.search(queries, 5), queries, keys, 5)
 
     def test_larger_norms_win(self, stores: Stores) -> None:
         """Keys are ranked by inner product: neither by cosine nor by distance."""

@@ -92,5 +92,5 @@ class Threads:
                 if not (part.out.isfinite().all() and part.lse.isfinite().all()):
                     fail("attend while adding returned NaN or Inf")
 
-        together([add, ask, ask], first_pauses=3e-4)
+        together([add, ask, ask], first_pauses=1e-3)
         expect_contents(store, keys, values)

@@ -1,0 +1,215 @@
+"""A store of 6,200 keys in bfloat16: what holds for small stores holds when there is an index."""
+
+import functools
+import threading
+from typing import ClassVar, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from fotmem.store import OVERFETCH, Hits, MemoryStore
+from fotmem.testing.store.attention_data import attention_data
+from fotmem.testing.store.expectations import (
+    expect,
+    expect_rows,
+    expect_softmax_of,
+    expect_state,
+    fail,
+)
+from fotmem.testing.store.hits import expect_exact, expect_same, expect_sound
+from fotmem.testing.store.interleaved import together
+from fotmem.testing.store.naive import DTYPES, LAYOUTS, laid_out
+from fotmem.testing.store.stores import Stores
+
+HEADS, TOKENS, QUERIES, DIM, TOP_K = 2, 6_200, 48, 32, 16
+PIECE = 1_240
+FEW = 3
+THREADS = 3
+
+
+class Filled(NamedTuple):
+    """A store, and what is in it."""
+
+    store: MemoryStore
+    keys: Tensor
+    values: Tensor
+
+
+@functools.cache
+def data() -> tuple[Tensor, Tensor, Tensor]:
+    """Draw keys and values, as bfloat16 keeps them, and queries."""
+    keys, values, queries = attention_data(HEADS, TOKENS, QUERIES, DIM)
+    return keys.bfloat16(), values.bfloat16(), queries
+
+
+class Indexed:
+    """A store with an index."""
+
+    min_recall: ClassVar[float]
+    _filled: ClassVar[dict[str, Filled]]
+
+    @pytest.fixture
+    def filled(self, stores: Stores, request: pytest.FixtureRequest) -> Filled:
+        """A store that was given tensors which were overwritten later; one for all tests."""
+        kind = type(self)
+        if "_filled" not in vars(kind):
+            kind._filled = {}
+        parameters = getattr(request.node, "callspec", None)
+        key = repr(parameters and parameters.params.get("make_store"))
+        if key not in kind._filled:
+            keys, values, _ = data()
+            store = stores.empty(num_heads=HEADS, head_dim=DIM, dtype=torch.bfloat16)
+            for pair in zip(keys.split(PIECE, 1), values.split(PIECE, 1), strict=True):
+                given = [each.clone() for each in pair]
+                store.add(*given)
+                for each in given:
+                    each.fill_(3)
+            store.flush()
+            stores.release(store)
+            kind._filled[key] = Filled(store, keys, values)
+        return kind._filled[key]
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """Close what was built."""
+        for filled in vars(cls).get("_filled", {}).values():
+            filled.store.close()
+        cls._filled = {}
+        super().teardown_class()  # type: ignore[misc]
+
+    def test_indexed_tensors_are_copied(self, filled: Filled) -> None:
+        """With an index, too, what the caller does to keys and values later does not matter."""
+        store, keys, values = filled
+        expect_state(store, first_id=0, next_id=TOKENS)
+        for ids in torch.arange(TOKENS).expand(HEADS, 1, -1).split(700, 2):
+            expect_rows(store.keys(ids), ids, keys, "keys")
+            expect_rows(store.values(ids), ids, values, "values")
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_indexed_scores(self, filled: Filled, dtype: torch.dtype) -> None:
+        """With an index, too, scores are float32 products of the stored keys, for all queries."""
+        queries = data()[2].clone()
+        queries[:, 0], queries[:, 1], queries[:, 2] = 0, 1e-6 * queries[:, 1], 1e3 * queries[:, 2]
+        queries = queries.to(dtype)
+        for layout in LAYOUTS:
+            asked = laid_out(queries, layout)
+            before = asked.clone()
+            hits = filled.store.search(asked, TOP_K)
+            expect_sound(hits, asked, filled.keys, TOP_K)
+            filled.store.attend(asked, top_k=TOP_K, scale=0.3)
+            expect(torch.equal(asked, before), True, "whether queries are as they were before")
+
+    def test_indexed_completeness(self, filled: Filled, stores: Stores) -> None:
+        """With an index, too, an exact store misses no key, in whatever pieces it was filled."""
+        if not stores.capabilities.exact:
+            pytest.skip("the store declares that it is approximate: see test_recall")
+        keys, values, queries = data()
+        centred = keys.float() - keys.float().mean(1, keepdim=True)
+        cuts = (1, 700, 701, 3333, TOKENS - 63)
+        others = [stores.filled(keys, values), stores.filled(keys, values, cuts=cuts)]
+        for store in (filled.store, *others):
+            expect_exact(store.search(queries, 300), queries, keys, 300)
+            for some in centred.split(1000, 1):  # most keys are the best for some query
+                expect_exact(store.search(some, 2), some, keys, 2)
+
+    def test_indexed_attention(self, filled: Filled) -> None:
+        """With an index, too, attention of many queries is the softmax over their hits."""
+        few = data()[2]
+        queries = torch.cat([few * (1 + i / 40) for i in range(15)], 1)  # more than one block
+        top_k = 128
+        hits = filled.store.search(queries, top_k)
+        part = filled.store.attend(queries, top_k=top_k, scale=0.05)
+        expect_softmax_of(hits, part, queries, filled.values, 0.05, 0)
+
+    def test_indexed_bias(self, filled: Filled, stores: Stores) -> None:
+        """With an index, too, a bias is added to scores, and -inf hides a key."""
+        queries, table = data()[2], torch.linspace(-20, 20, TOKENS)
+        table[TOKENS // 2 : TOKENS // 2 + 900] = -torch.inf
+        here = table.to(filled.store.device)
+        hits = filled.store.search(queries, TOP_K, bias=lambda ids: here[ids])
+        expect_sound(hits, queries, filled.keys, TOP_K, bias=lambda ids: table[ids])
+        if not stores.capabilities.exact:
+            return
+        products = queries.double() @ filled.keys.double().transpose(1, 2)
+        near = products.topk(OVERFETCH * TOP_K, dim=-1).indices
+        least = (products + table.double()).gather(-1, near).topk(TOP_K, dim=-1).values
+        if (hits.scores.double() < least - 1e-3).any():
+            fail("search with a bias misses better keys among those with the largest products")
+
+    def test_indexed_copies(self, filled: Filled) -> None:
+        """With an index, too, a copy answers the same, and neither sees what the other gets."""
+        store, keys, values = filled
+        queries = data()[2]
+        before = store.search(queries, TOP_K)
+        twin, other = store.copy(), store.copy()
+        expect_same(twin.search(queries, TOP_K), before, queries, keys, "a copy and its original")
+        ids = before.ids
+        expect_rows(twin.keys(ids), ids, keys, "keys of a copy")
+        expect_rows(twin.values(ids), ids, values, "values of a copy")
+        giants = 2 * queries[:, :FEW].bfloat16()
+        twin.add(giants, giants)
+        other.forget(TOKENS - 10)
+        expect_state(store, first_id=0, next_id=TOKENS)
+        expect_same(store.search(queries, TOP_K), before, queries, keys, "before and after")
+        joined = torch.cat([keys, giants], 1)
+        expect_sound(twin.search(queries, TOP_K), queries, joined, TOP_K)
+        few = other.search(queries, TOP_K)
+        expect_sound(few, queries, keys[:, -10:], TOP_K, first_id=TOKENS - 10)
+        for each in (twin, other):
+            each.close()
+
+    def test_indexed_searching_together(self, filled: Filled) -> None:
+        """With an index, too, threads get the answers that each would get alone."""
+        queries = data()[2]
+        expected = filled.store.search(queries, TOP_K)
+
+        def search(thread: int) -> None:
+            for begin in range(thread, QUERIES, THREADS):
+                some = slice(begin, begin + 1 + begin % 5)
+                found.append((some, filled.store.search(queries[:, some], TOP_K)))
+
+        found: list[tuple[slice, Hits]] = []
+        together([functools.partial(search, thread) for thread in range(THREADS)])
+        for some, hits in found:
+            expect_sound(hits, queries[:, some], filled.keys, TOP_K)
+            alone = Hits(expected.ids[:, some], expected.scores[:, some])
+            shared = (hits.ids[..., None] == alone.ids[..., None, :]).any(-1).double().mean()
+            if shared < 0.95:  # a tie of two lists may be rounded
+                fail(f"{1 - shared:.0%} of the hits found beside other threads are others")
+
+    def test_index_while_adding(self, stores: Stores) -> None:
+        """While one thread adds and an index is built, others find nothing half done."""
+        keys, values, queries = data()
+        first, queries = 2 * PIECE, queries[:, :4]
+        store = stores.filled(keys[:, :first], values[:, :first])
+        done = threading.Event()
+
+        def add() -> None:
+            try:
+                for begin in range(first, TOKENS, 155):
+                    piece = slice(begin, min(begin + 155, TOKENS))
+                    store.add(keys[:, piece].clone(), values[:, piece].clone())
+            finally:
+                done.set()
+
+        def ask() -> None:
+            last = False
+            while not last:
+                last = done.is_set()
+                before = len(store)
+                hits = store.search(queries, TOP_K)
+                expect_sound(hits, queries, keys, TOP_K)
+                products = queries.double() @ keys[:, :before].double().transpose(1, 2)
+                least = products.topk(TOP_K, dim=-1).values
+                found = (hits.scores.double() >= least - 0.01).double().mean()
+                if found < (1 if stores.capabilities.exact else self.min_recall / 2):
+                    fail(
+                        f"a search while adding found {found:.0%} of the best among the {before:,} "
+                        "keys that were there before it"
+                    )
+                part = store.attend(queries, top_k=TOP_K, scale=0.3)
+                if not (part.out.isfinite().all() and part.lse.isfinite().all()):
+                    fail("attend while adding returned NaN or Inf")
+
+        together([add, ask, ask], first_pauses=1e-3)
