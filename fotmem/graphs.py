@@ -94,8 +94,9 @@ class GraphStore(IndexedStore):
         self._cells.add(vectors, self._earlier)
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
-        length = queries.norm(dim=2, keepdim=True).clamp(min=torch.finfo(queries.dtype).tiny)
-        far = (queries * (FAR / length)).numpy()
+        tiny = torch.finfo(queries.dtype).tiny
+        alike = queries / queries.abs().amax(2, keepdim=True).clamp(min=tiny)  # may be huge
+        far = (alike * (FAR / alike.norm(dim=2, keepdim=True).clamp(min=tiny))).numpy()
         threads = 1 if queries.shape[1] <= FEW else self.options.threads
         found = over_heads(
             lambda head: self._search_head(head, far[head], top_k), self.num_heads, threads

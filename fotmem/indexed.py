@@ -154,9 +154,14 @@ class IndexedStore(RowsStore):
             return  # hidden by the base class, until building anew costs no more than was added
         with self._lock.writing():
             self._drop_index()
+            before, self._start = self._start, first
+            try:
+                self._update_index(first)
+            except BaseException:  # all keys are still there
+                self._drop_index()
+                self._start = before
+                raise
             super()._forget(count)
-            self._start = first
-            self._update_index(first)
 
     def _copy(self) -> Self:
         twin = super()._copy()

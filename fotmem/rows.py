@@ -179,16 +179,23 @@ class Rows:
 def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Map a temporary file without a name; its space is reserved, so that writing cannot fail."""
     size = torch.Size(shape).numel()
-    descriptor, name = tempfile.mkstemp(prefix="fotmem-")
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="fotmem-")
+    except OSError as error:
+        raise _no_room(size * dtype.itemsize, error) from error
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, max(1, size * dtype.itemsize))
         return torch.from_file(name, shared=True, size=size, dtype=dtype).view(shape)
     except OSError as error:
-        raise StorageError(
-            f"no room for {size * dtype.itemsize:,} bytes in {tempfile.gettempdir()} "
-            f"({error.strerror}): let TMPDIR name a folder with more, or keep rows in 'ram'"
-        ) from error
+        raise _no_room(size * dtype.itemsize, error) from error
     finally:
         os.close(descriptor)
         Path(name).unlink()
+
+
+def _no_room(size: int, error: OSError) -> StorageError:
+    return StorageError(
+        f"no room for {size:,} bytes in {tempfile.gettempdir()} ({error.strerror}): let TMPDIR "
+        "name a folder with more, or keep rows in 'ram'"
+    )

@@ -287,3 +287,33 @@ def test_who_asks_for_many_keys_gets_all_of_them(make: Make) -> None:
     decay = store.search(queries, 150, bias=lambda ids: -0.01 * ids)
     scores = queries @ keys[:, 100:].transpose(1, 2) - 0.01 * torch.arange(100, 900)
     assert torch.allclose(decay.scores, scores.topk(150).values, atol=1e-3)
+
+
+def test_forgetting_that_fails_leaves_the_store_as_it_was(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, queries = attention_like(900)
+    store = filled(make, keys)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "_build", _stopped)
+        with pytest.raises(KeyboardInterrupt):
+            store.forget(700)
+    assert (store.first_id, len(store)) == (0, 900)
+    expect_exact(store.search(queries, 16), queries, keys, 16)
+    store.forget(700)
+    store.add(keys[:, :100], keys[:, :100])
+    live = torch.cat([keys[:, 700:], keys[:, :100]], 1)
+    expect_exact(store.search(queries, 16), queries, live, 16, first_id=700)
+    ids = torch.arange(700, 1000).expand(HEADS, 1, -1)
+    assert torch.equal(store.keys(ids)[:, 0], live)
+
+
+def _stopped(store: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e18, 1e25])
+def test_queries_may_be_tiny_or_huge(make: Make, size: float) -> None:
+    keys, queries = attention_like(900)
+    hits = filled(make, keys).search(queries * size, 4)
+    expect_exact(hits, queries * size, keys, 4)

@@ -160,7 +160,14 @@ class Folder(Place):
 
 def temporary_folder() -> Folder:
     """Make a folder that goes away with the object."""
-    folder = Folder(Path(tempfile.mkdtemp(prefix="fotmem-zarr-")), durable=False)
+    try:
+        path = Path(tempfile.mkdtemp(prefix="fotmem-zarr-"))
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {tempfile.gettempdir()}: {error.strerror}; let TMPDIR name a folder "
+            "that is writable, or pass a directory"
+        ) from error
+    folder = Folder(path, durable=False)
     weakref.finalize(folder, _discard, folder.path, folder._lock, os.getpid())
     return folder
 
