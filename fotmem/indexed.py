@@ -79,7 +79,7 @@ class IndexedStore(RowsStore):
 
     @abstractmethod
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
-        """Name candidates for queries ``[H, Q, D]``, float32 on the CPU: ids ``[H, Q, K]``.
+        """Name candidates for queries ``[H, Q, D]``, contiguous float32 on the CPU: ``[H, Q, K]``.
 
         ``K`` may be more or less than `top_k`; -1 where there is none. Forgotten keys may be among
         them.
@@ -116,7 +116,7 @@ class IndexedStore(RowsStore):
 
     def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Choose among what the index names, the hubs, and the newest keys."""
-        queries, end = queries.float(), len(self._key_rows)
+        queries, end = queries.float().contiguous(), len(self._key_rows)
         candidates = top_k if bias is None else BIASED * top_k
         with self._lock.reading():
             indexed, hubs = self._indexed, self._hubs
