@@ -21,6 +21,7 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, keys: Tensor) -> "Frame":
         """Suit keys like these ``[H, n, D]``, float32."""
+        keys = shortened(keys)
         origin = keys.mean(1, keepdim=True)
         tiny = torch.finfo(keys.dtype).tiny
         largest = (keys - origin).abs().amax((1, 2), keepdim=True).clamp(min=tiny)
@@ -33,3 +34,22 @@ class Frame(NamedTuple):
     def scores(self, scores: Tensor, queries: Tensor) -> Tensor:
         """Turn scores ``[H, Q]`` of keys for queries ``[H, Q, D]`` into those of their vectors."""
         return (scores - (queries @ self.origin.transpose(1, 2)).squeeze(2)) / self.unit.squeeze(2)
+
+
+def lengths_of(keys: Tensor) -> Tensor:
+    """Return the lengths ``[H, n]`` of keys ``[H, n, D]``, whose squares may overflow."""
+    unit = keys.abs().amax().clamp(min=torch.finfo(keys.dtype).tiny) if keys.numel() else 1.0
+    return (keys / unit).norm(dim=2) * unit
+
+
+def usual_length(keys: Tensor) -> Tensor:
+    """Return twice the length ``[H, 1]`` of all but the ``sqrt(n)`` longest of ``[H, n, D]``."""
+    lengths = lengths_of(keys).sort(dim=1).values
+    usual = 2 * lengths[:, -1 - math.isqrt(keys.shape[1]), None]
+    return usual.where(usual > 0, lengths[:, -1:])
+
+
+def shortened(keys: Tensor) -> Tensor:
+    """Cut keys ``[H, n, D]`` to the usual length: one giant would be the mean and the scale."""
+    lengths = lengths_of(keys)[..., None].clamp(min=torch.finfo(keys.dtype).tiny)
+    return keys * (usual_length(keys)[..., None] / lengths).clamp(max=1)

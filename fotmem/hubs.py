@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
+from fotmem.frame import lengths_of, shortened, usual_length
 from fotmem.search import in_blocks, largest
 from fotmem.store import Bias, Hits
 
@@ -16,12 +17,13 @@ _NONE = torch.iinfo(torch.long).max
 
 
 class Hubs(NamedTuple):
-    """The keys that lie furthest against the mean key, kept aside: every query looks at them.
+    """The keys that stand far from all others, kept aside: every query looks at them.
 
     Attention queries do not look like keys: most point away from the mean key, and give most of
     their weight to the same few keys, such as the first token of a window (an attention sink, Xiao
     et al. 2023, arXiv:2309.17453). These stand so far from all others that an index seldom leads to
-    them. Hubs are the ``sqrt(N)`` keys whose inner product with the mean key is the smallest.
+    them. Hubs are the ``sqrt(N)`` keys whose inner product with the mean key is the smallest; and
+    the longest, ``sqrt(N)`` at most, of those that are more than twice as long as is usual.
     """
 
     against: Tensor
@@ -31,23 +33,25 @@ class Hubs(NamedTuple):
     keys: Tensor
     """Shape ``[H, m, D]``, float32."""
     bar: Tensor
-    """Shape ``[H, 1]``: how far against the mean key a hub must lie."""
+    """Shape ``[H, 1]``: how far against the mean key a hub must lie,"""
+    length: Tensor
+    """Shape ``[H, 1]``: or how long it must be."""
     chosen_of: int = 0
     """Keys of a head when hubs were last chosen."""
 
     @classmethod
     def of(cls, keys: Tensor) -> "Hubs":
-        """Learn from keys like these ``[H, n, D]`` where their mean is; there are no hubs yet."""
+        """Learn from keys like these ``[H, n, D]`` what is usual; there are no hubs yet."""
         heads, _, dim = keys.shape
-        against = -keys.mean(1)
+        against = -shortened(keys).mean(1)
         tiny = torch.finfo(keys.dtype).tiny
         against = against / against.abs().amax(1, keepdim=True).clamp(min=tiny)  # may be huge
         none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
         bar = keys.new_full((heads, 1), -torch.inf)
-        return cls(against, none, keys.new_empty(heads, 0, dim), bar)
+        return cls(against, none, keys.new_empty(heads, 0, dim), bar, usual_length(keys))
 
     def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
-        """Take up those of more keys that lie far enough out.
+        """Take up those of more keys that stand far enough out.
 
         Parameters
         ----------
@@ -56,7 +60,7 @@ class Hubs(NamedTuple):
         total : int
             Keys of a head altogether.
         """
-        far = self._heights(keys) > self.bar  # [H, n]
+        far = (self._heights(keys) > self.bar) | (lengths_of(keys) > self.length)  # [H, n]
         if not far.any():
             return self
         more = self.holding(
@@ -66,13 +70,16 @@ class Hubs(NamedTuple):
         return more._chosen(total) if total >= SLACK * self.chosen_of else more
 
     def _chosen(self, total: int) -> "Hubs":
-        """Keep the furthest only, and let the last of them set the bar."""
-        none = self.ids == _NONE
+        """Keep the furthest and the longest only, and let the last of them set the bars."""
+        none, most = self.ids == _NONE, min(self.most, math.isqrt(total))
         heights = self._heights(self.keys).masked_fill_(none, -torch.inf)
-        best = heights.topk(min(heights.shape[1], math.isqrt(total)), dim=1)
-        kept = torch.zeros_like(none).scatter_(1, best.indices, True) & ~none
-        chosen = self.holding(self.ids.where(kept, -1), self.keys)
-        return chosen._replace(bar=best.values[:, -1:], chosen_of=total)
+        lengths = lengths_of(self.keys).masked_fill_(none, 0)
+        furthest, longest = heights.topk(most, dim=1), lengths.topk(most, dim=1)
+        far = torch.zeros_like(none).scatter_(1, furthest.indices, True) & ~none
+        long = torch.zeros_like(none).scatter_(1, longest.indices, True) & (lengths > self.length)
+        chosen = self.holding(self.ids.where(far | long, -1), self.keys)
+        bar, length = furthest.values[:, -1:], longest.values[:, -1:].maximum(self.length)
+        return chosen._replace(bar=bar, length=length, chosen_of=total)
 
     def _heights(self, keys: Tensor) -> Tensor:
         """Tell how far against the mean key lie ``[H, n, D]``: ``[H, n]``."""

@@ -1,11 +1,11 @@
 """What tensors a piece of code allocates."""
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 class Allocations(TorchDispatchMode):
@@ -20,7 +20,8 @@ class Allocations(TorchDispatchMode):
         """All bytes that were ever allocated."""
         self.peak_bytes = 0
         """The most bytes alive at once."""
-        self._alive: list[tuple[weakref.ref[Tensor], int, int]] = []
+        self._alive: dict[int, weakref.ref[Tensor]] = {}
+        self._elements_alive, self._bytes_alive = 0, 0
 
     @property
     def largest(self) -> int:
@@ -31,21 +32,41 @@ class Allocations(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         result: object = func(*args, **(kwargs or {}))
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        known = {_place(tensor) for tensor in given}
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.numel() and _place(leaf) not in known:
-                self._record(leaf)
+        known = {_place(tensor) for tensor in _tensors((args, kwargs))}
+        for tensor in _tensors(result):
+            if tensor.numel() and _place(tensor) not in known:
+                self._record(tensor)
         return result
 
     def _record(self, tensor: Tensor) -> None:
         size = tensor.untyped_storage().nbytes()
+        elements = size // tensor.element_size()
         self.bytes += size
-        self.sizes.append(size // tensor.element_size())
-        self._alive = [made for made in self._alive if made[0]() is not None]
-        self._alive.append((weakref.ref(tensor), self.sizes[-1], size))
-        self.peak = max(self.peak, sum(elements for _, elements, _ in self._alive))
-        self.peak_bytes = max(self.peak_bytes, sum(size for _, _, size in self._alive))
+        self.sizes.append(elements)
+        self._count(elements, size)
+        self.peak = max(self.peak, self._elements_alive)
+        self.peak_bytes = max(self.peak_bytes, self._bytes_alive)
+
+        def freed(reference: weakref.ref[Tensor]) -> None:
+            del self._alive[id(reference)]
+            self._count(-elements, -size)
+
+        reference = weakref.ref(tensor, freed)
+        self._alive[id(reference)] = reference
+
+    def _count(self, elements: int, size: int) -> None:
+        self._elements_alive += elements
+        self._bytes_alive += size
+
+
+def _tensors(given: object) -> Iterator[Tensor]:
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, tuple | list):
+        for each in given:
+            yield from _tensors(each)
+    elif isinstance(given, dict):
+        yield from _tensors(list(given.values()))
 
 
 def _place(tensor: Tensor) -> int:
