@@ -71,6 +71,12 @@ def test_keys_may_be_far_longer_or_shorter_than_those_learnt_from(
     expect_exact(filled(make, keys, 100).search(queries, 16), queries, keys, 16)
 
 
+def test_one_giant_among_the_first_keys_hides_no_others(make: Make) -> None:
+    keys, queries = attention_like(3000)
+    keys[:, 5] *= 1e6
+    expect_exact(filled(make, keys).search(queries, 16), queries, keys, 16)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("place", ["ram", "mmap"])
 def test_keys_of_any_dtype_in_any_place(make: Make, place: str, dtype: torch.dtype) -> None:

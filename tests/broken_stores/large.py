@@ -126,6 +126,17 @@ LARGE = 3000
 """Keys above which the following stores are wrong."""
 
 
+@caught_by("indexed_long_keys", APPROXIMATE)
+class LongKeysAreLost(PlainStore):
+    """Twice as long it can bear, ten times as long it cannot."""
+
+    def _hide(self, scores: Tensor) -> Tensor:
+        if scores.shape[-1] > LARGE:
+            norms = self.all_keys[..., : scores.shape[-1], :].float().norm(dim=-1)
+            scores = scores.masked_fill((norms > 5 * norms[:, :LARGE].max())[:, None], -torch.inf)
+        return scores
+
+
 @caught_by("indexed_tensors_are_copied", APPROXIMATE)
 class LargePiecesAreAliased(PlainStore):
     """Keeps the values that it was given last, and looks them up there."""

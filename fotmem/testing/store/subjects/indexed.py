@@ -19,7 +19,7 @@ from fotmem.testing.store.expectations import (
 )
 from fotmem.testing.store.hits import expect_exact, expect_same, expect_sound
 from fotmem.testing.store.interleaved import together
-from fotmem.testing.store.naive import DTYPES, LAYOUTS, laid_out
+from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out
 from fotmem.testing.store.stores import Stores
 
 HEADS, TOKENS, QUERIES, DIM, TOP_K = 2, 6_200, 48, 32, 16
@@ -158,6 +158,25 @@ class Indexed:
         expect_sound(few, queries, keys[:, -10:], TOP_K, first_id=TOKENS - 10)
         for each in (twin, other):
             each.close()
+
+    def test_indexed_long_keys(self, filled: Filled) -> None:
+        """With an index, too, a few keys much longer than all before are found by who wants them."""
+        store, keys, _ = filled
+        twin, queries = store.copy(), draw(HEADS, 200, DIM, seed=4)
+        long = draw(HEADS, FEW, DIM, seed=5)
+        long *= 10 * keys.float().norm(dim=2).amax() / long.norm(dim=2, keepdim=True)
+        twin.add(long.bfloat16(), long.bfloat16())
+        best = (queries.double() @ long.bfloat16().double().transpose(1, 2)).max(2)
+        among = (queries.double() @ keys.double().transpose(1, 2)).amax(2)
+        found = twin.search(queries, TOP_K).ids[..., 0].cpu() == TOKENS + best.indices
+        share = found[best.values > among].double().mean()
+        if share < self.min_recall:
+            fail(
+                f"{FEW} keys that are ten times as long as the longest before are found by "
+                f"{share:.0%} of the queries whose best they are, expected at least "
+                f"{self.min_recall:.0%} (min_recall)"
+            )
+        twin.close()
 
     def test_indexed_searching_together(self, filled: Filled) -> None:
         """With an index, too, threads get the answers that each would get alone."""
