@@ -34,7 +34,7 @@ class IndexedOptions(StoreOptions):
     """Where full keys are kept: ``ram``, or ``mmap``, a temporary file."""
     values: Place = "ram"
     """Where values are kept: ``ram`` (or the device), or ``mmap``, a temporary file."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads that search and build; default: as many as torch uses."""
     seed: int = 0
     """Of all that is drawn at random while the index is built."""

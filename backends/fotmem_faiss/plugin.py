@@ -18,7 +18,7 @@ from fotmem import (
 class FlatOptions(StoreOptions):
     """Options of `faiss-flat`."""
 
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads that search; default: as many as torch uses."""
 
 
