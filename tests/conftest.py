@@ -4,12 +4,16 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 
+import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from fotmem.registry import registry
+
+# A shell starts what runs in the background without Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUILT_IN = {"fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_llama", "fotmem_zarr"}
 

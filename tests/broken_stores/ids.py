@@ -87,6 +87,13 @@ class IdsAreNarrow(PlainStore):
         return Hits(ids.int().long(), scores)
 
 
+@caught_by("ids_of_a_long_text")
+class RowsAreCountedIn16Bits(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super()._search(queries, top_k)
+        return Hits(ids.to(torch.int16).long(), scores)
+
+
 @caught_by("keys_and_values_come_back_as_stored")
 class MissingRowsAreNotZero(PlainStore):
     def values(self, ids: Tensor) -> Tensor:

@@ -64,6 +64,13 @@ class EachAddCopiesAll(PlainStore):
         self.rows, self.size = rows, rows.shape[2]
 
 
+@caught_by("searching_keeps_nothing")
+class QueriesAreNoted(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        vars(self).setdefault("noted", []).append(queries)
+        return super()._search(queries, top_k)
+
+
 @caught_by("forgetting_frees_memory", StoreCapabilities(exact=True, forgets=True))
 class KeepsWhatIsForgotten(PlainStore):
     pass

@@ -9,7 +9,7 @@ import torch
 from fotmem.errors import DtypeError, IdError, OptionError, ShapeError
 from fotmem.store import MemoryStore
 from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, expect_state
-from fotmem.testing.store.hits import expect_contents, expect_exact
+from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
 from fotmem.testing.store.refusals import expect_refusal
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
@@ -75,6 +75,22 @@ class Ids:
             if begin % 40 == 0 or begin == 192:
                 live = keys[:, first : begin + 8], values[:, first : begin + 8]
                 expect_contents(store, *live, first_id=first)
+
+    def test_ids_of_a_long_text(self, stores: Stores) -> None:
+        """A sliding window goes on for 67,100 keys: more than 16 bits can count."""
+        keys, values = pair(1_100)
+        store, queries = stores.empty(), draw(HEADS, 4, DIM, seed=2)
+        for _ in range(61):
+            store.add(keys, values)
+            store.forget(len(store) - 100)
+        first_id = 67_000
+        keys, values = keys[:, -100:], values[:, -100:]
+        expect_state(store, first_id=first_id, next_id=first_id + 100)
+        hits = store.search(queries, 5)
+        expect_sound(hits, queries, keys, 5, first_id=first_id)
+        expect_rows(store.values(hits.ids), hits.ids, values, "values", first_id=first_id)
+        if stores.capabilities.exact:
+            expect_contents(store, keys, values, first_id=first_id)
 
     def test_wrong_ids(self, stores: Stores) -> None:
         """Ids that are not held, ids of another dtype and of another shape are refused by name."""

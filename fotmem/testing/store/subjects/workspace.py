@@ -88,6 +88,21 @@ class Workspace:
             call()
         return int(made.bytes)
 
+    def test_searching_keeps_nothing(self, stores: Stores) -> None:
+        """Whoever asks the same again and again takes no more memory than who asks twice."""
+        keys, queries = draw(HEADS, 1_000, 16), draw(HEADS, 500, 16, seed=1)
+        store, held = stores.filled(keys, keys), []
+        for times in (2, 40):
+            for _ in range(times):
+                store.search(queries.clone(), 4)
+                store.attend(queries.clone(), top_k=4, scale=0.1)
+            held.append(held_bytes(store))
+        if held[1] - held[0] > queries.nbytes:
+            fail(
+                f"the store held {held[0]:,} bytes of tensors and arrays after two searches, and "
+                f"{held[1]:,} after 40 more with the same queries: it keeps something of each"
+            )
+
     def test_forgetting_frees_memory(self, stores: Stores) -> None:
         """A store that declares `forgets` holds little more than what is not forgotten."""
         if not stores.capabilities.forgets:
