@@ -82,6 +82,12 @@ class Rows:
         """Id of the oldest row that is still held."""
         return self._held.first
 
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that are reserved on disk: 0 for ``"ram"``."""
+        rooms = [self._held.whole, *([] if self._next is None else [self._next])]
+        return sum(room.nbytes for room in rooms) if self.place == "mmap" else 0
+
     def reserve(self, count: int) -> None:
         """Make room for so many rows, so that adding them cannot fail."""
         whole, first, end = self._held

@@ -30,6 +30,11 @@ class RowsStore(MemoryStore):
         super().__init__(**layer)
         self._key_rows, self._value_rows = self._new_rows(keys), self._new_rows(values)
 
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that are reserved on disk."""
+        return self._key_rows.disk_bytes + self._value_rows.disk_bytes
+
     def _add(self, keys: Tensor, values: Tensor) -> None:
         for rows in (self._key_rows, self._value_rows):
             rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added

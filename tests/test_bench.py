@@ -195,7 +195,11 @@ def test_a_store_that_fails_is_reported_and_the_rest_goes_on(
 ) -> None:
     every = settings(["failing", "exact", "absent", "dying"])
     bench = Bench(capture, every, [0], tmp_path / "out" / "report.json", PLAN)
-    assert sum("building" in step for step in bench.run()) == 4
+    steps = list(bench.run())
+    assert sum("building" in step.what for step in steps) == 4
+    done = [step.done for step in steps]
+    assert done == sorted(done)
+    assert done[-1] < steps[-1].of == 4 * (2 + PLAN.rounds)
     report = BenchReport.read(bench.file)
     assert {(row.setting.store, row.top_k) for row in report.rows} == {("exact", 1), ("exact", 4)}
     reasons = {failure.setting.store: failure.reason for failure in report.failures}
@@ -223,6 +227,7 @@ def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
         assert row.batch == 0
         assert row.build.add_longest >= row.build.add_median > 0
         assert (row.build.disk > 0) == (row.setting.store == "zarr")
+        assert row.build.ram < 10_000
     exact = rows["exact", 4]
     assert exact.recall.value == exact.mass.value == exact.share_read == 1
     known = naive(capture, TOKENS, 4)
@@ -243,14 +248,15 @@ def test_what_was_measured_is_not_measured_again(
     file = tmp_path / "report.json"
     steps = Bench(capture, settings(["exact", "faiss-flat"]), [0], file, PLAN).run()
     for step in steps:
-        if "faiss-flat" in step:
+        if "faiss-flat" in step.what:
             break
     steps.close()  # stopped while the second was about to be built
     list(Bench(capture, settings(["exact"]), [0], file, PLAN).run())
     first = BenchReport.read(file)
     assert len(first.rows) == 2
     every = Bench(capture, settings(["exact", "faiss-flat"]), [0], file, PLAN)
-    assert [step for step in every.run() if "building" in step] == ["layer 0: building faiss-flat"]
+    built = [step.what for step in every.run() if "building" in step.what]
+    assert built == ["layer 0: building faiss-flat"]
     assert BenchReport.read(file).rows[:2] == first.rows
     assert not list(every.run())
     with pytest.raises(InputError, match="is the report of another measured"):
@@ -264,7 +270,7 @@ def test_no_process_is_left_behind(capture: Capture, tmp_path: Path) -> None:
     before = {child.pid for child in psutil.Process().children()}
     steps = Bench(capture, settings(["exact"]), [0], tmp_path / "report.json", PLAN).run()
     for step in steps:
-        if "timing" in step:
+        if "timing" in step.what:
             assert {child.pid for child in psutil.Process().children()} > before
             break
     steps.close()
@@ -281,9 +287,11 @@ def test_the_command(capture: Capture, tmp_path: Path, capsys: pytest.CaptureFix
         "--queries", 10, "--rounds", 2, "--threads", 1,
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    assert "top 1, mean of 1 layers" in ended.out
+    assert "top 1, one layer" in ended.out
     assert "│ zarr nprobe=8 │" in ended.out
-    assert str(tmp_path / "out" / "report.json") in ended.out.replace("\n", "")
+    for ending in ("json", "png", "html"):
+        assert str(tmp_path / "out" / f"report.{ending}") in ended.out.replace("\n", "")
+        assert (tmp_path / "out" / f"report.{ending}").stat().st_size > 1000
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(report["rows"]) == 4
     for arguments, reason in (

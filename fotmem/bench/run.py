@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
@@ -46,6 +46,14 @@ class Plan:
     threads: int | None = None
     seed: int = 0
     """Of the order."""
+
+
+class Step(NamedTuple):
+    """What comes next, and how much of the work is done."""
+
+    what: str
+    done: int
+    of: int
 
 
 class _Built:
@@ -160,14 +168,17 @@ class Bench:
         done = [row.setting for row in self.report.rows if row.layer == layer]
         return [setting for setting in self.settings if setting not in done]
 
-    def run(self) -> Generator[str, None, None]:
+    def run(self) -> Iterator[Step]:
         """Measure what is missing.
 
         Yields
         ------
-        str
-            What comes next, whenever a store is about to be built, or a batch to be timed.
+        Step
+            Before a store is built, and before each round of timing.
         """
+        missing = sum(len(self.missing(layer)) for layer in self.layers)
+        rounds = 2 + self.plan.rounds  # building, judging, and timing
+        done = 0
         for layer in self.layers:
             self._truths: dict[int, Truth] = {}
             left = self.missing(layer)
@@ -175,16 +186,21 @@ class Bench:
                 batch: list[_Built] = []
                 room = SHARE_OF_RAM * psutil.virtual_memory().available
                 try:
+                    before = len(left)
                     while left and room > 0:
-                        yield f"layer {layer}: building {left[0]}"
+                        what = f"layer {layer}: building {left[0]}"
+                        yield Step(what, done + before - len(left), missing * rounds)
                         built = self._build(layer, left)
-                        done = [left[0]] if built is None else built.settings
-                        left = [setting for setting in left if setting not in done]
+                        settled = [left[0]] if built is None else built.settings
+                        left = [setting for setting in left if setting not in settled]
                         if built is not None:
                             batch.append(built)
                             room -= built.ram
-                    yield f"layer {layer}: timing"
-                    self._measure(layer, batch)
+                    count = before - len(left)
+                    for number, what in enumerate(self._measure(layer, batch)):
+                        ready = done + count * (1 + number)
+                        yield Step(f"layer {layer}: {what}", ready, missing * rounds)
+                    done += count * rounds
                 finally:
                     for built in batch:
                         built.worker.close()
@@ -231,8 +247,8 @@ class Bench:
             one=grown.one,
         )
 
-    def _measure(self, layer: int, batch: Sequence[_Built]) -> None:
-        """Judge all settings of a batch, then time them in turn."""
+    def _measure(self, layer: int, batch: Sequence[_Built]) -> Iterator[str]:
+        """Judge all settings of a batch, then time them in turn; say what comes next."""
         units = [
             _Unit(built, setting, top_k)
             for built in batch
@@ -241,6 +257,7 @@ class Bench:
         ]
         draw = random.Random(f"{self.plan.seed} {layer}")
         for number in range(-1, self.plan.rounds):
+            yield "judging" if number < 0 else f"timing, round {number + 1} of {self.plan.rounds}"
             draw.shuffle(units)
             for unit in list(units):
                 try:

@@ -1,72 +1,33 @@
-"""A report as a table for the terminal: a line per setting, over all layers."""
+"""A report as tables for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from statistics import fmean
-from typing import NamedTuple
 
 from rich.table import Table
 
-from fotmem.bench.report import BenchReport, Row, Setting
+from fotmem.bench.compare import Change, Comparison
+from fotmem.bench.report import BenchReport, GrowthRow
+from fotmem.bench.summary import COLUMNS, Column, Summary, stores, summaries
 
-EXPLAINED = {
-    "recall": "share of the k best keys that are among the k found",
-    "mass": "softmax weight of the keys found, as a share of that of the k best",
-    "least": "mass on the layer where it is the least",
-    "error": "of the attention output, relative to attention to all keys: mean",
-    "read": "share of the keys that a query is compared with; - where the store cannot tell",
-    "p50": "milliseconds of attention with one query of each head: median",
-    "p99": "the same, which 99 of 100 do not exceed",
-    "queries/s": "answered a second, 512 of each head at a time",
-    "add": "seconds to add all tokens",
-    "longest": "milliseconds of the longest add of 2,048 tokens",
-    "RAM": "bytes per token and layer",
-    "disk": "the same, on disk",
-}
-"""What a column shows, in one sentence."""
+SHOWN = [column for column in COLUMNS if column.brief]
 WIDTH = 120
-"""Characters of the table."""
-
-
-class Summary(NamedTuple):
-    """A setting asked for so many keys: its rows of all layers."""
-
-    setting: Setting
-    top_k: int
-    rows: list[Row]
-
-    def mean(self, figure: Callable[[Row], float]) -> float:
-        """Return the mean over layers."""
-        return fmean(map(figure, self.rows))
-
-
-def summaries(report: BenchReport) -> list[Summary]:
-    """Put the layers of a setting together; in the order of stores, then of options."""
-    found: dict[tuple[str, int], Summary] = {}
-    for row in report.rows:
-        key = (row.setting.key, row.top_k)
-        found.setdefault(key, Summary(row.setting, row.top_k, [])).rows.append(row)
-    stores = list(dict.fromkeys(row.setting.store for row in report.rows))
-    return sorted(
-        found.values(),
-        key=lambda each: (each.top_k, stores.index(each.setting.store), _values(each.setting)),
-    )
+"""Characters of a table."""
 
 
 def tables(report: BenchReport) -> Iterator[Table]:
-    """Yield a table for each number of keys that was asked for, then one of what failed."""
+    """Yield a table for each number of keys that was asked for, then of growth, and of failures."""
     every = summaries(report)
-    layers = len({row.layer for row in report.rows})
+    layers = _of(len({row.layer for row in report.rows}))
     for top_k in sorted({each.top_k for each in every}):
-        table = Table(title=f"top {top_k}, mean of {layers} layers")
-        table.add_column("store", no_wrap=True)
-        for name in EXPLAINED:
-            table.add_column(name, justify="right", no_wrap=True)
+        table = _table(f"top {top_k}, {layers}", "store", *(column.name for column in SHOWN))
         for each in every:
             if each.top_k == top_k:
-                table.add_row(*_cells(each))
+                table.add_row(str(each.setting), *(_cell(each, column) for column in SHOWN))
         yield table
+    if report.growth:
+        yield _growth(report)
     if report.failures:
         table = Table("not measured", "layer", "reason")
         for failure in report.failures:
@@ -74,22 +35,64 @@ def tables(report: BenchReport) -> Iterator[Table]:
         yield table
 
 
-def _cells(each: Summary) -> Iterator[str]:
-    yield str(each.setting)
-    yield f"{each.mean(lambda row: row.recall.value):.3f}"
-    yield f"{each.mean(lambda row: row.mass.value):.3f}"
-    yield f"{min(row.mass.value for row in each.rows):.3f}"
-    yield f"{each.mean(lambda row: row.error.value):.3f}"
-    known = [row.share_read for row in each.rows if row.share_read is not None]
-    yield f"{fmean(known):.3f}" if known else "-"
-    yield f"{1e3 * each.mean(lambda row: row.one_p50.value):.2f}"
-    yield f"{1e3 * each.mean(lambda row: row.one_p99.value):.2f}"
-    yield f"{each.mean(lambda row: row.window_queries / row.window.value):,.0f}"
-    yield f"{each.mean(lambda row: row.build.seconds):.1f}"
-    yield f"{1e3 * max(row.build.add_longest for row in each.rows):,.0f}"
-    yield f"{each.mean(lambda row: row.build.ram):,.0f}"
-    yield f"{each.mean(lambda row: row.build.disk):,.0f}"
+def changes(comparison: Comparison) -> Table:
+    """Show what got better or worse."""
+    table = _table("A to B", "store", "top", "figure", "A", "B", "change", "", "")
+    for change in comparison.changes:
+        if change.verdict != "same":
+            colour = "green" if change.verdict == "better" else "red"
+            verdict = f"[{colour}]{change.verdict}[/{colour}]"
+            low, high = (_changed(change, end) for end in change.change[1:])
+            table.add_row(
+                str(change.setting),
+                str(change.top_k),
+                change.column.name,
+                format(change.before, change.column.format),
+                format(change.after, change.column.format),
+                _changed(change, change.change.value),
+                f"{low} to {high}",
+                verdict,
+            )
+    return table
 
 
-def _values(setting: Setting) -> Sequence[tuple[str, str]]:
-    return [(name, f"{value:>20}") for name, value in setting.options.items()]
+def _changed(change: Change, value: float) -> str:
+    return f"{value:.2f} times" if change.is_ratio else f"{value:+.3f}"
+
+
+def _growth(report: BenchReport) -> Table:
+    """Show how mass and the time of one query change as the memory grows."""
+    sizes = sorted({row.size for row in report.growth})
+    some = sorted({sizes[round(i * (len(sizes) - 1) / 3)] for i in range(4)})
+    columns = [f"{what} {size:,}" for what in ("mass", "ms") for size in some]
+    top_k = max(row.top_k for row in report.growth)
+    table = _table(f"while growing, top {top_k}, default effort", "store", *columns)
+    for store in stores(report):
+        rows = [row for row in report.growth if row.setting.store == store]
+        for setting in dict.fromkeys(str(row.setting) for row in rows):
+            mine = [row for row in rows if str(row.setting) == setting]
+            mass = [f"{fmean(r.mass.value for r in _at(mine, size)):.3f}" for size in some]
+            times = [f"{1e3 * fmean(r.one for r in _at(mine, size)):.2f}" for size in some]
+            table.add_row(setting, *mass, *times)
+    return table
+
+
+def _at(rows: list[GrowthRow], size: int) -> Iterator[GrowthRow]:
+    return (row for row in rows if row.size == size)
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cell(summary: Summary, column: Column) -> str:
+    figure = summary.figure(column)
+    return "-" if figure is None else format(figure.value, column.format)
+
+
+def _of(layers: int) -> str:
+    return "one layer" if layers == 1 else f"mean of {layers} layers"

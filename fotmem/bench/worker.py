@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fotmem.capture import Capture
 from fotmem.registry import create_store, find_store
+from fotmem.rows_store import RowsStore
 from fotmem.store import MemoryStore
 
 STEP = 2048
@@ -155,7 +156,9 @@ class _Bench:
         return self._seconds(self._some(first, queries), top_k)
 
     def disk(self) -> int:
-        """Return the bytes on disk."""
+        """Return the bytes on disk: of the store's folder, or of unnamed temporary files."""
+        if isinstance(self.store, RowsStore):
+            return self.store.disk_bytes
         files = (self.folder / "store").rglob("*")
         return sum(file.stat().st_blocks * 512 for file in files if file.is_file())
 
@@ -191,5 +194,11 @@ class _Bench:
 
 
 def _resident() -> int:
+    """Return the bytes of memory that the process has, without pages of files where that is told.
+
+    The system takes those back when it needs them; counted, whatever lies on disk would look as
+    large in memory as there is room.
+    """
     gc.collect()
-    return int(psutil.Process().memory_info().rss)
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))

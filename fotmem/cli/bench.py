@@ -1,17 +1,48 @@
 """``fotmem bench``."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from fotmem.cli.options import parse_layers
-from fotmem.errors import LayerError
+from fotmem.errors import InputError, LayerError, MissingPackageError
+
+REPORT = "report.json"
+PACKAGES = ("matplotlib", "plotly", "psutil", "scipy")
 
 
-def bench(
+class _RunByDefault(TyperGroup):
+    """What names no command is what to measure."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_RunByDefault, no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure stores on a capture, or compare two measurements.
+
+    Example: fotmem bench CAPTURE --stores exact,faiss-ivf --out DIR
+    """
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise MissingPackageError(
+                "fotmem bench", f"needs {package}, not installed: pip install 'fotmem[bench]'"
+            )
+
+
+@app.command("run")
+def run(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A capture.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where the report goes, or goes on.")
@@ -38,7 +69,7 @@ def bench(
 ) -> None:
     """Measure stores on a capture: what they find, and what that costs.
 
-    Stopped, the same command goes on where it was.
+    Writes report.json, report.png and report.html. Stopped, the same command goes on where it was.
 
     Example: fotmem bench CAPTURE --stores exact,faiss-ivf --out DIR
     """
@@ -46,7 +77,7 @@ def bench(
     chosen = parse_layers(layers)
     from fotmem.bench.grid import read_grid, settings
     from fotmem.bench.run import Bench, Plan
-    from fotmem.bench.table import EXPLAINED, WIDTH, tables
+    from fotmem.bench.table import WIDTH, tables
     from fotmem.capture import Capture
     from fotmem.registry import available_stores
 
@@ -67,17 +98,65 @@ def bench(
         threads=threads,
         seed=seed,
     )
-    run = Bench(capture, every, chosen or capture.info.layers, out / "report.json", plan)
-    console = Console(file=sys.stderr)
-    with console.status("begins") as status:
-        for step in run.run():
-            status.update(step)
+    bench = Bench(capture, every, chosen or capture.info.layers, out / REPORT, plan)
+    with _bar() as bar:
+        task = bar.add_task("begins")
+        for step in bench.run():
+            bar.update(task, description=step.what, completed=step.done, total=step.of)
     shown = Console(width=WIDTH)
-    for table in tables(run.report):
+    for table in tables(bench.report):
         shown.print(table)
-    for name, meaning in EXPLAINED.items():
-        shown.print(f"[dim]{name}: {meaning}[/dim]", highlight=False)
-    print(run.file)
+    _explain(shown)
+    print(bench.file)
+    if bench.report.rows:
+        from fotmem.bench.page import write_page
+        from fotmem.bench.plot import draw
+
+        draw(bench.report, out / "report.png")
+        write_page(bench.report, out / "report.html")
+        print(out / "report.png", out / "report.html", sep="\n")
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help="What bench wrote: its --out DIR.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="The same, later or elsewhere.")],
+) -> None:
+    """Say what got better or worse from A to B, and whether that is more than noise.
+
+    Example: fotmem bench compare before after
+    """
+    from fotmem.bench.compare import compare
+    from fotmem.bench.report import BenchReport
+    from fotmem.bench.table import WIDTH, changes
+
+    reports = [BenchReport.read(_report_in(path)) for path in (before, after)]
+    found = compare(*reports)
+    shown = Console(width=WIDTH)
+    if any(change.verdict != "same" for change in found.changes):
+        shown.print(changes(found))
+    for line in found.told():
+        shown.print(line, highlight=False)
+
+
+def _report_in(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected what fotmem bench wrote by --out")
+    return path / REPORT if path.is_dir() else path
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=Console(file=sys.stderr))
+
+
+def _explain(shown: Console) -> None:
+    from fotmem.bench.table import SHOWN
+
+    for column in SHOWN:
+        shown.print(f"[dim]{column.name}: {column.meaning}[/dim]", highlight=False)
 
 
 def _numbers(text: str) -> list[int]:

@@ -1,0 +1,237 @@
+"""What got better or worse from one report to another, and whether that is more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from scipy.stats import false_discovery_control, norm
+
+from fotmem.bench.figures import Figure
+from fotmem.bench.report import BenchReport, Row, Setting
+from fotmem.bench.summary import COLUMNS, Column
+from fotmem.errors import InputError
+
+REFERENCE = "exact"
+"""Times are compared in units of this store's, where both reports have it."""
+LEVEL = 0.05
+"""Share of wrong verdicts among all that say better or worse, at most."""
+
+
+COMPARED = [column for column in COLUMNS if not column.measured_once and column.over is fmean]
+
+
+class Change(NamedTuple):
+    """A figure of one setting in two reports, mean over layers."""
+
+    setting: Setting
+    top_k: int
+    column: Column
+    before: float
+    after: float
+    change: Figure
+    """The difference; for times the ratio, both in units of the reference's time."""
+    verdict: str = "same"
+    """``better``, ``worse``, or ``same``: no more than noise."""
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether `change` is a ratio."""
+        return _is_time(self.column)
+
+
+class Comparison(NamedTuple):
+    """Everything that both reports have."""
+
+    changes: list[Change]
+    reference: str | None
+    """The store whose times are the unit; None: times are compared as they are."""
+    only_before: list[str]
+    only_after: list[str]
+    differences: list[str]
+    """What differs in machine, versions and way of measuring."""
+
+    def told(self) -> Iterator[str]:
+        """Say in sentences what the changes do not show."""
+        same = sum(change.verdict == "same" for change in self.changes)
+        yield f"{same} of {len(self.changes)} figures differ by no more than noise."
+        if self.reference:
+            yield f"Times are compared in units of what {self.reference} took beside them."
+        else:
+            yield (
+                "Times are compared as they are, with all that else the machines did: measure "
+                f"{REFERENCE} in the same batch of both, and they are compared in its units."
+            )
+        for name, settings in (("A", self.only_before), ("B", self.only_after)):
+            if settings:
+                yield f"Only in {name}: {', '.join(settings)}."
+        if self.differences:
+            yield f"Different in A and B: {'; '.join(self.differences)}."
+
+
+def compare(before: BenchReport, after: BenchReport) -> Comparison:
+    """Compare two reports of the same capture.
+
+    Every figure has a confidence interval; a difference counts as one where the two together do not
+    explain it, such that of all verdicts no more than 5% are expected to be wrong (Benjamini and
+    Hochberg 1995). Times of two runs differ by what else the machines did: they are compared in
+    units of the time that `exact` took beside them.
+
+    Raises
+    ------
+    InputError
+        The captures differ, or the reports have nothing in common.
+    """
+    _require_same_capture(before, after)
+    one, other = (_rows(report) for report in (before, after))
+    common = [key for key in one if key in other]
+    if not common:
+        raise InputError(
+            "the two reports have no setting on the same layer with the same number of keys in "
+            "common: measure the same --stores, --layers and --top-k"
+        )
+    reference = REFERENCE if _has_reference(one, other, common) else None
+    groups: dict[tuple[str, int], list[_Key]] = {}
+    for key in common:
+        groups.setdefault((key.setting, key.top_k), []).append(key)
+    changes = [
+        _change(column, [_pair(column, one, other, key, reference) for key in keys], one[keys[0]])
+        for keys in groups.values()
+        for column in COMPARED
+        if not (_is_time(column) and one[keys[0]].setting.store == reference)
+    ]
+    return Comparison(
+        changes=_judged(changes),
+        reference=reference,
+        only_before=_names(one, other),
+        only_after=_names(other, one),
+        differences=list(_differences(before, after)),
+    )
+
+
+class _Key(NamedTuple):
+    setting: str
+    layer: int
+    top_k: int
+
+
+class _Pair(NamedTuple):
+    """A figure on one layer, in both reports: as measured, and how they differ."""
+
+    before: float
+    after: float
+    difference: float
+    """For times the logarithm of the ratio."""
+    variance: float
+
+
+def _rows(report: BenchReport) -> dict[_Key, Row]:
+    return {_Key(row.setting.key, row.layer, row.top_k): row for row in report.rows}
+
+
+def _beside(rows: dict[_Key, Row], key: _Key) -> Row | None:
+    """Return the reference's row that was timed beside one."""
+    found = rows.get(_Key(Setting(store=REFERENCE).key, key.layer, key.top_k))
+    return found if found is not None and found.batch == rows[key].batch else None
+
+
+def _has_reference(
+    one: dict[_Key, Row], other: dict[_Key, Row], common: Sequence[_Key]
+) -> bool:
+    return all(_beside(rows, key) is not None for rows in (one, other) for key in common)
+
+
+def _pair(
+    column: Column, one: dict[_Key, Row], other: dict[_Key, Row], key: _Key, reference: str | None
+) -> _Pair:
+    first, second = _figure(column, one[key]), _figure(column, other[key])
+    if not _is_time(column):
+        variance = _variance(first) + _variance(second)
+        return _Pair(first.value, second.value, second.value - first.value, variance)
+    logs, variance = 0.0, 0.0
+    for sign, rows in ((-1, one), (1, other)):
+        units = [(sign, rows[key])]
+        beside = _beside(rows, key) if reference else None
+        if beside is not None:
+            units.append((-sign, beside))
+        for direction, row in units:
+            figure = _figure(column, row)
+            logs += direction * math.log(figure.value)
+            variance += _variance(Figure(*map(math.log, figure)))
+    return _Pair(first.value, second.value, logs, variance)
+
+
+def _is_time(column: Column) -> bool:
+    return bool(column.unit)
+
+
+def _figure(column: Column, row: Row) -> Figure:
+    found = column.of(row)
+    assert found is not None
+    return found
+
+
+def _variance(figure: Figure) -> float:
+    return ((figure.high - figure.low) / (2 * norm.ppf(0.975))) ** 2
+
+
+def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
+    count = len(pairs)
+    difference = sum(pair.difference for pair in pairs) / count
+    half = norm.ppf(0.975) * math.sqrt(sum(pair.variance for pair in pairs)) / count
+    change = Figure(difference, difference - half, difference + half)
+    return Change(
+        setting=row.setting,
+        top_k=row.top_k,
+        column=column,
+        before=sum(pair.before for pair in pairs) / count,
+        after=sum(pair.after for pair in pairs) / count,
+        change=Figure(*map(math.exp, change)) if _is_time(column) else change,
+    )
+
+
+def _judged(changes: Sequence[Change]) -> list[Change]:
+    judged = []
+    adjusted = false_discovery_control([_chance(change) for change in changes])
+    for change, chance in zip(changes, adjusted, strict=True):
+        if chance < LEVEL:
+            more = change.change.value > (1 if _is_time(change.column) else 0)
+            verdict = "better" if more == (change.column.best > 0) else "worse"
+            judged.append(change._replace(verdict=verdict))
+        else:
+            judged.append(change)
+    return judged
+
+
+def _chance(change: Change) -> float:
+    """Tell how probable so large a difference is by chance."""
+    figure = Figure(*map(math.log, change.change)) if _is_time(change.column) else change.change
+    half = (figure.high - figure.low) / 2
+    if half == 0:
+        return float(figure.value == 0)
+    return float(2 * norm.sf(abs(figure.value) / half * norm.ppf(0.975)))
+
+
+def _require_same_capture(before: BenchReport, after: BenchReport) -> None:
+    for name in sorted({*before.capture, *after.capture}):
+        one, other = before.capture.get(name), after.capture.get(name)
+        if one != other:
+            raise InputError(
+                f"the reports are of different captures ({name} is {one} and {other}): what a "
+                "store finds can be compared on the same keys and queries only"
+            )
+
+
+def _names(rows: dict[_Key, Row], others: dict[_Key, Row]) -> list[str]:
+    known = {key.setting for key in others}
+    return list(dict.fromkeys(str(row.setting) for key, row in rows.items() if key.setting not in known))
+
+
+def _differences(before: BenchReport, after: BenchReport) -> Iterator[str]:
+    for what in ("machine", "versions", "measured"):
+        one, other = getattr(before, what), getattr(after, what)
+        for name in sorted({*one, *other}):
+            if one.get(name) != other.get(name):
+                yield f"{what} {name}: {one.get(name)}, then {other.get(name)}"

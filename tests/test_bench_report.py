@@ -1,0 +1,269 @@
+"""What `fotmem bench` writes: its picture, its page in a real browser, and comparisons."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from fotmem.bench.compare import compare
+from fotmem.bench.figures import Figure
+from fotmem.bench.page import write_page
+from fotmem.bench.plot import Point, draw, front
+from fotmem.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
+from fotmem.bench.table import tables
+from fotmem.errors import InputError
+from tests.commands import call, refusal
+
+BUILD = Build(seconds=3.0, add_median=0.1, add_longest=0.4, ram=500.0, disk=0.0)
+EFFORTS = (1, 2, 4, 8)
+SETTINGS = [
+    Setting(store="exact"),
+    *(Setting(store="lists", options={"nprobe": effort}) for effort in EFFORTS),
+]
+
+
+def figure(value: float, noise: float, random: np.random.Generator) -> Figure:
+    """Draw a figure as it would be measured: off by chance, with an interval that knows it."""
+    drawn = value * np.exp(noise * random.standard_normal())
+    return Figure(drawn, drawn * np.exp(-1.96 * noise), drawn * np.exp(1.96 * noise))
+
+
+def row(
+    setting: Setting, layer: int, top_k: int, random: np.random.Generator, **changes: Any
+) -> Row:
+    """Draw a row: the more effort, the longer it takes and the more it finds."""
+    effort = setting.options.get("nprobe", 32)
+    slower, better = changes.get("slower", 1.0), changes.get("better", 1.0)
+    found = better * (1 - 0.5 / effort)
+    times = {
+        name: figure(slower * factor * effort, 0.05, random)
+        for name, factor in (("one_p50", 1e-3), ("one_p95", 2e-3), ("one_p99", 3e-3))
+    }
+    return Row(
+        setting=setting,
+        layer=layer,
+        top_k=top_k,
+        recall=figure(found, 0.01, random),
+        mass=figure(found, 0.01, random),
+        error=figure(0.3 / effort, 0.05, random),
+        error_p95=figure(0.6 / effort, 0.05, random),
+        share_read=None if setting.store == "exact" else effort / 40,
+        window=figure(slower * 0.02 * effort, 0.05, random),
+        window_queries=512,
+        build=BUILD,
+        batch=0,
+        **times,
+    )
+
+
+def report(seed: int, layers: tuple[int, ...] = (3, 5), **changes: Any) -> BenchReport:
+    """Draw a report; `changes` by store, and `machine`, how much slower everything is."""
+    random = np.random.default_rng(seed)
+    machine = changes.pop("machine", 1.0)
+    rows = []
+    for setting in SETTINGS:
+        mine = dict(changes.get(setting.store, {}))
+        mine["slower"] = machine * mine.get("slower", 1.0)
+        for layer in layers:
+            rows += [row(setting, layer, top_k, random, **mine) for top_k in (1, 32)]
+    grown = [
+        GrowthRow(
+            setting=setting, layer=layer, top_k=32, size=size, recall=rows[0].recall,
+            mass=rows[0].mass, error=rows[0].error, share_read=None, add_median=0.1,
+            add_longest=0.2, ram=500.0, one=size * 1e-6,
+        )
+        for setting in SETTINGS[:2] for layer in layers for size in (1024, 2048, 4096)
+    ]  # fmt: skip
+    return BenchReport(
+        capture={
+            "tokens": 4096, "num_heads": 2, "head_dim": 8, "layers": list(layers),
+            "source": {"kind": "random"},
+        },
+        machine={"processor": "one"},
+        versions={"torch": "2"},
+        measured={"queries": 64, "rounds": 5},
+        rows=tuple(rows),
+        growth=tuple(grown),
+        failures=(Failure(setting=Setting(store="torn"), layer=3, reason="</script><b>disk</b>"),),
+    )  # fmt: skip
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    random = np.random.default_rng(0)
+    for best in (-1, 1):
+        values = random.integers(0, 12, (60, 2)).astype(float)
+        points = [Point(Figure(x, x, x), Figure(y, y, y)) for x, y in values]
+        found = {(point.x.value, point.y.value) for point in front(points, best)}
+        expected = {
+            (x, y)
+            for x, y in values
+            if not any(
+                (a <= x and best * b >= best * y) and (a, b) != (x, y) for a, b in values
+            )
+        }
+        assert found == expected
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    file = tmp_path / "report.png"
+    draw(report(0), file)
+    pixels = (255 * imread(file)[..., :3]).round().astype(int)
+    assert min(pixels.shape[:2]) > 500
+    colours = set(map(tuple, pixels.reshape(-1, 3).tolist()))
+    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours  # both stores are drawn
+
+
+def test_two_reports_that_differ_by_chance_are_the_same() -> None:
+    """Of verdicts in many pairs of reports, hardly any says more than that."""
+    said = [
+        change.verdict
+        for seed in range(40)
+        for change in compare(report(2 * seed), report(2 * seed + 1)).changes
+    ]
+    assert len(said) > 2000
+    assert sum(verdict != "same" for verdict in said) < 0.003 * len(said)
+
+
+def test_what_got_worse_is_told_and_nothing_else() -> None:
+    """A store that became slower and finds less, on a machine that is slower as a whole."""
+    found = compare(report(0), report(1, machine=1.7, lists={"slower": 1.5, "better": 0.8}))
+    assert found.reference == "exact"
+    verdicts: dict[str, set[str]] = {}
+    for change in found.changes:
+        name = f"{change.setting.store} {change.column.name}"
+        verdicts.setdefault(name, set()).add(change.verdict)
+        if change.setting.store == "lists" and change.column.name == "p50":
+            assert change.change.low < 1.5 < change.change.high
+            assert 2.2 < change.after / change.before < 3
+    for name in ("recall", "mass", "p50", "p95", "p99", "queries/s"):
+        assert verdicts[f"lists {name}"] == {"worse"}
+    assert verdicts["lists error"] == verdicts["exact recall"] == {"same"}
+    assert "exact p50" not in verdicts  # it is the unit
+    better = compare(report(1, lists={"slower": 1.5}), report(0))
+    assert {c.verdict for c in better.changes if c.column.name == "queries/s"} == {"better"}
+
+
+def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
+    before, after = report(0), report(1, machine=1.7)
+    apart = after.model_copy(
+        update={
+            "rows": tuple(
+                each.model_copy(update={"batch": 1}) if each.setting.store == "exact" else each
+                for each in after.rows
+            ),
+            "machine": {"processor": "another"},
+        }
+    )
+    found = compare(before, apart)
+    assert found.reference is None
+    assert {c.verdict for c in found.changes if c.column.name == "p50"} == {"worse"}
+    told = " ".join(found.told())
+    assert "compared as they are" in told
+    assert "machine processor: one, then another" in told
+
+
+def test_what_cannot_be_compared() -> None:
+    one = report(0)
+    with pytest.raises(InputError, match=r"different captures \(layers is \[3, 5\] and \[4\]\)"):
+        compare(one, report(0, layers=(4,)))
+    few = one.model_copy(update={"rows": one.rows[:2]})
+    with pytest.raises(InputError, match="no setting on the same layer"):
+        compare(few, one.model_copy(update={"rows": one.rows[2:]}))
+    assert compare(one, few).only_before == [str(setting) for setting in SETTINGS[1:]]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, each in (("a", report(0)), ("b", report(1, lists={"slower": 1.5}))):
+        (tmp_path / name).mkdir()
+        each.write(tmp_path / name / "report.json")
+    ended = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "b" / "report.json")
+    assert ended.code == 0, ended.err
+    assert re.search(r"lists nprobe=4 │ +32 │ +p50 │ .*1\.\d\d times.* worse │", ended.out)
+    assert "in units of what exact took" in ended.out
+    same = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "a")
+    assert "│" not in same.out
+    line = refusal(capsys, 1, "bench", "compare", tmp_path / "a", tmp_path / "c")
+    assert line == f"{tmp_path / 'c'} does not exist; expected what fotmem bench wrote by --out"
+
+
+def test_growth_is_shown_in_the_terminal() -> None:
+    titles = [table.title for table in tables(report(0))]
+    assert titles == [
+        "top 1, mean of 2 layers",
+        "top 32, mean of 2 layers",
+        "while growing, top 32, default effort",
+        None,
+    ]
+
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --window-size=1280,1600"
+)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """Start headless Chromium."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if driver is None or chromium is None:
+        pytest.skip("needs Chromium and its driver: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.chrome.service.Service(driver)
+    with webdriver.Chrome(options=options, service=service) as started:
+        yield started
+
+
+def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
+    """It shows all settings, tells about the one pointed at, hides what is not chosen."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    def all_of(selector: str) -> list[Any]:
+        found: list[Any] = browser.find_elements(By.CSS_SELECTOR, selector)
+        return found
+
+    file = tmp_path / "report.html"
+    write_page(report(0), file)
+    browser.get(file.as_uri())
+    points, lines = "#plot .scatterlayer .points path", "#table tbody tr"
+    wait = WebDriverWait(browser, 10)
+    wait.until(lambda _: len(all_of(points)) == len(SETTINGS))
+    assert len(all_of(lines)) == len(SETTINGS)
+    assert "recall" in all_of("#meanings dt")[0].text
+    assert all_of("#failures td")[2].text == "</script><b>disk</b>"
+
+    ActionChains(browser).move_to_element(all_of(points)[2]).perform()
+    wait.until(lambda _: all_of("#plot .hoverlayer .hovertext"))
+    assert "lists nprobe=2" in all_of("#plot .hoverlayer .hovertext")[0].text
+
+    Select(all_of("#layer")[0]).select_by_visible_text("layer 5")
+    Select(all_of("#up")[0]).select_by_visible_text("recall")
+    all_of("#stores input[value=lists]")[0].click()
+    wait.until(lambda _: len(all_of(points)) == 1)
+    assert [line.text.split()[0] for line in all_of(lines)] == ["exact"]
+    assert all_of("#growth .scatterlayer .trace")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
+
+
+def test_the_page_needs_no_network(tmp_path: Path) -> None:
+    """Nothing in it is loaded from elsewhere, with or without a browser to ask."""
+    file = tmp_path / "report.html"
+    write_page(report(0), file)
+    page = file.read_text("utf-8")
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"'](?!data:)", page)
+    assert page.count('<script id="data" type="application/json">') == 1
+    data = page.partition('<script id="data" type="application/json">')[2].partition("</script>")[0]
+    assert '"lists nprobe=8"' in data
+    assert "<\\/script><b>disk<\\/b>" in data
