@@ -1,7 +1,6 @@
 """A store of 6,200 keys in bfloat16: what holds for small stores holds when there is an index."""
 
 import functools
-import threading
 from typing import ClassVar, NamedTuple
 
 import pytest
@@ -21,6 +20,7 @@ from fotmem.testing.store.hits import expect_exact, expect_same, expect_sound
 from fotmem.testing.store.interleaved import together
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out
 from fotmem.testing.store.stores import Stores
+from fotmem.testing.store.while_adding import found_while_adding
 
 HEADS, TOKENS, QUERIES, DIM, TOP_K = 2, 6_200, 48, 32, 16
 PIECE = 1_240
@@ -202,35 +202,16 @@ class Indexed:
         keys, values, queries = data()
         first, queries = 2 * PIECE, queries[:, :4]
         store = stores.filled(keys[:, :first], values[:, :first])
-        done = threading.Event()
-
-        def add() -> None:
-            try:
-                for begin in range(first, TOKENS, 310):
-                    piece = slice(begin, min(begin + 310, TOKENS))
-                    store.add(keys[:, piece].clone(), values[:, piece].clone())
-            finally:
-                done.set()
-
-        def ask() -> None:
-            last = False
-            while not last:
-                last = done.is_set()
-                before = len(store)
-                hits = store.search(queries, TOP_K)
-                expect_sound(hits, queries, keys, TOP_K)
-                products = queries.double() @ keys[:, :before].double().transpose(1, 2)
-                least = products.topk(TOP_K, dim=-1).values
-                if not stores.capabilities.exact:
-                    least = least[..., -1:]
-                found = (hits.scores.double() >= least - 0.01).double().mean()
-                if found < (1 if stores.capabilities.exact else self.min_recall / 2):
-                    fail(
-                        f"a search while adding found {found:.0%} of the best among the {before:,} "
-                        "keys that were there before it"
-                    )
-                part = store.attend(queries, top_k=TOP_K, scale=0.3)
-                if not (part.out.isfinite().all() and part.lse.isfinite().all()):
-                    fail("attend while adding returned NaN or Inf")
-
-        together([add, ask, ask], first_pauses=1e-3)
+        pieces = zip(keys[:, first:].split(310, 1), values[:, first:].split(310, 1), strict=True)
+        for before, hits in found_while_adding(store, list(pieces), queries, TOP_K):
+            expect_sound(hits, queries, keys, TOP_K)
+            products = queries.double() @ keys[:, :before].double().transpose(1, 2)
+            least = products.topk(TOP_K, dim=-1).values
+            if not stores.capabilities.exact:
+                least = least[..., -1:]
+            found = (hits.scores.double() >= least - 0.01).double().mean()
+            if found < (1 if stores.capabilities.exact else self.min_recall / 2):
+                fail(
+                    f"a search while adding found {found:.0%} of the best among the {before:,} "
+                    "keys that were there before it"
+                )

@@ -1,7 +1,6 @@
 """Several threads at a time."""
 
 import functools
-import threading
 
 import torch
 from torch import Tensor
@@ -12,8 +11,9 @@ from fotmem.testing.store.hits import expect_contents, expect_exact, expect_soun
 from fotmem.testing.store.interleaved import together
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
+from fotmem.testing.store.while_adding import found_while_adding
 
-THREADS, ROUNDS = 4, 6
+THREADS, ROUNDS = 4, 12
 
 
 class Threads:
@@ -67,30 +67,11 @@ class Threads:
         keys = (keys + 5) * torch.linspace(4, 1, 160)[:, None]
         queries = draw(HEADS, 2, DIM, seed=2) - 5  # all score below 0, the newest best
         store = stores.filled(keys[:, :30], values[:, :30])
-        done = threading.Event()
-
-        def add() -> None:
-            try:
-                for begin in range(30, 160, 10):
-                    piece = slice(begin, begin + 10)
-                    store.add(keys[:, piece].clone(), values[:, piece].clone())
-            finally:
-                done.set()
-
-        def ask() -> None:
-            last = False
-            while not last:
-                last = done.is_set()
-                before = len(store)
-                hits = store.search(queries, 8)
-                expect_sound(hits, queries, keys, 8)
-                products = queries.double() @ keys[:, :before].double().transpose(1, 2)
-                least = products.topk(8, dim=-1).values
-                if (hits.scores.double() < least - 0.01).any():
-                    fail(f"a search while adding missed keys that were there: {before} before it")
-                part = store.attend(queries, top_k=8, scale=0.3)
-                if not (part.out.isfinite().all() and part.lse.isfinite().all()):
-                    fail("attend while adding returned NaN or Inf")
-
-        together([add, ask, ask], first_pauses=1e-3)
+        pieces = zip(keys[:, 30:].split(10, 1), values[:, 30:].split(10, 1), strict=True)
+        for before, hits in found_while_adding(store, list(pieces), queries, 8):
+            expect_sound(hits, queries, keys, 8)
+            products = queries.double() @ keys[:, :before].double().transpose(1, 2)
+            least = products.topk(8, dim=-1).values
+            if (hits.scores.double() < least - 0.01).any():
+                fail(f"a search while adding missed keys that were there: {before} before it")
         expect_contents(store, keys, values)

@@ -1,0 +1,58 @@
+"""What threads find while another one adds."""
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fotmem.store import Hits, MemoryStore
+from fotmem.testing.store.expectations import fail
+from fotmem.testing.store.interleaved import together
+
+READERS = 2
+
+
+class Found(NamedTuple):
+    """An answer, and how many keys were there before it was asked for."""
+
+    before: int
+    hits: Hits
+
+
+def found_while_adding(
+    store: MemoryStore, pieces: Sequence[tuple[Tensor, Tensor]], queries: Tensor, top_k: int
+) -> list[Found]:
+    """Add keys and values piece by piece, while two threads search and attend without pause.
+
+    Returns
+    -------
+    list of Found
+        All answers that differ from the one before; where nothing is half done, few.
+    """
+    done = threading.Event()
+    found: list[Found] = []
+
+    def add() -> None:
+        try:
+            for keys, values in pieces:
+                store.add(keys.clone(), values.clone())
+        finally:
+            done.set()
+
+    def ask() -> None:
+        last, known = False, None
+        while not last:
+            last = done.is_set()
+            before = len(store)
+            hits = store.search(queries, top_k)
+            if known is None or not all(map(torch.equal, hits, known)):
+                found.append(Found(before, Hits(*(each.clone() for each in hits))))
+                known = found[-1].hits
+            part = store.attend(queries, top_k=top_k, scale=0.3)
+            if not (part.out.isfinite().all() and part.lse.isfinite().all()):
+                fail("attend while adding returned NaN or Inf")
+
+    together([add, *[ask] * READERS], first_pauses=1e-3)
+    return found
