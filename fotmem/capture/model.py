@@ -6,16 +6,17 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fotmem.attachment import attach
 from fotmem.capture.layout import Capture, CaptureInfo, Rows, doublings
 from fotmem.errors import InputError, OptionError
-from fotmem.memory import Seen
 from fotmem.progress import with_progress
+
+if TYPE_CHECKING:
+    from fotmem.memory import Seen
 
 
 def capture_model(
