@@ -39,7 +39,8 @@ class Frame(NamedTuple):
 def lengths_of(keys: Tensor) -> Tensor:
     """Return the lengths ``[H, n]`` of keys ``[H, n, D]``, whose squares may overflow."""
     unit = keys.abs().amax().clamp(min=torch.finfo(keys.dtype).tiny) if keys.numel() else 1.0
-    return (keys / unit).norm(dim=2) * unit
+    lengths: Tensor = (keys / unit).norm(dim=2) * unit
+    return lengths
 
 
 def usual_length(keys: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What `fotmem bench` writes: its picture, its page in a real browser, and comparisons."""
 
+import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
@@ -102,9 +103,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
         expected = {
             (x, y)
             for x, y in values
-            if not any(
-                (a <= x and best * b >= best * y) and (a, b) != (x, y) for a, b in values
-            )
+            if not any((a <= x and best * b >= best * y) and (a, b) != (x, y) for a, b in values)
         }
         assert found == expected
 
@@ -189,6 +188,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "│" not in same.out
     line = refusal(capsys, 1, "bench", "compare", tmp_path / "a", tmp_path / "c")
     assert line == f"{tmp_path / 'c'} does not exist; expected what fotmem bench wrote by --out"
+
+
+def test_what_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        "fotmem.cli.bench.find_spec", lambda name: None if name == "scipy" else known(name)
+    )
+    line = refusal(capsys, 1, "bench", "compare", tmp_path, tmp_path)
+    assert line.endswith("needs scipy, not installed: pip install 'fotmem[bench]'")
 
 
 def test_growth_is_shown_in_the_terminal() -> None:

@@ -40,6 +40,8 @@ COMMANDS = {
     "capture-arrays": "capture-arrays --keys keys.npy --queries queries.npy --out DIR",
     "capture-random": "capture-random --tokens 64k --mismatch 0.5 --out DIR",
     "bench": "bench CAPTURE --stores exact,faiss-ivf --out DIR",
+    "bench run": "bench CAPTURE --stores exact,faiss-ivf --out DIR",
+    "bench compare": "bench compare before after",
     "plugin": "plugin check exact",
     "plugin check": "plugin check hnsw --option ef_search=128",
     "train": "train smollm2 --data book.txt --output tuned --steps 100",

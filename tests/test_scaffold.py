@@ -15,7 +15,7 @@ from fotmem import OptionError, StorageError
 from fotmem.scaffold import LONGEST, write_package
 from tests import plugins
 from tests.commands import ONE_THREAD, call, refusal
-from tests.test_import import ROOT, names_used_of_fotmem
+from tests.test_import import names_used_of_fotmem
 
 FILES = [
     ".github/workflows/ci.yml",
@@ -57,12 +57,12 @@ def install(folder: Path, into: Path) -> None:
     plugins.write_metadata(into, project)
 
 
-def test_its_tests_and_types_pass_as_written(tmp_path: Path) -> None:
+def test_its_tests_pass_as_written(tmp_path: Path) -> None:
+    """Its types are those of the template, which `make lint` checks."""
     folder, site = tmp_path / "package", tmp_path / "site"
     write_package("my-index", folder)
     install(folder, site)
     run(folder, "pytest", "-q", "-p", "no:cacheprovider", path=site)
-    run(folder, "mypy", f"--cache-dir={ROOT / '.mypy_cache' / 'written'}")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -137,9 +137,7 @@ def _beside(rows: dict[_Key, Row], key: _Key) -> Row | None:
     return found if found is not None and found.batch == rows[key].batch else None
 
 
-def _has_reference(
-    one: dict[_Key, Row], other: dict[_Key, Row], common: Sequence[_Key]
-) -> bool:
+def _has_reference(one: dict[_Key, Row], other: dict[_Key, Row], common: Sequence[_Key]) -> bool:
     return all(_beside(rows, key) is not None for rows in (one, other) for key in common)
 
 
@@ -174,7 +172,7 @@ def _figure(column: Column, row: Row) -> Figure:
 
 
 def _variance(figure: Figure) -> float:
-    return ((figure.high - figure.low) / (2 * norm.ppf(0.975))) ** 2
+    return float((figure.high - figure.low) / (2 * norm.ppf(0.975))) ** 2
 
 
 def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
@@ -226,7 +224,8 @@ def _require_same_capture(before: BenchReport, after: BenchReport) -> None:
 
 def _names(rows: dict[_Key, Row], others: dict[_Key, Row]) -> list[str]:
     known = {key.setting for key in others}
-    return list(dict.fromkeys(str(row.setting) for key, row in rows.items() if key.setting not in known))
+    only = (row.setting for key, row in rows.items() if key.setting not in known)
+    return list(dict.fromkeys(map(str, only)))
 
 
 def _differences(before: BenchReport, after: BenchReport) -> Iterator[str]:

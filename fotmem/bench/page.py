@@ -95,11 +95,11 @@ def _grown(rows: list[GrowthRow], layer: str) -> dict[str, Any]:
 
 
 def _about(report: BenchReport) -> str:
-    capture = report.capture
+    capture, measured = report.capture, report.measured
+    source = ", ".join(f"{name} {value!s:.16}" for name, value in capture["source"].items())
     return (
         f"{capture['tokens']:,} tokens of {capture['num_heads']} heads of {capture['head_dim']} "
-        f"dimensions, layers {', '.join(map(str, capture['layers']))}, captured from "
-        f"{', '.join(f'{name} {value!s:.16}' for name, value in capture['source'].items())}. Judged by "
-        f"{report.measured['queries']} queries of each head, timed in {report.measured['rounds']} "
+        f"dimensions, layers {', '.join(map(str, capture['layers']))}, captured from {source}. "
+        f"Judged by {measured['queries']} queries of each head, timed in {measured['rounds']} "
         "rounds, all settings of a batch in turn."
     )

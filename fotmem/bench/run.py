@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -168,7 +168,7 @@ class Bench:
         done = [row.setting for row in self.report.rows if row.layer == layer]
         return [setting for setting in self.settings if setting not in done]
 
-    def run(self) -> Iterator[Step]:
+    def run(self) -> Generator[Step, None, None]:
         """Measure what is missing.
 
         Yields

@@ -69,6 +69,10 @@ def capture_model(
     ModelError, AttachError, LayerError
         As `fotmem.attach`.
     """
+    from fotmem.attachment import (
+        attach,  # brings transformers, which reading captures does not need
+    )
+
     for name, number in (("tokens", tokens), ("queries", queries)):
         if number < 1:
             raise OptionError(f"{name} must be at least 1, got {number}")

@@ -21,9 +21,10 @@ NOT_THE_STORES = sys.stdlib_module_names | {"numpy", "torch"}
 def together(tasks: Sequence[Callable[[], object]], *, first_pauses: float = PAUSE) -> None:
     """Run all tasks at once, each in a thread of its own; the first error is raised.
 
-    Threads pause at every line of Python that may be the store's own, so that what two of them do to the
-    same object meets in the middle, not once in a million times but nearly always. The first task
-    may pause longer, so that others come by several times between any two lines of it.
+    Threads pause at every line of Python that may be the store's own, so that what two of them do
+    to the same object meets in the middle, not once in a million times but nearly always. The first
+    task may pause longer, so that others come by several times between any two lines of it; after
+    some rounds of a loop it goes on as the others do.
     """
     barrier = threading.Barrier(len(tasks))
 

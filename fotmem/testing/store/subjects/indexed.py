@@ -110,7 +110,7 @@ class Indexed:
         others = [stores.filled(keys, values), stores.filled(keys, values, cuts=cuts)]
         for part, store in enumerate([filled.store, *others]):
             expect_exact(store.search(queries, 300), queries, keys, 300)
-            best = centred[:, part::3]  # most keys are the best for themselves, and others near
+            best = centred[:, part::6]  # most keys are the best for themselves, and others near
             expect_exact(store.search(best, 2), best, keys, 2)
 
     def test_indexed_attention(self, filled: Filled) -> None:
@@ -160,7 +160,7 @@ class Indexed:
             each.close()
 
     def test_indexed_long_keys(self, filled: Filled) -> None:
-        """With an index, too, a few keys much longer than all before are found by who wants them."""
+        """With an index, too, a few keys much longer than all before are found."""
         store, keys, _ = filled
         twin, queries = store.copy(), draw(HEADS, 200, DIM, seed=4)
         long = draw(HEADS, FEW, DIM, seed=5)
