@@ -21,10 +21,11 @@ BUILT_IN = {"fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_llama", "fotm
 @pytest.fixture(autouse=True)
 def own_plugins_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Forget modules that a test wrote, and a registry that knows them."""
+    before = set(sys.modules)
     yield
     temporary = str(tmp_path_factory.getbasetemp())
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(temporary):
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(temporary):
             del sys.modules[name]
     known = registry()
     if known.problems or set(known.owners.values()) != BUILT_IN:

@@ -104,7 +104,7 @@ class Runner:
     def test(self) -> None:
         """Run the files of tests, by a pytest that knows nothing of this project.
 
-        Where a page shows several stores, those after the first differ from it in how they attend and forget.
+        Where a page shows several stores, those after the first attend and forget in their own way.
         """
         files = sorted(map(str, self.folder.glob("test_*.py")))
         if not files:

@@ -161,3 +161,22 @@ def test_files_have_no_name_and_a_full_disk_adds_nothing(
     some.add(draw(HEADS, 2 * rows.SMALLEST, DIM, seed=1))
     both = torch.cat([draw(HEADS, 5, DIM), draw(HEADS, 2 * rows.SMALLEST, DIM, seed=1)], 1)
     assert torch.equal(held(some, 0), both)
+
+
+def test_what_is_on_disk_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system was asked to reserve it; nothing of it is on disk for rows in memory."""
+    reserved: list[int] = []
+    reserve = os.posix_fallocate
+
+    def noted(descriptor: int, offset: int, size: int) -> None:
+        reserved.append(size)
+        reserve(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", noted)
+    on_disk, in_memory = made("mmap"), made("ram")
+    for count in (1, 300, 200, 100):
+        for some in (on_disk, in_memory):
+            some.add(draw(HEADS, count, DIM))
+        assert on_disk.disk_bytes in (reserved[-1], sum(reserved[-2:]))  # while it moves: both
+        assert on_disk.disk_bytes >= len(on_disk) * HEADS * DIM * 4
+    assert in_memory.disk_bytes == 0

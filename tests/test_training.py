@@ -315,7 +315,7 @@ def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> N
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
     alike = {"d": (1,), "bank_windows": (0,)}  # one task all the time
-    options = {"method": "full", "steps": 80, "learning_rate": 0.01} | alike | weights
+    options = {"method": "full", "steps": 60, "learning_rate": 0.01} | alike | weights
     trained = tune(folder, path, tmp_path / "out", **options)
     losses = [entry["eval_loss"] for entry in trained.history if "eval_loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
