@@ -12,7 +12,7 @@ from fotmem.bench.report import BenchReport, GrowthRow
 from fotmem.bench.summary import COLUMNS, Column, Summary, stores, summaries
 
 SHOWN = [column for column in COLUMNS if column.brief]
-WIDTH = 120
+WIDTH = 130
 """Characters of a table."""
 
 
