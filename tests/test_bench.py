@@ -225,6 +225,10 @@ def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
         assert 0 < row.one_p50.value <= row.one_p95.value <= row.one_p99.value
         assert row.window.low <= row.window.value <= row.window.high
         assert row.batch == 0
+        assert row.one_relative
+        assert row.window_relative
+        assert (row.one_relative.value == 1) == (row.setting.store == "exact")
+        assert row.window_relative.low <= row.window_relative.value
         assert row.build.add_longest >= row.build.add_median > 0
         assert (row.build.disk > 0) == (row.setting.store != "exact")
         assert row.build.ram < 10_000

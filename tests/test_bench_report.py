@@ -55,6 +55,8 @@ def row(
         error_p95=figure(0.6 / effort, 0.05, random),
         share_read=None if setting.store == "exact" else effort / 40,
         window=figure(slower * 0.02 * effort, 0.05, random),
+        one_relative=figure(changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random),
+        window_relative=figure(changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random),
         window_queries=512,
         build=BUILD,
         batch=0,
@@ -69,6 +71,7 @@ def report(seed: int, layers: tuple[int, ...] = (3, 5), **changes: Any) -> Bench
     rows = []
     for setting in SETTINGS:
         mine = dict(changes.get(setting.store, {}))
+        mine["slower_than_exact"] = mine.get("slower", 1.0)
         mine["slower"] = machine * mine.get("slower", 1.0)
         for layer in layers:
             rows += [row(setting, layer, top_k, random, **mine) for top_k in (1, 32)]
@@ -124,22 +127,24 @@ def test_two_reports_that_differ_by_chance_are_the_same() -> None:
         for seed in range(40)
         for change in compare(report(2 * seed), report(2 * seed + 1)).changes
     ]
-    assert len(said) > 2000
+    assert len(said) == 40 * len(SETTINGS) * 2 * 6 - 40 * 4
     assert sum(verdict != "same" for verdict in said) < 0.003 * len(said)
 
 
 def test_what_got_worse_is_told_and_nothing_else() -> None:
     """A store that became slower and finds less, on a machine that is slower as a whole."""
     found = compare(report(0), report(1, machine=1.7, lists={"slower": 1.5, "better": 0.8}))
-    assert found.reference == "exact"
+    assert found.relative
     verdicts: dict[str, set[str]] = {}
+    covered = []
     for change in found.changes:
         name = f"{change.setting.store} {change.column.name}"
         verdicts.setdefault(name, set()).add(change.verdict)
         if change.setting.store == "lists" and change.column.name == "p50":
-            assert change.change.low < 1.5 < change.change.high
+            covered.append(change.change.low < 1.5 < change.change.high)
             assert 2.2 < change.after / change.before < 3
-    for name in ("recall", "mass", "p50", "p95", "p99", "queries/s"):
+    assert sum(covered) >= 0.75 * len(covered) > 0  # of such intervals, 95% do
+    for name in ("recall", "mass", "p50", "queries/s"):
         assert verdicts[f"lists {name}"] == {"worse"}
     assert verdicts["lists error"] == verdicts["exact recall"] == {"same"}
     assert "exact p50" not in verdicts  # it is the unit
@@ -152,14 +157,14 @@ def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
     apart = after.model_copy(
         update={
             "rows": tuple(
-                each.model_copy(update={"batch": 1}) if each.setting.store == "exact" else each
+                each.model_copy(update={"one_relative": None, "window_relative": None})
                 for each in after.rows
             ),
             "machine": {"processor": "another"},
         }
     )
     found = compare(before, apart)
-    assert found.reference is None
+    assert not found.relative
     assert {c.verdict for c in found.changes if c.column.name == "p50"} == {"worse"}
     told = " ".join(found.told())
     assert "compared as they are" in told

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 from scipy.stats import false_discovery_control, norm
 
 from fotmem.bench.figures import Figure
-from fotmem.bench.report import BenchReport, Row, Setting
-from fotmem.bench.summary import COLUMNS, Column
+from fotmem.bench.report import REFERENCE, BenchReport, Row, Setting
+from fotmem.bench.summary import BY_NAME, Column
 from fotmem.errors import InputError
 
-REFERENCE = "exact"
-"""Times are compared in units of this store's, where both reports have it."""
 LEVEL = 0.05
 """Share of wrong verdicts among all that say better or worse, at most."""
 
 
-COMPARED = [column for column in COLUMNS if not column.measured_once and column.over is fmean]
+COMPARED = [BY_NAME[name] for name in ("recall", "mass", "error", "error p95", "p50", "queries/s")]
 
 
 class Change(NamedTuple):
@@ -46,8 +43,8 @@ class Comparison(NamedTuple):
     """Everything that both reports have."""
 
     changes: list[Change]
-    reference: str | None
-    """The store whose times are the unit; None: times are compared as they are."""
+    relative: bool
+    """Whether times are compared in units of those of `exact`, or as they are."""
     only_before: list[str]
     only_after: list[str]
     differences: list[str]
@@ -57,8 +54,8 @@ class Comparison(NamedTuple):
         """Say in sentences what the changes do not show."""
         same = sum(change.verdict == "same" for change in self.changes)
         yield f"{same} of {len(self.changes)} figures differ by no more than noise."
-        if self.reference:
-            yield f"Times are compared in units of what {self.reference} took beside them."
+        if self.relative:
+            yield f"Times are compared in units of what {REFERENCE} took in the same rounds."
         else:
             yield (
                 "Times are compared as they are, with all that else the machines did: measure "
@@ -77,7 +74,7 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
     Every figure has a confidence interval; a difference counts as one where the two together do not
     explain it, such that of all verdicts no more than 5% are expected to be wrong (Benjamini and
     Hochberg 1995). Times of two runs differ by what else the machines did: they are compared in
-    units of the time that `exact` took beside them.
+    units of the time that `exact` took in the same rounds.
 
     Raises
     ------
@@ -92,19 +89,19 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
             "the two reports have no setting on the same layer with the same number of keys in "
             "common: measure the same --stores, --layers and --top-k"
         )
-    reference = REFERENCE if _has_reference(one, other, common) else None
+    relative = all(rows[key].one_relative is not None for rows in (one, other) for key in common)
     groups: dict[tuple[str, int], list[_Key]] = {}
     for key in common:
         groups.setdefault((key.setting, key.top_k), []).append(key)
     changes = [
-        _change(column, [_pair(column, one, other, key, reference) for key in keys], one[keys[0]])
+        _change(column, [_pair(column, one, other, key, relative) for key in keys], one[keys[0]])
         for keys in groups.values()
         for column in COMPARED
-        if not (_is_time(column) and one[keys[0]].setting.store == reference)
+        if not (relative and _is_time(column) and one[keys[0]].setting.store == REFERENCE)
     ]
     return Comparison(
         changes=_judged(changes),
-        reference=reference,
+        relative=relative,
         only_before=_names(one, other),
         only_after=_names(other, one),
         differences=list(_differences(before, after)),
@@ -131,34 +128,20 @@ def _rows(report: BenchReport) -> dict[_Key, Row]:
     return {_Key(row.setting.key, row.layer, row.top_k): row for row in report.rows}
 
 
-def _beside(rows: dict[_Key, Row], key: _Key) -> Row | None:
-    """Return the reference's row that was timed beside one."""
-    found = rows.get(_Key(Setting(store=REFERENCE).key, key.layer, key.top_k))
-    return found if found is not None and found.batch == rows[key].batch else None
-
-
-def _has_reference(one: dict[_Key, Row], other: dict[_Key, Row], common: Sequence[_Key]) -> bool:
-    return all(_beside(rows, key) is not None for rows in (one, other) for key in common)
-
-
 def _pair(
-    column: Column, one: dict[_Key, Row], other: dict[_Key, Row], key: _Key, reference: str | None
+    column: Column, one: dict[_Key, Row], other: dict[_Key, Row], key: _Key, relative: bool
 ) -> _Pair:
     first, second = _figure(column, one[key]), _figure(column, other[key])
     if not _is_time(column):
         variance = _variance(first) + _variance(second)
         return _Pair(first.value, second.value, second.value - first.value, variance)
-    logs, variance = 0.0, 0.0
-    for sign, rows in ((-1, one), (1, other)):
-        units = [(sign, rows[key])]
-        beside = _beside(rows, key) if reference else None
-        if beside is not None:
-            units.append((-sign, beside))
-        for direction, row in units:
-            figure = _figure(column, row)
-            logs += direction * math.log(figure.value)
-            variance += _variance(Figure(*map(math.log, figure)))
-    return _Pair(first.value, second.value, logs, variance)
+    units = [
+        _known(column.relative(row)) if relative and column.relative else _figure(column, row)
+        for row in (one[key], other[key])
+    ]
+    before, after = (Figure(*map(math.log, unit)) for unit in units)
+    variance = _variance(before) + _variance(after)
+    return _Pair(first.value, second.value, after.value - before.value, variance)
 
 
 def _is_time(column: Column) -> bool:
@@ -166,9 +149,12 @@ def _is_time(column: Column) -> bool:
 
 
 def _figure(column: Column, row: Row) -> Figure:
-    found = column.of(row)
-    assert found is not None
-    return found
+    return _known(column.of(row))
+
+
+def _known(figure: Figure | None) -> Figure:
+    assert figure is not None
+    return figure
 
 
 def _variance(figure: Figure) -> float:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fotmem.bench.figures import Figure
 from fotmem.errors import InputError
 
+REFERENCE = "exact"
+"""Times are also told in units of this store's."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +78,10 @@ class Row(_OfLayer):
     window: Figure
     """Seconds of attention with `window_queries` queries of each head at once: median."""
     window_queries: int
+    one_relative: Figure | None = None
+    """`one_p50` in units of what `exact` took in the same round; null where it was not beside."""
+    window_relative: Figure | None = None
+    """The same of `window`."""
     build: Build
     batch: int
     """Settings of the same batch were timed in turn, side by side."""

@@ -14,10 +14,10 @@ import numpy as np
 import psutil
 import torch
 
-from fotmem.bench.figures import Truth, interval, judge, truth
+from fotmem.bench.figures import Figure, Truth, interval, judge, truth
 from fotmem.bench.grid import same_build, search_changes
 from fotmem.bench.process import StoreFailedError, Worker
-from fotmem.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
+from fotmem.bench.report import REFERENCE, BenchReport, Build, Failure, GrowthRow, Row, Setting
 from fotmem.bench.worker import Answer, Grown, Job
 from fotmem.capture import Capture
 from fotmem.errors import FotmemError, InputError
@@ -96,14 +96,19 @@ class _Unit:
         self._singly.append(self._ask("singly", number * SINGLE, SINGLE))
         self._windows.append(self._ask("window", number * WINDOW, WINDOW))
 
-    def row(self, layer: int, batch: int, exact: Truth) -> Row:
-        """Say what came out."""
+    def row(self, layer: int, batch: int, exact: Truth, reference: _Unit | None) -> Row:
+        """Say what came out; also in units of what a reference took in the same rounds."""
         assert self._answer is not None
         singly, windows = torch.tensor(self._singly), torch.tensor(self._windows)
         times = {
             f"one_p{percent}": interval(partial(np.percentile, q=percent), singly)
             for percent in (50, 95, 99)
         }
+        relative: dict[str, Figure] = {}
+        if reference is not None:
+            medians = (list(map(median, unit._singly)) for unit in (self, reference))
+            relative["one_relative"] = _ratio(*medians)
+            relative["window_relative"] = _ratio(self._windows, reference._windows)
         return Row(
             setting=self.setting,
             layer=layer,
@@ -113,6 +118,7 @@ class _Unit:
             **times,
             window=interval(np.median, windows),
             window_queries=WINDOW,
+            **relative,
             build=self.built.figures,
             batch=batch,
         )
@@ -271,7 +277,12 @@ class Bench:
         exact, number = self._truth(layer, self.capture.info.tokens), self._next_batch()
         order = [(str(setting), top_k) for setting in self.settings for top_k in self.plan.top_k]
         units.sort(key=lambda unit: order.index((str(unit.setting), unit.top_k)))
-        self._keep(rows=[unit.row(layer, number, exact) for unit in units])
+        references = {
+            unit.top_k: unit for unit in units if unit.setting == Setting(store=REFERENCE)
+        }
+        self._keep(
+            rows=[unit.row(layer, number, exact, references.get(unit.top_k)) for unit in units]
+        )
 
     def _truth(self, layer: int, size: int) -> Truth:
         if size not in self._truths:
@@ -303,6 +314,11 @@ class Bench:
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.report.write(self.file)
+
+
+def _ratio(mine: Sequence[float], others: Sequence[float]) -> Figure:
+    """Divide round by round: what slows a round down slows down both."""
+    return interval(np.median, torch.tensor(mine) / torch.tensor(others))
 
 
 def _others(rows: Iterable[_Kind], about: set[tuple[str, int]]) -> Iterator[_Kind]:

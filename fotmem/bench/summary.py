@@ -29,6 +29,8 @@ class Column(NamedTuple):
     """Whether it is in the terminal's table."""
     measured_once: bool = False
     """There is no interval."""
+    relative: Callable[[Row], Figure | None] | None = None
+    """The same in units of `exact`'s in the same rounds."""
 
 
 def _times(factor: float, figure: Figure) -> Figure:
@@ -42,6 +44,11 @@ def _single(value: float | None) -> Figure | None:
 def _rate(row: Row) -> Figure:
     seconds, queries = row.window, row.window_queries
     return Figure(queries / seconds.value, queries / seconds.high, queries / seconds.low)
+
+
+def _relative_rate(row: Row) -> Figure | None:
+    times = row.window_relative
+    return None if times is None else Figure(1 / times.value, 1 / times.high, 1 / times.low)
 
 
 COLUMNS = (
@@ -88,6 +95,7 @@ COLUMNS = (
         "milliseconds of attention with one query of each head: median",
         lambda row: _times(1e3, row.one_p50),
         format=".2f",
+        relative=lambda row: row.one_relative,
     ),
     Column(
         "p95",
@@ -111,6 +119,7 @@ COLUMNS = (
         _rate,
         best=1,
         format=",.0f",
+        relative=_relative_rate,
     ),
     Column(
         "add",
