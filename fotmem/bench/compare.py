@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from scipy.stats import false_discovery_control, norm
@@ -15,8 +16,6 @@ from fotmem.errors import InputError
 
 LEVEL = 0.05
 """Share of wrong verdicts among all that say better or worse, at most."""
-
-
 COMPARED = [BY_NAME[name] for name in ("recall", "mass", "error", "error p95", "p50", "queries/s")]
 
 
@@ -28,15 +27,17 @@ class Change(NamedTuple):
     column: Column
     before: float
     after: float
-    change: Figure
-    """The difference; for times the ratio, both in units of the reference's time."""
+    difference: Figure
+    """For times that of their logarithms, both in units of the reference's time."""
     verdict: str = "same"
     """``better``, ``worse``, or ``same``: no more than noise."""
 
     @property
-    def is_ratio(self) -> bool:
-        """Whether `change` is a ratio."""
-        return _is_time(self.column)
+    def change(self) -> Figure:
+        """The difference; for times the ratio."""
+        if not self.column.is_time:
+            return self.difference
+        return Figure(*map(math.exp, self.difference))
 
 
 class Comparison(NamedTuple):
@@ -97,7 +98,7 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
         _change(column, [_pair(column, one, other, key, relative) for key in keys], one[keys[0]])
         for keys in groups.values()
         for column in COMPARED
-        if not (relative and _is_time(column) and one[keys[0]].setting.store == REFERENCE)
+        if not (relative and column.is_time and one[keys[0]].setting.store == REFERENCE)
     ]
     return Comparison(
         changes=_judged(changes),
@@ -132,7 +133,7 @@ def _pair(
     column: Column, one: dict[_Key, Row], other: dict[_Key, Row], key: _Key, relative: bool
 ) -> _Pair:
     first, second = _figure(column, one[key]), _figure(column, other[key])
-    if not _is_time(column):
+    if not column.is_time:
         variance = _variance(first) + _variance(second)
         return _Pair(first.value, second.value, second.value - first.value, variance)
     units = [
@@ -142,10 +143,6 @@ def _pair(
     before, after = (Figure(*map(math.log, unit)) for unit in units)
     variance = _variance(before) + _variance(after)
     return _Pair(first.value, second.value, after.value - before.value, variance)
-
-
-def _is_time(column: Column) -> bool:
-    return bool(column.unit)
 
 
 def _figure(column: Column, row: Row) -> Figure:
@@ -162,40 +159,37 @@ def _variance(figure: Figure) -> float:
 
 
 def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
-    count = len(pairs)
-    difference = sum(pair.difference for pair in pairs) / count
-    half = norm.ppf(0.975) * math.sqrt(sum(pair.variance for pair in pairs)) / count
-    change = Figure(difference, difference - half, difference + half)
+    mean = fmean(pair.difference for pair in pairs)
+    half = norm.ppf(0.975) * math.sqrt(sum(pair.variance for pair in pairs)) / len(pairs)
     return Change(
         setting=row.setting,
         top_k=row.top_k,
         column=column,
-        before=sum(pair.before for pair in pairs) / count,
-        after=sum(pair.after for pair in pairs) / count,
-        change=Figure(*map(math.exp, change)) if _is_time(column) else change,
+        before=fmean(pair.before for pair in pairs),
+        after=fmean(pair.after for pair in pairs),
+        difference=Figure(mean, mean - half, mean + half),
     )
 
 
 def _judged(changes: Sequence[Change]) -> list[Change]:
-    judged = []
-    adjusted = false_discovery_control([_chance(change) for change in changes])
-    for change, chance in zip(changes, adjusted, strict=True):
-        if chance < LEVEL:
-            more = change.change.value > (1 if _is_time(change.column) else 0)
-            verdict = "better" if more == (change.column.best > 0) else "worse"
-            judged.append(change._replace(verdict=verdict))
-        else:
-            judged.append(change)
-    return judged
+    adjusted = false_discovery_control([_chance(change.difference) for change in changes])
+    return [
+        change._replace(verdict=_verdict(change)) if chance < LEVEL else change
+        for change, chance in zip(changes, adjusted, strict=True)
+    ]
 
 
-def _chance(change: Change) -> float:
+def _verdict(change: Change) -> str:
+    more = change.difference.value > 0
+    return "better" if more == (change.column.best > 0) else "worse"
+
+
+def _chance(difference: Figure) -> float:
     """Tell how probable so large a difference is by chance."""
-    figure = Figure(*map(math.log, change.change)) if _is_time(change.column) else change.change
-    half = (figure.high - figure.low) / 2
-    if half == 0:
-        return float(figure.value == 0)
-    return float(2 * norm.sf(abs(figure.value) / half * norm.ppf(0.975)))
+    deviation = math.sqrt(_variance(difference))
+    if deviation == 0:
+        return float(difference.value == 0)
+    return float(2 * norm.sf(abs(difference.value) / deviation))
 
 
 def _require_same_capture(before: BenchReport, after: BenchReport) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -90,7 +91,7 @@ def _grown(rows: list[GrowthRow], layer: str) -> dict[str, Any]:
         "setting": str(first.setting),
         "layer": layer,
         "size": first.size,
-        "figures": {name: sum(map(of, rows)) / len(rows) for name, of in GROWN.items()},
+        "figures": {name: fmean(map(of, rows)) for name, of in GROWN.items()},
     }
 
 

@@ -27,10 +27,13 @@ class Column(NamedTuple):
     """What is made of several layers' figures."""
     brief: bool = True
     """Whether it is in the terminal's table."""
-    measured_once: bool = False
-    """There is no interval."""
     relative: Callable[[Row], Figure | None] | None = None
     """The same in units of `exact`'s in the same rounds."""
+
+    @property
+    def is_time(self) -> bool:
+        """Whether reports are compared by ratio: all that has both a unit and an interval."""
+        return bool(self.unit)
 
 
 def _times(factor: float, figure: Figure) -> Figure:
@@ -87,7 +90,6 @@ COLUMNS = (
         "",
         "share of the keys that a query is compared with; - where the store cannot tell",
         lambda row: _single(row.share_read),
-        measured_once=True,
     ),
     Column(
         "p50",
@@ -127,7 +129,6 @@ COLUMNS = (
         "seconds to add all tokens",
         lambda row: _single(row.build.seconds),
         format=".1f",
-        measured_once=True,
     ),
     Column(
         "longest",
@@ -136,7 +137,6 @@ COLUMNS = (
         lambda row: _single(1e3 * row.build.add_longest),
         format=",.0f",
         over=max,
-        measured_once=True,
     ),
     Column(
         "RAM",
@@ -144,7 +144,6 @@ COLUMNS = (
         "bytes of memory per token and layer",
         lambda row: _single(row.build.ram),
         format=",.0f",
-        measured_once=True,
     ),
     Column(
         "disk",
@@ -152,7 +151,6 @@ COLUMNS = (
         "bytes on disk per token and layer",
         lambda row: _single(row.build.disk),
         format=",.0f",
-        measured_once=True,
     ),
 )
 BY_NAME = {column.name: column for column in COLUMNS}

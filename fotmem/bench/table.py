@@ -57,7 +57,7 @@ def changes(comparison: Comparison) -> Table:
 
 
 def _changed(change: Change, value: float) -> str:
-    return f"{value:.2f} times" if change.is_ratio else f"{value:+.3f}"
+    return f"{value:.2f} times" if change.column.is_time else f"{value:+.3f}"
 
 
 def _growth(report: BenchReport) -> Table:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -26,6 +26,22 @@ def pair(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tenso
     """Draw keys and values ``[HEADS, tokens, DIM]``."""
     keys = draw(HEADS, tokens, DIM, dtype=dtype)
     return keys, draw(HEADS, tokens, DIM, seed=1, dtype=dtype)
+
+
+_Built = TypeVar("_Built")
+
+
+def built_once(request: pytest.FixtureRequest, name: str, build: Callable[[], _Built]) -> _Built:
+    """Keep what `build` makes in the class's dict `name`, for each store that it is tested with."""
+    kind: Any = request.cls
+    if name not in vars(kind):
+        setattr(kind, name, {})
+    parameters = getattr(request.node, "callspec", None)
+    key = repr(parameters and parameters.params.get("make_store"))
+    built: dict[str, _Built] = getattr(kind, name)
+    if key not in built:
+        built[key] = build()
+    return built[key]
 
 
 class Stores:

@@ -19,7 +19,7 @@ from fotmem.testing.store.expectations import (
 from fotmem.testing.store.hits import expect_exact, expect_same, expect_sound
 from fotmem.testing.store.interleaved import together
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out
-from fotmem.testing.store.stores import Stores
+from fotmem.testing.store.stores import Stores, built_once
 from fotmem.testing.store.while_adding import found_while_adding
 
 HEADS, TOKENS, QUERIES, DIM, TOP_K = 2, 6_200, 48, 32, 16
@@ -52,12 +52,8 @@ class Indexed:
     @pytest.fixture
     def filled(self, stores: Stores, request: pytest.FixtureRequest) -> Filled:
         """A store that was given tensors which were overwritten later; one for all tests."""
-        kind = type(self)
-        if "_filled" not in vars(kind):
-            kind._filled = {}
-        parameters = getattr(request.node, "callspec", None)
-        key = repr(parameters and parameters.params.get("make_store"))
-        if key not in kind._filled:
+
+        def build() -> Filled:
             keys, values, _ = data()
             store = stores.empty(num_heads=HEADS, head_dim=DIM, dtype=torch.bfloat16)
             for pair in zip(keys.split(PIECE, 1), values.split(PIECE, 1), strict=True):
@@ -67,8 +63,9 @@ class Indexed:
                     each.fill_(3)
             store.flush()
             stores.release(store)
-            kind._filled[key] = Filled(store, keys, values)
-        return kind._filled[key]
+            return Filled(store, keys, values)
+
+        return built_once(request, "_filled", build)
 
     @classmethod
     def teardown_class(cls) -> None:

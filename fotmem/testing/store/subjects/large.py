@@ -21,7 +21,7 @@ from fotmem.testing.store.growing import DROPPED, GIANTS, TOP_K, Grown
 from fotmem.testing.store.hits import expect_same, expect_sound, share_missing
 from fotmem.testing.store.naive import DTYPES, naive_attention
 from fotmem.testing.store.refusals import expect_refusal
-from fotmem.testing.store.stores import Stores, declared
+from fotmem.testing.store.stores import Stores, built_once, declared
 
 Record = Callable[[str, object], None]
 
@@ -39,16 +39,14 @@ class Large:
     @pytest.fixture
     def two(self, stores: Stores, request: pytest.FixtureRequest) -> list[Grown]:
         """Two stores that were told the same, built once for all tests of a class."""
-        kind = type(self)
-        if "_built" not in vars(kind):
-            kind._built = {}
-        parameters = getattr(request.node, "callspec", None)
-        key = repr(parameters and parameters.params.get("make_store"))
-        if key not in kind._built:
-            kind._built[key] = [growing.grow(stores) for _ in range(2)]
-            for grown in kind._built[key]:
+
+        def build() -> list[Grown]:
+            both = [growing.grow(stores) for _ in range(2)]
+            for grown in both:
                 stores.release(grown.store)
-        return kind._built[key]
+            return both
+
+        return built_once(request, "_built", build)
 
     @classmethod
     def teardown_class(cls) -> None:
