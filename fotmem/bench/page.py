@@ -12,7 +12,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from fotmem.bench.plot import colours
-from fotmem.bench.report import BenchReport, GrowthRow
+from fotmem.bench.report import BenchReport, GrowthRow, write_whole
 from fotmem.bench.summary import COLUMNS, Summary, stores, summaries
 
 ALL = "mean of all"
@@ -33,9 +33,7 @@ def write_page(report: BenchReport, file: Path) -> None:
     template = files("fotmem.bench").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(_data(report), default=str).replace("</", "<\\/")  # or it ends the script
     page = template.replace("/*DATA*/", data).replace("/*PLOTLY*/", get_plotlyjs())
-    partial = file.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, page)
 
 
 def _data(report: BenchReport) -> dict[str, Any]:

@@ -145,9 +145,14 @@ class BenchReport(_Strict):
 
     def write(self, file: Path) -> None:
         """Write the report, at once or not at all."""
-        partial = file.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_whole(file, self.model_dump_json(indent=1) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
 
 
 def _first(error: Exception) -> str:
