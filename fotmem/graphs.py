@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
-from fotmem.cells import LOOKED, MOST, Cells
+from fotmem.better import Better
+from fotmem.cells import MOST, Cells
 from fotmem.copies import Copies, first_equal
 from fotmem.frame import Frame
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
-from fotmem.search import best_hits, in_blocks
 from fotmem.store import Bias, Hits
 
 FAR = 256.0
@@ -107,44 +107,29 @@ class GraphStore(IndexedStore):
     def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         hits = super()._search_index(queries, top_k, bias)
         with self._lock.reading():
-            if not self._indexed:
-                return hits
-            per_query = self.num_heads * max(LOOKED * top_k, self._cells.count)
-            more = in_blocks(
-                lambda some: self._look_again(
-                    queries[:, some].float().cpu(), Hits(*(each[:, some] for each in hits)), bias
-                ),
-                queries.shape[1],
-                max(1, WORKSPACE // per_query),
-            )
-        found = Hits(*(each.to(self.device) for each in more))
-        return best_hits([hits, found], top_k)
+            if self._indexed:
+                length = max(1, WORKSPACE // (self.num_heads * max(top_k, self._cells.count)))
+                for start in range(0, queries.shape[1], length):
+                    some = slice(start, start + length)
+                    those = Hits(*(each[:, some] for each in hits))
+                    self._look_again(queries[:, some].float().cpu(), those, bias)
+        return hits
 
-    def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> Hits:
+    def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> None:
         """Look through the cells that promise more than what was found, and where nothing was."""
-        bar = self._frame.scores(hits.scores[..., -1].cpu(), queries)
+        better = Better(hits)
+        bar = self._frame.scores(better.bar, queries)
         cells, meant = self._cells.promising(queries, hits.ids.cpu(), bar)
-        ids = torch.full((*cells.shape, hits.ids.shape[2]), -1)
-        scores = torch.full(ids.shape, -torch.inf, dtype=torch.float32)
-        for head, cell, rows, slots in _by_cell(cells, meant):
-            members = self._cells.members(head, cell)
-            members = members[members >= self._forgotten]
-            best = self._best_of(members, head, queries[head, rows], ids.shape[3], bias)
-            there = (head, rows, slots, slice(best.ids.shape[1]))
-            ids[there], scores[there] = best
-        return Hits(ids.flatten(2), scores.flatten(2))
-
-    def _best_of(
-        self, ids: Tensor, head: int, queries: Tensor, top_k: int, bias: Bias | None
-    ) -> Hits:
-        """Find the best of keys of these ids ``[n]`` for queries ``[Q, D]`` of a head."""
-        first, keys = self._key_rows.since(self._start)
-        near = keys[head].index_select(0, (ids - first).to(keys.device)).float().cpu()
-        scores = queries @ near.T
-        if bias is not None:
-            scores += bias(ids.to(self.device)).cpu()
-        scores, places = scores.topk(min(top_k, len(ids)), dim=1)
-        return Hits(ids[places], scores)
+        for head, cell, rows in _by_cell(cells.numpy(), meant.numpy()):
+            ids = self._cells.members(head, cell)
+            ids = ids[ids >= self._forgotten]
+            first, keys = self._key_rows.since(self._start)
+            near = keys[head].index_select(0, (ids - first).to(keys.device)).float().cpu()
+            scores = queries.numpy()[head, rows] @ near.numpy().T
+            if bias is not None:
+                scores += bias(ids.to(self.device)).cpu().numpy()
+            better.note(head, rows, ids.numpy(), scores)
+        better.join()
 
     def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
         """Let their copies follow the hits ``[H, Q, K]``, best first."""
@@ -190,14 +175,16 @@ class GraphStore(IndexedStore):
         return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
 
 
-def _by_cell(cells: Tensor, meant: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Yield the queries of each head and cell ``[H, Q, P]``: their rows, and places among P."""
-    heads, rows, slots = meant.nonzero().unbind(1)
+def _by_cell(cells: Ids, meant: NDArray[np.bool_]) -> Iterator[tuple[int, int, Ids]]:
+    """Yield each head and cell that are meant ``[H, Q, P]``, and for which queries."""
+    heads, rows, _ = meant.nonzero()
+    if not len(heads):
+        return
     count = int(cells.max()) + 1
-    numbers, order = (heads * count + cells[meant]).sort()
-    numbers, sizes = numbers.unique_consecutive(return_counts=True)
-    for number, size, start in zip(
-        numbers.tolist(), sizes.tolist(), (sizes.cumsum(0) - sizes).tolist(), strict=True
-    ):
-        for some in order[start : start + size].split(WORKSPACE // MOST):
-            yield *divmod(number, count), rows[some], slots[some]
+    numbers = heads * count + cells[meant]
+    order = numbers.argsort(kind="stable")
+    numbers, first = np.unique(numbers[order], return_index=True)
+    step = WORKSPACE // MOST
+    for number, those in zip(numbers.tolist(), np.split(rows[order], first[1:]), strict=True):
+        for start in range(0, len(those), step):
+            yield *divmod(number, count), those[start : start + step]

@@ -23,6 +23,8 @@ LARGE_SHARE = 8
 """Who asks for more than one of so many keys is answered sooner, and better, without an index."""
 RECENT = 2048
 """With a bias, so many of the newest keys are looked at: it is they that a decay favours."""
+FEW = 4
+"""Queries of a head for which hubs are looked up like other candidates, in fewer calls."""
 BIASED = 2
 """With a bias, an index, which knows nothing of it, names so many times as many candidates."""
 
@@ -124,12 +126,7 @@ class IndexedStore(RowsStore):
         newest = indexed if bias is None else min(indexed, max(0, end - RECENT))
         start, parts = max(newest, self._forgotten), []
         if found is not None and hubs is not None:
-            near = self._scored(queries, found.to(self.device), bias)
-            far = hubs.search(queries, top_k, bias)
-            parts = [
-                Hits(near.ids, near.scores.masked_fill(hubs.contain(near.ids), -torch.inf)),
-                far,
-            ]
+            parts = self._near_and_far(queries, found.to(self.device), hubs, top_k, bias)
             if newest < indexed:
                 parts = [
                     Hits(ids, scores.masked_fill(ids >= start, -torch.inf)) for ids, scores in parts
@@ -140,6 +137,16 @@ class IndexedStore(RowsStore):
             parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
         ids, scores = best_hits(parts, top_k)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
+
+    def _near_and_far(
+        self, queries: Tensor, found: Tensor, hubs: Hubs, top_k: int, bias: Bias | None
+    ) -> list[Hits]:
+        """Compute the scores of what the index found, and of the hubs, each key once."""
+        found = found.masked_fill(hubs.contain(found), -1)
+        if queries.shape[1] > FEW:
+            return [self._scored(queries, found, bias), hubs.search(queries, top_k, bias)]
+        each = hubs.held()[:, None].expand(-1, queries.shape[1], -1)
+        return [self._scored(queries, torch.cat([found, each], 2), bias)]
 
     def _tune(self, options: dict[str, Any]) -> None:
         changed = self.options.changed(options)

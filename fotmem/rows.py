@@ -127,10 +127,10 @@ class Rows:
         An id before the first that is held, such as -1, gives the row of that one.
         """
         whole, first, _ = self._held
-        flat = (ids.to(self.device) - first).clamp_(min=0).reshape(self.num_heads, -1)
         room = max(1, whole.shape[1])
-        flat += torch.arange(0, self.num_heads * room, room, device=self.device)[:, None]
-        found = whole.view(-1, self.head_dim).index_select(0, flat.view(-1))
+        heads = torch.arange(-first, self.num_heads * room - first, room, device=self.device)
+        flat = ids.to(self.device).clamp(min=first).flatten(1) + heads[:, None]
+        found = whole.view(-1, self.head_dim).index_select(0, flat.flatten())
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
     def since(self, start: int) -> tuple[int, Tensor]:

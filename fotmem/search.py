@@ -63,7 +63,7 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     Parameters
     ----------
     parts : sequence of Hits
-        At least one, for the same queries.
+        At least one, for the same queries; each in any order.
     top_k : int
         Hits per query at most.
 
@@ -72,11 +72,8 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     Hits
         Best first; as many columns as there are, at most `top_k`.
     """
-    if len(parts) == 1:
-        return Hits(*(found[..., :top_k] for found in parts[0]))
-    ids = torch.cat([part.ids for part in parts], -1)
-    scores = torch.cat([part.scores for part in parts], -1)
-    scores, order = largest(scores, min(top_k, scores.shape[-1]))
+    ids, scores = (torch.cat(each, -1) for each in zip(*parts, strict=True))
+    scores, order = largest(scores, top_k)
     return Hits(ids.gather(-1, order), scores)
 
 
@@ -114,7 +111,7 @@ def _best(queries: Tensor, keys: Tensor, top_k: int, first_id: int, bias: Bias |
     converted = 0 if keys.dtype == torch.float32 else keys.shape[2]
     per_key = max(queries.shape[1], converted)
     length = max(1, WORKSPACE // (keys.shape[0] * per_key), 8 * top_k)
-    found: list[Hits] = []
+    found: Hits | None = None
     for start in range(0, keys.shape[1], length):
         block = keys[:, start : start + length].float()
         first = first_id + start
@@ -122,5 +119,7 @@ def _best(queries: Tensor, keys: Tensor, top_k: int, first_id: int, bias: Bias |
         if bias is not None:
             scores += bias(torch.arange(first, first + block.shape[1], device=keys.device))
         scores, ids = largest(scores, top_k)
-        found = [best_hits([*found, Hits(ids + first if first else ids, scores)], top_k)]
-    return found[0]
+        here = Hits(ids + first if first else ids, scores)
+        found = here if found is None else best_hits([found, here], top_k)
+    assert found is not None
+    return found
