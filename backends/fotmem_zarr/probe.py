@@ -33,6 +33,8 @@ class Probe:
         counts = [segment.clusters for segment in segments]
         self.offsets = torch.tensor([0, *counts]).cumsum(0)
         self.clusters = sum(counts)
+        self.sizes = torch.cat([segment.index.sizes for segment in segments], 1).flatten()
+        """``[H * clusters]``, int32: keys of each."""
 
     def wanted(self, top_k: int) -> int:
         """Count the clusters that each query reads.
@@ -93,8 +95,9 @@ class Probe:
             columns = torch.arange(most)
             there = columns < counts[part, None]
             pair = pairs[begins[part, None] + columns.where(there, 0)]  # [c, most]
-            scores = queries[pair // keys.shape[1]] @ self._read(clusters[part]).transpose(1, 2)
-            scores += self._hidden(clusters[part])[:, None]
+            members = self._read(clusters[part])
+            scores = queries[pair // keys.shape[1]] @ members.transpose(1, 2)  # [c, most, CLUSTER]
+            scores.masked_fill_(self._hidden(clusters[part])[:, None], -torch.inf)
             found[pair[there]] = scores[there]
         scores, places = found.view(len(queries), -1).topk(top_k, dim=-1)
         cluster = keys.gather(1, places // CLUSTER)
@@ -115,30 +118,25 @@ class Probe:
 
     def _read(self, clusters: Tensor) -> Tensor:
         """Read clusters ``[c]``, float32: ``[c, CLUSTER, D]``."""
-        head, segment, number = self._locate(clusters)
+        wanted: dict[int, list[tuple[int, Chunk]]] = {}  # by segment: places in `clusters`, chunks
+        located = zip(*(each.tolist() for each in self._locate(clusters)), strict=True)
+        for place, (head, segment, number) in enumerate(located):
+            wanted.setdefault(segment, []).append((place, Chunk(head, number)))
         found = torch.empty(len(clusters), CLUSTER, self.segments[0].head_dim, dtype=torch.float32)
-        for index in segment.unique().tolist():
-            here = (segment == index).nonzero()[:, 0]
-            chunks = map(Chunk, head[here].tolist(), number[here].tolist())
-            read = self.cache.read(self.segments[index].keys, list(chunks))
-            found[here] = torch.stack(read).float()
+        for segment, some in wanted.items():
+            places, chunks = zip(*some, strict=True)
+            read = self.cache.read(self.segments[segment].keys, chunks)
+            found[list(places)] = torch.stack(read).float()
         return found
 
     def _hidden(self, clusters: Tensor) -> Tensor:
-        """Return -inf for what is no key of clusters ``[c]``, else 0: ``[c, CLUSTER]``."""
-        head, segment, number = self._locate(clusters)
-        hidden = torch.zeros(len(clusters), CLUSTER, dtype=torch.float32)
-        for index in segment.unique().tolist():
-            here = (segment == index).nonzero()[:, 0]
-            there = (
-                torch.arange(CLUSTER)
-                < self.segments[index].index.sizes[head[here], number[here], None]
-            )
-            if self.segments[index].first < self.first:
-                every = clusters[here, None].expand(-1, CLUSTER)
-                rows = self._rows(every.flatten(), torch.arange(CLUSTER).repeat(len(here)))
-                there &= rows.view(-1, CLUSTER) >= self.first
-            hidden[here] = hidden[here].masked_fill(~there, -torch.inf)
+        """Tell what is no key of clusters ``[c]``, or a forgotten one: ``[c, CLUSTER]``."""
+        columns = torch.arange(CLUSTER)
+        hidden = columns >= self.sizes[clusters, None]
+        if self.segments[0].first < self.first:
+            every = clusters.repeat_interleave(CLUSTER)
+            rows = self._rows(every, columns.repeat(len(clusters)))
+            hidden |= rows.view(-1, CLUSTER) < self.first
         return hidden
 
     def _rows(self, clusters: Tensor, columns: Tensor) -> Tensor:
