@@ -5,7 +5,9 @@ import math
 from collections.abc import Callable
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
@@ -26,6 +28,8 @@ MOST = 2048
 """Keys of a cell that are looked through: the newest."""
 SLACK = 1.05
 """Lists of who is in which cell are made anew when there are so many times as many keys."""
+
+Ids = NDArray[np.int64]
 
 
 class Cells:
@@ -52,8 +56,8 @@ class Cells:
         self._squares, self._counts = torch.empty(2, num_heads, 0, dtype=torch.double)
         # Centres, and how far cells reach.
         self._hopes = torch.empty(num_heads, head_dim + 1, 0, dtype=torch.float32)
-        self._members = torch.empty(num_heads, 0, dtype=torch.int32)
-        self._edges = torch.zeros(num_heads, 1, dtype=torch.long)
+        self._members = np.empty((num_heads, 0), np.int32)
+        self._edges = [[0]] * num_heads
 
     @property
     def count(self) -> int:
@@ -109,12 +113,13 @@ class Cells:
         seen = ((of == cells[:, :, None]) & (found >= self._first)[..., None]).any(2)
         return cells, (hoped > bar[..., None]) & ~seen
 
-    def members(self, head: int, cell: int) -> Tensor:
+    def members(self, head: int, cell: int) -> Ids:
         """Return ids ``[n]`` of keys in a cell, ascending; those that came last may be missing."""
-        if cell + 1 >= self._edges.shape[1]:
-            return self._members[head, :0].long()
-        start, end = self._edges[head, cell : cell + 2].tolist()
-        return self._members[head, max(start, end - MOST) : end].long() + self._first
+        edges = self._edges[head]
+        if cell + 1 >= len(edges):
+            return np.empty(0, np.int64)
+        start, end = edges[cell], edges[cell + 1]
+        return self._members[head, max(start, end - MOST) : end].astype(np.int64) + self._first
 
     def copy(self) -> Self:
         """Return independent cells."""
@@ -155,8 +160,8 @@ class Cells:
         of = self._of.since(0)[1].squeeze(2)  # [H, N]
         sorted_of, order = of.sort(dim=1, stable=True)
         cells = torch.arange(self._centres.shape[1] + 1, dtype=torch.int32)
-        self._edges = torch.searchsorted(sorted_of, cells.expand(len(of), -1).contiguous())
-        self._members = order.int()
+        edges = torch.searchsorted(sorted_of, cells.expand(len(of), -1).contiguous())
+        self._edges, self._members = edges.tolist(), order.int().numpy()
 
 
 def _nearest(vectors: Tensor, centres: Tensor) -> Tensor:

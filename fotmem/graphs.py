@@ -120,16 +120,22 @@ class GraphStore(IndexedStore):
         better = Better(hits)
         bar = self._frame.scores(better.bar, queries)
         cells, meant = self._cells.promising(queries, hits.ids.cpu(), bar)
+        asked = queries.numpy()
         for head, cell, rows in _by_cell(cells.numpy(), meant.numpy()):
             ids = self._cells.members(head, cell)
-            ids = ids[ids >= self._forgotten]
-            first, keys = self._key_rows.since(self._start)
-            near = keys[head].index_select(0, (ids - first).to(keys.device)).float().cpu()
-            scores = queries.numpy()[head, rows] @ near.numpy().T
+            ids = ids[np.searchsorted(ids, self._forgotten) :]
+            scores = asked[head, rows] @ self._some_keys(head, ids).T
             if bias is not None:
-                scores += bias(ids.to(self.device)).cpu().numpy()
-            better.note(head, rows, ids.numpy(), scores)
+                scores += bias(torch.from_numpy(ids).to(self.device)).cpu().numpy()
+            better.note(head, rows, ids, scores)
         better.join()
+
+    def _some_keys(self, head: int, ids: Ids) -> Vectors:
+        """Look up keys ``[n, D]`` of a head."""
+        first, keys = self._key_rows.since(self._start)
+        places = torch.from_numpy(ids - first).to(keys.device)
+        found: Vectors = keys[head].index_select(0, places).float().cpu().numpy()
+        return found
 
     def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
         """Let their copies follow the hits ``[H, Q, K]``, best first."""

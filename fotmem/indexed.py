@@ -135,8 +135,7 @@ class IndexedStore(RowsStore):
         if keys.shape[1]:
             here = keys.to(self.device)
             parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
-        ids, scores = best_hits(parts, top_k)
-        return Hits(ids.where(scores > -torch.inf, -1), scores)
+        return best_hits(parts, top_k)
 
     def _near_and_far(
         self, queries: Tensor, found: Tensor, hubs: Hubs, top_k: int, bias: Bias | None
