@@ -85,6 +85,10 @@ def test_figures_are_what_they_are_called(capture: Capture) -> None:
     errors = np.linalg.norm(out - known["out"], axis=-1) / np.linalg.norm(known["out"], axis=-1)
     assert judged.error.value == pytest.approx(errors.mean(), rel=1e-3)
     assert judged.error_p95.value == pytest.approx(np.quantile(errors, 0.95), rel=1e-2)
+    most = best / best.sum(-1, keepdims=True)
+    topk_out = (most[..., None] * values[heads, known["order"]]).sum(-2)
+    added = np.linalg.norm(out - topk_out, axis=-1) / np.linalg.norm(topk_out, axis=-1)
+    assert judged.topk_error.value == pytest.approx(added.mean(), rel=1e-3)
     assert judged.recall.high - judged.recall.low < 0.2
     for figure in judged:
         assert figure.low <= figure.value <= figure.high
@@ -92,11 +96,13 @@ def test_figures_are_what_they_are_called(capture: Capture) -> None:
 
 def test_equal_scores_count_as_equal() -> None:
     best = torch.tensor([[[3.0, 2.0, 2.0]]])
-    exact = Truth(torch.ones(1, 1, 1), best, torch.ones(1, 1, 1), torch.ones(1, 1), 1.0)
+    ones = torch.ones(1, 1, 1)
+    exact = Truth(ones, best, torch.ones(1, 1, 3, 1), ones, torch.ones(1, 1), 1.0)
     for found, recall in (([3.0, 2.0, 2.0], 1), ([3.0, 2.0, 1.0], 2 / 3), ([2.0, 2.0, 1.9], 2 / 3)):
         judged = judge(torch.tensor([[found]]), exact.out, exact)
         assert judged.recall.value == pytest.approx(recall)
         assert judged.error.value == 0
+        assert judged.topk_error.value == pytest.approx(0, abs=1e-6)
     few = judge(torch.tensor([[[3.0, 2.0, 2.0, -torch.inf]]]), exact.out, exact)
     assert few.recall.value == 1  # fewer keys than were asked for
     assert few.mass.value == 1
@@ -244,6 +250,10 @@ def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
     grown = {row.size: row for row in report.growth if row.setting.store == "exact"}
     assert sorted(grown) == [1024, TOKENS]
     assert grown[1024].recall.value == 1
+    for row in report.rows:  # what was asked last while growing is what is asked when complete
+        if row.top_k == 4:
+            [last] = [g for g in report.growth if g.about == row.about and g.size == TOKENS]
+            assert last.mass == row.mass
 
 
 def test_what_was_measured_is_not_measured_again(

@@ -53,6 +53,7 @@ def row(
         mass=figure(found, 0.01, random),
         error=figure(0.3 / effort, 0.05, random),
         error_p95=figure(0.6 / effort, 0.05, random),
+        topk_error=figure(0.2 / effort, 0.05, random),
         share_read=None if setting.store == "exact" else effort / 40,
         window=figure(slower * 0.02 * effort, 0.05, random),
         one_relative=figure(changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random),
@@ -78,8 +79,8 @@ def report(seed: int, layers: tuple[int, ...] = (3, 5), **changes: Any) -> Bench
     grown = [
         GrowthRow(
             setting=setting, layer=layer, top_k=32, size=size, recall=rows[0].recall,
-            mass=rows[0].mass, error=rows[0].error, share_read=None, add_median=0.1,
-            add_longest=0.2, ram=500.0, one=size * 1e-6,
+            mass=rows[0].mass, error=rows[0].error, topk_error=rows[0].topk_error,
+            share_read=None, add_median=0.1, add_longest=0.2, ram=500.0, one=size * 1e-6,
         )
         for setting in SETTINGS[:2] for layer in layers for size in (1024, 2048, 4096)
     ]  # fmt: skip

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from fotmem.attention import PartialAttention, dense_attention, merge
+from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
 from fotmem.capture import Capture
-from fotmem.search import best_hits, exact_search
-from fotmem.store import Hits
+from fotmem.search import exact_search
 
 RESAMPLED = 1000
 """Bootstrap samples of which an interval is made."""
@@ -37,6 +37,8 @@ class Truth(NamedTuple):
     """Shape ``[H, M, D]``."""
     scores: Tensor
     """Shape ``[H, M, K]``: the largest inner products, best first."""
+    values: Tensor
+    """Shape ``[H, M, K, D]``: those of the same keys."""
     out: Tensor
     """Shape ``[H, M, D]``: attention to all keys."""
     lse: Tensor
@@ -55,21 +57,39 @@ class Judged(NamedTuple):
     """Relative error of the attention output, ``|out - dense| / |dense|``: mean."""
     error_p95: Figure
     """The same, which 95 of 100 queries do not exceed."""
+    topk_error: Figure
+    """Relative to attention to the k best keys instead: what the store adds. Mean."""
 
 
 def truth(capture: Capture, layer: int, size: int, *, queries: int, top_k: int) -> Truth:
     """Answer the first `queries` that are asked after `size` tokens, by looking at all keys."""
     asked = capture.queries(layer, size)[:, :queries].contiguous()
-    scale, start = capture.info.scale, 0
-    hits: list[Hits] = []
+    scale = capture.info.scale
+    best = _Best(asked, top_k)
     parts: list[PartialAttention] = []
     for keys, values in capture.blocks(layer, STEP, size):
-        found = exact_search(asked, keys, top_k, first_id=start)
+        best.look_at(keys, values)
         part = dense_attention(asked[None], keys[None], values[None], scale=scale)
-        hits = [best_hits([*hits, found], top_k)]
         parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
-        start += keys.shape[1]
-    return Truth(asked, hits[0].scores, parts[0].out, parts[0].lse, scale)
+    return Truth(asked, best.scores, best.values, parts[0].out, parts[0].lse, scale)
+
+
+class _Best:
+    """The best keys so far, with their values."""
+
+    def __init__(self, queries: Tensor, top_k: int) -> None:
+        self.queries, self.top_k = queries, top_k
+        self.scores = queries.new_empty(*queries.shape[:2], 0)
+        self.values = queries.new_empty(*queries.shape[:2], 0, queries.shape[2])
+
+    def look_at(self, keys: Tensor, values: Tensor) -> None:
+        """Take up the best of more keys and their values ``[H, n, D]``."""
+        found = exact_search(self.queries, keys, self.top_k)
+        heads = torch.arange(len(keys), device=keys.device)[:, None, None]
+        scores = torch.cat([self.scores, found.scores], 2)
+        every = torch.cat([self.values, values[heads, found.ids]], 2)
+        self.scores, order = scores.topk(min(self.top_k, scores.shape[2]), dim=2)
+        self.values = every.take_along_dim(order[..., None], 2)
 
 
 def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
@@ -81,14 +101,23 @@ def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
         (each * exact.scale - exact.lse.double()[..., None]).exp().sum(-1).mean(0)
         for each in (scores, best)
     )
-    off = (out.double() - exact.out.double()).norm(dim=-1)
-    errors = off / exact.out.double().norm(dim=-1).clamp(min=1e-30)
+    values = exact.values[:, :, : best.shape[2]]
+    topk_out = topk_attention(best.float(), values, scale=exact.scale, dtype=torch.float32).out
+    errors = _relative(out, exact.out)
     return Judged(
         recall=interval(np.mean, recall),
         mass=interval(_ratio, weights, most),
         error=interval(np.mean, errors.mean(0)),
         error_p95=interval(_p95, errors.T),
+        topk_error=interval(np.mean, _relative(out, topk_out).mean(0)),
     )
+
+
+def _relative(out: Tensor, right: Tensor) -> Tensor:
+    """Return how far ``[H, M, D]`` is from what is right, in units of that: ``[H, M]``."""
+    off = (out.double() - right.double()).norm(dim=-1)
+    relative: Tensor = off / right.double().norm(dim=-1).clamp(min=1e-30)
+    return relative
 
 
 def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:

@@ -19,6 +19,7 @@ ALL = "mean of all"
 GROWN = {
     "mass": lambda row: row.mass.value,
     "error": lambda row: row.error.value,
+    "added": lambda row: row.topk_error.value,
     "recall": lambda row: row.recall.value,
     "milliseconds of one query of each head": lambda row: 1e3 * row.one,
     "milliseconds of a median add": lambda row: 1e3 * row.add_median,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
 from typing import Any, Self
 
+from fotmem.bench.report import Setting
 from fotmem.bench.worker import Grown, Job, serve
 
 
@@ -23,16 +23,16 @@ class Worker:
         self._process.start()
         theirs.close()
         try:
-            self.search_options: frozenset[str] = self._received()
+            self.settings: list[Setting] = self._received()
             self.grown: list[Grown] = [self._received() for _ in job.sizes]
             self.disk: int = self._received()
         except BaseException:
             self._end()
             raise
 
-    def ask(self, name: str, options: Mapping[str, Any], *arguments: Any) -> Any:
-        """Let the store work with these options."""
-        self._connection.send((name, dict(options), arguments))
+    def ask(self, name: str, setting: Setting, *arguments: Any) -> Any:
+        """Let the store, tuned to one of its settings, do something."""
+        self._connection.send((name, setting, arguments))
         return self._received()
 
     def close(self) -> None:

@@ -69,6 +69,7 @@ class Row(_OfLayer):
     mass: Figure
     error: Figure
     error_p95: Figure
+    topk_error: Figure
     share_read: float | None
     """Share of the keys that a query is compared with; null where the store cannot tell."""
     one_p50: Figure
@@ -96,6 +97,7 @@ class GrowthRow(_OfLayer):
     recall: Figure
     mass: Figure
     error: Figure
+    topk_error: Figure
     share_read: float | None
     add_median: float
     """Seconds of one `add` of at most 2,048 tokens, since the size before."""

@@ -15,7 +15,6 @@ import psutil
 import torch
 
 from fotmem.bench.figures import Figure, Truth, interval, judge, truth
-from fotmem.bench.grid import same_build, search_changes
 from fotmem.bench.process import StoreFailedError, Worker
 from fotmem.bench.report import REFERENCE, BenchReport, Build, Failure, GrowthRow, Row, Setting
 from fotmem.bench.worker import Answer, Grown, Job
@@ -57,13 +56,11 @@ class Step(NamedTuple):
 
 
 class _Built:
-    """A store that was built, and the settings that it can be tuned to."""
+    """A store that was built, and what building it took."""
 
-    def __init__(self, job: Job, left: Sequence[Setting]) -> None:
+    def __init__(self, job: Job) -> None:
         self.worker = Worker(job)
-        tuned = self.worker.search_options
-        first = Setting(store=job.store, options=job.options)
-        self.settings = [each for each in left if same_build(each, first, tuned)]
+        self.settings = self.worker.settings
         adds = [seconds for grown in self.worker.grown for seconds in grown.adds]
         last = self.worker.grown[-1]
         self.ram = last.ram
@@ -81,7 +78,6 @@ class _Unit:
 
     def __init__(self, built: _Built, setting: Setting, top_k: int) -> None:
         self.built, self.setting, self.top_k = built, setting, top_k
-        self._options = search_changes(setting, built.worker.search_options)
         self._singly: list[list[float]] = []
         self._windows: list[float] = []
         self._answer: Answer | None = None
@@ -124,7 +120,7 @@ class _Unit:
         )
 
     def _ask(self, name: str, *arguments: int) -> Any:
-        return self.built.worker.ask(name, self._options, self.top_k, *arguments)
+        return self.built.worker.ask(name, self.setting, self.top_k, *arguments)
 
 
 class Bench:
@@ -219,8 +215,7 @@ class Bench:
             job = Job(
                 capture=str(self.capture.directory),
                 layer=layer,
-                store=setting.store,
-                options=setting.options,
+                settings=tuple(each for each in left if each.store == setting.store),
                 queries=plan.queries,
                 device=plan.device,
                 store_device=plan.device if plan.device in devices else "cpu",
@@ -228,30 +223,36 @@ class Bench:
                 sizes=self.capture.info.sizes,
                 top_k=max(plan.top_k),
             )
-            built = _Built(job, left)
+            built = _Built(job)
         except (StoreFailedError, FotmemError) as error:
             self._keep(failures=[Failure(setting=setting, layer=layer, reason=str(error))])
             return None
-        self._keep(growth=[self._growth(setting, layer, grown) for grown in built.worker.grown])
+        self._keep(
+            growth=[
+                row for grown in built.worker.grown for row in self._growth(built, layer, grown)
+            ]
+        )
         return built
 
-    def _growth(self, setting: Setting, layer: int, grown: Grown) -> GrowthRow:
-        top_k = max(self.plan.top_k)
-        judged = judge(grown.answer.scores, grown.answer.out, self._truth(layer, grown.size))
-        return GrowthRow(
-            setting=setting,
-            layer=layer,
-            top_k=top_k,
-            size=grown.size,
-            recall=judged.recall,
-            mass=judged.mass,
-            error=judged.error,
-            share_read=grown.answer.share_read,
-            add_median=median(grown.adds),
-            add_longest=max(grown.adds),
-            ram=grown.ram / grown.size,
-            one=grown.one,
-        )
+    def _growth(self, built: _Built, layer: int, grown: Grown) -> Iterator[GrowthRow]:
+        for setting, tuned in zip(built.settings, grown.tuned, strict=True):
+            answer = tuned.answer
+            judged = judge(answer.scores, answer.out, self._truth(layer, grown.size))
+            yield GrowthRow(
+                setting=setting,
+                layer=layer,
+                top_k=max(self.plan.top_k),
+                size=grown.size,
+                recall=judged.recall,
+                mass=judged.mass,
+                error=judged.error,
+                topk_error=judged.topk_error,
+                share_read=answer.share_read,
+                add_median=median(grown.adds),
+                add_longest=max(grown.adds),
+                ram=grown.ram / grown.size,
+                one=tuned.one,
+            )
 
     def _measure(self, layer: int, batch: Sequence[_Built]) -> Iterator[str]:
         """Judge all settings of a batch, then time them in turn; say what comes next."""

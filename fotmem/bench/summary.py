@@ -86,6 +86,12 @@ COLUMNS = (
         brief=False,
     ),
     Column(
+        "added",
+        "",
+        "error that the store adds: of the output, relative to attention to the k best keys, mean",
+        lambda row: row.topk_error,
+    ),
+    Column(
         "read",
         "",
         "share of the keys that a query is compared with; - where the store cannot tell",

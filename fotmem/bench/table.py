@@ -61,7 +61,7 @@ def _changed(change: Change, value: float) -> str:
 
 
 def _growth(report: BenchReport) -> Table:
-    """Show how mass and the time of one query change as the memory grows."""
+    """Show how mass and the time of one query change as the memory grows, by default."""
     sizes = sorted({row.size for row in report.growth})
     some = sorted({sizes[round(i * (len(sizes) - 1) / 3)] for i in range(4)})
     columns = [f"{what} {size:,}" for what in ("mass", "ms") for size in some]
@@ -69,11 +69,10 @@ def _growth(report: BenchReport) -> Table:
     table = _table(f"while growing, top {top_k}, default effort", "store", *columns)
     for store in stores(report):
         rows = [row for row in report.growth if row.setting.store == store]
-        for setting in dict.fromkeys(str(row.setting) for row in rows):
-            mine = [row for row in rows if str(row.setting) == setting]
-            mass = [f"{fmean(r.mass.value for r in _at(mine, size)):.3f}" for size in some]
-            times = [f"{1e3 * fmean(r.one for r in _at(mine, size)):.2f}" for size in some]
-            table.add_row(setting, *mass, *times)
+        mine = [row for row in rows if row.setting == rows[0].setting]
+        mass = [f"{fmean(r.mass.value for r in _at(mine, size)):.3f}" for size in some]
+        times = [f"{1e3 * fmean(r.one for r in _at(mine, size)):.2f}" for size in some]
+        table.add_row(str(rows[0].setting), *mass, *times)
     return table
 
 

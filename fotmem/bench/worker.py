@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 import torch
 from torch import Tensor
 
+from fotmem.bench.grid import same_build, search_changes
+from fotmem.bench.report import Setting
 from fotmem.capture import Capture
 from fotmem.registry import create_store, find_store
 from fotmem.rows_store import RowsStore
@@ -38,8 +40,8 @@ class Job:
 
     capture: str
     layer: int
-    store: str
-    options: dict[str, Any]
+    settings: tuple[Setting, ...]
+    """Of one store. It is built for the first, and tuned to those that need no other."""
     queries: int
     """How many of a head it is asked."""
     device: str
@@ -62,38 +64,44 @@ class Answer(NamedTuple):
     share_read: float | None
 
 
+class Tuned(NamedTuple):
+    """A store of some size, tuned to a setting."""
+
+    answer: Answer
+    one: float
+    """Seconds of one query of each head: median."""
+
+
 class Grown(NamedTuple):
     """A store of some size."""
 
     size: int
-    answer: Answer
     adds: list[float]
     """Seconds of each `add` since the last size."""
     ram: int
     """Bytes that the process needs more than with the empty store."""
-    one: float
-    """Seconds of one query of each head: median."""
+    tuned: list[Tuned]
+    """For each of its settings."""
 
 
 def serve(connection: Connection, job: Job) -> None:
     """Build a store, tell about it, then obey until told to stop.
 
-    Sends its search options, a `Grown` for every size, and its bytes on disk. What goes wrong is
-    sent as an exception, and ends it.
+    Sends the settings that it can be tuned to, a `Grown` for every size, and its bytes on disk.
+    What goes wrong is sent as an exception, and ends it.
     """
     folder = Path(tempfile.mkdtemp(prefix="fotmem-bench-"))
     try:
         if job.threads:
             torch.set_num_threads(job.threads)
         with _Bench(job, folder) as bench:
-            connection.send(bench.store.search_options)
+            connection.send(bench.settings)
             for grown in bench.grow():
                 connection.send(grown)
             connection.send(bench.disk())
             while (order := connection.recv()) is not None:
-                name, options, arguments = order
-                if options:
-                    bench.store.tune(**options)
+                name, setting, arguments = order
+                bench.tune(setting)
                 connection.send(getattr(bench, name)(*arguments))
     except (EOFError, KeyboardInterrupt):
         pass  # whoever asked is gone
@@ -107,7 +115,8 @@ class _Bench:
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
         self.capture = Capture.open(job.capture)
-        self.promised = find_store(job.store).capabilities
+        first = job.settings[0]
+        self.promised = find_store(first.store).capabilities
         info = self.capture.info
         self.scale = info.scale
         self.queries = self._asked(info.tokens)
@@ -116,6 +125,8 @@ class _Bench:
         self.answer(job.top_k)
         self.store.close()
         self.store = self._created(folder / "store")
+        tuned = self.store.search_options
+        self.settings = [each for each in job.settings if same_build(each, first, tuned)]
         self.before = _resident()
 
     def __enter__(self) -> _Bench:
@@ -136,9 +147,17 @@ class _Bench:
             self.store.flush()
             ram = _resident() - self.before
             self.queries = self._asked(size)
-            answer = self.answer(self.job.top_k)
-            one = statistics.median(self.singly(self.job.top_k, 0, 20))
-            yield Grown(size, answer, adds, ram, one)
+            yield Grown(size, adds, ram, [self._tuned(each) for each in self.settings])
+
+    def _tuned(self, setting: Setting) -> Tuned:
+        self.tune(setting)
+        answer = self.answer(self.job.top_k)
+        return Tuned(answer, statistics.median(self.singly(self.job.top_k, 0, 20)))
+
+    def tune(self, setting: Setting) -> None:
+        """Let searches be those of a setting from now on."""
+        if changes := search_changes(setting, self.store.search_options):
+            self.store.tune(**changes)
 
     def answer(self, top_k: int) -> Answer:
         """Answer all queries."""
@@ -164,13 +183,14 @@ class _Bench:
 
     def _created(self, folder: Path) -> MemoryStore:
         info = self.capture.info
+        setting = self.job.settings[0]
         return create_store(
-            self.job.store,
+            setting.store,
             num_heads=info.num_heads,
             head_dim=info.head_dim,
             device=self.job.store_device,
             directory=folder if self.promised.persistent else None,
-            **self.job.options,
+            **setting.options,
         )
 
     def _asked(self, size: int) -> Tensor:
