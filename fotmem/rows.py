@@ -107,6 +107,8 @@ class Rows:
             start, stop = self._moved, min(self._moved + AHEAD * rows.shape[1], len(self) - first)
             self._next[:, start:stop] = whole[:, start:stop]
             self._moved = stop
+            if stop == len(self) - first:  # all are there: what they leave is free at once
+                self._move(first, self._next.shape[1])
 
     def put(self, first: int, rows: Tensor) -> None:
         """Write ``[H, n, D]`` over the rows from `first` on, all of which are held."""
