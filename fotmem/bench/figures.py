@@ -121,25 +121,27 @@ def _relative(out: Tensor, right: Tensor) -> Tensor:
 
 
 def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
-    """Compute a statistic of samples (of the same queries, first axis) with its interval."""
+    """Compute a statistic of samples (of the same queries, first axis) with its interval.
+
+    The statistic takes arrays, and `axis`, of which it makes one number.
+    """
     arrays = [sample.double().cpu().numpy() for sample in samples]
     rows = np.arange(len(arrays[0]))
 
-    def resampled(chosen: NDArray[np.int64]) -> float:
-        return float(statistic(*(array[chosen] for array in arrays)))
+    def resampled(chosen: NDArray[np.int64], axis: int = -1) -> Any:
+        flat = (array[chosen].reshape(*chosen.shape[:-1], -1) for array in arrays)
+        return statistic(*flat, axis=axis)
 
-    value = resampled(rows)
+    value = float(resampled(rows))
     if len(rows) < 2:
         return Figure(value, value, value)
-    found = bootstrap(
-        (rows,), resampled, n_resamples=RESAMPLED, vectorized=False, method="percentile", rng=0
-    )
+    found = bootstrap((rows,), resampled, n_resamples=RESAMPLED, method="percentile", rng=0)
     return Figure(value, *map(float, found.confidence_interval))
 
 
-def _ratio(weights: Array, most: Array) -> float:
-    return float(weights.sum() / most.sum())
+def _ratio(weights: Array, most: Array, axis: int) -> Any:
+    return weights.sum(axis) / most.sum(axis)
 
 
-def _p95(errors: Array) -> float:
-    return float(np.quantile(errors, 0.95))
+def _p95(errors: Array, axis: int) -> Any:
+    return np.quantile(errors, 0.95, axis=axis)
