@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
 from typing import Any, Self
 
 from fotmem.bench.report import Setting
@@ -14,21 +18,35 @@ class StoreFailedError(Exception):
 
 
 class Worker:
-    """A store in a process of its own."""
+    """A store in a process and a temporary folder of its own."""
 
     def __init__(self, job: Job) -> None:
+        self._job = job
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="fotmem-bench-", ignore_cleanup_errors=True
+        )
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, job), daemon=True)
+        self._process = context.Process(
+            target=serve, args=(theirs, job, self._folder.name), daemon=True
+        )
         self._process.start()
         theirs.close()
         try:
             self.settings: list[Setting] = self._received()
-            self.grown: list[Grown] = [self._received() for _ in job.sizes]
-            self.disk: int = self._received()
         except BaseException:
             self._end()
             raise
+
+    def grown(self, patience: float = math.inf) -> Iterator[Grown]:
+        """Yield the store at each of its sizes; no more after so many seconds."""
+        end = time.monotonic() + patience
+        for _ in self._job.sizes:
+            left = None if patience == math.inf else max(0.0, end - time.monotonic())
+            if not self._connection.poll(left):
+                self._process.terminate()
+                return
+            yield self._received()
 
     def ask(self, name: str, setting: Setting, *arguments: Any) -> Any:
         """Let the store, tuned to one of its settings, do something."""
@@ -55,6 +73,7 @@ class Worker:
         self._process.terminate()
         self._process.join()
         self._connection.close()
+        self._folder.cleanup()
 
     def _received(self) -> Any:
         try:

@@ -58,18 +58,23 @@ class Step(NamedTuple):
 class _Built:
     """A store that was built, and what building it took."""
 
-    def __init__(self, job: Job) -> None:
-        self.worker = Worker(job)
-        self.settings = self.worker.settings
-        adds = [seconds for grown in self.worker.grown for seconds in grown.adds]
-        last = self.worker.grown[-1]
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.settings = worker.settings
+        try:
+            self.grown = list(worker.grown())
+        except BaseException:
+            worker.close()
+            raise
+        adds = [seconds for grown in self.grown for seconds in grown.adds]
+        last = self.grown[-1]
         self.ram = last.ram
         self.figures = Build(
             seconds=sum(adds),
             add_median=median(adds),
             add_longest=max(adds),
             ram=last.ram / last.size,
-            disk=self.worker.disk / last.size,
+            disk=last.disk / last.size,
         )
 
 
@@ -223,14 +228,12 @@ class Bench:
                 sizes=self.capture.info.sizes,
                 top_k=max(plan.top_k),
             )
-            built = _Built(job)
+            built = _Built(Worker(job))
         except (StoreFailedError, FotmemError) as error:
             self._keep(failures=[Failure(setting=setting, layer=layer, reason=str(error))])
             return None
         self._keep(
-            growth=[
-                row for grown in built.worker.grown for row in self._growth(built, layer, grown)
-            ]
+            growth=[row for grown in built.grown for row in self._growth(built, layer, grown)]
         )
         return built
 

@@ -7,9 +7,7 @@ takes nothing else with it.
 from __future__ import annotations
 
 import gc
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,13 +21,15 @@ from torch import Tensor
 
 from fotmem.bench.grid import same_build, search_changes
 from fotmem.bench.report import Setting
-from fotmem.capture import Capture
+from fotmem.capture import Capture, Rows
 from fotmem.registry import create_store, find_store
 from fotmem.rows_store import RowsStore
 from fotmem.store import MemoryStore
 
 STEP = 2048
 """Tokens of one `add`, at most."""
+MOVED = 0.1
+"""How far keys that come again are moved, in units of their standard deviation."""
 WARM = 5000
 """Random keys of a store that is filled first, so that what libraries need is loaded."""
 
@@ -49,7 +49,8 @@ class Job:
     store_device: str
     threads: int | None
     sizes: tuple[int, ...]
-    """After how many tokens it answers while it grows; the last is when it is complete."""
+    """After how many tokens it answers while it grows; the last is when it is complete. Beyond
+    those that are captured, they come again, moved a little: for the costs of a larger store."""
     top_k: int
     """Of these answers."""
 
@@ -80,25 +81,25 @@ class Grown(NamedTuple):
     """Seconds of each `add` since the last size."""
     ram: int
     """Bytes that the process needs more than with the empty store."""
+    disk: int
+    """Bytes on disk: of the store's folder, or of unnamed temporary files."""
     tuned: list[Tuned]
     """For each of its settings."""
 
 
-def serve(connection: Connection, job: Job) -> None:
-    """Build a store, tell about it, then obey until told to stop.
+def serve(connection: Connection, job: Job, folder: str) -> None:
+    """Build a store, in this folder if it has one, then obey until told to stop.
 
-    Sends the settings that it can be tuned to, a `Grown` for every size, and its bytes on disk.
-    What goes wrong is sent as an exception, and ends it.
+    Sends the settings that it can be tuned to, and a `Grown` for every size. What goes wrong is
+    sent as an exception, and ends it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fotmem-bench-"))
     try:
         if job.threads:
             torch.set_num_threads(job.threads)
-        with _Bench(job, folder) as bench:
+        with _Bench(job, Path(folder)) as bench:
             connection.send(bench.settings)
             for grown in bench.grow():
                 connection.send(grown)
-            connection.send(bench.disk())
             while (order := connection.recv()) is not None:
                 name, setting, arguments = order
                 bench.tune(setting)
@@ -107,8 +108,6 @@ def serve(connection: Connection, job: Job) -> None:
         pass  # whoever asked is gone
     except Exception as error:
         connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Bench:
@@ -139,15 +138,27 @@ class _Bench:
         """Add all tokens; stop at each size to be asked."""
         for size in self.job.sizes:
             adds = []
-            for start in range(len(self.store), size, STEP):
-                keys, values = self.capture.rows(self.job.layer, start, min(start + STEP, size))
+            while len(self.store) < size:
+                rows = self._next_rows(size - len(self.store))
                 begin = self._now()
-                self.store.add(keys, values)
+                self.store.add(*rows)
                 adds.append(self._now() - begin)
             self.store.flush()
             ram = _resident() - self.before
             self.queries = self._asked(size)
-            yield Grown(size, adds, ram, [self._tuned(each) for each in self.settings])
+            tuned = [self._tuned(each) for each in self.settings]
+            yield Grown(size, adds, ram, self._disk(), tuned)
+
+    def _next_rows(self, most: int) -> Rows:
+        """Return the keys and values that come next, at most so many."""
+        tokens, end = self.capture.info.tokens, len(self.store)
+        start = end % tokens
+        rows = self.capture.rows(self.job.layer, start, min(start + min(most, STEP), tokens))
+        if end < tokens:
+            return rows
+        draw = torch.Generator().manual_seed(end)
+        moved = torch.randn(rows.keys.shape, generator=draw) * (MOVED * rows.keys.std())
+        return Rows(rows.keys + moved, rows.values)
 
     def _tuned(self, setting: Setting) -> Tuned:
         self.tune(setting)
@@ -174,8 +185,7 @@ class _Bench:
         """Attend with many queries of each head at once; seconds."""
         return self._seconds(self._some(first, queries), top_k)
 
-    def disk(self) -> int:
-        """Return the bytes on disk: of the store's folder, or of unnamed temporary files."""
+    def _disk(self) -> int:
         if isinstance(self.store, RowsStore):
             return self.store.disk_bytes
         files = (self.folder / "store").rglob("*")
@@ -194,7 +204,8 @@ class _Bench:
         )
 
     def _asked(self, size: int) -> Tensor:
-        queries = self.capture.queries(self.job.layer, size)[:, : self.job.queries]
+        queries = self.capture.queries(self.job.layer, min(size, self.capture.info.tokens))
+        queries = queries[:, : self.job.queries]
         return queries.contiguous().to(self.job.device)
 
     def _some(self, first: int, count: int) -> Tensor:
