@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from fotmem.models import load_recipe
     from fotmem.proposal import LayerScores
     from fotmem.retrieval import find_memory_layers
+    from fotmem.selection.choice import Selection
+    from fotmem.selection.selector import select
     from fotmem.training.fit import Trained
     from fotmem.training.options import TrainingOptions
     from fotmem.training.tune import train
@@ -87,6 +89,7 @@ __all__ = [
     "PartialAttention",
     "Rows",
     "RowsStore",
+    "Selection",
     "ShapeError",
     "StorageError",
     "StoreCapabilities",
@@ -112,6 +115,7 @@ __all__ = [
     "load_recipe",
     "merge",
     "over_heads",
+    "select",
     "topk_attention",
     "train",
 ]
@@ -125,6 +129,7 @@ _LAZY = {  # most of these import transformers, some numpy
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
     "LayerScores": "fotmem.proposal",
+    "Selection": "fotmem.selection.choice",
     "Trained": "fotmem.training.fit",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.attachment",
@@ -132,6 +137,7 @@ _LAZY = {  # most of these import transformers, some numpy
     "find_memory_layers": "fotmem.retrieval",
     "load_longllama": "fotmem.longllama",
     "load_recipe": "fotmem.models",
+    "select": "fotmem.selection.selector",
     "train": "fotmem.training.tune",
 }
 

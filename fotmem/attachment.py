@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from fotmem.adapter import Adapter
+from fotmem.config import read_config
 from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.memory import Memory, MemoryParts
@@ -33,9 +35,10 @@ DEFAULT_WINDOW = 2048
 
 def attach(
     model: nn.Module,
-    store: str | Mapping[int, str] = "exact",
+    store: str | Mapping[int, str] | None = None,
     layers: Iterable[int] | None = None,
     *,
+    config: str | Path | None = None,
     top_k: int | None = 32,
     window: int | None = None,
     last_context_length: int | None = None,
@@ -55,11 +58,13 @@ def attach(
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
         A model that an adapter knows, see `available_adapters`.
-    store : str or mapping of int to str
-        Name of the store for all memory layers, or one for each.
+    store : str or mapping of int to str, optional
+        Name of the store for all memory layers, or one for each. Default: ``exact``.
     layers : iterable of int, optional
         Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``, else
         what ``fotmem layers`` proposed for this model.
+    config : path, optional
+        A file such as `select` writes, ``fotmem.toml``: it says which store, with which options.
     top_k : int or None
         Hits per query and head; None: attention to everything remembered.
     window : int, optional
@@ -97,11 +102,18 @@ def attach(
         No memory layers are known, or a layer does not exist.
     UnknownStoreError, MissingPackageError, OptionError, DtypeError, UnsupportedError
         What was asked for is not to be had; the message says what is.
+    InputError
+        `config` cannot be read.
     """
-    config = plain_model(model).config
-    longest = int(config.max_position_embeddings)
+    if config is not None:
+        if store is not None or options:
+            given = ", ".join(["store"] * (store is not None) + list(options))
+            raise OptionError(f"config says which store, with which options; got also {given}")
+        store, options = read_config(config)
+    model_config = plain_model(model).config
+    longest = int(model_config.max_position_embeddings)
     if window is None:
-        window = min(longest - memory_distance(config, distance, 2), DEFAULT_WINDOW)
+        window = min(longest - memory_distance(model_config, distance, 2), DEFAULT_WINDOW)
     else:
         check_window(window, longest)
     if last_context_length is None:
@@ -109,7 +121,7 @@ def attach(
     windowing = Windowing(window, last_context_length, split_above=window)
     return attach_with(
         model,
-        store,
+        "exact" if store is None else store,
         layers,
         top_k=top_k,
         windowing=windowing,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import tempfile
 import time
@@ -11,6 +10,9 @@ from typing import Any, Self
 
 from fotmem.bench.report import Setting
 from fotmem.bench.worker import Grown, Job, serve
+
+STARTS = 30.0
+"""Seconds in which a process has loaded its libraries, and tried its store, or else never will."""
 
 
 class StoreFailedError(Exception):
@@ -32,21 +34,26 @@ class Worker:
         )
         self._process.start()
         theirs.close()
-        try:
-            self.settings: list[Setting] = self._received()
-        except BaseException:
-            self._end()
-            raise
+        self.settings: list[Setting] = []
+        """Those that the store can be tuned to; known once it grows."""
 
-    def grown(self, patience: float = math.inf) -> Iterator[Grown]:
-        """Yield the store at each of its sizes; no more after so many seconds."""
-        end = time.monotonic() + patience
+    def grown(self, patience: float | None = None) -> Iterator[Grown]:
+        """Yield the store at each of its sizes; no more after so many seconds of growing."""
+        if not self._waited(None if patience is None else patience + STARTS):
+            return
+        self.settings = self._received()
+        end = None if patience is None else time.monotonic() + patience
         for _ in self._job.sizes:
-            left = None if patience == math.inf else max(0.0, end - time.monotonic())
-            if not self._connection.poll(left):
-                self._process.terminate()
+            if not self._waited(None if end is None else max(0.0, end - time.monotonic())):
                 return
             yield self._received()
+
+    def _waited(self, seconds: float | None) -> bool:
+        """Wait until there is an answer; where there is none in time, end the process."""
+        there = self._connection.poll(seconds)
+        if not there:
+            self._process.terminate()
+        return there
 
     def ask(self, name: str, setting: Setting, *arguments: Any) -> Any:
         """Let the store, tuned to one of its settings, do something."""

@@ -60,12 +60,12 @@ class _Built:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.settings = worker.settings
         try:
             self.grown = list(worker.grown())
         except BaseException:
             worker.close()
             raise
+        self.settings = worker.settings
         adds = [seconds for grown in self.grown for seconds in grown.adds]
         last = self.grown[-1]
         self.ram = last.ram
@@ -86,10 +86,12 @@ class _Unit:
         self._singly: list[list[float]] = []
         self._windows: list[float] = []
         self._answer: Answer | None = None
+        self._share_read: float | None = None
 
     def judge(self) -> None:
         """Let it answer all queries; this also warms it up."""
         self._answer = self._ask("answer")
+        self._share_read = self._ask("share_read")
         self._ask("window", 0, WINDOW)
 
     def time(self, number: int) -> None:
@@ -114,8 +116,8 @@ class _Unit:
             setting=self.setting,
             layer=layer,
             top_k=self.top_k,
-            **judge(self._answer.scores, self._answer.out, exact)._asdict(),
-            share_read=self._answer.share_read,
+            **judge(*self._answer, exact)._asdict(),
+            share_read=self._share_read,
             **times,
             window=interval(np.median, windows),
             window_queries=WINDOW,
@@ -239,8 +241,8 @@ class Bench:
 
     def _growth(self, built: _Built, layer: int, grown: Grown) -> Iterator[GrowthRow]:
         for setting, tuned in zip(built.settings, grown.tuned, strict=True):
-            answer = tuned.answer
-            judged = judge(answer.scores, answer.out, self._truth(layer, grown.size))
+            assert tuned.answer is not None
+            judged = judge(*tuned.answer, self._truth(layer, grown.size))
             yield GrowthRow(
                 setting=setting,
                 layer=layer,
@@ -250,7 +252,7 @@ class Bench:
                 mass=judged.mass,
                 error=judged.error,
                 topk_error=judged.topk_error,
-                share_read=answer.share_read,
+                share_read=tuned.share_read,
                 add_median=median(grown.adds),
                 add_longest=max(grown.adds),
                 ram=grown.ram / grown.size,

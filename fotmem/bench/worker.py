@@ -30,6 +30,10 @@ STEP = 2048
 """Tokens of one `add`, at most."""
 MOVED = 0.1
 """How far keys that come again are moved, in units of their standard deviation."""
+SINGLE = 20
+"""Queries of each head that are asked one by one at every size."""
+COUNTED = 64
+"""Queries by which is told how many keys are read."""
 WARM = 5000
 """Random keys of a store that is filled first, so that what libraries need is loaded."""
 
@@ -62,13 +66,14 @@ class Answer(NamedTuple):
     """Shape ``[H, M, K]``."""
     out: Tensor
     """Shape ``[H, M, D]``."""
-    share_read: float | None
 
 
 class Tuned(NamedTuple):
     """A store of some size, tuned to a setting."""
 
-    answer: Answer
+    answer: Answer | None
+    """None for more tokens than are captured."""
+    share_read: float | None
     one: float
     """Seconds of one query of each head: median."""
 
@@ -162,8 +167,10 @@ class _Bench:
 
     def _tuned(self, setting: Setting) -> Tuned:
         self.tune(setting)
-        answer = self.answer(self.job.top_k)
-        return Tuned(answer, statistics.median(self.singly(self.job.top_k, 0, 20)))
+        top_k, captured = self.job.top_k, len(self.store) <= self.capture.info.tokens
+        answer = self.answer(top_k) if captured else None
+        one = statistics.median(self.singly(top_k, 0, SINGLE))
+        return Tuned(answer, self.share_read(top_k), one)
 
     def tune(self, setting: Setting) -> None:
         """Let searches be those of a setting from now on."""
@@ -174,8 +181,12 @@ class _Bench:
         """Answer all queries."""
         scores = self.store.search(self.queries, top_k).scores
         out = self.store.attend(self.queries, top_k=top_k, scale=self.scale).out
-        share = 1.0 if self.promised.exact else self.store.share_read(self.queries, top_k)
-        return Answer(scores.cpu(), out.cpu(), share)
+        return Answer(scores.cpu(), out.cpu())
+
+    def share_read(self, top_k: int) -> float | None:
+        """Tell which share of the keys a query is compared with."""
+        some = self.queries[:, :COUNTED]
+        return 1.0 if self.promised.exact else self.store.share_read(some, top_k)
 
     def singly(self, top_k: int, first: int, count: int) -> list[float]:
         """Attend with one query of each head, so many times; seconds of each."""

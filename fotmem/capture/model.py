@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def capture_model(
     model: Any,
     input_ids: Sequence[int],
-    directory: Path | str,
+    directory: Path | str | None,
     *,
     tokens: int,
     queries: int = 1024,
@@ -45,8 +46,9 @@ def capture_model(
         A model that an adapter knows, without memory.
     input_ids : sequence of int
         Token ids of the text, some more than `tokens`.
-    directory : Path or str
-        A new folder; or that of a capture of the same, which was stopped.
+    directory : Path, str or None
+        A new folder; or that of a capture of the same, which was stopped. None: one in
+        ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``), named after what is captured.
     tokens : int
         How many to capture, at least 1.
     queries : int
@@ -109,6 +111,7 @@ def capture_model(
             sizes=doublings(tokens),
             queries=queries,
         )
+        directory = directory or _kept(info)
         with Capture.writing(directory, info) as capture:
             for size in info.sizes[capture.asked :]:
                 asked = text[max(0, size - overlap) : size + asking]
@@ -118,6 +121,13 @@ def capture_model(
                 read = text[max(0, span.start - overlap) : span.stop]
                 capture.write_part(_rows(memory.observe(read, overlap=overlap), len(span)))
     return Capture.open(directory)
+
+
+def _kept(info: CaptureInfo) -> Path:
+    """Name a folder after what is captured."""
+    digest = hashlib.sha256(info.model_dump_json().encode()).hexdigest()
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "fotmem" / "captures" / digest[:24]
 
 
 def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, Rows]:

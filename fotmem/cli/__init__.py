@@ -16,6 +16,7 @@ from fotmem.cli import (
     evaluate,
     layers,
     plugin,
+    select,
     stores,
     train,
     train_dictionary,
@@ -62,6 +63,7 @@ app.command("layers")(layers.layers)
 app.command("capture")(capture.capture)
 app.command("capture-arrays")(capture.capture_arrays)
 app.command("capture-random")(capture.capture_random)
+app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("train-dictionary")(train_dictionary.train_dictionary)
 app.add_typer(bench.app, name="bench")

@@ -9,20 +9,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from fotmem.cli.options import (
+    Config,
     Decay,
     Distance,
     Json,
     Layers,
     Model,
-    Store,
     StoreOption,
+    StoreOrConfig,
     Texts,
     TopK,
     Window,
     load_quietly,
     parse_layers,
-    parse_options,
     parse_question,
+    parse_store,
     parse_top_k,
     read_texts,
 )
@@ -45,8 +46,9 @@ def ask(
     distance: Distance = None,
     decay: Decay = None,
     top_k: TopK = "32",
-    store: Store = "exact",
+    store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    config: Config = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 40,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +57,7 @@ def ask(
     Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
     """
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
-    store_options = parse_options(store, option)
+    name, store_options = parse_store(store, option, config)
     llama, tokenizer = load_quietly(model)
     from fotmem.answer import answer, passage, question_prompt
     from fotmem.attachment import attach
@@ -63,7 +65,7 @@ def ask(
     prompt = question_prompt(tokenizer, question)
     attached = attach(
         llama,
-        store,
+        name,
         chosen,
         top_k=hits,
         window=window,

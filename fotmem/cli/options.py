@@ -46,9 +46,19 @@ TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
 ]
 Store = Annotated[str, typer.Option(help="Name of the store, see [bold]fotmem stores[/bold].")]
+StoreOrConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="Name of the store, see [bold]fotmem stores[/bold]; default: exact."
+    ),
+]
 StoreOption = Annotated[
     list[str],
     typer.Option("--option", metavar="NAME=VALUE", help="An option of the store; may be repeated."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A store and its options, as fotmem select writes them."),
 ]
 Attend = Annotated[
     bool, typer.Option("--attend", help="Windows look at memory while they are read.")
@@ -103,6 +113,23 @@ def parse_top_k(top_k: str) -> int | None:
             f"expected a number of at least 1, or all, got {top_k!r}", param_hint="'--top-k'"
         )
     return int(top_k)
+
+
+def parse_store(
+    name: str | None, given: list[str], config: Path | None
+) -> tuple[str, dict[str, Any]]:
+    """Read which store is asked for, with which options; check them."""
+    if config is None:
+        name = "exact" if name is None else name
+        return name, parse_options(name, given)
+    if name is not None or given:
+        other = "--store" if name is not None else "--option"
+        raise typer.BadParameter(f"says which store, so {other} cannot", param_hint="'--config'")
+    from fotmem.config import read_config
+
+    read = read_config(config)
+    validated_options(find_store(read.store), read.options)
+    return read
 
 
 def parse_options(name: str, given: list[str]) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""``fotmem select``."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.options import (
+    Distance,
+    Json,
+    Layers,
+    Model,
+    Window,
+    parse_layers,
+    parse_sizes,
+    read_texts,
+)
+
+if TYPE_CHECKING:
+    from fotmem.selection.choice import Selection
+
+WIDTH = 120
+NOTHING_FITS = 3
+"""Exit code where no store keeps all limits."""
+
+
+def select(
+    model: Model,
+    tokens: Annotated[str, typer.Option(help="In memory, such as 1M.")],
+    ram: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="At most, all layers, such as 4GiB.")
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="At most, all layers, such as 20GiB.")
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="At most, of a decoding step, all layers: 20ms."),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of the attention, against that to the exact top k."),
+    ] = None,
+    min_recall: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the exact top k to be found.")
+    ] = None,
+    persistent: Annotated[
+        bool, typer.Option("--persistent", help="What is remembered outlives the process.")
+    ] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="Hits per query and head.")] = 32,
+    layers: Layers = None,
+    window: Window = 512,
+    distance: Distance = None,
+    text: Annotated[
+        list[Path],
+        typer.Option(
+            "--text", metavar="FILE", help="To measure with; default: Python's reference."
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    stores: Annotated[
+        str | None, typer.Option(help="Among which, such as exact,hnsw; default: all there are.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the model is: cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch and stores.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the choice is written.")] = Path(
+        "fotmem.toml"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Choose a store for a model, a number of tokens, and limits, by measuring on this machine.
+
+    Without --max-error and --min-recall, the error is to be at most 0.05.
+
+    Example: fotmem select smollm2-fot --tokens 1M --ram 8GiB --latency 20ms
+    """
+    [size] = parse_sizes(tokens, "--tokens", one=True)
+    chosen, corpus = parse_layers(layers), read_texts(text) if text else None
+    seconds = None if latency is None else _seconds(latency)
+    from fotmem.selection.selector import select as selected
+
+    console = Console(file=sys.stderr)
+    with console.status("begins") as status:
+        found = selected(
+            model,
+            tokens=size,
+            ram=ram,
+            disk=disk,
+            latency=seconds,
+            max_error=max_error,
+            min_recall=min_recall,
+            persistent=persistent,
+            top_k=top_k,
+            layers=chosen,
+            window=window,
+            distance=distance,
+            text=corpus,
+            stores=None if stores is None else stores.split(","),
+            device=device,
+            threads=threads,
+            step=status.update,
+        )
+    choice = found.choice
+    if choice is not None:
+        found.write(out)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        _show(found)
+        if choice is not None:
+            print(out)
+    if choice is None:
+        raise typer.Exit(NOTHING_FITS)
+
+
+def _show(found: "Selection") -> None:
+    from fotmem.selection.limits import in_bytes, in_ms
+
+    layers = ", ".join(map(str, found.layers))
+    table = Table(title=f"foretold for {found.tokens:,} tokens, layers {layers}, top {found.top_k}")
+    table.add_column("store", no_wrap=True)
+    for name in ("RAM", "disk", "a step", "error", "recall"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for candidate in found.best_of_stores():
+        foretold = candidate.foretold
+        table.add_row(
+            str(candidate.setting),
+            in_bytes(foretold.ram),
+            in_bytes(foretold.disk) if foretold.disk else "-",
+            in_ms(foretold.latency),
+            f"{foretold.error:.3f}",
+            f"{foretold.recall:.3f}",
+            candidate.reason or ("chosen" if candidate == found.choice else "fits, is slower"),
+        )
+    for name, reason in found.excluded.items():
+        table.add_row(name, *"-----", reason)
+    console = Console(width=WIDTH)
+    console.print(table)
+    console.print(found.told, highlight=False)
+
+
+def _seconds(latency: str) -> float:
+    """Read ``"20ms"`` or ``"0.02s"``."""
+    given = re.fullmatch(r" *(\d+(?:\.\d+)?) *(ms|s) *", latency)
+    if given is None:
+        raise typer.BadParameter(
+            f"expected a time such as 20ms, got {latency!r}", param_hint="'--latency'"
+        )
+    return float(given[1]) / {"s": 1, "ms": 1000}[given[2]]

@@ -1,0 +1,227 @@
+"""Measures stores on a capture while they grow, in little time: what a choice is made from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from statistics import fmean
+from typing import NamedTuple
+
+from fotmem.bench.figures import Truth, judge, truth
+from fotmem.bench.process import StoreFailedError, Worker
+from fotmem.bench.report import Setting
+from fotmem.bench.worker import Grown, Job
+from fotmem.capture import Capture
+from fotmem.registry import find_store, validated_options
+from fotmem.selection import laws
+from fotmem.selection.limits import Foretold
+
+BEGIN = 8192
+"""Tokens from which stores are measured: those with an index have one by then."""
+BEYOND = 1.5
+"""The first size beyond the capture, in units of it, and then doubled: rows do not move there."""
+FIRST = 0.6
+"""Share of the time that goes to the first layer, on which costs are measured, too."""
+LEAST = 5.0
+"""Seconds that every store has to grow."""
+QUERIES = 128
+"""Of a head, by which stores are judged."""
+
+
+class Cost(NamedTuple):
+    """What a setting takes at some size, on one layer."""
+
+    tokens: int
+    latency: float
+    """Seconds of attention with one query of each head."""
+    read: float | None
+    """Keys that a query is compared with; None where the store cannot tell."""
+    ram: float
+    """Bytes."""
+    disk: float
+    """Bytes."""
+
+
+class Found(NamedTuple):
+    """What a setting finds at some size, on one layer."""
+
+    tokens: int
+    layer: int
+    error: float
+    recall: float
+
+
+@dataclass
+class Measured:
+    """What was measured of one setting."""
+
+    setting: Setting
+    costs: list[Cost] = field(default_factory=list)
+    """By size, ascending."""
+    found: list[Found] = field(default_factory=list)
+
+    def note(self, grown: Grown, place: int) -> None:
+        """Note what the store took at some size."""
+        tuned = grown.tuned[place]
+        read = None if tuned.share_read is None else tuned.share_read * grown.size
+        self.costs.append(Cost(grown.size, tuned.one, read, grown.ram, grown.disk))
+
+    def judge(self, grown: Grown, place: int, layer: int, exact: Truth) -> None:
+        """Note what the store found at some size."""
+        answer = grown.tuned[place].answer
+        assert answer is not None
+        judged = judge(*answer, exact)
+        found = Found(grown.size, layer, judged.topk_error.value, judged.recall.value)
+        self.found.append(found)
+
+    def foretell(self, tokens: int, layers: int) -> Foretold:
+        """Foretell what it takes and finds at some size, in so many layers."""
+        sizes, latencies, read, ram, disk = zip(*self.costs, strict=True)
+        work = laws.logarithm if None in read else laws.power(sizes, read)
+        memory = laws.amount(sizes, ram)(tokens)
+        return Foretold(
+            ram=layers * (memory if self._budget is None else min(memory, max(self._budget, *ram))),
+            disk=layers * laws.amount(sizes, disk)(tokens),
+            latency=layers * laws.cost(sizes, latencies, work)(tokens),
+            error=laws.share(*self._mean("error"), grows=True)(tokens),
+            recall=laws.share(*self._mean("recall"), grows=False)(tokens),
+        )
+
+    @property
+    def _budget(self) -> int | None:
+        """What the store was told to take at most: its option `ram`, if it has one."""
+        validated = validated_options(find_store(self.setting.store), self.setting.options)
+        return getattr(validated, "ram", None)
+
+    def _mean(self, name: str) -> tuple[list[int], list[float]]:
+        """Return sizes, and a figure's mean over the layers that were judged at all of them."""
+        sizes = sorted({found.tokens for found in self.found})
+        by_layer: dict[int, dict[int, float]] = {}
+        for found in self.found:
+            by_layer.setdefault(found.layer, {})[found.tokens] = getattr(found, name)
+        whole = [of for of in by_layer.values() if len(of) == len(sizes)]
+        return sizes, [fmean(of[size] for of in whole) for size in sizes]
+
+
+Told = Callable[[Setting, str], None]
+
+
+class Calibration:
+    """Measures settings on a capture.
+
+    Every store grows in a process of its own: on the first layer, where costs are measured, also
+    beyond what is captured, for its share of the time; then on the other layers, as long as time
+    is left.
+
+    Parameters
+    ----------
+    capture : Capture
+    tokens : int
+        For which is foretold.
+    top_k : int
+    device : str
+    threads : int, optional
+    seconds : float
+        That it may take.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        *,
+        tokens: int,
+        top_k: int,
+        device: str,
+        threads: int | None,
+        seconds: float,
+    ) -> None:
+        self.capture, self.tokens, self.top_k = capture, tokens, top_k
+        self.device, self.threads, self.seconds = device, threads, seconds
+        self.measured: list[Measured] = []
+        self._captured = [size for size in capture.info.sizes if size >= BEGIN]
+        self._truth = lru_cache(maxsize=len(self._captured))(self._exact)
+
+    def run(self, settings: Sequence[Setting], failed: Told) -> Iterator[str]:
+        """Measure settings; tell which failed, and why.
+
+        Yields
+        ------
+        str
+            What comes next.
+        """
+        end = time.monotonic() + self.seconds
+        stores = list(dict.fromkeys(setting.store for setting in settings))
+        costs_end = end - (1 - FIRST) * self.seconds
+        first, *others = self.capture.info.layers
+        waiting = [[each for each in settings if each.store == store] for store in stores]
+        built: list[tuple[float, list[Setting]]] = []
+        for number, group in enumerate(waiting):
+            yield f"{group[0].store}, layer {first}"
+            begin = time.monotonic()
+            share = max(LEAST, (costs_end - begin) / (len(waiting) - number))
+            known = len(self.measured)
+            try:
+                self._grow(group, first, share, costs=True)
+            except StoreFailedError as error:
+                failed(group[0], str(error))
+                continue
+            settled = [each.setting for each in self.measured[known:]]
+            if not settled:
+                failed(group[0], f"did not take up {BEGIN:,} tokens in {share:.0f} s")
+                continue
+            built.append((time.monotonic() - begin, settled))
+            if left := [each for each in group if each not in settled]:
+                waiting.append(left)
+        for layer in others:
+            for took, settled in sorted(built, key=lambda each: each[0]):
+                if took < (rest := end - time.monotonic()):
+                    yield f"{settled[0].store}, layer {layer}"
+                    try:
+                        self._grow(settled, layer, rest, costs=False)
+                    except StoreFailedError as error:
+                        failed(settled[0], str(error))
+
+    def _grow(self, group: Sequence[Setting], layer: int, patience: float, *, costs: bool) -> None:
+        """Build a store for a group's first setting; note what is learnt of all that fit it."""
+        devices = find_store(group[0].store).capabilities.devices
+        job = Job(
+            capture=str(self.capture.directory),
+            layer=layer,
+            settings=tuple(group),
+            queries=QUERIES,
+            device=self.device,
+            store_device=self.device if self.device in devices else "cpu",
+            threads=self.threads,
+            sizes=(*self._captured, *(self._beyond() if costs else ())),
+            top_k=self.top_k,
+        )
+        worker = Worker(job)
+        try:
+            for grown in worker.grown(patience):
+                for place, setting in enumerate(worker.settings):
+                    mine = self._of(setting)
+                    if costs:
+                        mine.note(grown, place)
+                    if grown.size in self._captured:
+                        mine.judge(grown, place, layer, self._truth(layer, grown.size))
+        finally:
+            worker.close()
+
+    def _of(self, setting: Setting) -> Measured:
+        for each in self.measured:
+            if each.setting == setting:
+                return each
+        self.measured.append(Measured(setting))
+        return self.measured[-1]
+
+    def _beyond(self) -> Iterator[int]:
+        """Yield sizes between that of the capture and that which is asked for."""
+        size = int(BEYOND * self.capture.info.tokens)
+        while size < self.tokens:
+            yield size
+            size *= 2
+
+    def _exact(self, layer: int, size: int) -> Truth:
+        return truth(self.capture, layer, size, queries=QUERIES, top_k=self.top_k)

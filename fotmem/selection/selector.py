@@ -1,0 +1,231 @@
+"""Chooses a store for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from fotmem.errors import MissingPackageError, OptionError
+from fotmem.registry import available_stores, find_store
+from fotmem.selection.limits import Limits
+
+if TYPE_CHECKING:
+    from fotmem.capture import Capture
+    from fotmem.selection.choice import Selection
+
+CAPTURED = 2**15
+"""Tokens that stores are measured with."""
+MAX_ERROR = 0.05
+SECONDS = 120.0
+PACKAGES = ("psutil", "scipy")
+BUDGET = "ram"
+"""A store's own option of how many bytes it may take."""
+Step = Callable[[str], None]
+
+
+def select(
+    source: str | Path | Capture,
+    *,
+    tokens: int,
+    ram: int | str | None = None,
+    disk: int | str | None = None,
+    latency: float | None = None,
+    max_error: float | None = None,
+    min_recall: float | None = None,
+    persistent: bool = False,
+    top_k: int = 32,
+    layers: Iterable[int] | None = None,
+    window: int = 512,
+    distance: int | None = None,
+    text: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    stores: Iterable[str] | None = None,
+    seconds: float | None = None,
+    step: Step | None = None,
+) -> Selection:
+    """Choose a store for so many tokens within limits, by what is measured on this machine.
+
+    The model reads 32,768 tokens; what its memory layers see is kept in
+    ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``). Every store that is available here then
+    takes that up, is measured as it grows, and from that it is foretold what it takes and finds at
+    the size asked for.
+
+    Parameters
+    ----------
+    source : str, Path or Capture
+        A model, as for ``fotmem ask``; or what was captured of one.
+    tokens : int
+        In memory, at least 1.
+    ram, disk : int or str, optional
+        Bytes that all memory layers may take together, such as ``"4GiB"``.
+    latency : float, optional
+        Seconds that memory may add to a decoding step: all memory layers, one query of each head.
+    max_error : float, optional
+        Of the attention output, relative to attention to the exact top k: mean. Default: 0.05,
+        where `min_recall` is not given either.
+    min_recall : float, optional
+        Share of the exact top k that are found: mean.
+    persistent : bool
+        Whether what is remembered must outlive the process.
+    top_k : int
+        Hits per query and head.
+    layers, window, distance
+        Of the reading, as for `fotmem.attach`.
+    text : str, optional
+        What the model reads. Default: Python's language reference.
+    device : str
+        Where the model is: ``cpu`` or ``cuda``.
+    threads : int, optional
+        Of torch and stores. Default: as many as torch uses.
+    stores : iterable of str, optional
+        Among which to choose. Default: all that are available.
+    seconds : float, optional
+        That measuring may take, once there is a capture. Default: 120.
+    step : callable, optional
+        Told what comes next.
+
+    Returns
+    -------
+    Selection
+        Its `choice` is None where nothing fits; then `advice` says which limit to relax.
+
+    Raises
+    ------
+    MissingPackageError
+        scipy or psutil are not installed.
+    OptionError, UnknownStoreError
+        A limit or option that makes no sense; no store of that name.
+    InputError, StorageError, ModelError, LayerError
+        The text is too short; as `fotmem.attach`, and `Capture.open`.
+
+    Examples
+    --------
+    >>> select("smollm2-fot", tokens=2**20, ram="8GiB", latency=0.02)  # doctest: +SKIP
+    """
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise MissingPackageError(
+                "fotmem select", f"needs {package}, not installed: pip install 'fotmem[bench]'"
+            )
+    for name, number in (("tokens", tokens), ("top_k", top_k)):
+        if number < 1:
+            raise OptionError(f"{name} must be at least 1, got {number}")
+    if max_error is None and min_recall is None:
+        max_error = MAX_ERROR
+    limits = Limits(
+        ram=_bytes("ram", ram),
+        disk=_bytes("disk", disk),
+        latency=latency,
+        max_error=max_error,
+        min_recall=min_recall,
+        persistent=persistent,
+    )
+    _require_device(device)
+    from fotmem.bench.grid import settings
+    from fotmem.bench.report import Setting
+    from fotmem.capture import Capture
+    from fotmem.machine import machine
+    from fotmem.selection.calibration import Calibration
+    from fotmem.selection.choice import Selection, candidates
+
+    names = list(available_stores()) if stores is None else list(dict.fromkeys(stores))
+    excluded = {name: why for name in names if (why := _unfit(name, limits))}
+    if isinstance(source, Capture):
+        capture = source
+    else:
+        if step is not None:
+            step(f"{source} reads {CAPTURED:,} tokens")
+        capture = _captured(str(source), text, layers, window, distance)
+    count = len(capture.info.layers)
+    calibration = Calibration(
+        capture,
+        tokens=tokens,
+        top_k=top_k,
+        device=device,
+        threads=threads,
+        seconds=seconds or SECONDS,
+    )
+    asked = [
+        _budgeted(each, limits, count)
+        for each in settings(name for name in names if name not in excluded)
+    ]
+
+    def failed(setting: Setting, reason: str) -> None:
+        excluded.setdefault(setting.store, reason)
+
+    for what in calibration.run(asked, failed):
+        if step is not None:
+            step(what)
+    return Selection(
+        tokens=tokens,
+        layers=capture.info.layers,
+        top_k=top_k,
+        limits=limits,
+        candidates=candidates(calibration.measured, limits, tokens=tokens, layers=count),
+        excluded=excluded,
+        machine=machine(),
+    )
+
+
+def _bytes(name: str, given: int | str | None) -> int | None:
+    try:
+        return None if given is None else int(TypeAdapter(ByteSize).validate_python(given))
+    except ValidationError:
+        raise OptionError(
+            f"{name} must be a number of bytes, such as 4GiB, got {given!r}"
+        ) from None
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device not in known:
+        raise OptionError(f"device must be {' or '.join(known)} here, got {device!r}")
+
+
+def _unfit(name: str, limits: Limits) -> str:
+    """Say why a store cannot be used at all; nothing if it can."""
+    spec = available_stores().get(name) or find_store(name)
+    if spec.reason:
+        return spec.reason
+    if limits.persistent and not spec.capabilities.persistent:
+        return "what it remembers ends with the process"
+    return ""
+
+
+def _budgeted(setting: Any, limits: Limits, layers: int) -> Any:
+    """Tell a store that has a budget of its own what it may take of the memory allowed."""
+    field = find_store(setting.store).options.model_fields.get(BUDGET)
+    if limits.ram is None or field is None or limits.ram // layers >= int(field.default):
+        return setting
+    options = {**setting.options, BUDGET: limits.ram // layers}
+    return setting.model_copy(update={"options": options})
+
+
+def _captured(
+    model: str, text: str | None, layers: Iterable[int] | None, window: int, distance: int | None
+) -> Capture:
+    from fotmem.capture import capture_model
+    from fotmem.evaluation.passkey import OVERLAP
+    from fotmem.models import load_model
+    from fotmem.texts import python_reference
+
+    llama, tokenizer = load_model(model)
+    ids = tokenizer(text or python_reference(), add_special_tokens=False, verbose=False).input_ids
+    return capture_model(
+        llama,
+        ids,
+        None,
+        tokens=CAPTURED,
+        queries=256,
+        layers=layers,
+        window=window,
+        overlap=min(OVERLAP, window // 2),
+        distance=distance,
+    )

@@ -1,0 +1,423 @@
+"""`fotmem select`: laws, limits, the choice among settings, and what is measured for it."""
+
+import itertools
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fotmem
+from fotmem import registry
+from fotmem.bench.report import Setting
+from fotmem.capture import Capture, capture_random
+from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
+from fotmem.selection import calibration, laws, selector
+from fotmem.selection.calibration import Cost, Found, Measured
+from fotmem.selection.choice import Candidate, Selection
+from fotmem.selection.limits import Foretold, Limits, misses
+from tests import folders, tiny
+from tests.commands import call, refusal
+from tests.plugins import hook, install
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+SIZES = [8192, 16384, 32768]
+
+
+# Laws
+
+
+def test_laws_go_on_as_what_was_measured_began() -> None:
+    assert laws.amount(SIZES, [100 + 3.0 * n for n in SIZES])(2**20) == pytest.approx(
+        100 + 3 * 2**20
+    )
+    assert laws.power(SIZES, [7 * n**0.5 for n in SIZES])(2**20) == pytest.approx(7 * 2**10)
+    times = [2e-4 + 3e-7 * n**0.5 for n in SIZES]
+    foretold = laws.cost(SIZES, times, lambda n: n**0.5)
+    assert foretold(2**20) == pytest.approx(2e-4 + 3e-7 * 2**10)
+    rising = laws.share(SIZES, [0.01 * np.log(n) for n in SIZES], grows=True)
+    assert rising(2**20) == pytest.approx(0.01 * np.log(2**20))
+
+
+def test_costs_between_sizes_are_those_that_were_measured() -> None:
+    times = [1e-3, 5e-3, 6e-3]
+    foretold = laws.cost(SIZES, times, float)
+    assert [foretold(size) for size in SIZES] == pytest.approx(times)
+    assert 1e-3 < foretold(12_000) < 5e-3
+    assert foretold(100) == pytest.approx(1e-3)
+
+
+def test_noise_makes_no_law_absurd() -> None:
+    """Nothing gets cheaper as it grows, no share leaves 0 to 1, and nothing grows beyond N."""
+    falling = laws.cost(SIZES, [3e-3, 2e-3, 1e-3], float)
+    assert falling(2**20) == pytest.approx(1e-3)
+    assert laws.share(SIZES, [0.3, 0.2, 0.1], grows=True)(2**20) == pytest.approx(0.2)
+    assert laws.share(SIZES, [0.3, 0.6, 0.9], grows=True)(2**30) == 1
+    assert laws.share(SIZES, [0.9, 0.6, 0.3], grows=False)(2**30) == 0
+    steep = laws.power(SIZES, [1.0, 10.0, 100.0])
+    assert steep(2**20) / steep(2**15) == pytest.approx(2**5)
+    assert laws.amount(SIZES, [5e6, 4e6, 3e6])(2**20) > 0
+    assert laws.amount(SIZES, [0.0, 0.0, 0.0])(2**20) == 0
+
+
+@pytest.mark.parametrize("law", ["amount", "power", "cost", "share"])
+def test_one_size_is_enough(law: str) -> None:
+    more = {"cost": [float], "share": []}.get(law, [])
+    grows = {"grows": True} if law == "share" else {}
+    assert getattr(laws, law)([8192], [0.5], *more, **grows)(8192) == pytest.approx(0.5)
+
+
+def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
+    measured = Measured(Setting(store="zarr", options={"ram": 50_000_000}))
+    for size in SIZES:
+        measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
+        measured.found += [Found(size, 17, 0.02, 0.9), Found(size, 20, 0.04, 0.8)]
+    measured.found.append(Found(SIZES[0], 23, 1.0, 0.0))  # not measured at all sizes
+    foretold = measured.foretell(10 * SIZES[-1], 3)
+    assert foretold.error == pytest.approx(0.03)
+    assert foretold.recall == pytest.approx(0.85)
+    assert foretold.latency == pytest.approx(3e-3)
+    assert foretold.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
+    assert foretold.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
+
+
+# Limits and the choice
+
+FORETOLD = {
+    "small": Foretold(ram=1e9, disk=0, latency=30e-3, error=0.04, recall=0.9),
+    "quick": Foretold(ram=4e9, disk=0, latency=5e-3, error=0.03, recall=0.95),
+    "nearly": Foretold(ram=3e9, disk=0, latency=5.3e-3, error=0.03, recall=0.95),
+    "right": Foretold(ram=6e9, disk=0, latency=200e-3, error=0.0, recall=1.0),
+    "disk": Foretold(ram=1e8, disk=5e9, latency=90e-3, error=0.01, recall=0.99),
+}
+
+
+def selection(**limits: Any) -> Selection:
+    bounds = Limits(**limits)
+    candidates = tuple(
+        Candidate(Setting(store=name), foretold, tuple(misses(bounds, foretold)), (17,))
+        for name, foretold in FORETOLD.items()
+    )
+    return Selection(2**20, (17, 20), 32, bounds, candidates, {"gone": "needs it"}, {})
+
+
+@pytest.mark.parametrize(
+    ("limits", "chosen"),
+    [
+        ({}, "nearly"),  # as quick as "quick", or nearly, and smaller
+        ({"ram": 2_000_000_000}, "small"),
+        ({"ram": 2_000_000_000, "max_error": 0.02}, "disk"),
+        ({"min_recall": 0.96}, "disk"),
+        ({"min_recall": 0.995}, "right"),
+        ({"disk": 1, "max_error": 0.02}, "right"),
+        ({"latency": 0.0052}, "quick"),
+    ],
+)
+def test_the_fastest_that_keeps_all_limits_is_chosen(limits: dict[str, Any], chosen: str) -> None:
+    found = selection(**limits)
+    assert found.choice is not None
+    assert found.choice.setting.store == chosen
+    assert found.advice == ""
+    assert found.told.startswith(f"{chosen}: ")
+
+
+def test_each_store_is_told_why_it_falls_out() -> None:
+    reasons = {each.setting.store: each.reason for each in selection(ram=2 * 2**30).candidates}
+    assert reasons["small"] == reasons["disk"] == ""
+    assert reasons["quick"] == "3.7GiB RAM, at most 2.0GiB wanted"
+    both = selection(latency=0.02, min_recall=0.96).best_of_stores()
+    step, recall = both[0].reason.split("; ")
+    assert step == "30.00ms a step, at most 20.00ms wanted"
+    assert recall == "0.900 recall, at least 0.960 wanted"
+
+
+CURE = {"--ram": "ram", "--latency": "latency", "--max-error": "max_error",
+        "--min-recall": "min_recall", "--disk": "disk"}  # fmt: skip
+
+
+def relaxed(advice: str) -> dict[str, Any]:
+    """Read the options that are proposed, as the command does."""
+    words = advice.split()
+    found: dict[str, Any] = {}
+    for option, value in itertools.pairwise(word.rstrip(",") for word in words):
+        if option in CURE:
+            name = CURE[option]
+            if name == "latency":
+                found[name] = float(value.removesuffix("ms")) / 1000
+            elif name in ("ram", "disk"):
+                found[name] = selector._bytes(name, value)
+            else:
+                found[name] = float(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"latency": 0.001},
+        {"ram": 2_000_000_000, "latency": 0.01},
+        {"ram": 50_000_000, "latency": 0.001, "min_recall": 0.999},
+        {"max_error": 0.005, "latency": 0.1},
+        {"min_recall": 0.97, "disk": 1_000_000, "latency": 0.15},
+    ],
+)
+def test_the_limit_that_is_to_be_relaxed_is_enough(limits: dict[str, Any]) -> None:
+    found = selection(**limits)
+    assert found.choice is None
+    assert found.told == f"nothing fits: {found.advice}"
+    for way in found.advice.split("; or "):
+        wider = selection(**(limits | relaxed(way)))
+        assert wider.choice is not None, way
+        [named] = [each for each in wider.candidates if f" {each.setting} fits" in way]
+        assert named.fits, way
+
+
+def test_limits_that_nothing_could_keep_are_refused() -> None:
+    for limits, reason in (
+        ({"ram": 0}, "ram must be more than 0, got 0"),
+        ({"latency": -1.0}, "latency must be more than 0"),
+        ({"max_error": 1.5}, "max_error must be from 0 to 1, got 1.5"),
+    ):
+        with pytest.raises(OptionError, match=reason):
+            Limits(**limits)
+
+
+# Measuring
+
+TOKENS, HEADS, DIM = 20_000, 2, 8
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    return capture_random(
+        tmp_path_factory.mktemp("capture") / "c",
+        tokens=TOKENS,
+        queries=64,
+        num_heads=HEADS,
+        head_dim=DIM,
+        mismatch=0.5,
+    )
+
+
+BROKEN = """
+def failing(**arguments):
+    raise OSError('there is no disk')
+
+def slow(**arguments):
+    import time
+    store = build(**arguments)
+    add = store._add
+    def wait(keys, values):
+        time.sleep(100 * (len(store) > 6000))  # not yet when it is tried
+        add(keys, values)
+    store._add = wait
+    return store
+""" + hook("[spec('failing', factory=failing), spec('slow', factory=slow)]")
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    install(tmp_path, "broken_stores_of_select", BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.registry.cache_clear()
+    yield
+    monkeypatch.undo()
+    registry.registry.cache_clear()
+
+
+def test_stores_are_measured_and_foretold(
+    capture: Capture, broken: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(calibration, "LEAST", 1.0)
+    steps: list[str] = []
+    found = fotmem.select(
+        capture,
+        tokens=2 * TOKENS,
+        top_k=8,
+        stores=["failing", "exact", "faiss-ivf", "slow"],
+        max_error=0.9,
+        threads=1,
+        seconds=20,
+        step=steps.append,
+    )
+    assert found.excluded == {
+        "failing": "OSError: there is no disk",
+        "slow": found.excluded["slow"],
+    }
+    assert "did not take up 8,192 tokens" in found.excluded["slow"]
+    assert "exact, layer 0" in steps
+    by_setting = {str(each.setting): each for each in found.candidates}
+    exact = by_setting["exact"].foretold
+    assert exact.error == pytest.approx(0, abs=1e-5)
+    assert exact.recall == pytest.approx(1)
+    held = 2 * TOKENS * 2 * HEADS * DIM * 4
+    assert 0.5 * held < exact.ram < 20 * held  # so small that the process's own memory counts
+    few, many = (by_setting[f"faiss-ivf nprobe={nprobe}"].foretold for nprobe in (4, 128))
+    assert few.recall < many.recall
+    assert few.error > many.error
+    assert found.choice is not None
+    assert found.as_dict()["choice"]["store"] == found.choice.setting.store
+    json.dumps(found.as_dict())
+
+
+def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:
+    """Keys come again, each moved: none is a copy, and half of them are new to no list."""
+    from fotmem.bench.worker import Job, _Bench
+
+    job = Job(
+        capture=str(capture.directory),
+        layer=0,
+        settings=(Setting(store="exact"),),
+        queries=8,
+        device="cpu",
+        store_device="cpu",
+        threads=1,
+        sizes=(16_384, 30_000),
+        top_k=4,
+    )
+    with _Bench(job, capture.directory) as bench:
+        small, large = bench.grow()
+        ids = torch.arange(30_000).expand(HEADS, 1, -1)
+        keys = bench.store.keys(ids)[:, 0]
+    assert (small.size, large.size) == (16_384, 30_000)
+    assert small.tuned[0].answer is not None
+    assert large.tuned[0].answer is None
+    again = keys[:, TOKENS:]
+    moved = again - keys[:, : 30_000 - TOKENS]
+    assert torch.equal(keys[:, :TOKENS], capture.rows(0).keys)
+    assert float(moved.std() / keys.std()) == pytest.approx(calibration_moved(), rel=0.1)
+    assert (moved.abs().amax(2) > 0).all()
+
+
+def calibration_moved() -> float:
+    from fotmem.bench.worker import MOVED
+
+    return MOVED
+
+
+def test_stores_that_cannot_be_used_are_not_measured(capture: Capture) -> None:
+    found = fotmem.select(capture, tokens=1000, stores=["exact"], persistent=True)
+    assert found.excluded == {"exact": "what it remembers ends with the process"}
+    assert found.choice is None
+    assert found.advice == "no store could be measured"
+    with pytest.raises(InputError, match="nothing to write"):
+        found.write("fotmem.toml")
+
+
+def test_a_store_with_a_budget_is_told_what_it_may_take() -> None:
+    zarr = Setting(store="zarr", options={"nprobe": 8})
+    assert selector._budgeted(zarr, Limits(ram=6 * 10**7), 3).options == {
+        "nprobe": 8,
+        "ram": 2 * 10**7,
+    }
+    assert selector._budgeted(zarr, Limits(ram=10**12), 3) == zarr
+    assert selector._budgeted(zarr, Limits(), 3) == zarr
+    exact = Setting(store="exact")
+    assert selector._budgeted(exact, Limits(ram=10), 3) == exact
+
+
+def test_wrong_use_is_refused(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"tokens": 0}, OptionError, "tokens must be at least 1, got 0"),
+        ({"ram": "4 apples"}, OptionError, "ram must be a number of bytes, such as 4GiB, got"),
+        ({"device": "tpu"}, OptionError, "device must be cpu"),
+        ({"stores": ["exat"]}, UnknownStoreError, "did you mean 'exact'"),
+    ]
+    for options, error, reason in wrong:
+        with pytest.raises(error, match=reason):
+            fotmem.select(capture, **{"tokens": 1000, **options})
+    monkeypatch.setattr(selector, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"needs psutil.*fotmem\[bench\]"):
+        fotmem.select(capture, tokens=1000)
+
+
+# The file, and the command
+
+
+def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    file = tmp_path / "fotmem.toml"
+    foretold = FORETOLD["quick"]
+    setting = Setting(store="faiss-ivf", options={"nprobe": 7})
+    chosen = Candidate(setting, foretold, (), (17,))
+    Selection(2**20, (17,), 32, Limits(), (chosen,), {}, {}).write(file)
+    written = tomllib.loads(file.read_text())
+    assert written["memory"] == {"store": "faiss-ivf", "options": {"nprobe": 7}}
+    assert written["foretold"] == {"tokens": 2**20, "top_k": 32, **foretold._asdict()}
+    model = tiny.llama()
+    with fotmem.attach(model, config=file, layers=[1, 3], window=16) as memory:
+        for store in memory.stores.values():
+            assert type(store).__name__ == "IvfStore"
+            assert store.options.nprobe == 7  # type: ignore[attr-defined]
+    for given in ({"store": "exact"}, {"nprobe": 3}):
+        with pytest.raises(OptionError, match=f"got also {next(iter(given))}"):
+            fotmem.attach(model, config=file, layers=[1, 3], window=16, **given)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[memory", "is no TOML"),
+        ("[memory]\n", "memory.store: Field required"),
+        ("[memory]\nstore = 'exact'\ntop = 3\n", "memory.top: Extra inputs"),
+        ("[memory]\nstore = 'exact'\n[other]\n", "other: Extra inputs"),
+        ("", "memory: Field required"),
+    ],
+)
+def test_a_file_that_is_something_else_is_named(content: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "fotmem.toml"
+    file.write_text(content)
+    with pytest.raises(InputError, match=reason):
+        fotmem.attach(tiny.llama(), config=file)
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        fotmem.attach(tiny.llama(), config=tmp_path / "none.toml")
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(selector, "CAPTURED", 9000)
+    monkeypatch.setattr(selector, "SECONDS", 5.0)
+    folder = folders.write(tmp_path / "model")
+    text = tmp_path / "text.txt"
+    text.write_text(folders.PROSE * (60_000 // len(folders.PROSE) + 1))
+    out = tmp_path / "fotmem.toml"
+    words = ["select", folder, "--tokens", "16k", "--stores", "exact", "--text", text]
+    words += ["--window", 48, "--out", out]
+    ended = call(capsys, *words, "--json")
+    assert ended.code == 0
+    found = json.loads(ended.out)
+    assert found["choice"]["store"] == "exact"
+    assert found["limits"]["max_error"] == 0.05
+    assert tomllib.loads(out.read_text())["memory"] == {"store": "exact"}
+    [kept] = (tmp_path / "cache/fotmem/captures").iterdir()
+    before = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
+    ended = call(capsys, *words, "--ram", "1B", "--latency", "1s")
+    assert ended.code == 3
+    assert "nothing fits: with --ram" in ended.out
+    after = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
+    assert {f: t for f, t in after.items() if "zarr.json" not in f.name} == {
+        f: t for f, t in before.items() if "zarr.json" not in f.name
+    }
+    line = refusal(capsys, 2, *words, "--latency", "soon")
+    assert "expected a time such as 20ms, got 'soon'" in line
+
+
+def test_asking_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file = folders.write(tmp_path / "model", chat=True), tmp_path / "fotmem.toml"
+    (tmp_path / "one.txt").write_text(folders.PROSE[:600])
+    words = ["ask", folder, "Who?", "--text", tmp_path / "one.txt", "--window", 32]
+    words += ["--max-new-tokens", 4, "--json"]
+    file.write_text('[memory]\nstore = "zarr"\n[memory.options]\nram = "8MiB"\n')
+    asked = call(capsys, *words, "--config", file)
+    assert json.loads(asked.out)["answer"] == json.loads(call(capsys, *words).out)["answer"]
+    for more in (["--store", "exact"], ["--option", "ram=8MiB"]):
+        line = refusal(capsys, 2, *words, "--config", file, *more)
+        assert f"says which store, so {more[0]} cannot" in line
+    file.write_text('[memory]\nstore = "zarr"\n[memory.options]\nrum = "8MiB"\n')
+    assert "did you mean 'ram'" in refusal(capsys, 1, *words, "--config", file)
