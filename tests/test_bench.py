@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fotmem import create_store, registry
-from fotmem.bench.figures import Truth, interval, judge, truth
+from fotmem.bench.figures import Truth, interval, judge, mass, truth
 from fotmem.bench.grid import Grid, read_grid, settings
 from fotmem.bench.report import BenchReport
 from fotmem.bench.run import Bench, Plan
@@ -48,12 +48,14 @@ def naive(capture: Capture, size: int, top_k: int) -> dict[str, Any]:
     return {"scores": scores, "weights": weights, "out": weights @ values, "order": order}
 
 
+def exactly(capture: Capture, size: int, top_k: int) -> Truth:
+    queries, blocks = capture.queries(0, size)[:, :20], capture.blocks(0, 400, size)
+    return truth(queries, blocks, scale=capture.info.scale, top_k=top_k)
+
+
 @pytest.mark.parametrize("size", [1024, TOKENS])
-def test_the_truth_is_exact_search_and_dense_attention(
-    capture: Capture, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fotmem.bench.figures.STEP", 400)
-    exact, expected = truth(capture, 0, size, queries=20, top_k=7), naive(capture, size, 7)
+def test_the_truth_is_exact_search_and_dense_attention(capture: Capture, size: int) -> None:
+    exact, expected = exactly(capture, size, 7), naive(capture, size, 7)
     best = np.take_along_axis(expected["scores"], expected["order"], -1)
     assert np.allclose(exact.scores.numpy(), best, atol=1e-3)
     assert np.allclose(exact.out.numpy(), expected["out"], atol=1e-4)
@@ -63,7 +65,7 @@ def test_the_truth_is_exact_search_and_dense_attention(
 
 def test_figures_are_what_they_are_called(capture: Capture) -> None:
     """A store that misses every third key, against naive figures."""
-    top_k, exact = 6, truth(capture, 0, TOKENS, queries=20, top_k=6)
+    top_k, exact = 6, exactly(capture, TOKENS, 6)
     known = naive(capture, TOKENS, top_k)
     kept = np.arange(TOKENS) % 3 > 0
     scores = np.where(kept, known["scores"], -np.inf)
@@ -74,7 +76,8 @@ def test_figures_are_what_they_are_called(capture: Capture) -> None:
     heads = np.arange(HEADS)[:, None, None]
     out = (share[..., None] * values[heads, ids]).sum(-2)
 
-    judged = judge(torch.tensor(np.take_along_axis(scores, ids, -1)), torch.tensor(out), exact)
+    found = torch.tensor(np.take_along_axis(scores, ids, -1))
+    judged = judge(found, torch.tensor(out), exact)
     right = [
         [len(set(ids[h, q]) & set(known["order"][h, q])) / top_k for q in range(20)]
         for h in range(HEADS)
@@ -82,6 +85,7 @@ def test_figures_are_what_they_are_called(capture: Capture) -> None:
     assert judged.recall.value == pytest.approx(np.mean(right))
     best = np.take_along_axis(known["weights"], known["order"], -1)
     assert judged.mass.value == pytest.approx(weights.sum() / best.sum(), rel=1e-4)
+    assert mass(found, exact) == pytest.approx(judged.mass.value)
     errors = np.linalg.norm(out - known["out"], axis=-1) / np.linalg.norm(known["out"], axis=-1)
     assert judged.error.value == pytest.approx(errors.mean(), rel=1e-3)
     assert judged.error_p95.value == pytest.approx(np.quantile(errors, 0.95), rel=1e-2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +12,11 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
-from fotmem.capture import Capture
+from fotmem.capture import Rows
 from fotmem.search import exact_search
 
 RESAMPLED = 1000
 """Bootstrap samples of which an interval is made."""
-STEP = 2**14
-"""Keys that are looked at in one step."""
 Array = NDArray[np.float64]
 
 
@@ -61,17 +59,16 @@ class Judged(NamedTuple):
     """Relative to attention to the k best keys instead: what the store adds. Mean."""
 
 
-def truth(capture: Capture, layer: int, size: int, *, queries: int, top_k: int) -> Truth:
-    """Answer the first `queries` that are asked after `size` tokens, by looking at all keys."""
-    asked = capture.queries(layer, size)[:, :queries].contiguous()
-    scale = capture.info.scale
-    best = _Best(asked, top_k)
+def truth(queries: Tensor, blocks: Iterable[Rows], *, scale: float, top_k: int) -> Truth:
+    """Answer queries ``[H, M, D]`` by looking at all keys, block by block."""
+    queries = queries.contiguous()
+    best = _Best(queries, top_k)
     parts: list[PartialAttention] = []
-    for keys, values in capture.blocks(layer, STEP, size):
+    for keys, values in blocks:
         best.look_at(keys, values)
-        part = dense_attention(asked[None], keys[None], values[None], scale=scale)
+        part = dense_attention(queries[None], keys[None], values[None], scale=scale)
         parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
-    return Truth(asked, best.scores, best.values, parts[0].out, parts[0].lse, scale)
+    return Truth(queries, best.scores, best.values, parts[0].out, parts[0].lse, scale)
 
 
 class _Best:
@@ -94,23 +91,35 @@ class _Best:
 
 def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
     """Compare what a store answers, scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
-    scores, best = scores.double(), exact.scores[..., : scores.shape[2]].double()
+    best = exact.scores[..., : scores.shape[2]].double()
     bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
-    recall = (scores[..., : best.shape[2]] >= bar).double().mean(-1).mean(0)
-    weights, most = (
-        (each * exact.scale - exact.lse.double()[..., None]).exp().sum(-1).mean(0)
-        for each in (scores, best)
-    )
+    recall = (scores.double()[..., : best.shape[2]] >= bar).double().mean(-1).mean(0)
     values = exact.values[:, :, : best.shape[2]]
     topk_out = topk_attention(best.float(), values, scale=exact.scale, dtype=torch.float32).out
     errors = _relative(out, exact.out)
     return Judged(
         recall=interval(np.mean, recall),
-        mass=interval(_ratio, weights, most),
+        mass=interval(_ratio, *_weights(scores, exact)),
         error=interval(np.mean, errors.mean(0)),
         error_p95=interval(_p95, errors.T),
         topk_error=interval(np.mean, _relative(out, topk_out).mean(0)),
     )
+
+
+def mass(scores: Tensor, exact: Truth) -> float:
+    """Return the mass alone of scores ``[H, M, K]``, without its interval, which takes longer."""
+    found, most = _weights(scores, exact)
+    return float(found.sum() / most.sum())
+
+
+def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
+    """Return the softmax weight of the keys found, and of as many best ones, by query ``[M]``."""
+    best = exact.scores[..., : scores.shape[2]]
+    found, most = (
+        (each.double() * exact.scale - exact.lse.double()[..., None]).exp().sum(-1).mean(0)
+        for each in (scores, best)
+    )
+    return found, most
 
 
 def _relative(out: Tensor, right: Tensor) -> Tensor:
