@@ -16,43 +16,62 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.captured import Captured, Random, Source, demo
+from benchmarks.captured import QUERIES, demo
+from fotmem import indexed
+from fotmem.capture import Capture, capture_model, capture_random
 from tests import tiny
 
 Call = Callable[[], object]
 Compare = Callable[..., None]
-Sources = Callable[[str, bool], Source]
-HEADS = 3
+Captures = Callable[[str], Capture]
 RESULTS: list[tuple[str, dict[str, Any]]] = []
 
 
-@pytest.fixture
-def timed(benchmark: Any) -> bool:
+@pytest.fixture(scope="session")
+def timed(request: pytest.FixtureRequest) -> bool:
     """Whether this run measures."""
-    return not benchmark.disabled
+    return bool(request.config.getoption("benchmark_enable"))
+
+
+@pytest.fixture(autouse=True)
+def early_index(timed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores use their index soon where nothing is timed."""
+    if not timed:
+        monkeypatch.setattr(indexed, "EXACT_BELOW", 512)
 
 
 @pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """Return attention of a kind: captured, or random; of a tiny model when nothing is timed."""
-    folder = tmp_path_factory.mktemp("captured")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    """Attention of a tiny model."""
+    return capture_model(
+        tiny.llama(max_position_embeddings=512),
+        tiny.ids(2000)[0].tolist(),
+        tmp_path_factory.mktemp("small"),
+        tokens=1500,
+        queries=128,
+        layers=tiny.LAYERS,
+        window=256,
+    )
+
+
+@pytest.fixture(scope="session")
+def captures(timed: bool, small: Capture, tmp_path_factory: pytest.TempPathFactory) -> Captures:
+    """Return attention of a kind: captured, or random; little where nothing is timed."""
 
     @functools.cache
-    def source(kind: str, timed: bool) -> Source:
+    def capture(kind: str) -> Capture:
+        tokens = 2**16 if timed else 1500
         if kind == "random":
-            return Random(HEADS, dim=64 if timed else 8)
+            folder, dim = tmp_path_factory.mktemp("random"), 64 if timed else 8
+            return capture_random(folder, tokens=tokens, queries=QUERIES, head_dim=dim)
         if not timed:
-            return Captured(_tiny, folder, layers=tiny.LAYERS, heads=HEADS, length=2048, window=256)
+            return small
         try:
-            return demo(heads=HEADS)
+            return demo(tokens)
         except PackageNotFoundError as error:
             pytest.skip(f"the demo model is not installed: {error}")
 
-    return source
-
-
-def _tiny() -> tuple[Any, list[int]]:
-    return tiny.llama(max_position_embeddings=2048), tiny.ids(7200)[0].tolist()
+    return capture
 
 
 @pytest.fixture

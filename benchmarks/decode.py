@@ -18,8 +18,9 @@ from rich.table import Table
 from torch import Tensor
 
 import fotmem
-from benchmarks.captured import LAYERS, MODEL, WINDOW, Source, blocks, demo
+from benchmarks.captured import MODEL, WINDOW, demo
 from benchmarks.growth import STEP, marks_up_to, write
+from fotmem.capture import Capture
 from fotmem.forward import cache_argument
 from fotmem.models import load_model
 from fotmem.texts import python_reference
@@ -29,26 +30,22 @@ STEPS, LOCAL = 40, 128
 Row = dict[str, Any]
 
 
-def decode(model: Any, ids: Tensor, name: str, source: Source, marks: list[int]) -> Iterator[Row]:
+def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
     """Yield the time of a step with empty memory, then at each mark."""
-    with fotmem.attach(model, name, LAYERS, window=WINDOW, distance=DISTANCE) as memory:
+    layers = capture.info.layers
+    with fotmem.attach(model, name, layers, window=WINDOW, distance=DISTANCE) as memory:
         for start, end in pairwise([0, *marks]):
             if start == 0:
                 yield {"store": name, "tokens": 0, **step(model, ids)}
-            fill(memory, source, start, end)
+            fill(memory, capture, start, end)
             yield {"store": name, "tokens": end, **step(model, ids)}
 
 
-def fill(memory: fotmem.Memory, source: Source, start: int, end: int) -> None:
-    """Add the captured tokens from `start` to before `end`; their heads are those of all layers."""
-    done, layers = 0, memory.layers
-    for block in blocks(source, end, STEP):
-        new = [tensor[:, max(0, start - done) :] for tensor in block]
-        done += block[0].shape[1]
-        for layer, keys, values in zip(
-            layers, *(each.chunk(len(layers)) for each in new), strict=True
-        ):
-            memory.store(layer).add(keys, values)
+def fill(memory: fotmem.Memory, capture: Capture, start: int, end: int) -> None:
+    """Add the captured tokens from `start` to before `end`."""
+    for layer in memory.layers:
+        for first in range(start, end, STEP):
+            memory.store(layer).add(*capture.rows(layer, first, min(first + STEP, end)))
 
 
 @torch.no_grad()
@@ -75,7 +72,8 @@ def main(
     ids = torch.tensor(tokenizer(text, add_special_tokens=False).input_ids)
     table = Table("tokens", "step", "middle half", title=store)
     rows = []
-    for row in decode(model, ids, store, demo(), marks_up_to(tokens)):
+    marks = marks_up_to(tokens)
+    for row in decode(model, ids, store, demo(max(marks)), marks):
         rows.append(row)
         low, median, high = (f"{1e3 * row[key]:.1f} ms" for key in ("low", "step", "high"))
         table.add_row(f"{row['tokens']:,}", median, f"{low} to {high}")

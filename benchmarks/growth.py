@@ -13,15 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 import fotmem
-from benchmarks.captured import Random, Source, blocks, demo, queries_after
+from benchmarks.captured import demo
 from benchmarks.machine import machine, resident
-from benchmarks.quality import best_scores, mass_of
+from fotmem.bench.figures import mass, truth
+from fotmem.capture import Capture, Rows
 from fotmem.cli.options import parse_sizes
 
 MARKS = (10 * 2**10, 100 * 2**10, 2**20)
@@ -37,40 +39,49 @@ JUDGED = 128
 Row = dict[str, Any]
 
 
-def grow(name: str, source: Source, marks: list[int], **options: Any) -> Iterator[Row]:
+def grow(name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
     """Add tokens; at each mark, yield what it cost, and what a search costs."""
-    first = source.part(0).keys
-    store = fotmem.create_store(name, num_heads=len(first), head_dim=first.shape[2], **options)
-    before, taken = _peak(), []
-    for keys, values in blocks(source, max(marks), STEP):
+    first = next(blocks(capture, STEP)).keys
+    store = fotmem.create_store(name, num_heads=len(first), head_dim=first.shape[2])
+    before, taken = peak(), []
+    for keys, values in blocks(capture, max(marks)):
         begin = time.perf_counter()
         store.add(keys, values)
         taken.append(time.perf_counter() - begin)
         if len(store) in marks:
-            peak = _peak() - before
             yield {
                 "store": name,
-                "source": source.name,
                 "tokens": len(store),
                 "tokens_per_second": len(store) / sum(taken),
                 "median_add": statistics.median(taken),
                 "longest_add": max(taken),
-                "peak_bytes": peak,
-                **searching(store, queries_after(source, len(store))),
+                "peak_bytes": peak() - before,
+                **searching(store, capture),
             }
 
 
-def searching(store: fotmem.MemoryStore, queries: Tensor) -> Row:
+def blocks(capture: Capture, stop: int) -> Iterator[Rows]:
+    """Yield keys and values of the first tokens; the heads of all layers stand side by side."""
+    layers = (capture.blocks(layer, STEP, stop) for layer in capture.info.layers)
+    for several in zip(*layers, strict=True):
+        yield Rows(*(torch.cat(parts)[:HEADS] for parts in zip(*several, strict=True)))
+
+
+def queries_after(capture: Capture, tokens: int) -> Tensor:
+    """Return what is asked after so many tokens, or after the next larger size there is."""
+    size = min(size for size in capture.info.sizes if size >= tokens)
+    return torch.cat([capture.queries(layer, size) for layer in capture.info.layers])[:HEADS]
+
+
+def searching(store: fotmem.MemoryStore, capture: Capture) -> Row:
     """Time searches with the default effort, then with the least that finds `MASS`."""
-    scale = store.head_dim**-0.5
-    judged = queries[:, :JUDGED].contiguous()
-    best = best_scores(store, judged, TOP_K)
-    lse = store.attend(judged, top_k=None, scale=scale).lse
+    queries, seen = queries_after(capture, len(store)), blocks(capture, len(store))
+    exact = truth(queries[:, :JUDGED], seen, scale=capture.info.scale, top_k=TOP_K)
 
-    def mass() -> float:
-        return mass_of(store.search(judged, TOP_K).scores, best, lse, scale=scale)
+    def found() -> float:
+        return mass(store.search(exact.queries, TOP_K).scores, exact)
 
-    row = {"mass": mass(), **timed(store, queries)}
+    row = {"mass": found(), **timed(store, queries)}
     name = next(iter(store.search_options & EFFORTS), None)
     if name is None:
         return row
@@ -78,7 +89,7 @@ def searching(store: fotmem.MemoryStore, queries: Tensor) -> Row:
     row["effort"] = usual
     for half_steps in range(2 * MOST.bit_length() - 1):
         store.tune(**{name: (least := int(2 ** (half_steps / 2)))})
-        if mass() >= MASS:
+        if found() >= MASS:
             equal = {f"{key}_at_mass": value for key, value in timed(store, queries).items()}
             row |= {"effort_at_mass": least, **equal}
             break
@@ -102,7 +113,7 @@ def _seconds(store: fotmem.MemoryStore, queries: Tensor) -> float:
     return time.perf_counter() - begin
 
 
-def _peak() -> int:
+def peak() -> int:
     """Return the most memory that this process had, in bytes; Linux only.
 
     Not ru_maxrss, which a process inherits from the one that started it.
@@ -147,13 +158,12 @@ def write(report: Path, rows: list[Row]) -> None:
 def main(
     store: str,
     tokens: Annotated[str, typer.Option(help="The most, such as 100k or 1M.")] = "100k",
-    random: Annotated[bool, typer.Option(help="Random data, not captured attention.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write rows there, as JSON.")] = None,
 ) -> None:
     """Measure one store."""
-    source = Random(HEADS) if random else demo(heads=HEADS)
+    marks = marks_up_to(tokens)
     rows = []
-    for row in grow(store, source, marks_up_to(tokens)):
+    for row in grow(store, demo(max(marks)), marks):
         rows.append(row)
         show(rows)
         if report is not None:

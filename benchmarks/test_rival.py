@@ -7,19 +7,27 @@ call (``processes``), where there is more than one core; else it works in this o
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 import fotmem
-from benchmarks.captured import Part, taken
-from benchmarks.conftest import Compare, Sources
-from benchmarks.quality import best_scores, mass_of
+from benchmarks.conftest import Captures, Compare
+from fotmem.bench.figures import mass, truth
+from fotmem.capture import CaptureInfo, Rows
 
 TOP_K, WINDOW, STEP = 32, 512, 2048
 INSTALL = "pip install einops-exts joblib && pip install --no-deps memorizing-transformers-pytorch"
+
+
+class Attention(NamedTuple):
+    """Keys and values to add, `STEP` tokens at a time, and the queries of a window."""
+
+    info: CaptureInfo
+    blocks: list[Rows]
+    queries: Tensor
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +39,17 @@ def rival() -> Any:
 
 
 @pytest.fixture(params=["captured", "random"])
-def attention(request: pytest.FixtureRequest, timed: bool, sources: Sources) -> Part:
-    """Keys and values to add, and the queries of a window."""
-    keys, values, queries = taken(sources(request.param, timed), 2**16 if timed else 5000)
-    return Part(keys, values, queries[:, : WINDOW if timed else 10])
+def attention(request: pytest.FixtureRequest, timed: bool, captures: Captures) -> Attention:
+    """Attention of one layer."""
+    capture = captures(request.param)
+    layer = capture.info.layers[0]
+    queries = capture.queries(layer)[:, : WINDOW if timed else 10]
+    return Attention(capture.info, [*capture.blocks(layer, STEP)], queries)
 
 
 @pytest.mark.parametrize("processes", [True, False])
 def test_adding(
-    attention: Part, rival: Any, processes: bool, tmp_path: Path, compare: Compare
+    attention: Attention, rival: Any, processes: bool, tmp_path: Path, compare: Compare
 ) -> None:
     theirs = functools.partial(filled_rival, rival, attention, tmp_path, processes)
     compare(lambda: filled_store(attention), theirs, rounds=1)
@@ -47,41 +57,44 @@ def test_adding(
 
 @pytest.mark.parametrize("processes", [True, False])
 def test_searching(
-    attention: Part, rival: Any, processes: bool, tmp_path: Path, compare: Compare, benchmark: Any
+    attention: Attention,
+    rival: Any,
+    processes: bool,
+    tmp_path: Path,
+    compare: Compare,
+    benchmark: Any,
 ) -> None:
     store, theirs = filled_store(attention), filled_rival(rival, attention, tmp_path, processes)
     queries = attention.queries
     compare(lambda: found(store, queries), lambda: theirs.search(queries, TOP_K), rounds=5)
-    scale = store.head_dim**-0.5
-    best = best_scores(store, queries, TOP_K)
-    lse = store.attend(queries, top_k=None, scale=scale).lse
+    exact = truth(queries, attention.blocks, scale=attention.info.scale, top_k=TOP_K)
     sides = {"ours_mass": found(store, queries)[0], "theirs_mass": rival_keys(theirs, queries)}
     scores = {side: (keys @ queries[..., None]).squeeze(-1) for side, keys in sides.items()}
-    masses = {side: mass_of(some, best, lse, scale=scale) for side, some in scores.items()}
+    masses = {side: mass(some, exact) for side, some in scores.items()}
     benchmark.extra_info["mass"] = masses
     assert masses["ours_mass"] > 0.5  # of random keys, none is much better than others
 
 
-def filled_store(attention: Part) -> fotmem.MemoryStore:
+def filled_store(attention: Attention) -> fotmem.MemoryStore:
     """Add tokens, as many at a time as on the other side."""
-    heads, _, dim = attention.keys.shape
-    store = fotmem.create_store("faiss-ivf", num_heads=heads, head_dim=dim)
-    for some in zip(attention.keys.split(STEP, 1), attention.values.split(STEP, 1), strict=True):
-        store.add(*some)
+    info = attention.info
+    store = fotmem.create_store("faiss-ivf", num_heads=info.num_heads, head_dim=info.head_dim)
+    for rows in attention.blocks:
+        store.add(*rows)
     return store
 
 
-def filled_rival(rival: Any, attention: Part, folder: Path, processes: bool) -> Any:
-    heads, tokens, dim = attention.keys.shape
+def filled_rival(rival: Any, attention: Attention, folder: Path, processes: bool) -> Any:
+    info = attention.info
     memory = rival(
-        dim=dim,
-        max_memories=tokens,
-        num_indices=heads,
+        dim=info.head_dim,
+        max_memories=info.tokens,
+        num_indices=info.num_heads,
         memmap_filename=str(folder / "memories"),
         multiprocessing=processes,
     )
-    for some in torch.stack(attention[:2], 2).split(STEP, 1):  # [H, n, 2, D]
-        memory.add(some)
+    for rows in attention.blocks:
+        memory.add(torch.stack(rows, 2))  # [H, n, 2, D]
     return memory
 
 

@@ -7,32 +7,32 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.bare import bare_search
-from benchmarks.captured import Source, blocks, taken
-from benchmarks.conftest import Compare, Sources
+from benchmarks.conftest import Captures, Compare
+from fotmem.capture import Capture
 
-TOP_K = 32
+TOP_K, STEP = 32, 2048
 STORES = ["faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw"]
 
 
 @functools.lru_cache(maxsize=1)  # the slowest parameters come last: one store at a time is in use
-def filled(name: str, source: Source, tokens: int) -> tuple[fotmem.MemoryStore, Tensor, Tensor]:
-    """Return a store of so many tokens, its keys, and queries."""
-    keys, _, queries = taken(source, tokens)
-    store = fotmem.create_store(name, num_heads=len(keys), head_dim=keys.shape[2])
-    for some in blocks(source, tokens, 2048):
-        store.add(*some)
-    return store, keys, queries
+def filled(name: str, capture: Capture) -> tuple[fotmem.MemoryStore, Tensor, Tensor]:
+    """Return a store of the first layer, its keys, and queries."""
+    info, layer = capture.info, capture.info.layers[0]
+    store = fotmem.create_store(name, num_heads=info.num_heads, head_dim=info.head_dim)
+    for rows in capture.blocks(layer, STEP):
+        store.add(*rows)
+    return store, capture.rows(layer).keys, capture.queries(layer)
 
 
 @pytest.mark.parametrize("queries", [4096, 1])
 @pytest.mark.parametrize("kind", ["captured", "random"])
 @pytest.mark.parametrize("name", STORES)
 def test_search(
-    name: str, kind: str, queries: int, timed: bool, sources: Sources, compare: Compare
+    name: str, kind: str, queries: int, timed: bool, captures: Captures, compare: Compare
 ) -> None:
     if not fotmem.available_stores()[name].available:
         pytest.skip(fotmem.available_stores()[name].reason)
-    store, keys, every = filled(name, sources(kind, timed), 2**16 if timed else 5000)
+    store, keys, every = filled(name, captures(kind))
     bare = bare_search(store, name, keys)
     some = every[:, : queries if timed else 10].contiguous()
     ours, theirs = store.search(some, TOP_K).scores.mean(), bare(some, TOP_K)[1].mean()
