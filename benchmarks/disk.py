@@ -9,11 +9,12 @@ import time
 from statistics import median
 from typing import Annotated, cast
 
+import psutil
 import torch
 import typer
 from torch import Tensor
 
-from benchmarks.machine import resident
+from benchmarks.growth import peak
 from fotmem import create_store
 from fotmem_zarr.store import ZarrStore
 
@@ -52,11 +53,10 @@ def report(store: ZarrStore, rows: Rows, adds: list[float], base: int) -> None:
         store.search(query, TOP_K)
         searches.append(time.perf_counter() - start)
     probed = (store.chunks_probed - probed) // (20 * HEADS)
-    peak = resident("VmHWM") - base
     print(
         f"{store.next_id:,} tokens: adding {sum(adds):.0f} s, longest {max(adds):.2f} s, median "
         f"{median(adds):.2f} s; a query per head {1000 * median(searches):.0f} ms, reads {probed} "
-        f"of {store.chunks // HEADS:,} chunks; memory {peak // MIB} MiB",
+        f"of {store.chunks // HEADS:,} chunks; memory {(peak() - base) // MIB} MiB",
         flush=True,
     )
 
@@ -74,7 +74,7 @@ def main(
         for _ in range(4):
             warm.add(*rows.draw())
         warm.search(rows.query(), TOP_K)
-    base = resident()
+    base = psutil.Process().memory_info().rss
     with cast(ZarrStore, create_store("zarr", num_heads=HEADS, head_dim=DIM, ram=ram)) as store:
         while store.next_id < tokens:
             keys, values = rows.draw()

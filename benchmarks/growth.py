@@ -6,7 +6,6 @@ effort (`nprobe`, `ef_search`) that finds as much of the softmax at every size: 
 the cost of the same answer.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -21,10 +20,11 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.captured import demo
-from benchmarks.machine import machine, resident
 from fotmem.bench.figures import mass, truth
 from fotmem.capture import Capture, Rows
 from fotmem.cli.options import parse_sizes
+from fotmem.evaluation.report import write_report
+from fotmem.machine import machine, versions
 
 MARKS = (10 * 2**10, 100 * 2**10, 2**20)
 HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512
@@ -118,7 +118,8 @@ def peak() -> int:
 
     Not ru_maxrss, which a process inherits from the one that started it.
     """
-    return resident("VmHWM")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def show(rows: list[Row]) -> None:
@@ -151,8 +152,7 @@ def marks_up_to(tokens: str) -> list[int]:
 
 def write(report: Path, rows: list[Row]) -> None:
     """Write rows, and what they were measured with."""
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_report(report, {"machine": machine() | versions(), "rows": rows})
 
 
 def main(

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 import fotmem
-from benchmarks.machine import machine
+from benchmarks.growth import write
 from recipes.reports import fill, table
 
 PAGE = Path("docs/benchmarks.md")
@@ -66,14 +66,13 @@ def beside(name: str, file: str) -> None:
         kept = {key: info[key] for key in ("ours", "theirs", "more", "ratio")}
         row = {"benchmark": one["name"], **(one["params"] or {}), **kept, "low": low, "high": high}
         rows.append({**row, **info.get("mass", {})})
-    FOLDER.mkdir(exist_ok=True)
-    report(name).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write(report(name), rows)
 
 
 def figures() -> str:
     """Write a table for each kind of report, and on what it was measured."""
     parts = []
-    for title, kind, write in (
+    for title, kind, show in (
         ("`search` against the bare library", "overhead*", overhead),
         ("Against `KNNMemory`", "rival*", rival),
         ("What is found on every layer", "layers-*", layers),
@@ -83,9 +82,12 @@ def figures() -> str:
         found = [json.loads(file.read_text()) for file in sorted(FOLDER.glob(f"{kind}.json"))]
         if found:
             rows = [row for one in found for row in one["rows"]]
-            machines = {"; ".join(f"{k} {v}" for k, v in one["machine"].items()) for one in found}
+            machines = {
+                "; ".join(f"{what} {told}" for what, told in one["machine"].items() if told)
+                for one in found
+            }
             on = "\n".join(f"Measured on {one}." for one in sorted(machines))
-            parts.append(f"### {title}\n\n{write(rows)}\n{on}\n")
+            parts.append(f"### {title}\n\n{show(rows)}\n{on}\n")
     return "\n".join(parts)
 
 

@@ -154,7 +154,7 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ],
     }
     for name, rows in kinds.items():
-        report = {"machine": {"processor": "P", "torch": "2"}, "rows": rows}
+        report = {"machine": {"processor": "P", "cuda": None, "torch": "2"}, "rows": rows}
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
     written = stores_report.figures()
     assert "| `hnsw` | random | 4,096 | 500 ms | 250 ms | 2.00 (1.90 to 2.15) | 30 us |" in written
