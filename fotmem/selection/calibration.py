@@ -26,6 +26,8 @@ FIRST = 0.6
 """Share of the time that goes to the first layer, on which costs are measured, too."""
 LEAST = 5.0
 """Seconds that every store has to grow."""
+STEP = 2**14
+"""Keys that exact answers look at at a time."""
 QUERIES = 128
 """Of a head, by which stores are judged."""
 
@@ -224,4 +226,6 @@ class Calibration:
             size *= 2
 
     def _exact(self, layer: int, size: int) -> Truth:
-        return truth(self.capture, layer, size, queries=QUERIES, top_k=self.top_k)
+        queries = self.capture.queries(layer, size)[:, :QUERIES]
+        blocks = self.capture.blocks(layer, STEP, size)
+        return truth(queries, blocks, scale=self.capture.info.scale, top_k=self.top_k)
