@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import tempfile
 import time
@@ -19,6 +20,19 @@ class StoreFailedError(Exception):
     """A store could not do what it was asked; says why."""
 
 
+@functools.cache
+def _context() -> Any:
+    """Return how processes are started: where that is to be had, with all that takes time loaded.
+
+    They are forked from a server that did nothing but load it.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([serve.__module__])
+    return context
+
+
 class Worker:
     """A store in a process and a temporary folder of its own."""
 
@@ -27,7 +41,7 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(
             prefix="fotmem-bench-", ignore_cleanup_errors=True
         )
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=serve, args=(theirs, job, self._folder.name), daemon=True
@@ -50,7 +64,7 @@ class Worker:
 
     def _waited(self, seconds: float | None) -> bool:
         """Wait until there is an answer; where there is none in time, end the process."""
-        there = self._connection.poll(seconds)
+        there: bool = self._connection.poll(seconds)
         if not there:
             self._process.terminate()
         return there

@@ -19,6 +19,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from fotmem.attention import topk_attention
 from fotmem.bench.grid import same_build, search_changes
 from fotmem.bench.report import Setting
 from fotmem.capture import Capture, Rows
@@ -179,8 +180,9 @@ class _Bench:
 
     def answer(self, top_k: int) -> Answer:
         """Answer all queries."""
-        scores = self.store.search(self.queries, top_k).scores
-        out = self.store.attend(self.queries, top_k=top_k, scale=self.scale).out
+        ids, scores = self.store.search(self.queries, top_k)
+        values = self.store.values(ids)
+        out = topk_attention(scores, values, scale=self.scale, dtype=scores.dtype).out
         return Answer(scores.cpu(), out.cpu())
 
     def share_read(self, top_k: int) -> float | None:
