@@ -53,7 +53,7 @@ def test_costs_between_sizes_are_those_that_were_measured() -> None:
 def test_noise_makes_no_law_absurd() -> None:
     """Nothing gets cheaper as it grows, no share leaves 0 to 1, and nothing grows beyond N."""
     falling = laws.cost(SIZES, [3e-3, 2e-3, 1e-3], float)
-    assert falling(2**20) == pytest.approx(1e-3)
+    assert 1e-3 <= falling(2**20) <= 3e-3
     assert laws.share(SIZES, [0.3, 0.2, 0.1], grows=True)(2**20) == pytest.approx(0.2)
     assert laws.share(SIZES, [0.3, 0.6, 0.9], grows=True)(2**30) == 1
     assert laws.share(SIZES, [0.9, 0.6, 0.3], grows=False)(2**30) == 0
@@ -71,7 +71,7 @@ def test_one_size_is_enough(law: str) -> None:
 
 
 def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
-    measured = Measured(Setting(store="zarr", options={"ram": 50_000_000}))
+    measured = Measured(Setting(store="zarr", options={"ram": 50_000_000}), 50_000_000)
     for size in SIZES:
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
         measured.found += [Found(size, 17, 0.02, 0.9), Found(size, 20, 0.04, 0.8)]
@@ -241,7 +241,7 @@ def test_stores_are_measured_and_foretold(
         stores=["failing", "exact", "faiss-ivf", "slow"],
         max_error=0.9,
         threads=1,
-        seconds=20,
+        seconds=14,
         step=steps.append,
     )
     assert found.excluded == {
@@ -318,6 +318,16 @@ def test_a_store_with_a_budget_is_told_what_it_may_take() -> None:
     assert selector._budgeted(zarr, Limits(), 3) == zarr
     exact = Setting(store="exact")
     assert selector._budgeted(exact, Limits(ram=10), 3) == exact
+
+
+def test_a_budget_is_as_much_smaller_as_the_capture(capture: Capture) -> None:
+    """Or the store would hold everything in memory, and seem to be exact."""
+    found = fotmem.select(
+        capture, tokens=40 * TOKENS, ram="400MiB", stores=["zarr"], threads=1, seconds=10
+    )
+    recalls = {each.setting.options["nprobe"]: each.foretold.recall for each in found.candidates}
+    assert recalls[4] < 0.999
+    assert all(each.foretold.ram == 256 * 2**20 for each in found.candidates)
 
 
 def test_wrong_use_is_refused(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

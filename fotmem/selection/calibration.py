@@ -22,13 +22,17 @@ BEGIN = 8192
 """Tokens from which stores are measured: those with an index have one by then."""
 BEYOND = 1.5
 """The first size beyond the capture, in units of it, and then doubled: rows do not move there."""
-FIRST = 0.6
+FIRST = 0.8
 """Share of the time that goes to the first layer, on which costs are measured, too."""
+BUDGET = "ram"
+"""A store's own option of how many bytes it may take."""
+SMALLEST = 2**23
+"""Bytes of a budget, at least."""
 LEAST = 5.0
 """Seconds that every store has to grow."""
 STEP = 2**14
 """Keys that exact answers look at at a time."""
-QUERIES = 128
+QUERIES = 64
 """Of a head, by which stores are judged."""
 
 
@@ -60,6 +64,8 @@ class Measured:
     """What was measured of one setting."""
 
     setting: Setting
+    budget: int | None = None
+    """Bytes that the store was told to take at most, of one layer; None: it takes what it needs."""
     costs: list[Cost] = field(default_factory=list)
     """By size, ascending."""
     found: list[Found] = field(default_factory=list)
@@ -82,20 +88,14 @@ class Measured:
         """Foretell what it takes and finds at some size, in so many layers."""
         sizes, latencies, read, ram, disk = zip(*self.costs, strict=True)
         work = laws.logarithm if None in read else laws.power(sizes, read)
-        memory = laws.amount(sizes, ram)(tokens)
+        memory = laws.amount(sizes, ram)(tokens) if self.budget is None else self.budget
         return Foretold(
-            ram=layers * (memory if self._budget is None else min(memory, max(self._budget, *ram))),
+            ram=layers * memory,
             disk=layers * laws.amount(sizes, disk)(tokens),
             latency=layers * laws.cost(sizes, latencies, work)(tokens),
             error=laws.share(*self._mean("error"), grows=True)(tokens),
             recall=laws.share(*self._mean("recall"), grows=False)(tokens),
         )
-
-    @property
-    def _budget(self) -> int | None:
-        """What the store was told to take at most: its option `ram`, if it has one."""
-        validated = validated_options(find_store(self.setting.store), self.setting.options)
-        return getattr(validated, "ram", None)
 
     def _mean(self, name: str) -> tuple[list[int], list[float]]:
         """Return sizes, and a figure's mean over the layers that were judged at all of them."""
@@ -107,6 +107,17 @@ class Measured:
         return sizes, [fmean(of[size] for of in whole) for size in sizes]
 
 
+def budget_of(setting: Setting) -> int | None:
+    """Return the bytes that a store takes at most: its option `ram`, where it has one."""
+    validated = validated_options(find_store(setting.store), setting.options)
+    return getattr(validated, BUDGET, None)
+
+
+def with_budget(setting: Setting, size: int) -> Setting:
+    """Tell a store how many bytes it may take."""
+    return setting.model_copy(update={"options": {**setting.options, BUDGET: size}})
+
+
 Told = Callable[[Setting, str], None]
 
 
@@ -115,7 +126,8 @@ class Calibration:
 
     Every store grows in a process of its own: on the first layer, where costs are measured, also
     beyond what is captured, for its share of the time; then on the other layers, as long as time
-    is left.
+    is left. A store that has a budget, its option `ram`, gets one that is as much smaller as the
+    capture is smaller than what is foretold: or it would still hold everything in memory.
 
     Parameters
     ----------
@@ -188,10 +200,11 @@ class Calibration:
     def _grow(self, group: Sequence[Setting], layer: int, patience: float, *, costs: bool) -> None:
         """Build a store for a group's first setting; note what is learnt of all that fit it."""
         devices = find_store(group[0].store).capabilities.devices
+        real = {self._smaller(setting).key: setting for setting in group}
         job = Job(
             capture=str(self.capture.directory),
             layer=layer,
-            settings=tuple(group),
+            settings=tuple(map(self._smaller, group)),
             queries=QUERIES,
             device=self.device,
             store_device=self.device if self.device in devices else "cpu",
@@ -203,7 +216,7 @@ class Calibration:
         try:
             for grown in worker.grown(patience):
                 for place, setting in enumerate(worker.settings):
-                    mine = self._of(setting)
+                    mine = self._of(real[setting.key])
                     if costs:
                         mine.note(grown, place)
                     if grown.size in self._captured:
@@ -215,8 +228,15 @@ class Calibration:
         for each in self.measured:
             if each.setting == setting:
                 return each
-        self.measured.append(Measured(setting))
+        self.measured.append(Measured(setting, budget_of(setting)))
         return self.measured[-1]
+
+    def _smaller(self, setting: Setting) -> Setting:
+        """Give a store with a budget its part of it."""
+        budget, part = budget_of(setting), self.capture.info.tokens / self.tokens
+        if budget is None or part >= 1:
+            return setting
+        return with_budget(setting, max(SMALLEST, int(part * budget)))
 
     def _beyond(self) -> Iterator[int]:
         """Yield sizes between that of the capture and that which is asked for."""

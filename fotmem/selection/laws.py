@@ -36,7 +36,7 @@ def power(sizes: Sequence[int], values: Sequence[float]) -> Law:
 
 
 def cost(sizes: Sequence[int], values: Sequence[float], work: Law) -> Law:
-    """Fit a cost of searching: between sizes as measured, beyond them growing with the work.
+    """Fit a cost of searching: up to the largest size as measured, beyond it ``a + b * work``.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def cost(sizes: Sequence[int], values: Sequence[float], work: Law) -> Law:
     """
     x, y = _floats(sizes), _floats(values)
     done = np.array([work(size) for size in sizes])
-    _, slope = _line(done[-LAST:], y[-LAST:], 1 / y[-LAST:])
+    begin, slope = _line(done[-LAST:], y[-LAST:], 1 / y[-LAST:])
 
     def law(tokens: float) -> float:
         if tokens <= x[-1]:
             return float(np.exp(np.interp(np.log(tokens), np.log(x), np.log(y))))
-        return float(y[-1] + slope * (work(tokens) - done[-1]))
+        return float(begin + slope * work(tokens))
 
     return law
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
@@ -14,6 +14,7 @@ from fotmem.registry import available_stores, find_store
 from fotmem.selection.limits import Limits
 
 if TYPE_CHECKING:
+    from fotmem.bench.report import Setting
     from fotmem.capture import Capture
     from fotmem.selection.choice import Selection
 
@@ -22,8 +23,6 @@ CAPTURED = 2**15
 MAX_ERROR = 0.05
 SECONDS = 120.0
 PACKAGES = ("psutil", "scipy")
-BUDGET = "ram"
-"""A store's own option of how many bytes it may take."""
 Step = Callable[[str], None]
 
 
@@ -127,7 +126,6 @@ def select(
     )
     _require_device(device)
     from fotmem.bench.grid import settings
-    from fotmem.bench.report import Setting
     from fotmem.capture import Capture
     from fotmem.machine import machine
     from fotmem.selection.calibration import Calibration
@@ -199,13 +197,14 @@ def _unfit(name: str, limits: Limits) -> str:
     return ""
 
 
-def _budgeted(setting: Any, limits: Limits, layers: int) -> Any:
+def _budgeted(setting: Setting, limits: Limits, layers: int) -> Setting:
     """Tell a store that has a budget of its own what it may take of the memory allowed."""
-    field = find_store(setting.store).options.model_fields.get(BUDGET)
-    if limits.ram is None or field is None or limits.ram // layers >= int(field.default):
+    from fotmem.selection.calibration import budget_of, with_budget
+
+    budget = budget_of(setting)
+    if limits.ram is None or budget is None or limits.ram // layers >= budget:
         return setting
-    options = {**setting.options, BUDGET: limits.ram // layers}
-    return setting.model_copy(update={"options": options})
+    return with_budget(setting, limits.ram // layers)
 
 
 def _captured(
