@@ -310,19 +310,20 @@ class Memory:
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
-        """Forget at the end of the block what is read in it.
+        """Forget at the end of the block what is read in it, and which stores are used in it.
 
         Ask about a book and one more page, then about the book and another page. The stores are
         copied (`MemoryStore.copy`), not read again.
         """
         with self._writing:
-            stores, tokens = self.stores, list(self._tokens)
+            stores, makers, tokens = self.stores, self._makers, list(self._tokens)
             self.stores = {layer: store.copy() for layer, store in stores.items()}
         try:
             yield
         finally:
             with self._writing, interrupts_deferred():
                 copies, self.stores, self._tokens = self.stores, stores, tokens
+                self._makers = makers
                 self.last_trace = None
                 for store in copies.values():
                     store.close()
@@ -452,20 +453,20 @@ class Memory:
     def _recall(self, stores: Mapping[int, MemoryStore], tokens: Tensor, span: range) -> None:
         """Append tokens with the keys and values that stores have of them."""
         for ids in self._blocks(span):
-            pieces = {layer: _looked_up(store, ids) for layer, store in stores.items()}
+            pieces = {layer: looked_up(store, ids) for layer, store in stores.items()}
             self._append(tokens[ids], pieces)
 
     def _pour(self, old: MemoryStore, new: MemoryStore) -> None:
         """Add all keys and values of one store to another, under the same ids."""
         new.start_at(old.first_id)
         for ids in self._blocks(range(old.first_id, old.next_id)):
-            new.add(*_looked_up(old, ids))
+            new.add(*looked_up(old, ids))
 
     def _shortened(self, layer: int, length: int) -> MemoryStore:
         """Rebuild a store with its first `length` keys only."""
         old, new = self.stores[layer], self.new_store(layer)
         for ids in self._blocks(range(length)):
-            new.add(*_looked_up(old, ids))
+            new.add(*looked_up(old, ids))
         return new
 
     def _blocks(self, span: range) -> Iterator[Tensor]:
@@ -474,8 +475,8 @@ class Memory:
             yield torch.arange(start, min(start + self.windowing.window, span.stop))
 
 
-def _looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Look up keys and values ``[H, n, D]`` of all heads."""
+def looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Look up keys and values ``[H, n, D]`` of all heads, by ids ``[n]``."""
     ids = ids.expand(store.num_heads, 1, -1)
     return store.keys(ids)[:, 0], store.values(ids)[:, 0]
 

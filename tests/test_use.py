@@ -63,6 +63,19 @@ def test_use_keeps_what_was_read_and_its_ids(store: str) -> None:
     assert (store == "exact") == (type(memory.store(LAYERS[0])) is kind)
 
 
+def test_what_is_used_temporarily_is_given_back() -> None:
+    model, memory = read(60)
+    question, stores = tiny.ids(9, seed=5), dict(memory.stores)
+    before = model(question).logits
+    with memory.temporarily():
+        memory.use("zarr")
+        assert type(memory.store(LAYERS[0])).__name__ == "ZarrStore"
+    assert memory.stores == stores
+    assert torch.equal(model(question).logits, before)
+    memory.clear()  # makes stores anew
+    assert type(memory.store(LAYERS[0])) is type(stores[LAYERS[0]])
+
+
 def test_layers_may_have_different_stores_and_each_its_options() -> None:
     pytest.importorskip("faiss")
     question = tiny.ids(9, seed=5)
