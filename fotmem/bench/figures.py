@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
-from fotmem.capture import Rows
 from fotmem.search import exact_search
+from fotmem.store import Bias
+
+if TYPE_CHECKING:
+    from fotmem.capture import Rows
 
 RESAMPLED = 1000
 """Bootstrap samples of which an interval is made."""
@@ -44,6 +46,21 @@ class Truth(NamedTuple):
     scale: float
 
 
+class Compared(NamedTuple):
+    """How close a store's answers come to the exact ones: of each head and query, ``[H, M]``."""
+
+    recall: Tensor
+    """Share of the k best keys that are among the k found; equal scores count as equal."""
+    found: Tensor
+    """Softmax weight of the keys found, among all."""
+    most: Tensor
+    """Softmax weight of the k best."""
+    error: Tensor
+    """Relative error of the attention output, ``|out - dense| / |dense|``."""
+    topk_error: Tensor
+    """Relative to attention to the k best keys instead: what the store adds."""
+
+
 class Judged(NamedTuple):
     """How good the top k of a store are."""
 
@@ -59,15 +76,29 @@ class Judged(NamedTuple):
     """Relative to attention to the k best keys instead: what the store adds. Mean."""
 
 
-def truth(queries: Tensor, blocks: Iterable[Rows], *, scale: float, top_k: int) -> Truth:
-    """Answer queries ``[H, M, D]`` by looking at all keys, block by block."""
+def truth(
+    queries: Tensor,
+    blocks: Iterable[Rows],
+    *,
+    scale: float,
+    top_k: int,
+    first_id: int = 0,
+    bias: Bias | None = None,
+) -> Truth:
+    """Answer queries ``[H, M, D]`` by looking at all keys, block by block.
+
+    `bias` is that of `MemoryStore.attend`, for keys whose ids begin with `first_id`.
+    """
     queries = queries.contiguous()
     best = _Best(queries, top_k)
     parts: list[PartialAttention] = []
     for keys, values in blocks:
-        best.look_at(keys, values)
-        part = dense_attention(queries[None], keys[None], values[None], scale=scale)
+        best.look_at(keys, values, first_id, bias)
+        ids = torch.arange(first_id, first_id + keys.shape[1], device=keys.device)
+        mask = None if bias is None else bias(ids) * scale
+        part = dense_attention(queries[None], keys[None], values[None], scale=scale, mask=mask)
         parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
+        first_id += keys.shape[1]
     return Truth(queries, best.scores, best.values, parts[0].out, parts[0].lse, scale)
 
 
@@ -79,30 +110,39 @@ class _Best:
         self.scores = queries.new_empty(*queries.shape[:2], 0)
         self.values = queries.new_empty(*queries.shape[:2], 0, queries.shape[2])
 
-    def look_at(self, keys: Tensor, values: Tensor) -> None:
+    def look_at(self, keys: Tensor, values: Tensor, first_id: int, bias: Bias | None) -> None:
         """Take up the best of more keys and their values ``[H, n, D]``."""
-        found = exact_search(self.queries, keys, self.top_k)
+        found = exact_search(self.queries, keys, self.top_k, first_id=first_id, bias=bias)
         heads = torch.arange(len(keys), device=keys.device)[:, None, None]
         scores = torch.cat([self.scores, found.scores], 2)
-        every = torch.cat([self.values, values[heads, found.ids]], 2)
+        every = torch.cat([self.values, values[heads, found.ids - first_id]], 2)
         self.scores, order = scores.topk(min(self.top_k, scores.shape[2]), dim=2)
         self.values = every.take_along_dim(order[..., None], 2)
 
 
-def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
+def compare(scores: Tensor, out: Tensor, exact: Truth) -> Compared:
     """Compare what a store answers, scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
     best = exact.scores[..., : scores.shape[2]].double()
     bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
-    recall = (scores.double()[..., : best.shape[2]] >= bar).double().mean(-1).mean(0)
     values = exact.values[:, :, : best.shape[2]]
     topk_out = topk_attention(best.float(), values, scale=exact.scale, dtype=torch.float32).out
-    errors = _relative(out, exact.out)
+    return Compared(
+        (scores.double()[..., : best.shape[2]] >= bar).double().mean(-1),
+        *_weights(scores, exact),
+        _relative(out, exact.out),
+        _relative(out, topk_out),
+    )
+
+
+def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
+    """Put what `compare` finds into figures, over heads and queries."""
+    recall, found, most, error, topk_error = compare(scores, out, exact)
     return Judged(
-        recall=interval(np.mean, recall),
-        mass=interval(_ratio, *_weights(scores, exact)),
-        error=interval(np.mean, errors.mean(0)),
-        error_p95=interval(_p95, errors.T),
-        topk_error=interval(np.mean, _relative(out, topk_out).mean(0)),
+        recall=interval(np.mean, recall.mean(0)),
+        mass=interval(ratio, found.mean(0), most.mean(0)),
+        error=interval(np.mean, error.mean(0)),
+        error_p95=interval(_p95, error.T),
+        topk_error=interval(np.mean, topk_error.mean(0)),
     )
 
 
@@ -113,10 +153,10 @@ def mass(scores: Tensor, exact: Truth) -> float:
 
 
 def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
-    """Return the softmax weight of the keys found, and of as many best ones, by query ``[M]``."""
+    """Return the softmax weight of the keys found, and of as many best ones: ``[H, M]``."""
     best = exact.scores[..., : scores.shape[2]]
     found, most = (
-        (each.double() * exact.scale - exact.lse.double()[..., None]).exp().sum(-1).mean(0)
+        (each.double() * exact.scale - exact.lse.double()[..., None]).exp().sum(-1)
         for each in (scores, best)
     )
     return found, most
@@ -134,6 +174,8 @@ def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
 
     The statistic takes arrays, and `axis`, of which it makes one number.
     """
+    from scipy.stats import bootstrap  # an extra, which reading reports does not need
+
     arrays = [sample.double().cpu().numpy() for sample in samples]
     rows = np.arange(len(arrays[0]))
 
@@ -148,8 +190,9 @@ def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
     return Figure(value, *map(float, found.confidence_interval))
 
 
-def _ratio(weights: Array, most: Array, axis: int) -> Any:
-    return weights.sum(axis) / most.sum(axis)
+def ratio(found: Array, most: Array, axis: int) -> Any:
+    """Return the sum of the one as a share of that of the other."""
+    return found.sum(axis) / most.sum(axis)
 
 
 def _p95(errors: Array, axis: int) -> Any:
