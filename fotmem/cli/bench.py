@@ -1,7 +1,6 @@
 """``fotmem bench``."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +8,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from fotmem.cli.options import parse_layers
-from fotmem.errors import InputError, LayerError, MissingPackageError
+from fotmem.cli.options import Grid, parse_layers, require
+from fotmem.errors import InputError, LayerError
 
 REPORT = "report.json"
 PACKAGES = ("matplotlib", "plotly", "psutil", "scipy")
@@ -34,11 +33,7 @@ def _group() -> None:
 
     Example: fotmem bench CAPTURE --stores exact,faiss-ivf --out DIR
     """
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise MissingPackageError(
-                "fotmem bench", f"needs {package}, not installed: pip install 'fotmem[bench]'"
-            )
+    require("fotmem bench", *PACKAGES)
 
 
 @app.command("run")
@@ -51,10 +46,7 @@ def run(
         str | None,
         typer.Option(help="Names, such as exact,hnsw; default: all that are available here."),
     ] = None,
-    grid: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Options to try, as TOML; default: the stores' own."),
-    ] = None,
+    grid: Grid = None,
     top_k: Annotated[str, typer.Option(help="Keys asked for, such as 1,32,128.")] = "1,32,128",
     layers: Annotated[
         str | None, typer.Option(help="Layers of the capture, such as 17,18; default: all.")

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from contextlib import redirect_stderr
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fotmem.errors import OptionError
+from fotmem.errors import MissingPackageError, OptionError
 from fotmem.registry import find_store, validated_options
 from fotmem.texts import read_text
 
@@ -51,6 +52,13 @@ StoreOrConfig = Annotated[
     typer.Option(
         "--store", help="Name of the store, see [bold]fotmem stores[/bold]; default: exact."
     ),
+]
+Stores = Annotated[
+    str | None, typer.Option(help="Stores to compare instead of one, such as exact,hnsw.")
+]
+Grid = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Options to try, as TOML; default: the stores' own."),
 ]
 StoreOption = Annotated[
     list[str],
@@ -160,6 +168,15 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def require(command: str, *packages: str) -> None:
+    """Raise `MissingPackageError` unless packages of the extra `bench` are installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingPackageError(
+                command, f"needs {package}, not installed: pip install 'fotmem[bench]'"
+            )
 
 
 def parse_question(question: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,18 +14,18 @@ from torch import Tensor
 from fotmem.dictionary.task import LENGTH, QUERY, SYMBOLS_PER_VALUE, as_queries, make_records
 from fotmem.errors import InputError
 from fotmem.evaluation.intervals import wilson
+from fotmem.evaluation.report import Measured, StoreRow
+from fotmem.evaluation.settings import Comparison, Reading, Tried
 
 if TYPE_CHECKING:
+    from fotmem.bench.report import Setting
     from fotmem.memory import Memory
 
 
 @dataclass(frozen=True)
-class DictionaryRow:
-    """What was measured for one length of dictionary."""
+class DictionaryRow(StoreRow):
+    """What was measured for one length of dictionary; the queries come on top of `tokens`."""
 
-    tokens: int
-    """In memory; the queries come on top."""
-    store: str
     accuracy: float
     """Share of queried values of which all four symbols are right."""
     interval: tuple[float, float]
@@ -58,6 +59,92 @@ def lookup(
     InputError
         If the model's vocabulary is another one, or a length has no room for so many records.
     """
+    _check(memory, sizes, queries)
+    return (
+        _measured(model, memory, size, queries, store, seed=seed, progress=progress)
+        for size in sizes
+    )
+
+
+def compare(
+    model: Any,
+    memory: Memory,
+    sizes: list[int],
+    settings: Sequence[Setting],
+    measured: Measured[DictionaryRow],
+    *,
+    queries: int,
+    seed: int,
+) -> Iterator[int]:
+    """Query the same records with settings of stores; yields as `Comparison.run`.
+
+    `measured` takes of each size and setting a row, or why there is none. Parameters and exceptions
+    as for `lookup`.
+    """
+    _check(memory, sizes, queries)
+
+    def compared() -> Iterator[int]:
+        for size in sizes:
+            tokens = size // LENGTH * LENGTH
+            missing = measured.missing(tokens, settings)
+            if not missing:
+                continue
+            task = _Task(memory, size, queries, seed)
+
+            def row(tried: Tried[Tensor], task: _Task = task) -> DictionaryRow:
+                return task.row(tried.outcomes, tried.setting.store, tried.seconds)
+
+            readings = [Reading(task.read, [partial(task.asks, model)])]
+            comparison: Comparison[Tensor] = Comparison(memory, missing)
+            yield from comparison.run(readings, partial(measured.keep, tokens=tokens, row=row))
+
+    return compared()
+
+
+class _Task:
+    """A dictionary to read, and records to query."""
+
+    def __init__(self, memory: Memory, size: int, queries: int, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.told = make_records(size // LENGTH, draw)
+        self._asked = as_queries(
+            self.told[torch.randperm(len(self.told), generator=draw)[:queries]]
+        )
+        self._memory, self._reading = memory, 0.0
+
+    def read(self, *, progress: bool = False) -> None:
+        self._memory.clear()
+        begin = time.perf_counter()
+        self._memory.read(self.told.flatten(), overlap=LENGTH, progress=progress)
+        self._reading = time.perf_counter() - begin
+
+    def asks(self, model: Any) -> Iterator[Callable[[], Tensor]]:
+        """Yield what to call for the queries of one window after another."""
+        for some in self._asked.split(self._memory.windowing.window // LENGTH):
+            yield partial(_right, model, some)
+
+    def row(self, answers: list[Tensor], store: str, seconds: float) -> DictionaryRow:
+        """Count the right ones among answers as from `_right`."""
+        right, tokens = torch.cat(answers), self.told.numel()
+        whole, queries = int(right.all(1).sum()), len(right)
+        return DictionaryRow(
+            tokens=tokens,
+            store=store,
+            accuracy=whole / queries,
+            interval=wilson(whole, queries),
+            symbol_accuracy=float(right.float().mean()),
+            queries=queries,
+            tokens_per_second=tokens / self._reading,
+            bytes_per_token=sum(
+                2 * one.num_heads * one.head_dim * one.dtype.itemsize
+                for one in self._memory.stores.values()
+            ),
+            seconds_per_query=seconds / queries,
+        )
+
+
+def _check(memory: Memory, sizes: list[int], queries: int) -> None:
+    """Raise `InputError` unless such dictionaries can be looked up."""
     vocabulary: int = memory.decoder.config.vocab_size  # type: ignore[union-attr, assignment]
     if vocabulary != QUERY + 1:
         raise InputError(
@@ -69,41 +156,16 @@ def lookup(
             f"{queries:,} records to query take {queries * LENGTH:,} tokens, got {min(sizes):,}: "
             "query fewer, or take more tokens"
         )
-    return (
-        _measured(model, memory, size, queries, store, seed=seed, progress=progress)
-        for size in sizes
-    )
 
 
 def _measured(
     model: Any, memory: Memory, size: int, queries: int, store: str, *, seed: int, progress: bool
 ) -> DictionaryRow:
-    draw = torch.Generator().manual_seed(seed)
-    told = make_records(size // LENGTH, draw)
-    memory.clear()
+    task = _Task(memory, size, queries, seed)
+    task.read(progress=progress)
     begin = time.perf_counter()
-    memory.read(told.flatten(), overlap=LENGTH, progress=progress)
-    reading = time.perf_counter() - begin
-    asked = as_queries(told[torch.randperm(len(told), generator=draw)[:queries]])
-    begin = time.perf_counter()
-    right = torch.cat(
-        [_right(model, some) for some in asked.split(memory.windowing.window // LENGTH)]
-    )
-    asking = time.perf_counter() - begin
-    whole = int(right.all(1).sum())
-    return DictionaryRow(
-        tokens=len(memory),
-        store=store,
-        accuracy=whole / queries,
-        interval=wilson(whole, queries),
-        symbol_accuracy=float(right.float().mean()),
-        queries=queries,
-        tokens_per_second=len(memory) / reading,
-        bytes_per_token=sum(
-            2 * one.num_heads * one.head_dim * one.dtype.itemsize for one in memory.stores.values()
-        ),
-        seconds_per_query=asking / queries,
-    )
+    answers = [ask() for ask in task.asks(model)]
+    return task.row(answers, store, time.perf_counter() - begin)
 
 
 def _right(model: Any, asked: Tensor) -> Tensor:

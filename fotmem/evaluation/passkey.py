@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from fotmem.answer import answer, first_choices
 from fotmem.errors import InputError
 from fotmem.evaluation.intervals import wilson
+from fotmem.evaluation.report import Measured, StoreRow
+from fotmem.evaluation.settings import Comparison, Reading, Tried
 
 if TYPE_CHECKING:
+    from fotmem.bench.report import Setting
     from fotmem.memory import Memory
+
+Outcome = tuple[float, bool]
+"""Share of digits right, and whether the whole answer is."""
 
 NAME = "pass key"
 OVERLAP = 16
@@ -40,12 +48,10 @@ def question(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class PasskeyRow:
+class PasskeyRow(StoreRow):
     """What was measured, with or without memory."""
 
-    tokens: int
     memory: bool
-    store: str | None
     digit_accuracy: float
     """Share of digits that are the likeliest token, given the true ones before."""
     answer_accuracy: float
@@ -54,6 +60,7 @@ class PasskeyRow:
     """Of `answer_accuracy`, at 95% (Wilson)."""
     trials: int
     seconds: float
+    """Reading included, unless settings were compared: their text is read once for all."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ class Trial:
     """What is read before, once for all trials that have it."""
     replaced: range = range(0)
     """Which tokens of the shared text `read` is put in place of."""
+
+    @property
+    def tokens(self) -> int:
+        """Length of the text with the number in it."""
+        return len(self.shared) - len(self.replaced) + len(self.read) + len(self.local)
 
 
 def make_trials(
@@ -131,8 +143,7 @@ def score(
         remember(memory, trial.read, attend=attend)
         return _ask(model, tokenizer, trial)
     with memory.temporarily():
-        start, stop = trial.replaced.start, trial.replaced.stop
-        memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
+        _put(memory, trial, attend=attend)
         return _ask(model, tokenizer, trial)
 
 
@@ -163,29 +174,63 @@ def passkey(
 
     `attend`: whether windows that are read look at memory.
     """
-    digits = answers = 0.0
+    outcomes: list[Outcome] = []
     held: list[int] | None = None
     begin = time.perf_counter()
-    for done, trial in enumerate(trials, 1):
+    for trial in trials:
         if memory is not None and trial.shared and trial.shared is not held:
             held = trial.shared
-            known = memory.tokens.tolist()
-            if known != held[: len(known)]:
-                memory.clear()
-                known = []
-            remember(memory, held[len(known) :], attend=attend)
-        share, whole = score(model, tokenizer, trial, memory, attend=attend)
-        digits, answers = digits + share, answers + whole
-        yield PasskeyRow(
-            tokens=len(trial.shared) - len(trial.replaced) + len(trial.read) + len(trial.local),
-            memory=memory is not None,
-            store=store,
-            digit_accuracy=digits / done,
-            answer_accuracy=answers / done,
-            answer_interval=wilson(answers, done),
-            trials=done,
-            seconds=time.perf_counter() - begin,
-        )
+            _hold(memory, held, attend=attend)
+        outcomes.append(score(model, tokenizer, trial, memory, attend=attend))
+        yield _row(trial.tokens, outcomes, store=store, seconds=time.perf_counter() - begin)
+
+
+def compare(
+    model: Any,
+    tokenizer: Any,
+    trials: list[Trial],
+    memory: Memory,
+    settings: Sequence[Setting],
+    measured: Measured[PasskeyRow],
+    *,
+    attend: bool = False,
+) -> Iterator[int]:
+    """Ask settings of stores for the same numbers; yields as `Comparison.run`.
+
+    `measured` takes a row of each setting, or why there is none.
+    """
+    tokens = trials[0].tokens
+
+    def told(trial: Trial) -> Iterator[Callable[[], Outcome]]:
+        if trial.shared:
+            _put(memory, trial, attend=attend)
+        yield partial(_ask, model, tokenizer, trial)
+
+    def row(tried: Tried[Outcome]) -> PasskeyRow:
+        return _row(tokens, tried.outcomes, store=tried.setting.store, seconds=tried.seconds)
+
+    readings = [
+        Reading(partial(_hold, memory, text, attend=attend), [partial(told, one) for one in some])
+        for text, some in groupby(trials, key=lambda trial: trial.shared or trial.read)
+    ]
+    comparison: Comparison[Outcome] = Comparison(memory, settings, attend=attend)
+    return comparison.run(readings, partial(measured.keep, tokens=tokens, row=row))
+
+
+def _row(
+    tokens: int, outcomes: Sequence[Outcome], *, store: str | None, seconds: float
+) -> PasskeyRow:
+    digits, answers = (sum(each) for each in zip(*outcomes, strict=True))
+    return PasskeyRow(
+        tokens=tokens,
+        memory=store is not None,
+        store=store,
+        digit_accuracy=digits / len(outcomes),
+        answer_accuracy=answers / len(outcomes),
+        answer_interval=wilson(answers, len(outcomes)),
+        trials=len(outcomes),
+        seconds=seconds,
+    )
 
 
 def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
@@ -209,6 +254,21 @@ def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:
     memory.read(tokens, overlap=overlap_of(memory), attend=attend)
 
 
+def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
+    """Let a memory hold a text; what it has of its beginning is not read again."""
+    known = memory.tokens.tolist()
+    if known != text[: len(known)]:
+        memory.clear()
+        known = []
+    remember(memory, text[len(known) :], attend=attend)
+
+
+def _put(memory: Memory, trial: Trial, *, attend: bool) -> None:
+    """Put the number in its place of the shared text."""
+    start, stop = trial.replaced.start, trial.replaced.stop
+    memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
+
+
 def overlap_of(memory: Memory) -> int:
     """Return by how many tokens the windows of a reading overlap, in all evaluations."""
     return min(OVERLAP, memory.windowing.window // 2)
@@ -218,7 +278,7 @@ def _ask(model: Any, tokenizer: Any, trial: Trial) -> tuple[float, bool]:
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
     prompt = trial.local + asked
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
-    choices = first_choices(model, prompt, code)
-    right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
     generated = answer(model, tokenizer, prompt, max_new_tokens=len(code)).text
+    choices = first_choices(model, prompt, code)  # the last call: what it asks stores is judged
+    right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
     return right / sum(digits), generated == trial.code

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from fotmem.bench.report import Setting, write_whole
+from fotmem.errors import InputError
+from fotmem.evaluation.found import Found
+from fotmem.evaluation.settings import Tried
 from fotmem.machine import machine, versions
+
+FREE = ("stores", "grid", "report", "as_json")
+"""Options in which a run may differ from the one whose report it goes on with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreRow:
+    """What was measured with a store, or without memory."""
+
+    tokens: int
+    """How long the text is."""
+    store: str | None
+    """None: without memory."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the store, where settings were compared."""
+    found: Found | None = None
+    """What the store found of what it was asked; None where settings were not compared."""
+
+
+RowT = TypeVar("RowT", bound=StoreRow)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A setting that could not be measured."""
+
+    tokens: int
+    store: str
+    options: dict[str, Any]
+    reason: str
 
 
 def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str, Any]:
@@ -25,6 +61,132 @@ def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str,
 
 
 def write_report(file: Path, content: dict[str, Any]) -> None:
-    """Write a report as JSON."""
+    """Write a report as JSON, at once or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """Read what `write_report` wrote.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{file} is no report of fotmem eval: {error}") from error
+    parts = {"task": str, "options": dict, "rows": list}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), kind) for name, kind in parts.items()
+    ):
+        raise InputError(f"{file} is no report of fotmem eval: it has no task, options and rows")
+    return content
+
+
+class Measured(Generic[RowT]):
+    """The rows of several settings in a task, in a file that is written after each.
+
+    Parameters
+    ----------
+    task : str
+    options : dict
+        Of the command.
+    kind : type
+        Of the rows.
+    file : Path, optional
+        Of the report. What it has already need not be measured again.
+
+    Raises
+    ------
+    InputError
+        `file` is no report, or that of another task or of other options.
+    """
+
+    def __init__(
+        self, task: str, options: dict[str, Any], kind: type[RowT], file: Path | None
+    ) -> None:
+        self.rows: list[RowT] = []
+        self.failures: list[Failed] = []
+        self._report, self._file = report(task, options, []), file
+        if file is not None and file.exists():
+            self._resume(kind, file)
+
+    def missing(self, tokens: int, settings: Sequence[Setting]) -> list[Setting]:
+        """Return the settings without a row for so many tokens; what failed is tried again."""
+        return [each for each in settings if not self.has(tokens, each.store, each.options)]
+
+    def has(self, tokens: int, store: str | None, options: dict[str, Any]) -> bool:
+        """Tell whether there is a row; `store` None: without memory."""
+        about = (tokens, store, options)
+        return any((row.tokens, row.store, row.options) == about for row in self.rows)
+
+    def add(self, row: RowT) -> None:
+        """Add a row, and write the report."""
+        self.rows.append(row)
+        self._write()
+
+    def keep(self, tried: Tried[Any], tokens: int, row: Callable[[Tried[Any]], RowT]) -> None:
+        """Add a setting's row with what its store found, or why there is none; write the report."""
+        store, options = tried.setting.store, tried.setting.options
+        failed = Failed(tokens, store, options, tried.failure)
+        self.failures = [
+            each for each in self.failures if replace(each, reason=tried.failure) != failed
+        ]
+        if tried.failure:
+            self.failures.append(failed)
+            self._write()
+        else:
+            self.add(replace(row(tried), options=options, found=tried.found))
+
+    def found(self) -> dict[str, Any]:
+        """Return rows and failures as JSON has them."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "failures": [asdict(failed) for failed in self.failures],
+        }
+
+    def _write(self) -> None:
+        if self._file is not None:
+            write_report(self._file, self._report | self.found())
+
+    def _resume(self, kind: type[RowT], file: Path) -> None:
+        before = read_report(file)
+        ours, theirs = (
+            {"task": each["task"]}
+            | {name: value for name, value in each["options"].items() if name not in FREE}
+            for each in (json.loads(json.dumps(self._report, default=str)), before)
+        )
+        differ = [
+            f"{name} {theirs.get(name)!r}, not {ours.get(name)!r}"
+            for name in ours | theirs
+            if theirs.get(name) != ours.get(name)
+        ]
+        if differ:
+            raise InputError(
+                f"{file} is the report of another run, with {'; '.join(differ)}: name a new file"
+            )
+        self._report = before | {"options": self._report["options"]}
+        self.rows = rows_of(before, kind, file)
+        self.failures = [Failed(**failed) for failed in before["failures"]]
+
+
+def rows_of(content: dict[str, Any], kind: type[RowT], file: Path) -> list[RowT]:
+    """Return the rows of a report that was read from a file.
+
+    Raises
+    ------
+    InputError
+        They are not of this kind.
+    """
+    adapter = TypeAdapter(kind)
+    try:
+        return [adapter.validate_python(row) for row in content["rows"]]
+    except ValidationError as error:
+        found = error.errors()[0]
+        place = ".".join(map(str, found["loc"]))
+        raise InputError(f"{file} is no report of fotmem eval ({place}: {found['msg']})") from error

@@ -1,23 +1,29 @@
 """``fotmem eval dictionary``."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.options import (
+    Grid,
     Json,
     Layers,
     Model,
     Report,
-    Store,
     StoreOption,
+    StoreOrConfig,
+    Stores,
     TopK,
     parse_sizes,
 )
+
+if TYPE_CHECKING:
+    from fotmem.evaluation.dictionary import DictionaryRow
 
 
 def dictionary(
@@ -28,8 +34,10 @@ def dictionary(
     queries: Annotated[int, typer.Option(min=1, help="How many records are queried.")] = 500,
     layers: Layers = None,
     top_k: TopK = "32",
-    store: Store = "exact",
+    store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    stores: Stores = None,
+    grid: Grid = None,
     seed: Annotated[int, typer.Option(help="Of all records.")] = 0,
     report: Report = None,
     as_json: Json = False,
@@ -42,15 +50,24 @@ def dictionary(
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     task = Task("dictionary", options)
-    from fotmem.evaluation.dictionary import lookup
+    from fotmem.evaluation.dictionary import DictionaryRow, compare, lookup
+    from fotmem.evaluation.report import Measured
 
+    kept = Measured("dictionary", task.options, DictionaryRow, report) if task.settings else None
     with task.attach() as memory:
+        if kept is not None:
+            steps = compare(
+                task.model, memory, sizes, task.settings, kept, queries=queries, seed=seed
+            )
+            advance("measuring", steps, len(sizes) * len(task.settings))
+            show(kept, "values right", _values, as_json=as_json)
+            return
         measured = lookup(
             task.model,
             memory,
             sizes,
             queries=queries,
-            store=store,
+            store=task.store,
             seed=seed,
             progress=sys.stderr.isatty(),
         )
@@ -61,10 +78,14 @@ def dictionary(
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
-            f"{row.accuracy:.3f} ({interval(row.interval, '.3f')})",
+            _values(row),
             f"{row.symbol_accuracy:.3f}",
             f"{row.tokens_per_second:,.0f} tokens/s",
             f"{row.bytes_per_token:,.0f} B/token",
             f"{1000 * row.seconds_per_query:.1f} ms",
         )
     Console().print(table)
+
+
+def _values(row: "DictionaryRow") -> str:
+    return f"{row.accuracy:.3f} ({interval(row.interval, '.3f')})"

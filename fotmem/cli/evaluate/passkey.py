@@ -6,17 +6,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
     Decay,
     Distance,
+    Grid,
     Json,
     Layers,
     Model,
     Report,
-    Store,
     StoreOption,
+    StoreOrConfig,
+    Stores,
     Texts,
     TopK,
     Window,
@@ -42,8 +45,10 @@ def passkey(
     decay: Decay = None,
     layers: Layers = None,
     top_k: TopK = "16",
-    store: Store = "exact",
+    store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    stores: Stores = None,
+    grid: Grid = None,
     attend: Attend = False,
     seed: Annotated[int, typer.Option(help="Of depths, numbers and pieces of text.")] = 0,
     report: Report = None,
@@ -55,8 +60,9 @@ def passkey(
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     task = Task("passkey", options)
-    from fotmem.evaluation.passkey import make_trials
+    from fotmem.evaluation.passkey import PasskeyRow, compare, make_trials
     from fotmem.evaluation.passkey import passkey as measured
+    from fotmem.evaluation.report import Measured
 
     made = {
         size: make_trials(
@@ -73,11 +79,25 @@ def passkey(
     }
 
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
-        name = None if memory is None else store
+        name = None if memory is None else task.store
         steps = measured(task.model, task.tokenizer, made[size], memory, name, attend=attend)
         row: PasskeyRow = tracked(f"{size:,} tokens, {label}", steps, trials)[-1]
         return row
 
+    if task.settings:
+        kept = Measured("passkey", task.options, PasskeyRow, report)
+        for size in sizes:
+            if not kept.has(size, None, {}):
+                kept.add(measure("without memory", size, None))
+        with task.attach() as attached:
+            for size in sizes:
+                missing = kept.missing(size, task.settings)
+                steps = compare(
+                    task.model, task.tokenizer, made[size], attached, missing, kept, attend=attend
+                )
+                advance(f"{size:,} tokens", steps, trials * len(missing))
+        show(kept, "whole answers", _answers, as_json=as_json)
+        return
     with task.attach() as attached:
         with_memory = {size: measure("with memory   ", size, attached) for size in sizes}
     rows = []
@@ -91,8 +111,12 @@ def passkey(
             f"{row.tokens:,}",
             row.store or "none",
             f"{row.digit_accuracy:.2f}",
-            f"{row.answer_accuracy:.2f} ({interval(row.answer_interval)})",
+            _answers(row),
             str(row.trials),
             f"{row.seconds:.0f}",
         )
     Console().print(table)
+
+
+def _answers(row: "PasskeyRow") -> str:
+    return f"{row.answer_accuracy:.2f} ({interval(row.answer_interval)})"

@@ -1,27 +1,33 @@
 """``fotmem eval perplexity``."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
     Decay,
     Distance,
+    Grid,
     Json,
     Layers,
     Model,
     Report,
-    Store,
     StoreOption,
+    StoreOrConfig,
+    Stores,
     Texts,
     TopK,
     Window,
     parse_sizes,
 )
+
+if TYPE_CHECKING:
+    from fotmem.evaluation.perplexity import PerplexityRow
 
 
 def perplexity(
@@ -37,8 +43,10 @@ def perplexity(
     decay: Decay = None,
     layers: Layers = None,
     top_k: TopK = "32",
-    store: Store = "exact",
+    store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    stores: Stores = None,
+    grid: Grid = None,
     attend: Attend = False,
     report: Report = None,
     as_json: Json = False,
@@ -51,22 +59,27 @@ def perplexity(
     [length] = parse_sizes(scored, "--scored", one=True)
     task = Task("perplexity", options)
     from fotmem.evaluation.passkey import overlap_of
+    from fotmem.evaluation.perplexity import PerplexityRow, compare
     from fotmem.evaluation.perplexity import perplexity as measured
+    from fotmem.evaluation.report import Measured
 
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    kept = Measured("perplexity", task.options, PerplexityRow, report) if task.settings else None
     with task.attach() as memory:
-        steps = measured(
-            task.model,
-            memory,
-            ids,
-            sizes,
-            store=store,
-            scored=length,
-            places=places,
-            overlap=overlap_of(memory),
-            attend=attend,
-        )
-        rows = tracked("measuring", steps, 1 + len(sizes))
+        chosen: dict[str, Any] = {
+            "scored": length,
+            "places": places,
+            "overlap": overlap_of(memory),
+            "attend": attend,
+        }
+        if kept is not None:
+            total = places * sum(len(kept.missing(size, task.settings)) for size in sizes)
+            steps = compare(task.model, memory, ids, sizes, task.settings, kept, **chosen)
+            advance("measuring", steps, total)
+            show(kept, "nats against none", _difference, as_json=as_json)
+            return
+        measuring = measured(task.model, memory, ids, sizes, store=task.store, **chosen)
+        rows = tracked("measuring", measuring, 1 + len(sizes))
     if task.write(rows, report, as_json=as_json):
         return
     table = Table("in memory", "perplexity", "nats against none", "tokens", "seconds")
@@ -74,8 +87,13 @@ def perplexity(
         table.add_row(
             f"{row.tokens:,}" if row.memory else "none",
             f"{row.perplexity:.3f}",
-            f"{row.difference:+.3f} ({interval(row.difference_interval, '+.3f')})" * row.memory,
+            _difference(row),
             f"{row.scored:,}",
             f"{row.seconds:.0f}",
         )
     Console().print(table)
+
+
+def _difference(row: "PerplexityRow") -> str:
+    ends = interval(row.difference_interval, "+.3f")
+    return f"{row.difference:+.3f} ({ends})" if row.memory else ""

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.progress import track
 
@@ -17,9 +18,11 @@ from fotmem.cli.options import (
     parse_options,
     parse_top_k,
     read_texts,
+    require,
 )
 
 if TYPE_CHECKING:
+    from fotmem.bench.report import Setting
     from fotmem.memory import Memory
 
 
@@ -30,32 +33,59 @@ class Task:
     """
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
-        self._name, self._options = name, dict(options)
+        self.name, self.options = name, dict(options)
         self.layers = parse_layers(options["layers"])
         self.top_k = parse_top_k(options["top_k"])
+        self.settings = _settings(options, self.top_k)
+        if not self.settings:
+            self.options["store"] = options["store"] or "exact"
+        self.store: str = self.options["store"] or "exact"
+        """The one that is measured, or the one that reads for all."""
         self.text = read_texts(options["text"]) if "text" in options else ""
-        self._store_options = parse_options(options["store"], options.get("option", []))
+        self._store_options = parse_options(self.store, options["option"])
         self.model, self.tokenizer = load_quietly(options["model"])
 
     def attach(self) -> Memory:
         """Attach the memory that was asked for; what a command has no option for is the default."""
         from fotmem.attachment import attach
 
-        names = {"window", "distance", "decay"} & self._options.keys()
-        chosen = {name: self._options[name] for name in names}
-        store = self._options["store"]
+        names = {"window", "distance", "decay"} & self.options.keys()
+        chosen = {name: self.options[name] for name in names}
         chosen |= self._store_options
-        return attach(self.model, store, self.layers, top_k=self.top_k, **chosen)
+        return attach(self.model, self.store, self.layers, top_k=self.top_k, **chosen)
 
     def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
         """Write the report if asked to, and the JSON; tell whether there was JSON."""
         if file is not None:
             from fotmem.evaluation.report import report, write_report
 
-            write_report(file, report(self._name, self._options, rows))
+            write_report(file, report(self.name, self.options, rows))
         if as_json:
             print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2))
         return as_json
+
+
+def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
+    """Return the settings to compare: none where one store is measured."""
+    stores, grid = options.get("stores"), options.get("grid")
+    if stores is None:
+        if grid is not None:
+            raise typer.BadParameter("expected --stores beside it, got none", param_hint="'--grid'")
+        return []
+    if options["store"] or options["option"]:
+        raise typer.BadParameter(
+            "it stands for --store and --option, got both: use --grid for options",
+            param_hint="'--stores'",
+        )
+    if top_k is None:
+        raise typer.BadParameter(
+            "expected a number beside --stores, which compares what stores find; got 'all'",
+            param_hint="'--top-k'",
+        )
+    require("fotmem eval --stores", "scipy")
+    from fotmem.bench.grid import read_grid, settings
+
+    return settings(stores.split(","), read_grid(grid) if grid else None)
 
 
 def tracked(label: str, steps: Iterable[Any], total: int) -> list[Any]:

@@ -1,0 +1,52 @@
+"""Several settings of stores in one task: how far it is, and a table of what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fotmem.evaluation.report import Measured
+
+
+def advance(label: str, steps: Iterable[int], total: int) -> None:
+    """Take all steps, each of which is worth so many, with a progress bar on stderr."""
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        for count in steps:
+            bar.advance(task, count)
+
+
+def show(
+    measured: Measured[Any], name: str, quality: Callable[[Any], str], *, as_json: bool
+) -> None:
+    """Print what was measured: a table with the model's quality, or JSON."""
+    if as_json:
+        print(json.dumps(measured.found(), indent=2))
+        return
+    from fotmem.bench.report import Setting
+    from fotmem.bench.table import WIDTH
+    from fotmem.evaluation.found import FIGURES
+
+    headings = (about.name for about in FIGURES.values())
+    console, table = Console(width=WIDTH), Table("tokens", "store", name, *headings)
+    for row in sorted(measured.rows, key=lambda row: row.tokens):
+        store = "none" if row.store is None else Setting(store=row.store, options=row.options)
+        figures = [""] * len(FIGURES)
+        if row.found is not None:
+            figures = [f"{getattr(row.found, each).value:.3f}" for each in FIGURES]
+        table.add_row(f"{row.tokens:,}", str(store), quality(row), *figures)
+    console.print(table)
+    if measured.failures:
+        table = Table("not measured", "tokens", "reason")
+        for failed in measured.failures:
+            setting = Setting(store=failed.store, options=failed.options)
+            table.add_row(str(setting), f"{failed.tokens:,}", failed.reason)
+        console.print(table)
+    for about in FIGURES.values():
+        console.print(f"[dim]{about.name}: {about.meaning}[/dim]", highlight=False)
