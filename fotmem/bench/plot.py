@@ -74,8 +74,8 @@ def _panel(axes: Axes, every: Sequence[Summary], names: Sequence[str], column: C
         axes.errorbar(
             [p.x.value for p in points],
             [p.y.value for p in points],
-            xerr=_reach([p.x for p in points]),
-            yerr=_reach([p.y for p in points]),
+            xerr=reach([p.x for p in points]),
+            yerr=reach([p.y for p in points]),
             fmt=MARKERS[number % len(MARKERS)],
             color=colour[store],
             ms=5,
@@ -93,7 +93,8 @@ def _point(summary: Summary, column: Column) -> Point:
     return Point(x, Figure(*(max(end, NOTHING) for end in y)))
 
 
-def _reach(figures: Sequence[Figure]) -> list[list[float]]:
+def reach(figures: Sequence[Figure]) -> list[list[float]]:
+    """Return how far intervals reach below and above, as matplotlib's error bars take it."""
     return [
         [max(0.0, each.value - each.low) for each in figures],
         [max(0.0, each.high - each.value) for each in figures],

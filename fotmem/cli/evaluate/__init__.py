@@ -2,6 +2,7 @@
 
 import typer
 
+from fotmem.cli.evaluate.curve import curve
 from fotmem.cli.evaluate.dictionary import dictionary
 from fotmem.cli.evaluate.facts import facts
 from fotmem.cli.evaluate.passkey import passkey
@@ -18,5 +19,5 @@ def _group() -> None:
     """
 
 
-for command in (passkey, facts, perplexity, dictionary):
+for command in (passkey, facts, perplexity, dictionary, curve):
     app.command()(command)

@@ -1,0 +1,75 @@
+"""``fotmem eval curve``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import interval
+from fotmem.cli.options import require
+
+if TYPE_CHECKING:
+    from fotmem.bench.figures import Figure
+    from fotmem.evaluation.curves import Curve, Needed
+
+EXPLAINED = (
+    "predicts: rank correlation of figure and quality over settings, with its 95% interval",
+    "needed: of the figure, for 95% of the quality with exact; 'or worse': all settings have it",
+)
+
+
+def curve(
+    reports: Annotated[
+        list[Path],
+        typer.Argument(metavar="REPORT...", help="What eval wrote by --stores and --report."),
+    ],
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the curves.")] = None,
+) -> None:
+    """Say which figure of a store predicts the model's quality, and how much of it is needed.
+
+    Example: fotmem eval curve passkey.json perplexity.json --png curves.png
+    """
+    require("fotmem eval curve", "scipy", *(["matplotlib"] if png else []))
+    from fotmem.evaluation.curves import curves
+
+    every = [each for file in reports for each in curves(file)]
+    console = Console()
+    for each in every:
+        console.print(_table(each))
+    for line in EXPLAINED:
+        console.print(f"[dim]{line}[/dim]", highlight=False)
+    if png is not None:
+        from fotmem.evaluation.plot import draw
+
+        draw(every, png)
+        print(png)
+
+
+def _table(curve: "Curve") -> Table:
+    from fotmem.evaluation.curves import QUALITIES
+    from fotmem.evaluation.found import FIGURES
+
+    table = Table("figure", "predicts", "needed", title=f"{curve.task}, {curve.tokens:,} tokens")
+    exact = "not measured" if curve.exact is None else _shown(curve.exact.quality)
+    table.caption = f"{QUALITIES[curve.task].name} with exact: {exact}\n"
+    best = (
+        ", ".join(FIGURES[figure].name for figure in curve.best)
+        or "nothing, the quality is the same"
+    )
+    alike = ", which differ by no more than noise" if len(curve.best) > 1 else ""
+    table.caption += f"predicts best: {best}{alike}"
+    for figure, about in FIGURES.items():
+        table.add_row(about.name, _shown(curve.predicts(figure)), _needed(curve.needed(figure)))
+    return table
+
+
+def _needed(needed: "Needed | None") -> str:
+    if needed is None:
+        return "-"
+    return f"{needed.value.value:.3f} or worse" if needed.is_bound else _shown(needed.value)
+
+
+def _shown(figure: "Figure") -> str:
+    return f"{figure.value:.3f} ({interval((figure.low, figure.high), '.3f')})"

@@ -1,0 +1,68 @@
+"""Curves as a picture: what a model makes of a store, against what the store finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+
+from fotmem.bench.plot import MARKERS, colours, reach
+from fotmem.evaluation.curves import ENOUGH, QUALITIES, Curve
+from fotmem.evaluation.found import FIGURES
+
+
+def draw(curves: Sequence[Curve], file: Path) -> None:
+    """Write a PNG: a row of panels for each curve, a panel for each figure; better is right.
+
+    The dashed line is at 95% of the quality with `exact`.
+    """
+    names = list(dict.fromkeys(point.setting.store for each in curves for point in each.points))
+    picture = Picture(figsize=(4 * len(FIGURES), 3.6 * len(curves) + 0.4), layout="constrained")
+    axes = picture.subplots(len(curves), len(FIGURES), squeeze=False, sharey="row")
+    for row, curve in zip(axes, curves, strict=True):
+        for panel, figure in zip(row, FIGURES, strict=True):
+            _panel(panel, curve, figure, names)
+        row[0].set_title(f"{curve.task}, {curve.tokens:,} tokens", loc="left")
+        row[0].set_ylabel(QUALITIES[curve.task].name)
+    picture.savefig(file, dpi=120, format="png")
+
+
+def _panel(axes: Axes, curve: Curve, figure: str, names: Sequence[str]) -> None:
+    colour = colours(names)
+    for number, store in enumerate(names):
+        points = [point for point in curve.points if point.setting.store == store]
+        if not points:
+            continue
+        points.sort(key=lambda point: getattr(point.found, figure).value)
+        x = [getattr(point.found, figure) for point in points]
+        y = [point.quality for point in points]
+        axes.errorbar(
+            [each.value for each in x],
+            [each.value for each in y],
+            xerr=reach(x),
+            yerr=reach(y),
+            fmt=f"{MARKERS[number % len(MARKERS)]}-",
+            color=colour[store],
+            ms=5,
+            lw=1,
+            elinewidth=0.7,
+        )
+        # At the worst, where the curves of stores are apart; a single point is at the right edge.
+        worst, alone = (0 if FIGURES[figure].better > 0 else -1), len(points) == 1
+        axes.annotate(
+            store,
+            (x[worst].value, y[worst].value),
+            xytext=(-6 if alone else 6, -12),
+            textcoords="offset points",
+            ha="right" if alone else "left",
+            color=colour[store],
+        )
+    if curve.exact is not None:
+        axes.axhline(ENOUGH * curve.exact.quality.value, color="grey", lw=0.8, ls="--")
+    axes.set_xlabel(fill(f"{FIGURES[figure].name}: {FIGURES[figure].meaning}", 48))
+    if FIGURES[figure].better < 0:
+        axes.invert_xaxis()
+    axes.grid(alpha=0.2)
