@@ -98,10 +98,10 @@ FORETOLD = {
 def selection(**limits: Any) -> Selection:
     bounds = Limits(**limits)
     candidates = tuple(
-        Candidate(Setting(store=name), foretold, tuple(misses(bounds, foretold)), (17,))
+        Candidate(Setting(store=name), foretold, tuple(misses(bounds, foretold)), (17,), 2**15)
         for name, foretold in FORETOLD.items()
     )
-    return Selection(2**20, (17, 20), 32, bounds, candidates, {"gone": "needs it"}, {})
+    return Selection(2**20, 2**15, (17, 20), 32, bounds, candidates, {"gone": "needs it"}, {})
 
 
 @pytest.mark.parametrize(
@@ -353,8 +353,8 @@ def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
     file = tmp_path / "fotmem.toml"
     foretold = FORETOLD["quick"]
     setting = Setting(store="faiss-ivf", options={"nprobe": 7})
-    chosen = Candidate(setting, foretold, (), (17,))
-    Selection(2**20, (17,), 32, Limits(), (chosen,), {}, {}).write(file)
+    chosen = Candidate(setting, foretold, (), (17,), 2**15)
+    Selection(2**20, 2**15, (17,), 32, Limits(), (chosen,), {}, {}).write(file)
     written = tomllib.loads(file.read_text())
     assert written["memory"] == {"store": "faiss-ivf", "options": {"nprobe": 7}}
     assert written["foretold"] == {"tokens": 2**20, "top_k": 32, **foretold._asdict()}

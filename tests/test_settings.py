@@ -488,8 +488,8 @@ def test_tables_json_and_reports(
 @pytest.mark.parametrize(
     ("given", "code", "reason"),
     [
-        (["--stores", "exact", "--store", "exact"], 2, "it stands for --store and --option, got"),
-        (["--stores", "zarr", "--option", "nprobe=3"], 2, "it stands for --store and --option"),
+        (["--stores", "exact", "--store", "exact"], 2, "it stands for --store, --option and"),
+        (["--stores", "zarr", "--option", "nprobe=3"], 2, "it stands for --store, --option and"),
         (["--grid", "grid.toml"], 2, "'--grid': expected --stores beside it, got none"),
         (["--stores", "exact", "--top-k", "all"], 2, "expected a number beside --stores"),
         (["--stores", "exat"], 1, "no store is named 'exat'; did you mean 'exact'?"),

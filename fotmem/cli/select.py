@@ -127,7 +127,11 @@ def _show(found: "Selection") -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for candidate in found.best_of_stores():
-        foretold = candidate.foretold
+        foretold, verdict = candidate.foretold, candidate.reason or "fits, is slower"
+        if candidate == found.choice:
+            verdict = "chosen"
+        if candidate.judged < found.captured:
+            verdict += f" (judged at {candidate.judged:,} tokens only)"
         table.add_row(
             str(candidate.setting),
             in_bytes(foretold.ram),
@@ -135,7 +139,7 @@ def _show(found: "Selection") -> None:
             in_ms(foretold.latency),
             f"{foretold.error:.3f}",
             f"{foretold.recall:.3f}",
-            candidate.reason or ("chosen" if candidate == found.choice else "fits, is slower"),
+            verdict,
         )
     for name, reason in found.excluded.items():
         table.add_row(name, *"-----", reason)

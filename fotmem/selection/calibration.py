@@ -32,7 +32,7 @@ LEAST = 5.0
 """Seconds that every store has to grow."""
 STEP = 2**14
 """Keys that exact answers look at at a time."""
-QUERIES = 64
+QUERIES = 96
 """Of a head, by which stores are judged."""
 
 

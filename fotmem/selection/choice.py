@@ -28,6 +28,8 @@ class Candidate:
     misses: tuple[Miss, ...]
     layers: tuple[int, ...]
     """On which its error and recall were measured."""
+    judged: int
+    """Tokens, the most, at which they were."""
 
     @property
     def fits(self) -> bool:
@@ -41,6 +43,7 @@ class Candidate:
             "foretold": self.foretold._asdict(),
             "misses": [miss._asdict() for miss in self.misses],
             "layers": list(self.layers),
+            "judged": self.judged,
         }
 
     @property
@@ -54,6 +57,8 @@ class Selection:
     """What `fotmem.select` found."""
 
     tokens: int
+    captured: int
+    """Tokens that stores were judged with, if they took them up in time."""
     layers: tuple[int, ...]
     """The memory layers."""
     top_k: int
@@ -139,6 +144,7 @@ class Selection:
         """Return everything as plain data."""
         return {
             "tokens": self.tokens,
+            "captured": self.captured,
             "layers": list(self.layers),
             "top_k": self.top_k,
             "limits": asdict(self.limits),
@@ -161,7 +167,7 @@ def candidates(
     found = []
     for each in measured:
         foretold = each.foretell(tokens, layers)
-        judged = sorted({one.layer for one in each.found})
-        missed = tuple(misses(limits, foretold))
-        found.append(Candidate(each.setting, foretold, missed, tuple(judged)))
+        on = tuple(sorted({one.layer for one in each.found}))
+        judged = max(one.tokens for one in each.found)
+        found.append(Candidate(each.setting, foretold, tuple(misses(limits, foretold)), on, judged))
     return tuple(found)

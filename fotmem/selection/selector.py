@@ -161,6 +161,7 @@ def select(
             step(what)
     return Selection(
         tokens=tokens,
+        captured=capture.info.tokens,
         layers=capture.info.layers,
         top_k=top_k,
         limits=limits,

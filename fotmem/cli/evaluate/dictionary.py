@@ -10,6 +10,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.options import (
+    Config,
     Grid,
     Json,
     Layers,
@@ -36,6 +37,7 @@ def dictionary(
     top_k: TopK = "32",
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    config: Config = None,
     stores: Stores = None,
     grid: Grid = None,
     seed: Annotated[int, typer.Option(help="Of all records.")] = 0,

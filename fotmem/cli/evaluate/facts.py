@@ -9,14 +9,15 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Config,
     Decay,
     Distance,
     Json,
     Layers,
     Model,
     Report,
-    Store,
     StoreOption,
+    StoreOrConfig,
     Texts,
     TopK,
     Window,
@@ -37,8 +38,9 @@ def facts(
     decay: Decay = None,
     layers: Layers = None,
     top_k: TopK = "16",
-    store: Store = "exact",
+    store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    config: Config = None,
     attend: Attend = False,
     seed: Annotated[int, typer.Option(help="Of facts, depths and the piece of text.")] = 0,
     report: Report = None,
@@ -61,7 +63,7 @@ def facts(
     rows: list[KeyedRow] = []
     rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
     with task.attach() as memory:
-        steps = keyed(llama, tokenizer, piece, made, memory, store, attend=attend)
+        steps = keyed(llama, tokenizer, piece, made, memory, task.store, attend=attend)
         rows += tracked("with memory   ", steps, number)[-1]
     if task.write(rows, report, as_json=as_json):
         return

@@ -10,6 +10,7 @@ from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval, tracked
 from fotmem.cli.options import (
     Attend,
+    Config,
     Decay,
     Distance,
     Grid,
@@ -45,6 +46,7 @@ def perplexity(
     top_k: TopK = "32",
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
+    config: Config = None,
     stores: Stores = None,
     grid: Grid = None,
     attend: Attend = False,

@@ -15,7 +15,7 @@ from rich.progress import track
 from fotmem.cli.options import (
     load_quietly,
     parse_layers,
-    parse_options,
+    parse_store,
     parse_top_k,
     read_texts,
     require,
@@ -37,12 +37,13 @@ class Task:
         self.layers = parse_layers(options["layers"])
         self.top_k = parse_top_k(options["top_k"])
         self.settings = _settings(options, self.top_k)
-        if not self.settings:
-            self.options["store"] = options["store"] or "exact"
-        self.store: str = self.options["store"] or "exact"
+        self.store, self._store_options = parse_store(
+            options["store"], options["option"], options["config"]
+        )
         """The one that is measured, or the one that reads for all."""
+        if not self.settings:
+            self.options["store"] = self.store
         self.text = read_texts(options["text"]) if "text" in options else ""
-        self._store_options = parse_options(self.store, options["option"])
         self.model, self.tokenizer = load_quietly(options["model"])
 
     def attach(self) -> Memory:
@@ -72,9 +73,9 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
         if grid is not None:
             raise typer.BadParameter("expected --stores beside it, got none", param_hint="'--grid'")
         return []
-    if options["store"] or options["option"]:
+    if options["store"] or options["option"] or options["config"]:
         raise typer.BadParameter(
-            "it stands for --store and --option, got both: use --grid for options",
+            "it stands for --store, --option and --config, got both: use --grid for options",
             param_hint="'--stores'",
         )
     if top_k is None:
