@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda lint format bench report-stores report-select recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-cuda lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.
 
 report-select: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## compare what fotmem select foretells with what is measured: make report-select TEXT=book.txt (an hour or two)
 	@$(PY) -m recipes.select_report $(TEXT)
+
+report-quality: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## measure what the model makes of stores: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
+	@$(PY) -m recipes.quality_report $(if $(QUICK),--quick) $(TEXT)
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2

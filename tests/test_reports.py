@@ -8,8 +8,22 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from fotmem.bench.figures import Figure
+from fotmem.bench.grid import read_grid, settings
+from fotmem.bench.report import GrowthRow, Setting
 from fotmem.cli import app
-from recipes import ablation, reports, smollm2_report, stores_report
+from fotmem.evaluation.curves import Curve, Point
+from fotmem.evaluation.found import Found
+from fotmem.selection.choice import Candidate
+from fotmem.selection.limits import Foretold
+from recipes import (
+    ablation,
+    quality_report,
+    reports,
+    select_report,
+    smollm2_report,
+    stores_report,
+)
 from recipes.smollm2_report import CURVES
 
 
@@ -21,6 +35,10 @@ def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
         "answer_accuracy": right,
         "answer_interval": interval,
     }
+
+
+def around(value: float) -> Figure:
+    return Figure(value, value - 0.01, value + 0.01)
 
 
 def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,3 +186,53 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "| `hnsw` | 50 ms (40 ms to 60 ms) |" in written
     assert written.count("Measured on processor P; torch 2.") == 5
     assert stores_report.PAGE.read_text().count(stores_report.MARKER) == 2
+
+
+def test_what_was_foretold_beside_what_was_measured() -> None:
+    setting = Setting(store="faiss-ivf", options={"nprobe": 8})
+    foretold = Foretold(ram=5 * 2**20, disk=0, latency=5e-3, error=0.05, recall=0.9)
+    grown = [
+        GrowthRow(
+            setting=setting, layer=layer, top_k=32, size=1000, recall=around(0.9),
+            mass=around(0.9), error=around(0.5), topk_error=around(error), share_read=None,
+            add_median=0.1, add_longest=0.1, ram=2**21 / 1000, one=one,
+        )
+        for layer, error, one in ((17, 0.03, 1e-3), (18, 0.05, 3e-3))
+    ]  # fmt: skip
+    candidate = Candidate(setting, foretold, (), (17,), 8192)
+    written = select_report.figures([select_report.compared(candidate, grown, 5)])
+    cells = "2.00ms | 1.00ms (-50%) | 2.0MiB | 1.0MiB (-50%) | 0.040 | 0.050 (+0.010)"
+    assert f"| `faiss-ivf nprobe=8` | {cells} |" in written
+    assert select_report.PAGE.read_text().count(select_report.MARKER) == 2
+
+
+def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
+    points = [
+        Point(
+            Setting(store=store, options=options),
+            around(quality),
+            Found(around(recall), around(recall), around(1 - recall), around(1 - recall)),
+        )
+        for store, options, quality, recall in (
+            ("exact", {}, 1.0, 1.0),
+            ("hnsw", {"ef_search": 16}, 0.5, 0.6),
+            ("hnsw", {"ef_search": 32}, 0.8, 0.8),
+        )
+    ]
+    curve = Curve("passkey", 8192, points)
+    written = quality_report.figures(["fotmem eval passkey"], [curve])
+    assert "| passkey, 8,192 tokens: whole answers | 1.000 | recall | 1.00 (" in written
+    assert "| 0.950 (" in written  # from 0.8 at 0.8 to 1 at 1
+    assert "```console\n$ fotmem eval passkey\n```" in written
+    assert [row["setting"] for row in quality_report.told(curve)] == [
+        "exact",
+        "hnsw ef_search=16",
+        "hnsw ef_search=32",
+    ]
+    for commands in (quality_report.QUICK, quality_report.FULL):
+        for command in commands.values():
+            words = command.format(dictionary="DIR", **quality_report.STORES)
+            grid = read_grid(quality_report.grid_of(words, tmp_path / "grid.toml"))
+            assert ",".join(grid) == words.rpartition(" ")[2]
+            settings(grid, grid)
+    assert quality_report.PAGE.read_text().count(quality_report.MARKER) == 2
