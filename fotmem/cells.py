@@ -106,6 +106,14 @@ class Cells:
         tuple of Tensor
             Cells ``[H, Q, P]``, and which of them are meant.
         """
+        each = max(self.count, LOOKED * found.shape[2])  # numbers that a query takes
+        length = max(1, WORKSPACE // (len(queries) * each))
+        blocks = zip(*(every.split(length, 1) for every in (queries, found, bar)), strict=True)
+        parts = [self._promising(*block) for block in blocks]
+        cells, meant = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+        return cells, meant
+
+    def _promising(self, queries: Tensor, found: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:
         length = queries.norm(dim=2, keepdim=True)
         hoped = torch.cat([queries, length], 2) @ self._hopes
         hoped, cells = largest(hoped, LOOKED)

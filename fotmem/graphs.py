@@ -108,11 +108,7 @@ class GraphStore(IndexedStore):
         hits = super()._search_index(queries, top_k, bias)
         with self._lock.reading():
             if self._indexed:
-                length = max(1, WORKSPACE // (self.num_heads * max(top_k, self._cells.count)))
-                for start in range(0, queries.shape[1], length):
-                    some = slice(start, start + length)
-                    those = Hits(*(each[:, some] for each in hits))
-                    self._look_again(queries[:, some].float().cpu(), those, bias)
+                self._look_again(queries.float().cpu(), hits, bias)
         return hits
 
     def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> None:

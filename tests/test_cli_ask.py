@@ -22,8 +22,10 @@ from tests.tiny import one_thread  # noqa: F401 - a fixture
 Capture = pytest.CaptureFixture[str]
 ROW = [
     "tokens",
-    "memory",
     "store",
+    "options",
+    "found",
+    "memory",
     "digit_accuracy",
     "answer_accuracy",
     "answer_interval",

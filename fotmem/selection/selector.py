@@ -102,6 +102,11 @@ def select(
     InputError, StorageError, ModelError, LayerError
         The text is too short; as `fotmem.attach`, and `Capture.open`.
 
+    Notes
+    -----
+    Stores are measured in processes of their own: a script calls this under
+    ``if __name__ == "__main__":``.
+
     Examples
     --------
     >>> select("smollm2-fot", tokens=2**20, ram="8GiB", latency=0.02)  # doctest: +SKIP
