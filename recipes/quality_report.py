@@ -31,16 +31,15 @@ GRID: dict[str, dict[str, list[int]]] = {
 DICTIONARY = Path("build/dictionary")
 """What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
 QUICK = {
-    "passkey": "passkey smollm2-fot --tokens 8k --trials 16 --readings 2 --stores {few}",
-    "perplexity": "perplexity smollm2-fot --tokens 8k --scored 2k --places 2 --stores {few}",
-    "dictionary": "dictionary {dictionary} --tokens 64k --queries 200 --stores {few}",
+    "passkey": "passkey smollm2-fot --tokens 8k --trials 16 --readings 2 --stores {stores}",
+    "perplexity": "perplexity smollm2-fot --tokens 8k --scored 2k --places 2 --stores {stores}",
+    "dictionary": "dictionary {dictionary} --tokens 64k --queries 200 --stores {stores}",
 }
 FULL = {
-    "passkey": "passkey smollm2-fot --tokens 16k,100k --trials 40 --readings 4 --stores {all}",
-    "perplexity": "perplexity smollm2-fot --tokens 16k,64k --places 4 --stores {all}",
-    "dictionary": "dictionary {dictionary} --tokens 256k,1M --stores {all}",
+    "passkey": "passkey smollm2-fot --tokens 16k,100k --trials 40 --readings 4 --stores {stores}",
+    "perplexity": "perplexity smollm2-fot --tokens 16k,64k --places 4 --stores {stores}",
+    "dictionary": "dictionary {dictionary} --tokens 256k,1M --stores {stores}",
 }
-STORES = {"few": "exact,faiss-ivf", "all": "exact,faiss-ivf,faiss-ivfpq,hnsw"}
 
 
 def main(quick: bool, texts: list[str]) -> None:
@@ -53,7 +52,7 @@ def main(quick: bool, texts: list[str]) -> None:
         if task == "dictionary" and not DICTIONARY.exists():
             print(f"no dictionary: {DICTIONARY} is missing, make recipe-dictionary", flush=True)
             continue
-        words = command.format(dictionary=DICTIONARY, **STORES)
+        words = command.format(dictionary=DICTIONARY, stores=",".join(GRID))
         measure(words, folder / f"{task}.json", [] if task == "dictionary" else texts)
         found += curves(folder / f"{task}.json")
         commands.append(f"fotmem eval {words}")
@@ -65,7 +64,7 @@ def main(quick: bool, texts: list[str]) -> None:
 
 def measure(words: str, report: Path, texts: list[str]) -> None:
     """Run `fotmem eval`; it goes on with the report that is there."""
-    grid = grid_of(words, report.parent / "grid.toml")
+    grid = write_grid(report.parent / "grid.toml")
     given = [*(word for text in texts for word in ("--text", text)), "--grid", str(grid)]
     arguments = ["eval", *shlex.split(words), *given, "--report", str(report)]
     print(f"fotmem {shlex.join(arguments)}", flush=True)
@@ -73,11 +72,11 @@ def measure(words: str, report: Path, texts: list[str]) -> None:
     subprocess.run([sys.executable, "-c", program, *arguments], check=True)
 
 
-def grid_of(words: str, file: Path) -> Path:
-    """Write the settings of the stores of a command."""
+def write_grid(file: Path) -> Path:
+    """Write the settings as `fotmem eval` takes them."""
     lines = []
-    for store in words.rpartition("--stores ")[2].split(","):
-        lines += [f"[{store}]", *(f"{name} = {values}" for name, values in GRID[store].items())]
+    for store, options in GRID.items():
+        lines += [f"[{store}]", *(f"{name} = {values}" for name, values in options.items())]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 
