@@ -97,7 +97,7 @@ class Folder(Place):
 
     def _read(self, part: Range) -> bytearray | None:
         try:
-            with open(self.path / part.key, "rb", buffering=0) as file:
+            with open(f"{self.path}/{part.key}", "rb", buffering=0) as file:  # faster than a Path
                 stop = os.fstat(file.fileno()).st_size if part.stop is None else part.stop
                 data = bytearray(max(0, stop - part.start))
                 file.seek(part.start)

@@ -109,10 +109,10 @@ class Probe:
     def _batches(self, counts: Tensor, skip: int) -> Iterator[tuple[Tensor, int]]:
         """Group clusters that about as many queries want: bounded work for each group."""
         order = counts[skip:].argsort(descending=True) + skip
-        width = self.segments[0].head_dim + CLUSTER
+        dim = self.segments[0].head_dim
         while len(order):
             most = int(counts[order[0]])
-            step = max(1, self.limit // (max(most, CLUSTER) * width))
+            step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
             yield order[:step], most
             order = order[step:]
 
