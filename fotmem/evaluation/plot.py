@@ -27,6 +27,14 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
             _panel(panel, curve, figure, names)
         row[0].set_title(f"{curve.task}, {curve.tokens:,} tokens", loc="left")
         row[0].set_ylabel(QUALITIES[curve.task].name)
+    shown = {
+        label: line
+        for row in axes
+        for line, label in zip(*row[0].get_legend_handles_labels(), strict=True)
+    }
+    picture.legend(
+        shown.values(), shown, loc="outside upper right", ncols=len(shown), frameon=False
+    )
     picture.savefig(file, dpi=120, format="png")
 
 
@@ -49,16 +57,7 @@ def _panel(axes: Axes, curve: Curve, figure: str, names: Sequence[str]) -> None:
             ms=5,
             lw=1,
             elinewidth=0.7,
-        )
-        # At the worst, where the curves of stores are apart; a single point is at the right edge.
-        worst, alone = (0 if FIGURES[figure].better > 0 else -1), len(points) == 1
-        axes.annotate(
-            store,
-            (x[worst].value, y[worst].value),
-            xytext=(-6 if alone else 6, -12),
-            textcoords="offset points",
-            ha="right" if alone else "left",
-            color=colour[store],
+            label=store,
         )
     if curve.exact is not None:
         axes.axhline(ENOUGH * curve.exact.quality.value, color="grey", lw=0.8, ls="--")
