@@ -1,8 +1,10 @@
 """``fotmem select``."""
 
 import json
+import os
 import re
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +86,11 @@ def select(
     from fotmem.selection.selector import select as selected
 
     console = Console(file=sys.stderr)
-    with console.status("begins") as status:
+    with (
+        console.status("begins") as status,
+        open(os.devnull, "w") as nowhere,
+        redirect_stderr(nowhere),  # progress bars of other libraries
+    ):
         found = selected(
             model,
             tokens=size,
