@@ -6,7 +6,6 @@ it was.
 """
 
 import hashlib
-import os
 import platform
 import sysconfig
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from fotmem.caches import cache_folder
 from fotmem.capture import Capture, capture_model
 from fotmem.capture.layout import VERSION
 from fotmem.cli.options import parse_sizes
@@ -37,8 +37,7 @@ def demo(tokens: int, layers: Sequence[int] = LAYERS) -> Capture:
     """
     facts = (version(PACKAGE), platform.python_version(), VERSION, *layers)
     digest = hashlib.sha256(repr((facts, WINDOW, OVERLAP, DISTANCE, QUERIES)).encode()).hexdigest()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = caches / "fotmem" / "captured" / f"{MODEL}-{tokens}-{digest[:12]}"
+    folder = cache_folder("captured") / f"{MODEL}-{tokens}-{digest[:12]}"
     try:
         return Capture.open(folder)
     except StorageError:  # there is none yet, or it was stopped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fotmem.errors import InputError
+from fotmem.texts import read_toml
 
 
 class StoreConfig(NamedTuple):
@@ -43,13 +43,8 @@ def read_config(file: Path | str) -> StoreConfig:
         It cannot be read, or is something else.
     """
     try:
-        content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        memory = _File.model_validate(content).memory
+        memory = _File.model_validate(read_toml(Path(file))).memory
         return StoreConfig(memory.store, memory.options)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -13,7 +13,7 @@ from fotmem.hubs import Hubs
 from fotmem.parallel import ReadWriteLock
 from fotmem.rows import Place
 from fotmem.rows_store import RowsStore
-from fotmem.search import best_hits, exact_search, in_blocks
+from fotmem.search import best_hits, exact_search, in_blocks, sorted_hits
 from fotmem.specs import StoreOptions
 from fotmem.store import Bias, Hits
 
@@ -145,7 +145,7 @@ class IndexedStore(RowsStore):
         if queries.shape[1] > FEW:
             return [self._scored(queries, found, bias), hubs.search(queries, top_k, bias)]
         each = hubs.held()[:, None].expand(-1, queries.shape[1], -1)
-        return [self._scored(queries, torch.cat([found, each], 2), bias)]
+        return [sorted_hits(self._scored(queries, torch.cat([found, each], 2), bias), top_k)]
 
     def _tune(self, options: dict[str, Any]) -> None:
         changed = self.options.changed(options)

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fotmem.caches import cache_folder
+
 if TYPE_CHECKING:
     from fotmem.parts import ModelParts
 
@@ -48,5 +50,4 @@ def _file(parts: ModelParts) -> Path:
             known = weight.device.type != "meta"  # accelerate's offloading
             sample = weight.detach().flatten()[:64].float().tolist() if known else []
             digest.update(f"{name} {list(weight.shape)} {sample}".encode())
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "fotmem" / "layers" / f"{digest.hexdigest()[:24]}.json"
+    return cache_folder("layers") / f"{digest.hexdigest()[:24]}.json"

@@ -63,7 +63,7 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     Parameters
     ----------
     parts : sequence of Hits
-        At least one, for the same queries; each in any order.
+        At least one, for the same queries; a single one is best first.
     top_k : int
         Hits per query at most.
 
@@ -72,9 +72,15 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     Hits
         Best first; as many columns as there are, at most `top_k`.
     """
-    ids, scores = (torch.cat(each, -1) for each in zip(*parts, strict=True))
-    scores, order = largest(scores, top_k)
-    return Hits(ids.gather(-1, order), scores)
+    if len(parts) == 1:
+        return Hits(*(found[..., :top_k] for found in parts[0]))
+    return sorted_hits(Hits(*(torch.cat(each, -1) for each in zip(*parts, strict=True))), top_k)
+
+
+def sorted_hits(hits: Hits, top_k: int) -> Hits:
+    """Choose the best of hits in any order; best first."""
+    scores, order = largest(hits.scores, top_k)
+    return Hits(hits.ids.gather(-1, order), scores)
 
 
 def in_blocks(search: Callable[[slice], Hits], count: int, length: int) -> Hits:

@@ -1,8 +1,26 @@
 """Reads text files, and says which one is none."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from fotmem.errors import InputError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is none; the message names it.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no TOML: {error}") from error
 
 
 def read_text(path: Path) -> str:

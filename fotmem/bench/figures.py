@@ -15,8 +15,10 @@ from fotmem.search import exact_search
 from fotmem.store import Bias
 
 if TYPE_CHECKING:
-    from fotmem.capture import Rows
+    from fotmem.capture import Capture, Rows
 
+STEP = 2**14
+"""Keys that are looked at in one step to know what is true."""
 RESAMPLED = 1000
 """Bootstrap samples of which an interval is made."""
 Array = NDArray[np.float64]
@@ -100,6 +102,16 @@ def truth(
         parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
         first_id += keys.shape[1]
     return Truth(queries, best.scores, best.values, parts[0].out, parts[0].lse, scale)
+
+
+def captured_truth(capture: Capture, layer: int, size: int, *, queries: int, top_k: int) -> Truth:
+    """Answer the first `queries` that are asked after `size` tokens of a capture."""
+    return truth(
+        capture.queries(layer, size)[:, :queries],
+        capture.blocks(layer, STEP, size),
+        scale=capture.info.scale,
+        top_k=top_k,
+    )
 
 
 class _Best:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from fotmem.bench.report import Setting
 from fotmem.errors import InputError, UnknownStoreError
 from fotmem.registry import available_stores, find_store, validated_options
+from fotmem.texts import read_toml
 
 Grid = Mapping[str, Mapping[str, list[Any]]]
 """By store: values of its options."""
@@ -61,12 +61,7 @@ def read_grid(file: Path) -> Grid:
     InputError
         The file cannot be read, or is something else.
     """
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no TOML: {error}") from error
+    content = read_toml(file)
     for store, options in content.items():
         for name, values in options.items() if isinstance(options, dict) else [("", options)]:
             if not isinstance(options, dict) or not isinstance(values, list) or not values:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from fotmem.bench.figures import Figure, Truth, interval, judge, truth
+from fotmem.bench.figures import Figure, Truth, captured_truth, interval, judge
 from fotmem.bench.process import StoreFailedError, Worker
 from fotmem.bench.report import REFERENCE, BenchReport, Build, Failure, GrowthRow, Row, Setting
 from fotmem.bench.worker import Answer, Grown, Job
@@ -27,8 +27,6 @@ SINGLE = 30
 """Single queries of a round."""
 WINDOW = 512
 """Queries of each head at once, or all there are."""
-STEP = 2**14
-"""Keys that are looked at in one step to know what is true."""
 _Kind = TypeVar("_Kind", GrowthRow, Failure)
 SHARE_OF_RAM = 0.5
 """Of the memory that is free, what stores that are timed in turn may take together."""
@@ -294,11 +292,9 @@ class Bench:
 
     def _truth(self, layer: int, size: int) -> Truth:
         if size not in self._truths:
-            self._truths[size] = truth(
-                self.capture.queries(layer, size)[:, : self.plan.queries],
-                self.capture.blocks(layer, STEP, size),
-                scale=self.capture.info.scale,
-                top_k=max(self.plan.top_k),
+            most = max(self.plan.top_k)
+            self._truths[size] = captured_truth(
+                self.capture, layer, size, queries=self.plan.queries, top_k=most
             )
         return self._truths[size]
 

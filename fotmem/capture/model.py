@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fotmem.caches import cache_folder
 from fotmem.capture.layout import Capture, CaptureInfo, Rows, doublings
 from fotmem.errors import InputError, OptionError
 from fotmem.progress import with_progress
@@ -126,8 +126,7 @@ def capture_model(
 def _kept(info: CaptureInfo) -> Path:
     """Name a folder after what is captured."""
     digest = hashlib.sha256(info.model_dump_json().encode()).hexdigest()
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "fotmem" / "captures" / digest[:24]
+    return cache_folder("captures") / digest[:24]
 
 
 def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, Rows]:

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from fotmem.cli.options import Grid, parse_layers, require
+from fotmem.cli.options import Grid, parse_layers
 from fotmem.errors import InputError, LayerError
+from fotmem.extra import require
 
 REPORT = "report.json"
 PACKAGES = ("matplotlib", "plotly", "psutil", "scipy")

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from contextlib import redirect_stderr
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fotmem.errors import MissingPackageError, OptionError
+from fotmem.errors import OptionError
 from fotmem.registry import find_store, validated_options
 from fotmem.texts import read_text
 
@@ -168,15 +167,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def require(command: str, *packages: str) -> None:
-    """Raise `MissingPackageError` unless packages of the extra `bench` are installed."""
-    for package in packages:
-        if find_spec(package) is None:
-            raise MissingPackageError(
-                command, f"needs {package}, not installed: pip install 'fotmem[bench]'"
-            )
 
 
 def parse_question(question: str) -> str:

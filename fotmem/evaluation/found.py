@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.bench.figures import Figure, compare, interval, ratio, truth
+from fotmem.bench.figures import STEP, Figure, compare, interval, ratio, truth
 from fotmem.capture import Rows
 from fotmem.decay import age_bias
 from fotmem.memory import looked_up
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
     from fotmem.store import MemoryStore
 
-STEP = 2**14
-"""Keys that are looked at in one step."""
 POSITIONS = 32
 """Of a call, at most, whose queries are judged: looking at all keys is slow."""
 

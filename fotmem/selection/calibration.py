@@ -9,7 +9,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import NamedTuple
 
-from fotmem.bench.figures import Truth, judge, truth
+from fotmem.bench.figures import Truth, captured_truth, judge
 from fotmem.bench.process import StoreFailedError, Worker
 from fotmem.bench.report import Setting
 from fotmem.bench.worker import Grown, Job
@@ -30,8 +30,6 @@ SMALLEST = 2**23
 """Bytes of a budget, at least."""
 LEAST = 5.0
 """Seconds that every store has to grow."""
-STEP = 2**14
-"""Keys that exact answers look at at a time."""
 QUERIES = 96
 """Of a head, by which stores are judged."""
 
@@ -212,8 +210,7 @@ class Calibration:
             sizes=(*self._captured, *(self._beyond() if costs else ())),
             top_k=self.top_k,
         )
-        worker = Worker(job)
-        try:
+        with Worker(job) as worker:
             for grown in worker.grown(patience):
                 for place, setting in enumerate(worker.settings):
                     mine = self._of(real[setting.key])
@@ -221,8 +218,6 @@ class Calibration:
                         mine.note(grown, place)
                     if grown.size in self._captured:
                         mine.judge(grown, place, layer, self._truth(layer, grown.size))
-        finally:
-            worker.close()
 
     def _of(self, setting: Setting) -> Measured:
         for each in self.measured:
@@ -246,6 +241,4 @@ class Calibration:
             size *= 2
 
     def _exact(self, layer: int, size: int) -> Truth:
-        queries = self.capture.queries(layer, size)[:, :QUERIES]
-        blocks = self.capture.blocks(layer, STEP, size)
-        return truth(queries, blocks, scale=self.capture.info.scale, top_k=self.top_k)
+        return captured_truth(self.capture, layer, size, queries=QUERIES, top_k=self.top_k)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from fotmem.errors import MissingPackageError, OptionError
+from fotmem.errors import OptionError
+from fotmem.extra import require
 from fotmem.registry import available_stores, find_store
 from fotmem.selection.limits import Limits
 
@@ -22,7 +22,6 @@ CAPTURED = 2**15
 """Tokens that stores are measured with."""
 MAX_ERROR = 0.05
 SECONDS = 120.0
-PACKAGES = ("psutil", "scipy")
 Step = Callable[[str], None]
 
 
@@ -111,11 +110,7 @@ def select(
     --------
     >>> select("smollm2-fot", tokens=2**20, ram="8GiB", latency=0.02)  # doctest: +SKIP
     """
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise MissingPackageError(
-                "fotmem select", f"needs {package}, not installed: pip install 'fotmem[bench]'"
-            )
+    require("fotmem select", "psutil", "scipy")
     for name, number in (("tokens", tokens), ("top_k", top_k)):
         if number < 1:
             raise OptionError(f"{name} must be at least 1, got {number}")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.task import interval
-from fotmem.cli.options import require
+from fotmem.extra import require
 
 if TYPE_CHECKING:
     from fotmem.bench.figures import Figure

@@ -18,8 +18,8 @@ from fotmem.cli.options import (
     parse_store,
     parse_top_k,
     read_texts,
-    require,
 )
+from fotmem.extra import require
 
 if TYPE_CHECKING:
     from fotmem.bench.report import Setting
