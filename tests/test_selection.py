@@ -215,7 +215,20 @@ def slow(**arguments):
         add(keys, values)
     store._add = wait
     return store
-""" + hook("[spec('failing', factory=failing), spec('slow', factory=slow)]")
+
+def dying(**arguments):
+    import os
+    store = build(**arguments)
+    add = store._add
+    def die(keys, values):
+        if len(store) > 17000:  # not at the first sizes
+            os._exit(5)
+        add(keys, values)
+    store._add = die
+    return store
+""" + hook(
+    "[spec('failing', factory=failing), spec('slow', factory=slow), spec('dying', factory=dying)]"
+)
 
 
 @pytest.fixture
@@ -238,7 +251,7 @@ def test_stores_are_measured_and_foretold(
         capture,
         tokens=2 * TOKENS,
         top_k=8,
-        stores=["failing", "exact", "faiss-ivf", "slow"],
+        stores=["failing", "dying", "exact", "faiss-ivf", "slow"],
         max_error=0.9,
         threads=1,
         seconds=14,
@@ -246,10 +259,12 @@ def test_stores_are_measured_and_foretold(
     )
     assert found.excluded == {
         "failing": "OSError: there is no disk",
+        "dying": "its process ended with code 5",
         "slow": found.excluded["slow"],
     }
     assert "did not take up 8,192 tokens" in found.excluded["slow"]
     assert "exact, layer 0" in steps
+    assert {each.setting.store for each in found.candidates} == {"exact", "faiss-ivf"}
     by_setting = {str(each.setting): each for each in found.candidates}
     exact = by_setting["exact"].foretold
     assert exact.error == pytest.approx(0, abs=1e-5)
@@ -297,6 +312,13 @@ def calibration_moved() -> float:
     from fotmem.bench.worker import MOVED
 
     return MOVED
+
+
+def test_a_small_capture_is_enough(tmp_path: Path) -> None:
+    small = capture_random(tmp_path / "c", tokens=1500, queries=8, num_heads=1, head_dim=4)
+    found = fotmem.select(small, tokens=1500, stores=["exact"], threads=1, seconds=5)
+    assert found.choice is not None
+    assert found.choice.judged == 1500
 
 
 def test_stores_that_cannot_be_used_are_not_measured(capture: Capture) -> None:

@@ -152,7 +152,8 @@ class Calibration:
         self.capture, self.tokens, self.top_k = capture, tokens, top_k
         self.device, self.threads, self.seconds = device, threads, seconds
         self.measured: list[Measured] = []
-        self._captured = [size for size in capture.info.sizes if size >= BEGIN]
+        sizes = capture.info.sizes
+        self._captured = [size for size in sizes if size >= BEGIN] or [sizes[-1]]
         self._truth = lru_cache(maxsize=len(self._captured))(self._exact)
 
     def run(self, settings: Sequence[Setting], failed: Told) -> Iterator[str]:
@@ -177,11 +178,11 @@ class Calibration:
             try:
                 self._grow(group, first, share, costs=True)
             except StoreFailedError as error:
-                failed(group[0], str(error))
+                self._give_up(group, error, failed)
                 continue
             settled = [each.setting for each in self.measured[known:]]
             if not settled:
-                failed(group[0], f"did not take up {BEGIN:,} tokens in {share:.0f} s")
+                failed(group[0], f"did not take up {self._captured[0]:,} tokens in {share:.0f} s")
                 continue
             built.append((time.monotonic() - begin, settled))
             if left := [each for each in group if each not in settled]:
@@ -193,7 +194,12 @@ class Calibration:
                     try:
                         self._grow(settled, layer, rest, costs=False)
                     except StoreFailedError as error:
-                        failed(settled[0], str(error))
+                        self._give_up(settled, error, failed)
+
+    def _give_up(self, group: Sequence[Setting], error: StoreFailedError, failed: Told) -> None:
+        """Forget what was measured of a store that failed: nobody should use it."""
+        self.measured = [each for each in self.measured if each.setting not in group]
+        failed(group[0], str(error))
 
     def _grow(self, group: Sequence[Setting], layer: int, patience: float, *, costs: bool) -> None:
         """Build a store for a group's first setting; note what is learnt of all that fit it."""
