@@ -1,6 +1,7 @@
 """`fotmem bench`: its figures against naive ones, what it measures, and what fails."""
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from fotmem import create_store, registry
 from fotmem.bench.figures import Truth, interval, judge, mass, truth
 from fotmem.bench.grid import Grid, read_grid, settings
+from fotmem.bench.process import StoreFailedError, Worker
 from fotmem.bench.report import BenchReport
 from fotmem.bench.run import Bench, Plan
+from fotmem.bench.worker import Job
 from fotmem.capture import Capture, capture_random
 from fotmem.errors import InputError, OptionError, UnknownStoreError
 from fotmem.testing.store.naive import draw
@@ -218,6 +221,27 @@ def test_a_store_that_fails_is_reported_and_the_rest_goes_on(
         "'absent' is not available here: needs not_there, not installed: pip install it"
     )
     assert reasons["dying"] == "its process was killed: too little memory?"
+
+
+def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Capture) -> None:
+    job = Job(
+        capture=str(capture.directory),
+        layer=0,
+        settings=tuple(settings(["failing"])),
+        queries=4,
+        device="cpu",
+        store_device="cpu",
+        threads=1,
+        sizes=(1024, TOKENS),
+        top_k=2,
+    )
+    with Worker(job) as worker:
+        [process] = multiprocessing.active_children()
+        process.join(60)
+        told = worker.grown()
+        assert next(told).size == 1024
+        with pytest.raises(StoreFailedError, match="^OSError: the disk is full$"):
+            next(told)
 
 
 def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:

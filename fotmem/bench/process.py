@@ -99,7 +99,7 @@ class Worker:
     def _received(self) -> Any:
         try:
             found = self._connection.recv()
-        except (EOFError, OSError):  # of a process that ended, tensors cannot be fetched either
+        except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode
             reason = "was killed: too little memory?" if code == -9 else f"ended with code {code}"

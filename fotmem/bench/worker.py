@@ -7,13 +7,14 @@ takes nothing else with it.
 from __future__ import annotations
 
 import gc
+import pickle
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -103,17 +104,22 @@ def serve(connection: Connection, job: Job, folder: str) -> None:
         if job.threads:
             torch.set_num_threads(job.threads)
         with _Bench(job, Path(folder)) as bench:
-            connection.send(bench.settings)
+            _send(connection, bench.settings)
             for grown in bench.grow():
-                connection.send(grown)
+                _send(connection, grown)
             while (order := connection.recv()) is not None:
                 name, setting, arguments = order
                 bench.tune(setting)
-                connection.send(getattr(bench, name)(*arguments))
+                _send(connection, getattr(bench, name)(*arguments))
     except (EOFError, KeyboardInterrupt):
         pass  # whoever asked is gone
     except Exception as error:
-        connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        _send(connection, RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _send(connection: Connection, content: Any) -> None:
+    """Send something whole: tensors that are shared could be fetched from a living process only."""
+    connection.send_bytes(pickle.dumps(content))
 
 
 class _Bench:
