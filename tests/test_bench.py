@@ -240,7 +240,7 @@ def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Captu
         process.join(60)
         told = worker.grown()
         assert next(told).size == 1024
-        with pytest.raises(StoreFailedError, match="^OSError: the disk is full$"):
+        with pytest.raises(StoreFailedError, match=r"^OSError: the disk is full$"):
             next(told)
 
 
