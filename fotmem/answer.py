@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -12,12 +15,28 @@ if TYPE_CHECKING:
     from fotmem.memory import Memory
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True)
+class Answer:
     """What a model generated, and what it looked at."""
 
     text: str
     sources: list[Attended]
     """Remembered tokens, best first; ``weight`` is the largest over layers and answer tokens."""
+    step_seconds: list[float] = field(default_factory=list, compare=False)
+    """How long each token took after the first, which comes with the prompt."""
+
+
+class _Clock(LogitsProcessor):
+    """Notes when the model has come to each token."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if scores.is_cuda:
+            torch.cuda.synchronize(scores.device)
+        self.times.append(time.perf_counter())
+        return scores
 
 
 class _Watch(LogitsProcessor):
@@ -58,6 +77,7 @@ def answer(
     """
     ids = torch.tensor([prompt], device=model.device)
     watch = [] if memory is None else [_Watch(memory, tokenizer)]
+    clock = _Clock()
     with torch.no_grad():
         output = model.generate(
             ids,
@@ -65,10 +85,11 @@ def answer(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
-            logits_processor=LogitsProcessorList(watch),
+            logits_processor=LogitsProcessorList([clock, *watch]),
         )
     text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
-    return Answer(text, _best([found for watched in watch for found in watched.found], top))
+    sources = _best([found for watched in watch for found in watched.found], top)
+    return Answer(text, sources, [end - begin for begin, end in pairwise(clock.times)])
 
 
 def first_choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]:

@@ -1,4 +1,5 @@
 import functools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +100,20 @@ def test_nothing_is_sampled(model: Any, monkeypatch: pytest.MonkeyPatch) -> None
     torch.manual_seed(0)
     first = answer(model, tokenizer(), PROMPT, max_new_tokens=8)
     assert all(answer(model, tokenizer(), PROMPT, max_new_tokens=8) == first for _ in range(3))
+
+
+def test_every_token_after_the_first_is_timed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, slow = model.forward, [0.0, 0.02, 0.0, 0.08, 0.0, 0.0]
+    calls = iter(slow)
+
+    def slowed(*arguments: Any, **named: Any) -> Any:
+        time.sleep(next(calls))
+        return forward(*arguments, **named)
+
+    monkeypatch.setattr(model, "forward", slowed)
+    steps = answer(model, tokenizer(), PROMPT, max_new_tokens=6).step_seconds
+    assert len(steps) == 5
+    assert all(step >= asleep for step, asleep in zip(steps, slow[1:], strict=True))
 
 
 # First choices

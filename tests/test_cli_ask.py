@@ -11,7 +11,7 @@ import torch
 
 import fotmem
 from fotmem.answer import answer, question_prompt
-from fotmem.evaluation.passkey import Trial
+from fotmem.evaluation.passkey import Outcome, Trial
 from fotmem.models import PACKAGED, load_model
 from fotmem.registry import registry
 from tests import folders
@@ -31,6 +31,7 @@ ROW = [
     "answer_interval",
     "trials",
     "seconds",
+    "seconds_per_token",
 ]
 
 
@@ -245,7 +246,7 @@ def test_passkey_as_json(passkey: list[object], capsys: Capture) -> None:
         assert (row["tokens"], row["trials"]) == (120, 3)
         assert 0 <= row["digit_accuracy"] <= 1
         assert 0 <= row["answer_accuracy"] <= 1
-        assert row["seconds"] > 0
+        assert row["seconds"] > row["seconds_per_token"] > 0
 
 
 def test_passkey_as_a_table(passkey: list[object], capsys: Capture) -> None:
@@ -271,11 +272,9 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Score a trial by its number, as a tiny random model never finds any; collect the trials."""
     asked: list[Trial] = []
 
-    def score(
-        model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool
-    ) -> tuple[float, bool]:
+    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool) -> Outcome:
         asked.append(trial)
-        return (int(trial.code) % 6 / 5 if memory else 0.0), memory is not None
+        return Outcome((int(trial.code) % 6 / 5 if memory else 0.0), memory is not None, [])
 
     monkeypatch.setattr("fotmem.evaluation.passkey.score", score)
     return asked

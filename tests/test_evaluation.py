@@ -91,7 +91,7 @@ def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.Mo
     with fotmem.attach(model, window=64) as memory:
         plain = evaluated._ask
 
-        def looked(model: Any, tokenizer: Any, trial: Any) -> tuple[float, bool]:
+        def looked(model: Any, tokenizer: Any, trial: Any) -> evaluated.Outcome:
             seen.append(memory.tokens.tolist())
             return plain(model, tokenizer, trial)
 

@@ -180,32 +180,35 @@ def wrong(*places: int) -> Callable[[list[int]], list[int]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_right(kind: str) -> None:
-    assert score(parrot(kind, wrong()), tokenizer(kind), trial(kind), None) == (1.0, True)
+    assert score(parrot(kind, wrong()), tokenizer(kind), trial(kind), None)[:2] == (1.0, True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_wrong(kind: str) -> None:
-    assert score(parrot(kind, wrong(*range(5))), tokenizer(kind), trial(kind), None) == (0, False)
+    assert score(parrot(kind, wrong(*range(5))), tokenizer(kind), trial(kind), None)[:2] == (
+        0,
+        False,
+    )
 
 
 @pytest.mark.parametrize("kind", ["digits", "llama"])
 @pytest.mark.parametrize("place", range(5))
 def test_one_digit_wrong(kind: str, place: int) -> None:
     """The digits after it still count: they are asked with the true ones before them."""
-    share, whole = score(parrot(kind, wrong(place)), tokenizer(kind), trial(kind), None)
-    assert (share, whole) == (0.8, False)
+    found = score(parrot(kind, wrong(place)), tokenizer(kind), trial(kind), None)
+    assert found[:2] == (0.8, False)
 
 
 @pytest.mark.parametrize("place, share", [(0, 0.6), (1, 0.8), (3, 0.8)])
 def test_a_token_counts_as_many_digits_as_it_has(place: int, share: float) -> None:
     found = score(parrot("numbers", wrong(place)), tokenizer("numbers"), trial("numbers"), None)
-    assert found == (share, False)
+    assert found[:2] == (share, False)
 
 
 def test_the_whole_answer_is_what_was_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     known, speechless = parrot("digits", wrong()), parrot("digits", wrong(*range(5)))
     monkeypatch.setattr(known, "generate", speechless.generate)
-    assert score(known, tokenizer("digits"), trial("digits"), None) == (1.0, False)
+    assert score(known, tokenizer("digits"), trial("digits"), None)[:2] == (1.0, False)
 
 
 class Reader:

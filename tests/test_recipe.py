@@ -42,8 +42,8 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
         assert (memory.distance, memory.decay) == (1024, 0.85)
         with_memory = [score(model, tokenizer, trial, memory) for trial in trials]
     without = [score(model, tokenizer, trial, None) for trial in trials]
-    assert sum(whole for _, whole in with_memory) >= 2
-    assert sum(whole for _, whole in without) == 0
+    assert sum(outcome.right for outcome in with_memory) >= 2
+    assert sum(outcome.right for outcome in without) == 0
 
 
 def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:

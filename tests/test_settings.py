@@ -21,7 +21,7 @@ from fotmem.evaluation import passkey as evaluated
 from fotmem.evaluation import settings as compared
 from fotmem.evaluation.dictionary import DictionaryRow
 from fotmem.evaluation.found import POSITIONS, Call, judge_call
-from fotmem.evaluation.passkey import PasskeyRow, Trial, make_trials
+from fotmem.evaluation.passkey import Outcome, PasskeyRow, Trial, make_trials
 from fotmem.evaluation.perplexity import PerplexityRow
 from fotmem.evaluation.report import Measured
 from tests import folders
@@ -253,8 +253,8 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
 ) -> None:
     """What the model says at the end, instead of whether that is right, which it never is."""
 
-    def said(model: Any, tokenizer: Any, trial: Trial) -> tuple[float, bool]:
-        return float(model(torch.tensor([trial.local])).logits[0, -1].max()), True
+    def said(model: Any, tokenizer: Any, trial: Trial) -> Outcome:
+        return Outcome(float(model(torch.tensor([trial.local])).logits[0, -1].max()), True, [])
 
     monkeypatch.setattr(evaluated, "_ask", said)
     every = settings(["exact", "sparse"], {"sparse": {"every": [1, 5]}})

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fotmem.answer import answer, first_choices
 from fotmem.errors import InputError
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from fotmem.bench.report import Setting
     from fotmem.memory import Memory
 
-Outcome = tuple[float, bool]
-"""Share of digits right, and whether the whole answer is."""
-
 NAME = "pass key"
 OVERLAP = 16
 """Tokens by which reading windows overlap, at most half a window; see `Memory.read`."""
@@ -35,6 +33,17 @@ LOCAL = 16
 A context that begins with the question leaves its heads nothing else to look at: an untuned
 SmolLM2 then finds half as many digits as with a few tokens of text before it.
 """
+
+
+class Outcome(NamedTuple):
+    """What came of one question."""
+
+    digits: float
+    """Share of digits right."""
+    right: bool
+    """Whether the generated answer is."""
+    step_seconds: list[float]
+    """Of each token of the answer after the first."""
 
 
 def fact(name: str, code: str) -> str:
@@ -61,6 +70,9 @@ class PasskeyRow(StoreRow):
     trials: int
     seconds: float
     """Reading included, unless settings were compared: their text is read once for all."""
+    seconds_per_token: float | None = None
+    """Of decoding: median over the tokens of all answers, without the first of each; None where
+    no answer has a second one."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +146,8 @@ def make_trials(
 
 def score(
     model: Any, tokenizer: Any, trial: Trial, memory: Memory | None, *, attend: bool = False
-) -> tuple[float, bool]:
-    """Ask for the number: share of digits right, and whether the generated answer is right."""
+) -> Outcome:
+    """Ask for the number."""
     if memory is None:
         return _ask(model, tokenizer, trial)
     if not trial.shared:
@@ -220,16 +232,18 @@ def compare(
 def _row(
     tokens: int, outcomes: Sequence[Outcome], *, store: str | None, seconds: float
 ) -> PasskeyRow:
-    digits, answers = (sum(each) for each in zip(*outcomes, strict=True))
+    answers = sum(outcome.right for outcome in outcomes)
+    steps = [seconds for outcome in outcomes for seconds in outcome.step_seconds]
     return PasskeyRow(
         tokens=tokens,
         memory=store is not None,
         store=store,
-        digit_accuracy=digits / len(outcomes),
+        digit_accuracy=sum(outcome.digits for outcome in outcomes) / len(outcomes),
         answer_accuracy=answers / len(outcomes),
         answer_interval=wilson(answers, len(outcomes)),
         trials=len(outcomes),
         seconds=seconds,
+        seconds_per_token=median(steps) if steps else None,
     )
 
 
@@ -274,11 +288,11 @@ def overlap_of(memory: Memory) -> int:
     return min(OVERLAP, memory.windowing.window // 2)
 
 
-def _ask(model: Any, tokenizer: Any, trial: Trial) -> tuple[float, bool]:
+def _ask(model: Any, tokenizer: Any, trial: Trial) -> Outcome:
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
     prompt = trial.local + asked
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
-    generated = answer(model, tokenizer, prompt, max_new_tokens=len(code)).text
+    given = answer(model, tokenizer, prompt, max_new_tokens=len(code))
     choices = first_choices(model, prompt, code)  # the last call: what it asks stores is judged
     right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
-    return right / sum(digits), generated == trial.code
+    return Outcome(right / sum(digits), given.text == trial.code, given.step_seconds)

@@ -107,7 +107,8 @@ def passkey(
         rows += [measure("without memory", size, None), with_memory[size]]
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("tokens", "memory", "digits right", "whole answers", "trials", "seconds")
+    names = ("tokens", "memory", "digits", "whole answers", "trials", "seconds", "a token")
+    table = Table(*names)
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
@@ -116,6 +117,7 @@ def passkey(
             _answers(row),
             str(row.trials),
             f"{row.seconds:.0f}",
+            "" if row.seconds_per_token is None else f"{1000 * row.seconds_per_token:.0f} ms",
         )
     Console().print(table)
 
