@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from collections.abc import Sequence
@@ -52,3 +53,16 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has, without pages of files where that is told.
+
+    The system takes those back when it needs them; counted, whatever lies on disk would look as
+    large in memory as there is room. Needs psutil.
+    """
+    import psutil
+
+    gc.collect()
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))

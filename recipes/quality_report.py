@@ -1,26 +1,36 @@
-"""Measures what the model makes of stores that find more or less, and fills in `docs/quality.md`.
+"""Measures what the model makes of stores, small and large, and fills in `docs/quality.md`.
 
-Run by ``make report-quality TEXT=book.txt``, in hours; ``QUICK=1`` takes 20 minutes and has wide
-intervals. Stopped, it goes on where it was: reports in ``build/quality`` are taken up.
+Run by ``make report-quality TEXT=book.txt``, in hours; ``QUICK=1`` takes 20 minutes, with smaller
+memories and wide intervals. Two commands run at a time, on a core each. Stopped, it goes on where
+it was: reports in ``build/quality`` are taken up.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fotmem.bench.figures import Figure
+from fotmem.bench.report import Setting
 from fotmem.evaluation.curves import QUALITIES, Curve, curves
+from fotmem.evaluation.dictionary import DictionaryRow
 from fotmem.evaluation.found import FIGURES
+from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.plot import draw
+from fotmem.evaluation.report import read_report, rows_of
 from recipes.reports import fill, table, texts_given
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 REPORT = Path("docs/benchmarks/quality.json")
-MARKER = "<!-- figures, by make report-quality -->\n"
+DICTIONARY = Path("build/dictionary")
+"""What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
 GRID: dict[str, dict[str, list[int]]] = {
     "exact": {},
     "faiss-ivf": {"nprobe": [1, 2, 4, 8, 16, 32]},
@@ -28,48 +38,72 @@ GRID: dict[str, dict[str, list[int]]] = {
     "hnsw": {"ef_search": [16, 32, 64, 128]},
 }
 """From poor to as good as exact, so that curves have a beginning and an end."""
-DICTIONARY = Path("build/dictionary")
-"""What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
-QUICK = {
-    "passkey": "passkey smollm2-fot --tokens 8k --trials 16 --readings 2 --stores {stores}",
-    "perplexity": "perplexity smollm2-fot --tokens 8k --scored 2k --places 2 --stores {stores}",
-    "dictionary": "dictionary {dictionary} --tokens 64k --queries 200 --stores {stores}",
-}
-FULL = {
-    "passkey": "passkey smollm2-fot --tokens 16k,100k --trials 40 --readings 4 --stores {stores}",
-    "perplexity": "perplexity smollm2-fot --tokens 16k,64k --places 4 --stores {stores}",
-    "dictionary": "dictionary {dictionary} --tokens 256k,1M --stores {stores}",
-}
+COMPARED = f"--stores {','.join(GRID)}"
+Commands = Mapping[str, str]
+"""What is measured, by name: the words behind `fotmem eval`."""
+Reports = Mapping[str, Path]
+"""What came of it, by the same names."""
 
 
 def main(quick: bool, texts: list[str]) -> None:
     """Measure what is not measured yet, draw, and fill in the page."""
     folder = Path("build/quality-quick" if quick else "build/quality")
     folder.mkdir(parents=True, exist_ok=True)
-    found: list[Curve] = []
-    commands = []
-    for task, command in (QUICK if quick else FULL).items():
-        if task == "dictionary" and not DICTIONARY.exists():
-            print(f"no dictionary: {DICTIONARY} is missing, make recipe-dictionary", flush=True)
-            continue
-        words = command.format(dictionary=DICTIONARY, stores=",".join(GRID))
-        measure(words, folder / f"{task}.json", [] if task == "dictionary" else texts)
-        found += curves(folder / f"{task}.json")
-        commands.append(f"fotmem eval {words}")
-    draw(found, PICTURE)
-    rows = [row for curve in found for row in told(curve)]
-    REPORT.write_text(json.dumps({"commands": commands, "rows": rows}, indent=1) + "\n")
-    fill(PAGE, MARKER, figures(commands, found))
+    chosen = {name: possible(commands) for name, commands in (QUICK if quick else FULL).items()}
+    reports = {
+        section: {name: folder / f"{section}-{name}.json" for name in commands}
+        for section, commands in chosen.items()
+    }
+    with ThreadPoolExecutor(2) as pool:
+        running = [
+            pool.submit(measure, words, reports[section][name], texts)
+            for section, commands in chosen.items()
+            for name, words in commands.items()
+        ]
+    for each in running:
+        each.result()
+    content = {}
+    for section, commands in chosen.items():
+        content[section] = {"commands": commands, **data(section, reports[section])}
+        words = "".join(f"$ fotmem eval {each}\n" for each in commands.values())
+        figures = f"{WRITTEN[section](reports[section])}\n```console\n{words}```"
+        fill(PAGE, marker(section), figures)
+    REPORT.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def marker(section: str) -> str:
+    """Return the line between which the figures of a section stand in the page."""
+    return f"<!-- {section}, by make report-quality -->\n"
+
+
+def possible(commands: Commands) -> Commands:
+    """Leave out what needs a model that is not there."""
+    if DICTIONARY.exists():
+        return commands
+    print(f"no dictionary: {DICTIONARY} is missing, make recipe-dictionary", flush=True)
+    return {name: words for name, words in commands.items() if str(DICTIONARY) not in words}
 
 
 def measure(words: str, report: Path, texts: list[str]) -> None:
-    """Run `fotmem eval`; it goes on with the report that is there."""
-    grid = write_grid(report.parent / "grid.toml")
-    given = [*(word for text in texts for word in ("--text", text)), "--grid", str(grid)]
-    arguments = ["eval", *shlex.split(words), *given, "--report", str(report)]
+    """Run `fotmem eval` on one core; a comparison goes on with the report that is there."""
+    arguments = ["eval", *shlex.split(words), "--report", str(report)]
+    if str(DICTIONARY) not in words:
+        arguments += [word for text in texts for word in ("--text", text)]
+    if COMPARED in words:
+        arguments += ["--grid", str(write_grid(report.with_suffix(".toml")))]
+    elif report.exists():
+        return
     print(f"fotmem {shlex.join(arguments)}", flush=True)
-    program = "from fotmem.cli import main; main()"
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+    begin = time.monotonic()
+    with report.with_suffix(".log").open("w") as log:
+        subprocess.run(
+            [sys.executable, "-c", "from fotmem.cli import main; main()", *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+            check=True,
+        )
+    print(f"{report.stem}: {(time.monotonic() - begin) / 60:.0f} minutes", flush=True)
 
 
 def write_grid(file: Path) -> Path:
@@ -81,7 +115,22 @@ def write_grid(file: Path) -> Path:
     return file
 
 
-def told(curve: Curve) -> Iterator[dict[str, Any]]:
+# What is kept as data
+
+
+def data(section: str, reports: Reports) -> dict[str, Any]:
+    """Return the figures of a section."""
+    if section == "curves":
+        return {"points": [point for curve in every_curve(reports) for point in points(curve)]}
+    return {"reports": {name: read_report(file) for name, file in reports.items()}}
+
+
+def every_curve(reports: Reports) -> list[Curve]:
+    """Return the curves of all tasks."""
+    return [curve for file in reports.values() for curve in curves(file)]
+
+
+def points(curve: Curve) -> Iterator[dict[str, Any]]:
     """Yield what a curve says: its points, as data."""
     for point in curve.points:
         yield {
@@ -93,8 +142,18 @@ def told(curve: Curve) -> Iterator[dict[str, Any]]:
         }
 
 
-def figures(commands: list[str], found: list[Curve]) -> str:
-    """Write which figure predicts best, how much is needed, and the commands."""
+# What the page says
+
+
+def write_curves(reports: Reports) -> str:
+    """Draw the curves, and write which figure predicts best and how much is needed."""
+    found = every_curve(reports)
+    draw(found, PICTURE)
+    return f"![curves](quality.png)\n\n{predictions(found)}"
+
+
+def predictions(found: list[Curve]) -> str:
+    """Write which figure predicts best, and how much is needed."""
     body = []
     for curve in found:
         quality = curve.exact.quality.value if curve.exact else 0.0
@@ -102,16 +161,119 @@ def figures(commands: list[str], found: list[Curve]) -> str:
             predicts, needed = curve.predicts(figure), curve.needed(figure)
             enough = "-"
             if needed is not None:
-                low, high = needed.value[1:]
-                enough = f"{needed.value.value:.3f} ({low:.3f} to {high:.3f})"
+                enough = ranged(needed.value, 3)
                 if needed.is_bound:
                     enough = f"{needed.value.value:.3f} or worse"
-            interval = f"{predicts.value:.2f} ({predicts.low:.2f} to {predicts.high:.2f})"
             name = f"{curve.task}, {curve.tokens:,} tokens: {QUALITIES[curve.task].name}"
-            body.append([name, f"{quality:.3f}", about.name, interval, enough])
-    head = ["task", "with `exact`", "figure", "predicts", "needed for 95%"]
-    shown = "\n".join(f"$ {command}" for command in commands)
-    return f"![curves](quality.png)\n\n{table(head, body)}\n```console\n{shown}\n```\n"
+            body.append([name, f"{quality:.3f}", about.name, ranged(predicts, 2), enough])
+    return table(["task", "with `exact`", "figure", "predicts", "needed for 95%"], body)
+
+
+def write_dense(reports: Reports) -> str:
+    """Write what the model makes of the k best keys, and of all."""
+    body = []
+    for name in reports:
+        task, _, keys = name.partition("-")
+        if keys == "all":
+            continue
+        best, every = (qualities(reports[f"{task}-{keys}"]) for keys in ("best", "all"))
+        for tokens, quality in best.items():
+            about = f"{task}, {tokens:,} tokens: {QUALITIES[task].name}"
+            body.append([about, ranged(quality, 3), ranged(every[tokens], 3)])
+    return table(["task", "the k best keys", "all keys"], body)
+
+
+def qualities(report: Path) -> dict[int, Figure]:
+    """Return what a model makes of its memory, by tokens."""
+    content = read_report(report)
+    quality = QUALITIES[content["task"]]
+    rows = rows_of(content, quality.kind, report)
+    return {row.tokens: quality.of(row) for row in rows if row.store is not None}
+
+
+def write_large(reports: Reports) -> str:
+    """Write what the model makes of large memories, and what they cost."""
+    passkeys, dictionaries = [], []
+    for report in reports.values():
+        content = read_report(report)
+        options = dict(option.split("=") for option in content["options"]["option"])
+        quality = QUALITIES[content["task"]]
+        for row in rows_of(content, quality.kind, report):
+            if row.store is None:
+                continue
+            setting = f"`{Setting(store=row.store, options=options)}`"
+            head = [f"{row.tokens:,}", setting, ranged(quality.of(row), 3)]
+            if isinstance(row, PasskeyRow):
+                passkeys.append([*head, f"{1000 * (row.seconds_per_token or 0):.0f} ms"])
+            elif isinstance(row, DictionaryRow):
+                cost = f"{1000 * row.seconds_per_query:.1f} ms"
+                ram = "" if row.ram is None else f"{row.ram / 2**30:.1f} GiB"
+                dictionaries.append([*head, cost, ram, f"{row.tokens_per_second:,.0f}"])
+    return "\n".join(
+        [
+            table(["tokens", "pass key: store", "whole answers", "a token"], passkeys),
+            table(
+                ["tokens", "dictionary: store", "values right", "a query", "RAM", "tokens/s read"],
+                dictionaries,
+            ),
+        ]
+    )
+
+
+def ranged(figure: Figure, digits: int) -> str:
+    """Show a figure with its interval."""
+    value, low, high = (f"{each:.{digits}f}" for each in figure)
+    return f"{value} ({low} to {high})"
+
+
+WRITTEN = {"large": write_large, "curves": write_curves, "dense": write_dense}
+"""What writes the figures of each section."""
+
+
+def best_and_all(**tasks: str) -> dict[str, str]:
+    """Ask each task for attention to the k best keys, and to all."""
+    return {
+        f"{task}-{keys}": f"{words}{option}"
+        for task, words in tasks.items()
+        for keys, option in (("best", ""), ("all", " --top-k all"))
+    }
+
+
+QUICK: dict[str, Commands] = {
+    "curves": {
+        "passkey": f"passkey smollm2-fot --tokens 8k --trials 16 --readings 2 {COMPARED}",
+        "perplexity": f"perplexity smollm2-fot --tokens 8k --scored 2k --places 2 {COMPARED}",
+        "dictionary": f"dictionary {DICTIONARY} --tokens 64k --queries 200 {COMPARED}",
+    },
+    "dense": best_and_all(
+        passkey="passkey smollm2-fot --tokens 16k --trials 16 --readings 2",
+        dictionary=f"dictionary {DICTIONARY} --tokens 64k,256k --queries 200",
+    ),
+    "large": {
+        "dictionary-faiss-ivf": f"dictionary {DICTIONARY} --tokens 1M --store faiss-ivf",
+    },
+}
+FULL: dict[str, Commands] = {
+    "large": {
+        "passkey-faiss-ivf": "passkey smollm2-fot --tokens 100k,256k,1M --trials 20 --readings 1 "
+        "--store faiss-ivf --option nlist=1024 --option nprobe=64 --option values=mmap",
+        "dictionary-exact": f"dictionary {DICTIONARY} --tokens 16M --store exact",
+        "dictionary-faiss-ivf": f"dictionary {DICTIONARY} --tokens 16M --store faiss-ivf",
+        "dictionary-faiss-ivfpq": f"dictionary {DICTIONARY} --tokens 16M --store faiss-ivfpq",
+        "dictionary-64M": f"dictionary {DICTIONARY} --tokens 64M --store faiss-ivfpq "
+        "--option keys=mmap --option values=mmap",
+    },
+    "curves": {
+        "passkey": f"passkey smollm2-fot --tokens 16k --trials 40 --readings 4 {COMPARED}",
+        "perplexity": f"perplexity smollm2-fot --tokens 16k,64k --places 4 {COMPARED}",
+        "dictionary": f"dictionary {DICTIONARY} --tokens 256k,1M {COMPARED}",
+    },
+    "dense": best_and_all(
+        passkey="passkey smollm2-fot --tokens 16k,100k --trials 40 --readings 4",
+        perplexity="perplexity smollm2-fot --tokens 16k,64k --places 4",
+        dictionary=f"dictionary {DICTIONARY} --tokens 256k,1M",
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -131,6 +131,18 @@ def test_answers_are_counted(wrong: bool) -> None:
         assert row.interval == wilson(60 * row.accuracy, 60)
 
 
+def test_memory_that_a_store_takes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil")
+    with fotmem.attach(new_model(0)) as memory:
+        oracle = Oracle(memory, wrong=False)
+        [row] = lookup(oracle, memory, [60_000], queries=60, store="exact", seed=1)
+        assert row.ram is not None
+        assert row.ram > 0.5 * 60_000 * row.bytes_per_token
+        monkeypatch.setattr("fotmem.evaluation.dictionary.find_spec", lambda name: None)
+        [row] = lookup(oracle, memory, [1000], queries=60, store="exact", seed=1)
+        assert row.ram is None
+
+
 def test_what_cannot_be_measured() -> None:
     with (
         fotmem.attach(new_model(0)) as memory,

@@ -13,7 +13,10 @@ from fotmem.bench.grid import read_grid, settings
 from fotmem.bench.report import GrowthRow, Setting
 from fotmem.cli import app
 from fotmem.evaluation.curves import Curve, Point
+from fotmem.evaluation.dictionary import DictionaryRow
 from fotmem.evaluation.found import Found
+from fotmem.evaluation.passkey import PasskeyRow
+from fotmem.evaluation.report import report, write_report
 from fotmem.selection.choice import Candidate
 from fotmem.selection.limits import Foretold
 from recipes import (
@@ -220,11 +223,10 @@ def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
         )
     ]
     curve = Curve("passkey", 8192, points)
-    written = quality_report.figures(["fotmem eval passkey"], [curve])
+    written = quality_report.predictions([curve])
     assert "| passkey, 8,192 tokens: whole answers | 1.000 | recall | 1.00 (" in written
     assert "| 0.950 (" in written  # from 0.8 at 0.8 to 1 at 1
-    assert "```console\n$ fotmem eval passkey\n```" in written
-    assert [row["setting"] for row in quality_report.told(curve)] == [
+    assert [point["setting"] for point in quality_report.points(curve)] == [
         "exact",
         "hnsw ef_search=16",
         "hnsw ef_search=32",
@@ -232,4 +234,59 @@ def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
     grid = read_grid(quality_report.write_grid(tmp_path / "grid.toml"))
     assert grid == quality_report.GRID
     settings(grid, grid)
-    assert quality_report.PAGE.read_text().count(quality_report.MARKER) == 2
+
+
+def test_the_k_best_keys_beside_all(tmp_path: Path) -> None:
+    files = {}
+    for name, right in (("passkey-best", 0.9), ("passkey-all", 0.5)):
+        rows = [
+            PasskeyRow(memory=on, digit_accuracy=1.0, answer_accuracy=right * on,
+                       answer_interval=(0.1, 0.95), trials=4, seconds=1.0,
+                       tokens=8192, store="exact" if on else None)
+            for on in (False, True)
+        ]  # fmt: skip
+        files[name] = tmp_path / f"{name}.json"
+        write_report(files[name], report("passkey", {"option": []}, rows))
+    written = quality_report.write_dense(files)
+    name = "passkey, 8,192 tokens: whole answers"
+    assert f"| {name} | 0.900 (0.100 to 0.950) | 0.500 (0.100 to 0.950) |\n" in written
+    assert written.count("passkey") == 1
+
+
+def test_large_memories(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"tokens": 2**20, "store": "faiss-ivf"}
+    passkey = PasskeyRow(memory=True, digit_accuracy=1.0, answer_accuracy=0.9,
+                         answer_interval=(0.8, 0.95), trials=4, seconds=1.0,
+                         seconds_per_token=0.08, **about)  # fmt: skip
+    dictionary = DictionaryRow(accuracy=0.93, interval=(0.9, 0.95), symbol_accuracy=0.97,
+                               queries=500, tokens_per_second=12_345.0, bytes_per_token=512.0,
+                               seconds_per_query=0.012, ram=3 * 2**30, **about)  # fmt: skip
+    files = {}
+    for task, row in (("passkey", passkey), ("dictionary", dictionary)):
+        files[task] = tmp_path / f"{task}.json"
+        write_report(files[task], report(task, {"option": ["nprobe=64"]}, [row]))
+    written = quality_report.write_large(files)
+    head = "| 1,048,576 | `faiss-ivf nprobe=64` |"
+    assert f"{head} 0.900 (0.800 to 0.950) | 80 ms |\n" in written
+    assert f"{head} 0.930 (0.900 to 0.950) | 12.0 ms | 3.0 GiB | 12,345 |\n" in written
+
+
+def test_the_commands_that_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They are checked as far as it goes without a model; all sections are in the page."""
+    for chosen in (quality_report.QUICK, quality_report.FULL):
+        assert chosen.keys() == quality_report.WRITTEN.keys()
+        for commands in chosen.values():
+            for words in commands.values():
+                task, model, *options = shlex.split(words)
+                if model != str(quality_report.DICTIONARY):
+                    options += ["--text", str(tmp_path / "none.txt")]
+                ended = CliRunner().invoke(app, ["eval", task, str(tmp_path / "none"), *options])
+                assert ended.exit_code == 1, ended.output
+    for section in quality_report.WRITTEN:
+        assert quality_report.PAGE.read_text().count(quality_report.marker(section)) == 2
+    there = tmp_path / "dictionary"
+    some = {"lookup": f"dictionary {there}", "passkey": "passkey smollm2-fot"}
+    monkeypatch.setattr(quality_report, "DICTIONARY", there)
+    assert quality_report.possible(some) == {"passkey": "passkey smollm2-fot"}
+    there.mkdir()
+    assert quality_report.possible(some) == some

@@ -6,7 +6,6 @@ takes nothing else with it.
 
 from __future__ import annotations
 
-import gc
 import pickle
 import statistics
 import time
@@ -16,7 +15,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from fotmem.attention import topk_attention
 from fotmem.bench.grid import same_build, search_changes
 from fotmem.bench.report import Setting
 from fotmem.capture import Capture, Rows
+from fotmem.machine import resident
 from fotmem.registry import create_store, find_store
 from fotmem.rows_store import RowsStore
 from fotmem.store import MemoryStore
@@ -138,7 +137,7 @@ class _Bench:
         self.store = self._created(folder / "store")
         tuned = self.store.search_options
         self.settings = [each for each in job.settings if same_build(each, first, tuned)]
-        self.before = _resident()
+        self.before = resident()
 
     def __enter__(self) -> _Bench:
         return self
@@ -156,7 +155,7 @@ class _Bench:
                 self.store.add(*rows)
                 adds.append(self._now() - begin)
             self.store.flush()
-            ram = _resident() - self.before
+            ram = resident() - self.before
             self.queries = self._asked(size)
             tuned = [self._tuned(each) for each in self.settings]
             yield Grown(size, adds, ram, self._disk(), tuned)
@@ -241,14 +240,3 @@ class _Bench:
         if self.job.device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter()
-
-
-def _resident() -> int:
-    """Return the bytes of memory that the process has, without pages of files where that is told.
-
-    The system takes those back when it needs them; counted, whatever lies on disk would look as
-    large in memory as there is room.
-    """
-    gc.collect()
-    memory = psutil.Process().memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from fotmem.errors import InputError
 from fotmem.evaluation.intervals import wilson
 from fotmem.evaluation.report import Measured, StoreRow
 from fotmem.evaluation.settings import Comparison, Reading, Tried
+from fotmem.machine import resident
 
 if TYPE_CHECKING:
     from fotmem.bench.report import Setting
@@ -37,6 +39,9 @@ class DictionaryRow(StoreRow):
     bytes_per_token: float
     """Keys and values of all memory layers."""
     seconds_per_query: float
+    ram: int | None = None
+    """Bytes that the process has more once it has read, without pages of files: all that the store
+    keeps in memory. None where settings were compared, or psutil is not installed."""
 
 
 def lookup(
@@ -161,11 +166,14 @@ def _check(memory: Memory, sizes: list[int], queries: int) -> None:
 def _measured(
     model: Any, memory: Memory, size: int, queries: int, store: str, *, seed: int, progress: bool
 ) -> DictionaryRow:
+    counted = find_spec("psutil") is not None
     task = _Task(memory, size, queries, seed)
+    before = resident() if counted else 0
     task.read(progress=progress)
+    ram = resident() - before if counted else None
     begin = time.perf_counter()
     answers = [ask() for ask in task.asks(model)]
-    return task.row(answers, store, time.perf_counter() - begin)
+    return replace(task.row(answers, store, time.perf_counter() - begin), ram=ram)
 
 
 def _right(model: Any, asked: Tensor) -> Tensor:

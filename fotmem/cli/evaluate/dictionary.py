@@ -76,7 +76,9 @@ def dictionary(
         rows = list(measured)
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("tokens", "values right", "symbols right", "read", "memory", "a query")
+    from fotmem.bench.table import WIDTH
+
+    table = Table("tokens", "values right", "symbols right", "read", "memory", "RAM", "a query")
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
@@ -84,9 +86,10 @@ def dictionary(
             f"{row.symbol_accuracy:.3f}",
             f"{row.tokens_per_second:,.0f} tokens/s",
             f"{row.bytes_per_token:,.0f} B/token",
+            "" if row.ram is None else f"{row.ram / 2**30:.2f} GiB",
             f"{1000 * row.seconds_per_query:.1f} ms",
         )
-    Console().print(table)
+    Console(width=WIDTH).print(table)
 
 
 def _values(row: "DictionaryRow") -> str:
