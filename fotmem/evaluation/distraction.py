@@ -79,7 +79,7 @@ def check(documents: int, queries: int, window: int) -> None:
     if documents < 1 or documents & (documents - 1):
         raise OptionError(f"documents must be a power of two, got {documents}")
     if queries > window:
-        raise OptionError(f"queries must be at most the window ({window}), got {queries}")
+        raise OptionError(f"queries must fit into one window, at most {window}, got {queries}")
 
 
 def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int) -> list[Document]:
@@ -120,7 +120,8 @@ def distraction(
     OptionError
         As `check`.
     """
-    check(len(documents), max(len(each.queries) for each in documents), memory.windowing.window)
+    longest = max((len(each.queries) for each in documents), default=0)
+    check(len(documents), longest, memory.windowing.split_above)
     read = [_read(memory, each) for each in documents]
     size = 1
     while size <= len(documents):
