@@ -26,7 +26,7 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     shown = picture.axes[0].get_legend_handles_labels()
     picture.legend(*shown, loc="outside upper center", ncols=len(shown[0]), frameon=False)
     picture.supxlabel("documents in memory (d)")
-    picture.supylabel("attention on the right document,\nas a share of that on memory", ha="center")
+    picture.axes[0].set_ylabel("attention on the right document,\nas a share of that on memory")
     picture.savefig(file, dpi=120, format="png")
 
 
@@ -48,7 +48,8 @@ def _panel(axes: Axes, curves: Mapping[str, Sequence[DistractionRow]], figure: s
     sizes = sorted({row.documents for rows in curves.values() for row in rows})
     axes.plot(sizes, [1 / size for size in sizes], color="grey", lw=0.8, ls="--", label="1/d")
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
     axes.set_xticks(sizes, [f"{size}" for size in sizes])
+    axes.set_yticks([1 / size for size in sizes], [f"{1 / size:.3g}" for size in sizes])
     axes.set_title(NAMES[figure], loc="left")
     axes.grid(alpha=0.2)
