@@ -176,7 +176,7 @@ def _ask(
     with torch.no_grad():
         model(torch.tensor([window], device=model.device))
     found = [_attention(memory, layer, some, right) for layer, some in keys.items()]
-    return torch.stack([torch.stack(each).mean(2) for each in found])
+    return torch.stack([torch.stack(each).mean(2).cpu() for each in found])
 
 
 class Attention(NamedTuple):
@@ -194,7 +194,7 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
     """Attend from the queries of the last call to the keys of documents, each ``[H, n, D]``."""
     trace, store = memory.last_trace, memory.store(layer)
     assert trace is not None
-    queries, total = (each[0].to(store.device, torch.float32) for each in trace.layers[layer])
+    queries, total = (each[0].to(store.device) for each in trace.layers[layer])
     asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
     _, _, scale = memory.adapter.geometry(memory.attention(layer))
     found = torch.stack([_lse(asked, each, scale).reshape(total.shape) for each in keys])
@@ -208,7 +208,8 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
 
 
 def _lse(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    return dense_attention(queries[None], keys[None], keys[None], scale=scale).lse[0]
+    queries, keys = queries[None].float(), keys[None]
+    return dense_attention(queries, keys, keys, scale=scale).lse[0]
 
 
 def _row(size: int, layers: Sequence[int], asked: Tensor, seconds: float) -> DistractionRow:
