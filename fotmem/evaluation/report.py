@@ -36,6 +36,7 @@ class StoreRow:
 
 
 RowT = TypeVar("RowT", bound=StoreRow)
+AnyRow = TypeVar("AnyRow")
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Measured(Generic[RowT]):
         self.failures = [Failed(**failed) for failed in before["failures"]]
 
 
-def rows_of(content: dict[str, Any], kind: type[RowT], file: Path) -> list[RowT]:
+def rows_of(content: dict[str, Any], kind: type[AnyRow], file: Path) -> list[AnyRow]:
     """Return the rows of a report that was read from a file.
 
     Raises

@@ -4,6 +4,7 @@ import typer
 
 from fotmem.cli.evaluate.curve import curve
 from fotmem.cli.evaluate.dictionary import dictionary
+from fotmem.cli.evaluate.distraction import distraction
 from fotmem.cli.evaluate.facts import facts
 from fotmem.cli.evaluate.passkey import passkey
 from fotmem.cli.evaluate.perplexity import perplexity
@@ -19,5 +20,5 @@ def _group() -> None:
     """
 
 
-for command in (passkey, facts, perplexity, dictionary, curve):
+for command in (passkey, facts, perplexity, dictionary, distraction, curve):
     app.command()(command)

@@ -7,11 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.evaluate.task import interval
+from fotmem.cli.evaluate.task import shown
 from fotmem.extra import require
 
 if TYPE_CHECKING:
-    from fotmem.bench.figures import Figure
     from fotmem.evaluation.curves import Curve, Needed
 
 EXPLAINED = (
@@ -52,7 +51,7 @@ def _table(curve: "Curve") -> Table:
     from fotmem.evaluation.found import FIGURES
 
     table = Table("figure", "predicts", "needed", title=f"{curve.task}, {curve.tokens:,} tokens")
-    exact = "not measured" if curve.exact is None else _shown(curve.exact.quality)
+    exact = "not measured" if curve.exact is None else shown(curve.exact.quality)
     table.caption = f"{QUALITIES[curve.task].name} with exact: {exact}\n"
     best = (
         ", ".join(FIGURES[figure].name for figure in curve.best)
@@ -61,15 +60,11 @@ def _table(curve: "Curve") -> Table:
     alike = ", which differ by no more than noise" if len(curve.best) > 1 else ""
     table.caption += f"predicts best: {best}{alike}"
     for figure, about in FIGURES.items():
-        table.add_row(about.name, _shown(curve.predicts(figure)), _needed(curve.needed(figure)))
+        table.add_row(about.name, shown(curve.predicts(figure)), _needed(curve.needed(figure)))
     return table
 
 
 def _needed(needed: "Needed | None") -> str:
     if needed is None:
         return "-"
-    return f"{needed.value.value:.3f} or worse" if needed.is_bound else _shown(needed.value)
-
-
-def _shown(figure: "Figure") -> str:
-    return f"{figure.value:.3f} ({interval((figure.low, figure.high), '.3f')})"
+    return f"{needed.value.value:.3f} or worse" if needed.is_bound else shown(needed.value)

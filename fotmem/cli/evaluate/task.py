@@ -22,6 +22,7 @@ from fotmem.cli.options import (
 from fotmem.extra import require
 
 if TYPE_CHECKING:
+    from fotmem.bench.figures import Figure
     from fotmem.bench.report import Setting
     from fotmem.memory import Memory
 
@@ -38,7 +39,7 @@ class Task:
         self.top_k = parse_top_k(options["top_k"])
         self.settings = _settings(options, self.top_k)
         self.store, self._store_options = parse_store(
-            options["store"], options["option"], options["config"]
+            options.get("store"), options.get("option", []), options.get("config")
         )
         """The one that is measured, or the one that reads for all."""
         if not self.settings:
@@ -97,3 +98,8 @@ def tracked(label: str, steps: Iterable[Any], total: int) -> list[Any]:
 def interval(ends: tuple[float, float], digits: str = ".2f") -> str:
     """Show a confidence interval."""
     return f"{ends[0]:{digits}} to {ends[1]:{digits}}"
+
+
+def shown(figure: Figure) -> str:
+    """Show a figure with its confidence interval."""
+    return f"{figure.value:.3f} ({interval((figure.low, figure.high), '.3f')})"

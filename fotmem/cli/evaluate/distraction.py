@@ -1,0 +1,87 @@
+"""``fotmem eval distraction``."""
+
+from statistics import mean
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, shown, tracked
+from fotmem.cli.options import (
+    Decay,
+    Distance,
+    Json,
+    Layers,
+    Model,
+    Report,
+    Texts,
+    TopK,
+    Window,
+    parse_sizes,
+)
+from fotmem.extra import require
+
+EXPLAINED = (
+    "right one: attention on the document that a window goes on from, as a share of that on memory",
+    "weighted: the same, where queries count by how much of their attention goes to memory",
+    "by chance: 1/d, where documents are not told apart",
+    "memory: share of all attention that goes to memory; the rest stays in the window",
+)
+
+
+def distraction(
+    model: Model,
+    text: Texts,
+    documents: Annotated[int, typer.Option(min=1, help="How many, at most: a power of two.")] = 64,
+    tokens: Annotated[str, typer.Option(help="Of a document, in memory.")] = "512",
+    queries: Annotated[
+        int, typer.Option(min=1, help="Tokens that follow a document, and look for it.")
+    ] = 128,
+    window: Window = 512,
+    distance: Distance = None,
+    decay: Decay = None,
+    layers: Layers = None,
+    top_k: TopK = "32",
+    seed: Annotated[int, typer.Option(help="Of the places and the order of documents.")] = 0,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how much attention finds the right document among 1, 2, 4, ... in memory.
+
+    Example: fotmem eval distraction smollm2 --documents 64 --text book.txt
+    """
+    options, [length] = locals(), parse_sizes(tokens, "--tokens", one=True)
+    require("fotmem eval distraction", "scipy")
+    from fotmem.evaluation.distraction import check, cut
+    from fotmem.evaluation.distraction import distraction as measured
+
+    check(documents, queries, window)
+    task = Task("distraction", options)
+    ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    made = cut(ids, documents=documents, tokens=length, queries=queries, seed=seed)
+    with task.attach() as memory:
+        steps = measured(task.model, memory, made)
+        rows = tracked("measuring", steps, documents.bit_length())
+    if task.write(rows, report, as_json=as_json):
+        return
+    from fotmem.bench.table import WIDTH
+
+    table = Table("documents", "right one", "weighted", "by chance", "memory", "seconds")
+    for row in rows:
+        table.add_row(
+            f"{row.documents:,}",
+            shown(row.mass),
+            shown(row.weighted),
+            f"{row.uniform:.3f}",
+            f"{row.memory.value:.3f}",
+            f"{row.seconds:.0f}",
+        )
+    layered = Table("layer", "right one", "best head", title=f"of {documents:,} documents")
+    for layer, heads in rows[-1].heads.items():
+        layered.add_row(f"{layer}", f"{mean(heads):.3f}", f"{max(heads):.3f}")
+    console = Console(width=WIDTH)
+    console.print(table)
+    console.print(layered)
+    for line in EXPLAINED:
+        console.print(f"[dim]{line}[/dim]", highlight=False)
