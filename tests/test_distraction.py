@@ -18,7 +18,8 @@ from fotmem.bench.figures import Figure
 from fotmem.evaluation import distraction as evaluated
 from fotmem.evaluation.distraction import DistractionRow, Document, cut, distraction
 from fotmem.evaluation.distraction_plot import draw_distraction
-from fotmem.evaluation.passkey import OVERLAP
+from fotmem.evaluation.keyed import make_facts
+from fotmem.evaluation.passkey import LOCAL, OVERLAP
 from fotmem.evaluation.report import read_report, rows_of
 from tests import folders, tiny
 from tests.commands import call, refusal
@@ -57,7 +58,7 @@ def test_documents_are_disjoint_pieces_in_no_order() -> None:
     made = make(seed=0)
     spans = []
     for each in made:
-        assert tuple(map(len, each)) == (OVERLAP, 60, 10)
+        assert tuple(map(len, each[:3])) == (OVERLAP, 60, 10)
         piece = [*each.before, *each.tokens, *each.queries]
         assert piece == ids[piece[0] : piece[-1] + 1]
         spans.append((piece[0], piece[-1]))
@@ -184,11 +185,10 @@ def test_each_document_is_asked_for_among_its_group(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(evaluated, "_ask", noted)
         list(distraction(model, memory, made))
-    windows = [each.queries for each in made]
     groups = [[0], [1], [2], [3], [0, 1], [0, 1], [2, 3], [2, 3], *[[0, 1, 2, 3]] * 4]
     assert [group for group, _, _ in asked] == groups
     assert [right for _, right, _ in asked] == [0, 1, 2, 3] * 3
-    assert [window for _, _, window in asked] == windows * 3
+    assert [document for _, _, document in asked] == made * 3
 
 
 def alike(sign: float) -> Any:
@@ -234,6 +234,48 @@ def test_what_cannot_be_measured() -> None:
     assert len(measure(tiny.llama(), documents(2, queries=40))) == 2
 
 
+# Facts
+
+
+def test_facts_are_hidden_and_asked_for() -> None:
+    tokenizer = folders.tokenizer()
+    text = tokenizer(folders.PROSE[:6000], add_special_tokens=False).input_ids
+    plain = cut(text, documents=4, tokens=100, queries=30, seed=0)
+    made = evaluated.with_facts(tokenizer, plain, seed=0)
+    facts = make_facts(4, 0)
+    assert len({one.fact.key for one in facts}) == 4
+    for before, after, one in zip(plain, made, facts, strict=True):
+        hidden = tokenizer(f" {one.statement}", add_special_tokens=False).input_ids
+        changed = [i for i in range(100) if before.tokens[i] != after.tokens[i]]
+        start = next(i for i in range(101) if after.tokens[i : i + len(hidden)] == hidden)
+        assert start <= changed[0]
+        assert changed[-1] < start + len(hidden)
+        assert len(after.tokens) == 100
+        assert (after.before, after.queries[:LOCAL]) == (before.before, before.queries[:LOCAL])
+        asked = str(tokenizer.decode(after.queries[LOCAL:]))
+        assert asked.split() == f"{one.question} {one.fact.answer}".split()
+        following = after.queries[1:][after.looking]  # what is said from there
+        assert str(tokenizer.decode(following)).strip() == one.fact.answer
+    assert evaluated.with_facts(tokenizer, plain, seed=1) != made
+
+
+def test_only_where_the_answer_is_said_is_judged() -> None:
+    model, made = tiny.llama(), documents(2, queries=6)
+    parts = [
+        [each._replace(looking=looking) for each in made]
+        for looking in (slice(None), slice(0, 2), slice(2, 6))
+    ]
+    every, first, rest = (measure(model, some)[1].mass.value for some in parts)
+    assert first != pytest.approx(rest)
+    assert every == pytest.approx((2 * first + 4 * rest) / 6)
+
+
+def test_a_fact_needs_room() -> None:
+    tokenizer = folders.tokenizer()
+    with pytest.raises(fotmem.InputError, match=r"a fact takes \d+ tokens, a document has 5: make"):
+        evaluated.with_facts(tokenizer, documents(2, tokens=5), seed=0)
+
+
 # The command line
 
 
@@ -273,6 +315,19 @@ def test_table_json_and_report(
     assert f"│ 3     │ {mean:.3f}     │ {best:.3f}     │" in table.out
     for name in ("right one", "weighted", "by chance", "memory"):
         assert f"\n{name}: " in table.out
+
+
+def test_facts_by_the_command(
+    given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*given, "--tokens", 100, "--json", "--window", 64]
+    assert "fit into one window, at most 64" in refusal(capsys, 1, *given, "--facts")
+    monkeypatch.setattr(evaluated, "LOCAL", 2)  # a tiny model has no room for more
+    plain, facts = (
+        json.loads(call(capsys, *given, *more).out)["rows"][2] for more in ((), ("--facts",))
+    )
+    assert plain["mass"] != facts["mass"]
+    assert facts["asked"] == 4
 
 
 def test_other_seeds_take_other_documents(

@@ -20,7 +20,8 @@ from fotmem.bench.figures import Figure, interval, ratio
 from fotmem.capture import Rows
 from fotmem.decay import age_bias
 from fotmem.errors import InputError, OptionError
-from fotmem.evaluation.passkey import OVERLAP, overlap_of
+from fotmem.evaluation.keyed import make_facts
+from fotmem.evaluation.passkey import LOCAL, OVERLAP, overlap_of, split_answer
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory
@@ -39,6 +40,8 @@ class Document(NamedTuple):
     """What is remembered."""
     queries: list[int]
     """What follows, and looks for it."""
+    looking: slice = slice(None)
+    """Which of these are judged: all, or those from which an answer is said."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,33 @@ def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int)
     return made
 
 
+def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list[Document]:
+    """Hide a fact in each document, and let the question for it look, instead of what follows.
+
+    Before the question stands the beginning of what follows. Judged is from where the answer is
+    said: the end of the question, and the answer but for its last token.
+    """
+    draw, made = random.Random(f"places {seed}"), []
+    for document, one in zip(documents, make_facts(len(documents), seed), strict=True):
+        hidden = tokenizer(f" {one.statement}", add_special_tokens=False).input_ids
+        tokens = document.tokens
+        if len(hidden) > len(tokens):
+            raise InputError(
+                f"a fact takes {len(hidden)} tokens, a document has {len(tokens)}: make it longer"
+            )
+        place = draw.randrange(len(tokens) - len(hidden) + 1)
+        tokens = tokens[:place] + hidden + tokens[place + len(hidden) :]
+        asked, answer = split_answer(tokenizer, f" {one.question}", one.fact.answer)
+        prompt = document.queries[:LOCAL] + asked
+        looking = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        made.append(Document(document.before, tokens, prompt + answer, looking))
+    return made
+
+
 def distraction(
     model: Any, memory: Memory, documents: Sequence[Document]
 ) -> Iterator[DistractionRow]:
-    """Look for every document among 1, 2, 4, ... of them in memory; yields a row for each number.
+    """Look for every document among 1, 2, 4, ... of them in memory; return a row for each number.
 
     What follows a document runs through the model as one window, which sees the memory as ever,
     its top k and its decay included. Attention is then computed from the queries of that window to
@@ -122,6 +148,12 @@ def distraction(
     """
     longest = max((len(each.queries) for each in documents), default=0)
     check(len(documents), longest, memory.windowing.split_above)
+    return _measured(model, memory, documents)
+
+
+def _measured(
+    model: Any, memory: Memory, documents: Sequence[Document]
+) -> Iterator[DistractionRow]:
     read = [_read(memory, each) for each in documents]
     size = 1
     while size <= len(documents):
@@ -131,7 +163,7 @@ def distraction(
             _remember(memory, [read[number] for number in group])
             keys = _split_keys(memory, [len(documents[number].tokens) for number in group])
             for right, number in enumerate(group):
-                asked.append(_ask(model, memory, documents[number].queries, keys, right))
+                asked.append(_ask(model, memory, documents[number], keys, right))
         yield _row(size, memory.layers, torch.stack(asked), time.perf_counter() - begin)
         size *= 2
     memory.clear()
@@ -170,13 +202,17 @@ def _keys(store: MemoryStore) -> Tensor:
 
 
 def _ask(
-    model: Any, memory: Memory, window: list[int], keys: dict[int, Sequence[Tensor]], right: int
+    model: Any, memory: Memory, document: Document, keys: dict[int, Sequence[Tensor]], right: int
 ) -> Tensor:
-    """Run a window; return what `Attention` says of each memory layer, ``[layers, 3, H * G]``."""
+    """Look for a document; return what `Attention` says of each memory layer: [layers, 3, H * G].
+
+    It is a mean over positions.
+    """
     with torch.no_grad():
-        model(torch.tensor([window], device=model.device))
+        model(torch.tensor([document.queries], device=model.device))
     found = [_attention(memory, layer, some, right) for layer, some in keys.items()]
-    return torch.stack([torch.stack(each).mean(2).cpu() for each in found])
+    looking = [torch.stack(each)[..., document.looking] for each in found]
+    return torch.stack([each.mean(2).cpu() for each in looking])
 
 
 class Attention(NamedTuple):

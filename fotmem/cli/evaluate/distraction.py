@@ -23,7 +23,7 @@ from fotmem.cli.options import (
 from fotmem.extra import require
 
 EXPLAINED = (
-    "right one: attention on the document that a window goes on from, as a share of that on memory",
+    "right one: attention on the document that a window looks for, as a share of that on memory",
     "weighted: the same, where queries count by how much of their attention goes to memory",
     "by chance: 1/d, where documents are not told apart",
     "memory: share of all attention that goes to memory; the rest stays in the window",
@@ -38,6 +38,9 @@ def distraction(
     queries: Annotated[
         int, typer.Option(min=1, help="Tokens that follow a document, and look for it.")
     ] = 128,
+    facts: Annotated[
+        bool, typer.Option("--facts", help="Hide a fact in each, and ask for it instead.")
+    ] = False,
     window: Window = 512,
     distance: Distance = None,
     decay: Decay = None,
@@ -53,13 +56,15 @@ def distraction(
     """
     options, [length] = locals(), parse_sizes(tokens, "--tokens", one=True)
     require("fotmem eval distraction", "scipy")
-    from fotmem.evaluation.distraction import check, cut
+    from fotmem.evaluation.distraction import check, cut, with_facts
     from fotmem.evaluation.distraction import distraction as measured
 
     check(documents, queries, window)
     task = Task("distraction", options)
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
     made = cut(ids, documents=documents, tokens=length, queries=queries, seed=seed)
+    if facts:
+        made = with_facts(task.tokenizer, made, seed)
     with task.attach() as memory:
         steps = measured(task.model, memory, made)
         rows = tracked("measuring", steps, documents.bit_length())
