@@ -21,6 +21,8 @@ from fotmem.bench.figures import Figure
 from fotmem.bench.report import Setting
 from fotmem.evaluation.curves import QUALITIES, Curve, curves
 from fotmem.evaluation.dictionary import DictionaryRow
+from fotmem.evaluation.distraction import DistractionRow
+from fotmem.evaluation.distraction_plot import draw_distraction
 from fotmem.evaluation.found import FIGURES
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.plot import draw
@@ -28,6 +30,7 @@ from fotmem.evaluation.report import read_report, rows_of
 from recipes.reports import fill, table, texts_given
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
+DISTRACTION = Path("docs/distraction.png")
 REPORT = Path("docs/benchmarks/quality.json")
 DICTIONARY = Path("build/dictionary")
 """What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
@@ -48,10 +51,9 @@ Reports = Mapping[str, Path]
 def main(quick: bool, texts: list[str]) -> None:
     """Measure what is not measured yet, draw, and fill in the page."""
     folder = Path("build/quality-quick" if quick else "build/quality")
-    folder.mkdir(parents=True, exist_ok=True)
     chosen = {name: possible(commands) for name, commands in (QUICK if quick else FULL).items()}
     reports = {
-        section: {name: folder / f"{section}-{name}.json" for name in commands}
+        section: {name: folder / section / f"{name}.json" for name in commands}
         for section, commands in chosen.items()
     }
     with ThreadPoolExecutor(2) as pool:
@@ -89,6 +91,7 @@ def measure(words: str, report: Path, texts: list[str]) -> None:
     arguments = ["eval", *shlex.split(words), "--report", str(report)]
     if str(DICTIONARY) not in words:
         arguments += [word for text in texts for word in ("--text", text)]
+    report.parent.mkdir(parents=True, exist_ok=True)
     if COMPARED in words:
         arguments += ["--grid", str(write_grid(report.with_suffix(".toml")))]
     elif report.exists():
@@ -220,13 +223,35 @@ def write_large(reports: Reports) -> str:
     )
 
 
+def write_distraction(reports: Reports) -> str:
+    """Draw and write how much attention the right document gets, before and after tuning."""
+    rows = {
+        name: rows_of(read_report(file), DistractionRow, file) for name, file in reports.items()
+    }
+    draw_distraction(rows, DISTRACTION)
+    body = [
+        [
+            f"{some[0].documents}",
+            f"{some[0].uniform:.3f}",
+            *(ranged(row.weighted, 3) for row in some),
+        ]
+        for some in zip(*rows.values(), strict=True)
+    ]
+    return f"![distraction]({DISTRACTION.name})\n\n{table(['documents', 'by chance', *rows], body)}"
+
+
 def ranged(figure: Figure, digits: int) -> str:
     """Show a figure with its interval."""
     value, low, high = (f"{each:.{digits}f}" for each in figure)
     return f"{value} ({low} to {high})"
 
 
-WRITTEN = {"large": write_large, "curves": write_curves, "dense": write_dense}
+WRITTEN = {
+    "large": write_large,
+    "curves": write_curves,
+    "dense": write_dense,
+    "distraction": write_distraction,
+}
 """What writes the figures of each section."""
 
 
@@ -236,6 +261,19 @@ def best_and_all(**tasks: str) -> dict[str, str]:
         f"{task}-{keys}": f"{words}{option}"
         for task, words in tasks.items()
         for keys, option in (("best", ""), ("all", " --top-k all"))
+    }
+
+
+def before_and_after(documents: int) -> dict[str, str]:
+    """Look for pieces of text and for facts, with the model before and after tuning."""
+    words = f"--documents {documents} --queries 64"
+    before = f"distraction smollm2 --layers 17,18,20,21,23 --distance 1024 --decay 0.85 {words}"
+    after = f"distraction smollm2-fot {words}"
+    return {
+        "text, before tuning": before,
+        "text, after tuning": after,
+        "facts, before tuning": f"{before} --facts",
+        "facts, after tuning": f"{after} --facts",
     }
 
 
@@ -249,6 +287,7 @@ QUICK: dict[str, Commands] = {
         passkey="passkey smollm2-fot --tokens 16k --trials 16 --readings 2",
         dictionary=f"dictionary {DICTIONARY} --tokens 64k,256k --queries 200",
     ),
+    "distraction": before_and_after(8),
     "large": {
         "dictionary-faiss-ivf": f"dictionary {DICTIONARY} --tokens 1M --store faiss-ivf",
     },
@@ -273,6 +312,7 @@ FULL: dict[str, Commands] = {
         perplexity="perplexity smollm2-fot --tokens 16k,64k --places 4",
         dictionary=f"dictionary {DICTIONARY} --tokens 256k,1M",
     ),
+    "distraction": before_and_after(64),
 }
 
 

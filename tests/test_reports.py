@@ -14,6 +14,7 @@ from fotmem.bench.report import GrowthRow, Setting
 from fotmem.cli import app
 from fotmem.evaluation.curves import Curve, Point
 from fotmem.evaluation.dictionary import DictionaryRow
+from fotmem.evaluation.distraction import DistractionRow
 from fotmem.evaluation.found import Found
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.report import report, write_report
@@ -269,6 +270,23 @@ def test_large_memories(tmp_path: Path) -> None:
     head = "| 1,048,576 | `faiss-ivf nprobe=64` |"
     assert f"{head} 0.900 (0.800 to 0.950) | 80 ms |\n" in written
     assert f"{head} 0.930 (0.900 to 0.950) | 12.0 ms | 3.0 GiB | 12,345 |\n" in written
+
+
+def test_distraction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(quality_report, "DISTRACTION", tmp_path / "distraction.png")
+    files = {}
+    for name, found in (("before", 0.5), ("after", 0.75)):
+        rows = [
+            DistractionRow(size, around(0.1), around(1.0 if size == 1 else found), around(0.2),
+                           {17: [0.5]}, 8, 1.0)
+            for size in (1, 2)
+        ]  # fmt: skip
+        files[name] = tmp_path / f"{name}.json"
+        write_report(files[name], report("distraction", {}, rows))
+    written = quality_report.write_distraction(files)
+    assert "| documents | by chance | before | after |\n" in written
+    assert "| 2 | 0.500 | 0.500 (0.490 to 0.510) | 0.750 (0.740 to 0.760) |\n" in written
+    assert (tmp_path / "distraction.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_commands_that_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
