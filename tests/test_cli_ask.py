@@ -262,8 +262,8 @@ def test_only_progress_is_shown_beside_the_figures(passkey: list[object]) -> Non
     assert ended.code == 0
     assert len(json.loads(ended.out)["rows"]) == 2
     assert [line.partition(" ━")[0] for line in ended.err.splitlines()] == [
-        "120 tokens, with memory   ",
         "120 tokens, without memory",
+        "120 tokens, with memory   ",
     ]
 
 
@@ -304,6 +304,21 @@ def test_the_same_seed_gives_the_same_figures(
             pytest.approx(mean),
             1,
         )
+
+
+def test_what_was_measured_is_written_before_a_longer_text_is_read(
+    passkey: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool) -> Outcome:
+        if memory is not None and trial.tokens > 120:
+            raise KeyboardInterrupt
+        return Outcome(1.0, True, [])
+
+    monkeypatch.setattr("fotmem.evaluation.passkey.score", score)
+    file = tmp_path / "report.json"
+    assert call(capsys, *passkey, "--tokens", "120,140", "--report", file).code == 130
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["tokens"], row["memory"]) for row in rows] == [(120, False), (120, True)]
 
 
 @pytest.mark.parametrize(

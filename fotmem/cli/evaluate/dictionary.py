@@ -73,7 +73,10 @@ def dictionary(
             seed=seed,
             progress=sys.stderr.isatty(),
         )
-        rows = list(measured)
+        rows = []
+        for row in measured:
+            rows.append(row)
+            task.write(rows, report, as_json=False)  # a longer dictionary may take hours
     if task.write(rows, report, as_json=as_json):
         return
     from fotmem.bench.table import WIDTH

@@ -100,11 +100,12 @@ def passkey(
                 advance(f"{size:,} tokens", steps, trials * len(missing))
         show(kept, "whole answers", _answers, as_json=as_json)
         return
-    with task.attach() as attached:
-        with_memory = {size: measure("with memory   ", size, attached) for size in sizes}
+    plain = [measure("without memory", size, None) for size in sizes]
     rows = []
-    for size in sizes:
-        rows += [measure("without memory", size, None), with_memory[size]]
+    with task.attach() as attached:
+        for size, without in zip(sizes, plain, strict=True):
+            rows += [without, measure("with memory   ", size, attached)]
+            task.write(rows, report, as_json=False)  # a longer text may take hours
     if task.write(rows, report, as_json=as_json):
         return
     names = ("tokens", "memory", "digits", "whole answers", "trials", "seconds", "a token")
