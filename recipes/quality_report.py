@@ -8,7 +8,6 @@ it was: reports in ``build/quality`` are taken up.
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from fotmem.evaluation.found import FIGURES
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.plot import draw
 from fotmem.evaluation.report import read_report, rows_of
-from recipes.reports import fill, table, texts_given
+from recipes.reports import evaluate, fill, table, texts_given
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
@@ -57,20 +56,26 @@ def main(quick: bool, texts: list[str]) -> None:
         for section, commands in chosen.items()
     }
     with ThreadPoolExecutor(2) as pool:
-        running = [
-            pool.submit(measure, words, reports[section][name], texts)
+        running = {
+            section: [
+                pool.submit(measure, words, reports[section][name], texts)
+                for name, words in commands.items()
+            ]
             for section, commands in chosen.items()
-            for name, words in commands.items()
-        ]
-    for each in running:
-        each.result()
-    content = {}
-    for section, commands in chosen.items():
-        content[section] = {"commands": commands, **data(section, reports[section])}
-        words = "".join(f"$ fotmem eval {each}\n" for each in commands.values())
-        figures = f"{WRITTEN[section](reports[section])}\n```console\n{words}```"
-        fill(PAGE, marker(section), figures)
+        }
+        for section, commands in chosen.items():
+            for each in running[section]:
+                each.result()
+            publish(section, commands, reports[section])
+
+
+def publish(section: str, commands: Commands, reports: Reports) -> None:
+    """Keep the figures of a section as data, and put them into the page."""
+    content = json.loads(REPORT.read_text())
+    content[section] = {"commands": commands, **data(section, reports)}
     REPORT.write_text(json.dumps(content, indent=1) + "\n")
+    words = "".join(f"$ fotmem eval {each}\n" for each in commands.values())
+    fill(PAGE, marker(section), f"{WRITTEN[section](reports)}\n```console\n{words}```")
 
 
 def marker(section: str) -> str:
@@ -87,25 +92,18 @@ def possible(commands: Commands) -> Commands:
 
 
 def measure(words: str, report: Path, texts: list[str]) -> None:
-    """Run `fotmem eval` on one core; a comparison goes on with the report that is there."""
-    arguments = ["eval", *shlex.split(words), "--report", str(report)]
+    """Run `fotmem eval` on one core, unless its report is there."""
+    if report.exists():
+        return
+    report.parent.mkdir(parents=True, exist_ok=True)
+    arguments = shlex.split(words)
     if str(DICTIONARY) not in words:
         arguments += [word for text in texts for word in ("--text", text)]
-    report.parent.mkdir(parents=True, exist_ok=True)
     if COMPARED in words:
         arguments += ["--grid", str(write_grid(report.with_suffix(".toml")))]
-    elif report.exists():
-        return
-    print(f"fotmem {shlex.join(arguments)}", flush=True)
-    begin = time.monotonic()
+    begin, one_core = time.monotonic(), os.environ | {"OMP_NUM_THREADS": "1"}
     with report.with_suffix(".log").open("w") as log:
-        subprocess.run(
-            [sys.executable, "-c", "from fotmem.cli import main; main()", *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-            check=True,
-        )
+        evaluate(arguments, report, env=one_core, stdout=log, stderr=log)
     print(f"{report.stem}: {(time.monotonic() - begin) / 60:.0f} minutes", flush=True)
 
 

@@ -12,13 +12,19 @@ def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]
     """Return the rows of a report; where there is none, run `fotmem eval` on these texts first."""
     if not file.exists():
         given = [word for text in texts for word in ("--text", text)]
-        words = ["eval", *shlex.split(command), *given, "--report", str(file)]
-        print(f"fotmem {shlex.join(words)}", flush=True)
-        subprocess.run(
-            [sys.executable, "-c", "from fotmem.cli import main; main()", *words], check=True
-        )
+        evaluate([*shlex.split(command), *given], file)
     rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
     return rows
+
+
+def evaluate(words: list[str], file: Path, **options: Any) -> None:
+    """Run `fotmem eval`; its report is there once it is complete. `options` are those of `run`."""
+    part = file.with_suffix(".part")
+    arguments = ["eval", *words, "--report", str(part)]
+    print(f"fotmem {shlex.join(arguments)}", flush=True)
+    program = [sys.executable, "-c", "from fotmem.cli import main; main()"]
+    subprocess.run([*program, *arguments], check=True, **options)
+    part.replace(file)
 
 
 def by_tokens(rows: list[dict[str, Any]], *, memory: bool) -> dict[int, dict[str, Any]]:
