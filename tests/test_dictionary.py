@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
 from fotmem.dictionary.model import new_model, new_tokenizer
 from fotmem.dictionary.task import KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
-from fotmem.dictionary.train import RECIPE, train_dictionary
+from fotmem.dictionary.train import RECIPE, SHARPER, train_dictionary
 from fotmem.evaluation.dictionary import lookup
 from fotmem.evaluation.intervals import wilson
 from tests import tiny
@@ -173,6 +174,13 @@ def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ]
     with pytest.raises(fotmem.InputError, match="holds a training already"):
         train_dictionary(tmp_path / "lookup", options=options)
+    for _ in range(2):  # attention to memory is made sharper, and once only
+        queries = [
+            LlamaForCausalLM.from_pretrained(tmp_path / folder).model.layers[2].self_attn.q_proj
+            for folder in ("lookup", "lookup/checkpoint-4")
+        ]
+        assert torch.equal(queries[0].weight, SHARPER * queries[1].weight)
+        train_dictionary(tmp_path / "lookup", options=options, resume=True)
     task = ("eval", "dictionary", tmp_path / "lookup")
     ended = call(capsys, *task, "--tokens", "2k,3k", "--queries", 30, "--json")
     rows = json.loads(ended.out)["rows"]

@@ -13,9 +13,17 @@ from fotmem.dictionary.task import WINDOW, DictionaryPairs, Part
 from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
 
-PARTS = (Part(window=32), Part(window=64), *[Part()] * 5, *[Part(alike=0.5)] * 5)
+PARTS = (
+    *(Part(window=32), Part(window=64)),
+    *[Part()] * 4,
+    *[Part(alike=0.5)] * 3,
+    *[Part(alike=0.9)] * 3,
+)
 """Keys are alike only once records are found among many: where they were so from the third part on,
 models did worse in a large memory."""
+SHARPER = 3.0
+"""By how much scores of the memory layer are multiplied after training: among millions of records
+many are nearly the right one, and would together outweigh it as they never do in training."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
@@ -65,7 +73,7 @@ def train_dictionary(
     refuse_to_overwrite(folder, resume=resume)
     model = new_model(options.seed)
     with Crossbatch(model, bank_windows=max(options.bank_windows)) as crossbatch:
-        return fit(
+        trained = fit(
             model,
             new_tokenizer(),
             crossbatch,
@@ -78,3 +86,7 @@ def train_dictionary(
             callbacks=callbacks,
             progress=progress,
         )
+    for layer in model.config.mem_layers:
+        model.model.layers[layer].self_attn.q_proj.weight.data *= SHARPER
+    model.save_pretrained(folder)
+    return trained
