@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.errors import StorageError
+
+Ids = NDArray[np.int64]
 
 Place = Literal["ram", "mmap"]
 """Where rows are kept: ``"ram"`` (or the device), or ``"mmap"``, a temporary file."""
@@ -134,6 +138,15 @@ class Rows:
         flat = ids.to(self.device).clamp(min=first).flatten(1) + heads[:, None]
         found = whole.view(-1, self.head_dim).index_select(0, flat.flatten())
         return found.view(*ids.shape, self.head_dim).to(ids.device)
+
+    def pick(self, heads: Ids, ids: Ids) -> Tensor:
+        """Look up rows by head and id, which broadcast to ``[...]``: ``[n, D]``, ``n`` in all.
+
+        For few: it takes fewer calls of torch than `take`, which see arrays of NumPy.
+        """
+        whole, first, _ = self._held
+        places = torch.from_numpy((heads * whole.shape[1] + (np.maximum(ids, first) - first)).ravel())
+        return whole.view(-1, self.head_dim).index_select(0, places)
 
     def since(self, start: int) -> tuple[int, Tensor]:
         """View the rows from `start` on: id of the first that is held, and ``[H, n, D]``."""

@@ -26,7 +26,7 @@ class FlatStore(RowsStore):
         first, rows = self._key_rows.since(self._forgotten)
         if self.dtype == torch.float32:  # nothing to convert, so no need to do it in blocks
             ids, scores = self._search_block(queries, rows, top_k)
-            return Hits(ids + first, scores)
+            return Hits(ids + first if first else ids, scores)
         found: list[Hits] = []
         length = max(WORKSPACE // (self.num_heads * self.head_dim), top_k)
         for keys in rows.split(length, 1):
@@ -42,8 +42,9 @@ class FlatStore(RowsStore):
                     faiss.knn(some, rows, top_k, faiss.METRIC_INNER_PRODUCT)
                     for some, rows in zip(queries.numpy(), keys.numpy(), strict=True)
                 ]
-            best, near = (torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True))
-            return Hits(near, best)
+            shape = (*queries.shape[:2], top_k)
+            scores, ids = (np.concatenate(each).reshape(shape) for each in zip(*parts, strict=True))
+            return Hits(torch.from_numpy(ids), torch.from_numpy(scores))
         if self._gpu is None:  # FAISS without GPU support: torch has it
             return exact_search(queries, keys, top_k)
         device = self.device.index or 0
