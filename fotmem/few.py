@@ -59,9 +59,10 @@ class FewQueries:
         ids = np.empty((heads, count, candidates + self._ids.shape[2]), np.int64)
         near, ids[..., candidates:] = found.numpy(), self._ids
         ids[..., :candidates] = np.where(self._contain(near), -1, near)
-        keys = rows.pick(self._heads, near).float().view(heads * count, candidates, -1)
+        keys = torch.from_numpy(rows.pick(self._heads, near)).float()  # [H, Q, C, D]
+        flat = torch.bmm(keys.flatten(0, 1), queries.view(heads * count, -1, 1))
         scores = np.empty(ids.shape, np.float32)
-        scores[..., :candidates] = torch.bmm(keys, queries.view(heads * count, -1, 1)).numpy().reshape(near.shape)
+        scores[..., :candidates] = flat.numpy().reshape(near.shape)
         scores[..., candidates:] = torch.bmm(queries, self._keys).numpy()
         if bias is not None:
             scores += bias(torch.from_numpy(ids.clip(min=start))).numpy()

@@ -149,7 +149,11 @@ class IndexedStore(RowsStore):
         bias: Bias | None,
     ) -> list[Hits]:
         """Compute the scores of what the index found, and of the hubs, each key once."""
-        if few is not None and queries.shape[1] <= FEW and found.numel() * self.head_dim <= WORKSPACE:
+        if (
+            few is not None
+            and queries.shape[1] <= FEW
+            and found.numel() * self.head_dim <= WORKSPACE
+        ):
             return [few.best(queries, found, self._key_rows, top_k, bias, self._start)]
         found = found.to(self.device)
         found = found.masked_fill(hubs.contain(found), -1)

@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -139,14 +139,20 @@ class Rows:
         found = whole.view(-1, self.head_dim).index_select(0, flat.flatten())
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
-    def pick(self, heads: Ids, ids: Ids) -> Tensor:
-        """Look up rows by head and id, which broadcast to ``[...]``: ``[n, D]``, ``n`` in all.
+    def pick(self, heads: Ids | int, ids: Ids) -> NDArray[Any]:
+        """Look up rows ``[..., D]`` by head and id, which broadcast to ``[...]``.
 
-        For few: it takes fewer calls of torch than `take`, which see arrays of NumPy.
+        For few, of which `take` costs more than it finds. Ids are those of `take`; bfloat16, which
+        NumPy does not know, becomes float32.
         """
         whole, first, _ = self._held
-        places = torch.from_numpy((heads * whole.shape[1] + (np.maximum(ids, first) - first)).ravel())
-        return whole.view(-1, self.head_dim).index_select(0, places)
+        places = np.maximum(ids, first) + (heads * whole.shape[1] - first)
+        flat = whole.view(-1, self.head_dim)
+        if whole.is_cpu and whole.dtype != torch.bfloat16:
+            found: NDArray[Any] = flat.numpy().take(places, axis=0)
+            return found
+        rows = flat.index_select(0, torch.from_numpy(places.ravel()).to(self.device))
+        return rows.float().cpu().numpy().reshape(*places.shape, self.head_dim)
 
     def since(self, start: int) -> tuple[int, Tensor]:
         """View the rows from `start` on: id of the first that is held, and ``[H, n, D]``."""

@@ -74,7 +74,9 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
     """
     if len(parts) == 1:
         only = parts[0]
-        return only if only.ids.shape[-1] <= top_k else Hits(*(found[..., :top_k] for found in only))
+        return (
+            only if only.ids.shape[-1] <= top_k else Hits(*(found[..., :top_k] for found in only))
+        )
     return sorted_hits(Hits(*(torch.cat(each, -1) for each in zip(*parts, strict=True))), top_k)
 
 

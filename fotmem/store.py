@@ -443,7 +443,9 @@ class MemoryStore(ABC):
         """Search, and hide what was forgotten."""
         search = self._search_remembered if self._forgotten else self._search
         hits = search(queries, wanted)
-        return hits if hits.ids.shape[-1] <= wanted else Hits(*(some[..., :wanted] for some in hits))
+        return (
+            hits if hits.ids.shape[-1] <= wanted else Hits(*(some[..., :wanted] for some in hits))
+        )
 
     def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
         """Search among keys of which some are forgotten, asking for more until enough are live."""
