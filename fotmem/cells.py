@@ -116,10 +116,8 @@ class Cells:
         length = max(1, WORKSPACE // (len(queries) * each))
         if count <= length:
             return self._promising(queries, found, bar)
-        parts = [
-            self._promising(*(every[:, start : start + length] for every in (queries, found, bar)))
-            for start in range(0, count, length)
-        ]
+        blocks = [slice(start, start + length) for start in range(0, count, length)]
+        parts = [self._promising(queries[:, some], found[:, some], bar[:, some]) for some in blocks]
         cells, meant = (np.concatenate(each, 1) for each in zip(*parts, strict=True))
         return cells, meant
 

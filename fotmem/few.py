@@ -5,11 +5,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fotmem.attention import WORKSPACE
 from fotmem.hubs import Hubs
 from fotmem.rows import Rows
 from fotmem.search import sorted_hits
 from fotmem.store import Bias, Hits
 
+FEW = 4
+"""Queries of a head that are answered sooner so."""
 APART = 2**40
 """Added to the ids of each head, so that those of all heads are one ascending row."""
 
@@ -36,6 +39,10 @@ class FewQueries:
         last = np.iinfo(np.int64).max  # so that a search ends within
         self._known = np.append((self._ids + self._first)[self._ids >= 0], last)
 
+    def suits(self, found: Tensor) -> bool:
+        """Tell whether there are few of queries, and of their candidates ``[H, Q, C]``."""
+        return found.shape[1] <= FEW and found.numel() * self._keys.shape[1] <= WORKSPACE
+
     def best(
         self, queries: Tensor, found: Tensor, rows: Rows, top_k: int, bias: Bias | None, start: int
     ) -> Hits:
@@ -59,10 +66,9 @@ class FewQueries:
         ids = np.empty((heads, count, candidates + self._ids.shape[2]), np.int64)
         near, ids[..., candidates:] = found.numpy(), self._ids
         ids[..., :candidates] = np.where(self._contain(near), -1, near)
-        keys = torch.from_numpy(rows.pick(self._heads, near)).float()  # [H, Q, C, D]
-        flat = torch.bmm(keys.flatten(0, 1), queries.view(heads * count, -1, 1))
+        keys = rows.pick(self._heads, near)  # [H, Q, C, D]
         scores = np.empty(ids.shape, np.float32)
-        scores[..., :candidates] = flat.numpy().reshape(near.shape)
+        scores[..., :candidates] = np.einsum("hqcd,hqd->hqc", keys, queries.numpy())
         scores[..., candidates:] = torch.bmm(queries, self._keys).numpy()
         if bias is not None:
             scores += bias(torch.from_numpy(ids.clip(min=start))).numpy()

@@ -201,8 +201,9 @@ class GraphStore(IndexedStore):
 def _moved_far(queries: Vectors) -> Vectors:
     """Move queries ``[H, Q, D]`` along their direction; 0 stays."""
     tiny = np.finfo(queries.dtype).tiny
-    alike = queries / np.abs(queries).max(2, keepdims=True).clip(min=tiny)  # may be huge
-    far: Vectors = FAR * alike / np.linalg.norm(alike, axis=2, keepdims=True).clip(min=tiny)
+    alike = queries / np.maximum(np.abs(queries).max(2, keepdims=True), tiny)  # may be huge
+    lengths = np.sqrt(np.einsum("hqd,hqd->hq", alike, alike))[..., None]
+    far: Vectors = FAR * alike / np.maximum(lengths, tiny)
     return far
 
 

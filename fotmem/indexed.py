@@ -24,8 +24,6 @@ LARGE_SHARE = 8
 """Who asks for more than one of so many keys is answered sooner, and better, without an index."""
 RECENT = 2048
 """With a bias, so many of the newest keys are looked at: it is they that a decay favours."""
-FEW = 4
-"""Queries of a head that are answered sooner in NumPy."""
 BIASED = 2
 """With a bias, an index, which knows nothing of it, names so many times as many candidates."""
 
@@ -149,11 +147,7 @@ class IndexedStore(RowsStore):
         bias: Bias | None,
     ) -> list[Hits]:
         """Compute the scores of what the index found, and of the hubs, each key once."""
-        if (
-            few is not None
-            and queries.shape[1] <= FEW
-            and found.numel() * self.head_dim <= WORKSPACE
-        ):
+        if few is not None and few.suits(found):
             return [few.best(queries, found, self._key_rows, top_k, bias, self._start)]
         found = found.to(self.device)
         found = found.masked_fill(hubs.contain(found), -1)

@@ -146,7 +146,7 @@ class Rows:
         NumPy does not know, becomes float32.
         """
         whole, first, _ = self._held
-        places = np.maximum(ids, first) + (heads * whole.shape[1] - first)
+        places: Ids = np.add(np.maximum(ids, first), heads * whole.shape[1] - first, dtype=np.int64)
         flat = whole.view(-1, self.head_dim)
         if whole.is_cpu and whole.dtype != torch.bfloat16:
             found: NDArray[Any] = flat.numpy().take(places, axis=0)

@@ -91,8 +91,8 @@ def test_copies_are_independent() -> None:
     queries, low = draw(HEADS, 5, DIM, seed=4), np.zeros((HEADS, 5), np.float32)
     found = np.tile(np.arange(100, 110), (HEADS, 5, 1))
     expected = filled(vectors, 100).promising(queries, found, low)
-    for ours, theirs in zip(some.promising(queries, found, low), expected, strict=True):
-        assert (ours == theirs).all()
+    for mine, other in zip(some.promising(queries, found, low), expected, strict=True):
+        assert (mine == other).all()
     for head in range(HEADS):
         for ours, theirs in zip(members(some, head), before[head], strict=True):
             assert torch.equal(ours, theirs)

@@ -43,8 +43,9 @@ class FlatStore(RowsStore):
                     for some, rows in zip(queries.numpy(), keys.numpy(), strict=True)
                 ]
             shape = (*queries.shape[:2], top_k)
-            scores, ids = (np.concatenate(each).reshape(shape) for each in zip(*parts, strict=True))
-            return Hits(torch.from_numpy(ids), torch.from_numpy(scores))
+            flat = (np.concatenate(each).reshape(shape) for each in zip(*parts, strict=True))
+            best, near = map(torch.from_numpy, flat)
+            return Hits(near, best)
         if self._gpu is None:  # FAISS without GPU support: torch has it
             return exact_search(queries, keys, top_k)
         device = self.device.index or 0
