@@ -22,7 +22,9 @@ Ids = NDArray[np.int64]
 class FewQueries:
     """Chooses the best among candidates and hubs.
 
-    Finds the same as `Hubs.search` and the scores of candidates together.
+    It finds what an `IndexedStore` finds for many, whose calls of torch cost more than their work
+    if there are few. Products with more than a few numbers are left to torch: those of NumPy would
+    use as many threads as there are cores.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class FewQueries:
         self._known = np.append((self._ids + self._first)[self._ids >= 0], last)
 
     def suits(self, found: Tensor) -> bool:
-        """Tell whether there are few of queries, and of their candidates ``[H, Q, C]``."""
+        """Tell whether there are few queries, and not too many candidates ``[H, Q, C]``."""
         return found.shape[1] <= FEW and found.numel() * self._keys.shape[1] <= WORKSPACE
 
     def best(
@@ -60,7 +62,7 @@ class FewQueries:
         bias : callable, optional
             What to add to scores, by id.
         start : int
-            An id; -1, and ids before, are none that `bias` can be asked for.
+            The first id that `bias` is asked for; instead of -1, too.
         """
         heads, count, candidates = found.shape
         ids = np.empty((heads, count, candidates + self._ids.shape[2]), np.int64)

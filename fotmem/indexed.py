@@ -198,13 +198,14 @@ class IndexedStore(RowsStore):
             self._hubs = Hubs.of(self._sample())
             self._build()
         assert self._hubs is not None
+        before = self._hubs if self._few else None
         for start, keys in self._key_blocks(first, end):
             if self._indexed:
                 self._extend(start, keys)
             ids = torch.arange(start, start + keys.shape[1], device=self.device)
             total = start + keys.shape[1] - self._start
             self._hubs = self._hubs.grown(ids, keys.to(self.device), total)
-        if self.device.type == "cpu":
+        if self._hubs is not before and self.device.type == "cpu":
             self._few = FewQueries(self._hubs)
         self._indexed = end
 
