@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Frame, Graph, GraphStore, Ids, IndexedOptions, Vectors, cells, indexed
+from fotmem import Frame, Graph, GraphStore, Ids, IndexedOptions, Vectors, cells, graphs, indexed
 from fotmem.cells import Cells
 from fotmem.testing.store.naive import draw
 
@@ -128,9 +128,14 @@ class LostStore(GraphStore):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
 def test_what_a_lost_graph_misses_is_found(
-    monkeypatch: pytest.MonkeyPatch, biased: bool, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, at_once: bool, biased: bool, dtype: torch.dtype
 ) -> None:
+    other = "_look_by_cell" if at_once else "_look_by_query"
+    monkeypatch.setattr(LostStore, other, None)
+    if not at_once:
+        monkeypatch.setattr(graphs, "WORKSPACE", cells.MOST * DIM)
     monkeypatch.setattr(indexed, "EXACT_BELOW", 64)
     monkeypatch.setattr(indexed, "RECENT", 10)
     keys = clustered(3000).to(dtype)
