@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
+from fotmem.few import pick
 from fotmem.frame import Frame
 from fotmem.rows import Rows
 from fotmem.search import largest
@@ -125,7 +126,7 @@ class Cells:
         lengths = torch.linalg.vector_norm(queries, dim=2, keepdim=True)
         every = torch.bmm(torch.cat([queries, lengths], 2), self._hopes)  # [H, Q, C]
         hoped, cells = (best.numpy() for best in largest(every, LOOKED))
-        of = self._of.pick(self._heads, found - self._first)[..., 0]
+        of = pick(self._of, self._heads, found - self._first)[..., 0]
         inside = np.where(found >= self._first, of, -1)
         seen = (inside[..., None] == cells[:, :, None]).any(2)
         return cells, (hoped > bar[..., None]) & ~seen

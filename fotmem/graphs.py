@@ -13,6 +13,7 @@ from fotmem.attention import WORKSPACE
 from fotmem.better import Better
 from fotmem.cells import MOST, Cells
 from fotmem.copies import Copies, first_equal
+from fotmem.few import pick
 from fotmem.frame import Frame
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
@@ -127,7 +128,7 @@ class GraphStore(IndexedStore):
         """Look through each cell once, for all queries that it is promising for."""
         for head, cell, rows in _by_cell(*which):
             ids = self._live_members(head, cell)
-            scores = queries[head, rows] @ self._key_rows.pick(head, ids).T
+            scores = queries[head, rows] @ pick(self._key_rows, head, ids).T
             if bias is not None:
                 scores += self._biases(ids, bias)
             better.note(head, rows, ids, scores)
@@ -140,7 +141,7 @@ class GraphStore(IndexedStore):
         parts = list(map(self._live_members, heads.tolist(), cells.tolist()))
         ids, sizes = np.concatenate(parts), [len(part) for part in parts]
         heads, rows = heads.repeat(sizes), rows.repeat(sizes)
-        keys = self._key_rows.pick(heads, ids)
+        keys = pick(self._key_rows, heads, ids)
         scores = np.einsum("nd,nd->n", keys, queries[heads, rows])
         if bias is not None:
             scores += self._biases(ids, bias)

@@ -2,14 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
-from fotmem.few import FewQueries
 from fotmem.hubs import Hubs
 from fotmem.parallel import ReadWriteLock
 from fotmem.rows import Place
@@ -17,6 +16,9 @@ from fotmem.rows_store import RowsStore
 from fotmem.search import best_hits, exact_search, in_blocks
 from fotmem.specs import StoreOptions
 from fotmem.store import Bias, Hits
+
+if TYPE_CHECKING:
+    from fotmem.few import FewQueries
 
 EXACT_BELOW = 4096
 """Keys up to which looking at all of them is as fast as an index."""
@@ -66,7 +68,7 @@ class IndexedStore(RowsStore):
         self._indexed = 0  # the index knows the keys before this one; 0: there is none
         self._start = 0  # and from this one on
         self._hubs: Hubs | None = None
-        self._few: FewQueries | None = None
+        self._few: FewQueries | None = None  # who looks at the hubs, on the CPU
         self._lock = ReadWriteLock()
 
     # What a subclass implements ----------------------------------------------------------------
@@ -142,7 +144,7 @@ class IndexedStore(RowsStore):
         queries: Tensor,
         found: Tensor,
         hubs: Hubs,
-        few: FewQueries | None,
+        few: "FewQueries | None",
         top_k: int,
         bias: Bias | None,
     ) -> list[Hits]:
@@ -206,6 +208,8 @@ class IndexedStore(RowsStore):
             total = start + keys.shape[1] - self._start
             self._hubs = self._hubs.grown(ids, keys.to(self.device), total)
         if self._hubs is not before and self.device.type == "cpu":
+            from fotmem.few import FewQueries  # NumPy is not imported until it is needed
+
             self._few = FewQueries(self._hubs)
         self._indexed = end
 

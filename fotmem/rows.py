@@ -5,16 +5,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.errors import StorageError
-
-Ids = NDArray[np.int64]
 
 Place = Literal["ram", "mmap"]
 """Where rows are kept: ``"ram"`` (or the device), or ``"mmap"``, a temporary file."""
@@ -139,20 +135,13 @@ class Rows:
         found = whole.view(-1, self.head_dim).index_select(0, flat.flatten())
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
-    def pick(self, heads: Ids | int, ids: Ids) -> NDArray[Any]:
-        """Look up rows ``[..., D]`` by head and id, which broadcast to ``[...]``.
+    def flat(self) -> tuple[Tensor, int, int]:
+        """View all rows as one list ``[H * room, D]``, with the first id that is held, and ``room``.
 
-        For few, of which `take` costs more than it finds. Ids are those of `take`; bfloat16, which
-        NumPy does not know, becomes float32.
+        A head's row of an id is at ``head * room + id - first``.
         """
         whole, first, _ = self._held
-        places: Ids = np.add(np.maximum(ids, first), heads * whole.shape[1] - first, dtype=np.int64)
-        flat = whole.view(-1, self.head_dim)
-        if whole.is_cpu and whole.dtype != torch.bfloat16:
-            found: NDArray[Any] = flat.numpy().take(places, axis=0)
-            return found
-        rows = flat.index_select(0, torch.from_numpy(places.ravel()).to(self.device))
-        return rows.float().cpu().numpy().reshape(*places.shape, self.head_dim)
+        return whole.view(-1, self.head_dim), first, whole.shape[1]
 
     def since(self, start: int) -> tuple[int, Tensor]:
         """View the rows from `start` on: id of the first that is held, and ``[H, n, D]``."""

@@ -31,7 +31,8 @@ class AnyStore(IndexedStore):
         shape = *queries.shape[:2], COUNT
         order = torch.rand(shape, generator=generator).argsort(2)[..., : self.named]
         assert self._hubs is not None
-        hubs = self._hubs.held()[:, None, -5:].expand(-1, queries.shape[1], -1)
+        hubs = self._hubs.held()[:, None, -5 if self.named else 10**6 :]
+        hubs = hubs.expand(-1, queries.shape[1], -1)
         others = order.masked_fill((order[..., None] == hubs[:, :, None]).any(3), -1)
         return torch.cat([others, hubs], 2)
 
@@ -93,12 +94,15 @@ def test_as_many_do_where_keys_are_equal(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("named", [0, 1, COUNT])
-def test_whatever_the_index_names(named: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whatever_the_index_names(
+    named: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(AnyStore, "named", named)
-    store = filled()
+    store = filled(dtype=dtype)
     hits = both(store, 2, monkeypatch)
     if named == COUNT:
-        queries, keys = draw(HEADS, 2, DIM, seed=2), next(store._stream())[0]
+        queries, keys = draw(HEADS, 2, DIM, seed=2), next(store._stream())[0].float()
         expect_exact(hits, queries, keys, TOP_K)
 
 
