@@ -25,9 +25,8 @@ class Better:
 
     def __init__(self, hits: Hits) -> None:
         self._hits = hits
-        self.bar = hits.scores[..., -1].cpu()
+        self.bar: Scores = hits.scores.cpu().numpy()[..., -1]
         """Shape ``[H, Q]``: the score of the last hit, -inf where there are fewer than K."""
-        self._bar = self.bar.numpy()[..., None]
         self._found: list[tuple[Ids, Ids, Scores]] = []  # number of the query, id, score
 
     def note(self, head: int, rows: Ids, ids: Ids, scores: Scores) -> None:
@@ -35,15 +34,22 @@ class Better:
 
         None of the keys is among the hits of these queries. Scores: ``[R, n]``.
         """
-        better = scores > self._bar[head, rows]
+        better = scores > self.bar[head, rows, None]
         top_k = self._hits.ids.shape[2]
         if np.count_nonzero(better) > top_k * len(rows):
             last = np.argpartition(scores, -top_k, axis=1)[:, :-top_k]
             np.put_along_axis(better, last, False, axis=1)
         places, columns = better.nonzero()
         if len(places):
-            numbers = head * self._bar.shape[1] + rows[places]
+            numbers = head * self.bar.shape[1] + rows[places]
             self._found.append((numbers, ids[columns], scores[better]))
+
+    def note_each(self, heads: Ids, rows: Ids, ids: Ids, scores: Scores) -> None:
+        """Note those that are better of keys ``[n]``, each scored for a query of its own."""
+        better = scores > self.bar[heads, rows]
+        if better.any():
+            numbers = heads * self.bar.shape[1] + rows
+            self._found.append((numbers[better], ids[better], scores[better]))
 
     def join(self) -> None:
         """Put what is better among the hits, best first."""

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
+from fotmem.few import pick
+from fotmem.frame import Frame
 from fotmem.rows import Rows
 from fotmem.search import largest
 
@@ -30,6 +32,7 @@ SLACK = 1.05
 """Lists of who is in which cell are made anew when there are so many times as many keys."""
 
 Ids = NDArray[np.int64]
+Scores = NDArray[np.float32]
 
 
 class Cells:
@@ -41,20 +44,22 @@ class Cells:
 
     Parameters
     ----------
-    num_heads, head_dim : int
-        ``H`` and ``D``.
+    frame : Frame
+        In which vectors are those of keys.
     first : int
         Id of the first key.
     """
 
-    def __init__(self, num_heads: int, head_dim: int, *, first: int) -> None:
-        self._first = first
+    def __init__(self, frame: Frame, *, first: int) -> None:
+        num_heads, _, head_dim = frame.origin.shape
+        self._frame, self._first = frame, first
+        self._heads = np.arange(num_heads)[:, None, None]
         self._of = Rows(num_heads, 1, dtype=torch.int32, device=torch.device("cpu"))
         self._next = 0  # of the earlier ones, the next to move
         self._centres = torch.empty(num_heads, 0, head_dim, dtype=torch.float32)
         self._sums = self._centres.double()
         self._squares, self._counts = torch.empty(2, num_heads, 0, dtype=torch.double)
-        # Centres, and how far cells reach.
+        # Centres, and how far cells reach, as those of keys.
         self._hopes = torch.empty(num_heads, head_dim + 1, 0, dtype=torch.float32)
         self._members = np.empty((num_heads, 0), np.int32)
         self._edges = [[0]] * num_heads
@@ -85,40 +90,45 @@ class Cells:
             self._next %= end
         spread = (self._squares / self._counts.clamp(min=1)).float() - self._centres.square().sum(2)
         reach = REACH * spread.clamp(min=0).sqrt()[..., None]
-        self._hopes = torch.cat([self._centres, reach], 2).transpose(1, 2).contiguous()
+        hopes = [self._frame.keys(self._centres), reach * self._frame.unit]
+        self._hopes = torch.cat(hopes, 2).transpose(1, 2).contiguous()
         if len(self._of) >= SLACK * self._members.shape[1]:
             self._list()
 
-    def promising(self, queries: Tensor, found: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:
+    def promising(self, queries: Tensor, found: Ids, bar: Scores) -> tuple[Ids, NDArray[np.bool_]]:
         """Name cells whose best key probably scores above a bar, and of which none was found.
 
         Parameters
         ----------
         queries : Tensor
             Shape ``[H, Q, D]``.
-        found : Tensor
+        found : array of int64
             Shape ``[H, Q, K]``: ids; -1 for none.
-        bar : Tensor
-            Shape ``[H, Q]``: inner products with vectors.
+        bar : array of float32
+            Shape ``[H, Q]``: inner products with keys.
 
         Returns
         -------
-        tuple of Tensor
+        tuple of arrays
             Cells ``[H, Q, P]``, and which of them are meant.
         """
+        count = queries.shape[1]
         each = max(self.count, LOOKED * found.shape[2])  # numbers that a query takes
         length = max(1, WORKSPACE // (len(queries) * each))
-        blocks = zip(*(every.split(length, 1) for every in (queries, found, bar)), strict=True)
-        parts = [self._promising(*block) for block in blocks]
-        cells, meant = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+        if count <= length:
+            return self._promising(queries, found, bar)
+        blocks = [slice(start, start + length) for start in range(0, count, length)]
+        parts = [self._promising(queries[:, some], found[:, some], bar[:, some]) for some in blocks]
+        cells, meant = (np.concatenate(each, 1) for each in zip(*parts, strict=True))
         return cells, meant
 
-    def _promising(self, queries: Tensor, found: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:
-        length = queries.norm(dim=2, keepdim=True)
-        hoped = torch.cat([queries, length], 2) @ self._hopes
-        hoped, cells = largest(hoped, LOOKED)
-        of = self._of.take(found - self._first)  # [H, Q, K, 1]
-        seen = ((of == cells[:, :, None]) & (found >= self._first)[..., None]).any(2)
+    def _promising(self, queries: Tensor, found: Ids, bar: Scores) -> tuple[Ids, NDArray[np.bool_]]:
+        lengths = torch.linalg.vector_norm(queries, dim=2, keepdim=True)
+        every = torch.bmm(torch.cat([queries, lengths], 2), self._hopes)  # [H, Q, C]
+        hoped, cells = (best.numpy() for best in largest(every, LOOKED))
+        of = pick(self._of, self._heads, found - self._first)[..., 0]
+        inside = np.where(found >= self._first, of, -1)
+        seen = (inside[..., None] == cells[:, :, None]).any(2)
         return cells, (hoped > bar[..., None]) & ~seen
 
     def members(self, head: int, cell: int) -> Ids:

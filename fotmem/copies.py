@@ -21,7 +21,7 @@ class Copies:
 
     def among(self, found: Ids) -> bool:
         """Tell whether some of these hits ``[Q, K]`` have copies."""
-        return bool(self._owned(found).any())
+        return len(self._owners) > 0 and bool(self._owned(found).any())
 
     def following(self, found: Ids, top_k: int) -> Ids:
         """Let its copies follow each hit ``[Q, K]``: ``[Q, top_k]``, -1 where there is none."""

@@ -31,9 +31,9 @@ class Frame(NamedTuple):
         """Return the vectors of keys ``[H, n, D]``."""
         return (keys - self.origin) / self.unit
 
-    def scores(self, scores: Tensor, queries: Tensor) -> Tensor:
-        """Turn scores ``[H, Q]`` of keys for queries ``[H, Q, D]`` into those of their vectors."""
-        return (scores - (queries @ self.origin.transpose(1, 2)).squeeze(2)) / self.unit.squeeze(2)
+    def keys(self, vectors: Tensor) -> Tensor:
+        """Return the keys of vectors ``[H, n, D]``."""
+        return vectors * self.unit + self.origin
 
 
 def lengths_of(keys: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from fotmem.attention import WORKSPACE
 from fotmem.better import Better
 from fotmem.cells import MOST, Cells
 from fotmem.copies import Copies, first_equal
+from fotmem.few import pick
 from fotmem.frame import Frame
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
@@ -80,7 +81,7 @@ class GraphStore(IndexedStore):
         self._frame = Frame.of(self._sample().cpu())
         self._copies = [Copies() for _ in range(self.num_heads)]
         self._graphs = [self._new_graph(head) for head in range(self.num_heads)]
-        self._cells = Cells(self.num_heads, self.head_dim, first=self._start)
+        self._cells = Cells(self._frame, first=self._start)
         for first, block in self._key_blocks(self._start, len(self._key_rows)):
             self._extend(first, block)
 
@@ -94,15 +95,13 @@ class GraphStore(IndexedStore):
         self._cells.add(vectors, self._earlier)
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
-        tiny = torch.finfo(queries.dtype).tiny
-        alike = queries / queries.abs().amax(2, keepdim=True).clamp(min=tiny)  # may be huge
-        far = (alike * (FAR / alike.norm(dim=2, keepdim=True).clamp(min=tiny))).numpy()
-        threads = 1 if queries.shape[1] <= FEW else self.options.threads
+        far, count = _moved_far(queries.numpy()), queries.shape[1]
+        threads = 1 if count <= FEW else self.options.threads
         found = over_heads(
             lambda head: self._search_head(head, far[head], top_k), self.num_heads, threads
         )
-        ids = torch.from_numpy(np.stack(found))
-        return self._with_copies(queries, ids, top_k)
+        ids = np.concatenate(found).reshape(self.num_heads, count, top_k)
+        return self._with_copies(queries, torch.from_numpy(ids), top_k)
 
     def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         hits = super()._search_index(queries, top_k, bias)
@@ -114,23 +113,46 @@ class GraphStore(IndexedStore):
     def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> None:
         """Look through the cells that promise more than what was found, and where nothing was."""
         better = Better(hits)
-        bar = self._frame.scores(better.bar, queries)
-        cells, meant = self._cells.promising(queries, hits.ids.cpu(), bar)
-        asked = queries.numpy()
-        for head, cell, rows in _by_cell(cells.numpy(), meant.numpy()):
-            ids = self._cells.members(head, cell)
-            ids = ids[np.searchsorted(ids, self._forgotten) :]
-            scores = asked[head, rows] @ self._some_keys(head, ids).T
-            if bias is not None:
-                scores += bias(torch.from_numpy(ids).to(self.device)).cpu().numpy()
-            better.note(head, rows, ids, scores)
+        cells, meant = self._cells.promising(queries, hits.ids.cpu().numpy(), better.bar)
+        heads, rows, _ = meant.nonzero()
+        which = heads, rows, cells[meant]
+        if len(heads) * MOST * self.head_dim > WORKSPACE:
+            self._look_by_cell(queries.numpy(), which, better, bias)
+        elif len(heads):
+            self._look_by_query(queries.numpy(), which, better, bias)
         better.join()
 
-    def _some_keys(self, head: int, ids: Ids) -> Vectors:
-        """Look up keys ``[n, D]`` of a head."""
-        first, keys = self._key_rows.since(self._start)
-        places = torch.from_numpy(ids - first).to(keys.device)
-        found: Vectors = keys[head].index_select(0, places).float().cpu().numpy()
+    def _look_by_cell(
+        self, queries: Vectors, which: tuple[Ids, Ids, Ids], better: Better, bias: Bias | None
+    ) -> None:
+        """Look through each cell once, for all queries that it is promising for."""
+        for head, cell, rows in _by_cell(*which):
+            ids = self._live_members(head, cell)
+            scores = queries[head, rows] @ pick(self._key_rows, head, ids).T
+            if bias is not None:
+                scores += self._biases(ids, bias)
+            better.note(head, rows, ids, scores)
+
+    def _look_by_query(
+        self, queries: Vectors, which: tuple[Ids, Ids, Ids], better: Better, bias: Bias | None
+    ) -> None:
+        """Look through all cells at once: where there are few."""
+        heads, rows, cells = which
+        parts = list(map(self._live_members, heads.tolist(), cells.tolist()))
+        ids, sizes = np.concatenate(parts), [len(part) for part in parts]
+        heads, rows = heads.repeat(sizes), rows.repeat(sizes)
+        keys = pick(self._key_rows, heads, ids)
+        scores = np.einsum("nd,nd->n", keys, queries[heads, rows])
+        if bias is not None:
+            scores += self._biases(ids, bias)
+        better.note_each(heads, rows, ids, scores)
+
+    def _live_members(self, head: int, cell: int) -> Ids:
+        ids = self._cells.members(head, cell)
+        return ids[np.searchsorted(ids, self._forgotten) :] if self._forgotten else ids
+
+    def _biases(self, ids: Ids, bias: Bias) -> Vectors:
+        found: Vectors = bias(torch.from_numpy(ids).to(self.device)).cpu().numpy()
         return found
 
     def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
@@ -177,13 +199,19 @@ class GraphStore(IndexedStore):
         return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
 
 
-def _by_cell(cells: Ids, meant: NDArray[np.bool_]) -> Iterator[tuple[int, int, Ids]]:
-    """Yield each head and cell that are meant ``[H, Q, P]``, and for which queries."""
-    heads, rows, _ = meant.nonzero()
-    if not len(heads):
-        return
+def _moved_far(queries: Vectors) -> Vectors:
+    """Move queries ``[H, Q, D]`` along their direction; 0 stays."""
+    tiny = np.finfo(queries.dtype).tiny
+    alike = queries / np.maximum(np.abs(queries).max(2, keepdims=True), tiny)  # may be huge
+    lengths = np.sqrt(np.einsum("hqd,hqd->hq", alike, alike))[..., None]
+    far: Vectors = FAR * alike / np.maximum(lengths, tiny)
+    return far
+
+
+def _by_cell(heads: Ids, rows: Ids, cells: Ids) -> Iterator[tuple[int, int, Ids]]:
+    """Yield each head and cell ``[n]``, and for which queries it is meant."""
     count = int(cells.max()) + 1
-    numbers = heads * count + cells[meant]
+    numbers = heads * count + cells
     order = numbers.argsort(kind="stable")
     numbers, first = np.unique(numbers[order], return_index=True)
     step = WORKSPACE // MOST

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import Field
@@ -13,9 +13,12 @@ from fotmem.hubs import Hubs
 from fotmem.parallel import ReadWriteLock
 from fotmem.rows import Place
 from fotmem.rows_store import RowsStore
-from fotmem.search import best_hits, exact_search, in_blocks, sorted_hits
+from fotmem.search import best_hits, exact_search, in_blocks
 from fotmem.specs import StoreOptions
 from fotmem.store import Bias, Hits
+
+if TYPE_CHECKING:
+    from fotmem.few import FewQueries
 
 EXACT_BELOW = 4096
 """Keys up to which looking at all of them is as fast as an index."""
@@ -23,8 +26,6 @@ LARGE_SHARE = 8
 """Who asks for more than one of so many keys is answered sooner, and better, without an index."""
 RECENT = 2048
 """With a bias, so many of the newest keys are looked at: it is they that a decay favours."""
-FEW = 4
-"""Queries of a head for which hubs are looked up like other candidates, in fewer calls."""
 BIASED = 2
 """With a bias, an index, which knows nothing of it, names so many times as many candidates."""
 
@@ -67,6 +68,7 @@ class IndexedStore(RowsStore):
         self._indexed = 0  # the index knows the keys before this one; 0: there is none
         self._start = 0  # and from this one on
         self._hubs: Hubs | None = None
+        self._few: FewQueries | None = None  # who looks at the hubs, on the CPU
         self._lock = ReadWriteLock()
 
     # What a subclass implements ----------------------------------------------------------------
@@ -121,31 +123,37 @@ class IndexedStore(RowsStore):
         queries, end = queries.float().contiguous(), len(self._key_rows)
         candidates = top_k if bias is None else BIASED * top_k
         with self._lock.reading():
-            indexed, hubs = self._indexed, self._hubs
+            indexed, hubs, few = self._indexed, self._hubs, self._few
             found = self._find(queries.cpu(), candidates) if indexed else None
         newest = indexed if bias is None else min(indexed, max(0, end - RECENT))
         start, parts = max(newest, self._forgotten), []
         if found is not None and hubs is not None:
-            parts = self._near_and_far(queries, found.to(self.device), hubs, top_k, bias)
+            parts = self._near_and_far(queries, found, hubs, few, top_k, bias)
             if newest < indexed:
                 parts = [
                     Hits(ids, scores.masked_fill(ids >= start, -torch.inf)) for ids, scores in parts
                 ]
-        first, keys = self._key_rows.since(start)
-        if keys.shape[1]:
+        if not parts or start < len(self._key_rows):
+            first, keys = self._key_rows.since(start)
             here = keys.to(self.device)
             parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
         return best_hits(parts, top_k)
 
     def _near_and_far(
-        self, queries: Tensor, found: Tensor, hubs: Hubs, top_k: int, bias: Bias | None
+        self,
+        queries: Tensor,
+        found: Tensor,
+        hubs: Hubs,
+        few: "FewQueries | None",
+        top_k: int,
+        bias: Bias | None,
     ) -> list[Hits]:
         """Compute the scores of what the index found, and of the hubs, each key once."""
+        if few is not None and few.suits(found):
+            return [few.best(queries, found, self._key_rows, top_k, bias, self._start)]
+        found = found.to(self.device)
         found = found.masked_fill(hubs.contain(found), -1)
-        if queries.shape[1] > FEW:
-            return [self._scored(queries, found, bias), hubs.search(queries, top_k, bias)]
-        each = hubs.held()[:, None].expand(-1, queries.shape[1], -1)
-        return [sorted_hits(self._scored(queries, torch.cat([found, each], 2), bias), top_k)]
+        return [self._scored(queries, found, bias), hubs.search(queries, top_k, bias)]
 
     def _tune(self, options: dict[str, Any]) -> None:
         changed = self.options.changed(options)
@@ -192,12 +200,17 @@ class IndexedStore(RowsStore):
             self._hubs = Hubs.of(self._sample())
             self._build()
         assert self._hubs is not None
+        before = self._hubs if self._few else None
         for start, keys in self._key_blocks(first, end):
             if self._indexed:
                 self._extend(start, keys)
             ids = torch.arange(start, start + keys.shape[1], device=self.device)
             total = start + keys.shape[1] - self._start
             self._hubs = self._hubs.grown(ids, keys.to(self.device), total)
+        if self._hubs is not before and self.device.type == "cpu":
+            from fotmem.few import FewQueries  # NumPy is not imported until it is needed
+
+            self._few = FewQueries(self._hubs)
         self._indexed = end
 
     def _sample(self) -> Tensor:
@@ -206,7 +219,7 @@ class IndexedStore(RowsStore):
         return keys.to(self.device)
 
     def _drop_index(self) -> None:
-        self._indexed, self._hubs = 0, None
+        self._indexed, self._hubs, self._few = 0, None, None
 
     def _scored(self, queries: Tensor, ids: Tensor, bias: Bias | None) -> Hits:
         """Compute the scores of candidates from the keys as stored."""

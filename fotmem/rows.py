@@ -135,6 +135,14 @@ class Rows:
         found = whole.view(-1, self.head_dim).index_select(0, flat.flatten())
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
+    def flat(self) -> tuple[Tensor, int, int]:
+        """View all rows as one list ``[H * room, D]``, with the first id that is held, and ``room``.
+
+        A head's row of an id is at ``head * room + id - first``.
+        """
+        whole, first, _ = self._held
+        return whole.view(-1, self.head_dim), first, whole.shape[1]
+
     def since(self, start: int) -> tuple[int, Tensor]:
         """View the rows from `start` on: id of the first that is held, and ``[H, n, D]``."""
         whole, held, end = self._held

@@ -40,6 +40,8 @@ def _in_own_precision(
     @functools.wraps(method)
     def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         casting = [name for name in {"cpu", store.device.type} if torch.is_autocast_enabled(name)]
+        if not casting:
+            return method(store, *args, **kwargs)
         with ExitStack() as stack:
             for name in casting:
                 stack.enter_context(torch.autocast(name, enabled=False))
@@ -272,11 +274,12 @@ class MemoryStore(ABC):
             that no query waits for the device.
         """
         queries, device = self._clean_queries(queries), queries.device
-        hits = self._best_hits(queries, _whole("top_k", top_k, least=1), bias)
-        ids = hits.ids
+        ids, scores = self._best_hits(queries, _whole("top_k", top_k, least=1), bias)
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
-        return Hits(ids.to(device), hits.scores.to(device))
+        if device != self.device:
+            ids, scores = ids.to(device), scores.to(device)
+        return Hits(ids, scores)
 
     def keys(self, ids: Tensor) -> Tensor:
         """Look up keys by id.
@@ -439,8 +442,10 @@ class MemoryStore(ABC):
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
         """Search, and hide what was forgotten."""
         search = self._search_remembered if self._forgotten else self._search
-        ids, scores = (found[..., :wanted] for found in search(queries, wanted))
-        return Hits(ids, scores)
+        hits = search(queries, wanted)
+        return (
+            hits if hits.ids.shape[-1] <= wanted else Hits(*(some[..., :wanted] for some in hits))
+        )
 
     def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
         """Search among keys of which some are forgotten, asking for more until enough are live."""

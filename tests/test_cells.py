@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Graph, GraphStore, Ids, IndexedOptions, Vectors, cells, indexed
+from fotmem import Frame, Graph, GraphStore, Ids, IndexedOptions, Vectors, cells, graphs, indexed
 from fotmem.cells import Cells
 from fotmem.testing.store.naive import draw
 
@@ -20,7 +20,7 @@ def clustered(count: int) -> Tensor:
 
 
 def filled(vectors: Tensor, step: int) -> Cells:
-    some = Cells(HEADS, DIM, first=100)
+    some = Cells(Frame(torch.zeros(HEADS, 1, DIM), torch.ones(HEADS, 1, 1)), first=100)
     for start in range(0, vectors.shape[1], step):
         some.add(
             vectors[:, start : start + step], lambda first, end: vectors[:, first - 100 : end - 100]
@@ -57,7 +57,7 @@ def test_a_cell_is_promising_if_it_may_hold_better_and_nothing_of_it_was_found()
     queries = draw(HEADS, 5, DIM, seed=4)
     scores = queries @ vectors.transpose(1, 2)
     best = scores.argmax(2, keepdim=True)  # [H, Q, 1]
-    low, none = torch.full((HEADS, 5), -1e9), torch.full((HEADS, 5, 1), -1)
+    low, none = np.full((HEADS, 5), -1e9, np.float32), np.full((HEADS, 5, 1), -1)
     of, meant = some.promising(queries, none, low)
     assert meant.all()
     holding = 0
@@ -66,10 +66,8 @@ def test_a_cell_is_promising_if_it_may_hold_better_and_nothing_of_it_was_found()
             ids = [some.members(head, int(cell)) for cell in of[head, query]]
             holding += bool((np.concatenate(ids) == 100 + int(best[head, query])).any())
     assert holding >= 8  # of 10: the best key is where it is looked for
-    assert not some.promising(queries, none, scores.amax(2) + 100)[1].any()
-    inside = torch.tensor(
-        [[some.members(h, int(c))[:1].tolist() for c in of[h, :, 0]] for h in range(HEADS)]
-    )
+    assert not some.promising(queries, none, scores.amax(2).numpy() + 100)[1].any()
+    inside = np.array([[some.members(h, c)[:1] for c in of[h, :, 0]] for h in range(HEADS)])
     seen = some.promising(queries, inside, low)[1]
     assert not seen[..., 0].any()
     assert seen[..., 1:].all()
@@ -90,11 +88,11 @@ def test_copies_are_independent() -> None:
     twin.add(
         -vectors, lambda first, end: torch.cat([vectors, -vectors], 1)[:, first - 100 : end - 100]
     )
-    queries, low = draw(HEADS, 5, DIM, seed=4), torch.zeros(HEADS, 5)
-    found = torch.arange(100, 110).expand(HEADS, 5, -1)
+    queries, low = draw(HEADS, 5, DIM, seed=4), np.zeros((HEADS, 5), np.float32)
+    found = np.tile(np.arange(100, 110), (HEADS, 5, 1))
     expected = filled(vectors, 100).promising(queries, found, low)
-    for ours, theirs in zip(some.promising(queries, found, low), expected, strict=True):
-        assert torch.equal(ours, theirs)
+    for mine, other in zip(some.promising(queries, found, low), expected, strict=True):
+        assert (mine == other).all()
     for head in range(HEADS):
         for ours, theirs in zip(members(some, head), before[head], strict=True):
             assert torch.equal(ours, theirs)
@@ -130,9 +128,14 @@ class LostStore(GraphStore):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
 def test_what_a_lost_graph_misses_is_found(
-    monkeypatch: pytest.MonkeyPatch, biased: bool, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, at_once: bool, biased: bool, dtype: torch.dtype
 ) -> None:
+    other = "_look_by_cell" if at_once else "_look_by_query"
+    monkeypatch.setattr(LostStore, other, None)
+    if not at_once:
+        monkeypatch.setattr(graphs, "WORKSPACE", cells.MOST * DIM)
     monkeypatch.setattr(indexed, "EXACT_BELOW", 64)
     monkeypatch.setattr(indexed, "RECENT", 10)
     keys = clustered(3000).to(dtype)

@@ -26,7 +26,7 @@ class FlatStore(RowsStore):
         first, rows = self._key_rows.since(self._forgotten)
         if self.dtype == torch.float32:  # nothing to convert, so no need to do it in blocks
             ids, scores = self._search_block(queries, rows, top_k)
-            return Hits(ids + first, scores)
+            return Hits(ids + first if first else ids, scores)
         found: list[Hits] = []
         length = max(WORKSPACE // (self.num_heads * self.head_dim), top_k)
         for keys in rows.split(length, 1):
@@ -42,7 +42,9 @@ class FlatStore(RowsStore):
                     faiss.knn(some, rows, top_k, faiss.METRIC_INNER_PRODUCT)
                     for some, rows in zip(queries.numpy(), keys.numpy(), strict=True)
                 ]
-            best, near = (torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True))
+            shape = (*queries.shape[:2], top_k)
+            flat = (np.concatenate(each).reshape(shape) for each in zip(*parts, strict=True))
+            best, near = map(torch.from_numpy, flat)
             return Hits(near, best)
         if self._gpu is None:  # FAISS without GPU support: torch has it
             return exact_search(queries, keys, top_k)

@@ -1,6 +1,6 @@
 """The `faiss-hnsw` store: one graph of FAISS per head."""
 
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -17,7 +17,7 @@ class FaissGraph(Graph):
     """One head's graph."""
 
     def __init__(self, head_dim: int, options: HnswOptions, seed: int) -> None:
-        self._ef_search = options.ef_search
+        self.tune(options)
         self._index = faiss.IndexHNSWFlat(head_dim, options.M)
         self._index.hnsw.efConstruction = options.ef_construction
         self._index.hnsw.rng = faiss.RandomGenerator(seed)
@@ -29,26 +29,30 @@ class FaissGraph(Graph):
         self._ids = np.concatenate([self._ids[:-1], ids, self._ids[-1:]])
 
     def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
-        options = faiss.SearchParametersHNSW(efSearch=max(count, self._ef_search))
+        options = self._options if count <= self._options.efSearch else _with_effort(count)
         with faiss_threads(1):
             distances, places = self._index.search(queries, count, params=options)
         return self._ids[places], distances
 
     def tune(self, options: HnswOptions) -> None:
-        self._ef_search = options.ef_search
+        self._options = _with_effort(options.ef_search)
 
     def equal(self, vectors: Vectors) -> Ids:
-        usual, self._ef_search = self._ef_search, QUICK
+        usual, self._options = self._options, _with_effort(QUICK)
         try:
             return super().equal(vectors)
         finally:
-            self._ef_search = usual
+            self._options = usual
 
     def copy(self) -> Self:
         twin = type(self).__new__(type(self))
-        twin._ef_search, twin._ids = self._ef_search, self._ids
+        twin._options, twin._ids = self._options, self._ids
         twin._index = faiss.clone_index(self._index)
         return twin
+
+
+def _with_effort(candidates: int) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=candidates)
 
 
 class HnswStore(GraphStore):

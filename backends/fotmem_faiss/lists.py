@@ -23,12 +23,13 @@ class Lists:
     def __init__(self, clusters: "Clusters", index: Any, *, first: int) -> None:
         self.end = first  # id of the next key
         self._clusters = clusters
+        self._across = clusters.centres.transpose(1, 2).contiguous()  # [H, D, L]: quicker so
         self._index = index
 
     def add(self, first: int, keys: Tensor) -> None:
         """Append keys ``[H, n, D]``, float32, of which the first has id `first`."""
         vectors = self._clusters.frame.vectors(keys).clamp_(-LARGEST, LARGEST)
-        places = self._clusters.lists_of(vectors).flatten().numpy()
+        places = self._clusters.lists_of(vectors).ravel()
         ids = np.tile(np.arange(first, first + keys.shape[1]), len(keys))
         flat = vectors.flatten(0, 1).numpy()
         pointers = (faiss.swig_ptr(array) for array in (flat, ids, places))
@@ -37,21 +38,16 @@ class Lists:
 
     def search(self, queries: Tensor, top_k: int) -> Tensor:
         """Find ids ``[H, Q, top_k]`` for queries ``[H, Q, D]``; -1 where there is none."""
-        lists, scores = self._clusters.probed(queries, self._index.nprobe)
-        shape = (*queries.shape[:2], top_k)
-        _, ids = self._index.search_preassigned(
-            queries.flatten(0, 1).numpy(),
-            top_k,
-            lists.flatten(0, 1).numpy(),
-            scores.flatten(0, 1).numpy(),
-        )
-        return torch.from_numpy(ids).view(shape)
+        lists, scores = self._probed(queries)
+        flat = queries.numpy().reshape(-1, queries.shape[2])
+        _, ids = self._index.search_preassigned(flat, top_k, lists, scores)
+        return torch.from_numpy(ids.reshape(*queries.shape[:2], top_k))
 
     def keys_read(self, queries: Tensor) -> float:
         """Tell how many keys a search looks at for each of ``[H, Q, D]``: the mean."""
-        lists, _ = self._clusters.probed(queries, self._index.nprobe)
-        sizes = torch.tensor([self._index.get_list_size(i) for i in range(self._index.nlist)])
-        return float(sizes[lists].sum(2).double().mean())
+        lists, _ = self._probed(queries)
+        sizes = np.array([self._index.get_list_size(i) for i in range(self._index.nlist)])
+        return float(sizes[lists].sum(1).mean())
 
     def tune(self, nprobe: int) -> None:
         """Look at so many lists for each query, or at all."""
@@ -61,6 +57,23 @@ class Lists:
         """Return independent lists."""
         index = faiss.clone_index(self._index)
         return type(self)(self._clusters, index, first=self.end)
+
+    def _probed(self, queries: Tensor) -> tuple[Ids, Vectors]:
+        """Choose lists for queries ``[H, Q, D]``, and score their centres: ``[H * Q, nprobe]``."""
+        heads, count, _ = queries.shape
+        length = max(1, WORKSPACE // self._clusters.reach.numel())
+        lists = np.empty((heads, count, self._index.nprobe), np.int64)
+        scores = np.empty(lists.shape, np.float32)
+        for start in range(0, count, length):
+            some = queries if count <= length else queries[:, start : start + length]
+            every = torch.bmm(some, self._across)  # [H, Q, L]
+            lengths = torch.linalg.vector_norm(some, dim=2, keepdim=True)
+            hoped = torch.addcmul(every, lengths, self._clusters.reach)
+            best = hoped.topk(self._index.nprobe, dim=2).indices
+            lists[:, start : start + length] = best.numpy()
+            scores[:, start : start + length] = every.gather(2, best).numpy()
+        lists += self._clusters.first
+        return lists.reshape(heads * count, -1), scores.reshape(heads * count, -1)
 
 
 class Clusters(NamedTuple):
@@ -72,6 +85,12 @@ class Clusters(NamedTuple):
     reach: Tensor
     """Shape ``[H, 1, L]``: how far above its centre a list's best key is hoped to lie."""
 
+    @property
+    def first(self) -> Ids:
+        """Shape ``[H, 1, 1]``: number of each head's first list."""
+        heads, count, _ = self.centres.shape
+        return np.arange(0, heads * count, count)[:, None, None]
+
     @classmethod
     def joined(cls, heads: Sequence[Self]) -> Self:
         """Join those of single heads."""
@@ -79,29 +98,10 @@ class Clusters(NamedTuple):
         frame = Frame(*map(torch.cat, zip(*frames, strict=True)))
         return cls(frame, torch.cat(centres), torch.cat(reach))
 
-    def lists_of(self, vectors: Tensor) -> Tensor:
+    def lists_of(self, vectors: Tensor) -> Ids:
         """Assign vectors ``[H, n, D]`` to lists ``[H, n]``."""
         pairs = zip(vectors.numpy(), self.centres.numpy(), strict=True)
-        nearest = np.stack([nearest_centres(*pair) for pair in pairs])
-        return self._numbered(torch.from_numpy(nearest))
-
-    def probed(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Choose lists for queries ``[H, Q, D]``; with the scores of their centres."""
-        length = max(1, WORKSPACE // self.centres.shape[:2].numel())
-        parts = []
-        for some in queries.split(length, 1):
-            scores = some @ self.centres.transpose(1, 2)  # [H, Q, L]
-            hoped = torch.addcmul(scores, some.norm(dim=2, keepdim=True), self.reach)
-            best = hoped.topk(count, dim=2).indices
-            parts.append((best, scores.gather(2, best)))
-        best, scores = (torch.cat(found, 1) for found in zip(*parts, strict=True))
-        return self._numbered(best), scores
-
-    def _numbered(self, clusters: Tensor) -> Tensor:
-        """Turn numbers of clusters ``[H, ...]`` into numbers of lists."""
-        heads, count, _ = self.centres.shape
-        first = torch.arange(0, heads * count, count)
-        return clusters + first.view(-1, *[1] * (clusters.ndim - 1))
+        return np.stack([nearest_centres(*pair) for pair in pairs]) + self.first[..., 0]
 
 
 def nearest_centres(vectors: Vectors, centres: Vectors) -> Ids:
