@@ -11,7 +11,7 @@ from fotmem_zarr.cache import Cache
 from fotmem_zarr.manifest import PartEntry
 from fotmem_zarr.owned import Owned
 from fotmem_zarr.place import Place
-from fotmem_zarr.rows import Chunk, Rows
+from fotmem_zarr.rows import Rows
 from fotmem_zarr.tail import Block
 from fotmem_zarr.take import take
 
@@ -72,11 +72,11 @@ class Part(Owned):
         start = (first - self.first) // rows.chunk_rows
         count = self.block // rows.chunk_rows
         chunks = [
-            Chunk(head, number)
+            head * rows.chunks_per_head + number
             for head in range(rows.heads)
             for number in range(start, start + count)
         ]
-        return torch.stack(rows.read(chunks)).view(rows.heads, self.block, *rows.rest)
+        return rows.load(chunks).reshape(rows.heads, self.block, *rows.rest)
 
 
 class PartMaker(Protocol):

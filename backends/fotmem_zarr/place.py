@@ -7,6 +7,8 @@ import weakref
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import FileIO
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -44,7 +46,7 @@ class Place(ABC):
         return os.getpid() != self._process
 
     @abstractmethod
-    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
         """Read parts of files; None where there is no such file, less where it is too short."""
 
     @abstractmethod
@@ -92,23 +94,19 @@ class Folder(Place):
                 "write to", LOCK, error, "choose a folder that is writable"
             ) from error
 
-    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
-        return [self._read(part) for part in ranges]
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+        files = groupby(ranges, lambda part: part.key)
+        return [data for key, parts in files for data in self._read(key, list(parts))]
 
-    def _read(self, part: Range) -> bytearray | None:
+    def _read(self, key: str, parts: Sequence[Range]) -> Sequence[bytes | None]:
+        """Read parts of one file, which is opened once."""
         try:
-            with open(f"{self.path}/{part.key}", "rb", buffering=0) as file:  # faster than a Path
-                stop = os.fstat(file.fileno()).st_size if part.stop is None else part.stop
-                data = bytearray(max(0, stop - part.start))
-                file.seek(part.start)
-                read = file.readinto(data) or 0
-                while read < len(data) and (more := file.readinto(memoryview(data)[read:])):
-                    read += more
+            with open(f"{self.path}/{key}", "rb", buffering=0) as file:  # faster than a Path
+                return [_read(file, part) for part in parts]
         except FileNotFoundError:
-            return None
+            return [None] * len(parts)
         except OSError as error:
-            raise self.broken("read", part.key, error, "is the disk still there?") from error
-        return data if read == len(data) else data[:read]
+            raise self.broken("read", key, error, "is the disk still there?") from error
 
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
@@ -156,6 +154,17 @@ class Folder(Place):
             self._lock.release()
             if unused and self._locked_first:
                 (self.path / LOCK).unlink(missing_ok=True)
+
+
+def _read(file: FileIO, part: Range) -> bytes:
+    file.seek(part.start)
+    if part.stop is None:
+        return file.readall()
+    left = part.stop - part.start
+    data = file.read(left)
+    while len(data) < left and (more := file.read(left - len(data))):
+        data += more
+    return data
 
 
 def temporary_folder() -> Folder:

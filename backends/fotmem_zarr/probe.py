@@ -9,7 +9,6 @@ from torch import Tensor
 from fotmem import Hits
 from fotmem_zarr.budget import CLUSTER, Budget
 from fotmem_zarr.cache import Cache
-from fotmem_zarr.rows import Chunk
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.take import take
 
@@ -91,14 +90,15 @@ class Probe:
         pairs = inverse.argsort()  # of a query and a cluster, by cluster
         begins = counts.cumsum(0) - counts
         found = queries.new_full((keys.numel(), CLUSTER), -torch.inf)
-        for part, most in self._batches(counts, skip=int(clusters[0] < 0)):
+        for segment, part, most in self._batches(clusters, counts):
             columns = torch.arange(most)
             there = columns < counts[part, None]
             pair = pairs[begins[part, None] + columns.where(there, 0)]  # [c, most]
-            members = self._read(clusters[part])
-            scores = queries[pair // keys.shape[1]] @ members.transpose(1, 2)  # [c, most, CLUSTER]
-            scores.masked_fill_(self._hidden(clusters[part])[:, None], -torch.inf)
-            found[pair[there]] = scores[there]
+            members = self._read(segment, clusters[part])
+            # In this order: torch multiplies a few rows by many columns several times slower.
+            scores = members @ queries[pair // keys.shape[1]].transpose(1, 2)  # [c, CLUSTER, most]
+            scores.masked_fill_(self._hidden(clusters[part])[..., None], -torch.inf)
+            found[pair[there]] = scores.transpose(1, 2)[there]
         scores, places = found.view(len(queries), -1).topk(top_k, dim=-1)
         cluster = keys.gather(1, places // CLUSTER)
         hit = scores > -torch.inf
@@ -106,28 +106,24 @@ class Probe:
         rows[hit] = self._rows(cluster[hit], places[hit] % CLUSTER)
         return rows, scores
 
-    def _batches(self, counts: Tensor, skip: int) -> Iterator[tuple[Tensor, int]]:
-        """Group clusters that about as many queries want: bounded work for each group."""
-        order = counts[skip:].argsort(descending=True) + skip
+    def _batches(self, clusters: Tensor, counts: Tensor) -> Iterator[tuple[int, Tensor, int]]:
+        """Group clusters of a segment that about as many queries want: bounded work for each."""
+        segments = self._locate(clusters)[1].masked_fill(clusters < 0, -1)
         dim = self.segments[0].head_dim
-        while len(order):
-            most = int(counts[order[0]])
-            step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
-            yield order[:step], most
-            order = order[step:]
+        for segment in range(len(self.segments)):
+            order = (segments == segment).nonzero()[:, 0]
+            order = order[counts[order].argsort(descending=True, stable=True)]
+            while len(order):
+                most = int(counts[order[0]])
+                step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
+                yield segment, order[:step], most
+                order = order[step:]
 
-    def _read(self, clusters: Tensor) -> Tensor:
-        """Read clusters ``[c]``, float32: ``[c, CLUSTER, D]``."""
-        wanted: dict[int, list[tuple[int, Chunk]]] = {}  # by segment: places in `clusters`, chunks
-        located = zip(*(each.tolist() for each in self._locate(clusters)), strict=True)
-        for place, (head, segment, number) in enumerate(located):
-            wanted.setdefault(segment, []).append((place, Chunk(head, number)))
-        found = torch.empty(len(clusters), CLUSTER, self.segments[0].head_dim, dtype=torch.float32)
-        for segment, some in wanted.items():
-            places, chunks = zip(*some, strict=True)
-            read = self.cache.read(self.segments[segment].keys, chunks)
-            found[list(places)] = torch.stack(read).float()
-        return found
+    def _read(self, segment: int, clusters: Tensor) -> Tensor:
+        """Read clusters ``[c]`` of one segment, float32: ``[c, CLUSTER, D]``."""
+        keys = self.segments[segment].keys
+        head, _, number = self._locate(clusters)
+        return self.cache.read(keys, (head * keys.chunks_per_head + number).tolist()).float()
 
     def _hidden(self, clusters: Tensor) -> Tensor:
         """Tell what is no key of clusters ``[c]``, or a forgotten one: ``[c, CLUSTER]``."""

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import pairwise
 
 import google_crc32c
 import numpy as np
@@ -16,6 +16,8 @@ from fotmem_zarr.place import Place, Range
 
 CRC = 4
 """Bytes of a checksum."""
+INTACT = 0x48674BC7
+"""The crc32c of anything that is followed by its own."""
 ABSENT = 2**64 - 1
 
 NUMPY = {
@@ -24,13 +26,6 @@ NUMPY = {
     torch.bfloat16: "uint16",  # its bits: zarr has no bfloat16
     torch.int32: "int32",
 }
-
-
-class Chunk(NamedTuple):
-    """Some rows of one head."""
-
-    head: int
-    number: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +51,11 @@ class Rows:
         """Of one chunk, without its checksum."""
         return self.chunk_rows * math.prod(self.rest) * self.dtype.itemsize
 
+    @property
+    def chunks_per_head(self) -> int:
+        """Of one head."""
+        return -(-self.rows // self.chunk_rows)
+
     def describe(self) -> None:
         """Write ``zarr.json``."""
         shard = (self.heads_per_shard, self.chunk_rows * self.chunks_per_shard, *self.rest)
@@ -73,67 +73,70 @@ class Rows:
             parts += [raw, _checksum(raw)]
             index[number] = number * (len(raw) + CRC), len(raw) + CRC
         parts += [index.tobytes(), _checksum(index.tobytes())]
-        self.place.write(self._file(head, shard), b"".join(parts))
+        self.place.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
 
-    def read(self, chunks: Sequence[Chunk]) -> list[Tensor]:
-        """Read chunks ``[chunk_rows, *rest]``; neighbours that follow one another at once."""
+    def read(self, chunks: Sequence[int]) -> list[bytes]:
+        """Read chunks, each with its checksum; neighbours that follow one another at once.
+
+        They are numbered through all heads, `chunks_per_head` of each.
+        """
         runs = list(self._runs(chunks))
         found = self.place.read([part for part, _ in runs])
-        tensors = []
+        size = self.chunk_bytes + CRC
+        read = []
         for (part, run), data in zip(runs, found, strict=True):
-            size = self.chunk_bytes + CRC
             for number, chunk in enumerate(run):
                 raw = b"" if data is None else data[number * size : (number + 1) * size]
-                self._verify(chunk, raw, part.key, missing=data is None)
-                flat = torch.frombuffer(
-                    raw, dtype=self.dtype, count=self.chunk_bytes // self.dtype.itemsize
-                )
-                tensors.append(flat.view(self.chunk_rows, *self.rest))
-        return tensors
+                if len(raw) != size or google_crc32c.value(raw) != INTACT:
+                    raise self._broken(chunk, raw, part.key, missing=data is None)
+                read.append(raw)
+        return read
+
+    def tensor(self, read: Sequence[bytes]) -> Tensor:
+        """Put chunks side by side that were read: ``[n, chunk_rows, *rest]``."""
+        data = torch.frombuffer(bytearray().join(read), dtype=self.dtype).view(len(read), -1)
+        rows = data[:, : -CRC // self.dtype.itemsize]
+        return rows.view(len(read), self.chunk_rows, *self.rest)
+
+    def load(self, chunks: Sequence[int]) -> Tensor:
+        """Read chunks: ``[n, chunk_rows, *rest]``."""
+        return self.tensor(self.read(chunks))
 
     def read_all(self) -> Tensor:
         """Read everything, ``[H, rows, *rest]``; for small arrays."""
-        numbers = range(-(-self.rows // self.chunk_rows))
-        chunks = [Chunk(head, number) for head in range(self.heads) for number in numbers]
-        whole = torch.stack(self.read(chunks)).view(self.heads, -1, *self.rest)
-        return whole[:, : self.rows]
+        whole = self.load(range(self.heads * self.chunks_per_head))
+        return whole.reshape(self.heads, -1, *self.rest)[:, : self.rows]
 
-    def _runs(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Range, list[Chunk]]]:
+    def _runs(self, chunks: Sequence[int]) -> Iterator[tuple[Range, Sequence[int]]]:
+        """Find what lies side by side: where, and which chunks."""
         size = self.chunk_bytes + CRC
-        run: list[Chunk] = []
-        where: tuple[str, int] = ("", 0)
-        for chunk in chunks:
-            file, index = self._locate(chunk)
-            if run and where != (file, index - len(run)):
-                yield Range(where[0], where[1] * size, (where[1] + len(run)) * size), run
-                run = []
-            if not run:
-                where = (file, index)
-            run.append(chunk)
-        if run:
-            yield Range(where[0], where[1] * size, (where[1] + len(run)) * size), run
+        head, number = np.divmod(np.asarray(chunks, dtype=np.int64), self.chunks_per_head)
+        shard, index = np.divmod(number, self.chunks_per_shard)
+        index += head % self.heads_per_shard * self.chunks_per_shard
+        group = head // self.heads_per_shard
+        begins = np.ones(len(chunks), dtype=bool)
+        begins[1:] = (np.diff(index) != 1) | (np.diff(shard) != 0) | (np.diff(group) != 0)
+        for begin, end in pairwise([*np.flatnonzero(begins).tolist(), len(chunks)]):
+            first = int(index[begin])
+            part = Range(
+                self._file(group[begin], shard[begin]), first * size, (first + end - begin) * size
+            )
+            yield part, chunks[begin:end]
 
-    def _locate(self, chunk: Chunk) -> tuple[str, int]:
-        shard, number = divmod(chunk.number, self.chunks_per_shard)
-        index = chunk.head % self.heads_per_shard * self.chunks_per_shard + number
-        return self._file(chunk.head, shard), index
+    def _file(self, group: int, shard: int) -> str:
+        return f"{self.path}/c.{group}.{shard}{'.0' * len(self.rest)}"
 
-    def _file(self, head: int, shard: int) -> str:
-        place = (head // self.heads_per_shard, shard, *(0 for _ in self.rest))
-        return f"{self.path}/c.{'.'.join(map(str, place))}"
-
-    def _verify(self, chunk: Chunk, raw: bytes | bytearray, file: str, *, missing: bool) -> None:
+    def _broken(self, chunk: int, raw: bytes, file: str, *, missing: bool) -> StorageError:
         size = self.chunk_bytes + CRC
-        if len(raw) == size and _checksum(bytes(raw[:-CRC])) == raw[-CRC:]:
-            return
         if missing:
             what = "is missing"
         elif len(raw) < size:
             what = f"is truncated (expected {size} bytes, got {len(raw)})"
         else:
             what = "is damaged (its checksum differs)"
-        raise StorageError(
-            f"chunk {chunk.number} of head {chunk.head} of {self.path} {what}, in file {file} of "
+        head, number = divmod(chunk, self.chunks_per_head)
+        return StorageError(
+            f"chunk {number} of head {head} of {self.path} {what}, in file {file} of "
             f"{self.place.name}; {self._cure()}"
         )
 
