@@ -90,11 +90,11 @@ class Probe:
         pairs = inverse.argsort()  # of a query and a cluster, by cluster
         begins = counts.cumsum(0) - counts
         found = queries.new_full((keys.numel(), CLUSTER), -torch.inf)
-        for segment, part, most in self._batches(clusters, counts):
+        for part, most in self._batches(counts, skip=int(clusters[0] < 0)):
             columns = torch.arange(most)
             there = columns < counts[part, None]
             pair = pairs[begins[part, None] + columns.where(there, 0)]  # [c, most]
-            members = self._read(segment, clusters[part])
+            members = self._read(clusters[part])
             # In this order: torch multiplies a few rows by many columns several times slower.
             scores = members @ queries[pair // keys.shape[1]].transpose(1, 2)  # [c, CLUSTER, most]
             scores.masked_fill_(self._hidden(clusters[part])[..., None], -torch.inf)
@@ -106,24 +106,22 @@ class Probe:
         rows[hit] = self._rows(cluster[hit], places[hit] % CLUSTER)
         return rows, scores
 
-    def _batches(self, clusters: Tensor, counts: Tensor) -> Iterator[tuple[int, Tensor, int]]:
-        """Group clusters of a segment that about as many queries want: bounded work for each."""
-        segments = self._locate(clusters)[1].masked_fill(clusters < 0, -1)
+    def _batches(self, counts: Tensor, skip: int) -> Iterator[tuple[Tensor, int]]:
+        """Group clusters that about as many queries want: bounded work for each group."""
+        order = counts[skip:].argsort(descending=True, stable=True) + skip
         dim = self.segments[0].head_dim
-        for segment in range(len(self.segments)):
-            order = (segments == segment).nonzero()[:, 0]
-            order = order[counts[order].argsort(descending=True, stable=True)]
-            while len(order):
-                most = int(counts[order[0]])
-                step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
-                yield segment, order[:step], most
-                order = order[step:]
+        while len(order):
+            most = int(counts[order[0]])
+            step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
+            yield order[:step], most
+            order = order[step:]
 
-    def _read(self, segment: int, clusters: Tensor) -> Tensor:
-        """Read clusters ``[c]`` of one segment, float32: ``[c, CLUSTER, D]``."""
-        keys = self.segments[segment].keys
-        head, _, number = self._locate(clusters)
-        return self.cache.read(keys, (head * keys.chunks_per_head + number).tolist()).float()
+    def _read(self, clusters: Tensor) -> Tensor:
+        """Read clusters ``[c]``, float32: ``[c, CLUSTER, D]``."""
+        keys = [segment.keys for segment in self.segments]
+        located = zip(*(each.tolist() for each in self._locate(clusters)), strict=True)
+        chunks = [(keys[i], head * keys[i].chunks_per_head + number) for head, i, number in located]
+        return self.cache.read(chunks).float()
 
     def _hidden(self, clusters: Tensor) -> Tensor:
         """Tell what is no key of clusters ``[c]``, or a forgotten one: ``[c, CLUSTER]``."""
@@ -138,12 +136,14 @@ class Probe:
     def _rows(self, clusters: Tensor, columns: Tensor) -> Tensor:
         """Look up the row numbers of keys ``[n]``."""
         head, segment, number = self._locate(clusters)
-        rows = torch.empty_like(clusters)
-        for index in segment.unique().tolist():
-            here = segment == index
-            places = number[here] * CLUSTER + columns[here]
-            found = take(self.cache, self.segments[index].ids, head[here], places, self.limit)
-            rows[here] = found.long() + self.segments[index].first
+        places = number * CLUSTER + columns
+        arrays = [each.ids for each in self.segments]
+        lengths = torch.tensor([ids.chunk_rows for ids in arrays])[segment]
+        rows = torch.tensor([each.first for each in self.segments])[segment]
+        for length in lengths.unique().tolist():  # those written with another budget differ
+            here = lengths == length
+            some = segment[here], head[here], places[here]
+            rows[here] += take(self.cache, arrays, *some, self.limit)
         return rows
 
     def _locate(self, clusters: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -75,75 +75,97 @@ class Rows:
         parts += [index.tobytes(), _checksum(index.tobytes())]
         self.place.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
 
-    def read(self, chunks: Sequence[int]) -> list[bytes]:
-        """Read chunks, each with its checksum; neighbours that follow one another at once.
-
-        They are numbered through all heads, `chunks_per_head` of each.
-        """
-        runs = list(self._runs(chunks))
-        found = self.place.read([part for part, _ in runs])
-        size = self.chunk_bytes + CRC
-        read = []
-        for (part, run), data in zip(runs, found, strict=True):
-            for number, chunk in enumerate(run):
-                raw = b"" if data is None else data[number * size : (number + 1) * size]
-                if len(raw) != size or google_crc32c.value(raw) != INTACT:
-                    raise self._broken(chunk, raw, part.key, missing=data is None)
-                read.append(raw)
-        return read
-
-    def tensor(self, read: Sequence[bytes]) -> Tensor:
-        """Put chunks side by side that were read: ``[n, chunk_rows, *rest]``."""
-        data = torch.frombuffer(bytearray().join(read), dtype=self.dtype).view(len(read), -1)
-        rows = data[:, : -CRC // self.dtype.itemsize]
-        return rows.view(len(read), self.chunk_rows, *self.rest)
-
-    def load(self, chunks: Sequence[int]) -> Tensor:
-        """Read chunks: ``[n, chunk_rows, *rest]``."""
-        return self.tensor(self.read(chunks))
+    def load(self, numbers: Iterable[int]) -> Tensor:
+        """Read chunks, numbered through all heads: ``[n, chunk_rows, *rest]``."""
+        return side_by_side(
+            self, list(read_chunks([(self, number) for number in numbers]).values())
+        )
 
     def read_all(self) -> Tensor:
         """Read everything, ``[H, rows, *rest]``; for small arrays."""
         whole = self.load(range(self.heads * self.chunks_per_head))
         return whole.reshape(self.heads, -1, *self.rest)[:, : self.rows]
 
-    def _runs(self, chunks: Sequence[int]) -> Iterator[tuple[Range, Sequence[int]]]:
-        """Find what lies side by side: where, and which chunks."""
-        size = self.chunk_bytes + CRC
-        head, number = np.divmod(np.asarray(chunks, dtype=np.int64), self.chunks_per_head)
-        shard, index = np.divmod(number, self.chunks_per_shard)
-        index += head % self.heads_per_shard * self.chunks_per_shard
-        group = head // self.heads_per_shard
-        begins = np.ones(len(chunks), dtype=bool)
-        begins[1:] = (np.diff(index) != 1) | (np.diff(shard) != 0) | (np.diff(group) != 0)
-        for begin, end in pairwise([*np.flatnonzero(begins).tolist(), len(chunks)]):
-            first = int(index[begin])
-            part = Range(
-                self._file(group[begin], shard[begin]), first * size, (first + end - begin) * size
-            )
-            yield part, chunks[begin:end]
+    def locate(self, number: int) -> tuple[str, int]:
+        """Find a chunk: its file, and its place there."""
+        head, number = divmod(number, self.chunks_per_head)
+        shard, number = divmod(number, self.chunks_per_shard)
+        group, head = divmod(head, self.heads_per_shard)
+        return self._file(group, shard), head * self.chunks_per_shard + number
 
-    def _file(self, group: int, shard: int) -> str:
-        return f"{self.path}/c.{group}.{shard}{'.0' * len(self.rest)}"
-
-    def _broken(self, chunk: int, raw: bytes, file: str, *, missing: bool) -> StorageError:
+    def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
+        """Raise `StorageError` unless this is a chunk with its checksum."""
         size = self.chunk_bytes + CRC
+        if len(data) == size and google_crc32c.value(data) == INTACT:
+            return
         if missing:
             what = "is missing"
-        elif len(raw) < size:
-            what = f"is truncated (expected {size} bytes, got {len(raw)})"
+        elif len(data) < size:
+            what = f"is truncated (expected {size} bytes, got {len(data)})"
         else:
             what = "is damaged (its checksum differs)"
-        head, number = divmod(chunk, self.chunks_per_head)
-        return StorageError(
+        head, number = divmod(number, self.chunks_per_head)
+        raise StorageError(
             f"chunk {number} of head {head} of {self.path} {what}, in file {file} of "
             f"{self.place.name}; {self._cure()}"
         )
+
+    def _file(self, group: int, shard: int) -> str:
+        return f"{self.path}/c.{group}.{shard}{'.0' * len(self.rest)}"
 
     def _cure(self) -> str:
         if self.path.startswith("segments/") and not self.place.read_only:
             return "remove its folder 'segments' and open the store again: it is made anew"
         return "restore the store from a copy"
+
+
+Chunk = tuple[Rows, int]
+"""One chunk of an array, by its number through all heads."""
+
+
+class _Run(NamedTuple):
+    """Chunks that lie one behind the other in a file, from the place `first` on."""
+
+    rows: Rows
+    file: str
+    first: int
+    numbers: list[int]
+
+    def range(self) -> Range:
+        size = self.rows.chunk_bytes + CRC
+        return Range(self.file, self.first * size, (self.first + len(self.numbers)) * size)
+
+    def cut(self, data: bytes | None) -> Iterator[tuple[Chunk, bytes]]:
+        size = self.rows.chunk_bytes + CRC
+        for i, number in enumerate(self.numbers):
+            part = b"" if data is None else data[i * size : (i + 1) * size]
+            self.rows.verify(number, part, self.file, missing=data is None)
+            yield (self.rows, number), part
+
+
+def read_chunks(chunks: Iterable[Chunk]) -> dict[Chunk, bytes]:
+    """Read chunks with their checksums, all of a place in one call; neighbours at once."""
+    runs: dict[Place, list[_Run]] = {}
+    for rows, number in chunks:
+        file, place = rows.locate(number)
+        here = runs.setdefault(rows.place, [])
+        if here and here[-1].file == file and here[-1].first + len(here[-1].numbers) == place:
+            here[-1].numbers.append(number)
+        else:
+            here.append(_Run(rows, file, place, [number]))
+    read: dict[Chunk, bytes] = {}
+    for where, some in runs.items():
+        found = where.read([run.range() for run in some])
+        for run, data in zip(some, found, strict=True):
+            read.update(run.cut(data))
+    return read
+
+
+def side_by_side(like: Rows, chunks: Sequence[bytes]) -> Tensor:
+    """Put chunks with their checksums into a tensor, ``[n, chunk_rows, *rest]``."""
+    data = torch.frombuffer(bytearray().join(chunks), dtype=like.dtype).view(len(chunks), -1)
+    rows = data[:, : -CRC // like.dtype.itemsize]
+    return rows.view(len(chunks), like.chunk_rows, *like.rest)
 
 
 def _checksum(raw: bytes) -> bytes:
