@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from fotmem_zarr.budget import CLUSTER, Budget
+from fotmem_zarr.budget import Budget
 from fotmem_zarr.clusters import Summary, clusters, summarise
 from fotmem_zarr.log import Log, PartMaker
 from fotmem_zarr.segment import Index, Segment
@@ -28,9 +28,8 @@ class Writer:
         self.summaries: list[Summary] = []
         self.sizes: list[Tensor] = []
         self._shard = 0
-        shape = (0, CLUSTER, segment.head_dim)
-        self._keys = torch.zeros(shape, dtype=segment.dtype)  # clusters that fill no shard yet
-        self._ids = torch.zeros(0, CLUSTER, dtype=torch.int32)
+        self._held: list[tuple[Tensor, Tensor]] = []  # keys and ids that fill no shard yet
+        self._count = 0  # of clusters held
 
     def add(self, keys: Tensor, rows: Tensor) -> None:
         """Cluster keys ``[n, D]`` of rows ``[n]``."""
@@ -41,24 +40,26 @@ class Writer:
         self.clusters += len(order)
         for rows_or_none in order.split(self.segment.shard):
             there, part = rows_or_none >= 0, rows_or_none.clamp(min=0)
-            self._keys = torch.cat([self._keys, keys[part].masked_fill(~there[..., None], 0)])
             ids = (rows[part] - self.segment.first).masked_fill(~there, 0)
-            self._ids = torch.cat([self._ids, ids.int()])
-            if len(self._keys) >= self.segment.shard:
+            self._held.append((keys[part].masked_fill(~there[..., None], 0), ids.int()))
+            self._count += len(part)
+            if self._count >= self.segment.shard:
                 self._write(self.segment.shard)
 
     def finish(self) -> None:
         """Write what is left."""
-        if len(self._keys):
-            self._write(len(self._keys))
+        if self._count:
+            self._write(self._count)
 
     def _write(self, count: int) -> None:
-        keys, ids = self._keys[:count].flatten(0, 1), self._ids[:count].flatten()
-        self.segment.keys.write(self.head, self._shard, keys[None])
+        keys, ids = (torch.cat(each) for each in zip(*self._held, strict=True))
+        self._held = [(keys[count:].clone(), ids[count:].clone())]
+        self._count -= count
+        self.segment.keys.write(self.head, self._shard, keys[None, :count].flatten(1, 2))
+        ids = ids[:count].flatten()
         ids = pad(ids, (0, -len(ids) % self.segment.ids.chunk_rows))
         self.segment.ids.write(self.head, self._shard, ids[None])
         self._shard += 1
-        self._keys, self._ids = self._keys[count:].clone(), self._ids[count:].clone()
 
 
 def build(source: Source, segment: Segment) -> Steps:
