@@ -38,7 +38,7 @@ class ZarrPlace(Place):
         found = await self._store.get(part.key, default_buffer_prototype(), request)
         return None if found is None else found.to_bytes()
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         cure = "nothing was lost: try again when the storage can be written to"
         self._wait(self._store.set(key, buffer), "write", key, cure)
