@@ -76,6 +76,21 @@ def test_adding_goes_on_after_reopening(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tail").glob("*/keys"))) <= 1
 
 
+def test_segments_made_with_several_budgets_are_searched_together(tmp_path: Path) -> None:
+    fill(tmp_path)
+    keys, values = data(9000)
+    with opened(directory=tmp_path, ram=2**22) as store:
+        for k, v in zip(keys[:, ROWS:].split(500, 1), values[:, ROWS:].split(500, 1), strict=True):
+            store.add(k, v)
+        assert isinstance(store, ZarrStore)
+        assert len({segment.shard for segment in store._contents.state.segments}) == 2
+        both = (
+            torch.cat([each[:, :ROWS], more[:, ROWS:]], 1)
+            for each, more in zip(data(), data(9000), strict=True)
+        )
+        assert_holds(store, *both)
+
+
 def test_small_flushes_make_few_pieces(tmp_path: Path) -> None:
     keys, values = data(60)
     with opened(directory=tmp_path, ram="16MiB") as store:
