@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import itertools
 import json
 import os
@@ -73,6 +74,18 @@ def test_adding_goes_on_after_reopening(tmp_path: Path) -> None:
             store.flush()
             assert_holds(store, keys[:, :end], values[:, :end])
     assert len(list((tmp_path / "tail").glob("*/keys"))) <= 1
+
+
+def test_segments_made_with_several_budgets_are_searched_together(tmp_path: Path) -> None:
+    fill(tmp_path)
+    first, last = data(), data(6000)
+    with opened(directory=tmp_path, ram=2**22) as store:
+        for k, v in zip(last[0].split(500, 1), last[1].split(500, 1), strict=True):
+            store.add(k, v)
+        assert isinstance(store, ZarrStore)
+        assert len({segment.shard for segment in store._contents.state.segments}) == 2
+        keys, values = (torch.cat(both, 1) for both in zip(first, last, strict=True))
+        assert_holds(store, keys, values)
 
 
 def test_small_flushes_make_few_pieces(tmp_path: Path) -> None:
@@ -282,12 +295,12 @@ def test_nothing_is_lost_on_a_full_disk(
     store.flush()
     plain, room = Folder.write, [writes]
 
-    def write(self: Folder, key: str, content: bytes) -> None:
+    def write(self: Folder, key: str, content: bytes, *, synced: bool = False) -> None:
         if not room[0]:
             full = OSError(errno.ENOSPC, "No space left on device")
             raise self.broken("write", key, full, "make room") from full
         room[0] -= 1
-        plain(self, key, content)
+        plain(self, key, content, synced=synced)
 
     monkeypatch.setattr(Folder, "write", write)
     with pytest.raises(StorageError, match="No space left on device; make room"):
@@ -301,6 +314,55 @@ def test_nothing_is_lost_on_a_full_disk(
     store.close()
     with opened(directory=tmp_path) as again:
         assert_holds(again, keys, values)
+
+
+def test_a_flush_has_all_files_on_disk_and_adding_waits_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, values = data()
+    plain, synced = os.fsync, list[int]()
+
+    def fsync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        plain(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = opened(directory=tmp_path)
+    begun = len(synced)
+    for k, v in zip(keys.split(500, 1), values.split(500, 1), strict=True):
+        store.add(k, v)
+    assert len(synced) == begun
+    store.flush()
+    written = [path for path in tmp_path.rglob("*") if path.name != ".lock"]
+    assert {path.stat().st_ino for path in written if path.is_file()} <= set(synced)
+    if os.name == "posix":
+        folders = [path for path in written if path.is_dir() and any(path.glob("c.*"))]
+        assert {path.stat().st_ino for path in folders} <= set(synced)
+
+
+def test_what_the_disk_lost_is_never_named_by_a_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, values = data()
+    store = opened(directory=tmp_path)
+    store.add(keys[:, :400], values[:, :400])
+    store.flush()
+    store.add(keys[:, 400:], values[:, 400:])
+
+    def fsync(handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fsync)
+        with pytest.raises(StorageError, match="Input/output error; repair the disk"):
+            store.flush()
+    with pytest.raises(StorageError, match="Input/output error"):  # though fsync succeeds now
+        store.flush()
+    assert_holds(store, keys, values)
+    del store
+    gc.collect()  # errors hold it, too
+    with opened(directory=tmp_path) as again:
+        assert_holds(again, keys[:, :400], values[:, :400])
 
 
 def test_a_copy_keeps_the_files_that_its_original_replaced(tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ class Budget:
     @property
     def workspace(self) -> int:
         """Elements of a temporary of a search."""
-        return max(2**16, min(2**22, self.ram // 256))
+        return max(2**16, min(2**22, self.ram // 64))
 
     @property
     def candidates(self) -> int:
         """Scores that a search holds: the more, the more queries share what is read."""
-        return max(2**18, min(2**22, self.ram // 64))
+        return max(2**18, min(2**22, self.ram // 16))
 
     def cache(self, index: int) -> int:
         """Bytes for the cache, beside an index of so many bytes."""

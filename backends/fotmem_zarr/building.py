@@ -28,9 +28,10 @@ class Writer:
         self.summaries: list[Summary] = []
         self.sizes: list[Tensor] = []
         self._shard = 0
-        shape = (0, CLUSTER, segment.head_dim)
-        self._keys = torch.zeros(shape, dtype=segment.dtype)  # clusters that fill no shard yet
-        self._ids = torch.zeros(0, CLUSTER, dtype=torch.int32)
+        # One shard, filled in place: tensors that wait among temporaries would scatter the memory.
+        self._keys = torch.empty(segment.shard, CLUSTER, segment.head_dim, dtype=segment.dtype)
+        self._ids = torch.empty(segment.shard, CLUSTER, dtype=torch.int32)
+        self._filled = 0
 
     def add(self, keys: Tensor, rows: Tensor) -> None:
         """Cluster keys ``[n, D]`` of rows ``[n]``."""
@@ -39,31 +40,32 @@ class Writer:
         self.summaries.append(summarise(wide, order))
         self.sizes.append((order >= 0).sum(1).int())
         self.clusters += len(order)
-        for rows_or_none in order.split(self.segment.shard):
-            there, part = rows_or_none >= 0, rows_or_none.clamp(min=0)
-            self._keys = torch.cat([self._keys, keys[part].masked_fill(~there[..., None], 0)])
-            ids = (rows[part] - self.segment.first).masked_fill(~there, 0)
-            self._ids = torch.cat([self._ids, ids.int()])
-            if len(self._keys) >= self.segment.shard:
-                self._write(self.segment.shard)
+        while len(order):
+            some = order[: self.segment.shard - self._filled]
+            there, part = some >= 0, some.clamp(min=0)
+            here = slice(self._filled, self._filled + len(some))
+            self._keys[here] = keys[part].masked_fill(~there[..., None], 0)
+            self._ids[here] = (rows[part] - self.segment.first).masked_fill(~there, 0)
+            self._filled += len(some)
+            if self._filled == self.segment.shard:
+                self.finish()
+            order = order[len(some) :]
 
     def finish(self) -> None:
         """Write what is left."""
-        if len(self._keys):
-            self._write(len(self._keys))
-
-    def _write(self, count: int) -> None:
-        keys, ids = self._keys[:count].flatten(0, 1), self._ids[:count].flatten()
-        self.segment.keys.write(self.head, self._shard, keys[None])
-        ids = pad(ids, (0, -len(ids) % self.segment.ids.chunk_rows))
-        self.segment.ids.write(self.head, self._shard, ids[None])
-        self._shard += 1
-        self._keys, self._ids = self._keys[count:].clone(), self._ids[count:].clone()
+        if self._filled:
+            keys, ids = self._keys[: self._filled], self._ids[: self._filled].flatten()
+            self.segment.keys.write(self.head, self._shard, keys.flatten(0, 1)[None])
+            ids = pad(ids, (0, -len(ids) % self.segment.ids.chunk_rows))
+            self.segment.ids.write(self.head, self._shard, ids[None])
+            self._shard += 1
+            self._filled = 0
 
 
 def build(source: Source, segment: Segment) -> Steps:
     """Cluster and write all rows of `source`; afterwards `segment` is complete."""
-    writers = []
+    summaries = []
+    sizes = []
     starts = []
     for head in range(segment.heads):
         writer = Writer(segment, head)
@@ -76,17 +78,15 @@ def build(source: Source, segment: Segment) -> Steps:
                 yield done
             starts[-1].append(writer.clusters)
         writer.finish()
-        writers.append(writer)
-    summaries = [
-        Summary(*map(torch.cat, zip(*writer.summaries, strict=True))) for writer in writers
-    ]
+        summaries.append(Summary(*map(torch.cat, zip(*writer.summaries, strict=True))))
+        sizes.append(torch.cat(writer.sizes))
     summary = Summary(
         *(pad_sequence(list(part), batch_first=True) for part in zip(*summaries, strict=True))
     )
-    sizes = pad_sequence([torch.cat(writer.sizes) for writer in writers], batch_first=True)
     centres = torch.stack([source.centres(head) for head in range(segment.heads)])
-    segment.set_clusters(sizes.shape[1])
-    segment.save_index(Index(summary, sizes, torch.tensor(starts, dtype=torch.int32), centres))
+    size = pad_sequence(sizes, batch_first=True)
+    segment.set_clusters(size.shape[1])
+    segment.save_index(Index(summary, size, torch.tensor(starts, dtype=torch.int32), centres))
 
 
 def index(

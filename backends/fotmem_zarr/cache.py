@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fotmem_zarr.rows import Chunk, Rows
+from fotmem_zarr.rows import Chunk, read_chunks, side_by_side
 
 ENTRY = 512
 """Bytes that a chunk in the cache takes beside its rows."""
@@ -22,40 +22,38 @@ class Cache:
         """How many were not in it."""
         self.chunks_probed = 0
         """How many queries wanted to look into."""
-        self._chunks: OrderedDict[tuple[int, Chunk], tuple[Rows, Tensor]] = OrderedDict()
+        self._chunks: OrderedDict[Chunk, bytes] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
-    def read(self, rows: Rows, chunks: Sequence[Chunk]) -> list[Tensor]:
-        """Read different chunks ``[chunk_rows, *rest]`` of one array."""
-        found: dict[Chunk, Tensor] = {}
+    def read(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Read different chunks, all of one shape: ``[n, chunk_rows, *rest]``."""
+        found: dict[Chunk, bytes] = {}
         with self._lock:
             for chunk in chunks:
-                held = self._chunks.get((id(rows), chunk))
+                held = self._chunks.get(chunk)
                 if held is not None:
-                    self._chunks.move_to_end((id(rows), chunk))
-                    found[chunk] = held[1]
-        missing = sorted(chunk for chunk in chunks if chunk not in found)
-        fetched = dict(zip(missing, rows.read(missing), strict=True))
+                    self._chunks.move_to_end(chunk)
+                    found[chunk] = held
+        missing = [chunk for chunk in chunks if chunk not in found]
+        missing.sort(key=lambda chunk: (chunk[0].path, chunk[1]))  # neighbours come together
+        fetched = read_chunks(missing)
         with self._lock:
             self.chunks_read += len(missing)
-            for chunk, tensor in fetched.items():
-                self._hold(rows, chunk, tensor)
+            for chunk, data in fetched.items():
+                self._hold(chunk, data)
         found |= fetched
-        return [found[chunk] for chunk in chunks]
+        return side_by_side(chunks[0][0], [found[chunk] for chunk in chunks])
 
     def count_probed(self, chunks: int) -> None:
         """Take note of what queries want."""
         with self._lock:
             self.chunks_probed += chunks
 
-    def _hold(self, rows: Rows, chunk: Chunk, tensor: Tensor) -> None:
-        if (id(rows), chunk) not in self._chunks:
-            self._chunks[id(rows), chunk] = (
-                rows,
-                tensor,
-            )  # holds `rows`, so that its id stays its own
-            self._size += rows.chunk_bytes + ENTRY
+    def _hold(self, chunk: Chunk, data: bytes) -> None:
+        if chunk not in self._chunks:
+            self._chunks[chunk] = data
+            self._size += len(data) + ENTRY
         while self._size > self.limit and self._chunks:
-            _, (oldest, _) = self._chunks.popitem(last=False)
-            self._size -= oldest.chunk_bytes + ENTRY
+            _, oldest = self._chunks.popitem(last=False)
+            self._size -= len(oldest) + ENTRY

@@ -79,6 +79,8 @@ def leaves(keys: Tensor) -> Tensor:
 
 def _halved(keys: Tensor, order: Tensor, parts: int) -> Tensor:
     """Split rows into `parts` (a power of two) clusters ``[parts, CLUSTER]``."""
+    if parts == 1:
+        return pad(order.flip(0)[None], (0, CLUSTER - len(order)), value=-1)
     size = math.ceil(len(order) / parts)
     # Some rows stand in twice, so that all halves are equal; the copies are taken out at the end.
     copies = size * parts - len(order)

@@ -11,7 +11,7 @@ from fotmem_zarr.cache import Cache
 from fotmem_zarr.manifest import PartEntry
 from fotmem_zarr.owned import Owned
 from fotmem_zarr.place import Place
-from fotmem_zarr.rows import Chunk, Rows
+from fotmem_zarr.rows import Rows
 from fotmem_zarr.tail import Block
 from fotmem_zarr.take import take
 
@@ -72,11 +72,11 @@ class Part(Owned):
         start = (first - self.first) // rows.chunk_rows
         count = self.block // rows.chunk_rows
         chunks = [
-            Chunk(head, number)
+            head * rows.chunks_per_head + number
             for head in range(rows.heads)
             for number in range(start, start + count)
         ]
-        return torch.stack(rows.read(chunks)).view(rows.heads, self.block, *rows.rest)
+        return rows.load(chunks).reshape(rows.heads, self.block, *rows.rest)
 
 
 class PartMaker(Protocol):
@@ -127,18 +127,10 @@ class Log:
 
     def take(self, cache: Cache, which: str, heads: Tensor, rows: Tensor, limit: int) -> Tensor:
         """Look up "keys" or "values" of rows ``[n]`` of heads ``[n]``: ``[n, D]``."""
-        parts = self.parts
-        number = torch.bucketize(rows, torch.tensor([part.first for part in parts]), right=True) - 1
-        found: Tensor | None = None
-        for index in number.unique().tolist():
-            here = number == index
-            array: Rows = getattr(parts[index], which)
-            taken = take(cache, array, heads[here], rows[here] - parts[index].first, limit)
-            if found is None:
-                found = taken.new_empty(len(rows), taken.shape[-1])
-            found[here] = taken
-        assert found is not None
-        return found
+        firsts = torch.tensor([part.first for part in self.parts])
+        which_part = torch.bucketize(rows, firsts, right=True) - 1
+        arrays: list[Rows] = [getattr(part, which) for part in self.parts]
+        return take(cache, arrays, which_part, heads, rows - firsts[which_part], limit)
 
     def forget(self, first: int) -> None:
         """Drop the parts that end before a row."""

@@ -79,7 +79,7 @@ class Manifest(BaseModel):
         place.settle()
         content = self.model_dump(mode="json")
         attributes = {"format": FORMAT, "version": VERSION, "crc32c": _checksum(content), **content}
-        place.write(ROOT, group({"fotmem": attributes}))
+        place.write(ROOT, group({"fotmem": attributes}), synced=True)
         place.settle()
 
 

@@ -7,6 +7,8 @@ import weakref
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import FileIO
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -44,12 +46,12 @@ class Place(ABC):
         return os.getpid() != self._process
 
     @abstractmethod
-    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
         """Read parts of files; None where there is no such file, less where it is too short."""
 
     @abstractmethod
-    def write(self, key: str, data: bytes) -> None:
-        """Write a file; a folder that is durable has it on disk afterwards."""
+    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
+        """Write a file; `synced`: have it on disk before it replaces one that is there."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -60,7 +62,7 @@ class Place(ABC):
         """List what lies directly below a path."""
 
     def settle(self) -> None:
-        """Make the names of written files durable."""
+        """Make what was written durable, names included."""
 
     def close(self, *, unused: bool = False) -> None:
         """Let another writer in; `unused`: leave no trace of having looked."""
@@ -77,7 +79,8 @@ class Folder(Place):
     def __init__(self, path: Path, *, durable: bool) -> None:
         super().__init__(str(path), read_only=False, durable=durable)
         self.path = Path(os.path.abspath(path))  # the working directory may change
-        self._touched: set[Path] = set()  # folders whose names are not on disk yet
+        self._touched: set[Path] = set()  # folders whose files and names may not be on disk yet
+        self._lost = ""  # what could not be made durable
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._locked_first = not (self.path / LOCK).exists()
@@ -92,25 +95,21 @@ class Folder(Place):
                 "write to", LOCK, error, "choose a folder that is writable"
             ) from error
 
-    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
-        return [self._read(part) for part in ranges]
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+        files = groupby(ranges, lambda part: part.key)
+        return [data for key, parts in files for data in self._read(key, list(parts))]
 
-    def _read(self, part: Range) -> bytearray | None:
+    def _read(self, key: str, parts: Sequence[Range]) -> Sequence[bytes | None]:
+        """Read parts of one file, which is opened once."""
         try:
-            with open(f"{self.path}/{part.key}", "rb", buffering=0) as file:  # faster than a Path
-                stop = os.fstat(file.fileno()).st_size if part.stop is None else part.stop
-                data = bytearray(max(0, stop - part.start))
-                file.seek(part.start)
-                read = file.readinto(data) or 0
-                while read < len(data) and (more := file.readinto(memoryview(data)[read:])):
-                    read += more
+            with open(f"{self.path}/{key}", "rb", buffering=0) as file:  # faster than a Path
+                return [_read(file, part) for part in parts]
         except FileNotFoundError:
-            return None
+            return [None] * len(parts)
         except OSError as error:
-            raise self.broken("read", part.key, error, "is the disk still there?") from error
-        return data if read == len(data) else data[:read]
+            raise self.broken("read", key, error, "is the disk still there?") from error
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
         path = self.path / key
         partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
         try:
@@ -119,7 +118,7 @@ class Folder(Place):
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]
-                if self.durable:
+                if synced:
                     os.fsync(file.fileno())
             partial.replace(path)
         except OSError as error:
@@ -142,20 +141,52 @@ class Folder(Place):
         return sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
 
     def settle(self) -> None:
-        touched, self._touched = self._touched, set()
-        for folder in touched if self.durable and os.name == "posix" else ():
-            if folder.is_dir():
-                handle = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+        if self._lost:  # a second fsync would succeed, with nothing on the disk
+            raise StorageError(self._lost)
+        for folder in self._touched if self.durable else ():
+            try:
+                _sync(folder)
+            except FileNotFoundError:  # removed since
+                continue
+            except OSError as error:
+                cure = "repair the disk, then open the store again: it is as at its last flush"
+                self._lost = str(self.broken("write", str(folder), error, cure))
+                raise StorageError(self._lost) from error
+        self._touched.clear()
 
     def close(self, *, unused: bool = False) -> None:
         if not self.inherited:
             self._lock.release()
             if unused and self._locked_first:
                 (self.path / LOCK).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Have a folder and its files on disk."""
+    for path in folder.iterdir():
+        if path.is_file():
+            _fsync(path, os.O_RDWR)
+    if os.name == "posix":
+        _fsync(folder, os.O_RDONLY)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(file: FileIO, part: Range) -> bytes:
+    file.seek(part.start)
+    if part.stop is None:
+        return file.readall()
+    left = part.stop - part.start
+    data = file.read(left)
+    while len(data) < left and (more := file.read(left - len(data))):
+        data += more
+    return data
 
 
 def temporary_folder() -> Folder:

@@ -21,7 +21,7 @@ class ZarrPlace(Place):
         super().__init__(name, read_only=store.read_only, durable=True)
         self._store = store
 
-    def read(self, ranges: Sequence[Range]) -> list[bytearray | None]:
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
         async def together() -> list[Any]:
             await self._store._ensure_open()
             return await asyncio.gather(*map(self._get, ranges))
@@ -29,16 +29,16 @@ class ZarrPlace(Place):
         cure = "is the URL right, and is the storage reachable?"
         return self._wait(together(), "read", ranges[0].key if ranges else "", cure)  # type: ignore[no-any-return]
 
-    async def _get(self, part: Range) -> bytearray | None:
+    async def _get(self, part: Range) -> bytes | None:
         request: ByteRequest
         if part.stop is None:
             request = OffsetByteRequest(part.start)
         else:
             request = RangeByteRequest(part.start, part.stop)
         found = await self._store.get(part.key, default_buffer_prototype(), request)
-        return None if found is None else bytearray(found.to_bytes())
+        return None if found is None else found.to_bytes()
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         cure = "nothing was lost: try again when the storage can be written to"
         self._wait(self._store.set(key, buffer), "write", key, cure)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from fotmem_zarr.place import Place, Range
 
 CRC = 4
 """Bytes of a checksum."""
+INTACT = 0x48674BC7
+"""The crc32c of anything that is followed by its own."""
 ABSENT = 2**64 - 1
 
 NUMPY = {
@@ -24,13 +26,6 @@ NUMPY = {
     torch.bfloat16: "uint16",  # its bits: zarr has no bfloat16
     torch.int32: "int32",
 }
-
-
-class Chunk(NamedTuple):
-    """Some rows of one head."""
-
-    head: int
-    number: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +51,11 @@ class Rows:
         """Of one chunk, without its checksum."""
         return self.chunk_rows * math.prod(self.rest) * self.dtype.itemsize
 
+    @property
+    def chunks_per_head(self) -> int:
+        """Of one head."""
+        return -(-self.rows // self.chunk_rows)
+
     def describe(self) -> None:
         """Write ``zarr.json``."""
         shard = (self.heads_per_shard, self.chunk_rows * self.chunks_per_shard, *self.rest)
@@ -73,74 +73,99 @@ class Rows:
             parts += [raw, _checksum(raw)]
             index[number] = number * (len(raw) + CRC), len(raw) + CRC
         parts += [index.tobytes(), _checksum(index.tobytes())]
-        self.place.write(self._file(head, shard), b"".join(parts))
+        self.place.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
 
-    def read(self, chunks: Sequence[Chunk]) -> list[Tensor]:
-        """Read chunks ``[chunk_rows, *rest]``; neighbours that follow one another at once."""
-        runs = list(self._runs(chunks))
-        found = self.place.read([part for part, _ in runs])
-        tensors = []
-        for (part, run), data in zip(runs, found, strict=True):
-            size = self.chunk_bytes + CRC
-            for number, chunk in enumerate(run):
-                raw = b"" if data is None else data[number * size : (number + 1) * size]
-                self._verify(chunk, raw, part.key, missing=data is None)
-                flat = torch.frombuffer(
-                    raw, dtype=self.dtype, count=self.chunk_bytes // self.dtype.itemsize
-                )
-                tensors.append(flat.view(self.chunk_rows, *self.rest))
-        return tensors
+    def load(self, numbers: Iterable[int]) -> Tensor:
+        """Read chunks, numbered through all heads: ``[n, chunk_rows, *rest]``."""
+        return side_by_side(
+            self, list(read_chunks([(self, number) for number in numbers]).values())
+        )
 
     def read_all(self) -> Tensor:
         """Read everything, ``[H, rows, *rest]``; for small arrays."""
-        numbers = range(-(-self.rows // self.chunk_rows))
-        chunks = [Chunk(head, number) for head in range(self.heads) for number in numbers]
-        whole = torch.stack(self.read(chunks)).view(self.heads, -1, *self.rest)
-        return whole[:, : self.rows]
+        whole = self.load(range(self.heads * self.chunks_per_head))
+        return whole.reshape(self.heads, -1, *self.rest)[:, : self.rows]
 
-    def _runs(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Range, list[Chunk]]]:
+    def locate(self, number: int) -> tuple[str, int]:
+        """Find a chunk: its file, and its place there."""
+        head, number = divmod(number, self.chunks_per_head)
+        shard, number = divmod(number, self.chunks_per_shard)
+        group, head = divmod(head, self.heads_per_shard)
+        return self._file(group, shard), head * self.chunks_per_shard + number
+
+    def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
+        """Raise `StorageError` unless this is a chunk with its checksum."""
         size = self.chunk_bytes + CRC
-        run: list[Chunk] = []
-        where: tuple[str, int] = ("", 0)
-        for chunk in chunks:
-            file, index = self._locate(chunk)
-            if run and where != (file, index - len(run)):
-                yield Range(where[0], where[1] * size, (where[1] + len(run)) * size), run
-                run = []
-            if not run:
-                where = (file, index)
-            run.append(chunk)
-        if run:
-            yield Range(where[0], where[1] * size, (where[1] + len(run)) * size), run
-
-    def _locate(self, chunk: Chunk) -> tuple[str, int]:
-        shard, number = divmod(chunk.number, self.chunks_per_shard)
-        index = chunk.head % self.heads_per_shard * self.chunks_per_shard + number
-        return self._file(chunk.head, shard), index
-
-    def _file(self, head: int, shard: int) -> str:
-        place = (head // self.heads_per_shard, shard, *(0 for _ in self.rest))
-        return f"{self.path}/c.{'.'.join(map(str, place))}"
-
-    def _verify(self, chunk: Chunk, raw: bytes | bytearray, file: str, *, missing: bool) -> None:
-        size = self.chunk_bytes + CRC
-        if len(raw) == size and _checksum(bytes(raw[:-CRC])) == raw[-CRC:]:
+        if len(data) == size and google_crc32c.value(data) == INTACT:
             return
         if missing:
             what = "is missing"
-        elif len(raw) < size:
-            what = f"is truncated (expected {size} bytes, got {len(raw)})"
+        elif len(data) < size:
+            what = f"is truncated (expected {size} bytes, got {len(data)})"
         else:
             what = "is damaged (its checksum differs)"
+        head, number = divmod(number, self.chunks_per_head)
         raise StorageError(
-            f"chunk {chunk.number} of head {chunk.head} of {self.path} {what}, in file {file} of "
+            f"chunk {number} of head {head} of {self.path} {what}, in file {file} of "
             f"{self.place.name}; {self._cure()}"
         )
+
+    def _file(self, group: int, shard: int) -> str:
+        return f"{self.path}/c.{group}.{shard}{'.0' * len(self.rest)}"
 
     def _cure(self) -> str:
         if self.path.startswith("segments/") and not self.place.read_only:
             return "remove its folder 'segments' and open the store again: it is made anew"
         return "restore the store from a copy"
+
+
+Chunk = tuple[Rows, int]
+"""One chunk of an array, by its number through all heads."""
+
+
+class _Run(NamedTuple):
+    """Chunks that lie one behind the other in a file, from the place `first` on."""
+
+    rows: Rows
+    file: str
+    first: int
+    numbers: list[int]
+
+    def range(self) -> Range:
+        size = self.rows.chunk_bytes + CRC
+        return Range(self.file, self.first * size, (self.first + len(self.numbers)) * size)
+
+    def cut(self, data: bytes | None) -> Iterator[tuple[Chunk, bytes]]:
+        size = self.rows.chunk_bytes + CRC
+        for i, number in enumerate(self.numbers):
+            part = b"" if data is None else data[i * size : (i + 1) * size]
+            self.rows.verify(number, part, self.file, missing=data is None)
+            yield (self.rows, number), part
+
+
+def read_chunks(chunks: Iterable[Chunk]) -> dict[Chunk, bytes]:
+    """Read chunks with their checksums, all of a place in one call; neighbours at once."""
+    runs: dict[Place, list[_Run]] = {}
+    for rows, number in chunks:
+        file, place = rows.locate(number)
+        here = runs.setdefault(rows.place, [])
+        if here and here[-1].file == file and here[-1].first + len(here[-1].numbers) == place:
+            here[-1].numbers.append(number)
+        else:
+            here.append(_Run(rows, file, place, [number]))
+    read: dict[Chunk, bytes] = {}
+    for where, some in runs.items():
+        found = where.read([run.range() for run in some])
+        for run, data in zip(some, found, strict=True):
+            read.update(run.cut(data))
+    return read
+
+
+def side_by_side(like: Rows, chunks: Sequence[bytes]) -> Tensor:
+    """Put chunks with their checksums into a tensor, ``[n, chunk_rows, *rest]``."""
+    data = torch.frombuffer(bytearray().join(chunks), dtype=like.dtype).view(len(chunks), -1)
+    rows = data[:, : -CRC // like.dtype.itemsize]
+    return rows.view(len(chunks), like.chunk_rows, *like.rest)
 
 
 def _checksum(raw: bytes) -> bytes:

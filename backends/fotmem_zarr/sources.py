@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fotmem_zarr.budget import CLUSTER, Budget
 from fotmem_zarr.clusters import assign, learn_centres
-from fotmem_zarr.rows import Chunk
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.tail import Block
 
@@ -96,12 +95,12 @@ def _joined(held: list[Piece]) -> Piece:
 
 def read_clusters(segment: Segment, head: int, start: int, stop: int) -> Piece:
     """Read neighbouring clusters of one head, past the cache."""
-    chunks = [Chunk(head, number) for number in range(start, stop)]
-    keys = torch.cat(segment.keys.read(chunks))
+    before = head * segment.keys.chunks_per_head
+    keys = segment.keys.load(range(before + start, before + stop)).flatten(0, 1)
     per_chunk = segment.ids.chunk_rows // CLUSTER
     low = start // per_chunk
-    numbers = range(low, -(-stop // per_chunk))
-    ids = torch.cat(segment.ids.read([Chunk(head, number) for number in numbers]))
+    before = head * segment.ids.chunks_per_head
+    ids = segment.ids.load(range(before + low, before - (-stop // per_chunk))).flatten()
     ids = ids[(start - low * per_chunk) * CLUSTER :][: len(keys)]
     sizes = segment.index.sizes[head, start:stop, None]
     there = (torch.arange(CLUSTER) < sizes).flatten()
