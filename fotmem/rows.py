@@ -136,7 +136,7 @@ class Rows:
         return found.view(*ids.shape, self.head_dim).to(ids.device)
 
     def flat(self) -> tuple[Tensor, int, int]:
-        """View all rows as one list ``[H * room, D]``, with the first id held, and ``room``.
+        """View all rows as one list ``[H * room, D]``; with the first id held, and ``room``.
 
         A head's row of an id is at ``head * room + id - first``.
         """
