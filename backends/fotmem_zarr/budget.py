@@ -69,8 +69,12 @@ class Budget:
 
     @property
     def workspace(self) -> int:
-        """Elements of a temporary of a search."""
-        return max(2**16, min(2**22, self.ram // 64))
+        """Elements of a temporary of a search.
+
+        With twice as many, glibc takes what is larger than rows and shards from its heap, too, and
+        a store takes half as much memory again.
+        """
+        return max(2**16, min(2**22, self.ram // 128))
 
     @property
     def candidates(self) -> int:

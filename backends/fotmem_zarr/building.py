@@ -44,7 +44,7 @@ class Writer:
             some = order[: self.segment.shard - self._filled]
             there, part = some >= 0, some.clamp(min=0)
             here = slice(self._filled, self._filled + len(some))
-            self._keys[here] = keys[part].masked_fill(~there[..., None], 0)
+            self._keys[here] = keys[part].masked_fill_(~there[..., None], 0)
             self._ids[here] = (rows[part] - self.segment.first).masked_fill(~there, 0)
             self._filled += len(some)
             if self._filled == self.segment.shard:

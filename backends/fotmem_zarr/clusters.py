@@ -111,9 +111,9 @@ def summarise(keys: Tensor, rows: Tensor) -> Summary:
     keys, size = unit(keys)
     there = (rows >= 0)[..., None].float()
     count = there.sum(1).clamp(min=1)
-    members = keys[rows.clamp(min=0)] * there
+    members = keys[rows.clamp(min=0)].mul_(there)  # all in place: it is the largest temporary
     means = members.sum(1) / count
-    variances = ((members - means[:, None]).square() * there).sum(1) / count
+    variances = members.sub_(means[:, None]).square_().mul_(there).sum(1) / count
     widest = variances.amax(1, keepdim=True)
     relative = variances / widest.clamp(min=torch.finfo(torch.float32).tiny)
     return Summary(means * size, relative, widest.sqrt().squeeze(1) * size)
