@@ -75,7 +75,7 @@ def publish(section: str, commands: Commands, reports: Reports) -> None:
     content[section] = {"commands": commands, **data(section, reports)}
     REPORT.write_text(json.dumps(content, indent=1) + "\n")
     words = "".join(f"$ fotmem eval {each}\n" for each in commands.values())
-    fill(PAGE, marker(section), f"{WRITTEN[section](reports)}\n```console\n{words}```")
+    fill(PAGE, marker(section), f"{WRITTEN[section](reports)}\n```console\n{words}```\n")
 
 
 def marker(section: str) -> str:

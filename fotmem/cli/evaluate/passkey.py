@@ -100,12 +100,14 @@ def passkey(
                 advance(f"{size:,} tokens", steps, trials * len(missing))
         show(kept, "whole answers", _answers, as_json=as_json)
         return
-    plain = [measure("without memory", size, None) for size in sizes]
-    rows = []
+    found = []
     with task.attach() as attached:
-        for size, without in zip(sizes, plain, strict=True):
-            rows += [without, measure("with memory   ", size, attached)]
-            task.write(rows, report, as_json=False)  # a longer text may take hours
+        for size in sizes:
+            found.append(measure("with memory   ", size, attached))
+            task.write(found, report, as_json=False)  # a longer text may take hours
+    rows = []
+    for size, with_memory in zip(sizes, found, strict=True):
+        rows += [measure("without memory", size, None), with_memory]
     if task.write(rows, report, as_json=as_json):
         return
     names = ("tokens", "memory", "digits", "whole answers", "trials", "seconds", "a token")
