@@ -40,10 +40,11 @@ from fotmem.store import Bias, Hits, MemoryStore
 
 if TYPE_CHECKING:
     from fotmem import crossbatch
+    from fotmem.arrays import Ids, Vectors
     from fotmem.attachment import attach
     from fotmem.cache import MemoryCache
     from fotmem.explain import Attended
-    from fotmem.graphs import Graph, GraphStore, Ids, Vectors
+    from fotmem.graphs import Graph, GraphStore
     from fotmem.longllama import load_longllama
     from fotmem.memory import Memory
     from fotmem.models import load_recipe
@@ -124,8 +125,8 @@ _LAZY = {  # most of these import transformers, some numpy
     "Attended": "fotmem.explain",
     "Graph": "fotmem.graphs",
     "GraphStore": "fotmem.graphs",
-    "Ids": "fotmem.graphs",
-    "Vectors": "fotmem.graphs",
+    "Ids": "fotmem.arrays",
+    "Vectors": "fotmem.arrays",
     "Memory": "fotmem.memory",
     "MemoryCache": "fotmem.cache",
     "LayerScores": "fotmem.proposal",

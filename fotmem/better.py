@@ -2,14 +2,11 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from fotmem.arrays import Ids, Scores
 from fotmem.search import best_hits
 from fotmem.store import Hits
-
-Ids = NDArray[np.int64]
-Scores = NDArray[np.float32]
 
 
 class Better:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fotmem.arrays import Ids, Scores
 from fotmem.attention import WORKSPACE
 from fotmem.few import pick
 from fotmem.frame import Frame
@@ -30,9 +31,6 @@ MOST = 2048
 """Keys of a cell that are looked through: the newest."""
 SLACK = 1.05
 """Lists of who is in which cell are made anew when there are so many times as many keys."""
-
-Ids = NDArray[np.int64]
-Scores = NDArray[np.float32]
 
 
 class Cells:

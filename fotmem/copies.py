@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+from fotmem.arrays import Ids
 
 
 class Copies:

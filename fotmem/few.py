@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fotmem.arrays import Ids
 from fotmem.attention import WORKSPACE
 from fotmem.hubs import Hubs
 from fotmem.rows import Rows
@@ -17,8 +18,6 @@ FEW = 4
 """Queries of a head that are answered sooner so."""
 APART = 2**40
 """Added to the ids of each head, so that those of all heads are one ascending row."""
-
-Ids = NDArray[np.int64]
 
 
 class FewQueries:

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from fotmem.arrays import Ids, Vectors
 from fotmem.attention import WORKSPACE
 from fotmem.better import Better
 from fotmem.cells import MOST, Cells
@@ -23,9 +23,6 @@ FAR = 256.0
 """How far out queries stand, in units of the longest key."""
 FEW = 16
 """Queries of a head that are answered sooner by one thread than by several."""
-
-Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 
 class Graph(ABC):

@@ -73,10 +73,7 @@ def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
         Best first; as many columns as there are, at most `top_k`.
     """
     if len(parts) == 1:
-        only = parts[0]
-        return (
-            only if only.ids.shape[-1] <= top_k else Hits(*(found[..., :top_k] for found in only))
-        )
+        return parts[0].first(top_k)
     return sorted_hits(Hits(*(torch.cat(each, -1) for each in zip(*parts, strict=True))), top_k)
 
 

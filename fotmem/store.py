@@ -58,6 +58,12 @@ class Hits(NamedTuple):
     scores: Tensor
     """Shape ``[H, Q, K]``, float32: inner products, unscaled (no ``1/sqrt(D)``); -inf for -1."""
 
+    def first(self, most: int) -> "Hits":
+        """Keep so many of each query, at most."""
+        if self.ids.shape[-1] <= most:
+            return self
+        return Hits(self.ids[..., :most], self.scores[..., :most])
+
 
 class MemoryStore(ABC):
     """Keys and values of one memory layer: ``H`` heads that grow together.
@@ -442,10 +448,7 @@ class MemoryStore(ABC):
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
         """Search, and hide what was forgotten."""
         search = self._search_remembered if self._forgotten else self._search
-        hits = search(queries, wanted)
-        return (
-            hits if hits.ids.shape[-1] <= wanted else Hits(*(some[..., :wanted] for some in hits))
-        )
+        return search(queries, wanted).first(wanted)
 
     def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
         """Search among keys of which some are forgotten, asking for more until enough are live."""

@@ -26,7 +26,7 @@ from fotmem.evaluation.found import FIGURES
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.plot import draw
 from fotmem.evaluation.report import read_report, rows_of
-from recipes.reports import evaluate, fill, table, texts_given
+from recipes.reports import evaluate, fill, ranged, table, texts_given
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
@@ -236,12 +236,6 @@ def write_distraction(reports: Reports) -> str:
         for some in zip(*rows.values(), strict=True)
     ]
     return f"![distraction]({DISTRACTION.name})\n\n{table(['documents', 'by chance', *rows], body)}"
-
-
-def ranged(figure: Figure, digits: int) -> str:
-    """Show a figure with its interval."""
-    value, low, high = (f"{each:.{digits}f}" for each in figure)
-    return f"{value} ({low} to {high})"
 
 
 WRITTEN = {

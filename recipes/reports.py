@@ -46,8 +46,13 @@ def table(head: list[str], body: list[list[str]]) -> str:
 
 def share(row: dict[str, Any]) -> str:
     """Show which share of whole answers was right, with its 95% interval."""
-    low, high = row["answer_interval"]
-    return f"{row['answer_accuracy']:.2f} ({low:.2f} to {high:.2f})"
+    return ranged((row["answer_accuracy"], *row["answer_interval"]), 2)
+
+
+def ranged(figure: tuple[float, ...], digits: int) -> str:
+    """Show a figure with its interval."""
+    value, low, high = (f"{each:.{digits}f}" for each in figure)
+    return f"{value} ({low} to {high})"
 
 
 def texts_given() -> list[str]:

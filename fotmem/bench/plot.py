@@ -71,17 +71,7 @@ def _panel(axes: Axes, every: Sequence[Summary], names: Sequence[str], column: C
             continue
         along = front(points, column.best)
         axes.plot([p.x.value for p in along], [p.y.value for p in along], color=colour[store], lw=1)
-        axes.errorbar(
-            [p.x.value for p in points],
-            [p.y.value for p in points],
-            xerr=reach([p.x for p in points]),
-            yerr=reach([p.y for p in points]),
-            fmt=MARKERS[number % len(MARKERS)],
-            color=colour[store],
-            ms=5,
-            elinewidth=0.7,
-            label=store,
-        )
+        mark(axes, number, store, [p.x for p in points], [p.y for p in points])
     axes.set_xscale("log")
     axes.grid(which="both", alpha=0.2)
 
@@ -93,7 +83,25 @@ def _point(summary: Summary, column: Column) -> Point:
     return Point(x, Figure(*(max(end, NOTHING) for end in y)))
 
 
-def reach(figures: Sequence[Figure]) -> list[list[float]]:
+def mark(
+    axes: Axes, number: int, name: str, x: Sequence[Figure], y: Sequence[Figure], *, line: str = ""
+) -> None:
+    """Draw figures with their intervals in the way of a number; `line` joins them."""
+    axes.errorbar(
+        [each.value for each in x],
+        [each.value for each in y],
+        xerr=_reach(x),
+        yerr=_reach(y),
+        fmt=MARKERS[number % len(MARKERS)] + line,
+        color=COLOURS[number % len(COLOURS)],
+        ms=5,
+        lw=1,
+        elinewidth=0.7,
+        label=name,
+    )
+
+
+def _reach(figures: Sequence[Figure]) -> list[list[float]]:
     """Return how far intervals reach below and above, as matplotlib's error bars take it."""
     return [
         [max(0.0, each.value - each.low) for each in figures],

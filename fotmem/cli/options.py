@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -185,14 +186,17 @@ def read_texts(paths: list[Path]) -> str:
     return "\n\n".join(map(read_text, paths))
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Show no progress bars of other libraries."""
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
 def load_quietly(name: str) -> tuple[Any, Any]:
     """Load a model and its tokenizer, with a spinner on stderr."""
     console = Console(file=sys.stderr)
-    with (
-        console.status(f"loading {escape(name)}"),
-        open(os.devnull, "w") as nowhere,
-        redirect_stderr(nowhere),  # progress bars of other libraries
-    ):
+    with console.status(f"loading {escape(name)}"), quietly():
         import transformers
 
         from fotmem.models import load_model

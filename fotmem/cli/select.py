@@ -1,10 +1,8 @@
 """``fotmem select``."""
 
 import json
-import os
 import re
 import sys
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +18,7 @@ from fotmem.cli.options import (
     Window,
     parse_layers,
     parse_sizes,
+    quietly,
     read_texts,
 )
 
@@ -86,11 +85,7 @@ def select(
     from fotmem.selection.selector import select as selected
 
     console = Console(file=sys.stderr)
-    with (
-        console.status("begins") as status,
-        open(os.devnull, "w") as nowhere,
-        redirect_stderr(nowhere),  # progress bars of other libraries
-    ):
+    with console.status("begins") as status, quietly():
         found = selected(
             model,
             tokens=size,

@@ -22,10 +22,10 @@ from fotmem.decay import age_bias
 from fotmem.errors import InputError, OptionError
 from fotmem.evaluation.keyed import make_facts
 from fotmem.evaluation.passkey import LOCAL, OVERLAP, overlap_of, split_answer
+from fotmem.memory import looked_up
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory
-    from fotmem.store import MemoryStore
 
 
 class Document(NamedTuple):
@@ -193,12 +193,11 @@ def _remember(memory: Memory, documents: Sequence[dict[int, Rows]]) -> None:
 
 def _split_keys(memory: Memory, lengths: list[int]) -> dict[int, Sequence[Tensor]]:
     """Return the keys of each document as the stores have them, by layer."""
-    return {layer: _keys(store).split(lengths, 1) for layer, store in memory.stores.items()}
-
-
-def _keys(store: MemoryStore) -> Tensor:
-    ids = torch.arange(store.first_id, store.next_id, device=store.device)
-    return store.keys(ids.expand(store.num_heads, 1, -1))[:, 0]
+    ids = torch.arange(sum(lengths))
+    return {
+        layer: looked_up(store, ids.to(store.device))[0].split(lengths, 1)
+        for layer, store in memory.stores.items()
+    }
 
 
 def _ask(

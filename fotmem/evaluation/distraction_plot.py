@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from fotmem.bench.plot import MARKERS, colours, reach
+from fotmem.bench.figures import Figure
+from fotmem.bench.plot import mark
 from fotmem.evaluation.distraction import DistractionRow
 
 NAMES = {"mass": "every query counts alike", "weighted": "weighted by attention to memory"}
@@ -31,20 +32,9 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
 
 
 def _panel(axes: Axes, curves: Mapping[str, Sequence[DistractionRow]], figure: str) -> None:
-    colour = colours(list(curves))
     for number, (name, rows) in enumerate(curves.items()):
-        y = [getattr(row, figure) for row in rows]
-        axes.errorbar(
-            [row.documents for row in rows],
-            [each.value for each in y],
-            yerr=reach(y),
-            fmt=f"{MARKERS[number % len(MARKERS)]}-",
-            color=colour[name],
-            ms=5,
-            lw=1,
-            elinewidth=0.7,
-            label=name,
-        )
+        x = [Figure(*[row.documents] * 3) for row in rows]
+        mark(axes, number, name, x, [getattr(row, figure) for row in rows], line="-")
     sizes = sorted({row.documents for rows in curves.values() for row in rows})
     axes.plot(sizes, [1 / size for size in sizes], color="grey", lw=0.8, ls="--", label="1/d")
     axes.set_xscale("log", base=2)

@@ -9,7 +9,7 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from fotmem.bench.plot import MARKERS, colours, reach
+from fotmem.bench.plot import mark
 from fotmem.evaluation.curves import ENOUGH, QUALITIES, Curve
 from fotmem.evaluation.found import FIGURES
 
@@ -39,7 +39,6 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
 
 
 def _panel(axes: Axes, curve: Curve, figure: str, names: Sequence[str]) -> None:
-    colour = colours(names)
     for number, store in enumerate(names):
         points = [point for point in curve.points if point.setting.store == store]
         if not points:
@@ -47,18 +46,7 @@ def _panel(axes: Axes, curve: Curve, figure: str, names: Sequence[str]) -> None:
         points.sort(key=lambda point: getattr(point.found, figure).value)
         x = [getattr(point.found, figure) for point in points]
         y = [point.quality for point in points]
-        axes.errorbar(
-            [each.value for each in x],
-            [each.value for each in y],
-            xerr=reach(x),
-            yerr=reach(y),
-            fmt=f"{MARKERS[number % len(MARKERS)]}-",
-            color=colour[store],
-            ms=5,
-            lw=1,
-            elinewidth=0.7,
-            label=store,
-        )
+        mark(axes, number, store, x, y, line="-")
     if curve.exact is not None:
         axes.axhline(ENOUGH * curve.exact.quality.value, color="grey", lw=0.8, ls="--")
     axes.set_xlabel(fill(f"{FIGURES[figure].name}: {FIGURES[figure].meaning}", 48))

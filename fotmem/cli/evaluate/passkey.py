@@ -110,8 +110,7 @@ def passkey(
         rows += [measure("without memory", size, None), with_memory]
     if task.write(rows, report, as_json=as_json):
         return
-    names = ("tokens", "memory", "digits", "whole answers", "trials", "seconds", "a token")
-    table = Table(*names)
+    table = Table("tokens", "memory", "digits", "whole answers", "trials", "seconds", "a token")
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
