@@ -92,7 +92,7 @@ class Memory:
         self._makers = makers
         self._restore: Callable[[], None] | None = restore
         self._writing = threading.RLock()
-        self._tokens: list[Tensor] = []
+        self._text = _Text()
         self.stores = {layer: make() for layer, make in self._makers.items()}
 
     @property
@@ -123,11 +123,11 @@ class Memory:
     @property
     def tokens(self) -> Tensor:
         """The remembered token ids, int64 ``[N]`` on CPU, in the order of reading."""
-        return torch.cat([torch.zeros(0, dtype=torch.long), *self._tokens])
+        return self._text.tokens
 
     def __len__(self) -> int:
         """Count the remembered tokens."""
-        return sum(len(tokens) for tokens in self._tokens)
+        return len(self._text)
 
     def __bool__(self) -> bool:
         return True  # an empty memory is still a memory
@@ -292,8 +292,9 @@ class Memory:
                 f"order, got {start} and {stop}"
             )
         with self._writing:
-            stores, tokens, whole = self.stores, self._tokens, self.tokens
-            self.stores, self._tokens = {layer: make() for layer, make in self._makers.items()}, []
+            stores, text, whole = self.stores, self._text, self.tokens
+            self.stores = {layer: make() for layer, make in self._makers.items()}
+            self._text = _Text()
             done = False
             try:
                 self._recall(stores, whole, range(start))
@@ -304,7 +305,7 @@ class Memory:
                 with interrupts_deferred():
                     unused = stores if done else self.stores
                     if not done:
-                        self.stores, self._tokens = stores, tokens
+                        self.stores, self._text = stores, text
                     for store in unused.values():
                         store.close()
 
@@ -316,13 +317,14 @@ class Memory:
         copied (`MemoryStore.copy`), not read again.
         """
         with self._writing:
-            stores, makers, tokens = self.stores, self._makers, list(self._tokens)
+            stores, makers, text = self.stores, self._makers, self._text
             self.stores = {layer: store.copy() for layer, store in stores.items()}
+            self._text = text.copy()
         try:
             yield
         finally:
             with self._writing, interrupts_deferred():
-                copies, self.stores, self._tokens = self.stores, stores, tokens
+                copies, self.stores, self._text = self.stores, stores, text
                 self._makers = makers
                 self.last_trace = None
                 for store in copies.values():
@@ -333,7 +335,7 @@ class Memory:
         with self._writing, interrupts_deferred():
             old = self.stores
             self.stores = {layer: make() for layer, make in self._makers.items()}
-            self._tokens = []
+            self._text = _Text()
             self.last_trace = None
             for store in old.values():
                 store.close()
@@ -442,7 +444,7 @@ class Memory:
                 for layer, (keys, values) in pieces.items():
                     touched.append(layer)
                     self.stores[layer].add(keys[:, -len(window) :], values[:, -len(window) :])
-                self._tokens.append(window)
+                self._text.append(window)
             except BaseException:
                 # Also the store that failed: it may hold a part of the window.
                 for layer in touched:
@@ -473,6 +475,32 @@ class Memory:
         """Cut ids into blocks as long as a window."""
         for start in range(span.start, span.stop, self.windowing.window):
             yield torch.arange(start, min(start + self.windowing.window, span.stop))
+
+
+class _Text:
+    """Token ids in the order of reading; counting them takes the same time however many there are."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Tensor] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def tokens(self) -> Tensor:
+        """All of them, int64 ``[N]``."""
+        return torch.cat([torch.zeros(0, dtype=torch.long), *self._pieces])
+
+    def append(self, tokens: Tensor) -> None:
+        self._pieces.append(tokens)
+        self._length += len(tokens)
+
+    def copy(self) -> Self:
+        """Return the same text, which grows on its own."""
+        new = type(self)()
+        new._pieces, new._length = list(self._pieces), self._length
+        return new
 
 
 def looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:
