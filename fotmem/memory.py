@@ -26,6 +26,9 @@ from fotmem.windows import Step, Windowing
 Makers = Mapping[int, Callable[[], MemoryStore]]
 """Per memory layer: makes an empty store for it."""
 
+BULK = 2**23
+"""Elements of the keys that go from one store to another at once (32 MiB of float32)."""
+
 
 @dataclass(frozen=True)
 class MemoryParts:
@@ -454,31 +457,26 @@ class Memory:
 
     def _recall(self, stores: Mapping[int, MemoryStore], tokens: Tensor, span: range) -> None:
         """Append tokens with the keys and values that stores have of them."""
-        for ids in self._blocks(span):
+        for ids in _blocks(span, next(iter(stores.values()))):
             pieces = {layer: looked_up(store, ids) for layer, store in stores.items()}
             self._append(tokens[ids], pieces)
 
     def _pour(self, old: MemoryStore, new: MemoryStore) -> None:
         """Add all keys and values of one store to another, under the same ids."""
         new.start_at(old.first_id)
-        for ids in self._blocks(range(old.first_id, old.next_id)):
+        for ids in _blocks(range(old.first_id, old.next_id), old):
             new.add(*looked_up(old, ids))
 
     def _shortened(self, layer: int, length: int) -> MemoryStore:
         """Rebuild a store with its first `length` keys only."""
         old, new = self.stores[layer], self.new_store(layer)
-        for ids in self._blocks(range(length)):
+        for ids in _blocks(range(length), old):
             new.add(*looked_up(old, ids))
         return new
 
-    def _blocks(self, span: range) -> Iterator[Tensor]:
-        """Cut ids into blocks as long as a window."""
-        for start in range(span.start, span.stop, self.windowing.window):
-            yield torch.arange(start, min(start + self.windowing.window, span.stop))
-
 
 class _Text:
-    """Token ids in the order of reading; counting them takes the same time however many there are."""
+    """Token ids in the order of reading; counting them takes no longer the more there are."""
 
     def __init__(self) -> None:
         self._pieces: list[Tensor] = []
@@ -501,6 +499,16 @@ class _Text:
         new = type(self)()
         new._pieces, new._length = list(self._pieces), self._length
         return new
+
+
+def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:
+    """Cut ids into blocks that go from store to store at once.
+
+    They are large: an index that gets many keys at once need not be built anew as they come.
+    """
+    length = max(1, BULK // (store.num_heads * store.head_dim))
+    for start in range(span.start, span.stop, length):
+        yield torch.arange(start, min(start + length, span.stop))
 
 
 def looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -190,7 +190,10 @@ def test_what_is_read_temporarily_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 0), (0, 14), (10, 31), (60, 70), (70, 70), (0, 70)]
 )
-def test_replace_is_reading_the_changed_text(start: int, stop: int) -> None:
+def test_replace_is_reading_the_changed_text(
+    start: int, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem.memory.BULK", 9 * 2 * 8)  # some keys at a time
     model, memory = attached(decay=1.0)
     text, put = tiny.ids(70)[0].tolist(), tiny.ids(20, seed=1)[0].tolist()
     pieces = text[:start], put, text[stop:]
