@@ -23,7 +23,7 @@ RESCORED = 512
 def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
     """Return the bare search of a filled store; keys ``[H, N, D]``, float32."""
     if name == "faiss-flat":
-        return _flat(keys)
+        return _flat(store)
     find = {
         "faiss-ivf": _lists,
         "faiss-ivfpq": _lists,
@@ -37,9 +37,9 @@ def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
     return search
 
 
-def _flat(keys: Tensor) -> Search:
+def _flat(store: Any) -> Search:
     faiss = _faiss()
-    rows = keys.numpy()
+    rows = store._key_rows.since(0)[1].numpy()
 
     def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         pairs = zip(queries.numpy(), rows, strict=True)
