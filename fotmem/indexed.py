@@ -11,7 +11,7 @@ from torch import Tensor
 from fotmem.attention import WORKSPACE
 from fotmem.hubs import Hubs
 from fotmem.parallel import ReadWriteLock
-from fotmem.rows import Place
+from fotmem.rooms import Place
 from fotmem.rows_store import RowsStore
 from fotmem.search import best_hits, exact_search, in_blocks
 from fotmem.specs import StoreOptions

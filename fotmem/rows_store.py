@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
-from fotmem.rows import Place, Rows
+from fotmem.rooms import Place
+from fotmem.rows import Rows
 from fotmem.search import exact_search
 from fotmem.store import Bias, Hits, MemoryStore
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fotmem import Hits, IndexedOptions, IndexedStore, MemoryStore, few, indexed
-from fotmem.rows import Place
+from fotmem.rooms import Place
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw
 

@@ -1,0 +1,132 @@
+"""Where rows lie: room in memory or in a file, of which only what is written takes any."""
+
+import mmap
+import os
+import tempfile
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fotmem.errors import StorageError
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+Place = Literal["ram", "mmap"]
+"""Where rows are kept: ``"ram"`` (or the device), or ``"mmap"``, a temporary file."""
+
+SMALL = 2**24
+"""Bytes up to which a room is no larger than asked for."""
+SPACE = 2**36
+"""Bytes of address space of a larger one, if there may be so much: what grows in it never moves."""
+AHEAD = 8
+"""The room on disk that is reserved at least, as a part of what is there."""
+
+
+class Room:
+    """Room for rows ``[H, capacity, D]``."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that are reserved on disk."""
+        return 0
+
+    def prepare(self, count: int) -> None:
+        """See to it that the first `count` rows of each head can be written."""
+
+
+def room_in_memory(
+    num_heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
+) -> Room:
+    """Make room in memory, or on a device, for so many rows of a head at least."""
+    per_row = num_heads * head_dim * dtype.itemsize
+    if device.type == "cpu" and capacity * per_row > SMALL:
+        more = max(capacity, _free_space() // per_row)
+        if more > capacity:
+            with suppress(OSError):  # the system gives less
+                space = mmap.mmap(-1, more * per_row, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                return Room(_seen_as(space, (num_heads, more, head_dim), dtype))
+    with torch.inference_mode(False):  # or nothing could be added later
+        return Room(torch.empty(num_heads, capacity, head_dim, dtype=dtype, device=device))
+
+
+class FileRoom(Room):
+    """Room in a temporary file without a name, of which what is prepared is reserved.
+
+    The operating system keeps in memory what fits and is used; it vanishes with the process,
+    whatever ends it. Parameters as for `room_in_memory`.
+
+    Raises
+    ------
+    StorageError
+        From here and `prepare`: the disk is full.
+    """
+
+    def __init__(self, num_heads: int, capacity: int, head_dim: int, dtype: torch.dtype) -> None:
+        self._row, self._prepared = head_dim * dtype.itemsize, 0
+        per_row = num_heads * self._row
+        try:
+            self._file, name = tempfile.mkstemp(prefix="fotmem-")
+            weakref.finalize(self, os.close, self._file)
+            Path(name).unlink()
+            if capacity * per_row > SMALL:
+                with suppress(OSError):  # no file may be so large there
+                    os.ftruncate(self._file, SPACE)
+                    capacity = max(capacity, SPACE // per_row)
+            os.ftruncate(self._file, capacity * per_row)
+            space = mmap.mmap(self._file, capacity * per_row)
+        except OSError as error:
+            raise _full(capacity * per_row, error) from error
+        super().__init__(_seen_as(space, (num_heads, capacity, head_dim), dtype))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that are reserved on disk."""
+        return len(self.rows) * self._prepared * self._row
+
+    def prepare(self, count: int) -> None:
+        """Reserve the disk for them, and for some more."""
+        if count <= self._prepared:
+            return
+        heads, capacity, _ = self.rows.shape
+        stop = min(capacity, max(count, self._prepared + self._prepared // AHEAD))
+        size = (stop - self._prepared) * self._row
+        if hasattr(os, "posix_fallocate"):
+            try:
+                for head in range(heads):
+                    start = (head * capacity + self._prepared) * self._row
+                    os.posix_fallocate(self._file, start, size)
+            except OSError as error:
+                raise _full(heads * size, error) from error
+        self._prepared = stop
+
+
+def _seen_as(space: mmap.mmap, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.frombuffer(space, dtype=dtype).view(shape)
+
+
+def _free_space() -> int:
+    """Return how many bytes of address space may be had that cost nothing until they are used."""
+    if resource is None or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return 0
+    strict = Path("/proc/sys/vm/overcommit_memory")
+    if strict.exists() and strict.read_text().strip() == "2":
+        return 0
+    return min(SPACE, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _full(size: int, error: OSError) -> StorageError:
+    return StorageError(
+        f"no room for {size:,} bytes in {tempfile.gettempdir()} ({error.strerror}): let TMPDIR "
+        "name a folder with more, or keep rows in 'ram'"
+    )
