@@ -132,6 +132,22 @@ def test_room_for_more_takes_no_memory() -> None:
     assert psutil.Process().memory_info().rss - before < 1.5 * 17 * 2**22
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_where_address_space_is_counted_none_is_taken(
+    strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(rooms, "SMALL", 2**10)
+    if strict:
+        monkeypatch.setattr(Path, "read_text", lambda self: "2\n")
+    else:
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (2**40, 2**40))
+    check("ram", [("add", 40)] * 10, torch.float32)
+    some = made()
+    some.add(draw(HEADS, 400, DIM))
+    assert some.since(0)[1].untyped_storage().nbytes() == 400 * HEADS * DIM * 4
+
+
 def test_where_there_is_no_space_rows_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "SMALL", 2**10)
 
