@@ -30,6 +30,7 @@ from fotmem.frame import Frame
 from fotmem.hookspecs import hookimpl
 from fotmem.hubs import Hubs
 from fotmem.indexed import IndexedOptions, IndexedStore
+from fotmem.kmeans import moved_centres, nearest_centres
 from fotmem.parallel import over_heads
 from fotmem.registry import available_adapters, available_stores, create_store
 from fotmem.rows import Rows
@@ -115,6 +116,8 @@ __all__ = [
     "load_longllama",
     "load_recipe",
     "merge",
+    "moved_centres",
+    "nearest_centres",
     "over_heads",
     "select",
     "topk_attention",

@@ -14,6 +14,7 @@ from fotmem.arrays import Ids, Scores
 from fotmem.attention import WORKSPACE
 from fotmem.few import pick
 from fotmem.frame import Frame
+from fotmem.kmeans import nearest_centres
 from fotmem.rows import Rows
 from fotmem.search import largest
 
@@ -158,7 +159,7 @@ class Cells:
 
     def _entered(self, vectors: Tensor) -> Tensor:
         """Let vectors enter the cells that are nearest now; return these, ``[H, n]``."""
-        nearest = _nearest(vectors, self._centres)
+        nearest = nearest_centres(vectors, self._centres)
         self._count(nearest, vectors, 1)
         means = (self._sums / self._counts.clamp(min=1)[..., None]).float()
         self._centres = means.where(self._counts[..., None] > 0, self._centres)
@@ -178,14 +179,3 @@ class Cells:
         cells = torch.arange(self._centres.shape[1] + 1, dtype=torch.int32)
         edges = torch.searchsorted(sorted_of, cells.expand(len(of), -1).contiguous())
         self._edges, self._members = edges.tolist(), order.int().numpy()
-
-
-def _nearest(vectors: Tensor, centres: Tensor) -> Tensor:
-    """Assign vectors ``[H, n, D]`` to the nearest of centres ``[H, C, D]``: ``[H, n]``, int64."""
-    offsets = -centres.square().sum(2)[:, None] / 2  # [H, 1, C]
-    length = max(1, WORKSPACE // centres.shape[:2].numel())
-    parts = [
-        torch.baddbmm(offsets, some, centres.transpose(1, 2)).argmax(2)
-        for some in vectors.split(length, 1)
-    ]
-    return torch.cat(parts, 1)

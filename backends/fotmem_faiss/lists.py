@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Frame, Ids, Vectors
+from fotmem import WORKSPACE, Frame, Ids, Vectors, nearest_centres
 
 LARGEST = 2.0**15
 """Of a vector's numbers (those of the sample reach about 1): float16 ends at twice that."""
@@ -100,11 +100,5 @@ class Clusters(NamedTuple):
 
     def lists_of(self, vectors: Tensor) -> Ids:
         """Assign vectors ``[H, n, D]`` to lists ``[H, n]``."""
-        pairs = zip(vectors.numpy(), self.centres.numpy(), strict=True)
-        return np.stack([nearest_centres(*pair) for pair in pairs]) + self.first[..., 0]
-
-
-def nearest_centres(vectors: Vectors, centres: Vectors) -> Ids:
-    """Return the nearest of centres ``[L, D]`` to vectors ``[n, D]``: int64 ``[n]``."""
-    nearest: Ids = faiss.knn(vectors, centres, 1)[1][:, 0]
-    return nearest
+        nearest: Ids = nearest_centres(vectors, self.centres).numpy()
+        return nearest + self.first[..., 0]

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import Frame, Vectors
-from fotmem_faiss.lists import Clusters, Lists, nearest_centres
+from fotmem import Frame, Vectors, moved_centres, nearest_centres
+from fotmem_faiss.lists import Clusters, Lists
 
 CODES, CODES_FROM = 256, 2**13
 """Of each part of a vector, and vectors that are enough to train them."""
-ITERATIONS = 6
-"""Of k-means."""
+ITERATIONS, CODE_ITERATIONS = 6, 8
+"""Of k-means, for lists and for codes."""
 REACH = 0.3
 """How far above its centre a list's best key is hoped to lie, in units of the list's spread."""
 
@@ -55,62 +55,51 @@ def train_lists(
     heads, offsets = [], []
     for sample in samples:
         frame = Frame.of(sample[None])
-        vectors = frame.vectors(sample[None])[0].numpy()
+        vectors = frame.vectors(sample[None])[0]
         centres = yield from _centres(vectors, count, seed)
         apart, reach = _reach(vectors[::4], centres)
         yield len(apart)
         offsets.append(apart[:CODES_FROM])
-        heads.append(Clusters(frame, torch.from_numpy(centres)[None], reach))
+        heads.append(Clusters(frame, centres[None], reach))
     parts = None
     if code_size is not None:
-        parts = yield from _codes(np.concatenate(offsets), code_size, seed)
+        parts = yield from _codes(torch.cat(offsets), code_size)
     clusters = Clusters.joined(heads)
     return Lists(clusters, _index(clusters, parts), first=first)
 
 
-def _centres(vectors: Vectors, count: int, seed: int) -> Generator[int, None, Vectors]:
-    """Find centres ``[L, D]`` of clusters, an iteration a step."""
+def _centres(vectors: Tensor, count: int, seed: int) -> Generator[int, None, Tensor]:
+    """Find centres ``[L, D]`` of clusters of ``[n, D]``, an iteration a step."""
     order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(seed))
-    centres: Vectors = vectors[order[:count].numpy()]
+    centres = vectors[order[:count]]
     for _ in range(ITERATIONS):
-        centres = _kmeans(vectors, centres, iterations=1, seed=seed)
+        centres = moved_centres(vectors, centres)
         yield len(vectors)
     return centres
 
 
-def _reach(vectors: Vectors, centres: Vectors) -> tuple[Vectors, Tensor]:
+def _reach(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Return the offsets of vectors from their centres, and how far these reach ``[1, 1, L]``."""
-    nearest = nearest_centres(vectors, centres)
+    nearest = nearest_centres(vectors[None], centres[None])[0]
     offsets = vectors - centres[nearest]
-    squares = np.bincount(nearest, np.square(offsets).sum(1), minlength=len(centres))
-    counts = np.bincount(nearest, minlength=len(centres))
-    reach = REACH * np.sqrt(squares / np.maximum(counts, 1))
-    return offsets, torch.from_numpy(reach.astype(np.float32))[None, None]
+    squares = nearest.bincount(offsets.double().square().sum(1), minlength=len(centres))
+    counts = nearest.bincount(minlength=len(centres))
+    reach = REACH * (squares / counts.clamp(min=1)).sqrt().float()
+    return offsets, reach[None, None]
 
 
-def _codes(offsets: Vectors, code_size: int, seed: int) -> Generator[int, None, list[Vectors]]:
+def _codes(offsets: Tensor, code_size: int) -> Generator[int, None, list[Vectors]]:
     """Train the codes of each part of a vector's offset from its centre."""
     step = -(-len(offsets) // CODES_FROM)
     parts = []
-    for part in np.split(offsets[::step], code_size, axis=1):
-        points = np.ascontiguousarray(part)
-        parts.append(_kmeans(points, points[:CODES], iterations=8, seed=seed))
+    for part in offsets[::step].chunk(code_size, 1):
+        points = part.contiguous()
+        codes = points[:CODES]
+        for _ in range(CODE_ITERATIONS):
+            codes = moved_centres(points, codes)
+        parts.append(codes.numpy())
         yield len(points)
     return parts
-
-
-def _kmeans(vectors: Vectors, centres: Vectors, *, iterations: int, seed: int) -> Vectors:
-    kmeans = faiss.Kmeans(
-        vectors.shape[1],
-        len(centres),
-        niter=iterations,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),
-    )
-    kmeans.train(vectors, init_centroids=centres)
-    found: Vectors = kmeans.centroids
-    return found
 
 
 def _index(clusters: Clusters, parts: list[Vectors] | None) -> Any:

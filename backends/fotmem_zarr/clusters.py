@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fotmem import moved_centres, nearest_centres
 from fotmem_zarr.budget import CLUSTER
 
 SAMPLE, ITERATIONS = 64, 8
 """Keys per centre that k-means looks at, and how often."""
-BLOCK = 4096
-"""Keys that are compared with centres at a time."""
 
 
 class Summary(NamedTuple):
@@ -125,19 +124,11 @@ def learn_centres(keys: Tensor, count: int) -> Tensor:
     sample, size = unit(keys[order[: SAMPLE * count]].float())
     centres = sample[:count].clone()
     for _ in range(ITERATIONS):
-        nearest = _nearest(sample, centres)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, sample)
-        counts = torch.bincount(nearest, minlength=count)[:, None]
-        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        centres = moved_centres(sample, centres)
     return centres * size
 
 
 def assign(keys: Tensor, centres: Tensor) -> Tensor:
     """Find the nearest centre of each key: ``[n]``, int64."""
     centres, size = unit(centres)
-    return _nearest(keys / size, centres)
-
-
-def _nearest(keys: Tensor, centres: Tensor) -> Tensor:
-    offsets = centres.square().sum(1) / 2
-    return torch.cat([(some @ centres.T - offsets).argmax(1) for some in keys.split(BLOCK)])
+    return nearest_centres((keys / size)[None], centres[None])[0]
