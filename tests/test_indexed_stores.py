@@ -323,3 +323,18 @@ def test_queries_may_be_tiny_or_huge(make: Make, size: float) -> None:
     keys, queries = attention_like(900)
     hits = filled(make, keys).search(queries * size, 4)
     expect_exact(hits, queries * size, keys, 4)
+
+
+@pytest.mark.parametrize("step", [37, 246, 2048, 9000])
+@pytest.mark.parametrize("name", ["faiss-ivf", "faiss-ivfpq"])
+def test_lists_grow_with_the_memory_however_little_is_added_at_a_time(
+    name: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(indexed, "EXACT_BELOW", 512)
+    keys, _ = attention_like(20_000)
+    store: Any = create_store(name, num_heads=HEADS, head_dim=DIM)
+    for some in keys.split(step, 1):
+        store.add(some, some)
+    lists = store._lists._clusters.centres.shape[1]
+    assert lists >= 2 * (20_000 / 4) ** 0.5  # those of a memory that has not grown much since

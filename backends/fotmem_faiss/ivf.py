@@ -114,10 +114,10 @@ class IvfStore(IndexedStore):
             first=self._start,
         )
         while lists.end < self._known:
-            stop = min(lists.end + STEP, self._known)
-            for first, keys in self._key_blocks(lists.end, stop):
+            start, stop = lists.end, min(lists.end + STEP, self._known)
+            for first, keys in self._key_blocks(start, stop):
                 lists.add(first, keys)
-            yield self.num_heads * STEP
+            yield self.num_heads * (stop - start)  # no more than it was, or it never caught up
         yield lists
 
     def _some_keys(self, head: int, chosen: Tensor) -> Tensor:
