@@ -21,7 +21,7 @@ from fotmem.selection.limits import Foretold
 BEGIN = 8192
 """Tokens from which stores are measured: those with an index have one by then."""
 BEYOND = 1.5
-"""The first size beyond the capture, in units of it, and then doubled: rows do not move there."""
+"""The first size beyond the capture, in units of it, and then doubled."""
 FIRST = 0.8
 """Share of the time that goes to the first layer, on which costs are measured, too."""
 BUDGET = "ram"
