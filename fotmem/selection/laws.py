@@ -18,7 +18,7 @@ Law = Callable[[float], float]
 """Takes a number of tokens, returns the figure."""
 Array = NDArray[np.float64]
 LAST = 4
-"""Sizes, the largest, by which is judged how a cost goes on."""
+"""Sizes, the largest, by which is judged how a cost or an amount goes on."""
 
 
 def logarithm(tokens: float) -> float:
@@ -61,8 +61,8 @@ def cost(sizes: Sequence[int], values: Sequence[float], work: Law) -> Law:
 
 def amount(sizes: Sequence[int], values: Sequence[float]) -> Law:
     """Fit ``a + b * N``, neither less than 0: what is taken in any case, and by every token."""
-    x = _floats(sizes)
-    begin, slope = _line(x, _floats(values), 1 / x)
+    x, y = _floats(sizes)[-LAST:], _floats(values)[-LAST:]
+    begin, slope = _line(x, y, 1 / x)
     return lambda tokens: float(begin + slope * tokens)
 
 
