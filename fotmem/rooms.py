@@ -78,15 +78,14 @@ class FileRoom(Room):
             self._file, name = tempfile.mkstemp(prefix="fotmem-")
             weakref.finalize(self, os.close, self._file)
             Path(name).unlink()
-            if capacity * per_row > SMALL:
+            space = None
+            if capacity * per_row > SMALL and _free_space():
                 with suppress(OSError):  # no file may be so large there
-                    os.ftruncate(self._file, SPACE)
-                    capacity = max(capacity, SPACE // per_row)
-            os.ftruncate(self._file, capacity * per_row)
-            space = mmap.mmap(self._file, capacity * per_row)
+                    space = self._mapped(max(capacity, SPACE // per_row) * per_row)
+            space = space or self._mapped(capacity * per_row)
         except OSError as error:
             raise _full(capacity * per_row, error) from error
-        super().__init__(_seen_as(space, (num_heads, capacity, head_dim), dtype))
+        super().__init__(_seen_as(space, (num_heads, len(space) // per_row, head_dim), dtype))
 
     @property
     def disk_bytes(self) -> int:
@@ -108,6 +107,10 @@ class FileRoom(Room):
             except OSError as error:
                 raise _full(heads * size, error) from error
         self._prepared = stop
+
+    def _mapped(self, size: int) -> mmap.mmap:
+        os.ftruncate(self._file, size)
+        return mmap.mmap(self._file, size)
 
 
 def _seen_as(space: mmap.mmap, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

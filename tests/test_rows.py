@@ -1,6 +1,7 @@
 """Rows that grow, are forgotten and copied, against a list of tensors."""
 
 import copy
+import mmap
 import os
 import pickle
 import tempfile
@@ -148,14 +149,20 @@ def test_where_address_space_is_counted_none_is_taken(
     assert some.since(0)[1].untyped_storage().nbytes() == 400 * HEADS * DIM * 4
 
 
-def test_where_there_is_no_space_rows_move(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_where_there_is_no_space_rows_move(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "SMALL", 2**10)
 
-    def refused(*_: object, **__: object) -> None:
-        raise OSError(12, "Cannot allocate memory")
+    monkeypatch.setattr(rooms, "SPACE", 2**20)
+    plain = mmap.mmap
 
-    monkeypatch.setattr("mmap.mmap", refused)
-    check("ram", [("add", 40)] * 10, torch.float32)
+    def scarce(file: int, size: int, **options: int) -> mmap.mmap:
+        if size > 2**19:
+            raise OSError(12, "Cannot allocate memory")
+        return plain(file, size, **options)
+
+    monkeypatch.setattr("mmap.mmap", scarce)
+    check(place, [("add", 40)] * 10, torch.float32)
 
 
 @pytest.mark.parametrize("place", PLACES)
