@@ -1,7 +1,9 @@
 """Stores with an index, on few keys, where brute force tells what is right."""
 
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -338,3 +340,17 @@ def test_lists_grow_with_the_memory_however_little_is_added_at_a_time(
         store.add(some, some)
     lists = store._lists._clusters.centres.shape[1]
     assert lists >= 2 * (20_000 / 4) ** 0.5  # those of a memory that has not grown much since
+
+
+@pytest.mark.parametrize("count", [30, 150, 260, 1000, 1500])
+def test_who_lets_go_of_a_store_gets_its_memory_back_at_once(make: Make, count: int) -> None:
+    store = make()
+    for some in attention_like(count)[0].split(9, 1):  # an index may be in the making
+        store.add(some, some)
+    held = [weakref.ref(each) for each in (store, store.copy())]
+    gc.disable()
+    try:
+        del store
+        assert [each() for each in held] == [None, None]
+    finally:
+        gc.enable()

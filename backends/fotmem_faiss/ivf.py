@@ -1,13 +1,13 @@
 """The `faiss-ivf` and `faiss-ivfpq` stores: inverted lists that grow with the memory."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from fotmem import IndexedStore
+from fotmem import IndexedStore, Rows
 from fotmem_faiss.lists import Lists
 from fotmem_faiss.plugin import IvfOptions, IvfpqOptions
 from fotmem_faiss.threads import faiss_threads
@@ -33,34 +33,35 @@ class IvfStore(IndexedStore):
     options: IvfOptions
     search_options = frozenset({"nprobe"})
     _lists: Lists
-    _work: Iterator[int | Lists] | None = None  # on new lists, step by step
-    _pace = 0.0  # of the work, per key that is added
+    _training: Generator[int, None, Lists] | None = None  # of new lists, step by step
+    _coming: Lists | None = None  # new ones that are being filled
+    _pace = 0.0  # of the work on them, per key that is added
     _owed = 0.0  # work
     _known = 0  # the lists hold the keys before this one
     _trained_for = 0  # so many keys the lists, or those at work, suit
 
     def _build(self) -> None:
         self._known = len(self._key_rows)
-        with faiss_threads(self.options.threads):
-            *_, lists = self._new_lists(self._known - self._start)
-        assert isinstance(lists, Lists)
-        self._lists, self._work = lists, None
-        self._retune()
         self._trained_for = self._known - self._start
+        self._begin_anew(self._trained_for)
+        self._owed = math.inf
+        with faiss_threads(self.options.threads):
+            self._pay()
 
     def _extend(self, first: int, keys: Tensor) -> None:
         with faiss_threads(self.options.threads):
             self._lists.add(first, keys)
             self._known = first + keys.shape[1]
             size = self._known - self._start
-            if self._work is None and size >= 2 * self._trained_for:
+            if not self._in_work and size >= 2 * self._trained_for:
                 sample = min(size, _sample_size(self._count(size)))
                 work = self.num_heads * (ITERATIONS * sample + (1 + SPAN) * size)
-                self._work, self._pace, self._owed = self._new_lists(size), work / SPAN / size, 0.0
+                self._begin_anew(size)
+                self._pace, self._owed = work / SPAN / size, 0.0
                 self._trained_for = size
-            if self._work is not None:
+            if self._in_work:
                 self._owed += self._pace * keys.shape[1]
-                self._pay(self._work)
+                self._pay()
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
         with faiss_threads(self.options.threads):
@@ -68,8 +69,9 @@ class IvfStore(IndexedStore):
 
     def _clone(self, twin: Self) -> None:
         twin._lists = self._lists.copy()
-        if self._work is not None:  # the twin begins anew
-            twin._work, twin._trained_for = None, self._trained_for // 2
+        if self._in_work:  # the twin begins anew
+            twin._training = twin._coming = None
+            twin._trained_for = self._trained_for // 2
 
     def _retune(self) -> None:
         self._lists.tune(self.options.nprobe)
@@ -81,49 +83,48 @@ class IvfStore(IndexedStore):
             looked = self._lists.keys_read(queries.float().cpu()) + self._hubs.most
             return min(1.0, looked / len(self))
 
-    def _pay(self, work: Iterator[int | Lists]) -> None:
-        while self._owed > 0:
-            step = next(work)
-            if isinstance(step, Lists):
-                self._lists, self._work = step, None
+    @property
+    def _in_work(self) -> bool:
+        return self._training is not None or self._coming is not None
+
+    def _begin_anew(self, size: int) -> None:
+        """Begin to train new lists, for so many keys."""
+        count, rows, start = self._count(size), self._key_rows, self._start
+        generator = torch.Generator().manual_seed(self.options.seed)
+        chosen = torch.randperm(size, generator=generator)[: _sample_size(count)].sort().values
+        self._coming = None
+        # None of it holds this store: who lets go of a store gets its memory back at once.
+        self._training = train_lists(
+            (_some_keys(rows, start, head, chosen) for head in range(self.num_heads)),
+            count,
+            seed=self.options.seed,
+            code_size=self._code_size(),
+            first=start,
+        )
+
+    def _pay(self) -> None:
+        """Train new lists, then fill them, and use them when they hold all keys, as far as owed.
+
+        Owed is in keys that are compared with all centres of a head.
+        """
+        while self._owed > 0 and self._in_work:
+            if self._training is not None:
+                try:
+                    self._owed -= next(self._training)
+                except StopIteration as trained:
+                    self._training, self._coming = None, trained.value
+            elif self._coming is not None and self._coming.end < self._known:
+                start, stop = self._coming.end, min(self._coming.end + STEP, self._known)
+                for first, keys in self._key_blocks(start, stop):
+                    self._coming.add(first, keys)
+                self._owed -= self.num_heads * (stop - start)
+            elif self._coming is not None:
+                self._lists, self._coming = self._coming, None
                 self._retune()
-                return
-            self._owed -= step
 
     def _count(self, size: int) -> int:
         """Tell how many lists so many keys should have."""
         return min(size, self.options.nlist or round(2 * math.sqrt(size)))
-
-    def _new_lists(self, size: int) -> Iterator[int | Lists]:
-        """Train lists for so many keys, and fill them.
-
-        Yields
-        ------
-        int or Lists
-            After every step the work done: how many keys were compared with all centres of a head;
-            at the end the lists.
-        """
-        count = self._count(size)
-        generator = torch.Generator().manual_seed(self.options.seed)
-        chosen = torch.randperm(size, generator=generator)[: _sample_size(count)].sort().values
-        lists = yield from train_lists(
-            (self._some_keys(head, chosen) for head in range(self.num_heads)),
-            count,
-            seed=self.options.seed,
-            code_size=self._code_size(),
-            first=self._start,
-        )
-        while lists.end < self._known:
-            start, stop = lists.end, min(lists.end + STEP, self._known)
-            for first, keys in self._key_blocks(start, stop):
-                lists.add(first, keys)
-            yield self.num_heads * (stop - start)  # no more than it was, or it never caught up
-        yield lists
-
-    def _some_keys(self, head: int, chosen: Tensor) -> Tensor:
-        """Return keys of a head ``[n, D]``, counted from the first that lists hold."""
-        _, keys = self._key_rows.since(self._start)
-        return keys[head, chosen.to(keys.device)].float().cpu()
 
     def _candidates(self, top_k: int) -> int:
         """Tell how many to score by full keys: float16 may swap those of nearly the same score."""
@@ -132,6 +133,12 @@ class IvfStore(IndexedStore):
     def _code_size(self) -> int | None:
         """Bytes that a key takes in the lists; None: it is kept in float16."""
         return None
+
+
+def _some_keys(rows: Rows, start: int, head: int, chosen: Tensor) -> Tensor:
+    """Return keys of a head ``[n, D]``, counted from `start`."""
+    _, keys = rows.since(start)
+    return keys[head, chosen.to(keys.device)].float().cpu()
 
 
 def _sample_size(count: int) -> int:

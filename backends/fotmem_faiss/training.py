@@ -110,7 +110,7 @@ def _index(clusters: Clusters, parts: list[Vectors] | None) -> Any:
     common = quantizer, dim, heads * count
     if parts is None:
         half = faiss.ScalarQuantizer.QT_fp16
-        index = faiss.IndexIVFScalarQuantizer(*common, half, faiss.METRIC_INNER_PRODUCT, False)
+        index = faiss.IndexIVFScalarQuantizer(*common, half, faiss.METRIC_INNER_PRODUCT)
     else:
         index = faiss.IndexIVFPQ(*common, len(parts), 8, faiss.METRIC_INNER_PRODUCT)
         for number, centres in enumerate(parts):
