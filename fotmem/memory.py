@@ -184,7 +184,7 @@ class Memory:
             try:
                 for layer, make in makers.items():
                     new[layer] = make()
-                    self._pour(self.stores[layer], new[layer])
+                    _pour(self.stores[layer], new[layer], self.stores[layer].next_id)
                 done = True
             finally:
                 with interrupts_deferred():
@@ -461,17 +461,10 @@ class Memory:
             pieces = {layer: looked_up(store, ids) for layer, store in stores.items()}
             self._append(tokens[ids], pieces)
 
-    def _pour(self, old: MemoryStore, new: MemoryStore) -> None:
-        """Add all keys and values of one store to another, under the same ids."""
-        new.start_at(old.first_id)
-        for ids in _blocks(range(old.first_id, old.next_id), old):
-            new.add(*looked_up(old, ids))
-
     def _shortened(self, layer: int, length: int) -> MemoryStore:
-        """Rebuild a store with its first `length` keys only."""
-        old, new = self.stores[layer], self.new_store(layer)
-        for ids in _blocks(range(length), old):
-            new.add(*looked_up(old, ids))
+        """Rebuild a store without what was added beyond the first `length` tokens."""
+        new = self.new_store(layer)
+        _pour(self.stores[layer], new, length)
         return new
 
 
@@ -499,6 +492,13 @@ class _Text:
         new = type(self)()
         new._pieces, new._length = list(self._pieces), self._length
         return new
+
+
+def _pour(old: MemoryStore, new: MemoryStore, stop: int) -> None:
+    """Add the keys and values of one store before id `stop` to another, under the same ids."""
+    new.start_at(old.first_id)
+    for ids in _blocks(range(old.first_id, stop), old):
+        new.add(*looked_up(old, ids))
 
 
 def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:

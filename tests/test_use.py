@@ -145,3 +145,27 @@ def test_a_store_that_fails_while_it_is_filled_leaves_the_old_one(
         memory.use("exact")
     assert memory.stores == before
     assert torch.equal(model(question).logits, logits)
+
+
+def test_a_window_that_cannot_be_added_is_dropped_also_where_keys_were_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, memory = read(60)
+    memory.store(LAYERS[0]).forget(5)
+    kept = contents(memory.store(LAYERS[0]))
+    kind = type(memory.store(LAYERS[0]))
+    calls, plain = iter(range(100)), kind.add
+
+    def add(self: Any, keys: Any, values: Any) -> None:
+        if next(calls) == 1:  # of the second layer
+            raise OSError("no space left")
+        plain(self, keys, values)
+
+    monkeypatch.setattr(kind, "add", add)
+    with pytest.raises(OSError, match="no space"):
+        memory.read(tiny.ids(9, seed=3))
+    assert len(memory) == 60
+    assert [memory.store(layer).next_id for layer in LAYERS] == [60, 60]
+    assert memory.store(LAYERS[0]).first_id == 5
+    for now, before in zip(contents(memory.store(LAYERS[0])), kept, strict=True):
+        assert torch.equal(now, before)
