@@ -66,6 +66,7 @@ def compared(candidate: Candidate, measured: list[GrowthRow], layers: int) -> di
         "setting": str(candidate.setting),
         "layers": list(candidate.layers),
         "judged": candidate.judged,
+        "at_most": candidate.at_most,
         "foretold": {
             "latency": foretold.latency / layers,
             "ram": foretold.ram / layers,
@@ -87,7 +88,9 @@ def figures(rows: list[dict[str, Any]]) -> str:
         cells = [f"`{row['setting']}`"]
         for name, told in (("latency", in_ms), ("ram", in_bytes)):
             measured, foretold = row["measured"][name], row["foretold"][name]
-            cells += [told(measured), f"{told(foretold)} ({foretold / measured - 1:+.0%})"]
+            off = f"{told(foretold)} ({foretold / measured - 1:+.0%})"
+            bounded = name == "ram" and row["at_most"]
+            cells += [told(measured), f"at most {told(foretold)}" if bounded else off]
         measured, foretold = row["measured"]["error"], row["foretold"]["error"]
         cells += [f"{measured:.3f}", f"{foretold:.3f} ({foretold - measured:+.3f})"]
         body.append(cells)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,8 @@ def test_what_was_foretold_beside_what_was_measured() -> None:
     written = select_report.figures([select_report.compared(candidate, grown, 5)])
     cells = "2.00ms | 1.00ms (-50%) | 2.0MiB | 1.0MiB (-50%) | 0.040 | 0.050 (+0.010)"
     assert f"| `faiss-ivf nprobe=8` | {cells} |" in written
+    bounded = select_report.compared(replace(candidate, at_most=True), grown, 5)
+    assert "| 2.0MiB | at most 1.0MiB |" in select_report.figures([bounded])
     assert select_report.PAGE.read_text().count(select_report.MARKER) == 2
 
 

@@ -17,7 +17,7 @@ from fotmem.capture import Capture, capture_random
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.selection import calibration, laws, selector
 from fotmem.selection.calibration import Cost, Found, Measured
-from fotmem.selection.choice import Candidate, Selection
+from fotmem.selection.choice import Candidate, Selection, candidates
 from fotmem.selection.limits import Foretold, Limits, misses
 from tests import folders, tiny
 from tests.commands import call, refusal
@@ -82,6 +82,9 @@ def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     assert foretold.latency == pytest.approx(3e-3)
     assert foretold.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
     assert foretold.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
+    free = Measured(Setting(store="exact"), None, measured.costs, measured.found)
+    several = candidates([measured, free], Limits(), tokens=10 * SIZES[-1], layers=3)
+    assert [each.at_most for each in several] == [True, False]
 
 
 # Limits and the choice

@@ -135,7 +135,7 @@ def _show(found: "Selection") -> None:
             verdict += f" (judged at {candidate.judged:,} tokens only)"
         table.add_row(
             str(candidate.setting),
-            in_bytes(foretold.ram),
+            ("at most " if candidate.at_most else "") + in_bytes(foretold.ram),
             in_bytes(foretold.disk) if foretold.disk else "-",
             in_ms(foretold.latency),
             f"{foretold.error:.3f}",

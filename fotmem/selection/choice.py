@@ -30,6 +30,8 @@ class Candidate:
     """On which its error and recall were measured."""
     judged: int
     """Tokens, the most, at which they were."""
+    at_most: bool = False
+    """Whether what is foretold of its RAM is what it may take, by an option of its own."""
 
     @property
     def fits(self) -> bool:
@@ -44,6 +46,7 @@ class Candidate:
             "misses": [miss._asdict() for miss in self.misses],
             "layers": list(self.layers),
             "judged": self.judged,
+            "at_most": self.at_most,
         }
 
     @property
@@ -169,5 +172,6 @@ def candidates(
         foretold = each.foretell(tokens, layers)
         on = tuple(sorted({one.layer for one in each.found}))
         judged = max(one.tokens for one in each.found)
-        found.append(Candidate(each.setting, foretold, tuple(misses(limits, foretold)), on, judged))
+        missed, bounded = tuple(misses(limits, foretold)), each.budget is not None
+        found.append(Candidate(each.setting, foretold, missed, on, judged, at_most=bounded))
     return tuple(found)
