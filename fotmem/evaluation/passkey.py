@@ -109,8 +109,9 @@ def make_trials(
     With `readings`, there are only so many pieces: each is read once, without a number, and for
     each of its trials one window of `window` tokens is read anew, with the number in it, and put
     in its place (`Memory.replace`). That is the piece with the number at that depth, as long as
-    windows are read without looking at memory. Pieces of one `longest` begin alike: what was read
-    of a shorter one need not be read again.
+    windows are read without looking at memory. What stays local is another bit of the text for
+    each trial: what the model says hangs on it, too. Pieces of one `longest` begin alike: what was
+    read of a shorter one need not be read again.
 
     Raises
     ------
@@ -137,10 +138,10 @@ def make_trials(
             made.append(Trial(read, piece[filler - LOCAL :], code))
             continue
         if number * readings // trials != (number - 1) * readings // trials:
-            piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)[:filler]
-            shared, local = piece[: filler - LOCAL], piece[filler - LOCAL :]
+            piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)
+            shared = piece[: filler - LOCAL]
         read, replaced = _surrounded(shared, hidden, window, draw)
-        made.append(Trial(read, local, code, shared, replaced))
+        made.append(Trial(read, _piece(ids, LOCAL, draw), code, shared, replaced))
     return made
 
 
