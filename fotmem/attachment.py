@@ -22,6 +22,7 @@ from fotmem.parts import (
     memory_decay,
     memory_distance,
     memory_layers,
+    memory_temperature,
     model_parts,
     plain_model,
 )
@@ -44,6 +45,7 @@ def attach(
     last_context_length: int | None = None,
     distance: int | None = None,
     decay: float | None = None,
+    temperature: float | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Memory:
@@ -81,6 +83,10 @@ def attach(
         counts for ``n ** -decay`` of a local one with the same score. Long memories of plain text
         distract less then; what is looked for scores so far higher that it loses little. Default:
         the config's ``mem_decay``, else 0 as in the released code.
+    temperature : float, optional
+        What scores of remembered keys are divided by, those of the local context not. Below 1, the
+        best of many keys count for more, above 1 for less. Default: the config's
+        ``mem_temperature``, else 1 as in the released code.
     dtype : torch.dtype, optional
         In which keys and values are remembered. Default: the config's ``mem_dtype``, else the
         model's.
@@ -127,6 +133,7 @@ def attach(
         windowing=windowing,
         distance=distance,
         decay=decay,
+        temperature=temperature,
         dtype=dtype,
         options=options,
     )
@@ -141,6 +148,7 @@ def attach_with(
     windowing: Windowing,
     distance: int | None,
     decay: float | None,
+    temperature: float | None,
     dtype: torch.dtype | None,
     options: dict[str, Any],
 ) -> Memory:
@@ -166,6 +174,7 @@ def attach_with(
         positionals=bool(getattr(config, "mem_positionals", True)),
         distance=memory_distance(config, distance, windowing.window),
         decay=memory_decay(config, decay),
+        temperature=memory_temperature(config, temperature),
     )
     undo = ExitStack()
     memory = Memory(remembered, makers(store, options), top_k, restore=undo.close)

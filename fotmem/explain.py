@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from fotmem.decay import age_bias
-
 if TYPE_CHECKING:
     from fotmem.memory import Memory
+    from fotmem.weighing import Weighing
 
 CANDIDATES = 32
 """Hits per head that are looked at when attention is dense."""
@@ -24,7 +23,7 @@ class Trace:
     """Shape ``[B, T]``, bool: which positions of the step are not padding."""
     top_k: int | None
     """Hits per query and head in that step."""
-    decay: float
+    weighing: Weighing
     """Of memory in that step."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
@@ -64,7 +63,7 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         _, _, scale = memory.adapter.geometry(memory.attention(layer))
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
-        bias = age_bias(trace.decay, memory.windowing.window, store.next_id, scale)
+        scale, bias = trace.weighing.of(store, memory.windowing.window, scale)
         hits = store.search(last_query, min(trace.top_k or CANDIDATES, len(store)), bias=bias)
         weights = (hits.scores * scale - last_lse).exp()
         shares: dict[int, float] = {}

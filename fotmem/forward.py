@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
 from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
-from fotmem.decay import age_bias
 from fotmem.errors import UnsupportedError
 from fotmem.explain import Trace
 from fotmem.inputs import check_positions, past_columns, real_columns, refuse_unsupported
@@ -61,7 +60,7 @@ def decoder_forward(
     fresh = [length == 0 for length in filled.lengths(len(real))]
     for step in plan(real, memory.windowing):
         make_room(filled, step, memory.windowing.window)
-        filled.trace = Trace(step.columns >= 0, memory.top_k, memory.decay)
+        filled.trace = Trace(step.columns >= 0, memory.top_k, memory.weighing)
         outputs.add(step, run_step(plain_forward, filled, step, name, inputs, **kwargs))
         if step.is_window:
             filled.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
@@ -187,7 +186,7 @@ def _remote(
 
 
 def _attend(memory: Memory, store: MemoryStore, queries: Tensor, scale: float) -> PartialAttention:
-    bias = age_bias(memory.decay, memory.windowing.window, store.next_id, scale)
+    scale, bias = memory.weighing.of(store, memory.windowing.window, scale)
     return store.attend(queries, top_k=memory.top_k, scale=scale, bias=bias)
 
 

@@ -116,6 +116,7 @@ def load_longllama(
         windowing=windowing,
         distance=0,
         decay=0,
+        temperature=1,
         dtype=None,
         options=options,
     )

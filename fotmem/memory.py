@@ -21,6 +21,7 @@ from fotmem.inputs import checked_tokens
 from fotmem.interrupt import interrupts_deferred
 from fotmem.progress import with_progress
 from fotmem.store import MemoryStore
+from fotmem.weighing import Weighing
 from fotmem.windows import Step, Windowing
 
 Makers = Mapping[int, Callable[[], MemoryStore]]
@@ -51,6 +52,8 @@ class MemoryParts:
     """At which position the local context begins; remembered keys stand at the first."""
     decay: float
     """How fast what was read longer ago counts for less."""
+    temperature: float
+    """What scores of remembered keys are divided by."""
 
 
 class Seen(NamedTuple):
@@ -86,6 +89,7 @@ class Memory:
         self.positionals = parts.positionals
         self.distance = parts.distance
         self.decay = parts.decay
+        self.temperature = parts.temperature
         self.num_layers = len(parts.attentions)
         self.last_trace: Trace | None = None
         self.top_k = top_k
@@ -117,6 +121,11 @@ class Memory:
                 f"top_k must be an integer of at least 1, or None for all, got {top_k!r}"
             )
         self._top_k = top_k
+
+    @property
+    def weighing(self) -> Weighing:
+        """How much remembered keys count for: `decay` and `temperature`, which can be set, too."""
+        return Weighing(self.decay, self.temperature)
 
     @property
     def attached(self) -> bool:

@@ -113,6 +113,22 @@ def memory_decay(config: Any, decay: float | None) -> float:
     return float(decay)
 
 
+def memory_temperature(config: Any, temperature: float | None) -> float:
+    """Check what scores of remembered keys are divided by; None: the config's, else 1.
+
+    Raises
+    ------
+    OptionError
+        It is no finite number above 0.
+    """
+    if temperature is None:
+        temperature = getattr(config, "mem_temperature", 1.0)
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not (number and math.isfinite(temperature) and temperature > 0):
+        raise OptionError(f"temperature must be a finite number above 0, got {temperature!r}")
+    return float(temperature)
+
+
 def plain_model(model: nn.Module) -> Any:
     """Unwrap what torch.compile and peft return; refuse what no adapter could know."""
     plain: Any = getattr(model, "_orig_mod", model)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fotmem.errors import InputError
+
+if TYPE_CHECKING:
+    from fotmem.crossbatch import Crossbatch
 
 MEMORY_FILE = "memory.json"
 """Beside an adapter: what it is for, and how memory is attached."""
@@ -22,14 +24,19 @@ class Adapted(NamedTuple):
     mem_layers: list[int]
     mem_distance: int = 0
     mem_decay: float = 0.0
+    mem_temperature: float = 1.0
 
 
-def save(
-    model: Any, folder: Path, mem_layers: Iterable[int], mem_distance: int, mem_decay: float
-) -> None:
+def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
     """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    adapted = Adapted(plain.name_or_path, list(mem_layers), mem_distance, mem_decay)
+    adapted = Adapted(
+        plain.name_or_path,
+        list(crossbatch.layers),
+        crossbatch.distance,
+        crossbatch.decay,
+        crossbatch.temperature,
+    )
     _configure(plain, adapted)
     if plain is model:
         model.save_pretrained(folder)
@@ -81,5 +88,5 @@ def apply(model: Any, folder: Path, adapted: Adapted) -> Any:
 
 
 def _configure(model: Any, adapted: Adapted) -> None:
-    for name in ("mem_layers", "mem_distance", "mem_decay"):
+    for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
         setattr(model.config, name, getattr(adapted, name))

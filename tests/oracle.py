@@ -62,6 +62,7 @@ class Oracle:
     mem_positionals : if False, memory layers use no RoPE and no attention factor at all
     distance : at which position the local context begins
     decay : a key of `n` windows ago counts for ``n ** -decay``, `n` from 1 to 64
+    temperature : what scores of memory and overflow are divided by
 
     Attributes
     ----------
@@ -87,6 +88,7 @@ class Oracle:
         mem_positionals: bool = True,
         distance: int = 0,
         decay: float = 0.0,
+        temperature: float = 1.0,
     ) -> None:
         config, rotary = model.config, model.model.rotary_emb
         assert config.hidden_act == "silu", config.hidden_act
@@ -108,7 +110,7 @@ class Oracle:
         self.last_context_length = last_context_length
         self.split_above = window if split_above is None else split_above
         self.top_k, self.mem_dtype, self.mem_positionals = top_k, mem_dtype, mem_positionals
-        self.distance, self.decay = distance, decay
+        self.distance, self.decay, self.temperature = distance, decay, temperature
         self.memory = {layer: self._nothing() for layer in self.mem_layers}
         self.attention_outputs: list[Tensor] = []
         self.hidden_states: list[Tensor] = []
@@ -152,7 +154,7 @@ class Oracle:
     def seen(self, query: Tensor, store: KeyValues, kv_head: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pick the keys of a store that one query ``[D]`` sees: ids, scores ``[K]``, values."""
         keys, values = store.keys[kv_head], store.values[kv_head]
-        products = keys @ query / self.head_dim**0.5
+        products = keys @ query / self.head_dim**0.5 / self.temperature
         windows_ago = [(len(keys) - place) / self.window for place in range(len(keys))]
         weights = [min(max(1.0, ago), 64.0) ** -self.decay for ago in windows_ago]
         scores = products + torch.tensor(weights, dtype=torch.float64).log()

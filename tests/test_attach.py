@@ -100,6 +100,9 @@ def test_context_manager_detaches_whatever_happens() -> None:
         ({"decay": float("nan")}, OptionError, "decay must be a finite number .* got nan"),
         ({"decay": -0.5}, OptionError, "decay must be .* at least 0, got -0.5"),
         ({"decay": "1"}, OptionError, "decay must be .* got '1'"),
+        ({"temperature": 0}, OptionError, "temperature must be a finite number above 0, got 0"),
+        ({"temperature": float("inf")}, OptionError, "temperature must be .* got inf"),
+        ({"temperature": True}, OptionError, "temperature must be .* got True"),
         ({"last_context_length": 17}, OptionError, r"from 1 to the window \(16\), got 17"),
         ({"last_context_length": 0}, OptionError, r"from 1 to the window \(16\), got 0"),
         ({"last_context_length": "8"}, OptionError, "must be an integer, got '8'"),
@@ -135,9 +138,10 @@ def test_defaults() -> None:
         assert memory.windowing.window == memory.windowing.split_above == 2048
         assert memory.windowing.last_context_length == 1024
         assert memory.store(0).dtype == torch.float32
-        assert (memory.distance, memory.decay) == (0, 0)
-    with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, mem_decay=0.5)) as memory:
-        assert (memory.distance, memory.windowing.window, memory.decay) == (50, 14, 0.5)
+        assert (memory.distance, *memory.weighing) == (0, 0, 1)
+    weighing: dict[str, Any] = {"mem_decay": 0.5, "mem_temperature": 0.25}
+    with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, **weighing)) as memory:
+        assert (memory.distance, memory.windowing.window, *memory.weighing) == (50, 14, 0.5, 0.25)
     with fotmem.attach(tiny.llama(), store={2: "exact"}, dtype=torch.bfloat16) as memory:
         assert memory.layers == (2,)
         assert memory.windowing.window == 64

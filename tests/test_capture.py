@@ -75,6 +75,13 @@ def test_keys_and_values_are_what_a_memory_remembers(tmp_path: Path) -> None:
                 assert torch.equal(rows.values, values[:, start - stop :])
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_scores_are_those_of_the_model(tmp_path: Path, temperature: float) -> None:
+    llama = tiny.llama(max_position_embeddings=64, mem_temperature=temperature)
+    info = captured(tmp_path / "c", llama=llama).info
+    assert info.scale == pytest.approx(info.head_dim**-0.5 / temperature)
+
+
 def test_queries_are_those_of_the_text_that_follows(tmp_path: Path) -> None:
     """Oracle: the model alone over the next window, and rotary embedding as it is defined."""
     grouped, every = 2, WINDOW - OVERLAP

@@ -26,15 +26,13 @@ def remembered(
     current: Tensor,
     *,
     bank: Sequence[Tensor] = (),
-    distance: int = 0,
+    **options: Any,
 ) -> Tensor:
     """The logits of a current window, by a memory that holds these previous windows.
 
     Those of the bank are in it without their first tokens.
     """
-    with fotmem.attach(
-        model, layers=LAYERS, window=WINDOW, top_k=None, distance=distance
-    ) as memory:
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None, **options) as memory:
         for window in bank:
             memory.read(window)
         kept = {layer: contents(store) for layer, store in memory.stores.items()}
@@ -103,6 +101,17 @@ def test_ages_weigh_previous_windows() -> None:
     for row in range(2):
         expected = remembered(model, [previous[0], *previous], current[row])
         assert difference(logits[row], expected) <= 1e-4
+
+
+def test_a_temperature_is_that_of_memory() -> None:
+    model = tiny.llama()
+    first, (previous, current) = windows(2, seed=5), windows(1)
+    with Crossbatch(model, LAYERS, bank_windows=2, temperature=0.25) as crossbatch:
+        model(torch.cat(first))
+        crossbatch.commit()
+        logits = model(torch.cat([previous, current])).logits[1]
+    expected = remembered(model, [previous[0]], current[0], bank=[*first[0]], temperature=0.25)
+    assert difference(logits, expected) <= 1e-4
 
 
 def test_padding_changes_nothing() -> None:

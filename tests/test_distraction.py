@@ -96,7 +96,8 @@ class Watching(Oracle):
         for store in stores[-1:]:
             for head, token in torch.cartesian_prod(*map(torch.arange, turned.shape[:2])).tolist():
                 kv_head = head // (self.num_heads // self.num_kv_heads)
-                keys = torch.cat([store.keys[kv_head], beside[kv_head, : token + 1]])
+                remembered = store.keys[kv_head] / self.temperature
+                keys = torch.cat([remembered, beside[kv_head, : token + 1]])
                 weights = (keys @ turned[head, token] / self.head_dim**0.5).softmax(0)
                 self.noted[layer].append(weights[: store.keys.shape[1]])
         return super()._attend(queries, local, layer, stores)
@@ -149,7 +150,7 @@ class Watching(Oracle):
 
 @pytest.mark.parametrize(
     "options",
-    [{"top_k": None}, {"top_k": 5, "decay": 1.5, "distance": 7}],
+    [{"top_k": None}, {"top_k": 5, "decay": 1.5, "temperature": 0.5, "distance": 7}],
     ids=["dense", "aged"],
 )
 def test_figures_are_those_of_the_oracle(options: dict[str, Any]) -> None:

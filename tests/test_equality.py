@@ -197,6 +197,27 @@ def test_what_is_long_ago_may_count_for_less(top_k: int | None) -> None:
         assert difference(even.forward(question), expected) > 1e-2
 
 
+@pytest.mark.parametrize("decay", [0.0, 2.0])
+@pytest.mark.parametrize("top_k", [None, 6])
+def test_a_temperature_divides_scores_of_what_is_remembered(
+    top_k: int | None, decay: float
+) -> None:
+    model, text, question = tiny.llama("gqa"), tiny.ids(150), tiny.ids(60, seed=1)
+    weighing: dict[str, Any] = {"decay": decay, "temperature": 0.2}
+    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, **weighing)
+    even = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=decay)
+    with attached(model, top_k=top_k, **weighing) as memory:
+        for reader in (memory, oracle, even):
+            reader.read(text, attend=True)
+        expected = oracle.forward(question)  # longer than the window: overflow, too
+        assert difference(model(question).logits[0], expected) <= 1e-4
+        assert difference(even.forward(question), expected) > 1e-2
+        memory.temperature = 1.0
+        even.new_sequence()
+        memory.clear()
+        assert difference(model(question[:9]).logits[0], model(question[:9]).logits[0]) == 0
+
+
 def test_reading_without_looking_at_memory_is_another_memory() -> None:
     with attached(tiny.llama()) as one, attached(tiny.llama()) as other:
         one.read(tiny.ids(40), attend=True)

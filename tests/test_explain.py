@@ -21,11 +21,12 @@ TOKENIZER = SimpleNamespace(decode=lambda ids: f"<{ids[0]}>")
 
 
 def attached(
-    top_k: int | None = None, variant: str = "gqa", decay: float = 0.0
+    top_k: int | None = None, variant: str = "gqa", decay: float = 0.0, temperature: float = 1.0
 ) -> tuple[Any, Memory, Oracle]:
     model = tiny.llama(variant)
-    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=decay)
-    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=top_k, decay=decay)
+    options: dict[str, Any] = {"top_k": top_k, "decay": decay, "temperature": temperature}
+    oracle = Oracle(model, LAYERS, window=WINDOW, **options)
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, **options)
     for reader in (memory, oracle):
         reader.read(tiny.ids(40))
     return model, memory, oracle
@@ -60,11 +61,13 @@ def assert_shares(explained: list[Attended], oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("top_k", [None, 1, 6])
 @pytest.mark.parametrize("variant", ["gqa", "one_head", "yarn"])
-@pytest.mark.parametrize(("length", "decay"), [(9, 0.0), (50, 0.0), (50, 2.0)])
+@pytest.mark.parametrize(
+    ("length", "decay", "temperature"), [(9, 0.0, 1.0), (50, 0.0, 1.0), (50, 2.0, 0.5)]
+)
 def test_weights_are_true_shares(
-    length: int, decay: float, variant: str, top_k: int | None
+    length: int, decay: float, temperature: float, variant: str, top_k: int | None
 ) -> None:
-    model, memory, oracle = attached(top_k, variant, decay)
+    model, memory, oracle = attached(top_k, variant, decay, temperature)
     question = tiny.ids(length, seed=1)
     model(question)
     oracle.forward(question)
@@ -121,7 +124,7 @@ def test_it_stays_about_that_call() -> None:
     model, memory, _ = attached(2)
     model(tiny.ids(9, seed=1))
     expected = memory.explain(top=1000)
-    memory.top_k, memory.decay = 20, 3.0
+    memory.top_k, memory.decay, memory.temperature = 20, 3.0, 0.5
     assert memory.explain(top=1000) == expected
     memory.detach()
     model(tiny.ids(5))

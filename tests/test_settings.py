@@ -133,7 +133,7 @@ def naive(memory: Memory, layer: int, queries: NDArray[np.float64]) -> NDArray[n
     keys, values = (each.double().numpy() for each in contents(store))
     scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(store.head_dim)
     ages = np.clip((len(memory) - np.arange(len(memory))) / 64, 1, 64)
-    scores -= memory.decay * np.log(ages)
+    scores = scores / memory.temperature - memory.decay * np.log(ages)
     weights = np.exp(scores)
     heads = np.arange(len(keys))[:, None, None]
     rows = np.arange(queries.shape[1])[:, None]
@@ -161,9 +161,9 @@ def naive(memory: Memory, layer: int, queries: NDArray[np.float64]) -> NDArray[n
     return np.array([np.mean(recall), *shares, error(weights / whole @ values), error(out(best))])
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.85])
+@pytest.mark.parametrize(("decay", "temperature"), [(0.0, 1.0), (0.85, 0.5)])
 def test_figures_are_those_of_what_the_model_asked(
-    decay: float, built: list[int], monkeypatch: pytest.MonkeyPatch
+    decay: float, temperature: float, built: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[MemoryStore, torch.Tensor] = {}
     attend = MemoryStore.attend
@@ -187,7 +187,8 @@ def test_figures_are_those_of_what_the_model_asked(
     monkeypatch.setattr("fotmem.evaluation.found.POSITIONS", 1000)
     monkeypatch.setattr("fotmem.evaluation.found.STEP", 70)
     grid: Grid = {"sparse": {"every": [1, 3]}}
-    measured, _ = passkeys(settings(["exact", "sparse"], grid), decay=decay)
+    weighing: dict[str, Any] = {"decay": decay, "temperature": temperature}
+    measured, _ = passkeys(settings(["exact", "sparse"], grid), **weighing)
     exact, whole, third = measured.rows
     assert len(calls) == 12
     for row in (exact, whole):

@@ -17,12 +17,12 @@ from transformers import TrainerCallback
 
 import fotmem
 from fotmem import TrainingOptions
-from fotmem.decay import OLDEST
 from fotmem.facts import Facts
 from fotmem.models import load_model
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.pairs import Pairs
 from fotmem.training.trainer import BANK_FILE, last_checkpoint
+from fotmem.weighing import OLDEST
 from tests import folders
 from tests.commands import PROGRAM, call, refusal
 from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
@@ -194,7 +194,8 @@ def test_keys_do_not_contradict_each_other() -> None:
 
 
 def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> None:
-    trained = tune(folder, text, tmp_path / "out", steps=3, window=16)
+    weighing: dict[str, Any] = {"decay": 0.5, "temperature": 0.8}
+    trained = tune(folder, text, tmp_path / "out", steps=3, window=16, **weighing)
     model, _ = load_model(str(tmp_path / "out"))
     base, _ = load_model(str(folder))
     ids = torch.arange(3, 40)[None]
@@ -206,6 +207,7 @@ def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> N
         with fotmem.attach(tuned, window=16) as memory:
             assert memory.layers == (1, 3)
             assert memory.distance == 64 - 2 * 16  # all positions that are left
+            assert memory.weighing == (0.5, 0.8)
     changed = {
         name
         for (name, one), two in zip(
@@ -297,13 +299,16 @@ def test_windows_too_long(
 
 
 def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path: Path) -> None:
-    trained = tune(folder, text, tmp_path / "out", method="full", steps=2, distance=20)
+    trained = tune(
+        folder, text, tmp_path / "out", method="full", steps=2, distance=20, temperature=0.8
+    )
     model, _ = load_model(str(tmp_path / "out"))
     ids = torch.arange(3, 40)[None]
     assert difference(model(ids).logits, trained.model(ids).logits) <= 1e-5
     with fotmem.attach(model, window=32) as memory:
         assert memory.layers == (1, 3)
         assert memory.distance == 20
+        assert memory.weighing == (0.7, 0.8)
 
 
 @pytest.mark.parametrize(

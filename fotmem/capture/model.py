@@ -81,6 +81,7 @@ def capture_model(
     with attach(model, "exact", layers, window=window, distance=distance) as memory:
         memory.windowing.check_overlap(overlap)
         heads, dim, scale = memory.adapter.geometry(memory.attention(memory.layers[0]))
+        scale /= memory.temperature
         asking = max(
             window - overlap, math.ceil(queries * heads / model.config.num_attention_heads)
         )

@@ -17,6 +17,7 @@ from fotmem.cli.options import (
     Model,
     StoreOption,
     StoreOrConfig,
+    Temperature,
     Texts,
     TopK,
     Window,
@@ -45,6 +46,7 @@ def ask(
     window: Window = 512,
     distance: Distance = None,
     decay: Decay = None,
+    temperature: Temperature = None,
     top_k: TopK = "32",
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
@@ -71,6 +73,7 @@ def ask(
         window=window,
         distance=distance,
         decay=decay,
+        temperature=temperature,
         **store_options,
     )
     with attached as memory:

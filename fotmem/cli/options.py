@@ -43,6 +43,10 @@ Decay = Annotated[
         min=0, help="A key of n windows ago counts for n^-decay; default: the config's, or 0."
     ),
 ]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Scores of remembered keys are divided by it; default: the config's, or 1."),
+]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
 ]

@@ -41,6 +41,9 @@ def train(
     decay: Annotated[
         float, typer.Option(min=0, help="Of the memory of what is trained.")
     ] = DEFAULTS.decay,
+    temperature: Annotated[
+        float, typer.Option(help="Of the memory of what is trained; above 0.")
+    ] = DEFAULTS.temperature,
     documents: Annotated[
         int, typer.Option(min=1, help="Pairs of windows per step.")
     ] = DEFAULTS.documents,
@@ -100,6 +103,7 @@ def train(
         window=window,
         distance=distance,
         decay=decay,
+        temperature=temperature,
         documents=documents,
         d=_parse_numbers("d", d),
         bank_windows=_parse_numbers("bank-windows", bank_windows),

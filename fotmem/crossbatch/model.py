@@ -44,6 +44,8 @@ class Crossbatch:
         How many positions before a current window the previous ones stand, as in `fotmem.attach`.
     decay : float
         How fast what was read longer ago counts for less, as in `fotmem.attach`; see `ages`.
+    temperature : float
+        What scores of other windows' keys are divided by, as in `fotmem.attach`.
 
     Attributes
     ----------
@@ -68,11 +70,14 @@ class Crossbatch:
         bank_weight: float = 1.0,
         distance: int | None = None,
         decay: float = 0.0,
+        temperature: float = 1.0,
     ) -> None:
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
         if not bank_weight > 0:
             raise OptionError(f"bank_weight must be above 0, got {bank_weight}")
+        if not temperature > 0:
+            raise OptionError(f"temperature must be above 0, got {temperature}")
         parts = model_parts(model)
         self.adapter: Adapter = parts.adapter
         self.decoder: nn.Module = parts.decoder
@@ -84,6 +89,7 @@ class Crossbatch:
         self.bank_weight = bank_weight
         self.distance = memory_distance(parts.decoder.config, distance, 2)
         self.decay = decay
+        self.temperature = temperature
         self.ages: Tensor | None = None
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
@@ -147,9 +153,8 @@ class Crossbatch:
             **kwargs: Any,
         ) -> tuple[Tensor, None]:
             query, key, value = adapter.project(module, hidden_states)
-            remembered = key
+            remembered = self._remembered(key)
             if self._positionals:
-                remembered = adapter.at_first_position(key, self.decoder)
                 query, key = adapter.rotate(query, key, position_embeddings)
             half = len(hidden_states) // 2
             previous, current = slice(None, half), slice(half, None)
@@ -178,9 +183,13 @@ class Crossbatch:
         if hidden_states is None:
             return None
         _, key, value = self.adapter.project(attention, hidden_states[None])
+        return self._remembered(key)[0], value[0]
+
+    def _remembered(self, key: Tensor) -> Tensor:
+        """Return keys as other windows see them, their scores divided by the temperature."""
         if self._positionals:
             key = self.adapter.at_first_position(key, self.decoder)
-        return key[0], value[0]
+        return key / self.temperature
 
     def _sight(self, scale: float, rows: int, attention_mask: Tensor | None) -> Sight:
         mask = self._padding_mask

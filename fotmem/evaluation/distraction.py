@@ -18,7 +18,6 @@ from torch import Tensor
 from fotmem.attention import dense_attention
 from fotmem.bench.figures import Figure, interval, ratio
 from fotmem.capture import Rows
-from fotmem.decay import age_bias
 from fotmem.errors import InputError, OptionError
 from fotmem.evaluation.keyed import make_facts
 from fotmem.evaluation.passkey import LOCAL, OVERLAP, overlap_of, split_answer
@@ -232,10 +231,10 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
     queries, total = (each[0].to(store.device) for each in trace.layers[layer])
     asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
     _, _, scale = memory.adapter.geometry(memory.attention(layer))
+    scale, bias = trace.weighing.of(store, memory.windowing.window, scale)
     found = torch.stack([_lse(asked, each, scale).reshape(total.shape) for each in keys])
     shares = found.softmax(0)
 
-    bias = age_bias(trace.decay, memory.windowing.window, store.next_id, scale)
     seen = store.attend(asked, top_k=trace.top_k, scale=scale, bias=bias).lse.reshape(total.shape)
     local = total + torch.log1p(-(seen - total).clamp(max=0).exp())
     of_all = (found.logsumexp(0) - local).sigmoid()

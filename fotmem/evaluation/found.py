@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fotmem.bench.figures import STEP, Figure, compare, interval, ratio, truth
 from fotmem.capture import Rows
-from fotmem.decay import age_bias
 from fotmem.memory import looked_up
 
 if TYPE_CHECKING:
@@ -70,8 +69,8 @@ class Call(NamedTuple):
 def judge_call(memory: Memory) -> Call:
     """Judge what the stores answer to the queries of the last call of the model.
 
-    They are asked once more. What is true is found by looking at all remembered keys, aged as the
-    memory's `decay` says.
+    They are asked once more. What is true is found by looking at all remembered keys, weighed as
+    the model does.
     """
     trace, top_k = memory.last_trace, memory.top_k
     assert trace is not None
@@ -99,7 +98,7 @@ def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     _, _, scale = memory.adapter.geometry(memory.attention(layer))
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
     asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device)
-    bias = age_bias(memory.decay, memory.windowing.window, store.next_id, scale)
+    scale, bias = memory.weighing.of(store, memory.windowing.window, scale)
     scores = store.search(asked, top_k, bias=bias).scores
     out = store.attend(asked, top_k=top_k, scale=scale, bias=bias).out
     exact = truth(

@@ -72,7 +72,7 @@ def fit(
     crossbatch.detach()
     trained: Any = trainer.model
     trained.eval()
-    save(trained, folder, crossbatch.layers, crossbatch.distance, options.decay)
+    save(trained, folder, crossbatch)
     tokenizer.save_pretrained(folder)
     history = trainer.state.log_history
     (folder / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")

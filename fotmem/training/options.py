@@ -32,6 +32,8 @@ class TrainingOptions(BaseModel):
     decay: float = Field(default=0.7, ge=0)
     """How fast what was read longer ago counts for less (see `fotmem.attach`), while it trains and
     later on. What tells facts is taken to be of any age, as it will be; text follows on text."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What scores of remembered keys are divided by (see `fotmem.attach`), then and later on."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=240, ge=1)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fotmem.decay import OLDEST
 from fotmem.errors import OptionError
 from fotmem.facts import QUESTIONS, STATEMENTS, Facts
+from fotmem.weighing import OLDEST
 
 TOKENS_PER_FACT = 32
 """Of a window, for each fact that it tells."""

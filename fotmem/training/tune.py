@@ -105,6 +105,7 @@ def train(
         bank_weight=options.bank_weight,
         distance=distance,
         decay=options.decay,
+        temperature=options.temperature,
     ) as crossbatch:
         return fit(
             _trainable(model, attentions, options),

@@ -19,6 +19,7 @@ from fotmem.cli.options import (
     StoreOption,
     StoreOrConfig,
     Stores,
+    Temperature,
     TopK,
     parse_sizes,
 )
@@ -33,6 +34,7 @@ def dictionary(
         str, typer.Option(help="Lengths of dictionary, such as 64k,1M.")
     ] = "64k,256k,1M",
     queries: Annotated[int, typer.Option(min=1, help="How many records are queried.")] = 500,
+    temperature: Temperature = None,
     layers: Layers = None,
     top_k: TopK = "32",
     store: StoreOrConfig = None,

@@ -51,7 +51,7 @@ class Task:
         """Attach the memory that was asked for; what a command has no option for is the default."""
         from fotmem.attachment import attach
 
-        names = {"window", "distance", "decay"} & self.options.keys()
+        names = {"window", "distance", "decay", "temperature"} & self.options.keys()
         chosen = {name: self.options[name] for name in names}
         chosen |= self._store_options
         return attach(self.model, self.store, self.layers, top_k=self.top_k, **chosen)

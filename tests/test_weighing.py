@@ -1,0 +1,37 @@
+"""How much remembered keys count for."""
+
+import math
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+
+from fotmem import MemoryStore
+from fotmem.weighing import Weighing
+
+
+def holding(tokens: int) -> MemoryStore:
+    """Return a store that seems to hold so many."""
+    return cast(MemoryStore, SimpleNamespace(next_id=tokens))
+
+
+@pytest.mark.parametrize(
+    ("age", "weight"),
+    [(1, 1), (10, 1), (20, 1 / 4), (45, 1 / 20.25), (640, 1 / 4096), (10**7, 1 / 4096)],
+)
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_weights_are_a_power_of_the_windows_since(
+    age: int, weight: float, temperature: float
+) -> None:
+    scale, bias = Weighing(2.0, temperature).of(holding(10**7 + 5), 10, 0.5)
+    assert scale == 0.5 / temperature
+    assert bias is not None
+    found = bias(torch.tensor([[10**7 + 5 - age]]))
+    assert found.shape == (1, 1)
+    assert found.dtype == torch.float32
+    assert math.exp(scale * float(found)) == pytest.approx(weight, rel=1e-5)
+
+
+def test_without_decay_there_is_no_bias() -> None:
+    assert Weighing().of(holding(100), 10, 0.5) == (0.5, None)
