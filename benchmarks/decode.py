@@ -1,13 +1,12 @@
 """What a decoding step costs as memory grows: ``python -m benchmarks.decode STORE --tokens 1M``.
 
 The demo model with memory in layers 17, 20 and 23, filled with what these layers captured, decodes
-real text token by token; first with empty memory.
+real text token by token, each with empty memory and with that of every size in turn.
 """
 
 import statistics
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,37 +27,46 @@ from fotmem.training.tune import DISTANCE
 
 STEPS, LOCAL = 40, 128
 Row = dict[str, Any]
+Held = dict[int, dict[int, fotmem.MemoryStore]]
+"""Stores of all memory layers, by how many tokens they hold."""
 
 
 def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
-    """Yield the time of a step with empty memory, then at each mark."""
-    layers = capture.info.layers
-    with fotmem.attach(model, name, layers, window=WINDOW, distance=DISTANCE) as memory:
-        for start, end in pairwise([0, *marks]):
-            if start == 0:
-                yield {"store": name, "tokens": 0, **step(model, ids)}
-            fill(memory, capture, start, end)
-            yield {"store": name, "tokens": end, **step(model, ids)}
+    """Yield the time of a step with empty memory, then at each mark: median and middle half."""
+    info = capture.info
+    held = {
+        size: {layer: filled(name, capture, layer, size) for layer in info.layers}
+        for size in (0, *marks)
+    }
+    with fotmem.attach(model, name, info.layers, window=WINDOW, distance=DISTANCE) as memory:
+        for size, taken in steps(model, ids, memory, held).items():
+            low, median, high = statistics.quantiles(taken, n=4)
+            yield {"store": name, "tokens": size, "step": median, "low": low, "high": high}
 
 
-def fill(memory: fotmem.Memory, capture: Capture, start: int, end: int) -> None:
-    """Add the captured tokens from `start` to before `end`."""
-    for layer in memory.layers:
-        for first in range(start, end, STEP):
-            memory.store(layer).add(*capture.rows(layer, first, min(first + STEP, end)))
+def filled(name: str, capture: Capture, layer: int, tokens: int) -> fotmem.MemoryStore:
+    """Make a store that holds the first captured tokens."""
+    store = fotmem.create_store(
+        name, num_heads=capture.info.num_heads, head_dim=capture.info.head_dim
+    )
+    for rows in capture.blocks(layer, STEP, tokens):
+        store.add(*rows)
+    return store
 
 
 @torch.no_grad()
-def step(model: Any, ids: Tensor) -> Row:
-    """Time decoding steps after a local context: median, and the middle half, in seconds."""
-    cache = model(ids[None, :LOCAL], use_cache=True)[1]
-    taken = []
+def steps(model: Any, ids: Tensor, memory: fotmem.Memory, held: Held) -> dict[int, list[float]]:
+    """Time steps after a local context, in seconds, with one size of memory after the other."""
+    memory.stores = held[0]
+    caches = {size: model(ids[None, :LOCAL], use_cache=True)[1] for size in held}
+    taken: dict[int, list[float]] = {size: [] for size in held}
     for place in range(LOCAL, LOCAL + STEPS):
-        begin = time.perf_counter()
-        model(ids[None, place : place + 1], **{cache_argument(type(model)): cache})
-        taken.append(time.perf_counter() - begin)
-    low, median, high = statistics.quantiles(taken, n=4)
-    return {"step": median, "low": low, "high": high}
+        for size, cache in caches.items():
+            memory.stores = held[size]
+            begin = time.perf_counter()
+            model(ids[None, place : place + 1], **{cache_argument(type(model)): cache})
+            taken[size].append(time.perf_counter() - begin)
+    return taken
 
 
 def main(
