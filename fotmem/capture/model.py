@@ -36,9 +36,11 @@ def capture_model(
 ) -> Capture:
     """Capture what memory layers see while a model reads a text, without memory.
 
-    Keys and values are those of the first `tokens` tokens. Queries are asked by the tokens that
-    follow the first 1,024, 2,048 ... and all of these: what a memory of this size is asked. A
-    capture that was stopped goes on where it was.
+    Keys and values are those of `tokens` tokens. Queries are asked by the tokens that follow the
+    first 1,024, 2,048 ... and all of these: what a memory of this size is asked. The first
+    `overlap` tokens of the text only stand before them, as others before every window: the very
+    first one is an attention sink (Xiao et al. 2023, arXiv:2309.17453), which would have most of
+    the softmax weight, and any store finds it. A capture that was stopped goes on where it was.
 
     Parameters
     ----------
@@ -85,11 +87,11 @@ def capture_model(
         asking = max(
             window - overlap, math.ceil(queries * heads / model.config.num_attention_heads)
         )
-        needed = tokens + asking
+        needed = overlap + tokens + asking
         if len(input_ids) < needed:
             raise InputError(
-                f"the text has {len(input_ids):,} tokens; capturing {tokens:,}, and what is asked "
-                f"after them, takes {needed:,}: add text"
+                f"the text has {len(input_ids):,} tokens; capturing {tokens:,}, with what stands "
+                f"before them and what is asked after them, takes {needed:,}: add text"
             )
         text = torch.as_tensor(input_ids[:needed], dtype=torch.long)
         source = {
@@ -115,11 +117,11 @@ def capture_model(
         directory = directory or _kept(info)
         with Capture.writing(directory, info) as capture:
             for size in info.sizes[capture.asked :]:
-                asked = text[max(0, size - overlap) : size + asking]
+                asked = text[size : overlap + size + asking]
                 seen = memory.observe(asked, overlap=overlap)
                 capture.write_queries(_drawn(seen, asking, queries, seed + size))
             for span in with_progress(capture.missing, progress):
-                read = text[max(0, span.start - overlap) : span.stop]
+                read = text[span.start : overlap + span.stop]
                 capture.write_part(_rows(memory.observe(read, overlap=overlap), len(span)))
     return Capture.open(directory)
 
