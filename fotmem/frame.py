@@ -31,10 +31,6 @@ class Frame(NamedTuple):
         """Return the vectors of keys ``[H, n, D]``."""
         return (keys - self.origin) / self.unit
 
-    def keys(self, vectors: Tensor) -> Tensor:
-        """Return the keys of vectors ``[H, n, D]``."""
-        return vectors * self.unit + self.origin
-
 
 def lengths_of(keys: Tensor) -> Tensor:
     """Return the lengths ``[H, n]`` of keys ``[H, n, D]``, whose squares may overflow."""

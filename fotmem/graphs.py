@@ -1,7 +1,6 @@
 """Stores that find keys by one graph per head, such as HNSW."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -9,15 +8,10 @@ import torch
 from torch import Tensor
 
 from fotmem.arrays import Ids, Vectors
-from fotmem.attention import WORKSPACE
-from fotmem.better import Better
-from fotmem.cells import MOST, Cells
 from fotmem.copies import Copies, first_equal
-from fotmem.few import pick
 from fotmem.frame import Frame
 from fotmem.indexed import IndexedStore
 from fotmem.parallel import over_heads
-from fotmem.store import Bias, Hits
 
 FAR = 256.0
 """How far out queries stand, in units of the longest key."""
@@ -66,8 +60,7 @@ class GraphStore(IndexedStore):
     product leaves many keys without a way to them. So the graph is one of Euclidean distance
     between centred keys, and a query is moved far out along its direction, where the nearest keys
     are those with the largest inner product. Equal keys are in the graph once: copies would be each
-    other's neighbours, and nobody else's. Where a walk through the graph ended in the wrong region,
-    `Cells` tell, and help.
+    other's neighbours, and nobody else's.
     """
 
     @abstractmethod
@@ -78,7 +71,6 @@ class GraphStore(IndexedStore):
         self._frame = Frame.of(self._sample().cpu())
         self._copies = [Copies() for _ in range(self.num_heads)]
         self._graphs = [self._new_graph(head) for head in range(self.num_heads)]
-        self._cells = Cells(self._frame, first=self._start)
         for first, block in self._key_blocks(self._start, len(self._key_rows)):
             self._extend(first, block)
 
@@ -89,7 +81,6 @@ class GraphStore(IndexedStore):
             self.num_heads,
             self.options.threads,
         )
-        self._cells.add(vectors, self._earlier)
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
         far, count = _moved_far(queries.numpy()), queries.shape[1]
@@ -99,58 +90,6 @@ class GraphStore(IndexedStore):
         )
         ids = np.concatenate(found).reshape(self.num_heads, count, top_k)
         return self._with_copies(queries, torch.from_numpy(ids), top_k)
-
-    def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        hits = super()._search_index(queries, top_k, bias)
-        with self._lock.reading():
-            if self._indexed:
-                self._look_again(queries.float().cpu(), hits, bias)
-        return hits
-
-    def _look_again(self, queries: Tensor, hits: Hits, bias: Bias | None) -> None:
-        """Look through the cells that promise more than what was found, and where nothing was."""
-        better = Better(hits)
-        cells, meant = self._cells.promising(queries, hits.ids.cpu().numpy(), better.bar)
-        heads, rows, _ = meant.nonzero()
-        which = heads, rows, cells[meant]
-        if len(heads) * MOST * self.head_dim > WORKSPACE:
-            self._look_by_cell(queries.numpy(), which, better, bias)
-        elif len(heads):
-            self._look_by_query(queries.numpy(), which, better, bias)
-        better.join()
-
-    def _look_by_cell(
-        self, queries: Vectors, which: tuple[Ids, Ids, Ids], better: Better, bias: Bias | None
-    ) -> None:
-        """Look through each cell once, for all queries that it is promising for."""
-        for head, cell, rows in _by_cell(*which):
-            ids = self._live_members(head, cell)
-            scores = queries[head, rows] @ pick(self._key_rows, head, ids).T
-            if bias is not None:
-                scores += self._biases(ids, bias)
-            better.note(head, rows, ids, scores)
-
-    def _look_by_query(
-        self, queries: Vectors, which: tuple[Ids, Ids, Ids], better: Better, bias: Bias | None
-    ) -> None:
-        """Look through all cells at once: where there are few."""
-        heads, rows, cells = which
-        parts = list(map(self._live_members, heads.tolist(), cells.tolist()))
-        ids, sizes = np.concatenate(parts), [len(part) for part in parts]
-        heads, rows = heads.repeat(sizes), rows.repeat(sizes)
-        keys = pick(self._key_rows, heads, ids)
-        scores = np.einsum("nd,nd->n", keys, queries[heads, rows])
-        if bias is not None:
-            scores += self._biases(ids, bias)
-        better.note_each(heads, rows, ids, scores)
-
-    def _live_members(self, head: int, cell: int) -> Ids:
-        ids = self._cells.members(head, cell)
-        return ids[np.searchsorted(ids, self._forgotten) :] if self._forgotten else ids
-
-    def _biases(self, ids: Ids, bias: Bias) -> Vectors:
-        found: Vectors = bias(torch.from_numpy(ids).to(self.device)).cpu().numpy()
-        return found
 
     def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
         """Let their copies follow the hits ``[H, Q, K]``, best first."""
@@ -165,13 +104,8 @@ class GraphStore(IndexedStore):
         for graph in self._graphs:
             graph.tune(self.options)
 
-    def _earlier(self, start: int, stop: int) -> Tensor:
-        parts = [self._frame.vectors(keys) for _, keys in self._key_blocks(start, stop)]
-        return torch.cat(parts, 1)
-
     def _clone(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
-        twin._cells = self._cells.copy()
         twin._copies = [copies.copy() for copies in self._copies]
 
     def _grow(self, head: int, first: int, vectors: Vectors) -> None:
@@ -203,15 +137,3 @@ def _moved_far(queries: Vectors) -> Vectors:
     lengths = np.sqrt(np.einsum("hqd,hqd->hq", alike, alike))[..., None]
     far: Vectors = FAR * alike / np.maximum(lengths, tiny)
     return far
-
-
-def _by_cell(heads: Ids, rows: Ids, cells: Ids) -> Iterator[tuple[int, int, Ids]]:
-    """Yield each head and cell ``[n]``, and for which queries it is meant."""
-    count = int(cells.max()) + 1
-    numbers = heads * count + cells
-    order = numbers.argsort(kind="stable")
-    numbers, first = np.unique(numbers[order], return_index=True)
-    step = WORKSPACE // MOST
-    for number, those in zip(numbers.tolist(), np.split(rows[order], first[1:]), strict=True):
-        for start in range(0, len(those), step):
-            yield *divmod(number, count), those[start : start + step]

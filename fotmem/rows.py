@@ -90,13 +90,6 @@ class Rows:
         room.rows[:, end - first : end - first + rows.shape[1]] = rows
         self._held = _Held(room, first, end + rows.shape[1])
 
-    def put(self, first: int, rows: Tensor) -> None:
-        """Write ``[H, n, D]`` over the rows from `first` on, all of which are held."""
-        if self._shared:
-            self.reserve(0)
-        start = first - self._held.first
-        self._held.room.rows[:, start : start + rows.shape[1]] = rows
-
     def truncate(self, end: int) -> None:
         """Take back the rows from `end` on."""
         self._held = self._held._replace(end=max(end, self._held.first))

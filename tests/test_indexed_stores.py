@@ -215,8 +215,9 @@ def test_a_tuned_store_finds_what_one_made_so_does(
     assert torch.equal(tuned.search(queries, 4).ids, made.search(queries, 4).ids)
     twin = tuned.copy()
     twin.tune(**{name: 40})
-    more, few = (store.search(queries, 4).scores.sum() for store in (twin, made))
-    assert more > few or name == "ef_search"  # cells make up for much
+    hard = draw(HEADS, 200, DIM, seed=2)  # not towards the hubs
+    more, few = (store.search(hard, 4).scores.sum() for store in (twin, made))
+    assert more > few
     assert torch.equal(tuned.search(queries, 4).ids, made.search(queries, 4).ids)
 
 

@@ -41,9 +41,7 @@ def held(some: Rows, first: int) -> Tensor:
 @quick
 @given(
     steps=st.lists(
-        st.tuples(
-            st.sampled_from(("add", "add", "forget", "copy", "truncate", "put")), st.integers(0, 9)
-        ),
+        st.tuples(st.sampled_from(("add", "add", "forget", "copy", "truncate")), st.integers(0, 9)),
         max_size=20,
     ),
     dtype=st.sampled_from(DTYPES),
@@ -63,7 +61,7 @@ def test_any_order_of_changes_equals_a_list(
 def test_many_rows_in_a_large_space(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "SMALL", 2**10)
     monkeypatch.setattr(rooms, "SPACE", 2**15)  # is filled, too
-    kinds, weights = ("add", "put", "truncate", "copy", "forget"), (12, 2, 2, 0.2, 1)
+    kinds, weights = ("add", "truncate", "copy", "forget"), (12, 2, 0.2, 1)
     for seed in range(5):
         chance = Random(seed)
         steps = [(chance.choices(kinds, weights)[0], chance.randint(0, 40)) for _ in range(150)]
@@ -87,12 +85,6 @@ def check(place: str, steps: list[tuple[str, int]], dtype: torch.dtype) -> None:
             end = max(first, len(some) - count)
             some.truncate(end)
             expected = expected[:, :end]
-        elif step == "put":
-            start = max(first, len(some) - count)
-            new = draw(HEADS, min(2, len(some) - start), DIM, seed=number, dtype=dtype)
-            some.put(start, new)
-            expected = expected.clone()
-            expected[:, start : start + new.shape[1]] = new
         else:
             pairs.append((some.copy(), expected, first))
         pairs.append((some, expected, first))
