@@ -52,16 +52,19 @@ def _flat(store: Any) -> Search:
 
 def _lists(store: Any) -> Callable[[Tensor, int], Any]:
     faiss = _faiss()
-    index, centres = store._lists._index, store._lists._clusters.centres
-    candidates = store._candidates
-    first = np.arange(len(centres))[:, None, None] * centres.shape[1]
+    index, clusters = store._lists._index, store._lists._clusters
+    centres, reach = clusters.centres, clusters.reach
+    hopes = torch.cat([centres, reach.transpose(1, 2)], 2).numpy()  # of the best key of each list
+    heads, candidates = np.arange(len(centres))[:, None, None], store._candidates
 
     def find(queries: Tensor, top_k: int) -> Any:
-        count = candidates(top_k)
-        pairs = zip(queries.numpy(), centres.numpy(), strict=True)
+        count, lengths = candidates(top_k), queries.norm(dim=2, keepdim=True)
+        pairs = zip(torch.cat([queries, lengths], 2).numpy(), hopes, strict=True)
         probed = [faiss.knn(*pair, index.nprobe, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
         scores, lists = (np.stack(every) for every in zip(*probed, strict=True))
-        flat = (lists + first).reshape(-1, index.nprobe), scores.reshape(-1, index.nprobe)
+        scores -= lengths.numpy() * reach.numpy()[heads, 0, lists]
+        lists += heads * centres.shape[1]
+        flat = lists.reshape(-1, index.nprobe), scores.reshape(-1, index.nprobe)
         _, ids = index.search_preassigned(queries.flatten(0, 1).numpy(), count, *flat)
         return ids.reshape(*queries.shape[:2], count)
 

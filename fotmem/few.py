@@ -69,7 +69,7 @@ class FewQueries:
         ids = np.empty((heads, count, candidates + self._ids.shape[2]), np.int64)
         near, ids[..., candidates:] = found.numpy(), self._ids
         ids[..., :candidates] = np.where(self._contain(near), -1, near)
-        keys = pick(rows, self._heads, near)  # [H, Q, C, D]
+        keys = _pick(rows, self._heads, near)  # [H, Q, C, D]
         scores = np.empty(ids.shape, np.float32)
         scores[..., :candidates] = np.einsum("hqcd,hqd->hqc", keys, queries.numpy())
         scores[..., candidates:] = torch.bmm(queries, self._keys).numpy()
@@ -85,7 +85,7 @@ class FewQueries:
         return here
 
 
-def pick(rows: Rows, heads: Ids | int, ids: Ids) -> NDArray[Any]:
+def _pick(rows: Rows, heads: Ids | int, ids: Ids) -> NDArray[Any]:
     """Look up rows ``[..., D]`` by head and id, which broadcast to ``[...]``, in fewer calls.
 
     Finds what `Rows.take` does; bfloat16, which NumPy does not know, becomes float32.

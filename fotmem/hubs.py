@@ -36,6 +36,10 @@ class Hubs(NamedTuple):
     """Shape ``[H, 1]``: how far against the mean key a hub must lie,"""
     length: Tensor
     """Shape ``[H, 1]``: or how long it must be."""
+    bits: Tensor
+    """Shape ``[H, n]``, uint8: a bit for each id from `first` on, set where it is a hub; the first
+    and the last of all are not."""
+    first: int = 0
     chosen_of: int = 0
     """Keys of a head when hubs were last chosen."""
 
@@ -48,7 +52,8 @@ class Hubs(NamedTuple):
         against = against / against.abs().amax(1, keepdim=True).clamp(min=tiny)  # may be huge
         none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
         bar = keys.new_full((heads, 1), -torch.inf)
-        return cls(against, none, keys.new_empty(heads, 0, dim), bar, usual_length(keys))
+        bits = torch.zeros(heads, 1, dtype=torch.uint8, device=keys.device)
+        return cls(against, none, keys.new_empty(heads, 0, dim), bar, usual_length(keys), bits)
 
     def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
         """Take up those of more keys that stand far enough out.
@@ -90,7 +95,9 @@ class Hubs(NamedTuple):
         ids, order = ids.where(ids >= 0, _NONE).sort(dim=1)
         size = int((ids != _NONE).sum(1).max()) if ids.numel() else 0
         order = order[:, :size, None].expand(-1, -1, keys.shape[2])
-        return self._replace(ids=ids[:, :size].contiguous(), keys=keys.gather(1, order))
+        ids = ids[:, :size].contiguous()
+        first, bits = _bits(ids)
+        return self._replace(ids=ids, keys=keys.gather(1, order), bits=bits, first=first)
 
     @property
     def most(self) -> int:
@@ -120,6 +127,16 @@ class Hubs(NamedTuple):
 
     def contain(self, ids: Tensor) -> Tensor:
         """Tell which of ids ``[H, Q, K]`` are hubs."""
-        flat = ids.flatten(1).contiguous()
-        places = torch.searchsorted(self.ids, flat).clamp(max=self.ids.shape[1] - 1)
-        return (self.ids.gather(1, places) == flat).view(ids.shape)
+        places = (ids.flatten(1) - self.first).clamp(0, 8 * self.bits.shape[1] - 1)
+        bits = self.bits.gather(1, places >> 3) >> (places & 7)
+        return (bits & 1).bool().view(ids.shape)
+
+
+def _bits(ids: Tensor) -> tuple[int, Tensor]:
+    """Set bits for ids ``[H, m]``: the id of the first bit, and bytes ``[H, n]``."""
+    there = ids != _NONE
+    first = int(ids.min()) - 1 if ids.numel() else 0
+    places = ids.where(there, first) - first
+    size = (int(places.max()) + 1) // 8 + 1 if ids.numel() else 1
+    bits = torch.zeros(len(ids), size, dtype=torch.uint8, device=ids.device)
+    return first, bits.scatter_add_(1, places >> 3, (there.byte() << (places & 7)).byte())

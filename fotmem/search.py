@@ -12,6 +12,8 @@ from fotmem.store import Bias, Hits
 KEYS_PER_BLOCK = 2**14
 SMALL = 2**16
 """Scores of which the best are found sooner by `torch.topk` alone."""
+FEWEST = 4
+"""Scores in a group from which on looking at maxima pays."""
 
 
 def exact_search(
@@ -99,7 +101,7 @@ def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     length = scores.shape[-1]
     top_k = min(top_k, length)
     group = math.isqrt(length // top_k)  # balances the two selections
-    if group < 2 or scores.numel() <= SMALL:
+    if group < FEWEST or scores.numel() <= SMALL:
         return scores.topk(top_k, dim=-1)
     groups = length // group
     maxima = scores[..., : group * groups].unflatten(-1, (group, groups)).amax(-2)
