@@ -40,5 +40,5 @@ def test_search(
     compare(
         lambda: store.search(some, TOP_K),
         lambda: bare(some, TOP_K),
-        rounds=200 if queries == 1 else 5,
+        rounds=200 if queries == 1 else 11,
     )
