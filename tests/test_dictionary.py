@@ -1,6 +1,7 @@
 """Dictionary lookup: its records, its training, and how it is measured."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
 from fotmem.dictionary.model import new_model, new_tokenizer
-from fotmem.dictionary.task import KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
-from fotmem.dictionary.train import RECIPE, SHARPER, train_dictionary
+from fotmem.dictionary.task import FEW, KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
+from fotmem.dictionary.train import RECIPE, TEMPERATURE, train_dictionary
 from fotmem.evaluation.dictionary import lookup
 from fotmem.evaluation.intervals import wilson
 from tests import tiny
@@ -78,12 +79,19 @@ def neighbours(keys: Tensor) -> float:
     return float((same == 3).sum()) / len(keys)
 
 
-def test_keys_may_be_alike() -> None:
-    far, near = (make_records(400, draw(), alike)[:, 1:5] for alike in (0.0, 0.5))
+def test_records_may_be_alike() -> None:
+    records = [make_records(400, draw(), alike) for alike in (0.0, 0.5)]
+    far, near = (each[:, 1:5] for each in records)
     assert len(near.unique(dim=0)) == 400
     assert len(near.unique()) == 61  # half of them is as ever
     assert neighbours(near) > 1
     assert neighbours(far) < 0.1
+    told = records[1].tolist()
+    often = Counter(symbol for record in told for symbol in record[1:5]).most_common(FEW)
+    few = {symbol for symbol, _ in often}
+    of_few = [record for record in told if few.issuperset(record[1:5])]
+    assert 170 < len(of_few) < 230
+    assert all(few.issuperset(record[6:]) for record in of_few)
 
 
 def test_no_two_records_of_a_batch_have_the_same_key() -> None:
@@ -174,13 +182,9 @@ def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ]
     with pytest.raises(fotmem.InputError, match="holds a training already"):
         train_dictionary(tmp_path / "lookup", options=options)
-    for _ in range(2):  # attention to memory is made sharper, and once only
-        queries = [
-            LlamaForCausalLM.from_pretrained(tmp_path / folder).model.layers[2].self_attn.q_proj
-            for folder in ("lookup", "lookup/checkpoint-4")
-        ]
-        assert torch.equal(queries[0].weight, SHARPER * queries[1].weight)
-        train_dictionary(tmp_path / "lookup", options=options, resume=True)
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "lookup")
+    with fotmem.attach(model) as memory:
+        assert memory.temperature == TEMPERATURE
     task = ("eval", "dictionary", tmp_path / "lookup")
     ended = call(capsys, *task, "--tokens", "2k,3k", "--queries", 30, "--json")
     rows = json.loads(ended.out)["rows"]

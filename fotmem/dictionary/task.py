@@ -26,7 +26,7 @@ SYMBOLS_PER_VALUE = 4
 WINDOW = 256
 """Tokens of local context."""
 FEW = 6
-"""Symbols of keys that are alike."""
+"""Symbols of records that are alike."""
 
 
 class Part(NamedTuple):
@@ -36,8 +36,8 @@ class Part(NamedTuple):
     """Tokens of a previous and of a current window: among few records, a model learns to look
     them up in minutes, and then soon among many."""
     alike: float = 0.0
-    """Share of keys that are made of few symbols, so that many differ in one only: in a large
-    memory some do, and in a batch else none."""
+    """Share of records that are made of few symbols, so that many keys differ in one only, and
+    many values begin alike: in a large memory some do, and in a batch else none."""
 
 
 class DictionaryPairs(Dataset[dict[str, Tensor]]):
@@ -114,7 +114,7 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
     draw : torch.Generator
         Of everything random.
     alike : float
-        Share of keys, below 1, that are made of `FEW` symbols only.
+        Share of records, below 1, that are made of `FEW` symbols only.
 
     Returns
     -------
@@ -131,13 +131,16 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
         raise InputError(f"there are at most {most:,} records, got {number:,}")
     python = random.Random(int(torch.randint(2**32, (), generator=draw)))
     few = python.sample(range(SYMBOLS), FEW)
-    keys: dict[tuple[int, ...], None] = {}
-    while len(keys) < number:
-        symbols = few if python.random() < alike else range(SYMBOLS)
-        keys[tuple(python.choices(symbols, k=4))] = None
+    told: dict[tuple[int, ...], bool] = {}
+    while len(told) < number:
+        of_few = python.random() < alike
+        told.setdefault(tuple(python.choices(few if of_few else range(SYMBOLS), k=4)), of_few)
     values = torch.randint(SYMBOLS, (number, 4), generator=draw)
+    values = torch.where(
+        torch.tensor(list(told.values()))[:, None], torch.tensor(few)[values % FEW], values
+    )
     marks = torch.tensor([[KEY, VALUE]]).expand(number, 2)
-    return torch.cat([marks[:, :1], torch.tensor(list(keys)), marks[:, 1:], values], 1)
+    return torch.cat([marks[:, :1], torch.tensor(list(told)), marks[:, 1:], values], 1)
 
 
 def as_queries(records: Tensor) -> Tensor:

@@ -19,15 +19,16 @@ PARTS = (
     *[Part(alike=0.5)] * 3,
     *[Part(alike=0.9)] * 3,
 )
-"""Keys are alike only once records are found among many: where they were so from the third part on,
+"""Records are alike only once they are found among many: where they were so from the third part on,
 models did worse in a large memory."""
-SHARPER = 3.0
-"""By how much scores of the memory layer are multiplied after training: among millions of records
-many are nearly the right one, and would together outweigh it as they never do in training."""
+TEMPERATURE = 0.3
+"""With which the model is used: among millions of records many are nearly the right one, and would
+together outweigh it as they never do in training."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
     decay=0.0,
+    temperature=1.0,
     documents=16,
     steps=2400,
     d=(1,) * 3 + (16,) * 9,
@@ -86,7 +87,6 @@ def train_dictionary(
             callbacks=callbacks,
             progress=progress,
         )
-    for layer in model.config.mem_layers:
-        model.model.layers[layer].self_attn.q_proj.weight.data *= SHARPER
-    model.save_pretrained(folder)
+    model.config.mem_temperature = TEMPERATURE
+    model.config.save_pretrained(folder)
     return trained
