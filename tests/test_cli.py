@@ -207,6 +207,8 @@ WRONG = {  # the words are typer's, and differ between its versions
     "eval passkey any": "Missing option '--text'; try 'fotmem eval passkey --help'",
     f"{ASK} --window 1": "Invalid value for '--window': ",
     f"{ASK} --window wide": "Invalid value for '--window': ",
+    f"{ASK} --dtype int8": "Invalid value for '--dtype': ",
+    f"{ASK} --temperature 0": "Invalid value for '--temperature': expected a number above 0",
     f"{ASK} --max-new-tokens 0": "Invalid value for '--max-new-tokens': ",
     f"{PASSKEY} --tokens 0": "Invalid value for '--tokens': ",
     f"{PASSKEY} --trials 0": "Invalid value for '--trials': ",
@@ -402,7 +404,7 @@ def test_ctrl_c_anywhere(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(name: str) -> None:
+    def interrupted(*given: Any, **options: Any) -> None:
         raise error
 
     monkeypatch.setattr("fotmem.models.load_model", interrupted)
@@ -412,7 +414,7 @@ def test_ctrl_c_anywhere(
 def test_an_error_of_several_lines_becomes_one(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(name: str) -> None:
+    def failing(*given: Any, **options: Any) -> None:
         raise InputError("first\n  second\tthird")
 
     monkeypatch.setattr("fotmem.models.load_model", failing)
@@ -422,7 +424,7 @@ def test_an_error_of_several_lines_becomes_one(
 def test_a_bug_is_not_hidden(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(name: str) -> None:
+    def failing(*given: Any, **options: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("fotmem.models.load_model", failing)

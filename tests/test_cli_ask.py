@@ -91,6 +91,25 @@ def test_ask_as_json(ask: list[object], folder: Path, capsys: Capture) -> None:
         }
 
 
+def test_a_model_computes_and_remembers_in_the_dtype_asked_for(
+    ask: list[object], passkey: list[object], capsys: Capture, monkeypatch: Any
+) -> None:
+    attached = []
+    attach = fotmem.attach
+
+    def watched(*given: Any, **options: Any) -> fotmem.Memory:
+        attached.append((given[0].dtype, memory := attach(*given, **options)))
+        return memory
+
+    monkeypatch.setattr("fotmem.attachment.attach", watched)
+    for command in (ask, passkey):
+        assert call(capsys, *command, "--dtype", "bfloat16").code == 0
+    for dtype, memory in attached:
+        stores = memory.stores.values()
+        assert {dtype, *(store.dtype for store in stores)} == {torch.bfloat16}
+    assert len(attached) == 2
+
+
 def test_ask_as_text(ask: list[object], capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     report = json.loads(call(capsys, *ask, "--json").out)

@@ -73,6 +73,14 @@ def test_a_folder(original: Path) -> None:
     assert tokenizer(WORDS).input_ids == folders.tokenizer()(WORDS).input_ids
 
 
+def test_weights_are_rounded_and_nothing_else(original: Path) -> None:
+    model, _ = load_model(str(original), dtype=torch.bfloat16)
+    assert model.dtype == model.config.dtype == torch.bfloat16
+    assert_same(model, folders.model().bfloat16())
+    plain = folders.model().model.rotary_emb.inv_freq
+    assert torch.equal(model.model.rotary_emb.inv_freq, plain)
+
+
 def test_a_folder_in_half_precision_stays_so(tmp_path: Path) -> None:
     model, _ = load_model(str(folders.write(tmp_path, dtype=torch.bfloat16)))
     assert model.dtype == torch.bfloat16

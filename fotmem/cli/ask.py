@@ -12,6 +12,7 @@ from fotmem.cli.options import (
     Config,
     Decay,
     Distance,
+    Dtype,
     Json,
     Layers,
     Model,
@@ -47,6 +48,7 @@ def ask(
     distance: Distance = None,
     decay: Decay = None,
     temperature: Temperature = None,
+    dtype: Dtype = None,
     top_k: TopK = "32",
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
@@ -60,7 +62,7 @@ def ask(
     """
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
     name, store_options = parse_store(store, option, config)
-    llama, tokenizer = load_quietly(model)
+    llama, tokenizer = load_quietly(model, dtype)
     from fotmem.answer import answer, passage, question_prompt
     from fotmem.attachment import attach
 

@@ -1,13 +1,14 @@
 """What several commands take, and how it is read."""
 
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +17,13 @@ from rich.markup import escape
 from fotmem.errors import OptionError
 from fotmem.registry import find_store, validated_options
 from fotmem.texts import read_text
+
+
+def _parse_temperature(temperature: float | None) -> float | None:
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise typer.BadParameter(f"expected a number above 0, got {temperature}")
+    return temperature
+
 
 Model = Annotated[
     str,
@@ -45,7 +53,14 @@ Decay = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(help="Scores of remembered keys are divided by it; default: the config's, or 1."),
+    typer.Option(
+        help="Scores of remembered keys are divided by it; default: the config's, or 1.",
+        callback=_parse_temperature,
+    ),
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="In which the model computes and remembers; default: the checkpoint's."),
 ]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
@@ -197,13 +212,14 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def load_quietly(name: str) -> tuple[Any, Any]:
+def load_quietly(name: str, dtype: str | None = None) -> tuple[Any, Any]:
     """Load a model and its tokenizer, with a spinner on stderr."""
     console = Console(file=sys.stderr)
     with console.status(f"loading {escape(name)}"), quietly():
+        import torch
         import transformers
 
         from fotmem.models import load_model
 
         transformers.logging.set_verbosity_error()
-        return load_model(name)
+        return load_model(name, dtype=None if dtype is None else getattr(torch, dtype))

@@ -11,6 +11,7 @@ from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.options import (
     Config,
+    Dtype,
     Grid,
     Json,
     Layers,
@@ -35,6 +36,7 @@ def dictionary(
     ] = "64k,256k,1M",
     queries: Annotated[int, typer.Option(min=1, help="How many records are queried.")] = 500,
     temperature: Temperature = None,
+    dtype: Dtype = None,
     layers: Layers = None,
     top_k: TopK = "32",
     store: StoreOrConfig = None,

@@ -11,6 +11,7 @@ from fotmem.cli.evaluate.task import Task, shown, tracked
 from fotmem.cli.options import (
     Decay,
     Distance,
+    Dtype,
     Json,
     Layers,
     Model,
@@ -46,6 +47,7 @@ def distraction(
     distance: Distance = None,
     decay: Decay = None,
     temperature: Temperature = None,
+    dtype: Dtype = None,
     layers: Layers = None,
     top_k: TopK = "32",
     seed: Annotated[int, typer.Option(help="Of the places and the order of documents.")] = 0,

@@ -45,7 +45,7 @@ class Task:
         if not self.settings:
             self.options["store"] = self.store
         self.text = read_texts(options["text"]) if "text" in options else ""
-        self.model, self.tokenizer = load_quietly(options["model"])
+        self.model, self.tokenizer = load_quietly(options["model"], options["dtype"])
 
     def attach(self) -> Memory:
         """Attach the memory that was asked for; what a command has no option for is the default."""
