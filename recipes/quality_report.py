@@ -27,6 +27,7 @@ from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.plot import draw
 from fotmem.evaluation.report import read_report, rows_of
 from recipes.reports import evaluate, fill, ranged, table, texts_given
+from recipes.smollm2_report import ALIKE, TUNED
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
@@ -259,8 +260,7 @@ def best_and_all(**tasks: str) -> dict[str, str]:
 def before_and_after(documents: int) -> dict[str, str]:
     """Look for pieces of text and for facts, with the model before and after tuning."""
     words = f"--documents {documents} --queries 64"
-    before = f"distraction smollm2 --layers 17,18,20,21,23 --distance 1024 --decay 0.85 {words}"
-    after = f"distraction smollm2-fot {words}"
+    before, after = f"distraction {ALIKE} {words}", f"distraction {TUNED} {words}"
     return {
         "text, before tuning": before,
         "text, after tuning": after,
@@ -271,12 +271,12 @@ def before_and_after(documents: int) -> dict[str, str]:
 
 QUICK: dict[str, Commands] = {
     "curves": {
-        "passkey": f"passkey smollm2-fot --tokens 8k --trials 16 --readings 2 {COMPARED}",
-        "perplexity": f"perplexity smollm2-fot --tokens 8k --scored 2k --places 2 {COMPARED}",
+        "passkey": f"passkey {TUNED} --tokens 8k --trials 16 --readings 2 {COMPARED}",
+        "perplexity": f"perplexity {TUNED} --tokens 8k --scored 2k --places 2 {COMPARED}",
         "dictionary": f"dictionary {DICTIONARY} --tokens 64k --queries 200 {COMPARED}",
     },
     "dense": best_and_all(
-        passkey="passkey smollm2-fot --tokens 16k --trials 16 --readings 2",
+        passkey=f"passkey {TUNED} --tokens 16k --trials 16 --readings 2",
         dictionary=f"dictionary {DICTIONARY} --tokens 64k,256k --queries 200",
     ),
     "distraction": before_and_after(8),
@@ -285,14 +285,14 @@ QUICK: dict[str, Commands] = {
     },
 }
 INDEXED = (
-    "--trials 20 --readings 1 --store faiss-ivf --option nlist=256 --option nprobe=32 "
+    "--temperature 0.7 --trials 20 --readings 1 --store faiss-ivf --option nlist=256 --option nprobe=32 "
     "--option keys=mmap --option values=mmap"
 )
 """Where each number is hidden in an index that is built anew, few lists are the quickest."""
 FULL: dict[str, Commands] = {
     "large": {
-        "passkey": f"passkey smollm2-fot --tokens 100k,256k {INDEXED}",
-        "passkey-1M": f"passkey smollm2-fot --tokens 1M {INDEXED}",
+        "passkey": f"passkey {TUNED} --tokens 100k,256k {INDEXED}",
+        "passkey-1M": f"passkey {TUNED} --tokens 1M {INDEXED}",
         "dictionary-exact": f"dictionary {DICTIONARY} --tokens 16M --store exact",
         "dictionary-faiss-ivf": f"dictionary {DICTIONARY} --tokens 16M --store faiss-ivf",
         "dictionary-faiss-ivfpq": f"dictionary {DICTIONARY} --tokens 16M --store faiss-ivfpq",
@@ -300,13 +300,13 @@ FULL: dict[str, Commands] = {
         "--option keys=mmap --option values=mmap",
     },
     "curves": {
-        "passkey": f"passkey smollm2-fot --tokens 16k --trials 40 --readings 4 {COMPARED}",
-        "perplexity": f"perplexity smollm2-fot --tokens 16k,64k --places 4 {COMPARED}",
+        "passkey": f"passkey {TUNED} --tokens 16k --trials 40 --readings 4 {COMPARED}",
+        "perplexity": f"perplexity {TUNED} --tokens 16k,64k --places 4 {COMPARED}",
         "dictionary": f"dictionary {DICTIONARY} --tokens 256k,1M {COMPARED}",
     },
     "dense": best_and_all(
-        passkey="passkey smollm2-fot --tokens 16k,100k --trials 40 --readings 4",
-        perplexity="perplexity smollm2-fot --tokens 16k,64k --places 4",
+        passkey=f"passkey {TUNED} --tokens 16k,100k --trials 40 --readings 4",
+        perplexity=f"perplexity {TUNED} --tokens 16k,64k --places 4",
         dictionary=f"dictionary {DICTIONARY} --tokens 256k,1M",
     ),
     "distraction": before_and_after(64),

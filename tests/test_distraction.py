@@ -356,7 +356,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(
-        "fotmem.cli.evaluate.task.load_quietly", lambda name: pytest.fail("it was loaded")
+        "fotmem.cli.evaluate.task.load_quietly", lambda *given: pytest.fail("it was loaded")
     )
     assert reason in refusal(capsys, code, *given, *options)
 

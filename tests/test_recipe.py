@@ -39,7 +39,7 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
     trials = make_trials(tokenizer, text, tokens=1500, trials=3, seed=0)
     with fotmem.attach(model, window=512, top_k=16) as memory:
         assert memory.layers == (17, 18, 20, 21, 23)
-        assert (memory.distance, memory.decay) == (1024, 0.85)
+        assert (memory.distance, memory.decay, memory.temperature) == (1024, 0.7, 1.0)
         with_memory = [score(model, tokenizer, trial, memory) for trial in trials]
     without = [score(model, tokenizer, trial, None) for trial in trials]
     assert sum(outcome.right for outcome in with_memory) >= 2
@@ -48,7 +48,12 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
 
 def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[object] = []
-    monkeypatch.setattr("fotmem.models._load_adapted", loaded.append)
+
+    def load(folder: object) -> tuple[None, None]:
+        loaded.append(folder)
+        return None, None
+
+    monkeypatch.setattr("fotmem.models._load_adapted", load)
     load_recipe("smollm2")
     load_model("smollm2-fot")
     assert loaded == [FOLDER, FOLDER]

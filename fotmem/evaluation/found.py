@@ -97,7 +97,7 @@ def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     store = memory.store(layer)
     _, _, scale = memory.adapter.geometry(memory.attention(layer))
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
-    asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device)
+    asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device).float()
     scale, bias = memory.weighing.of(store, memory.windowing.window, scale)
     scores = store.search(asked, top_k, bias=bias).scores
     out = store.attend(asked, top_k=top_k, scale=scale, bias=bias).out
