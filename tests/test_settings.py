@@ -107,10 +107,10 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def passkeys(
     every: Any, file: Path | None = None, *, readings: int | None = 1, attend: bool = False,
-    length: int = 200, **options: Any,
+    length: int = 200, model: Any = None, **options: Any,
 ) -> tuple[Measured[PasskeyRow], Memory]:  # fmt: skip
     """Ask settings for four pass keys; the memory is as it was left."""
-    model, tokenizer = folders.model(), folders.tokenizer()
+    model, tokenizer = model or folders.model(), folders.tokenizer()
     trials = make_trials(
         tokenizer, TEXT, tokens=length, trials=4, seed=0, window=64, readings=readings
     )
@@ -161,10 +161,18 @@ def naive(memory: Memory, layer: int, queries: NDArray[np.float64]) -> NDArray[n
     return np.array([np.mean(recall), *shares, error(weights / whole @ values), error(out(best))])
 
 
-@pytest.mark.parametrize(("decay", "temperature"), [(0.0, 1.0), (0.85, 0.5)])
+@pytest.mark.parametrize(
+    ("decay", "temperature", "dtype"),
+    [(0.0, 1.0, torch.float32), (0.85, 0.5, torch.float32), (0.85, 0.5, torch.bfloat16)],
+)
 def test_figures_are_those_of_what_the_model_asked(
-    decay: float, temperature: float, built: list[int], monkeypatch: pytest.MonkeyPatch
+    decay: float,
+    temperature: float,
+    dtype: torch.dtype,
+    built: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """They are those of the store, and not of how the model rounds."""
     asked: dict[MemoryStore, torch.Tensor] = {}
     attend = MemoryStore.attend
 
@@ -187,8 +195,9 @@ def test_figures_are_those_of_what_the_model_asked(
     monkeypatch.setattr("fotmem.evaluation.found.POSITIONS", 1000)
     monkeypatch.setattr("fotmem.evaluation.found.STEP", 70)
     grid: Grid = {"sparse": {"every": [1, 3]}}
-    weighing: dict[str, Any] = {"decay": decay, "temperature": temperature}
-    measured, _ = passkeys(settings(["exact", "sparse"], grid), **weighing)
+    options: dict[str, Any] = {"decay": decay, "temperature": temperature}
+    options["model"] = folders.model(dtype=dtype)
+    measured, _ = passkeys(settings(["exact", "sparse"], grid), **options)
     exact, whole, third = measured.rows
     assert len(calls) == 12
     for row in (exact, whole):
