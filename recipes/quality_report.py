@@ -34,6 +34,7 @@ DISTRACTION = Path("docs/distraction.png")
 REPORT = Path("docs/benchmarks/quality.json")
 DICTIONARY = Path("build/dictionary")
 """What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
+LOOKUP = f"dictionary {DICTIONARY} --dtype bfloat16"
 GRID: dict[str, dict[str, list[int]]] = {
     "exact": {},
     "faiss-ivf": {"nprobe": [1, 2, 4, 8, 16, 32]},
@@ -273,15 +274,15 @@ QUICK: dict[str, Commands] = {
     "curves": {
         "passkey": f"passkey {TUNED} --tokens 8k --trials 16 --readings 2 {COMPARED}",
         "perplexity": f"perplexity {TUNED} --tokens 8k --scored 2k --places 2 {COMPARED}",
-        "dictionary": f"dictionary {DICTIONARY} --tokens 64k --queries 200 {COMPARED}",
+        "dictionary": f"{LOOKUP} --tokens 64k --queries 200 {COMPARED}",
     },
     "dense": best_and_all(
         passkey=f"passkey {TUNED} --tokens 16k --trials 16 --readings 2",
-        dictionary=f"dictionary {DICTIONARY} --tokens 64k,256k --queries 200",
+        dictionary=f"{LOOKUP} --tokens 64k,256k --queries 200",
     ),
     "distraction": before_and_after(8),
     "large": {
-        "dictionary-faiss-ivf": f"dictionary {DICTIONARY} --tokens 1M --store faiss-ivf",
+        "dictionary-faiss-ivf": f"{LOOKUP} --tokens 1M --store faiss-ivf",
     },
 }
 INDEXED = (
@@ -293,21 +294,21 @@ FULL: dict[str, Commands] = {
     "large": {
         "passkey": f"passkey {TUNED} --tokens 100k,256k {INDEXED}",
         "passkey-1M": f"passkey {TUNED} --tokens 1M {INDEXED}",
-        "dictionary-exact": f"dictionary {DICTIONARY} --tokens 16M --store exact",
-        "dictionary-faiss-ivf": f"dictionary {DICTIONARY} --tokens 16M --store faiss-ivf",
-        "dictionary-faiss-ivfpq": f"dictionary {DICTIONARY} --tokens 16M --store faiss-ivfpq",
-        "dictionary-64M": f"dictionary {DICTIONARY} --tokens 64M --store faiss-ivfpq "
+        "dictionary-exact": f"{LOOKUP} --tokens 16M --store exact",
+        "dictionary-faiss-ivf": f"{LOOKUP} --tokens 16M --store faiss-ivf",
+        "dictionary-faiss-ivfpq": f"{LOOKUP} --tokens 16M --store faiss-ivfpq",
+        "dictionary-64M": f"{LOOKUP} --tokens 64M --store faiss-ivfpq "
         "--option keys=mmap --option values=mmap",
     },
     "curves": {
         "passkey": f"passkey {TUNED} --tokens 16k --trials 40 --readings 4 {COMPARED}",
         "perplexity": f"perplexity {TUNED} --tokens 16k,64k --places 4 {COMPARED}",
-        "dictionary": f"dictionary {DICTIONARY} --tokens 256k,1M {COMPARED}",
+        "dictionary": f"{LOOKUP} --tokens 256k,1M {COMPARED}",
     },
     "dense": best_and_all(
         passkey=f"passkey {TUNED} --tokens 16k,100k --trials 40 --readings 4",
         perplexity=f"perplexity {TUNED} --tokens 16k,64k --places 4",
-        dictionary=f"dictionary {DICTIONARY} --tokens 256k,1M",
+        dictionary=f"{LOOKUP} --tokens 256k,1M",
     ),
     "distraction": before_and_after(64),
 }
