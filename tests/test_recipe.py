@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 
 import fotmem
 from fotmem.evaluation.passkey import make_trials, score
 from fotmem.models import RECIPES, load_model, load_recipe
 from fotmem.texts import python_reference
+from tests import tiny
 
 FOLDER = RECIPES["smollm2"]
 
@@ -49,13 +51,14 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
 def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[object] = []
 
-    def load(folder: object) -> tuple[None, None]:
+    def load(folder: object) -> tuple[Any, None]:
         loaded.append(folder)
-        return None, None
+        return tiny.llama(), None
 
     monkeypatch.setattr("fotmem.models._load_adapted", load)
-    load_recipe("smollm2")
-    load_model("smollm2-fot")
-    assert loaded == [FOLDER, FOLDER]
+    assert load_recipe("smollm2")[0].dtype == torch.float32
+    assert load_recipe("smollm2", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+    assert load_model("smollm2-fot", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+    assert loaded == [FOLDER] * 3
     with pytest.raises(fotmem.InputError, match="there is no recipe 'llama'; there are: smollm2"):
         load_recipe("llama")
