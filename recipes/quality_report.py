@@ -286,7 +286,7 @@ QUICK: dict[str, Commands] = {
     },
 }
 INDEXED = (
-    "--temperature 0.7 --trials 20 --readings 1 --store faiss-ivf "
+    "--trials 20 --readings 1 --store faiss-ivf "
     "--option nlist=256 --option nprobe=32 --option keys=mmap --option values=mmap"
 )
 """Where each number is hidden in an index that is built anew, few lists are the quickest."""

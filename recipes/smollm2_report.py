@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 from fotmem.training.tune import DISTANCE
 from recipes.reports import by_tokens, fill, measured, share, table, texts_given
-from recipes.smollm2 import OPTIONS, SHIPPED
+from recipes.smollm2 import OPTIONS, SHIPPED, TEMPERATURE
 
 PICTURE = Path("docs/passkey.png")
 CARD = SHIPPED / "README.md"
 README = Path("README.md")
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
 BASE, TUNED = (f"{name} --dtype bfloat16" for name in ("smollm2", "smollm2-fot"))
-ALIKE = f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay:g}"
+ALIKE = f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay:g} --temperature {TEMPERATURE:g}"
 MEASURED = {
     "passkey-tuned": (
         f"passkey {TUNED} --tokens 4k,16k,64k,100k,256k,512k,960k --readings 1 --trials 20"
@@ -29,6 +29,7 @@ MEASURED = {
     "passkey-tuned-dense": f"passkey {TUNED} --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": f"facts {TUNED} --tokens 16k --facts 32",
     "perplexity-tuned": f"perplexity {TUNED} --tokens 4k,16k,64k --places 4",
+    "perplexity-tuned-1": f"perplexity {TUNED} --temperature 1 --tokens 4k,16k,64k --places 4",
     "perplexity-base": f"perplexity {ALIKE} --tokens 4k,16k,64k --places 4",
     "perplexity-base-near": f"perplexity {BASE} --tokens 4k,16k,64k --places 4",
     "passkey-tuned-attend": f"passkey {TUNED} --tokens 4k --trials 20 --attend",
@@ -65,7 +66,8 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     facts = [
         [row["kind"], str(row["facts"]), share(row)] for row in rows["facts-tuned"] if row["memory"]
     ]
-    names = [f"perplexity-{kind}" for kind in ("base-near", "base", "tuned", "tuned-attend")]
+    kinds = ("base-near", "base", "tuned", "tuned-1", "tuned-attend")
+    names = [f"perplexity-{kind}" for kind in kinds]
     losses = [{row["tokens"]: f"{row['perplexity']:.2f}" for row in rows[name]} for name in names]
     perplexities = [
         [f"{tokens:,}" if tokens else "none", *(one.get(tokens, "") for one in losses)]
@@ -75,7 +77,10 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
         (["tokens", *(label for _, _, label, _ in CURVES)], passkeys, "passkey-"),
         (["facts in 16,384 tokens", "how many", "right"], facts, "facts-"),
         (
-            ["tokens in memory", "base", "base, as tuned is used", "tuned", "tuned, `--attend`"],
+            [
+                *("tokens in memory", "base", "base, as tuned is used", "tuned"),
+                *("tuned, `--temperature 1`", "tuned, `--attend`"),
+            ],
             perplexities,
             "perplexity-",
         ),
