@@ -18,7 +18,7 @@ from fotmem.dictionary.train import RECIPE, TEMPERATURE, train_dictionary
 from fotmem.evaluation.dictionary import lookup
 from fotmem.evaluation.intervals import wilson
 from tests import tiny
-from tests.commands import call, refusal
+from tests.commands import call, process, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 
@@ -140,16 +140,22 @@ def test_answers_are_counted(wrong: bool) -> None:
         assert row.interval == wilson(60 * row.accuracy, 60)
 
 
-def test_memory_that_a_store_takes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_a_store_takes_is_counted(tmp_path: Path) -> None:
+    """In a process of its own: what other tests left free would be used again."""
     pytest.importorskip("psutil")
+    new_model(0).save_pretrained(tmp_path)
+    new_tokenizer().save_pretrained(tmp_path)
+    ended = process("eval", "dictionary", tmp_path, "--tokens", 60_000, "--queries", 9, "--json")
+    [row] = json.loads(ended.out)["rows"]
+    assert row["ram"] > 0.5 * 60_000 * row["bytes_per_token"]
+
+
+def test_without_psutil_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotmem.evaluation.dictionary.find_spec", lambda name: None)
     with fotmem.attach(new_model(0)) as memory:
         oracle = Oracle(memory, wrong=False)
-        [row] = lookup(oracle, memory, [60_000], queries=60, store="exact", seed=1)
-        assert row.ram is not None
-        assert row.ram > 0.5 * 60_000 * row.bytes_per_token
-        monkeypatch.setattr("fotmem.evaluation.dictionary.find_spec", lambda name: None)
         [row] = lookup(oracle, memory, [1000], queries=60, store="exact", seed=1)
-        assert row.ram is None
+    assert row.ram is None
 
 
 def test_what_cannot_be_measured() -> None:
