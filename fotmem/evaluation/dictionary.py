@@ -168,6 +168,7 @@ def _measured(
 ) -> DictionaryRow:
     counted = find_spec("psutil") is not None
     task = _Task(memory, size, queries, seed)
+    memory.clear()  # of what was measured before: it would be missing in the difference
     before = resident() if counted else 0
     task.read(progress=progress)
     ram = resident() - before if counted else None
