@@ -21,12 +21,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class TestExactStore(StoreContract):
-    @pytest.fixture
-    def make_store(self) -> StoreFactory:
-        return functools.partial(fotmem.create_store, "exact")
-
-
 class TestPlainStore(StoreContract):
     capabilities = EXACT
 
