@@ -189,9 +189,11 @@ def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ]
     with pytest.raises(fotmem.InputError, match="holds a training already"):
         train_dictionary(tmp_path / "lookup", options=options)
-    model = LlamaForCausalLM.from_pretrained(tmp_path / "lookup")
-    with fotmem.attach(model) as memory:
-        assert memory.temperature == TEMPERATURE
+    for _ in range(2):  # it is used at a temperature of its own, after a second run, too
+        model = LlamaForCausalLM.from_pretrained(tmp_path / "lookup")
+        with fotmem.attach(model) as memory:
+            assert memory.temperature == TEMPERATURE
+        train_dictionary(tmp_path / "lookup", options=options, resume=True)
     task = ("eval", "dictionary", tmp_path / "lookup")
     ended = call(capsys, *task, "--tokens", "2k,3k", "--queries", 30, "--json")
     rows = json.loads(ended.out)["rows"]
