@@ -2,19 +2,16 @@
 
 Run by ``make report-quality TEXT=book.txt``, in hours; ``QUICK=1`` takes 20 minutes, with smaller
 memories and wide intervals. Two commands run at a time, on a core each. Stopped, it goes on where
-it was: reports in ``build/quality`` are taken up.
+it was: reports that exist are not measured again. Delete those of an older model.
 """
 
-import json
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fotmem.bench.figures import Figure
 from fotmem.bench.report import Setting
@@ -31,7 +28,9 @@ from recipes.smollm2_report import ALIKE, TUNED
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
-REPORT = Path("docs/benchmarks/quality.json")
+REPORTS = Path("docs/benchmarks/quality")
+BUILD = Path("build/quality")
+"""For what need not be kept: what commands print, and the reports of the quick version."""
 DICTIONARY = Path("build/dictionary")
 """What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
 LOOKUP = f"dictionary {DICTIONARY} --dtype bfloat16"
@@ -50,17 +49,13 @@ Reports = Mapping[str, Path]
 
 
 def main(quick: bool, texts: list[str]) -> None:
-    """Measure what is not measured yet, draw, and fill in the page."""
-    folder = Path("build/quality-quick" if quick else "build/quality")
+    """Measure what is not measured yet; draw, and fill in the page, as it comes."""
+    folder = BUILD / "quick" if quick else REPORTS
     chosen = {name: possible(commands) for name, commands in (QUICK if quick else FULL).items()}
-    reports = {
-        section: {name: folder / section / f"{name}.json" for name in commands}
-        for section, commands in chosen.items()
-    }
     with ThreadPoolExecutor(2) as pool:
         running = {
             section: [
-                pool.submit(measure, words, reports[section][name], texts)
+                pool.submit(measure, words, report_of(folder, section, name), texts)
                 for name, words in commands.items()
             ]
             for section, commands in chosen.items()
@@ -68,15 +63,19 @@ def main(quick: bool, texts: list[str]) -> None:
         for section, commands in chosen.items():
             for each in running[section]:
                 each.result()
-            publish(section, commands, reports[section])
+                publish(section, commands, folder)
 
 
-def publish(section: str, commands: Commands, reports: Reports) -> None:
-    """Keep the figures of a section as data, and put them into the page."""
-    content = json.loads(REPORT.read_text())
-    content[section] = {"commands": commands, **data(section, reports)}
-    REPORT.write_text(json.dumps(content, indent=1) + "\n")
-    words = "".join(f"$ fotmem eval {each}\n" for each in commands.values())
+def report_of(folder: Path, section: str, name: str) -> Path:
+    """Return where the report of a command is kept."""
+    return folder / f"{section}-{name.replace(', ', '-').replace(' ', '-')}.json"
+
+
+def publish(section: str, commands: Commands, folder: Path) -> None:
+    """Put the figures of a section, as far as they are measured, into the page."""
+    files = {name: report_of(folder, section, name) for name in commands}
+    reports = {name: file for name, file in files.items() if file.exists()}
+    words = "".join(f"$ fotmem eval {commands[name]}\n" for name in reports)
     fill(PAGE, marker(section), f"{WRITTEN[section](reports)}\n```console\n{words}```\n")
 
 
@@ -97,14 +96,15 @@ def measure(words: str, report: Path, texts: list[str]) -> None:
     """Run `fotmem eval` on one core, unless its report is there."""
     if report.exists():
         return
-    report.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (report.parent, BUILD):
+        folder.mkdir(parents=True, exist_ok=True)
     arguments = shlex.split(words)
     if str(DICTIONARY) not in words:
         arguments += [word for text in texts for word in ("--text", text)]
     if COMPARED in words:
-        arguments += ["--grid", str(write_grid(report.with_suffix(".toml")))]
+        arguments += ["--grid", str(write_grid(BUILD / f"{report.stem}.toml"))]
     begin, one_core = time.monotonic(), os.environ | {"OMP_NUM_THREADS": "1"}
-    with report.with_suffix(".log").open("w") as log:
+    with (BUILD / f"{report.stem}.log").open("w") as log:
         evaluate(arguments, report, env=one_core, stdout=log, stderr=log)
     print(f"{report.stem}: {(time.monotonic() - begin) / 60:.0f} minutes", flush=True)
 
@@ -118,34 +118,12 @@ def write_grid(file: Path) -> Path:
     return file
 
 
-# What is kept as data
-
-
-def data(section: str, reports: Reports) -> dict[str, Any]:
-    """Return the figures of a section."""
-    if section == "curves":
-        return {"points": [point for curve in every_curve(reports) for point in points(curve)]}
-    return {"reports": {name: read_report(file) for name, file in reports.items()}}
+# What the page says
 
 
 def every_curve(reports: Reports) -> list[Curve]:
     """Return the curves of all tasks."""
     return [curve for file in reports.values() for curve in curves(file)]
-
-
-def points(curve: Curve) -> Iterator[dict[str, Any]]:
-    """Yield what a curve says: its points, as data."""
-    for point in curve.points:
-        yield {
-            "task": curve.task,
-            "tokens": curve.tokens,
-            "setting": str(point.setting),
-            "quality": list(point.quality),
-            "found": asdict(point.found),
-        }
-
-
-# What the page says
 
 
 def write_curves(reports: Reports) -> str:
@@ -177,7 +155,7 @@ def write_dense(reports: Reports) -> str:
     body = []
     for name in reports:
         task, _, keys = name.partition("-")
-        if keys == "all":
+        if keys == "all" or f"{task}-all" not in reports:
             continue
         best, every = (qualities(reports[f"{task}-{keys}"]) for keys in ("best", "all"))
         for tokens, quality in best.items():

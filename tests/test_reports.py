@@ -234,11 +234,6 @@ def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
     written = quality_report.predictions([curve])
     assert "| passkey, 8,192 tokens: whole answers | 1.000 | recall | 1.00 (" in written
     assert "| 0.950 (" in written  # from 0.8 at 0.8 to 1 at 1
-    assert [point["setting"] for point in quality_report.points(curve)] == [
-        "exact",
-        "hnsw ef_search=16",
-        "hnsw ef_search=32",
-    ]
     grid = read_grid(quality_report.write_grid(tmp_path / "grid.toml"))
     assert grid == quality_report.GRID
     settings(grid, grid)
@@ -315,3 +310,30 @@ def test_the_commands_that_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert quality_report.possible(some) == {"passkey": "passkey smollm2-fot"}
     there.mkdir()
     assert quality_report.possible(some) == some
+
+
+def test_the_page_has_what_is_measured_so_far(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / "quality.md"
+    marker = quality_report.marker("dense")
+    page.write_text(f"before\n{marker}\nold\n{marker}after\n")
+    monkeypatch.setattr(quality_report, "PAGE", page)
+    commands = quality_report.best_and_all(passkey="passkey one", perplexity="perplexity one")
+    row = PasskeyRow(memory=True, digit_accuracy=1.0, answer_accuracy=1.0,
+                     answer_interval=(0.5, 1.0), trials=4, seconds=1.0,
+                     tokens=8192, store="exact")  # fmt: skip
+    for name in ("passkey-best", "passkey-all"):
+        file = quality_report.report_of(tmp_path, "dense", name)
+        write_report(file, report("passkey", {"option": []}, [row]))
+    quality_report.publish("dense", commands, tmp_path)
+    written = page.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert "| passkey, 8,192 tokens" in written
+    assert written.count("$ fotmem eval passkey one") == 2
+    assert "perplexity" not in written
+    assert quality_report.report_of(tmp_path, "distraction", "text, before tuning") == (
+        tmp_path / "distraction-text-before-tuning.json"
+    )
