@@ -47,8 +47,8 @@ def place(hidden: list[int], read: list[int]) -> int:
 
 
 def test_the_words() -> None:
-    assert fact(NAME, "48213") == " The pass key is 48213. Remember it. 48213 is the pass key."
-    assert question(NAME) == " What is the pass key? The pass key is"
+    assert fact(NAME, "48213") == "\nThe pass key is 48213. Remember it. 48213 is the pass key.\n"
+    assert question(NAME) == "\nWhat is the pass key? The pass key is"
 
 
 # The trials

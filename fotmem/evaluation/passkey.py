@@ -47,13 +47,13 @@ class Outcome(NamedTuple):
 
 
 def fact(name: str, code: str) -> str:
-    """Say what is hidden in the text."""
-    return f" The {name} is {code}. Remember it. {code} is the {name}."
+    """Say what is hidden in the text: on a line of its own, as in the original task."""
+    return f"\nThe {name} is {code}. Remember it. {code} is the {name}.\n"
 
 
 def question(name: str) -> str:
     """Ask for it, so that the next token is the answer."""
-    return f" What is the {name}? The {name} is"
+    return f"\nWhat is the {name}? The {name} is"
 
 
 @dataclass(frozen=True)
