@@ -47,7 +47,7 @@ report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.
 report-select: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## compare what fotmem select foretells with what is measured: make report-select TEXT=book.txt (an hour or two)
 	@$(PY) -m recipes.select_report $(TEXT)
 
-report-quality: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model $(if $(QUICK),,build/dictionary/config.json) ## measure what the model makes of stores: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
+report-quality: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## measure what the model makes of stores: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
 	@$(PY) -m recipes.quality_report $(if $(QUICK),--quick) $(TEXT)
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
@@ -59,11 +59,8 @@ report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## measu
 ablation: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
 	@$(KEEP_MEMORY) $(PY) -m recipes.ablation $(TEXT)
 
-recipe-dictionary: build/dictionary/config.json ## train a small model for dictionary lookup, then measure it
-	@$(VENV)/bin/fotmem eval dictionary build/dictionary --report build/dictionary/report.json
-
-build/dictionary/config.json: | $(VENV)/.extra-train
-	@$(KEEP_MEMORY) $(VENV)/bin/fotmem train-dictionary --output build/dictionary --resume
+recipe-dictionary: $(VENV)/.extra-train ## train the small model that ships as dictionary-fot (an hour)
+	@$(KEEP_MEMORY) $(PY) -m recipes.dictionary
 
 pictures: $(VENV)/.extra-train ## draw the pictures of the documentation anew
 	@$(PY) -m recipes.crossbatch_picture

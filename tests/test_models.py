@@ -29,7 +29,8 @@ from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 WORDS = "What is 48213? The pass key."
-CHOICES = "a model is a folder, a GGUF file, a hub id or one of: smollm2, smollm2-fot"
+NAMES = "smollm2, smollm2-fot, dictionary-fot"
+CHOICES = f"a model is a folder, a GGUF file, a hub id or one of: {NAMES}"
 COMPLETE = "expected a complete transformers checkpoint or a GGUF file"
 
 

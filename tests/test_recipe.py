@@ -8,12 +8,13 @@ import torch
 from safetensors import safe_open
 
 import fotmem
+from fotmem.evaluation.dictionary import lookup
 from fotmem.evaluation.passkey import make_trials, score
 from fotmem.models import RECIPES, load_model, load_recipe
 from fotmem.texts import python_reference
 from tests import tiny
 
-FOLDER = RECIPES["smollm2"]
+FOLDER, DICTIONARY = RECIPES["smollm2"], RECIPES["dictionary"]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,18 @@ def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_recipe("smollm2")[0].dtype == torch.float32
     assert load_recipe("smollm2", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
     assert load_model("smollm2-fot", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
-    assert loaded == [FOLDER] * 3
+    assert loaded == [str(FOLDER)] * 3
     with pytest.raises(fotmem.InputError, match="there is no recipe 'llama'; there are: smollm2"):
         load_recipe("llama")
+
+
+def test_the_dictionary_is_small_and_looks_records_up() -> None:
+    assert sum(file.stat().st_size for file in DICTIONARY.iterdir()) <= 5_000_000
+    model, _ = load_model("dictionary-fot")
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    for dtype in (torch.float32, torch.bfloat16):
+        model, _ = load_recipe("dictionary", dtype=dtype)
+        with fotmem.attach(model, top_k=32) as memory:
+            assert (memory.layers, memory.temperature) == ((2,), 0.3)
+            [row] = lookup(model, memory, [20_000], queries=100, store="exact", seed=1)
+        assert row.accuracy >= 0.98

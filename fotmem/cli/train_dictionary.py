@@ -16,7 +16,7 @@ def train_dictionary(
 ) -> None:
     """Train a small model from scratch to look up records in its memory.
 
-    DIR is then a MODEL for `fotmem eval dictionary`.
+    DIR is then a MODEL for `fotmem eval dictionary`, as `dictionary-fot` is, which ships.
 
     Example: fotmem train-dictionary --output DIR
     """

@@ -50,9 +50,9 @@ def dictionary(
 ) -> None:
     """Put a long dictionary into memory and query records of all depths.
 
-    MODEL is one that `fotmem train-dictionary` made.
+    MODEL is `dictionary-fot`, or one that `fotmem train-dictionary` made.
 
-    Example: fotmem eval dictionary DIR --tokens 64k,1M
+    Example: fotmem eval dictionary dictionary-fot --tokens 64k,1M
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     task = Task("dictionary", options)
