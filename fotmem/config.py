@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fotmem.errors import InputError
-from fotmem.texts import read_toml
+from fotmem.texts import read_toml, write_text
 
 
 class StoreConfig(NamedTuple):
@@ -71,7 +71,7 @@ def write_config(
             pairs = (f"{name} = {_toml(value)}" for name, value in values.items())
             lines += ["", f"[{title}]", *pairs]
     try:
-        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(Path(file), "\n".join(lines) + "\n")
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from error
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fotmem.caches import cache_folder
+from fotmem.texts import write_text
 
 if TYPE_CHECKING:
     from fotmem.parts import ModelParts
@@ -27,9 +27,7 @@ def store_proposal(parts: ModelParts, scores: LayerScores) -> Path:
     """Keep scores for a model, so that `attach` finds its layers; return the file."""
     file = _file(parts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(scores._asdict()) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps(scores._asdict()) + "\n")
     return file
 
 

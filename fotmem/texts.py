@@ -1,5 +1,6 @@
-"""Reads text files, and says which one is none."""
+"""Reads text files, and says which one is none; writes them whole or not at all."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,26 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path} is empty")
     return text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8: at once, or what was there stays.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    whole = path.resolve()  # a link goes on pointing to it
+    if whole.exists() and not whole.is_file():
+        whole.write_text(text, encoding="utf-8")  # such as /dev/stdout
+        return
+    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(whole)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def python_reference() -> str:

@@ -12,8 +12,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from fotmem.bench.plot import colours
-from fotmem.bench.report import BenchReport, GrowthRow, write_whole
+from fotmem.bench.report import BenchReport, GrowthRow
 from fotmem.bench.summary import COLUMNS, Summary, stores, summaries
+from fotmem.texts import write_text
 
 ALL = "mean of all"
 GROWN = {
@@ -34,7 +35,7 @@ def write_page(report: BenchReport, file: Path) -> None:
     template = files("fotmem.bench").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(_data(report), default=str).replace("</", "<\\/")  # or it ends the script
     page = template.replace("/*DATA*/", data).replace("/*PLOTLY*/", get_plotlyjs())
-    write_whole(file, page)
+    write_text(file, page)
 
 
 def _data(report: BenchReport) -> dict[str, Any]:

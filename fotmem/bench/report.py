@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fotmem.bench.figures import Figure
 from fotmem.errors import InputError
+from fotmem.texts import write_text
 
 REFERENCE = "exact"
 """Times are also told in units of this store's."""
@@ -147,14 +148,7 @@ class BenchReport(_Strict):
 
     def write(self, file: Path) -> None:
         """Write the report, at once or not at all."""
-        write_whole(file, self.model_dump_json(indent=1) + "\n")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+        write_text(file, self.model_dump_json(indent=1) + "\n")
 
 
 def _first(error: Exception) -> str:

@@ -11,11 +11,12 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fotmem.bench.report import Setting, write_whole
+from fotmem.bench.report import Setting
 from fotmem.errors import InputError
 from fotmem.evaluation.found import Found
 from fotmem.evaluation.settings import Tried
 from fotmem.machine import machine, versions
+from fotmem.texts import write_text
 
 FREE = ("stores", "grid", "report", "as_json")
 """Options in which a run may differ from the one whose report it goes on with."""
@@ -64,7 +65,7 @@ def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str,
 def write_report(file: Path, content: dict[str, Any]) -> None:
     """Write a report as JSON, at once or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(content, indent=2, default=str) + "\n")
+    write_text(file, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def read_report(file: Path) -> dict[str, Any]:
