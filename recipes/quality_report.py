@@ -180,15 +180,14 @@ def write_large(reports: Reports) -> str:
                 cost = f"{1000 * row.seconds_per_query:.1f} ms"
                 ram = "" if row.ram is None else f"{row.ram / 2**30:.1f} GiB"
                 dictionaries.append([*head, cost, ram, f"{row.tokens_per_second:,.0f}"])
-    return "\n".join(
-        [
-            table(["tokens", "pass key: store", "whole answers", "a token"], passkeys),
-            table(
-                ["tokens", "dictionary: store", "values right", "a query", "RAM", "tokens/s read"],
-                dictionaries,
-            ),
-        ]
+    tables = (
+        (["tokens", "pass key: store", "whole answers", "a token"], passkeys),
+        (
+            ["tokens", "dictionary: store", "values right", "a query", "RAM", "tokens/s read"],
+            dictionaries,
+        ),
     )
+    return "\n".join(table(head, body) for head, body in tables if body)
 
 
 def write_distraction(reports: Reports) -> str:
