@@ -25,7 +25,6 @@ MEASURED = {
     "passkey-tuned": (
         f"passkey {TUNED} --tokens 4k,16k,64k,100k,256k,512k,960k --readings 1 --trials 20"
     ),
-    "passkey-tuned-1": (f"passkey {TUNED} --temperature 1 --tokens 512k --readings 1 --trials 20"),
     "passkey-base": f"passkey {BASE} --tokens 4k,16k,64k --readings 1 --trials 20",
     "passkey-tuned-dense": f"passkey {TUNED} --tokens 4k,16k,64k,100k --readings 1 --top-k all",
     "facts-tuned": f"facts {TUNED} --tokens 16k --facts 32",
@@ -41,7 +40,6 @@ CURVES = (
     ("passkey-base", True, "base model, with memory", "s--C1"),
     ("passkey-tuned-dense", True, "tuned, with memory, all of it", "^--C0"),
     ("passkey-tuned", True, "tuned, with memory, top-k 16", "o-C0"),
-    ("passkey-tuned-1", True, "the same, with temperature 1", "DC2"),
 )
 
 
