@@ -113,7 +113,7 @@ def draw(rows: dict[str, list[dict[str, Any]]]) -> None:
     )
     axes.set_xticks([1024 * tick for tick in sorted(ticks)], [f"{tick}k" for tick in sorted(ticks)])
     axes.minorticks_off()
-    axes.legend(loc="center left")
+    axes.legend(loc="center right")
     axes.set_title("SmolLM2-135M, window 512: a five-digit number in a text not trained on")
     figure.savefig(PICTURE, dpi=120)
 
