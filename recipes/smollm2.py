@@ -3,17 +3,14 @@
 Run by ``make recipe-smollm2``; a second run goes on where the first was stopped.
 """
 
-import shutil
 import sysconfig
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file, save_file
 
 import fotmem
 from fotmem.models import load_model
 from fotmem.texts import python_reference
 from fotmem.tuned import read_adapted, write_adapted
+from recipes.shipping import ship_halves
 
 BUILD = Path("build/recipe-smollm2")
 SHIPPED = Path("fotmem/recipes/smollm2")
@@ -36,17 +33,9 @@ def main() -> None:
 
 def ship(tuned: Path) -> None:
     """Copy a tuned adapter to where the package has it, in float16 and with its own temperature."""
-    SHIPPED.mkdir(parents=True, exist_ok=True)
-    for name in ("adapter_config.json", "losses.png"):
-        shutil.copyfile(tuned / name, SHIPPED / name)
+    files = ("adapter_model.safetensors", "adapter_config.json", "losses.png")
+    ship_halves(tuned, SHIPPED, *files)
     write_adapted(SHIPPED, read_adapted(tuned)._replace(mem_temperature=TEMPERATURE))
-    halves = {
-        name: weight.to(torch.float16)
-        for name, weight in load_file(tuned / "adapter_model.safetensors").items()
-    }
-    save_file(halves, SHIPPED / "adapter_model.safetensors", metadata={"format": "pt"})
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (SHIPPED / name).chmod(0o644)
 
 
 def data() -> list[Path]:
