@@ -107,8 +107,7 @@ def memory_decay(config: Any, decay: float | None) -> float:
     """
     if decay is None:
         decay = getattr(config, "mem_decay", 0.0)
-    number = isinstance(decay, int | float) and not isinstance(decay, bool)
-    if not (number and math.isfinite(decay) and decay >= 0):
+    if not (_is_finite(decay) and decay >= 0):
         raise OptionError(f"decay must be a finite number of at least 0, got {decay!r}")
     return float(decay)
 
@@ -123,10 +122,15 @@ def memory_temperature(config: Any, temperature: float | None) -> float:
     """
     if temperature is None:
         temperature = getattr(config, "mem_temperature", 1.0)
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not (number and math.isfinite(temperature) and temperature > 0):
+    if not (_is_finite(temperature) and temperature > 0):
         raise OptionError(f"temperature must be a finite number above 0, got {temperature!r}")
     return float(temperature)
+
+
+def _is_finite(number: object) -> bool:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    return math.isfinite(number)
 
 
 def plain_model(model: nn.Module) -> Any:

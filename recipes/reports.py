@@ -22,8 +22,7 @@ def evaluate(words: list[str], file: Path, **options: Any) -> None:
     part = file.with_suffix(".part")
     arguments = ["eval", *words, "--report", str(part)]
     print(f"fotmem {shlex.join(arguments)}", flush=True)
-    program = [sys.executable, "-c", "from fotmem.cli import main; main()"]
-    subprocess.run([*program, *arguments], check=True, **options)
+    subprocess.run([sys.executable, "-m", "fotmem", *arguments], check=True, **options)
     part.replace(file)
 
 

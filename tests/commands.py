@@ -14,7 +14,7 @@ from fotmem.cli import main
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """More only slow tiny models down."""
 
-PROGRAM = (sys.executable, "-c", "from fotmem.cli import main; main()")
+PROGRAM = (sys.executable, "-m", "fotmem")
 
 
 class Ended(NamedTuple):

@@ -167,7 +167,7 @@ def test_what_cannot_be_measured() -> None:
         lookup(None, memory, [500], queries=60, store="exact", seed=0)
     with (
         fotmem.attach(tiny.llama(), layers=[1], window=16) as memory,
-        pytest.raises(fotmem.InputError, match="needs a model with the 64 tokens"),
+        pytest.raises(fotmem.InputError, match="a model with 64 tokens, `dictionary-fot` or"),
     ):
         lookup(None, memory, [500], queries=6, store="exact", seed=0)
 

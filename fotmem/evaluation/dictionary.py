@@ -153,8 +153,8 @@ def _check(memory: Memory, sizes: list[int], queries: int) -> None:
     vocabulary: int = memory.decoder.config.vocab_size  # type: ignore[union-attr, assignment]
     if vocabulary != QUERY + 1:
         raise InputError(
-            "dictionary lookup needs a model with the 64 tokens of `fotmem train-dictionary`, got "
-            f"one with {vocabulary:,}"
+            "dictionary lookup needs a model with 64 tokens, `dictionary-fot` or one that "
+            f"`fotmem train-dictionary` made; got one with {vocabulary:,}"
         )
     if min(sizes) < queries * LENGTH:
         raise InputError(
