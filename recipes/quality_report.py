@@ -263,7 +263,7 @@ FULL: dict[str, Commands] = {
         "passkey-1M": f"passkey {TUNED} --tokens 1M {INDEXED}",
         "dictionary-exact": f"{LOOKUP} --tokens 16M --store exact",
         "dictionary-faiss-ivf": f"{LOOKUP} --tokens 16M --store faiss-ivf --option nprobe=64",
-        "dictionary-faiss-ivfpq": f"{LOOKUP} --tokens 16M --store faiss-ivfpq",
+        "dictionary-faiss-ivfpq": f"{LOOKUP} --tokens 16M --store faiss-ivfpq --option nprobe=128",
         "dictionary-64M": f"{LOOKUP} --tokens 64M --store faiss-ivfpq "
         "--option keys=mmap --option values=mmap",
     },
