@@ -13,7 +13,7 @@ import torch
 import fotmem
 from fotmem import registry
 from fotmem.bench.report import Setting
-from fotmem.capture import Capture, capture_random
+from fotmem.capture import Capture, capture_model, capture_random
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.selection import calibration, laws, selector
 from fotmem.selection.calibration import Cost, Found, Measured
@@ -38,7 +38,7 @@ def test_laws_go_on_as_what_was_measured_began() -> None:
     times = [2e-4 + 3e-7 * n**0.5 for n in SIZES]
     foretold = laws.cost(SIZES, times, lambda n: n**0.5)
     assert foretold(2**20) == pytest.approx(2e-4 + 3e-7 * 2**10)
-    rising = laws.share(SIZES, [0.01 * np.log(n) for n in SIZES], grows=True)
+    rising = laws.share(SIZES, [0.01 * np.log(n) for n in SIZES])
     assert rising(2**20) == pytest.approx(0.01 * np.log(2**20))
 
 
@@ -54,9 +54,8 @@ def test_noise_makes_no_law_absurd() -> None:
     """Nothing gets cheaper as it grows, no share leaves 0 to 1, and nothing grows beyond N."""
     falling = laws.cost(SIZES, [3e-3, 2e-3, 1e-3], float)
     assert 1e-3 <= falling(2**20) <= 3e-3
-    assert laws.share(SIZES, [0.3, 0.2, 0.1], grows=True)(2**20) == pytest.approx(0.2)
-    assert laws.share(SIZES, [0.3, 0.6, 0.9], grows=True)(2**30) == 1
-    assert laws.share(SIZES, [0.9, 0.6, 0.3], grows=False)(2**30) == 0
+    assert laws.share(SIZES, [0.3, 0.2, 0.1])(2**20) == pytest.approx(0.2)
+    assert laws.share(SIZES, [0.3, 0.6, 0.9])(2**30) == 1
     steep = laws.power(SIZES, [1.0, 10.0, 100.0])
     assert steep(2**20) / steep(2**15) == pytest.approx(2**5)
     assert laws.amount(SIZES, [5e6, 4e6, 3e6])(2**20) > 0
@@ -66,16 +65,14 @@ def test_noise_makes_no_law_absurd() -> None:
 @pytest.mark.parametrize("law", ["amount", "power", "cost", "share"])
 def test_one_size_is_enough(law: str) -> None:
     more = {"cost": [float], "share": []}.get(law, [])
-    grows = {"grows": True} if law == "share" else {}
-    assert getattr(laws, law)([8192], [0.5], *more, **grows)(8192) == pytest.approx(0.5)
+    assert getattr(laws, law)([8192], [0.5], *more)(8192) == pytest.approx(0.5)
 
 
 def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     measured = Measured(Setting(store="zarr", options={"ram": 50_000_000}), 50_000_000)
     for size in SIZES:
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
-        measured.found += [Found(size, 17, 0.02, 0.9), Found(size, 20, 0.04, 0.8)]
-    measured.found.append(Found(SIZES[0], 23, 1.0, 0.0))  # not measured at all sizes
+        measured.found += [Found(size, 17, 0.02, 0.1), Found(size, 20, 0.04, 0.2)]
     foretold = measured.foretell(10 * SIZES[-1], 3)
     assert foretold.error == pytest.approx(0.03)
     assert foretold.recall == pytest.approx(0.85)
@@ -85,6 +82,19 @@ def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     free = Measured(Setting(store="exact"), None, measured.costs, measured.found)
     several = candidates([measured, free], Limits(), tokens=10 * SIZES[-1], layers=3)
     assert [each.at_most for each in several] == [True, False]
+
+
+def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
+    """By as much as the first; what misses a quarter of that, by a quarter."""
+    measured = Measured(Setting(store="hnsw"))
+    for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
+        measured.costs.append(Cost(size, 1e-3, None, 1000.0, 0.0))
+        measured.found.append(Found(size, 17, error, 2 * error))
+    measured.found.append(Found(SIZES[0], 18, 0.01, 0.02))
+    measured.found.append(Found(SIZES[0], 20, 0.4, 0.8))
+    foretold = measured.foretell(2 * SIZES[-1], 3)
+    assert foretold.error == pytest.approx((0.1 + 0.025 + 0.46) / 3)
+    assert foretold.recall == pytest.approx(1 - (0.2 + 0.05 + 0.92) / 3)
 
 
 # Limits and the choice
@@ -280,6 +290,24 @@ def test_stores_are_measured_and_foretold(
     assert found.choice is not None
     assert found.as_dict()["choice"]["store"] == found.choice.setting.store
     json.dumps(found.as_dict())
+
+
+def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
+    """Layers differ: an error of the first says little about the others."""
+    pytest.importorskip("faiss")
+    of_three = capture_model(
+        tiny.llama(num_hidden_layers=3, max_position_embeddings=64),
+        tiny.ids(1200)[0].tolist(),
+        tmp_path / "c",
+        tokens=1024,
+        queries=32,
+        layers=[0, 1, 2],
+        window=32,
+    )
+    ivf = fotmem.select(of_three, tokens=1024, top_k=4, stores=["faiss-ivf"], threads=1, seconds=20)
+    exact = fotmem.select(of_three, tokens=1024, top_k=4, stores=["exact"], threads=1, seconds=20)
+    assert {each.layers for each in ivf.candidates} == {(0, 1, 2)}
+    assert [each.layers for each in exact.candidates] == [(0,)]
 
 
 def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from statistics import fmean
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ BEGIN = 8192
 """Tokens from which stores are measured: those with an index have one by then."""
 BEYOND = 1.5
 """The first size beyond the capture, in units of it, and then doubled."""
-FIRST = 0.8
+FIRST = 0.6
 """Share of the time that goes to the first layer, on which costs are measured, too."""
 BUDGET = "ram"
 """A store's own option of how many bytes it may take."""
@@ -54,7 +54,8 @@ class Found(NamedTuple):
     tokens: int
     layer: int
     error: float
-    recall: float
+    missed: float
+    """What is not found of the exact top k: 1 less the recall."""
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Measured:
         answer = grown.tuned[place].answer
         assert answer is not None
         judged = judge(*answer, exact)
-        found = Found(grown.size, layer, judged.topk_error.value, judged.recall.value)
+        found = Found(grown.size, layer, judged.topk_error.value, 1 - judged.recall.value)
         self.found.append(found)
 
     def foretell(self, tokens: int, layers: int) -> Foretold:
@@ -91,18 +92,28 @@ class Measured:
             ram=layers * memory,
             disk=layers * laws.amount(sizes, disk)(tokens),
             latency=layers * laws.cost(sizes, latencies, work)(tokens),
-            error=laws.share(*self._mean("error"), grows=True)(tokens),
-            recall=laws.share(*self._mean("recall"), grows=False)(tokens),
+            error=laws.share(*self._mean("error"))(tokens),
+            recall=1 - laws.share(*self._mean("missed"))(tokens),
         )
 
     def _mean(self, name: str) -> tuple[list[int], list[float]]:
-        """Return sizes, and a figure's mean over the layers that were judged at all of them."""
-        sizes = sorted({found.tokens for found in self.found})
+        """Return the sizes at which the first layer was judged, and the mean of all layers.
+
+        One that was judged at fewer goes on as the first does: by as much, or, where its figure is
+        lower, by its part of that.
+        """
         by_layer: dict[int, dict[int, float]] = {}
         for found in self.found:
             by_layer.setdefault(found.layer, {})[found.tokens] = getattr(found, name)
-        whole = [of for of in by_layer.values() if len(of) == len(sizes)]
-        return sizes, [fmean(of[size] for of in whole) for size in sizes]
+        first = next(iter(by_layer.values()))
+
+        def at(size: int, layer: dict[int, float]) -> float:
+            last = min(size, max(layer))
+            part = min(1.0, layer[last] / first[last]) if first[last] else 1.0
+            return layer[last] + part * (first[size] - first[last])
+
+        sizes = sorted(first)
+        return sizes, [fmean(at(size, layer) for layer in by_layer.values()) for size in sizes]
 
 
 def budget_of(setting: Setting) -> int | None:
@@ -123,9 +134,11 @@ class Calibration:
     """Measures settings on a capture.
 
     Every store grows in a process of its own: on the first layer, where costs are measured, also
-    beyond what is captured, for its share of the time; then on the other layers, as long as time
-    is left. A store that has a budget, its option `ram`, gets one that is as much smaller as the
-    capture is smaller than what is foretold: or it would still hold everything in memory.
+    beyond what is captured; then, unless it is exact, on the other layers, the quickest store
+    first. Each time it gets its share of what is left of the time.
+
+    A store that has a budget, its option `ram`, gets one that is as much smaller as the capture is
+    smaller than what is foretold: or it would still hold everything in memory.
 
     Parameters
     ----------
@@ -154,7 +167,7 @@ class Calibration:
         self.measured: list[Measured] = []
         sizes = capture.info.sizes
         self._captured = [size for size in sizes if size >= BEGIN] or [sizes[-1]]
-        self._truth = lru_cache(maxsize=len(self._captured))(self._exact)
+        self._truth = cache(self._exact)
 
     def run(self, settings: Sequence[Setting], failed: Told) -> Iterator[str]:
         """Measure settings; tell which failed, and why.
@@ -169,14 +182,13 @@ class Calibration:
         costs_end = end - (1 - FIRST) * self.seconds
         first, *others = self.capture.info.layers
         waiting = [[each for each in settings if each.store == store] for store in stores]
-        built: list[tuple[float, list[Setting]]] = []
+        built: list[tuple[float, list[Setting], list[int]]] = []
         for number, group in enumerate(waiting):
             yield f"{group[0].store}, layer {first}"
-            begin = time.monotonic()
-            share = max(LEAST, (costs_end - begin) / (len(waiting) - number))
+            share = max(LEAST, (costs_end - time.monotonic()) / (len(waiting) - number))
             known = len(self.measured)
             try:
-                self._grow(group, first, share, costs=True)
+                took = self._grow(group, first, share, [*self._captured, *self._beyond()])
             except StoreFailedError as error:
                 self._give_up(group, error, failed)
                 continue
@@ -184,25 +196,35 @@ class Calibration:
             if not settled:
                 failed(group[0], f"did not take up {self._captured[0]:,} tokens in {share:.0f} s")
                 continue
-            built.append((time.monotonic() - begin, settled))
+            if not find_store(group[0].store).capabilities.exact:
+                grown = {found.tokens for each in self.measured[known:] for found in each.found}
+                built.append((took, settled, sorted(grown)))
             if left := [each for each in group if each not in settled]:
                 waiting.append(left)
-        for layer in others:
-            for took, settled in sorted(built, key=lambda each: each[0]):
-                if took < (rest := end - time.monotonic()):
-                    yield f"{settled[0].store}, layer {layer}"
-                    try:
-                        self._grow(settled, layer, rest, costs=False)
-                    except StoreFailedError as error:
-                        self._give_up(settled, error, failed)
+        built.sort(key=lambda each: each[0])
+        rest = [(layer, *each[1:]) for each in built for layer in others]
+        for number, (layer, settled, sizes) in enumerate(rest):
+            share = (end - time.monotonic()) / (len(rest) - number)
+            if share > 0 and any(each.setting in settled for each in self.measured):
+                yield f"{settled[0].store}, layer {layer}"
+                try:
+                    self._grow(settled, layer, share, sizes)
+                except StoreFailedError as error:
+                    self._give_up(settled, error, failed)
 
     def _give_up(self, group: Sequence[Setting], error: StoreFailedError, failed: Told) -> None:
         """Forget what was measured of a store that failed: nobody should use it."""
         self.measured = [each for each in self.measured if each.setting not in group]
         failed(group[0], str(error))
 
-    def _grow(self, group: Sequence[Setting], layer: int, patience: float, *, costs: bool) -> None:
-        """Build a store for a group's first setting; note what is learnt of all that fit it."""
+    def _grow(
+        self, group: Sequence[Setting], layer: int, patience: float, sizes: Sequence[int]
+    ) -> float:
+        """Build a store for a group's first setting; note what is learnt of all that fit it.
+
+        Returns the seconds until it was judged at the largest size that is captured.
+        """
+        begin, took, costs = time.monotonic(), 0.0, layer == self.capture.info.layers[0]
         devices = find_store(group[0].store).capabilities.devices
         real = {self._smaller(setting).key: setting for setting in group}
         job = Job(
@@ -213,7 +235,7 @@ class Calibration:
             device=self.device,
             store_device=self.device if self.device in devices else "cpu",
             threads=self.threads,
-            sizes=(*self._captured, *(self._beyond() if costs else ())),
+            sizes=tuple(sizes),
             top_k=self.top_k,
         )
         with Worker(job) as worker:
@@ -224,6 +246,9 @@ class Calibration:
                         mine.note(grown, place)
                     if grown.size in self._captured:
                         mine.judge(grown, place, layer, self._truth(layer, grown.size))
+                if grown.size in self._captured:
+                    took = time.monotonic() - begin
+        return took
 
     def _of(self, setting: Setting) -> Measured:
         for each in self.measured:

@@ -66,11 +66,11 @@ def amount(sizes: Sequence[int], values: Sequence[float]) -> Law:
     return lambda tokens: float(begin + slope * tokens)
 
 
-def share(sizes: Sequence[int], values: Sequence[float], *, grows: bool) -> Law:
-    """Fit ``a + b * log N`` within 0 and 1, which only grows with N, or only falls."""
+def share(sizes: Sequence[int], values: Sequence[float]) -> Law:
+    """Fit ``a + b * log N`` within 0 and 1, which only grows with N."""
     x, y = np.log(_floats(sizes)), _floats(values)
     slope = float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else 0.0
-    slope = max(0.0, slope) if grows else min(0.0, slope)
+    slope = max(0.0, slope)
     begin = float(np.mean(y - slope * x))
     return lambda tokens: float(np.clip(begin + slope * np.log(tokens), 0.0, 1.0))
 
