@@ -79,7 +79,7 @@ def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     assert foretold.latency == pytest.approx(3e-3)
     assert foretold.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
     assert foretold.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
-    free = Measured(Setting(store="exact"), None, measured.costs, measured.found)
+    free = Measured(Setting(store="exact"), costs=measured.costs, found=measured.found)
     several = candidates([measured, free], Limits(), tokens=10 * SIZES[-1], layers=3)
     assert [each.at_most for each in several] == [True, False]
 
@@ -95,6 +95,18 @@ def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
     foretold = measured.foretell(2 * SIZES[-1], 3)
     assert foretold.error == pytest.approx((0.1 + 0.025 + 0.46) / 3)
     assert foretold.recall == pytest.approx(1 - (0.2 + 0.05 + 0.92) / 3)
+
+
+def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all_of_it() -> None:
+    setting = Setting(store="zarr", options={"ram": 80_000_000})
+    measured = Measured(setting, 80_000_000, part=0.1)
+    for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
+        measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
+        measured.found.append(Found(size, 17, error, 2 * error))
+    foretold = measured.foretell(10 * SIZES[-1], 1)
+    assert foretold.error == pytest.approx(0.08)
+    assert foretold.recall == pytest.approx(0.84)
+    assert measured.foretell(20 * SIZES[-1], 1).error == pytest.approx(0.1)
 
 
 # Limits and the choice

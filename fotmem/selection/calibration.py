@@ -64,7 +64,10 @@ class Measured:
 
     setting: Setting
     budget: int | None = None
-    """Bytes that the store was told to take at most, of one layer; None: it takes what it needs."""
+    """Bytes that the store may take at most, of one layer; None: it takes what it needs."""
+    part: float = 1.0
+    """Of that budget, which it had when it was measured. What it finds is taken to be what a
+    memory finds that is as much larger, with all of the budget."""
     costs: list[Cost] = field(default_factory=list)
     """By size, ascending."""
     found: list[Found] = field(default_factory=list)
@@ -92,8 +95,8 @@ class Measured:
             ram=layers * memory,
             disk=layers * laws.amount(sizes, disk)(tokens),
             latency=layers * laws.cost(sizes, latencies, work)(tokens),
-            error=laws.share(*self._mean("error"))(tokens),
-            recall=1 - laws.share(*self._mean("missed"))(tokens),
+            error=laws.share(*self._mean("error"))(self.part * tokens),
+            recall=1 - laws.share(*self._mean("missed"))(self.part * tokens),
         )
 
     def _mean(self, name: str) -> tuple[list[int], list[float]]:
@@ -254,7 +257,8 @@ class Calibration:
         for each in self.measured:
             if each.setting == setting:
                 return each
-        self.measured.append(Measured(setting, budget_of(setting)))
+        budget, told = map(budget_of, (setting, self._smaller(setting)))
+        self.measured.append(Measured(setting, budget, told / budget if told and budget else 1.0))
         return self.measured[-1]
 
     def _smaller(self, setting: Setting) -> Setting:
