@@ -261,16 +261,17 @@ def test_large_memories(tmp_path: Path) -> None:
     passkey = PasskeyRow(memory=True, digit_accuracy=1.0, answer_accuracy=0.9,
                          answer_interval=(0.8, 0.95), trials=4, seconds=1.0,
                          seconds_per_token=0.08, **about)  # fmt: skip
+    plain = replace(passkey, memory=False, store=None, answer_accuracy=0.0, seconds_per_token=0.05)
     dictionary = DictionaryRow(accuracy=0.93, interval=(0.9, 0.95), symbol_accuracy=0.97,
                                queries=500, tokens_per_second=12_345.0, bytes_per_token=512.0,
                                seconds_per_query=0.012, ram=3 * 2**30, **about)  # fmt: skip
     files = {}
-    for task, row in (("passkey", passkey), ("dictionary", dictionary)):
+    for task, rows in (("passkey", [passkey, plain]), ("dictionary", [dictionary])):
         files[task] = tmp_path / f"{task}.json"
-        write_report(files[task], report(task, {"option": ["nprobe=64"]}, [row]))
+        write_report(files[task], report(task, {"option": ["nprobe=64"]}, rows))
     written = quality_report.write_large(files)
     head = "| 1,048,576 | `faiss-ivf nprobe=64` |"
-    assert f"{head} 0.900 (0.800 to 0.950) | 80 ms |\n" in written
+    assert f"{head} 0.900 (0.800 to 0.950) | 80 ms | 50 ms |\n" in written
     assert f"{head} 0.930 (0.900 to 0.950) | 12.0 ms | 3.0 GiB | 12,345 |\n" in written
 
 
