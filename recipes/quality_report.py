@@ -271,7 +271,7 @@ FULL: dict[str, Commands] = {
         "dictionary-exact": f"{LOOKUP} --tokens 16M --store exact",
         "dictionary-faiss-ivf": f"{LOOKUP} --tokens 16M --store faiss-ivf --option nprobe=64",
         "dictionary-faiss-ivfpq": f"{LOOKUP} --tokens 16M --store faiss-ivfpq --option nprobe=128",
-        "dictionary-64M": f"{LOOKUP} --tokens 64M --store faiss-ivfpq "
+        "dictionary-64M": f"{LOOKUP} --tokens 64M --store faiss-ivfpq --option nprobe=128 "
         "--option keys=mmap --option values=mmap",
     },
     "curves": {

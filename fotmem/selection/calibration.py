@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
@@ -133,6 +133,16 @@ def with_budget(setting: Setting, size: int) -> Setting:
 Told = Callable[[Setting, str], None]
 
 
+class Built(NamedTuple):
+    """Settings that shared a build, on the first layer."""
+
+    seconds: float
+    """Until it was judged at the largest size that is captured."""
+    settings: list[Setting]
+    sizes: list[int]
+    """At which it was judged."""
+
+
 class Calibration:
     """Measures settings on a capture.
 
@@ -181,33 +191,43 @@ class Calibration:
             What comes next.
         """
         end = time.monotonic() + self.seconds
+        approximate = yield from self._first(settings, end - (1 - FIRST) * self.seconds, failed)
+        yield from self._others(approximate, end, failed)
+
+    def _first(
+        self, settings: Sequence[Setting], end: float, failed: Told
+    ) -> Generator[str, None, list[Built]]:
+        """Grow every store on the first layer; return the approximate ones."""
+        first, built = self.capture.info.layers[0], []
         stores = list(dict.fromkeys(setting.store for setting in settings))
-        costs_end = end - (1 - FIRST) * self.seconds
-        first, *others = self.capture.info.layers
         waiting = [[each for each in settings if each.store == store] for store in stores]
-        built: list[tuple[float, list[Setting], list[int]]] = []
         for number, group in enumerate(waiting):
             yield f"{group[0].store}, layer {first}"
-            share = max(LEAST, (costs_end - time.monotonic()) / (len(waiting) - number))
+            share = max(LEAST, (end - time.monotonic()) / (len(waiting) - number))
             known = len(self.measured)
             try:
-                took = self._grow(group, first, share, [*self._captured, *self._beyond()])
+                seconds = self._grow(group, first, share, [*self._captured, *self._beyond()])
             except StoreFailedError as error:
                 self._give_up(group, error, failed)
                 continue
-            settled = [each.setting for each in self.measured[known:]]
+            measured = self.measured[known:]
+            settled = [each.setting for each in measured]
             if not settled:
                 failed(group[0], f"did not take up {self._captured[0]:,} tokens in {share:.0f} s")
                 continue
             if not find_store(group[0].store).capabilities.exact:
-                grown = {found.tokens for each in self.measured[known:] for found in each.found}
-                built.append((took, settled, sorted(grown)))
+                sizes = sorted({found.tokens for each in measured for found in each.found})
+                built.append(Built(seconds, settled, sizes))
             if left := [each for each in group if each not in settled]:
                 waiting.append(left)
-        built.sort(key=lambda each: each[0])
-        rest = [(layer, *each[1:]) for each in built for layer in others]
-        for number, (layer, settled, sizes) in enumerate(rest):
-            share = (end - time.monotonic()) / (len(rest) - number)
+        return built
+
+    def _others(self, built: list[Built], end: float, failed: Told) -> Iterator[str]:
+        """Judge stores on the other layers, at the sizes that they reached on the first."""
+        built.sort(key=lambda each: each.seconds)
+        turns = [(each, layer) for each in built for layer in self.capture.info.layers[1:]]
+        for number, ((_, settled, sizes), layer) in enumerate(turns):
+            share = (end - time.monotonic()) / (len(turns) - number)
             if share > 0 and any(each.setting in settled for each in self.measured):
                 yield f"{settled[0].store}, layer {layer}"
                 try:
@@ -229,11 +249,12 @@ class Calibration:
         """
         begin, took, costs = time.monotonic(), 0.0, layer == self.capture.info.layers[0]
         devices = find_store(group[0].store).capabilities.devices
-        real = {self._smaller(setting).key: setting for setting in group}
+        smaller = [self._smaller(setting) for setting in group]
+        real = {each.key: setting for each, setting in zip(smaller, group, strict=True)}
         job = Job(
             capture=str(self.capture.directory),
             layer=layer,
-            settings=tuple(map(self._smaller, group)),
+            settings=tuple(smaller),
             queries=QUERIES,
             device=self.device,
             store_device=self.device if self.device in devices else "cpu",
