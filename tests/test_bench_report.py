@@ -4,19 +4,21 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from rich.console import Console
 
 from fotmem.bench.compare import compare
 from fotmem.bench.figures import Figure
 from fotmem.bench.page import write_page
 from fotmem.bench.plot import Point, draw, front
 from fotmem.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
-from fotmem.bench.table import tables
+from fotmem.bench.table import WIDTH, tables
 from fotmem.errors import InputError
 from tests.commands import call, refusal
 
@@ -215,6 +217,22 @@ def test_growth_is_shown_in_the_terminal() -> None:
         "while growing, top 32, default effort",
         None,
     ]
+
+
+def test_long_settings_leave_numbers_whole() -> None:
+    options = {"keys": "mmap", "values": "mmap", "nlist": 256, "nprobe": 8}
+    long = Setting(store="lists", options=options)
+    drawn = report(0)
+    rows = tuple(
+        row.model_copy(update={"setting": long}) if row.setting == SETTINGS[-1] else row
+        for row in drawn.rows
+    )
+    out = StringIO()
+    for table in tables(drawn.model_copy(update={"rows": rows})):
+        Console(file=out, width=WIDTH).print(table)
+    shown = out.getvalue()
+    assert "…" not in shown
+    assert all(f"{name}={value}" in shown for name, value in options.items())
 
 
 FLAGS = (

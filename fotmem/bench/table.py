@@ -81,10 +81,11 @@ def _at(rows: list[GrowthRow], size: int) -> Iterator[GrowthRow]:
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
+    """Lay out a table in which long names are broken into lines, and no number is."""
     table = Table(title=title)
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
