@@ -270,7 +270,7 @@ def test_stores_are_measured_and_foretold(
     capture: Capture, broken: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faiss")
-    monkeypatch.setattr(calibration, "LEAST", 1.0)
+    monkeypatch.setattr(calibration, "LEAST", 3.0)
     steps: list[str] = []
     found = fotmem.select(
         capture,
@@ -279,7 +279,7 @@ def test_stores_are_measured_and_foretold(
         stores=["failing", "dying", "exact", "faiss-ivf", "slow"],
         max_error=0.9,
         threads=1,
-        seconds=14,
+        seconds=20,
         step=steps.append,
     )
     assert found.excluded == {
@@ -349,6 +349,19 @@ def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture
     assert torch.equal(keys[:, :TOKENS], capture.rows(0).keys)
     assert float(moved.std() / keys.std()) == pytest.approx(calibration_moved(), rel=0.1)
     assert (moved.abs().amax(2) > 0).all()
+
+
+def test_at_every_size_the_last_queries_are_answered(capture: Capture) -> None:
+    """Others, from elsewhere in the text, would be taken for what a larger memory does."""
+    calibrated = calibration.Calibration(
+        capture, tokens=TOKENS, top_k=4, device="cpu", threads=1, seconds=20
+    )
+    assert list(calibrated.run([Setting(store="exact")], lambda *_: None))
+    judged = calibrated.measured[0].found
+    assert [found.tokens for found in judged] == [8192, 16_384, TOKENS]
+    for found in judged:
+        assert torch.equal(calibrated._exact(0, found.tokens).queries, capture.queries(0, TOKENS))
+        assert found.error == pytest.approx(0, abs=1e-5)
 
 
 def calibration_moved() -> float:

@@ -104,10 +104,15 @@ def truth(
     return Truth(queries, best.scores, best.values, parts[0].out, parts[0].lse, scale)
 
 
-def captured_truth(capture: Capture, layer: int, size: int, *, queries: int, top_k: int) -> Truth:
-    """Answer the first `queries` that are asked after `size` tokens of a capture."""
+def captured_truth(
+    capture: Capture, layer: int, size: int, *, queries: int, top_k: int, asked: int | None = None
+) -> Truth:
+    """Answer queries from the first `size` tokens of a capture.
+
+    Those queries are the first that were asked after `asked` tokens; default: `size`.
+    """
     return truth(
-        capture.queries(layer, size)[:, :queries],
+        capture.queries(layer, asked or size)[:, :queries],
         capture.blocks(layer, STEP, size),
         scale=capture.info.scale,
         top_k=top_k,

@@ -32,7 +32,9 @@ STEP = 2048
 MOVED = 0.1
 """How far keys that come again are moved, in units of their standard deviation."""
 SINGLE = 20
-"""Queries of each head that are asked one by one at every size."""
+"""Queries of each head that are asked one by one at every size, at least,"""
+ENOUGH = 0.1
+"""and until they took so many seconds."""
 COUNTED = 64
 """Queries by which is told how many keys are read."""
 WARM = 5000
@@ -58,6 +60,9 @@ class Job:
     those that are captured, they come again, moved a little: for the costs of a larger store."""
     top_k: int
     """Of these answers."""
+    same_queries: bool = False
+    """Whether it is asked the last queries of the capture at all sizes; else those that came after
+    so many tokens."""
 
 
 class Answer(NamedTuple):
@@ -175,8 +180,10 @@ class _Bench:
         self.tune(setting)
         top_k, captured = self.job.top_k, len(self.store) <= self.capture.info.tokens
         answer = self.answer(top_k) if captured else None
-        one = statistics.median(self.singly(top_k, 0, SINGLE))
-        return Tuned(answer, self.share_read(top_k), one)
+        singly: list[float] = []
+        while len(singly) < SINGLE or sum(singly) < ENOUGH:
+            singly += self.singly(top_k, len(singly), SINGLE)
+        return Tuned(answer, self.share_read(top_k), statistics.median(singly))
 
     def tune(self, setting: Setting) -> None:
         """Let searches be those of a setting from now on."""
@@ -222,7 +229,9 @@ class _Bench:
         )
 
     def _asked(self, size: int) -> Tensor:
-        queries = self.capture.queries(self.job.layer, min(size, self.capture.info.tokens))
+        end = self.capture.info.tokens
+        asked = end if self.job.same_queries else min(size, end)
+        queries = self.capture.queries(self.job.layer, asked)
         queries = queries[:, : self.job.queries]
         return queries.contiguous().to(self.job.device)
 

@@ -31,7 +31,8 @@ SMALLEST = 2**23
 LEAST = 5.0
 """Seconds that every store has to grow."""
 QUERIES = 96
-"""Of a head, by which stores are judged."""
+"""Of a head, by which stores are judged: at all sizes the same, the last that are captured. What
+stores find differs by more from one place of a text to the next than from one size to the next."""
 
 
 class Cost(NamedTuple):
@@ -261,6 +262,7 @@ class Calibration:
             threads=self.threads,
             sizes=tuple(sizes),
             top_k=self.top_k,
+            same_queries=True,
         )
         with Worker(job) as worker:
             for grown in worker.grown(patience):
@@ -297,4 +299,7 @@ class Calibration:
             size *= 2
 
     def _exact(self, layer: int, size: int) -> Truth:
-        return captured_truth(self.capture, layer, size, queries=QUERIES, top_k=self.top_k)
+        end = self.capture.info.tokens
+        return captured_truth(
+            self.capture, layer, size, queries=QUERIES, top_k=self.top_k, asked=end
+        )
