@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -375,6 +377,21 @@ def test_a_small_capture_is_enough(tmp_path: Path) -> None:
     found = fotmem.select(small, tokens=1500, stores=["exact"], threads=1, seconds=5)
     assert found.choice is not None
     assert found.choice.judged == 1500
+
+
+def test_a_script_without_a_guard_is_told(capture: Capture, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import fotmem\n"
+        "from fotmem.capture import Capture\n"
+        f"capture = Capture.open({str(capture.directory)!r})\n"
+        "print(fotmem.select(capture, tokens=8000, stores=['exact'], seconds=5).excluded['exact'])"
+    )
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert told.stdout == (
+        "its process ended with code 1 before it began; "
+        'a script must call this under if __name__ == "__main__":\n'
+    )
 
 
 def test_stores_that_cannot_be_used_are_not_measured(capture: Capture) -> None:

@@ -15,6 +15,9 @@ from fotmem.bench.worker import Grown, Job, serve
 STARTS = 30.0
 """Seconds in which a process has loaded its libraries, and tried its store, or else never will."""
 
+GUARD = 'if __name__ == "__main__":'
+"""Without it, a script would run once more in each of its processes."""
+
 
 class StoreFailedError(Exception):
     """A store could not do what it was asked; says why."""
@@ -48,6 +51,7 @@ class Worker:
         )
         self._process.start()
         theirs.close()
+        self._begun = False
         self.settings: list[Setting] = []
         """Those that the store can be tuned to; known once it grows."""
 
@@ -103,7 +107,10 @@ class Worker:
             self._process.join()
             code = self._process.exitcode
             reason = "was killed: too little memory?" if code == -9 else f"ended with code {code}"
+            if code == 1 and not self._begun:
+                reason += f" before it began; a script must call this under {GUARD}"
             raise StoreFailedError(f"its process {reason}") from None
+        self._begun = True
         if isinstance(found, Exception):
             raise StoreFailedError(str(found))
         return found
