@@ -24,7 +24,7 @@ from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.plot import draw
 from fotmem.evaluation.report import read_report, rows_of
 from recipes.reports import evaluate, fill, ranged, table, texts_given
-from recipes.smollm2_report import ALIKE, TUNED
+from recipes.smollm2_report import ALIKE, BASE, TUNED
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
@@ -144,14 +144,16 @@ def write_dense(reports: Reports) -> str:
     """Write what the model makes of the k best keys, and of all."""
     body = []
     for name in reports:
-        task, _, keys = name.partition("-")
-        if keys == "all" or f"{task}-all" not in reports:
+        asked, _, keys = name.partition("-")
+        if keys == "all" or f"{asked}-all" not in reports:
             continue
-        best, every = (qualities(reports[f"{task}-{keys}"]) for keys in ("best", "all"))
+        content = read_report(reports[name])
+        task, model = content["task"], f"`{content['options']['model']}`"
+        best, every = (qualities(reports[f"{asked}-{keys}"]) for keys in ("best", "all"))
         for tokens, quality in best.items():
             about = f"{task}, {tokens:,} tokens: {QUALITIES[task].name}"
-            body.append([about, ranged(quality, 3), ranged(every[tokens], 3)])
-    return table(["task", "the k best keys", "all keys"], body)
+            body.append([model, about, ranged(quality, 3), ranged(every[tokens], 3)])
+    return table(["model", "task", "the k best keys", "all keys"], body)
 
 
 def qualities(report: Path) -> dict[int, Figure]:
@@ -252,6 +254,7 @@ QUICK: dict[str, Commands] = {
     },
     "dense": best_and_all(
         passkey=f"passkey {TUNED} --tokens 16k --trials 16 --readings 2",
+        passkey_untuned=f"passkey {BASE} --tokens 4k --trials 16 --readings 2",
         dictionary=f"{LOOKUP} --tokens 64k,256k --queries 200",
     ),
     "distraction": before_and_after(8),
@@ -280,7 +283,8 @@ FULL: dict[str, Commands] = {
         "dictionary": f"{LOOKUP} --tokens 256k,1M {COMPARED}",
     },
     "dense": best_and_all(
-        passkey=f"passkey {TUNED} --tokens 16k,100k --trials 40 --readings 4",
+        passkey=f"passkey {TUNED} --tokens 16k,100k --trials 40 --readings 2",
+        passkey_untuned=f"passkey {BASE} --tokens 4k,16k --trials 40 --readings 4",
         perplexity=f"perplexity {TUNED} --tokens 16k,64k --places 4",
         dictionary=f"{LOOKUP} --tokens 256k,1M",
     ),

@@ -249,9 +249,9 @@ def test_the_k_best_keys_beside_all(tmp_path: Path) -> None:
             for on in (False, True)
         ]  # fmt: skip
         files[name] = tmp_path / f"{name}.json"
-        write_report(files[name], report("passkey", {"option": []}, rows))
+        write_report(files[name], report("passkey", {"model": "one"}, rows))
     written = quality_report.write_dense(files)
-    name = "passkey, 8,192 tokens: whole answers"
+    name = "`one` | passkey, 8,192 tokens: whole answers"
     assert f"| {name} | 0.900 (0.100 to 0.950) | 0.500 (0.100 to 0.950) |\n" in written
     assert written.count("passkey") == 1
 
@@ -320,7 +320,7 @@ def test_the_page_has_what_is_measured_so_far(
                      tokens=8192, store="exact")  # fmt: skip
     for name in ("passkey-best", "passkey-all"):
         file = quality_report.report_of(tmp_path, "dense", name)
-        write_report(file, report("passkey", {"option": []}, [row]))
+        write_report(file, report("passkey", {"model": "one"}, [row]))
     quality_report.publish("dense", commands, tmp_path)
     written = page.read_text()
     assert written.startswith("before\n")
