@@ -117,10 +117,11 @@ def every_curve(reports: Reports) -> list[Curve]:
 
 
 def write_curves(reports: Reports) -> str:
-    """Draw the curves, and write which figure predicts best and how much is needed."""
+    """Draw each task's largest memory, and write what predicts best and how much is needed."""
     found = every_curve(reports)
-    draw(found, PICTURE)
-    return f"![curves](quality.png)\n\n{predictions(found)}"
+    largest = {curve.task: curve for curve in found}
+    draw(list(largest.values()), PICTURE)
+    return f"![curves]({PICTURE.name})\n\n{predictions(found)}"
 
 
 def predictions(found: list[Curve]) -> str:
