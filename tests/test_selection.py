@@ -321,6 +321,7 @@ def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
     ivf = fotmem.select(of_three, tokens=1024, top_k=4, stores=["faiss-ivf"], threads=1, seconds=20)
     exact = fotmem.select(of_three, tokens=1024, top_k=4, stores=["exact"], threads=1, seconds=20)
     assert {each.layers for each in ivf.candidates} == {(0, 1, 2)}
+    assert all(0 < each.foretold.latency < 1 for each in ivf.candidates)
     assert [each.layers for each in exact.candidates] == [(0,)]
 
 

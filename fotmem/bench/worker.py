@@ -6,6 +6,7 @@ takes nothing else with it.
 
 from __future__ import annotations
 
+import math
 import pickle
 import statistics
 import time
@@ -63,6 +64,8 @@ class Job:
     same_queries: bool = False
     """Whether it is asked the last queries of the capture at all sizes; else those that came after
     so many tokens."""
+    costs: bool = True
+    """Whether it is told what a query costs."""
 
 
 class Answer(NamedTuple):
@@ -79,8 +82,8 @@ class Tuned(NamedTuple):
 
     answer: Answer | None
     """None for more tokens than are captured."""
-    share_read: float | None
-    one: float
+    share_read: float | None = None
+    one: float = math.nan
     """Seconds of one query of each head: median."""
 
 
@@ -180,6 +183,8 @@ class _Bench:
         self.tune(setting)
         top_k, captured = self.job.top_k, len(self.store) <= self.capture.info.tokens
         answer = self.answer(top_k) if captured else None
+        if not self.job.costs:
+            return Tuned(answer)
         singly: list[float] = []
         while len(singly) < SINGLE or sum(singly) < ENOUGH:
             singly += self.singly(top_k, len(singly), SINGLE)

@@ -263,6 +263,7 @@ class Calibration:
             sizes=tuple(sizes),
             top_k=self.top_k,
             same_queries=True,
+            costs=costs,
         )
         with Worker(job) as worker:
             for grown in worker.grown(patience):
