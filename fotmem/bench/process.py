@@ -51,7 +51,6 @@ class Worker:
         )
         self._process.start()
         theirs.close()
-        self._begun = False
         self.settings: list[Setting] = []
         """Those that the store can be tuned to; known once it grows."""
 
@@ -107,10 +106,9 @@ class Worker:
             self._process.join()
             code = self._process.exitcode
             reason = "was killed: too little memory?" if code == -9 else f"ended with code {code}"
-            if code == 1 and not self._begun:
+            if code == 1 and not self.settings:
                 reason += f" before it began; a script must call this under {GUARD}"
             raise StoreFailedError(f"its process {reason}") from None
-        self._begun = True
         if isinstance(found, Exception):
             raise StoreFailedError(str(found))
         return found

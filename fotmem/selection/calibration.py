@@ -225,8 +225,8 @@ class Calibration:
 
     def _others(self, built: list[Built], end: float, failed: Told) -> Iterator[str]:
         """Judge stores on the other layers, at the sizes that they reached on the first."""
-        built.sort(key=lambda each: each.seconds)
-        turns = [(each, layer) for each in built for layer in self.capture.info.layers[1:]]
+        quickest = sorted(built, key=lambda each: each.seconds)
+        turns = [(each, layer) for each in quickest for layer in self.capture.info.layers[1:]]
         for number, ((_, settled, sizes), layer) in enumerate(turns):
             share = (end - time.monotonic()) / (len(turns) - number)
             if share > 0 and any(each.setting in settled for each in self.measured):
