@@ -112,6 +112,17 @@ def test_more_queries_than_a_window_asks_come_from_several(tmp_path: Path) -> No
     assert len(queries[0].unique(dim=0)) == 150
 
 
+def test_queries_from_all_over_the_text(tmp_path: Path) -> None:
+    capture = captured(tmp_path / "c")
+    early, late = (capture.queries(1, size) for size in (1024, TOKENS))
+    assert not torch.equal(early, late)
+    some = capture.spread_queries(1, 5)
+    assert some.shape == (2, 5, 8)
+    assert torch.equal(some[:, 0::2], early[:, 0:5:2])
+    assert torch.equal(some[:, 1::2], late[:, 1:5:2])
+    assert capture.spread_queries(1, 10_000).shape == early.shape
+
+
 @pytest.mark.parametrize("stopped_at", [1, 2, 4])
 def test_a_stopped_capture_goes_on(
     tmp_path: Path, stopped_at: int, monkeypatch: pytest.MonkeyPatch
@@ -267,6 +278,7 @@ def test_arrays(tmp_path: Path, dtype: Any, heads: int | None) -> None:
     for size in (1024, 1100):
         asked = capture.queries(0, size).numpy().reshape(queries.shape)
         assert np.array_equal(asked, queries.astype(np.float32))
+    assert torch.equal(capture.spread_queries(0, 7), capture.queries(0))  # none comes twice
     assert capture.info.scale == 0.5
     without = capture_arrays(tmp_path / "d", keys, queries)
     assert torch.equal(without.rows(0).values, rows.keys)

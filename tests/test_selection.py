@@ -354,7 +354,7 @@ def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture
     assert (moved.abs().amax(2) > 0).all()
 
 
-def test_at_every_size_the_last_queries_are_answered(capture: Capture) -> None:
+def test_at_every_size_the_same_queries_are_answered(capture: Capture) -> None:
     """Others, from elsewhere in the text, would be taken for what a larger memory does."""
     calibrated = calibration.Calibration(
         capture, tokens=TOKENS, top_k=4, device="cpu", threads=1, seconds=20
@@ -362,8 +362,9 @@ def test_at_every_size_the_last_queries_are_answered(capture: Capture) -> None:
     assert list(calibrated.run([Setting(store="exact")], lambda *_: None))
     judged = calibrated.measured[0].found
     assert [found.tokens for found in judged] == [8192, 16_384, TOKENS]
+    asked = capture.spread_queries(0, calibration.QUERIES)
     for found in judged:
-        assert torch.equal(calibrated._exact(0, found.tokens).queries, capture.queries(0, TOKENS))
+        assert torch.equal(calibrated._exact(0, found.tokens).queries, asked)
         assert found.error == pytest.approx(0, abs=1e-5)
 
 

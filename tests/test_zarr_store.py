@@ -138,6 +138,13 @@ def test_a_query_reads_more_clusters_of_a_larger_memory(monkeypatch: pytest.Monk
     assert 3 * reads[0] < reads[1] < 8 * reads[0]  # the root of 30
 
 
+def test_a_query_reads_more_clusters_of_two_segments_than_of_one() -> None:
+    store, _, _ = filled(1400, nprobe=4)
+    assert [segment.rows for segment in store._contents.state.segments] == [512, 512]
+    store.search(draw(HEADS, 1, DIM, seed=7), 4)
+    assert store.chunks_probed == HEADS * 6  # 5.7, the root of 2 times as many
+
+
 def test_the_best_scores_in_a_cluster_are_estimated_well() -> None:
     store, keys, _ = filled(3000)
     segment = store._contents.state.segments[0]

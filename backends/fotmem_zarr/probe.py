@@ -46,7 +46,7 @@ class Probe:
         effective = sum(sizes) ** 2 / sum(size * size for size in sizes)
         stored = sum(segment.rows for segment in self.segments) / sum(sizes)
         more = max(1.0, math.sqrt(sum(sizes) / FEW)) * math.sqrt(effective) * stored
-        return min(self.clusters, int(max(self.nprobe, 4 * top_k / CLUSTER) * more))
+        return min(self.clusters, round(max(self.nprobe, 4 * top_k / CLUSTER) * more))
 
     def search(self, queries: Tensor, top_k: int) -> Hits:
         """Search for queries ``[H, Q, D]``, float32."""

@@ -105,18 +105,11 @@ def truth(
 
 
 def captured_truth(
-    capture: Capture, layer: int, size: int, *, queries: int, top_k: int, asked: int | None = None
+    capture: Capture, layer: int, size: int, queries: Tensor, *, top_k: int
 ) -> Truth:
-    """Answer queries from the first `size` tokens of a capture.
-
-    Those queries are the first that were asked after `asked` tokens; default: `size`.
-    """
-    return truth(
-        capture.queries(layer, asked or size)[:, :queries],
-        capture.blocks(layer, STEP, size),
-        scale=capture.info.scale,
-        top_k=top_k,
-    )
+    """Answer queries ``[H, M, D]`` from the first `size` tokens of a capture."""
+    blocks = capture.blocks(layer, STEP, size)
+    return truth(queries, blocks, scale=capture.info.scale, top_k=top_k)
 
 
 class _Best:

@@ -292,9 +292,9 @@ class Bench:
 
     def _truth(self, layer: int, size: int) -> Truth:
         if size not in self._truths:
-            most = max(self.plan.top_k)
+            queries = self.capture.queries(layer, size)[:, : self.plan.queries]
             self._truths[size] = captured_truth(
-                self.capture, layer, size, queries=self.plan.queries, top_k=most
+                self.capture, layer, size, queries, top_k=max(self.plan.top_k)
             )
         return self._truths[size]
 

@@ -62,8 +62,8 @@ class Job:
     top_k: int
     """Of these answers."""
     same_queries: bool = False
-    """Whether it is asked the last queries of the capture at all sizes; else those that came after
-    so many tokens."""
+    """Whether it is asked the same at all sizes, by queries of all places of the text; else what
+    came after so many tokens."""
     costs: bool = True
     """Whether it is told what a query costs."""
 
@@ -234,11 +234,13 @@ class _Bench:
         )
 
     def _asked(self, size: int) -> Tensor:
-        end = self.capture.info.tokens
-        asked = end if self.job.same_queries else min(size, end)
-        queries = self.capture.queries(self.job.layer, asked)
-        queries = queries[:, : self.job.queries]
-        return queries.contiguous().to(self.job.device)
+        job, capture = self.job, self.capture
+        if job.same_queries:
+            queries = capture.spread_queries(job.layer, job.queries)
+        else:
+            asked = min(size, capture.info.tokens)
+            queries = capture.queries(job.layer, asked)[:, : job.queries]
+        return queries.contiguous().to(job.device)
 
     def _some(self, first: int, count: int) -> Tensor:
         """Return `count` queries of each head, from one on, beginning anew at the end."""

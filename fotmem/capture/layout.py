@@ -209,6 +209,23 @@ class Capture:
             raise OptionError(f"{self.directory} has queries after {sizes} tokens, not {size:,}")
         return self._read(layer, "queries", self.info.sizes.index(size))
 
+    def spread_queries(self, layer: int, count: int) -> Tensor:
+        """Read queries from all over the text: of `info.sizes`, each in turn, one asked after it.
+
+        Returns
+        -------
+        Tensor
+            Shape ``[H, min(count, M), D]``, float32.
+
+        Raises
+        ------
+        StorageError, LayerError
+            They are damaged; there is no such layer.
+        """
+        places = torch.stack([self.queries(layer, size) for size in self.info.sizes])
+        chosen = torch.arange(min(count, self.info.queries))
+        return places[chosen % len(places), :, chosen].transpose(0, 1)
+
     def write_part(self, seen: Mapping[int, Rows]) -> None:
         """Append the first of the `missing` parts, as each layer sees it."""
         start = self.parts * PART

@@ -31,8 +31,8 @@ SMALLEST = 2**23
 LEAST = 5.0
 """Seconds that every store has to grow."""
 QUERIES = 96
-"""Of a head, by which stores are judged: at all sizes the same, the last that are captured. What
-stores find differs by more from one place of a text to the next than from one size to the next."""
+"""Of a head, by which stores are judged: at all sizes the same, of all places of the text. What
+stores find differs by more from one place to the next than from one size to the next."""
 
 
 class Cost(NamedTuple):
@@ -300,7 +300,5 @@ class Calibration:
             size *= 2
 
     def _exact(self, layer: int, size: int) -> Truth:
-        end = self.capture.info.tokens
-        return captured_truth(
-            self.capture, layer, size, queries=QUERIES, top_k=self.top_k, asked=end
-        )
+        queries = self.capture.spread_queries(layer, QUERIES)
+        return captured_truth(self.capture, layer, size, queries, top_k=self.top_k)
