@@ -18,9 +18,9 @@ from fotmem.bench.report import Setting
 from fotmem.capture import Capture, capture_model, capture_random
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.selection import calibration, laws, selector
-from fotmem.selection.calibration import Cost, Found, Measured
 from fotmem.selection.choice import Candidate, Selection, candidates
 from fotmem.selection.limits import Foretold, Limits, misses
+from fotmem.selection.measured import Cost, Found, Measured, foretell
 from tests import folders, tiny
 from tests.commands import call, refusal
 from tests.plugins import hook, install
@@ -40,8 +40,24 @@ def test_laws_go_on_as_what_was_measured_began() -> None:
     times = [2e-4 + 3e-7 * n**0.5 for n in SIZES]
     foretold = laws.cost(SIZES, times, lambda n: n**0.5)
     assert foretold(2**20) == pytest.approx(2e-4 + 3e-7 * 2**10)
-    rising = laws.share(SIZES, [0.01 * np.log(n) for n in SIZES])
-    assert rising(2**20) == pytest.approx(0.01 * np.log(2**20))
+    rising = laws.shares([1], SIZES, [[0.01 * np.log(n) for n in SIZES]])
+    assert rising(1, 2**20) == pytest.approx(0.01 * np.log(2**20))
+
+
+def test_a_larger_memory_is_like_one_that_is_searched_with_less() -> None:
+    """Oracle: a power of the size that effort must grow with, and what no effort finds."""
+    efforts = [2.0**i for i in range(2, 10)]
+
+    def missed(effort: float, tokens: int) -> float:
+        within = float(np.interp(np.log2(effort) - np.log2(tokens / 2**15) / 2, [2, 9], [0.4, 0]))
+        return within + 0.02 * float(np.log2(tokens / 2**12))
+
+    law = laws.shares(efforts, SIZES, [[missed(each, n) for n in SIZES] for each in efforts])
+    for effort in (16, 100, 512):
+        for tokens in (2**14, 2**15, 2**17):
+            assert law(effort, tokens) == pytest.approx(missed(effort, tokens), abs=2e-3)
+    # With less effort than was tried, it goes on as between the two least.
+    assert law(4, 2**17) == pytest.approx(0.1 + 0.4 + 0.4 / 7, abs=2e-3)
 
 
 def test_costs_between_sizes_are_those_that_were_measured() -> None:
@@ -56,18 +72,21 @@ def test_noise_makes_no_law_absurd() -> None:
     """Nothing gets cheaper as it grows, no share leaves 0 to 1, and nothing grows beyond N."""
     falling = laws.cost(SIZES, [3e-3, 2e-3, 1e-3], float)
     assert 1e-3 <= falling(2**20) <= 3e-3
-    assert laws.share(SIZES, [0.3, 0.2, 0.1])(2**20) == pytest.approx(0.2)
-    assert laws.share(SIZES, [0.3, 0.6, 0.9])(2**30) == 1
+    assert laws.shares([1], SIZES, [[0.3, 0.2, 0.1]])(1, 2**20) == pytest.approx(0.1)
+    assert laws.shares([1], SIZES, [[0.3, 0.6, 0.9]])(1, 2**30) == 1
+    noise = laws.shares([1, 2], SIZES, [[0.3, 0.2, 0.1], [0.3, 0.3, 0.2]])
+    assert noise(1, 2**20) == pytest.approx(0.1)
     steep = laws.power(SIZES, [1.0, 10.0, 100.0])
     assert steep(2**20) / steep(2**15) == pytest.approx(2**5)
     assert laws.amount(SIZES, [5e6, 4e6, 3e6])(2**20) > 0
     assert laws.amount(SIZES, [0.0, 0.0, 0.0])(2**20) == 0
 
 
-@pytest.mark.parametrize("law", ["amount", "power", "cost", "share"])
+@pytest.mark.parametrize("law", ["amount", "power", "cost", "graph"])
 def test_one_size_is_enough(law: str) -> None:
-    more = {"cost": [float], "share": []}.get(law, [])
+    more = [float] if law == "cost" else []
     assert getattr(laws, law)([8192], [0.5], *more)(8192) == pytest.approx(0.5)
+    assert laws.shares([1, 2], [8192], [[0.5], [0.4]])(2, 8192) == pytest.approx(0.4)
 
 
 def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
@@ -75,28 +94,29 @@ def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     for size in SIZES:
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
         measured.found += [Found(size, 17, 0.02, 0.1), Found(size, 20, 0.04, 0.2)]
-    foretold = measured.foretell(10 * SIZES[-1], 3)
+    [foretold] = foretell([measured], 10 * SIZES[-1], 3)
     assert foretold.error == pytest.approx(0.03)
     assert foretold.recall == pytest.approx(0.85)
     assert foretold.latency == pytest.approx(3e-3)
     assert foretold.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
     assert foretold.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
     free = Measured(Setting(store="exact"), costs=measured.costs, found=measured.found)
-    several = candidates([measured, free], Limits(), tokens=10 * SIZES[-1], layers=3)
+    several = candidates([measured, free], [foretold, foretold], Limits())
     assert [each.at_most for each in several] == [True, False]
 
 
 def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
-    """By as much as the first; what misses a quarter of that, by a quarter."""
-    measured = Measured(Setting(store="hnsw"))
+    """By as much as the first; what misses less, by as much in square roots."""
+    measured = Measured(Setting(store="exact"))
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
         measured.costs.append(Cost(size, 1e-3, None, 1000.0, 0.0))
         measured.found.append(Found(size, 17, error, 2 * error))
     measured.found.append(Found(SIZES[0], 18, 0.01, 0.02))
     measured.found.append(Found(SIZES[0], 20, 0.4, 0.8))
-    foretold = measured.foretell(2 * SIZES[-1], 3)
-    assert foretold.error == pytest.approx((0.1 + 0.025 + 0.46) / 3)
-    assert foretold.recall == pytest.approx(1 - (0.2 + 0.05 + 0.92) / 3)
+    [foretold] = foretell([measured], SIZES[-1], 3)
+    less = 0.01**0.5 + 0.08**0.5 - 0.04**0.5
+    assert foretold.error == pytest.approx((0.08 + less**2 + 0.44) / 3)
+    assert foretold.recall == pytest.approx(1 - 2 * (0.08 + less**2 + 0.44) / 3)
 
 
 def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all_of_it() -> None:
@@ -105,10 +125,41 @@ def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
         measured.found.append(Found(size, 17, error, 2 * error))
-    foretold = measured.foretell(10 * SIZES[-1], 1)
+    [foretold] = foretell([measured], 10 * SIZES[-1], 1)
     assert foretold.error == pytest.approx(0.08)
     assert foretold.recall == pytest.approx(0.84)
-    assert measured.foretell(20 * SIZES[-1], 1).error == pytest.approx(0.1)
+    [twice] = foretell([measured], 20 * SIZES[-1], 1)
+    assert twice.error == pytest.approx(0.1)
+
+
+def test_settings_that_differ_by_effort_are_foretold_together() -> None:
+    """Alone, none of these would tell that a larger memory needs more effort."""
+    efforts = (4, 8, 16, 32)
+    measured = [
+        Measured(Setting(store="zarr", options={"nprobe": nprobe, "ram": ram}))
+        for ram in (2**26, 2**27)
+        for nprobe in efforts
+    ]
+    for each in measured:
+        for size in SIZES:
+            steps = np.log2(each.setting.options["nprobe"] / 4) - np.log2(size / SIZES[0])
+            error = 0.4 - 0.1 * min(steps, 3) if each.setting.options["ram"] == 2**26 else 0.3
+            each.costs.append(Cost(size, 1e-3, 500.0, 1000.0, 0.0))
+            each.found.append(Found(size, 17, error, error))
+    foretold = foretell(measured, 2 * SIZES[-1], 1)
+    assert [each.error for each in foretold[:4]] == pytest.approx([0.7, 0.6, 0.5, 0.4])
+    assert [each.error for each in foretold[4:]] == pytest.approx([0.3] * 4)
+
+
+def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> None:
+    measured = Measured(Setting(store="exact"))
+    for size in (*SIZES, 2 * SIZES[-1]):
+        latency = 9.0 if size > SIZES[-1] else 1e-4 * np.log(1 + size / 256)
+        measured.costs.append(Cost(size, latency, None, 1000.0, 0.0))
+    measured.found += [Found(size, 17, 0.0, 0.0) for size in SIZES]
+    for tokens in (SIZES[1], 2**20):
+        [foretold] = foretell([measured], tokens, 1)
+        assert foretold.latency == pytest.approx(1e-4 * np.log(1 + tokens / 256))
 
 
 # Limits and the choice

@@ -36,7 +36,7 @@ SINGLE = 20
 """Queries of each head that are asked one by one at every size, at least,"""
 ENOUGH = 0.1
 """and until they took so many seconds."""
-COUNTED = 64
+COUNTED = 32
 """Queries by which is told how many keys are read."""
 WARM = 5000
 """Random keys of a store that is filled first, so that what libraries need is loaded."""
@@ -65,7 +65,7 @@ class Job:
     """Whether it is asked the same at all sizes, by queries of all places of the text; else what
     came after so many tokens."""
     costs: bool = True
-    """Whether it is told what a query costs."""
+    """Whether it is told what a query costs, and the memory that is taken."""
 
 
 class Answer(NamedTuple):
@@ -94,7 +94,7 @@ class Grown(NamedTuple):
     adds: list[float]
     """Seconds of each `add` since the last size."""
     ram: int
-    """Bytes that the process needs more than with the empty store."""
+    """Bytes that the process needs more than with the empty store; 0 if `costs` are not told."""
     disk: int
     """Bytes on disk: of the store's folder, or of unnamed temporary files."""
     tuned: list[Tuned]
@@ -138,14 +138,15 @@ class _Bench:
         info = self.capture.info
         self.scale = info.scale
         self.queries = self._asked(info.tokens)
-        self.store = self._created(folder / "warm")
-        self.store.add(*torch.randn(2, info.num_heads, WARM, info.head_dim).to(job.device))
-        self.answer(job.top_k)
-        self.store.close()
+        if job.costs:
+            self.store = self._created(folder / "warm")
+            self.store.add(*torch.randn(2, info.num_heads, WARM, info.head_dim).to(job.device))
+            self.answer(job.top_k)
+            self.store.close()
         self.store = self._created(folder / "store")
         tuned = self.store.search_options
         self.settings = [each for each in job.settings if same_build(each, first, tuned)]
-        self.before = resident()
+        self.before = resident() if job.costs else 0
 
     def __enter__(self) -> _Bench:
         return self
@@ -163,7 +164,7 @@ class _Bench:
                 self.store.add(*rows)
                 adds.append(self._now() - begin)
             self.store.flush()
-            ram = resident() - self.before
+            ram = resident() - self.before if self.job.costs else 0
             self.queries = self._asked(size)
             tuned = [self._tuned(each) for each in self.settings]
             yield Grown(size, adds, ram, self._disk(), tuned)

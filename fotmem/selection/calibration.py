@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from statistics import fmean
 from typing import NamedTuple
 
-from fotmem.bench.figures import Truth, captured_truth, judge
+from fotmem.bench.figures import Truth, captured_truth
 from fotmem.bench.process import StoreFailedError, Worker
 from fotmem.bench.report import Setting
-from fotmem.bench.worker import Grown, Job
+from fotmem.bench.worker import Job
 from fotmem.capture import Capture
 from fotmem.registry import find_store, validated_options
-from fotmem.selection import laws
-from fotmem.selection.limits import Foretold
+from fotmem.selection.measured import Measured
 
 BEGIN = 8192
 """Tokens from which stores are measured: those with an index have one by then."""
@@ -33,91 +30,6 @@ LEAST = 5.0
 QUERIES = 96
 """Of a head, by which stores are judged: at all sizes the same, of all places of the text. What
 stores find differs by more from one place to the next than from one size to the next."""
-
-
-class Cost(NamedTuple):
-    """What a setting takes at some size, on one layer."""
-
-    tokens: int
-    latency: float
-    """Seconds of attention with one query of each head."""
-    read: float | None
-    """Keys that a query is compared with; None where the store cannot tell."""
-    ram: float
-    """Bytes."""
-    disk: float
-    """Bytes."""
-
-
-class Found(NamedTuple):
-    """What a setting finds at some size, on one layer."""
-
-    tokens: int
-    layer: int
-    error: float
-    missed: float
-    """What is not found of the exact top k: 1 less the recall."""
-
-
-@dataclass
-class Measured:
-    """What was measured of one setting."""
-
-    setting: Setting
-    budget: int | None = None
-    """Bytes that the store may take at most, of one layer; None: it takes what it needs."""
-    part: float = 1.0
-    """Of that budget, which it had when it was measured. What it finds is taken to be what a
-    memory finds that is as much larger, with all of the budget."""
-    costs: list[Cost] = field(default_factory=list)
-    """By size, ascending."""
-    found: list[Found] = field(default_factory=list)
-
-    def note(self, grown: Grown, place: int) -> None:
-        """Note what the store took at some size."""
-        tuned = grown.tuned[place]
-        read = None if tuned.share_read is None else tuned.share_read * grown.size
-        self.costs.append(Cost(grown.size, tuned.one, read, grown.ram, grown.disk))
-
-    def judge(self, grown: Grown, place: int, layer: int, exact: Truth) -> None:
-        """Note what the store found at some size."""
-        answer = grown.tuned[place].answer
-        assert answer is not None
-        judged = judge(*answer, exact)
-        found = Found(grown.size, layer, judged.topk_error.value, 1 - judged.recall.value)
-        self.found.append(found)
-
-    def foretell(self, tokens: int, layers: int) -> Foretold:
-        """Foretell what it takes and finds at some size, in so many layers."""
-        sizes, latencies, read, ram, disk = zip(*self.costs, strict=True)
-        work = laws.logarithm if None in read else laws.power(sizes, read)
-        memory = laws.amount(sizes, ram)(tokens) if self.budget is None else self.budget
-        return Foretold(
-            ram=layers * memory,
-            disk=layers * laws.amount(sizes, disk)(tokens),
-            latency=layers * laws.cost(sizes, latencies, work)(tokens),
-            error=laws.share(*self._mean("error"))(self.part * tokens),
-            recall=1 - laws.share(*self._mean("missed"))(self.part * tokens),
-        )
-
-    def _mean(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the sizes at which the first layer was judged, and the mean of all layers.
-
-        One that was judged at fewer goes on as the first does: by as much, or, where its figure is
-        lower, by its part of that.
-        """
-        by_layer: dict[int, dict[int, float]] = {}
-        for found in self.found:
-            by_layer.setdefault(found.layer, {})[found.tokens] = getattr(found, name)
-        first = next(iter(by_layer.values()))
-
-        def at(size: int, layer: dict[int, float]) -> float:
-            last = min(size, max(layer))
-            part = min(1.0, layer[last] / first[last]) if first[last] else 1.0
-            return layer[last] + part * (first[size] - first[last])
-
-        sizes = sorted(first)
-        return sizes, [fmean(at(size, layer) for layer in by_layer.values()) for size in sizes]
 
 
 def budget_of(setting: Setting) -> int | None:

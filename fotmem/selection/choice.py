@@ -13,7 +13,7 @@ from fotmem.errors import InputError
 from fotmem.selection.limits import Foretold, Limits, Miss, misses
 
 if TYPE_CHECKING:
-    from fotmem.selection.calibration import Measured
+    from fotmem.selection.measured import Measured
 
 ALIKE = 1.1
 """Of settings whose latencies differ by no more than this factor, the smaller one is chosen."""
@@ -164,14 +164,13 @@ def _excess(candidate: Candidate) -> float:
 
 
 def candidates(
-    measured: Sequence[Measured], limits: Limits, *, tokens: int, layers: int
+    measured: Sequence[Measured], foretold: Sequence[Foretold], limits: Limits
 ) -> tuple[Candidate, ...]:
-    """Foretell what was measured to some size, and compare it with the limits."""
+    """Compare what is foretold of what was measured with the limits."""
     found = []
-    for each in measured:
-        foretold = each.foretell(tokens, layers)
+    for each, told in zip(measured, foretold, strict=True):
         on = tuple(sorted({one.layer for one in each.found}))
         judged = max(one.tokens for one in each.found)
-        missed, bounded = tuple(misses(limits, foretold)), each.budget is not None
-        found.append(Candidate(each.setting, foretold, missed, on, judged, at_most=bounded))
+        missed, bounded = tuple(misses(limits, told)), each.budget is not None
+        found.append(Candidate(each.setting, told, missed, on, judged, at_most=bounded))
     return tuple(found)

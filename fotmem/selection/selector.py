@@ -130,6 +130,7 @@ def select(
     from fotmem.machine import machine
     from fotmem.selection.calibration import Calibration
     from fotmem.selection.choice import Selection, candidates
+    from fotmem.selection.measured import foretell
 
     names = list(available_stores()) if stores is None else list(dict.fromkeys(stores))
     excluded = {name: why for name in names if (why := _unfit(name, limits))}
@@ -159,13 +160,14 @@ def select(
     for what in calibration.run(asked, failed):
         if step is not None:
             step(what)
+    measured = calibration.measured
     return Selection(
         tokens=tokens,
         captured=capture.info.tokens,
         layers=capture.info.layers,
         top_k=top_k,
         limits=limits,
-        candidates=candidates(calibration.measured, limits, tokens=tokens, layers=count),
+        candidates=candidates(measured, foretell(measured, tokens, count), limits),
         excluded=excluded,
         machine=machine(),
     )
