@@ -60,6 +60,13 @@ def test_a_larger_memory_is_like_one_that_is_searched_with_less() -> None:
     assert law(4, 2**17) == pytest.approx(0.1 + 0.4 + 0.4 / 7, abs=2e-3)
 
 
+def test_a_search_that_read_all_of_a_small_memory_does_not_read_all_of_a_large_one() -> None:
+    read = [8192.0, 12_000, 12_000 * 2**0.4]
+    assert laws.reads(SIZES, read)(2**20) == pytest.approx(12_000 * 2 ** (6 * 0.4))
+    assert laws.reads(SIZES[:2], read[:2])(2**20) == pytest.approx(12_000 * 2**3)
+    assert laws.reads(SIZES, [float(size) for size in SIZES])(2**20) == pytest.approx(2**20)
+
+
 def test_costs_between_sizes_are_those_that_were_measured() -> None:
     times = [1e-3, 5e-3, 6e-3]
     foretold = laws.cost(SIZES, times, float)
@@ -154,12 +161,12 @@ def test_settings_that_differ_by_effort_are_foretold_together() -> None:
 def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> None:
     measured = Measured(Setting(store="exact"))
     for size in (*SIZES, 2 * SIZES[-1]):
-        latency = 9.0 if size > SIZES[-1] else 1e-4 * np.log(1 + size / 256)
+        latency = 9.0 if size > SIZES[-1] else 1e-4 * np.log(1 + size / 128)
         measured.costs.append(Cost(size, latency, None, 1000.0, 0.0))
     measured.found += [Found(size, 17, 0.0, 0.0) for size in SIZES]
     for tokens in (SIZES[1], 2**20):
         [foretold] = foretell([measured], tokens, 1)
-        assert foretold.latency == pytest.approx(1e-4 * np.log(1 + tokens / 256))
+        assert foretold.latency == pytest.approx(1e-4 * np.log(1 + tokens / 128))
 
 
 # Limits and the choice

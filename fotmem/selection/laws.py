@@ -23,7 +23,9 @@ Shares = Callable[[float, float], float]
 """Takes the effort of a search and a number of tokens, returns the share."""
 LAST = 4
 """Sizes, the largest, by which is judged how a cost or an amount goes on."""
-NEAR = 256
+ALL = 0.99
+"""Share of the keys from which on a search reads all of them."""
+NEAR = 128
 """Tokens among which a search through a graph takes hardly any time to come near its aim."""
 SHIFTS = np.linspace(0, 1, 101)
 """Powers of the number of tokens with which effort may have to grow."""
@@ -36,6 +38,18 @@ def power(sizes: Sequence[int], values: Sequence[float]) -> Law:
     slope = min(1.0, max(0.0, slope))
     begin = float(np.mean(y - slope * x))
     return lambda tokens: float(np.exp(begin + slope * np.log(tokens)))
+
+
+def reads(sizes: Sequence[int], values: Sequence[float]) -> Law:
+    """Fit how many keys a query is compared with: a power of N, where it is not with all of them.
+
+    If that is so at one size only, the root is taken, with which lists and clusters are many.
+    """
+    partial = [(n, read) for n, read in zip(sizes, values, strict=True) if read < ALL * n]
+    if len(partial) == 1:
+        [(size, read)] = partial
+        return lambda tokens: read * (tokens / size) ** 0.5
+    return power(*zip(*partial, strict=True)) if partial else power(sizes, values)
 
 
 def cost(sizes: Sequence[int], values: Sequence[float], work: Law) -> Law:
@@ -62,7 +76,7 @@ def graph(sizes: Sequence[int], values: Sequence[float]) -> Law:
     close together do not tell. Of `b` the largest sizes tell most.
     """
     x, y = _floats(sizes), _floats(values)
-    slope = np.average(y / np.log1p(x / NEAR), weights=x)
+    slope = np.average(y / np.log1p(x / NEAR), weights=x**2)
     return _beyond(sizes, values, lambda tokens: float(slope * np.log1p(tokens / NEAR)))
 
 

@@ -84,7 +84,7 @@ class Measured:
         """Foretell the seconds of a query in one layer."""
         sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
         if None not in read:
-            return laws.cost(sizes, latencies, laws.power(sizes, read))(tokens)
+            return laws.cost(sizes, latencies, laws.reads(sizes, read))(tokens)
         # Where keys lie beside their likes, as they do beyond the capture, a graph is soon through.
         judged = max(found.tokens for found in self.found)
         captured = [cost for cost in self.costs if cost.tokens <= judged]
