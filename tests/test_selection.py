@@ -426,6 +426,20 @@ def test_at_every_size_the_same_queries_are_answered(capture: Capture) -> None:
         assert found.error == pytest.approx(0, abs=1e-5)
 
 
+def test_what_is_captured_is_taken_up_in_time_that_is_for_other_layers(
+    capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "FIRST", 0.0)
+    monkeypatch.setattr(calibration, "LEAST", 0.0)
+    calibrated = calibration.Calibration(
+        capture, tokens=4 * TOKENS, top_k=4, device="cpu", threads=1, seconds=30
+    )
+    assert list(calibrated.run([Setting(store="exact")], lambda *_: None))
+    [measured] = calibrated.measured
+    assert [found.tokens for found in measured.found] == [8192, 16_384, TOKENS]
+    assert max(cost.tokens for cost in measured.costs) == TOKENS
+
+
 def calibration_moved() -> float:
     from fotmem.bench.worker import MOVED
 

@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from fotmem.bench.report import Setting
@@ -54,13 +54,14 @@ class Worker:
         self.settings: list[Setting] = []
         """Those that the store can be tuned to; known once it grows."""
 
-    def grown(self, patience: float | None = None) -> Iterator[Grown]:
-        """Yield the store at each of its sizes; no more after so many seconds of growing."""
-        if not self._waited(None if patience is None else patience + STARTS):
+    def grown(self, patience: Sequence[float] | None = None) -> Iterator[Grown]:
+        """Yield the store at each of its sizes; no more once it took longer, in seconds, to one."""
+        if not self._waited(None if patience is None else max(patience) + STARTS):
             return
         self.settings = self._received()
-        end = None if patience is None else time.monotonic() + patience
-        for _ in self._job.sizes:
+        begin = time.monotonic()
+        for place in range(len(self._job.sizes)):
+            end = None if patience is None else begin + patience[place]
             if not self._waited(None if end is None else max(0.0, end - time.monotonic())):
                 return
             yield self._received()

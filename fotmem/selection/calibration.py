@@ -104,29 +104,35 @@ class Calibration:
             What comes next.
         """
         end = time.monotonic() + self.seconds
-        approximate = yield from self._first(settings, end - (1 - FIRST) * self.seconds, failed)
+        approximate = yield from self._first(settings, end, failed)
         yield from self._others(approximate, end, failed)
 
     def _first(
         self, settings: Sequence[Setting], end: float, failed: Told
     ) -> Generator[str, None, list[Built]]:
-        """Grow every store on the first layer; return the approximate ones."""
+        """Grow every store on the first layer; return the approximate ones.
+
+        To take up what is captured, it may use time that is for the other layers.
+        """
+        early, beyond = end - (1 - FIRST) * self.seconds, list(self._beyond())
         first, built = self.capture.info.layers[0], []
         stores = list(dict.fromkeys(setting.store for setting in settings))
         waiting = [[each for each in settings if each.store == store] for store in stores]
         for number, group in enumerate(waiting):
             yield f"{group[0].store}, layer {first}"
-            share = max(LEAST, (end - time.monotonic()) / (len(waiting) - number))
+            turns, now = len(waiting) - number, time.monotonic()
+            most, share = (max(LEAST, (by - now) / turns) for by in (end, early))
+            patience = [most] * len(self._captured) + [share] * len(beyond)
             known = len(self.measured)
             try:
-                seconds = self._grow(group, first, share, [*self._captured, *self._beyond()])
+                seconds = self._grow(group, first, [*self._captured, *beyond], patience)
             except StoreFailedError as error:
                 self._give_up(group, error, failed)
                 continue
             measured = self.measured[known:]
             settled = [each.setting for each in measured]
             if not settled:
-                failed(group[0], f"did not take up {self._captured[0]:,} tokens in {share:.0f} s")
+                failed(group[0], f"did not take up {self._captured[0]:,} tokens in {most:.0f} s")
                 continue
             if not find_store(group[0].store).capabilities.exact:
                 sizes = sorted({found.tokens for each in measured for found in each.found})
@@ -144,7 +150,7 @@ class Calibration:
             if share > 0 and any(each.setting in settled for each in self.measured):
                 yield f"{settled[0].store}, layer {layer}"
                 try:
-                    self._grow(settled, layer, share, sizes)
+                    self._grow(settled, layer, sizes, [share] * len(sizes))
                 except StoreFailedError as error:
                     self._give_up(settled, error, failed)
 
@@ -154,7 +160,11 @@ class Calibration:
         failed(group[0], str(error))
 
     def _grow(
-        self, group: Sequence[Setting], layer: int, patience: float, sizes: Sequence[int]
+        self,
+        group: Sequence[Setting],
+        layer: int,
+        sizes: Sequence[int],
+        patience: Sequence[float],
     ) -> float:
         """Build a store for a group's first setting; note what is learnt of all that fit it.
 
