@@ -25,6 +25,8 @@ BUDGET = "ram"
 """A store's own option of how many bytes it may take."""
 SMALLEST = 2**23
 """Bytes of a budget, at least."""
+AMPLE = 2.0
+"""Shares of the time that is left which a store may take on another layer."""
 LEAST = 5.0
 """Seconds that every store has to grow."""
 QUERIES = 96
@@ -146,7 +148,10 @@ class Calibration:
         quickest = sorted(built, key=lambda each: each.seconds)
         turns = [(each, layer) for each in quickest for layer in self.capture.info.layers[1:]]
         for number, ((_, settled, sizes), layer) in enumerate(turns):
-            share = (end - time.monotonic()) / (len(turns) - number)
+            left = end - time.monotonic()
+            # What is judged at fewer sizes than on the first layer is foretold worse: the quick
+            # stores had rather be done than all alike.
+            share = min(left, AMPLE * left / (len(turns) - number))
             if share > 0 and any(each.setting in settled for each in self.measured):
                 yield f"{settled[0].store}, layer {layer}"
                 try:
