@@ -167,7 +167,8 @@ class _Bench:
                 adds.append(self._now() - begin)
             self.store.flush()
             ram = resident() - self.before if self.job.costs else 0
-            self.queries = self._asked(size)
+            if not self.job.same_queries:
+                self.queries = self._asked(size)
             tuned = [self._tuned(each) for each in self.settings]
             if self.job.costs:
                 turns = [[self._timed(each) for each in self.settings] for _ in range(TURNS)]
