@@ -36,10 +36,6 @@ def test_laws_go_on_as_what_was_measured_began() -> None:
     assert laws.amount(SIZES, [100 + 3.0 * n for n in SIZES])(2**20) == pytest.approx(
         100 + 3 * 2**20
     )
-    assert laws.power(SIZES, [7 * n**0.5 for n in SIZES])(2**20) == pytest.approx(7 * 2**10)
-    times = [2e-4 + 3e-7 * n**0.5 for n in SIZES]
-    foretold = laws.cost(SIZES, times, lambda n: n**0.5)
-    assert foretold(2**20) == pytest.approx(2e-4 + 3e-7 * 2**10)
     rising = laws.shares([1], SIZES, [[0.01 * np.log(n) for n in SIZES]])
     assert rising(1, 2**20) == pytest.approx(0.01 * np.log(2**20))
 
@@ -60,16 +56,53 @@ def test_a_larger_memory_is_like_one_that_is_searched_with_less() -> None:
     assert law(4, 2**17) == pytest.approx(0.1 + 0.4 + 0.4 / 7, abs=2e-3)
 
 
-def test_a_search_that_read_all_of_a_small_memory_does_not_read_all_of_a_large_one() -> None:
-    read = [8192.0, 12_000, 12_000 * 2**0.4]
-    assert laws.reads(SIZES, read)(2**20) == pytest.approx(12_000 * 2 ** (6 * 0.4))
-    assert laws.reads(SIZES[:2], read[:2])(2**20) == pytest.approx(12_000 * 2**3)
-    assert laws.reads(SIZES, [float(size) for size in SIZES])(2**20) == pytest.approx(2**20)
+def searches(effort: float, power: float, idle: float = 0.0) -> laws.Searches:
+    """Read ``effort * 2 * N ** power`` keys for 3e-7 s each, and so many more for nothing."""
+    read = [min(n, idle + effort * 2 * n**power) for n in SIZES]
+    return laws.Searches(SIZES, [2e-4 + 3e-7 * effort * 2 * n**power for n in SIZES], read)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.4, 0.5, 0.8])
+@pytest.mark.parametrize("idle", [0.0, 1500.0])
+def test_a_search_takes_what_the_keys_take_that_it_reads_for_its_effort(
+    power: float, idle: float
+) -> None:
+    costs = laws.costs({effort: searches(effort, power, idle) for effort in (1.0, 0.5, 2.0)})
+    for effort, law in costs.items():
+        for tokens in (2**18, 2**20):
+            expected = 2e-4 + 3e-7 * effort * 2 * tokens**power
+            assert law(tokens) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_effort_that_read_all_of_a_small_memory_does_not_read_all_of_a_large_one() -> None:
+    """It reads as much more than the next one as it is greater."""
+    costs = laws.keys_compared({effort: searches(effort, 0.4, 100) for effort in (4.0, 16.0, 1e3)})
+    assert costs[16.0](2**20) == pytest.approx(16 * 2 * 2**8)
+    assert costs[1e3](2**20) == pytest.approx(1e3 * 2 * 2**8)
+    assert costs[1e3](2**10) == 2**10
+
+
+def test_a_search_that_read_a_part_but_once_goes_on_with_the_root() -> None:
+    once = laws.Searches(SIZES[:2], [1e-3, 2e-3], [8192.0, 12_000])
+    assert laws.keys_compared({1.0: once})[1.0](2**20) == pytest.approx(12_000 * 2**3)
+
+
+def test_a_search_that_always_read_all_reads_all() -> None:
+    times = [1e-8 * n for n in SIZES]
+    law = laws.costs({1.0: laws.Searches(SIZES, times, [float(n) for n in SIZES])})[1.0]
+    assert law(2**20) == pytest.approx(1e-8 * 2**20)
+
+
+def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
+    """The line through two efforts that read the same would leave no keys to count."""
+    alike = {effort: laws.Searches(SIZES, [1e-3] * 3, [500.0] * 3) for effort in (1.0, 2.0)}
+    assert [law(2**20) for law in laws.keys_compared(alike).values()] == pytest.approx([500] * 2)
+    assert [law(2**20) for law in laws.costs(alike).values()] == pytest.approx([1e-3] * 2)
 
 
 def test_costs_between_sizes_are_those_that_were_measured() -> None:
     times = [1e-3, 5e-3, 6e-3]
-    foretold = laws.cost(SIZES, times, float)
+    foretold = laws.costs({1.0: laws.Searches(SIZES, times, [100.0, 200.0, 300.0])})[1.0]
     assert [foretold(size) for size in SIZES] == pytest.approx(times)
     assert 1e-3 < foretold(12_000) < 5e-3
     assert foretold(100) == pytest.approx(1e-3)
@@ -77,22 +110,31 @@ def test_costs_between_sizes_are_those_that_were_measured() -> None:
 
 def test_noise_makes_no_law_absurd() -> None:
     """Nothing gets cheaper as it grows, no share leaves 0 to 1, and nothing grows beyond N."""
-    falling = laws.cost(SIZES, [3e-3, 2e-3, 1e-3], float)
-    assert 1e-3 <= falling(2**20) <= 3e-3
+    falling = laws.Searches(SIZES, [3e-3, 2e-3, 1e-3], [3e3, 2e3, 1e3])
+    assert 1e-3 <= laws.costs({1.0: falling})[1.0](2**20) <= 3e-3
+    steep = laws.Searches(SIZES, [1.0, 10.0, 100.0], [10.0, 100.0, 1000.0])
+    assert laws.keys_compared({1.0: steep})[1.0](2**20) < 2**5 * 1000
+    lower = {
+        effort: laws.Searches(SIZES, [1e-3] * 3, [read] * 3)
+        for effort, read in ((1.0, 100.0), (2.0, 110.0), (4.0, 80.0))
+    }
+    assert laws.keys_compared(lower)[4.0](2**20) >= 1
+    silent = laws.Searches(SIZES, [1e-3] * 3, [0.0] * 3)
+    assert 0.9e-3 <= laws.costs({1.0: silent, 2.0: silent})[2.0](2**20) < 1.0
     assert laws.shares([1], SIZES, [[0.3, 0.2, 0.1]])(1, 2**20) == pytest.approx(0.1)
     assert laws.shares([1], SIZES, [[0.3, 0.6, 0.9]])(1, 2**30) == 1
     noise = laws.shares([1, 2], SIZES, [[0.3, 0.2, 0.1], [0.3, 0.3, 0.2]])
     assert noise(1, 2**20) == pytest.approx(0.1)
-    steep = laws.power(SIZES, [1.0, 10.0, 100.0])
-    assert steep(2**20) / steep(2**15) == pytest.approx(2**5)
     assert laws.amount(SIZES, [5e6, 4e6, 3e6])(2**20) > 0
     assert laws.amount(SIZES, [0.0, 0.0, 0.0])(2**20) == 0
 
 
-@pytest.mark.parametrize("law", ["amount", "power", "cost", "graph"])
-def test_one_size_is_enough(law: str) -> None:
-    more = [float] if law == "cost" else []
-    assert getattr(laws, law)([8192], [0.5], *more)(8192) == pytest.approx(0.5)
+def test_one_size_is_enough() -> None:
+    for law in (laws.amount, laws.graph):
+        assert law([8192], [0.5])(8192) == pytest.approx(0.5)
+    once = laws.costs({1.0: laws.Searches([8192], [0.5], [100.0])})[1.0]
+    assert once(8192) == pytest.approx(0.5)
+    assert 0.5 <= once(2**20) < 0.5 * 2**7
     assert laws.shares([1, 2], [8192], [[0.5], [0.4]])(2, 8192) == pytest.approx(0.4)
 
 

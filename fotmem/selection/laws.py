@@ -1,8 +1,8 @@
 """How figures of a store grow with the number of tokens: laws that are fitted to what was measured.
 
 Costs are foretold from work: how many keys a query is compared with grows smoothly, and can be
-counted without noise; the time that a key takes is what is measured. A store that cannot tell is
-taken for a graph.
+counted without noise; the time that a key takes is what is measured, by all searches of a store
+together. A store that cannot tell is taken for a graph.
 
 What a search misses is foretold from searches of more effort and of less: a larger memory is like
 one that is searched with less.
@@ -10,7 +10,8 @@ one that is searched with less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,48 +26,93 @@ LAST = 4
 """Sizes, the largest, by which is judged how a cost or an amount goes on."""
 ALL = 0.99
 """Share of the keys from which on a search reads all of them."""
+ROOT = 0.5
+"""Power of the number of tokens with which lists and clusters are many."""
 NEAR = 128
 """Tokens among which a search through a graph takes hardly any time to come near its aim."""
 SHIFTS = np.linspace(0, 1, 101)
 """Powers of the number of tokens with which effort may have to grow."""
 
 
-def power(sizes: Sequence[int], values: Sequence[float]) -> Law:
-    """Fit ``a * N ** c`` with `c` from 0 to 1, by least squares of logarithms."""
-    x, y = np.log(_floats(sizes)), np.log(_floats(values))
-    slope = float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else 0.0
-    slope = min(1.0, max(0.0, slope))
-    begin = float(np.mean(y - slope * x))
-    return lambda tokens: float(np.exp(begin + slope * np.log(tokens)))
+class Searches(NamedTuple):
+    """What was measured of searches with some effort, by size, ascending."""
+
+    sizes: Sequence[int]
+    seconds: Sequence[float]
+    """More than 0."""
+    read: Sequence[float]
+    """Keys that a query is compared with."""
 
 
-def reads(sizes: Sequence[int], values: Sequence[float]) -> Law:
-    """Fit how many keys a query is compared with: a power of N, where it is not with all of them.
+def costs(searches: Mapping[float, Searches]) -> dict[float, Law]:
+    """Fit the seconds of searches by effort: as measured, beyond the largest size ``a + b * keys``.
 
-    If that is so at one size only, the root is taken, with which lists and clusters are many.
+    `a` and `b` are the same for all efforts; the larger sizes count more. See `keys_compared`.
     """
-    partial = [(n, read) for n, read in zip(sizes, values, strict=True) if read < ALL * n]
-    if len(partial) == 1:
-        [(size, read)] = partial
-        return lambda tokens: read * (tokens / size) ** 0.5
-    return power(*zip(*partial, strict=True)) if partial else power(sizes, values)
+    keys = keys_compared(searches)
+    points = [
+        (tokens, keys[effort](tokens), seconds)
+        for effort, each in searches.items()
+        for tokens, seconds in list(zip(each.sizes, each.seconds, strict=True))[-LAST:]
+    ]
+    sizes, work, y = _floats(points).T
+    begin, slope = _line(work, y, np.sqrt(sizes) / y)
+
+    def cost(effort: float) -> Law:
+        sizes, seconds, _ = searches[effort]
+        return _beyond(sizes, seconds, lambda tokens: begin + slope * keys[effort](tokens))
+
+    return {effort: cost(effort) for effort in searches}
 
 
-def cost(sizes: Sequence[int], values: Sequence[float], work: Law) -> Law:
-    """Fit a cost of searching: up to the largest size as measured, beyond it ``a + b * work``.
+def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
+    """Fit with how many keys a query is compared for its effort: ``k * N ** c``, at most N.
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Ascending.
-    values : sequence of float
-        More than 0.
-    work : Law
-        What it grows with, besides what it takes in any case.
+    The power is the same for all efforts, by the sizes at which not all keys were read, or the root
+    where there are not two of them. An effort that read all at every size reads as much more than
+    the one next to it as it is greater. What is read whatever the effort, as keys that are in no
+    list yet, is left out: a key among so many takes hardly any time.
     """
-    y, done = _floats(values)[-LAST:], _floats([work(size) for size in sizes])[-LAST:]
-    begin, slope = _line(done, y, 1 / y)
-    return _beyond(sizes, values, lambda tokens: begin + slope * work(tokens))
+    idle = _whatever_the_effort(searches)
+    logs = {
+        effort: np.log(_floats(some)).T
+        for effort, each in searches.items()
+        if (some := [(n, max(1.0, read - idle.get(n, 0.0))) for n, read in _partial(each)])
+    }
+    if not logs:
+        return dict.fromkeys(searches, float)
+    x = np.concatenate([sizes - sizes.mean() for sizes, _ in logs.values()])
+    y = np.concatenate([keys for _, keys in logs.values()])
+    power = float(np.clip((x * y).sum() / (x * x).sum(), 0, 1)) if x.any() else ROOT
+
+    def law(effort: float) -> Law:
+        nearest = min(logs, key=lambda each: abs(each - effort))
+        sizes, keys = logs[nearest]
+        begin = float(np.mean(keys - power * sizes)) + np.log(effort / nearest)
+        return lambda tokens: float(min(tokens, np.exp(begin + power * np.log(tokens))))
+
+    return {effort: law(effort) for effort in searches}
+
+
+def _whatever_the_effort(searches: Mapping[float, Searches]) -> dict[int, float]:
+    """Tell by size how many keys no effort would read, straight on from the two least efforts."""
+    by_size: dict[int, list[tuple[float, float]]] = {}
+    for effort in sorted(searches):
+        for size, read in _partial(searches[effort]):
+            by_size.setdefault(size, []).append((effort, read))
+    idle = {}
+    for size, [(less, fewer), *rest] in by_size.items():
+        for more, many in rest[:1]:
+            none = fewer - less * (many - fewer) / (more - less)
+            if 0 < none < fewer:
+                idle[size] = none
+    return idle
+
+
+def _partial(searches: Searches) -> list[tuple[int, float]]:
+    """Return the sizes at which a query is compared with some of the keys, and with how many."""
+    pairs = zip(searches.sizes, searches.read, strict=True)
+    return [(size, read) for size, read in pairs if 0 < read < ALL * size]
 
 
 def graph(sizes: Sequence[int], values: Sequence[float]) -> Law:

@@ -68,28 +68,34 @@ class Measured:
         error, recall = (float(each.mean()) for each in (judged.topk_error, judged.recall))
         self.found.append(Found(grown.size, layer, error, 1 - recall))
 
-    def foretold(self, tokens: int, layers: int, *, error: float, missed: float) -> Foretold:
-        """Foretell what it takes at some size, in so many layers, beside what it finds."""
+    def foretold(
+        self, tokens: int, layers: int, *, seconds: float, error: float, missed: float
+    ) -> Foretold:
+        """Foretell memory at some size, in so many layers, beside the rest of one layer."""
         sizes, _, _, ram, disk = zip(*self.costs, strict=True)
         memory = laws.amount(sizes, ram)(tokens) if self.budget is None else self.budget
         return Foretold(
             ram=layers * memory,
             disk=layers * laws.amount(sizes, disk)(tokens),
-            latency=layers * self._latency(tokens),
+            latency=layers * seconds,
             error=error,
             recall=1 - missed,
         )
 
-    def _latency(self, tokens: int) -> float:
-        """Foretell the seconds of a query in one layer."""
+    def searches(self) -> laws.Searches | None:
+        """Return what searching took, and with how many keys; None where the store cannot tell."""
         sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
-        if None not in read:
-            return laws.cost(sizes, latencies, laws.reads(sizes, read))(tokens)
-        # Where keys lie beside their likes, as they do beyond the capture, a graph is soon through.
+        return None if None in read else laws.Searches(sizes, latencies, read)
+
+    def graph(self) -> laws.Law:
+        """Return the law of the seconds of a query, of a store that is taken for a graph.
+
+        Where keys lie beside their likes, as they do beyond the capture, it is soon through.
+        """
         judged = max(found.tokens for found in self.found)
         captured = [cost for cost in self.costs if cost.tokens <= judged]
         sizes, latencies, _, _, _ = zip(*captured, strict=True)
-        return laws.graph(sizes, latencies)(tokens)
+        return laws.graph(sizes, latencies)
 
     def mean(self, name: str) -> dict[int, float]:
         """Return the mean of all layers by size, for those at which the first was judged.
@@ -130,18 +136,29 @@ def foretell(measured: Sequence[Measured], tokens: int, layers: int) -> list[For
     families: dict[str, dict[float, Measured]] = {}
     for (family, effort), each in zip(efforts, measured, strict=True):
         families.setdefault(family, {})[effort] = each
-    fitted = {
-        family: [_fitted(alike, name) for name in ("error", "missed")]
+    seconds = {family: _costs(alike) for family, alike in families.items()}
+    shares = {
+        family: [_shares(alike, name) for name in ("error", "missed")]
         for family, alike in families.items()
     }
     found = []
     for (family, effort), each in zip(efforts, measured, strict=True):
-        error, missed = (law(effort, each.part * tokens) for law in fitted[family])
-        found.append(each.foretold(tokens, layers, error=error, missed=missed))
+        took = seconds[family][effort](tokens)
+        error, missed = (law(effort, each.part * tokens) for law in shares[family])
+        found.append(each.foretold(tokens, layers, seconds=took, error=error, missed=missed))
     return found
 
 
-def _fitted(alike: dict[float, Measured], name: str) -> laws.Shares:
+def _costs(alike: dict[float, Measured]) -> dict[float, laws.Law]:
+    """Fit the laws of the seconds of a query, of settings that differ by effort."""
+    searches = {effort: each.searches() for effort, each in alike.items()}
+    telling = {effort: each for effort, each in searches.items() if each is not None}
+    if len(telling) < len(searches):
+        return {effort: each.graph() for effort, each in alike.items()}
+    return laws.costs(telling)
+
+
+def _shares(alike: dict[float, Measured], name: str) -> laws.Shares:
     """Fit the law of what settings miss that differ by effort, at the sizes they have in common."""
     efforts = sorted(alike)
     means = [alike[effort].mean(name) for effort in efforts]
