@@ -28,6 +28,7 @@ import typer.main
 
 import fotmem
 from fotmem import errors
+from fotmem.bench.report import BenchReport
 from fotmem.cli import app
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.registry import registry
@@ -254,6 +255,19 @@ def test_the_page_on_the_command_line_has_every_command_and_option() -> None:
             assert f"`{option}`" in section, f"{words} {option}"
     for field in fields(PasskeyRow):
         assert f'"{field.name}": ' in text
+
+
+def test_the_page_on_the_command_line_has_a_whole_report_of_a_benchmark() -> None:
+    """With every field of each row, and none that a report has not."""
+    [shown] = [
+        block.code
+        for block in blocks(ROOT / "docs/cli.md")
+        if block.language == "json" and '"fotmem_bench"' in block.code
+    ]
+    report = BenchReport.model_validate_json(shown)
+    assert report.model_fields_set == set(BenchReport.model_fields)
+    for row in (report.rows[0], report.growth[0], report.failures[0]):
+        assert row.model_fields_set == set(type(row).model_fields)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -106,7 +106,7 @@ class GrowthRow(_OfLayer):
     ram: float
     """Bytes per token."""
     one: float
-    """Seconds of one query of each head: median of 20."""
+    """Seconds of one query of each head: the lower of two medians, taken one after the other."""
 
 
 class Failure(_OfLayer):
