@@ -93,6 +93,24 @@ def test_a_search_that_always_read_all_reads_all() -> None:
     assert law(2**20) == pytest.approx(1e-8 * 2**20)
 
 
+def test_a_search_through_a_graph_grows_by_what_its_effort_takes() -> None:
+    """Not by what it takes in any case, as looking at hubs."""
+
+    def seconds(effort: float, tokens: int) -> float:
+        return 3e-4 + 1e-6 * effort * float(np.log1p(tokens / 128))
+
+    searches = {
+        effort: laws.Searches(SIZES, [seconds(effort, size) for size in SIZES], None)
+        for effort in (64.0, 32.0, 512.0)
+    }
+    for effort, law in laws.costs(searches).items():
+        assert law(2**20) == pytest.approx(seconds(effort, 2**20))
+    [alone] = laws.costs({64.0: searches[64.0]}).values()
+    assert alone(2**20) > seconds(64, 2**20)
+    odd = {effort: laws.Searches(SIZES, [1e-3 / effort] * 3, None) for effort in (1.0, 2.0)}
+    assert [law(2**20) > 1e-4 for law in laws.costs(odd).values()] == [True, True]
+
+
 def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
     """The line through two efforts that read the same would leave no keys to count."""
     alike = {effort: laws.Searches(SIZES, [1e-3] * 3, [500.0] * 3) for effort in (1.0, 2.0)}
@@ -130,8 +148,9 @@ def test_noise_makes_no_law_absurd() -> None:
 
 
 def test_one_size_is_enough() -> None:
-    for law in (laws.amount, laws.graph):
-        assert law([8192], [0.5])(8192) == pytest.approx(0.5)
+    assert laws.amount([8192], [0.5])(8192) == pytest.approx(0.5)
+    graph = laws.costs({1.0: laws.Searches([8192], [0.5], None)})[1.0]
+    assert graph(8192) == pytest.approx(0.5)
     once = laws.costs({1.0: laws.Searches([8192], [0.5], [100.0])})[1.0]
     assert once(8192) == pytest.approx(0.5)
     assert 0.5 <= once(2**20) < 0.5 * 2**7

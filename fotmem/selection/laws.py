@@ -40,29 +40,33 @@ class Searches(NamedTuple):
     sizes: Sequence[int]
     seconds: Sequence[float]
     """More than 0."""
-    read: Sequence[float]
-    """Keys that a query is compared with."""
+    read: Sequence[float] | None
+    """Keys that a query is compared with; None where the store cannot tell."""
 
 
 def costs(searches: Mapping[float, Searches]) -> dict[float, Law]:
-    """Fit the seconds of searches by effort: as measured, beyond the largest size ``a + b * keys``.
+    """Fit the seconds of searches by effort: up to the largest size as measured, then by a law.
 
-    `a` and `b` are the same for all efforts; the larger sizes count more. See `keys_compared`.
+    With stores that tell what they read it is ``a + b * keys`` (see `keys_compared`), `a` and `b`
+    the same for all efforts; the larger sizes count more. Others are taken for graphs: see
+    `_through_graphs`.
     """
-    keys = keys_compared(searches)
-    points = [
-        (tokens, keys[effort](tokens), seconds)
+    if any(each.read is None for each in searches.values()):
+        beyond = _through_graphs(searches)
+    else:
+        keys = keys_compared(searches)
+        points = [
+            (tokens, keys[effort](tokens), seconds)
+            for effort, each in searches.items()
+            for tokens, seconds in list(zip(each.sizes, each.seconds, strict=True))[-LAST:]
+        ]
+        sizes, work, y = _floats(points).T
+        line = _line(work, y, np.sqrt(sizes) / y)
+        beyond = {effort: _on(line, law) for effort, law in keys.items()}
+    return {
+        effort: _beyond(each.sizes, each.seconds, beyond[effort])
         for effort, each in searches.items()
-        for tokens, seconds in list(zip(each.sizes, each.seconds, strict=True))[-LAST:]
-    ]
-    sizes, work, y = _floats(points).T
-    begin, slope = _line(work, y, np.sqrt(sizes) / y)
-
-    def cost(effort: float) -> Law:
-        sizes, seconds, _ = searches[effort]
-        return _beyond(sizes, seconds, lambda tokens: begin + slope * keys[effort](tokens))
-
-    return {effort: cost(effort) for effort in searches}
+    }
 
 
 def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
@@ -73,11 +77,15 @@ def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
     the one next to it as it is greater. What is read whatever the effort, as keys that are in no
     list yet, is left out: a key among so many takes hardly any time.
     """
-    idle = _whatever_the_effort(searches)
+    by_size: dict[int, dict[float, float]] = {}
+    for effort, each in searches.items():
+        for size, read in _partial(each):
+            by_size.setdefault(size, {})[effort] = read
+    idle = {size: _at_no_effort(read) for size, read in by_size.items()}
     logs = {
         effort: np.log(_floats(some)).T
         for effort, each in searches.items()
-        if (some := [(n, max(1.0, read - idle.get(n, 0.0))) for n, read in _partial(each)])
+        if (some := [(size, max(1.0, read - idle[size])) for size, read in _partial(each)])
     }
     if not logs:
         return dict.fromkeys(searches, float)
@@ -94,36 +102,47 @@ def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
     return {effort: law(effort) for effort in searches}
 
 
-def _whatever_the_effort(searches: Mapping[float, Searches]) -> dict[int, float]:
-    """Tell by size how many keys no effort would read, straight on from the two least efforts."""
-    by_size: dict[int, list[tuple[float, float]]] = {}
-    for effort in sorted(searches):
-        for size, read in _partial(searches[effort]):
-            by_size.setdefault(size, []).append((effort, read))
-    idle = {}
-    for size, [(less, fewer), *rest] in by_size.items():
-        for more, many in rest[:1]:
-            none = fewer - less * (many - fewer) / (more - less)
-            if 0 < none < fewer:
-                idle[size] = none
-    return idle
-
-
 def _partial(searches: Searches) -> list[tuple[int, float]]:
     """Return the sizes at which a query is compared with some of the keys, and with how many."""
-    pairs = zip(searches.sizes, searches.read, strict=True)
+    pairs = zip(searches.sizes, searches.read or (), strict=searches.read is not None)
     return [(size, read) for size, read in pairs if 0 < read < ALL * size]
 
 
-def graph(sizes: Sequence[int], values: Sequence[float]) -> Law:
-    """Fit a cost of searching a graph: up to the largest size as measured, beyond ``b * log N``.
+def _through_graphs(searches: Mapping[float, Searches]) -> dict[float, Law]:
+    """Fit the seconds of searches through graphs, by effort: ``a + b * log N``.
 
     N counts from `NEAR` on. How steeply it grows is not fitted: times of a few sizes that are so
-    close together do not tell. Of `b` the largest sizes tell most.
+    close together do not tell. `a` is what no effort would take. The largest sizes tell most.
     """
-    x, y = _floats(sizes), _floats(values)
-    slope = np.average(y / np.log1p(x / NEAR), weights=x**2)
-    return _beyond(sizes, values, lambda tokens: float(slope * np.log1p(tokens / NEAR)))
+    by_size: dict[int, dict[float, float]] = {}
+    for effort, each in searches.items():
+        for size, seconds in zip(each.sizes, each.seconds, strict=True):
+            by_size.setdefault(size, {})[effort] = seconds
+    idle = {size: _at_no_effort(seconds) for size, seconds in by_size.items()}
+    begin = float(np.average(list(idle.values()), weights=_floats(list(idle)) ** 2))
+
+    def law(effort: float) -> Law:
+        sizes, y = _floats(searches[effort].sizes), _floats(searches[effort].seconds)
+        work = np.maximum(0, y - begin) / np.log1p(sizes / NEAR)
+        slope = float(np.average(work, weights=sizes**2))
+        return _on((begin, slope), lambda tokens: float(np.log1p(tokens / NEAR)))
+
+    return {effort: law(effort) for effort in searches}
+
+
+def _at_no_effort(values: Mapping[float, float]) -> float:
+    """Go straight on from the two least efforts to none; 0 if that is absurd, or there is one."""
+    (less, low), *rest = sorted(values.items())
+    for more, high in rest[:1]:
+        none = low - less * (high - low) / (more - less)
+        if 0 < none < low:
+            return none
+    return 0.0
+
+
+def _on(line: tuple[float, float], law: Law) -> Law:
+    """Return ``a + b * law``."""
+    return lambda tokens: line[0] + line[1] * law(tokens)
 
 
 def _beyond(sizes: Sequence[int], values: Sequence[float], beyond: Law) -> Law:

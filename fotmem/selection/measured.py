@@ -82,20 +82,16 @@ class Measured:
             recall=1 - missed,
         )
 
-    def searches(self) -> laws.Searches | None:
-        """Return what searching took, and with how many keys; None where the store cannot tell."""
-        sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
-        return None if None in read else laws.Searches(sizes, latencies, read)
+    def searches(self) -> laws.Searches:
+        """Return what searching took; of a store that cannot tell what it reads, when captured.
 
-    def graph(self) -> laws.Law:
-        """Return the law of the seconds of a query, of a store that is taken for a graph.
-
-        Where keys lie beside their likes, as they do beyond the capture, it is soon through.
+        Where keys lie beside their likes, as they do beyond the capture, a graph is soon through.
         """
-        judged = max(found.tokens for found in self.found)
-        captured = [cost for cost in self.costs if cost.tokens <= judged]
-        sizes, latencies, _, _, _ = zip(*captured, strict=True)
-        return laws.graph(sizes, latencies)
+        sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
+        if None not in read:
+            return laws.Searches(sizes, latencies, read)
+        judged = sum(size <= max(found.tokens for found in self.found) for size in sizes)
+        return laws.Searches(sizes[:judged], latencies[:judged], None)
 
     def mean(self, name: str) -> dict[int, float]:
         """Return the mean of all layers by size, for those at which the first was judged.
@@ -136,7 +132,10 @@ def foretell(measured: Sequence[Measured], tokens: int, layers: int) -> list[For
     families: dict[str, dict[float, Measured]] = {}
     for (family, effort), each in zip(efforts, measured, strict=True):
         families.setdefault(family, {})[effort] = each
-    seconds = {family: _costs(alike) for family, alike in families.items()}
+    seconds = {
+        family: laws.costs({effort: each.searches() for effort, each in alike.items()})
+        for family, alike in families.items()
+    }
     shares = {
         family: [_shares(alike, name) for name in ("error", "missed")]
         for family, alike in families.items()
@@ -147,15 +146,6 @@ def foretell(measured: Sequence[Measured], tokens: int, layers: int) -> list[For
         error, missed = (law(effort, each.part * tokens) for law in shares[family])
         found.append(each.foretold(tokens, layers, seconds=took, error=error, missed=missed))
     return found
-
-
-def _costs(alike: dict[float, Measured]) -> dict[float, laws.Law]:
-    """Fit the laws of the seconds of a query, of settings that differ by effort."""
-    searches = {effort: each.searches() for effort, each in alike.items()}
-    telling = {effort: each for effort, each in searches.items() if each is not None}
-    if len(telling) < len(searches):
-        return {effort: each.graph() for effort, each in alike.items()}
-    return laws.costs(telling)
 
 
 def _shares(alike: dict[float, Measured], name: str) -> laws.Shares:
