@@ -15,6 +15,7 @@ import torch
 import fotmem
 from fotmem import registry
 from fotmem.bench.report import Setting
+from fotmem.bench.worker import Job
 from fotmem.capture import Capture, capture_model, capture_random
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.selection import calibration, laws, selector
@@ -446,7 +447,7 @@ def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
 
 def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:
     """Keys come again, each moved: none is a copy, and half of them are new to no list."""
-    from fotmem.bench.worker import Job, _Bench
+    from fotmem.bench.worker import _Bench
 
     job = Job(
         capture=str(capture.directory),
@@ -558,6 +559,59 @@ def test_a_budget_is_as_much_smaller_as_the_capture(capture: Capture) -> None:
     recalls = {each.setting.options["nprobe"]: each.foretold.recall for each in found.candidates}
     assert recalls[4] < 0.999
     assert all(each.foretold.ram == 256 * 2**20 for each in found.candidates)
+
+
+IN_PART = Setting(store="zarr", options={"ram": 100_000_000})
+
+
+@pytest.mark.parametrize(
+    ("larger", "costed"),
+    [(4, 4), (100, 1)],  # a hundred times as many would take too long
+)
+def test_costs_are_those_of_a_budget_that_is_not_too_small(
+    capture: Capture, monkeypatch: pytest.MonkeyPatch, larger: int, costed: int
+) -> None:
+    """Both are as much smaller as what is held: with a small one, work is done in small pieces."""
+    jobs: list[dict[str, Any]] = []
+
+    def noted(**given: Any) -> Job:
+        jobs.append(given)
+        return Job(**given)
+
+    monkeypatch.setattr(calibration, "Job", noted)
+    monkeypatch.setattr(calibration, "LARGER", larger)
+    monkeypatch.setattr(calibration, "SMALLEST", 1)
+    calibrated = calibration.Calibration(
+        capture, tokens=100 * TOKENS, top_k=4, device="cpu", threads=1, seconds=60
+    )
+    assert list(calibrated.run([IN_PART], lambda *_: None))
+    assert [(job["sizes"], job["settings"][0].options["ram"], job["costs"]) for job in jobs] == [
+        ((8192, 16_384, TOKENS), 1_000_000, False),
+        ((costed * TOKENS,), costed * 1_000_000, True),
+    ]
+    [measured] = calibrated.measured
+    assert measured.part == pytest.approx(0.01)
+    assert [found.tokens for found in measured.found] == [8192, 16_384, TOKENS]
+    assert [cost.tokens for cost in measured.costs] == [costed * TOKENS]
+
+
+def test_a_store_whose_costs_are_not_known_in_time_is_not_foretold(
+    capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow = calibration.Calibration._grow
+
+    def judging_only(self: calibration.Calibration, *given: Any, **named: Any) -> float:
+        return 0.0 if named["costs"] else grow(self, *given, **named)
+
+    monkeypatch.setattr(calibration.Calibration, "_grow", judging_only)
+    failed: list[str] = []
+    calibrated = calibration.Calibration(
+        capture, tokens=10 * TOKENS, top_k=4, device="cpu", threads=1, seconds=60
+    )
+    steps = calibrated.run([IN_PART], lambda _, told: failed.append(told))
+    assert list(steps) == ["zarr, layer 0"]
+    assert failed == ["did not take up 80,000 tokens in 60 s"]
+    assert calibrated.measured == []
 
 
 def test_wrong_use_is_refused(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

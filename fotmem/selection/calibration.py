@@ -19,6 +19,8 @@ BEGIN = 8192
 """Tokens from which stores are measured: those with an index have one by then."""
 BEYOND = 1.5
 """The first size beyond the capture, in units of it, and then doubled."""
+LARGER = 4
+"""In units of the capture, the size at which is measured what a store with a budget costs."""
 FIRST = 0.6
 """Share of the time that goes to the first layer, on which costs are measured, too."""
 BUDGET = "ram"
@@ -52,7 +54,7 @@ class Built(NamedTuple):
     """Settings that shared a build, on the first layer."""
 
     seconds: float
-    """Until it was judged at the largest size that is captured."""
+    """Of adding what is captured."""
     settings: list[Setting]
     sizes: list[int]
     """At which it was judged."""
@@ -65,8 +67,9 @@ class Calibration:
     beyond what is captured; then, unless it is exact, on the other layers, the quickest store
     first. Each time it gets its share of what is left of the time.
 
-    A store that has a budget, its option `ram`, gets one that is as much smaller as the capture is
-    smaller than what is foretold: or it would still hold everything in memory.
+    A store that has a budget, its option `ram`, gets one that is as much smaller as what it holds
+    is smaller than what is foretold: or it would still hold everything in memory. What it costs is
+    measured by itself, with more of both: with a small budget it works in small pieces.
 
     Parameters
     ----------
@@ -116,7 +119,7 @@ class Calibration:
 
         To take up what is captured, it may use time that is for the other layers.
         """
-        early, beyond = end - (1 - FIRST) * self.seconds, list(self._beyond())
+        early = end - (1 - FIRST) * self.seconds
         first, built = self.capture.info.layers[0], []
         stores = list(dict.fromkeys(setting.store for setting in settings))
         waiting = [[each for each in settings if each.store == store] for store in stores]
@@ -124,14 +127,20 @@ class Calibration:
             yield f"{group[0].store}, layer {first}"
             turns, now = len(waiting) - number, time.monotonic()
             most, share = (max(LEAST, (by - now) / turns) for by in (end, early))
-            patience = [most] * len(self._captured) + [share] * len(beyond)
+            in_part = self._fitting(group[0], self.capture.info.tokens) != group[0]
+            beyond = [] if in_part else list(self._beyond())
+            sizes, patience = [*self._captured, *beyond], [most] * len(self._captured)
             known = len(self.measured)
             try:
-                seconds = self._grow(group, first, [*self._captured, *beyond], patience)
+                seconds = self._grow(
+                    group, first, sizes, patience + [share] * len(beyond), costs=not in_part
+                )
+                measured = self.measured[known:]
+                if in_part and measured:
+                    self._cost_in_part(measured, time.monotonic() - now, most)
             except StoreFailedError as error:
                 self._give_up(group, error, failed)
                 continue
-            measured = self.measured[known:]
             settled = [each.setting for each in measured]
             if not settled:
                 failed(group[0], f"did not take up {self._captured[0]:,} tokens in {most:.0f} s")
@@ -142,6 +151,17 @@ class Calibration:
             if left := [each for each in group if each not in settled]:
                 waiting.append(left)
         return built
+
+    def _cost_in_part(self, measured: Sequence[Measured], seconds: float, most: float) -> None:
+        """Measure what settings cost with a part of their budget; judging them took `seconds`."""
+        size = max(found.tokens for found in measured[0].found)
+        larger = min(self.tokens, LARGER * size)
+        if seconds * larger / size < most:
+            size = larger
+        settled, first = [each.setting for each in measured], self.capture.info.layers[0]
+        self._grow(settled, first, [size], [most], costs=True, judged=False)
+        if not measured[0].costs:
+            raise StoreFailedError(f"did not take up {size:,} tokens in {most:.0f} s")
 
     def _others(self, built: list[Built], end: float, failed: Told) -> Iterator[str]:
         """Judge stores on the other layers, at the sizes that they reached on the first."""
@@ -155,7 +175,7 @@ class Calibration:
             if share > 0 and any(each.setting in settled for each in self.measured):
                 yield f"{settled[0].store}, layer {layer}"
                 try:
-                    self._grow(settled, layer, sizes, [share] * len(sizes))
+                    self._grow(settled, layer, sizes, [share] * len(sizes), costs=False)
                 except StoreFailedError as error:
                     self._give_up(settled, error, failed)
 
@@ -170,14 +190,18 @@ class Calibration:
         layer: int,
         sizes: Sequence[int],
         patience: Sequence[float],
+        *,
+        costs: bool,
+        judged: bool = True,
     ) -> float:
         """Build a store for a group's first setting; note what is learnt of all that fit it.
 
-        Returns the seconds until it was judged at the largest size that is captured.
+        Returns the seconds of adding what is captured.
         """
-        begin, took, costs = time.monotonic(), 0.0, layer == self.capture.info.layers[0]
+        seconds = 0.0
         devices = find_store(group[0].store).capabilities.devices
-        smaller = [self._smaller(setting) for setting in group]
+        held = max(sizes[-1], self.capture.info.tokens)
+        smaller = [self._fitting(setting, held) for setting in group]
         real = {each.key: setting for each, setting in zip(smaller, group, strict=True)}
         job = Job(
             capture=str(self.capture.directory),
@@ -198,26 +222,27 @@ class Calibration:
                     mine = self._of(real[setting.key])
                     if costs:
                         mine.note(grown, place)
-                    if grown.size in self._captured:
+                    if judged and grown.size in self._captured:
                         mine.judge(grown, place, layer, self._truth(layer, grown.size))
                 if grown.size in self._captured:
-                    took = time.monotonic() - begin
-        return took
+                    seconds += sum(grown.adds)
+        return seconds
 
     def _of(self, setting: Setting) -> Measured:
         for each in self.measured:
             if each.setting == setting:
                 return each
-        budget, told = map(budget_of, (setting, self._smaller(setting)))
+        fitting = self._fitting(setting, self.capture.info.tokens)
+        budget, told = map(budget_of, (setting, fitting))
         self.measured.append(Measured(setting, budget, told / budget if told and budget else 1.0))
         return self.measured[-1]
 
-    def _smaller(self, setting: Setting) -> Setting:
-        """Give a store with a budget its part of it."""
-        budget, part = budget_of(setting), self.capture.info.tokens / self.tokens
+    def _fitting(self, setting: Setting, held: int) -> Setting:
+        """Give a store with a budget the part that fits so many tokens."""
+        budget, part = budget_of(setting), held / self.tokens
         if budget is None or part >= 1:
             return setting
-        return with_budget(setting, max(SMALLEST, int(part * budget)))
+        return with_budget(setting, min(budget, max(SMALLEST, int(part * budget))))
 
     def _beyond(self) -> Iterator[int]:
         """Yield sizes between that of the capture and that which is asked for."""

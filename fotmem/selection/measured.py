@@ -90,7 +90,8 @@ class Measured:
         sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
         if None not in read:
             return laws.Searches(sizes, latencies, read)
-        judged = sum(size <= max(found.tokens for found in self.found) for size in sizes)
+        last = max(found.tokens for found in self.found)
+        judged = max(1, sum(size <= last for size in sizes))
         return laws.Searches(sizes[:judged], latencies[:judged], None)
 
     def mean(self, name: str) -> dict[int, float]:
