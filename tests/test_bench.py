@@ -2,6 +2,9 @@
 
 import json
 import multiprocessing
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +370,22 @@ def test_the_share_of_keys_that_is_read() -> None:
         shares.append(store.share_read(queries, 4))
     assert 0.05 < shares[0] < shares[1] < shares[2] < 0.7
     assert create_store("exact", num_heads=1, head_dim=4).share_read(queries, 4) is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc tells what to give back")
+def test_memory_that_was_freed_is_not_counted() -> None:
+    """Small blocks come from a heap, which the last of them keeps from getting smaller."""
+    script = (
+        "from fotmem.machine import resident\n"
+        "before = resident()\n"
+        "blocks = [b'x' * 2**16 for _ in range(1000)]\n"
+        "full = resident()\n"
+        "del blocks[:-1]\n"
+        "print(full - before, resident() - before)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    full, freed = map(int, told.stdout.split())
+    assert full > 60 * 2**20
+    assert freed < 10 * 2**20
