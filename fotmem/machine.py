@@ -66,7 +66,7 @@ def resident() -> int:
     import psutil
 
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
-        trim(0)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))

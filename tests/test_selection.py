@@ -100,13 +100,13 @@ def test_a_search_through_a_graph_grows_by_what_its_effort_takes() -> None:
     def seconds(effort: float, tokens: int) -> float:
         return 3e-4 + 1e-6 * effort * float(np.log1p(tokens / 128))
 
-    searches = {
+    timed = {
         effort: laws.Searches(SIZES, [seconds(effort, size) for size in SIZES], None)
         for effort in (64.0, 32.0, 512.0)
     }
-    for effort, law in laws.costs(searches).items():
+    for effort, law in laws.costs(timed).items():
         assert law(2**20) == pytest.approx(seconds(effort, 2**20))
-    [alone] = laws.costs({64.0: searches[64.0]}).values()
+    [alone] = laws.costs({64.0: timed[64.0]}).values()
     assert alone(2**20) > seconds(64, 2**20)
     odd = {effort: laws.Searches(SIZES, [1e-3 / effort] * 3, None) for effort in (1.0, 2.0)}
     assert [law(2**20) > 1e-4 for law in laws.costs(odd).values()] == [True, True]

@@ -129,12 +129,11 @@ class Calibration:
             most, share = (max(LEAST, (by - now) / turns) for by in (end, early))
             in_part = self._fitting(group[0], self.capture.info.tokens) != group[0]
             beyond = [] if in_part else list(self._beyond())
-            sizes, patience = [*self._captured, *beyond], [most] * len(self._captured)
+            sizes = [*self._captured, *beyond]
+            patience = [most] * len(self._captured) + [share] * len(beyond)
             known = len(self.measured)
             try:
-                seconds = self._grow(
-                    group, first, sizes, patience + [share] * len(beyond), costs=not in_part
-                )
+                seconds = self._grow(group, first, sizes, patience, costs=not in_part)
                 measured = self.measured[known:]
                 if in_part and measured:
                     self._cost_in_part(measured, time.monotonic() - now, most)

@@ -77,11 +77,7 @@ def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
     the one next to it as it is greater. What is read whatever the effort, as keys that are in no
     list yet, is left out: a key among so many takes hardly any time.
     """
-    by_size: dict[int, dict[float, float]] = {}
-    for effort, each in searches.items():
-        for size, read in _partial(each):
-            by_size.setdefault(size, {})[effort] = read
-    idle = {size: _at_no_effort(read) for size, read in by_size.items()}
+    idle = _at_no_effort({effort: _partial(each) for effort, each in searches.items()})
     logs = {
         effort: np.log(_floats(some)).T
         for effort, each in searches.items()
@@ -104,7 +100,8 @@ def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
 
 def _partial(searches: Searches) -> list[tuple[int, float]]:
     """Return the sizes at which a query is compared with some of the keys, and with how many."""
-    pairs = zip(searches.sizes, searches.read or (), strict=searches.read is not None)
+    assert searches.read is not None
+    pairs = zip(searches.sizes, searches.read, strict=True)
     return [(size, read) for size, read in pairs if 0 < read < ALL * size]
 
 
@@ -114,11 +111,12 @@ def _through_graphs(searches: Mapping[float, Searches]) -> dict[float, Law]:
     N counts from `NEAR` on. How steeply it grows is not fitted: times of a few sizes that are so
     close together do not tell. `a` is what no effort would take. The largest sizes tell most.
     """
-    by_size: dict[int, dict[float, float]] = {}
-    for effort, each in searches.items():
-        for size, seconds in zip(each.sizes, each.seconds, strict=True):
-            by_size.setdefault(size, {})[effort] = seconds
-    idle = {size: _at_no_effort(seconds) for size, seconds in by_size.items()}
+    idle = _at_no_effort(
+        {
+            effort: list(zip(each.sizes, each.seconds, strict=True))
+            for effort, each in searches.items()
+        }
+    )
     begin = float(np.average(list(idle.values()), weights=_floats(list(idle)) ** 2))
 
     def law(effort: float) -> Law:
@@ -130,14 +128,28 @@ def _through_graphs(searches: Mapping[float, Searches]) -> dict[float, Law]:
     return {effort: law(effort) for effort in searches}
 
 
-def _at_no_effort(values: Mapping[float, float]) -> float:
-    """Go straight on from the two least efforts to none; 0 if that is absurd, or there is one."""
-    (less, low), *rest = sorted(values.items())
-    for more, high in rest[:1]:
-        none = low - less * (high - low) / (more - less)
-        if 0 < none < low:
-            return none
-    return 0.0
+def _at_no_effort(values: Mapping[float, Sequence[tuple[int, float]]]) -> dict[int, float]:
+    """Go straight on, at every size, from the two least efforts to none.
+
+    It is 0 where that is absurd, or there is one effort only.
+
+    Parameters
+    ----------
+    values : mapping of float to sequence of (int, float)
+        By effort: sizes, and what was measured at each.
+    """
+    by_size: dict[int, list[tuple[float, float]]] = {}
+    for effort in sorted(values):
+        for size, value in values[effort]:
+            by_size.setdefault(size, []).append((effort, value))
+    found = dict.fromkeys(by_size, 0.0)
+    for size, points in by_size.items():
+        if len(points) > 1:
+            (less, low), (more, high), *_ = points
+            none = low - less * (high - low) / (more - less)
+            if 0 < none < low:
+                found[size] = none
+    return found
 
 
 def _on(line: tuple[float, float], law: Law) -> Law:
