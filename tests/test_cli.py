@@ -385,7 +385,8 @@ def test_ctrl_c(moment: bytes, tmp_path_factory: pytest.TempPathFactory) -> None
     while piece := _read(ours):
         shown += piece
     os.close(ours)
-    assert (command.returncode, out) == (130, "")
+    assert command.returncode in (130, -signal.SIGINT)  # a shell shows both as 130
+    assert out == ""
     assert shown.endswith(b"fotmem: stopped\r\n"), shown
     assert b"Traceback" not in shown
 

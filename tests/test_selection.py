@@ -119,6 +119,14 @@ def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
     assert [law(2**20) for law in laws.costs(alike).values()] == pytest.approx([1e-3] * 2)
 
 
+def test_larger_sizes_tell_more_of_what_a_search_takes() -> None:
+    """The squares of what is off, each relative, count as much as there are tokens."""
+    first, second = 1.0e-3, 1.1e-3
+    timed = laws.Searches([8192, 32_768], [first, second], [500.0] * 2)
+    found = laws.costs({1.0: timed})[1.0](2**20)
+    assert (found - first) / first**2 == pytest.approx(4 * (second - found) / second**2)
+
+
 def test_costs_between_sizes_are_those_that_were_measured() -> None:
     times = [1e-3, 5e-3, 6e-3]
     foretold = laws.costs({1.0: laws.Searches(SIZES, times, [100.0, 200.0, 300.0])})[1.0]
