@@ -1,6 +1,7 @@
 """Calls the command line, in this process or in one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """More only slow tiny models down."""
 
 PROGRAM = (sys.executable, "-m", "fotmem")
+
+STOPPED = (130, -signal.SIGINT)
+"""How Ctrl-C ends it; a shell shows both as 130.
+
+``python -m`` ends by the signal if that came while a string was executed, as namedtuple does.
+"""
 
 
 class Ended(NamedTuple):
