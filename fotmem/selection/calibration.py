@@ -120,36 +120,43 @@ class Calibration:
         To take up what is captured, it may use time that is for the other layers.
         """
         early = end - (1 - FIRST) * self.seconds
-        first, built = self.capture.info.layers[0], []
         stores = list(dict.fromkeys(setting.store for setting in settings))
         waiting = [[each for each in settings if each.store == store] for store in stores]
+        approximate = []
         for number, group in enumerate(waiting):
-            yield f"{group[0].store}, layer {first}"
+            yield f"{group[0].store}, layer {self.capture.info.layers[0]}"
             turns, now = len(waiting) - number, time.monotonic()
             most, share = (max(LEAST, (by - now) / turns) for by in (end, early))
-            in_part = self._fitting(group[0], self.capture.info.tokens) != group[0]
-            beyond = [] if in_part else list(self._beyond())
-            sizes = [*self._captured, *beyond]
-            patience = [most] * len(self._captured) + [share] * len(beyond)
-            known = len(self.measured)
             try:
-                seconds = self._grow(group, first, sizes, patience, costs=not in_part)
-                measured = self.measured[known:]
-                if in_part and measured:
-                    self._cost_in_part(measured, time.monotonic() - now, most)
+                built = self._build(group, most, share)
             except StoreFailedError as error:
                 self._give_up(group, error, failed)
                 continue
-            settled = [each.setting for each in measured]
-            if not settled:
-                failed(group[0], f"did not take up {self._captured[0]:,} tokens in {most:.0f} s")
-                continue
             if not find_store(group[0].store).capabilities.exact:
-                sizes = sorted({found.tokens for each in measured for found in each.found})
-                built.append(Built(seconds, settled, sizes))
-            if left := [each for each in group if each not in settled]:
+                approximate.append(built)
+            if left := [each for each in group if each not in built.settings]:
                 waiting.append(left)
-        return built
+        return approximate
+
+    def _build(self, group: Sequence[Setting], most: float, share: float) -> Built:
+        """Grow a store on the first layer, for the first of some settings and all that fit it.
+
+        It has `most` seconds for what is captured, and `share` for more.
+        """
+        begin, known = time.monotonic(), len(self.measured)
+        in_part = self._fitting(group[0], self.capture.info.tokens) != group[0]
+        beyond = [] if in_part else list(self._beyond())
+        sizes = [*self._captured, *beyond]
+        patience = [most] * len(self._captured) + [share] * len(beyond)
+        layer = self.capture.info.layers[0]
+        seconds = self._grow(group, layer, sizes, patience, costs=not in_part)
+        measured = self.measured[known:]
+        if not measured:
+            raise _too_slow(self._captured[0], most)
+        if in_part:
+            self._cost_in_part(measured, time.monotonic() - begin, most)
+        judged = sorted({found.tokens for each in measured for found in each.found})
+        return Built(seconds, [each.setting for each in measured], judged)
 
     def _cost_in_part(self, measured: Sequence[Measured], seconds: float, most: float) -> None:
         """Measure what settings cost with a part of their budget; judging them took `seconds`."""
@@ -160,7 +167,7 @@ class Calibration:
         settled, first = [each.setting for each in measured], self.capture.info.layers[0]
         self._grow(settled, first, [size], [most], costs=True, judged=False)
         if not measured[0].costs:
-            raise StoreFailedError(f"did not take up {size:,} tokens in {most:.0f} s")
+            raise _too_slow(size, most)
 
     def _others(self, built: list[Built], end: float, failed: Told) -> Iterator[str]:
         """Judge stores on the other layers, at the sizes that they reached on the first."""
@@ -253,3 +260,7 @@ class Calibration:
     def _exact(self, layer: int, size: int) -> Truth:
         queries = self.capture.spread_queries(layer, QUERIES)
         return captured_truth(self.capture, layer, size, queries, top_k=self.top_k)
+
+
+def _too_slow(size: int, seconds: float) -> StoreFailedError:
+    return StoreFailedError(f"did not take up {size:,} tokens in {seconds:.0f} s")
