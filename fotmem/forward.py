@@ -238,5 +238,5 @@ class _Untrainable(torch.autograd.Function):
 
 
 def _untrainable(out: Tensor) -> Tensor:
-    result: Tensor = _Untrainable.apply(out)  # type: ignore[no-untyped-call]
-    return result
+    apply: Callable[[Tensor], Tensor] = _Untrainable.apply
+    return apply(out)

@@ -110,7 +110,7 @@ def test_the_rank_correlation_is_that_of_its_definition(tmp_path: Path) -> None:
 
 def test_the_figure_that_predicts_is_named(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    qualities = {recall: recall**2 for recall in np.linspace(0.3, 0.99, 30)}
+    qualities = {recall: recall**2 for recall in np.linspace(0.3, 0.99, 30).tolist()}
     curve = one(write(tmp_path / "report.json", qualities, errors=random.uniform(0.1, 0.9, 30)))
     assert curve.best == ["recall", "mass"]
     assert curve.predicts("recall").low > 0.99 > curve.predicts("topk_error").high

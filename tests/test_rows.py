@@ -7,6 +7,7 @@ import pickle
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -148,7 +149,7 @@ def test_where_there_is_no_space_rows_move(place: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(rooms, "SPACE", 2**20)
     plain = mmap.mmap
 
-    def scarce(file: int, size: int, **options: int) -> mmap.mmap:
+    def scarce(file: int, size: int, **options: Any) -> mmap.mmap:
         if size > 2**19:
             raise OSError(12, "Cannot allocate memory")
         return plain(file, size, **options)

@@ -320,8 +320,8 @@ def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> N
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
     alike = {"d": (1,), "bank_windows": (0,)}  # one task all the time
-    options = {"method": "full", "steps": 60, "learning_rate": 0.01} | alike | weights
-    trained = tune(folder, path, tmp_path / "out", **options)
+    long = {"steps": 120, "evaluate_every": 4, "learning_rate": 0.01}
+    trained = tune(folder, path, tmp_path / "out", method="full", **long, **alike, **weights)
     losses = [entry["eval_loss"] for entry in trained.history if "eval_loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
 

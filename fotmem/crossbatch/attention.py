@@ -8,7 +8,7 @@ copied however many rows attend to it (as in FlashAttention, Dao et al. 2022, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,7 +71,8 @@ def crossbatch_attention(
     """
     inputs = (query, key, value, context_keys, context_values)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
-    output: Tensor = _Crossbatch.apply(*inputs, keys, values, sight)  # type: ignore[no-untyped-call]
+    apply: Callable[..., Tensor] = _Crossbatch.apply
+    output = apply(*inputs, keys, values, sight)
     if sight.padding_mask is not None:
         output = output.masked_fill(~sight.padding_mask[:, None, :, None], 0)
     return output
