@@ -69,7 +69,8 @@ def find_memory_layers(
     ModelError, AttachError
     """
     parts = model_parts(model)
-    ids = tokenizer(text or python_reference(), add_special_tokens=False, verbose=False).input_ids
+    text = python_reference() if text is None else text
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     if len(ids) < CONTEXT:
         raise InputError(f"the text has {len(ids):,} tokens, {CONTEXT:,} are needed: add text")
     weights = []

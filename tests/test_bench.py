@@ -330,6 +330,21 @@ def processes() -> set[int]:
     return {child.pid for child in own.children(recursive=True)} - servers
 
 
+def test_a_report_goes_beside_what_one_works_on(
+    capture: Capture,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ("--stores", "exact", "--top-k", "8", "--queries", 10, "--rounds", 2, "--threads", 1)
+    ended = call(capsys, "bench", capture.directory, *given)
+    assert ended.code == 0, ended.err
+    folder = f"{capture.directory.name}-bench"
+    assert f"{folder}/report.json" in ended.out
+    assert {file.suffix for file in Path(folder).iterdir()} == {".json", ".png", ".html"}
+
+
 def test_the_command(capture: Capture, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text("[zarr]\nnprobe = [8]\n")

@@ -195,7 +195,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     same = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "a")
     assert "│" not in same.out
     line = refusal(capsys, 1, "bench", "compare", tmp_path / "a", tmp_path / "c")
-    assert line == f"{tmp_path / 'c'} does not exist; expected what fotmem bench wrote by --out"
+    assert line == f"{tmp_path / 'c'} does not exist; expected a folder that fotmem bench wrote"
 
 
 def test_what_is_not_installed_is_named(

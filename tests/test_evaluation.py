@@ -284,6 +284,18 @@ def test_tables_json_and_reports(
     ]
 
 
+def test_without_a_text_it_is_python_reference(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem.cli.options.python_reference", lambda: TEXT)
+    given = ["eval", "perplexity", folder, "--window", 32, *COMMANDS["perplexity"], "--json"]
+    found, expected = (
+        json.loads(call(capsys, *given, *text).out)["rows"]
+        for text in ((), ("--text", folder / "text.txt"))
+    )
+    assert [row["perplexity"] for row in found] == [row["perplexity"] for row in expected]
+
+
 @pytest.mark.parametrize(
     ("task", "given", "reason"),
     [

@@ -74,9 +74,10 @@ def test_a_layer_that_attends_to_what_comes_next_scores_highest(
     assert found.memory_layers == [2]
 
 
-def test_a_text_that_is_too_short() -> None:
+@pytest.mark.parametrize("text", ["Too short.", ""])
+def test_a_text_that_is_too_short(text: str) -> None:
     with pytest.raises(fotmem.InputError, match="tokens, 448 are needed: add text"):
-        fotmem.find_memory_layers(folders.model(), folders.tokenizer(), text="Too short.")
+        fotmem.find_memory_layers(folders.model(), folders.tokenizer(), text=text)
 
 
 def test_a_proposal_is_used_where_nothing_else_is_known() -> None:

@@ -32,17 +32,20 @@ app = typer.Typer(cls=_RunByDefault, no_args_is_help=True)
 def _group() -> None:
     """Measure stores on a capture, or compare two measurements.
 
-    Example: fotmem bench CAPTURE --stores exact,faiss-ivf --out DIR
+    Example: fotmem bench CAPTURE --stores exact,faiss-ivf
     """
     require("fotmem bench", *PACKAGES)
 
 
 @app.command("run")
 def run(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A capture.")],
+    directory: Annotated[Path, typer.Argument(metavar="CAPTURE", help="Its folder.")],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the report goes, or goes on.")
-    ],
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the report goes, or goes on; default: CAPTURE-bench, here."
+        ),
+    ] = None,
     stores: Annotated[
         str | None,
         typer.Option(help="Names, such as exact,hnsw; default: all that are available here."),
@@ -64,7 +67,7 @@ def run(
 
     Writes report.json, report.png and report.html. Stopped, the same command goes on where it was.
 
-    Example: fotmem bench CAPTURE --stores exact,faiss-ivf --out DIR
+    Example: fotmem bench CAPTURE --stores exact,faiss-ivf
     """
     asked = _numbers(top_k)
     chosen = parse_layers(layers)
@@ -91,7 +94,8 @@ def run(
         threads=threads,
         seed=seed,
     )
-    bench = Bench(capture, every, chosen or capture.info.layers, out / REPORT, plan)
+    folder = Path(f"{directory.resolve().name}-bench") if out is None else out
+    bench = Bench(capture, every, chosen or capture.info.layers, folder / REPORT, plan)
     with _bar() as bar:
         task = bar.add_task("begins")
         for step in bench.run():
@@ -105,14 +109,14 @@ def run(
         from fotmem.bench.page import write_page
         from fotmem.bench.plot import draw
 
-        draw(bench.report, out / "report.png")
-        write_page(bench.report, out / "report.html")
-        print(out / "report.png", out / "report.html", sep="\n")
+        draw(bench.report, folder / "report.png")
+        write_page(bench.report, folder / "report.html")
+        print(folder / "report.png", folder / "report.html", sep="\n")
 
 
 @app.command()
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="A", help="What bench wrote: its --out DIR.")],
+    before: Annotated[Path, typer.Argument(metavar="A", help="A folder that bench wrote.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="The same, later or elsewhere.")],
 ) -> None:
     """Say what got better or worse from A to B, and whether that is more than noise.
@@ -134,7 +138,7 @@ def compare(
 
 def _report_in(path: Path) -> Path:
     if not path.exists():
-        raise InputError(f"{path} does not exist; expected what fotmem bench wrote by --out")
+        raise InputError(f"{path} does not exist; expected a folder that fotmem bench wrote")
     return path / REPORT if path.is_dir() else path
 
 

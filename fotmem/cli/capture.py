@@ -9,7 +9,7 @@ from fotmem.cli.options import (
     Distance,
     Layers,
     Model,
-    Texts,
+    TextsOrReference,
     Window,
     load_quietly,
     parse_layers,
@@ -33,8 +33,8 @@ Queries = Annotated[int, typer.Option(min=1, help="Of a head, kept after each si
 
 def capture(
     model: Model,
-    text: Texts,
     out: Output,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     tokens: Annotated[str, typer.Option(help="How many to capture, such as 64k.")] = "64k",
     queries: Queries = 1024,
     layers: Layers = None,

@@ -1,14 +1,13 @@
 """``fotmem layers``."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.options import Json, Model, load_quietly, read_texts
+from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read_texts
 
 if TYPE_CHECKING:
     from fotmem.proposal import LayerScores
@@ -20,10 +19,7 @@ WIDTH = 40
 def layers(
     model: Model,
     trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Text to hide them in; default: Python's reference."),
-    ] = None,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     seed: Annotated[int, typer.Option(help="Of numbers and places.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +29,7 @@ def layers(
 
     Example: fotmem layers smollm2
     """
-    corpus = read_texts(text) if text else None
+    corpus = read_texts(text)
     llama, tokenizer = load_quietly(model)
     from fotmem.parts import model_parts
     from fotmem.proposal import store_proposal

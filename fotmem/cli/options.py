@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from fotmem.errors import OptionError
 from fotmem.registry import find_store, validated_options
-from fotmem.texts import read_text
+from fotmem.texts import python_reference, read_text
 
 
 def _parse_temperature(temperature: float | None) -> float | None:
@@ -35,6 +35,15 @@ Model = Annotated[
 Texts = Annotated[
     list[Path],
     typer.Option("--text", metavar="FILE", help="A plain text file (UTF-8); may be repeated."),
+]
+TextsOrReference = Annotated[
+    list[Path],
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        help="To measure with, a plain text file (UTF-8); may be repeated; "
+        "default: Python's reference.",
+    ),
 ]
 Layers = Annotated[
     str | None,
@@ -201,8 +210,8 @@ def parse_question(question: str) -> str:
 
 
 def read_texts(paths: list[Path]) -> str:
-    """Read text files, joined by an empty line."""
-    return "\n\n".join(map(read_text, paths))
+    """Read text files, joined by an empty line; Python's language reference if there are none."""
+    return "\n\n".join(map(read_text, paths)) if paths else python_reference()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from fotmem.cli.options import (
     Json,
     Layers,
     Model,
+    TextsOrReference,
     Window,
     parse_layers,
     parse_sizes,
@@ -57,12 +58,7 @@ def select(
     layers: Layers = None,
     window: Window = 512,
     distance: Distance = None,
-    text: Annotated[
-        list[Path],
-        typer.Option(
-            "--text", metavar="FILE", help="To measure with; default: Python's reference."
-        ),
-    ] = [],  # noqa: B006 - typer copies it
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     stores: Annotated[
         str | None, typer.Option(help="Among which, such as exact,hnsw; default: all there are.")
     ] = None,
@@ -80,7 +76,7 @@ def select(
     Example: fotmem select smollm2-fot --tokens 1M --ram 8GiB --latency 20ms
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
-    chosen, corpus = parse_layers(layers), read_texts(text) if text else None
+    chosen, corpus = parse_layers(layers), read_texts(text)
     seconds = None if latency is None else _seconds(latency)
     from fotmem.selection.selector import select as selected
 

@@ -219,7 +219,8 @@ def _captured(
     from fotmem.texts import python_reference
 
     llama, tokenizer = load_model(model)
-    ids = tokenizer(text or python_reference(), add_special_tokens=False, verbose=False).input_ids
+    text = python_reference() if text is None else text
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return capture_model(
         llama,
         ids,

@@ -17,7 +17,7 @@ from fotmem.cli.options import (
     Model,
     Report,
     Temperature,
-    Texts,
+    TextsOrReference,
     TopK,
     Window,
     parse_sizes,
@@ -34,7 +34,7 @@ EXPLAINED = (
 
 def distraction(
     model: Model,
-    text: Texts,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     documents: Annotated[int, typer.Option(min=1, help="How many, at most: a power of two.")] = 64,
     tokens: Annotated[str, typer.Option(help="Of a document, in memory.")] = "512",
     queries: Annotated[

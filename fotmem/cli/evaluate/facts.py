@@ -20,7 +20,7 @@ from fotmem.cli.options import (
     StoreOption,
     StoreOrConfig,
     Temperature,
-    Texts,
+    TextsOrReference,
     TopK,
     Window,
     parse_sizes,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def facts(
     model: Model,
-    text: Texts,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     tokens: Annotated[str, typer.Option(help="Length of text, such as 16k.")] = "16k",
     number: Annotated[int, typer.Option("--facts", min=1, help="How many are hidden.")] = 32,
     window: Window = 512,

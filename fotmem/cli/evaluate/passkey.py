@@ -23,7 +23,7 @@ from fotmem.cli.options import (
     StoreOrConfig,
     Stores,
     Temperature,
-    Texts,
+    TextsOrReference,
     TopK,
     Window,
     parse_sizes,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 def passkey(
     model: Model,
-    text: Texts,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     tokens: Annotated[str, typer.Option(help="Lengths of text, such as 4096 or 4k,16k.")] = "4096",
     trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
     readings: Annotated[

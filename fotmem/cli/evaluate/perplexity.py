@@ -23,7 +23,7 @@ from fotmem.cli.options import (
     StoreOrConfig,
     Stores,
     Temperature,
-    Texts,
+    TextsOrReference,
     TopK,
     Window,
     parse_sizes,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def perplexity(
     model: Model,
-    text: Texts,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
     tokens: Annotated[str, typer.Option(help="Sizes of memory, such as 4k,16k.")] = "4k,16k",
     scored: Annotated[str, typer.Option(help="Tokens at the end to score.")] = "4k",
     places: Annotated[
