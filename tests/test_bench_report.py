@@ -191,6 +191,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ended = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "b" / "report.json")
     assert ended.code == 0, ended.err
     assert re.search(r"lists nprobe=4 │ +32 │ +p50 │ .*1\.\d\d times.* worse │", ended.out)
+    for name in ("change", "p50"):
+        assert f"\n{name}: " in ended.out
+    assert "\nmass: " not in ended.out
     assert "in units of what exact took" in ended.out
     same = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "a")
     assert "│" not in same.out

@@ -180,6 +180,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "│ recall │ 1.000 (" in ended.out
     assert "│ 0.950 (" in ended.out
     assert "predicts best: " in ended.out
+    for name in ("predicts", "needed"):
+        assert f"\n{name}: " in ended.out
     assert str(picture) in ended.out.replace("\n", "")
     assert picture.read_bytes().startswith(b"\x89PNG")
 

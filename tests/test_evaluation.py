@@ -258,6 +258,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+EXPLAINED = {
+    "facts": ("facts", "whole answers", "number", "seconds"),
+    "perplexity": ("perplexity", "nats against none", "tokens", "seconds"),
+    "passkey": ("digits", "whole answers", "seconds", "a token"),
+}
 COMMANDS = {
     "facts": ["--tokens", 600, "--facts", 3],
     "perplexity": ["--tokens", "64,128", "--scored", 64],
@@ -273,6 +278,8 @@ def test_tables_json_and_reports(
     table = call(capsys, *given)
     assert table.code == 0, table.err
     assert "exact" in table.out or "perplexity" in table.out
+    for name in EXPLAINED[task]:
+        assert f"\n{name}: " in table.out
     file = tmp_path / "deep" / "report.json"
     rows = json.loads(call(capsys, *given, "--json", "--report", file).out)["rows"]
     report = json.loads(file.read_text())

@@ -702,6 +702,8 @@ def test_the_command(
     ended = call(capsys, *words, "--ram", "1B", "--latency", "1s")
     assert ended.code == 3
     assert "nothing fits: with --ram" in ended.out
+    for name in ("RAM, disk", "a step", "error", "recall"):
+        assert f"\n{name}: " in ended.out
     after = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
     assert {f: t for f, t in after.items() if "zarr.json" not in f.name} == {
         f: t for f, t in before.items() if "zarr.json" not in f.name

@@ -465,6 +465,13 @@ TASKS: dict[str, list[Any]] = {
 }
 
 
+QUALITIES = {
+    "passkey": "whole answers",
+    "perplexity": "nats against none",
+    "dictionary": "values right",
+}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_tables_json_and_reports(
     task: str, folder: Path, built: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -481,7 +488,8 @@ def test_tables_json_and_reports(
     assert table.code == 0, table.err
     assert re.search(r"│ sparse every=3 +│.* to .*│ 0\.[34]\d\d +│", table.out)
     assert re.search(r"│ sparse every=13 +│ .* │ RuntimeError: no luck +│", table.out)
-    assert "mass: softmax weight of the keys found" in table.out
+    for name in (QUALITIES[task], "recall", "mass", "error", "added"):
+        assert f"\n{name}: " in table.out
     report = json.loads(file.read_text())
     printed = json.loads(call(capsys, *given, "--json").out)
     assert printed["rows"] == report["rows"]

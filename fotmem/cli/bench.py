@@ -8,11 +8,14 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from fotmem.cli.legend import explain
 from fotmem.cli.options import Grid, parse_layers
 from fotmem.errors import InputError, LayerError
 from fotmem.extra import require
 
 REPORT = "report.json"
+EXPLAINED = {"ms 1,024": "median milliseconds of one query of each head, at so many tokens"}
+COMPARED = {"change": "B minus A, or of times B over A; then its 95% interval"}
 PACKAGES = ("matplotlib", "plotly", "psutil", "scipy")
 
 
@@ -73,7 +76,7 @@ def run(
     chosen = parse_layers(layers)
     from fotmem.bench.grid import read_grid, settings
     from fotmem.bench.run import Bench, Plan
-    from fotmem.bench.table import WIDTH, tables
+    from fotmem.bench.table import SHOWN, WIDTH, tables
     from fotmem.capture import Capture
     from fotmem.registry import available_stores
 
@@ -103,7 +106,7 @@ def run(
     shown = Console(width=WIDTH)
     for table in tables(bench.report):
         shown.print(table)
-    _explain(shown)
+    explain(shown, {column.name: column.meaning for column in SHOWN} | EXPLAINED)
     print(bench.file)
     if bench.report.rows:
         from fotmem.bench.page import write_page
@@ -130,8 +133,10 @@ def compare(
     reports = [BenchReport.read(_report_in(path)) for path in (before, after)]
     found = compare(*reports)
     shown = Console(width=WIDTH)
-    if any(change.verdict != "same" for change in found.changes):
+    columns = [change.column for change in found.changes if change.verdict != "same"]
+    if columns:
         shown.print(changes(found))
+        explain(shown, COMPARED | {column.name: column.meaning for column in columns})
     for line in found.told():
         shown.print(line, highlight=False)
 
@@ -147,13 +152,6 @@ def _bar() -> Any:
 
     columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     return Progress(*columns, console=Console(file=sys.stderr))
-
-
-def _explain(shown: Console) -> None:
-    from fotmem.bench.table import SHOWN
-
-    for column in SHOWN:
-        shown.print(f"[dim]{column.name}: {column.meaning}[/dim]", highlight=False)
 
 
 def _numbers(text: str) -> list[int]:

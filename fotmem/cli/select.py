@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Distance,
     Json,
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from fotmem.selection.choice import Selection
 
 WIDTH = 120
+EXPLAINED = {
+    "RAM, disk": "of all memory layers together",
+    "a step": "time that memory adds to decoding one token, in all memory layers",
+    "error": "of the attention output, relative to attention to the k best keys: mean",
+    "recall": "share of the k best keys that are among the k found: mean",
+}
 NOTHING_FITS = 3
 """Exit code where no store keeps all limits."""
 
@@ -142,6 +149,7 @@ def _show(found: "Selection") -> None:
         table.add_row(name, *"-----", reason)
     console = Console(width=WIDTH)
     console.print(table)
+    explain(console, EXPLAINED)
     console.print(found.told, highlight=False)
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from fotmem.cli.legend import explain
+
 if TYPE_CHECKING:
     from fotmem.evaluation.report import Measured
 
@@ -23,7 +25,12 @@ def advance(label: str, steps: Iterable[int], total: int) -> None:
 
 
 def show(
-    measured: Measured[Any], name: str, quality: Callable[[Any], str], *, as_json: bool
+    measured: Measured[Any],
+    name: str,
+    meaning: str,
+    quality: Callable[[Any], str],
+    *,
+    as_json: bool,
 ) -> None:
     """Print what was measured: a table with the model's quality, or JSON."""
     if as_json:
@@ -48,5 +55,5 @@ def show(
             setting = Setting(store=failed.store, options=failed.options)
             table.add_row(str(setting), f"{failed.tokens:,}", failed.reason)
         console.print(table)
-    for about in FIGURES.values():
-        console.print(f"[dim]{about.name}: {about.meaning}[/dim]", highlight=False)
+    found = {about.name: about.meaning for about in FIGURES.values()}
+    explain(console, {name: meaning} | found)

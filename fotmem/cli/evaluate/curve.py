@@ -8,15 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.task import shown
+from fotmem.cli.legend import explain
 from fotmem.extra import require
 
 if TYPE_CHECKING:
     from fotmem.evaluation.curves import Curve, Needed
 
-EXPLAINED = (
-    "predicts: rank correlation of figure and quality over settings, with its 95% interval",
-    "needed: of the figure, for 95% of the quality with exact; 'or worse': all settings have it",
-)
+EXPLAINED = {
+    "predicts": "rank correlation of figure and quality over settings, with its 95% interval",
+    "needed": "of the figure, for 95% of the quality with exact; 'or worse': all settings have it",
+}
 
 
 def curve(
@@ -37,8 +38,7 @@ def curve(
     console = Console()
     for each in every:
         console.print(_table(each))
-    for line in EXPLAINED:
-        console.print(f"[dim]{line}[/dim]", highlight=False)
+    explain(console, EXPLAINED)
     if png is not None:
         from fotmem.evaluation.plot import draw
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Config,
     Dtype,
@@ -27,6 +28,16 @@ from fotmem.cli.options import (
 
 if TYPE_CHECKING:
     from fotmem.evaluation.dictionary import DictionaryRow
+
+VALUES = "values right"
+EXPLAINED = {
+    VALUES: "share of queries of which all four symbols are right, with its 95% interval",
+    "symbols right": "share of their symbols",
+    "read": "how fast the dictionary is read into memory",
+    "memory": "keys and values of all memory layers",
+    "RAM": "what the process needs more once all is read, without pages of files",
+    "a query": "mean time of one, among others in a window",
+}
 
 
 def dictionary(
@@ -66,7 +77,7 @@ def dictionary(
                 task.model, memory, sizes, task.settings, kept, queries=queries, seed=seed
             )
             advance("measuring", steps, len(sizes) * len(task.settings))
-            show(kept, "values right", _values, as_json=as_json)
+            show(kept, VALUES, EXPLAINED[VALUES], _values, as_json=as_json)
             return
         measured = lookup(
             task.model,
@@ -85,7 +96,7 @@ def dictionary(
         return
     from fotmem.bench.table import WIDTH
 
-    table = Table("tokens", "values right", "symbols right", "read", "memory", "RAM", "a query")
+    table = Table("tokens", VALUES, "symbols right", "read", "memory", "RAM", "a query")
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
@@ -96,7 +107,9 @@ def dictionary(
             "" if row.ram is None else f"{row.ram / 2**30:.2f} GiB",
             f"{1000 * row.seconds_per_query:.1f} ms",
         )
-    Console(width=WIDTH).print(table)
+    console = Console(width=WIDTH)
+    console.print(table)
+    explain(console, EXPLAINED)
 
 
 def _values(row: "DictionaryRow") -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.task import Task, shown, tracked
+from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Decay,
     Distance,
@@ -24,12 +25,12 @@ from fotmem.cli.options import (
 )
 from fotmem.extra import require
 
-EXPLAINED = (
-    "right one: attention on the document that a window looks for, as a share of that on memory",
-    "weighted: the same, where queries count by how much of their attention goes to memory",
-    "by chance: 1/d, where documents are not told apart",
-    "memory: share of all attention that goes to memory; the rest stays in the window",
-)
+EXPLAINED = {
+    "right one": "attention on the document that a window looks for, as a share of that on memory",
+    "weighted": "the same, where queries count by how much of their attention goes to memory",
+    "by chance": "1/d, where documents are not told apart",
+    "memory": "share of all attention that goes to memory; the rest stays in the window",
+}
 
 
 def distraction(
@@ -92,5 +93,4 @@ def distraction(
     console = Console(width=WIDTH)
     console.print(table)
     console.print(layered)
-    for line in EXPLAINED:
-        console.print(f"[dim]{line}[/dim]", highlight=False)
+    explain(console, EXPLAINED)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
     Config,
@@ -28,6 +29,13 @@ from fotmem.cli.options import (
 
 if TYPE_CHECKING:
     from fotmem.evaluation.keyed import KeyedRow
+
+EXPLAINED = {
+    "facts": "of which kind: by the words they are told and asked in, or by their digits",
+    "whole answers": "share of facts of which the whole number is said, with its 95% interval",
+    "number": "how many there are",
+    "seconds": "of all facts, reading included",
+}
 
 
 def facts(
@@ -80,4 +88,6 @@ def facts(
             str(row.facts),
             f"{row.seconds:.0f}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    explain(console, EXPLAINED)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
     Config,
@@ -32,6 +33,14 @@ from fotmem.cli.options import (
 if TYPE_CHECKING:
     from fotmem.evaluation.passkey import PasskeyRow
     from fotmem.memory import Memory
+
+ANSWERS = "whole answers"
+EXPLAINED = {
+    "digits": "share that is the likeliest where the true ones before it are given",
+    ANSWERS: "share of trials in which the whole number is said, with its 95% interval",
+    "seconds": "of all trials, reading included",
+    "a token": "median time of decoding one",
+}
 
 
 def passkey(
@@ -102,7 +111,7 @@ def passkey(
                     task.model, task.tokenizer, made[size], attached, missing, kept, attend=attend
                 )
                 advance(f"{size:,} tokens", steps, trials * len(missing))
-        show(kept, "whole answers", _answers, as_json=as_json)
+        show(kept, ANSWERS, EXPLAINED[ANSWERS], _answers, as_json=as_json)
         return
     found = []
     with task.attach() as attached:
@@ -114,7 +123,7 @@ def passkey(
         rows += [measure("without memory", size, None), with_memory]
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("tokens", "memory", "digits", "whole answers", "trials", "seconds", "a token")
+    table = Table("tokens", "memory", "digits", ANSWERS, "trials", "seconds", "a token")
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
@@ -125,7 +134,9 @@ def passkey(
             f"{row.seconds:.0f}",
             "" if row.seconds_per_token is None else f"{1000 * row.seconds_per_token:.0f} ms",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    explain(console, EXPLAINED)
 
 
 def _answers(row: "PasskeyRow") -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
     Config,
@@ -31,6 +32,14 @@ from fotmem.cli.options import (
 
 if TYPE_CHECKING:
     from fotmem.evaluation.perplexity import PerplexityRow
+
+DIFFERENCE = "nats against none"
+EXPLAINED = {
+    "perplexity": "exponential of the mean loss of a scored token: less is better",
+    DIFFERENCE: "that loss minus the one without memory, with its 95% interval: less is better",
+    "tokens": "those that are scored",
+    "seconds": "reading included",
+}
 
 
 def perplexity(
@@ -82,13 +91,13 @@ def perplexity(
             total = places * sum(len(kept.missing(size, task.settings)) for size in sizes)
             steps = compare(task.model, memory, ids, sizes, task.settings, kept, **chosen)
             advance("measuring", steps, total)
-            show(kept, "nats against none", _difference, as_json=as_json)
+            show(kept, DIFFERENCE, EXPLAINED[DIFFERENCE], _difference, as_json=as_json)
             return
         measuring = measured(task.model, memory, ids, sizes, store=task.store, **chosen)
         rows = tracked("measuring", measuring, 1 + len(sizes))
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("in memory", "perplexity", "nats against none", "tokens", "seconds")
+    table = Table("in memory", "perplexity", DIFFERENCE, "tokens", "seconds")
     for row in rows:
         table.add_row(
             f"{row.tokens:,}" if row.memory else "none",
@@ -97,7 +106,9 @@ def perplexity(
             f"{row.scored:,}",
             f"{row.seconds:.0f}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    explain(console, EXPLAINED)
 
 
 def _difference(row: "PerplexityRow") -> str:

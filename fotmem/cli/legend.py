@@ -1,0 +1,11 @@
+"""Says what the figures of a table are, below it."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+
+def explain(console: Console, meanings: Mapping[str, str]) -> None:
+    """Print a sentence for each figure."""
+    for name, meaning in meanings.items():
+        console.print(f"[dim]{name}: {meaning}[/dim]", highlight=False)
