@@ -199,7 +199,10 @@ def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[st
     rows = json.loads(ended.out)["rows"]
     assert [row["tokens"] for row in rows] == [2040, 3070]
     assert all(row["queries"] == 30 and row["accuracy"] < 0.5 for row in rows)
-    assert "512 B/token" in call(capsys, *task, "--tokens", "1k", "--queries", 9).out
+    table = call(capsys, *task, "--tokens", "1k", "--queries", 9).out
+    assert "512 B/token" in table
+    for name in ("values right", "symbols right", "read", "memory", "RAM", "a query"):
+        assert f"\n{name}: " in table
 
 
 def test_bad_sizes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
