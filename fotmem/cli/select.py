@@ -80,7 +80,7 @@ def select(
 
     Without --max-error and --min-recall, the error is to be at most 0.05.
 
-    Example: fotmem select smollm2-fot --tokens 1M --ram 8GiB --latency 20ms
+    Example: fotmem select smollm2-fot --tokens 1M --ram 16GiB --latency 50ms
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
     chosen, corpus = parse_layers(layers), read_texts(text)

@@ -108,7 +108,7 @@ def select(
 
     Examples
     --------
-    >>> select("smollm2-fot", tokens=2**20, ram="8GiB", latency=0.02)  # doctest: +SKIP
+    >>> select("smollm2-fot", tokens=2**20, ram="16GiB", latency=0.05)  # doctest: +SKIP
     """
     require("fotmem select", "psutil", "scipy")
     for name, number in (("tokens", tokens), ("top_k", top_k)):
