@@ -83,11 +83,26 @@ def test_it_finds_what_stands_far_back(
         return float(logits.softmax(-1)[text[place.start]])
 
     blind = likely()
-    assert answer(plain, tokenizer, prompt, max_new_tokens=1).sources == []
+    said = answer(plain, tokenizer, prompt, max_new_tokens=len(place))
+    assert (said.text == TRUTH.strip(), said.sources) == (False, [])
     memory.read(text)
     given = answer(plain, tokenizer, prompt, memory=memory, max_new_tokens=len(place))
     assert given.sources[0].position in place
     assert likely() > 20 * blind
+
+
+def test_tuned_it_says_what_stands_far_back(book: tuple[list[int], range]) -> None:
+    """Whichever text it stands in."""
+    text, place = book
+    tuned, tokenizer = load_model("smollm2-fot")
+    prompt = text[-16:] + tokenizer(FACT).input_ids
+    said = answer(tuned, tokenizer, prompt, max_new_tokens=len(place))
+    assert (said.text == TRUTH.strip(), said.sources) == (False, [])
+    with fotmem.attach(tuned, top_k=16, window=512) as memory:
+        memory.read(text)
+        given = answer(tuned, tokenizer, prompt, memory=memory, max_new_tokens=len(place))
+    assert given.text == TRUTH.strip()
+    assert given.sources[0].position in place
 
 
 def test_a_pipeline(

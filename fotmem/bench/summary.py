@@ -81,7 +81,7 @@ COLUMNS = (
     Column(
         "error p95",
         "",
-        "the same, which 95 of 100 queries do not exceed",
+        "error of the attention output that 95 of 100 queries do not exceed",
         lambda row: row.error_p95,
         brief=False,
     ),

@@ -31,9 +31,9 @@ WIDTH = 120
 EXPLAINED = {
     "RAM, disk": "of all memory layers together",
     "a step": "time that memory adds to decoding one token, in all memory layers",
-    "error": "of the attention output, relative to attention to the k best keys: mean",
-    "recall": "share of the k best keys that are among the k found: mean",
 }
+FOUND = {"error": "added", "recall": "recall"}
+"""Which of a benchmark's figures they are."""
 NOTHING_FITS = 3
 """Exit code where no store keeps all limits."""
 
@@ -122,6 +122,7 @@ def select(
 
 
 def _show(found: "Selection") -> None:
+    from fotmem.bench.summary import BY_NAME
     from fotmem.selection.limits import in_bytes, in_ms
 
     layers = ", ".join(map(str, found.layers))
@@ -149,7 +150,7 @@ def _show(found: "Selection") -> None:
         table.add_row(name, *"-----", reason)
     console = Console(width=WIDTH)
     console.print(table)
-    explain(console, EXPLAINED)
+    explain(console, EXPLAINED | {name: BY_NAME[figure].meaning for name, figure in FOUND.items()})
     console.print(found.told, highlight=False)
 
 
