@@ -5,6 +5,7 @@ import multiprocessing
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,8 +305,13 @@ def test_what_was_measured_is_not_measured_again(
     assert built == ["layer 0: building faiss-flat"]
     assert BenchReport.read(file).rows[:2] == first.rows
     assert not list(every.run())
-    with pytest.raises(InputError, match="is the report of another measured"):
-        Bench(capture, [], [0], file, Plan(top_k=(2,)))
+    told = r"is the report of another run, with top_k \[1, 4\], not \[2\]: name a new folder"
+    with pytest.raises(InputError, match=told):
+        Bench(capture, [], [0], file, replace(PLAN, top_k=(2,)))
+    other = first.model_copy(update={"capture": {**first.capture, "tokens": 1}})
+    other.write(file)
+    with pytest.raises(InputError, match="is the report of another capture: name a new folder"):
+        Bench(capture, [], [0], file, PLAN)
     file.write_text('{"fotmem_bench": 2}')
     with pytest.raises(InputError, match=r"is no report of fotmem bench \(fotmem_bench: "):
         BenchReport.read(file)

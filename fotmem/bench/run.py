@@ -16,7 +16,16 @@ import torch
 
 from fotmem.bench.figures import Figure, Truth, captured_truth, interval, judge
 from fotmem.bench.process import StoreFailedError, Worker
-from fotmem.bench.report import REFERENCE, BenchReport, Build, Failure, GrowthRow, Row, Setting
+from fotmem.bench.report import (
+    REFERENCE,
+    BenchReport,
+    Build,
+    Failure,
+    GrowthRow,
+    Row,
+    Setting,
+    differing,
+)
 from fotmem.bench.worker import Answer, Grown, Job
 from fotmem.capture import Capture
 from fotmem.errors import FotmemError, InputError
@@ -167,9 +176,12 @@ class Bench:
         )
         if file.exists():
             before = BenchReport.read(file)
-            for name in ("capture", "measured"):
-                if getattr(before, name) != getattr(self.report, name):
-                    raise InputError(f"{file} is the report of another {name}: name a new folder")
+            if before.capture != self.report.capture:
+                raise InputError(f"{file} is the report of another capture: name a new folder")
+            if differ := differing(before.measured, self.report.measured):
+                raise InputError(
+                    f"{file} is the report of another run, with {differ}: name a new folder"
+                )
             self.report = before
 
     def missing(self, layer: int) -> list[Setting]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fotmem.bench.report import Setting
+from fotmem.bench.report import Setting, differing
 from fotmem.errors import InputError
 from fotmem.evaluation.found import Found
 from fotmem.evaluation.settings import Tried
@@ -163,15 +163,8 @@ class Measured(Generic[RowT]):
             | {name: value for name, value in each["options"].items() if name not in FREE}
             for each in (json.loads(json.dumps(self._report, default=str)), before)
         )
-        differ = [
-            f"{name} {theirs.get(name)!r}, not {ours.get(name)!r}"
-            for name in ours | theirs
-            if theirs.get(name) != ours.get(name)
-        ]
-        if differ:
-            raise InputError(
-                f"{file} is the report of another run, with {'; '.join(differ)}: name a new file"
-            )
+        if differ := differing(theirs, ours):
+            raise InputError(f"{file} is the report of another run, with {differ}: name a new file")
         self._report = before | {"options": self._report["options"]}
         self.rows = rows_of(before, kind, file)
         self.failures = [Failed(**failed) for failed in before["failures"]]
