@@ -1,0 +1,148 @@
+"""Stops a call at one line after the other, to see what it leaves half done."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+PATIENCE = 120.0
+"""Seconds after which a call is taken to wait for ever: no machine is so busy."""
+OTHERS = frozenset({"numpy", "torch", "importlib", "_weakrefset"})
+"""Packages whose lines are not counted: a stop there comes out at the line that called them."""
+
+
+class Stopped(NamedTuple):
+    """How a call ended that was to be stopped at a line."""
+
+    place: str
+    """Where it was stopped: module, function and line; empty if it has fewer lines."""
+    error: BaseException | None
+    """What the call raised."""
+
+
+def ctrl_c() -> None:
+    """Do what the key does: send SIGINT to this process, which the main thread gets at once."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    """Stop a call by an error of its own instead: what it returns is for `stopped`."""
+
+    def stop() -> None:
+        raise error
+
+    return stop
+
+
+def stopped(
+    call: Callable[[], object],
+    line: int,
+    *,
+    stop: Callable[[], None] = ctrl_c,
+    inside: Iterable[str] = (),
+) -> Stopped:
+    """Run a call, and stop it before the line of Python that it comes to as its `line`-th.
+
+    Parameters
+    ----------
+    call : callable
+        Called in this thread, which must be the main one for `ctrl_c`.
+    line : int
+        From 0.
+    stop : callable
+        What happens before that line: `ctrl_c`, or what `raising` returns.
+    inside : iterable of str
+        Names of functions; only lines of these count, and of what they call. Default: all.
+
+    Returns
+    -------
+    Stopped
+        Whatever the call raised is in it, not raised.
+    """
+    tracer = _Tracer(line, stop, frozenset(inside))
+    error: BaseException | None = None
+    with _ctrl_c_raises():
+        before = sys.gettrace()
+        sys.settrace(tracer.entered)
+        try:
+            call()
+        except BaseException as caught:
+            error = caught
+        finally:
+            sys.settrace(before)
+    return Stopped(tracer.place, error)
+
+
+def count_lines(call: Callable[[], object], *, inside: Iterable[str] = ()) -> int:
+    """Run a call, and count the lines at which `stopped` could stop it."""
+    tracer = _Tracer(-1, ctrl_c, frozenset(inside))
+    before = sys.gettrace()
+    sys.settrace(tracer.entered)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return tracer.seen
+
+
+def expect_to_end(call: Callable[[], object], what: str) -> None:
+    """Run a call in a thread, and fail if it waits for ever; raise what it raises."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        raise AssertionError(f"{what} waits for ever")
+    if errors:
+        raise errors[0]
+
+
+class _Tracer:
+    """Counts lines, and stops at one of them."""
+
+    def __init__(self, line: int, stop: Callable[[], None], inside: frozenset[str]) -> None:
+        self.seen = 0
+        self.place = ""
+        self._line, self._stop, self._inside = line, stop, inside
+        self._depth = 0 if inside else 1  # of functions that count
+
+    def entered(self, frame: FrameType, event: str, argument: object) -> Any:
+        module = frame.f_globals.get("__name__", "")
+        if module == __name__ or module.partition(".")[0] in OTHERS:
+            return None
+        self._depth += frame.f_code.co_name in self._inside
+        return self._within
+
+    def _within(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line" and self._depth:
+            self.seen += 1
+            if self.seen == self._line + 1:
+                name = frame.f_globals.get("__name__", "")
+                self.place = f"{name}.{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                self._stop()
+        elif event == "return":
+            self._depth -= frame.f_code.co_name in self._inside
+        return self._within
+
+
+@contextmanager
+def _ctrl_c_raises() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt`, as it does unless somebody changed it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
