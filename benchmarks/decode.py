@@ -20,6 +20,7 @@ import fotmem
 from benchmarks.captured import MODEL, WINDOW, demo
 from benchmarks.growth import STEP, marks_up_to, write
 from fotmem.capture import Capture
+from fotmem.contents import Contents
 from fotmem.forward import cache_argument
 from fotmem.models import load_model
 from fotmem.texts import python_reference
@@ -27,17 +28,17 @@ from fotmem.training.tune import DISTANCE
 
 STEPS, LOCAL = 40, 128
 Row = dict[str, Any]
-Held = dict[int, dict[int, fotmem.MemoryStore]]
+Held = dict[int, Contents]
 """Stores of all memory layers, by how many tokens they hold."""
 
 
 def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
     """Yield the time of a step with empty memory, then at each mark: median and middle half."""
     info = capture.info
-    held = {
-        size: {layer: filled(name, capture, layer, size) for layer in info.layers}
-        for size in (0, *marks)
-    }
+    held = {size: Contents({}) for size in (0, *marks)}
+    for size, contents in held.items():
+        for layer in info.layers:
+            contents.stores[layer] = filled(name, capture, layer, size)
     with fotmem.attach(model, name, info.layers, window=WINDOW, distance=DISTANCE) as memory:
         for size, taken in steps(model, ids, memory, held).items():
             low, median, high = statistics.quantiles(taken, n=4)
@@ -57,12 +58,12 @@ def filled(name: str, capture: Capture, layer: int, tokens: int) -> fotmem.Memor
 @torch.no_grad()
 def steps(model: Any, ids: Tensor, memory: fotmem.Memory, held: Held) -> dict[int, list[float]]:
     """Time steps after a local context, in seconds, with one size of memory after the other."""
-    memory.stores = held[0]
+    memory.contents = held[0]
     caches = {size: model(ids[None, :LOCAL], use_cache=True)[1] for size in held}
     taken: dict[int, list[float]] = {size: [] for size in held}
     for place in range(LOCAL, LOCAL + STEPS):
         for size, cache in caches.items():
-            memory.stores = held[size]
+            memory.contents = held[size]
             begin = time.perf_counter()
             model(ids[None, place : place + 1], **{cache_argument(type(model)): cache})
             taken[size].append(time.perf_counter() - begin)

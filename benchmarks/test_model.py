@@ -98,10 +98,10 @@ def test_read(
     ids = torch.arange(1, window + 1)[None] % 50
     with fotmem.attach(model, layers=LAYERS, window=window) as memory:
         fill(memory, before if timed else min(before, 64))
-        full = memory.stores
+        full = memory.contents
 
         def read() -> None:
-            memory.stores = {layer: store.copy() for layer, store in full.items()}
+            memory.contents = full.copy()
             memory.read(ids, attend=attend)
 
         compare(read, torch.no_grad()(lambda: plain.model(ids)), rounds=7)

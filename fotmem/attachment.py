@@ -15,23 +15,17 @@ from fotmem.adapter import Adapter
 from fotmem.config import read_config
 from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
+from fotmem.interrupt import interrupts_deferred
 from fotmem.memory import Memory, MemoryParts
-from fotmem.parts import (
-    ModelParts,
-    check_window,
-    memory_decay,
-    memory_distance,
-    memory_layers,
-    memory_temperature,
-    model_parts,
-    plain_model,
-)
+from fotmem.parts import ModelParts, memory_distance, memory_layers, model_parts, plain_model
 from fotmem.patch import own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, shared_options
+from fotmem.settings import checked_window
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
 
 DEFAULT_WINDOW = 2048
+DTYPE_NAMES = "float32, bfloat16 or float16"
 
 
 def attach(
@@ -121,7 +115,7 @@ def attach(
     if window is None:
         window = min(longest - memory_distance(model_config, distance, 2), DEFAULT_WINDOW)
     else:
-        check_window(window, longest)
+        window = checked_window(window, longest)
     if last_context_length is None:
         last_context_length = max(1, window // 2)
     windowing = Windowing(window, last_context_length, split_above=window)
@@ -159,9 +153,11 @@ def attach_with(
     chosen = memory_layers(parts, layers)
     config: Any = parts.decoder.config
     dtype = dtype or _config_dtype(config) or parts.model.dtype
-    for name, actual in (("the model", parts.model.dtype), ("dtype", dtype)):
-        if actual not in DTYPES:
-            raise DtypeError(name, expected="float32, bfloat16 or float16", actual=actual)
+    if parts.model.dtype not in DTYPES:
+        raise DtypeError("the model", expected=DTYPE_NAMES, actual=parts.model.dtype)
+    if dtype not in DTYPES:
+        cure = "pass one of these, such as torch.float32"
+        raise DtypeError("dtype", expected=DTYPE_NAMES, actual=dtype, cure=cure)
     makers = functools.partial(_store_makers, parts, chosen, dtype)
     remembered = MemoryParts(
         adapter=parts.adapter,
@@ -173,17 +169,27 @@ def attach_with(
         windowing=windowing,
         positionals=bool(getattr(config, "mem_positionals", True)),
         distance=memory_distance(config, distance, windowing.window),
-        decay=memory_decay(config, decay),
-        temperature=memory_temperature(config, temperature),
+        decay=getattr(config, "mem_decay", 0.0) if decay is None else decay,
+        temperature=getattr(config, "mem_temperature", 1.0) if temperature is None else temperature,
     )
     undo = ExitStack()
     memory = Memory(remembered, makers(store, options), top_k, restore=undo.close)
+    try:
+        with interrupts_deferred():
+            _patch(parts, memory, undo)
+        return memory
+    except BaseException:  # Ctrl-C, too: nobody would have the memory to detach it
+        memory.detach()
+        raise
+
+
+def _patch(parts: ModelParts, memory: Memory, undo: ExitStack) -> None:
+    """Put the memory's functions into the model."""
     for layer in memory.layers:
         attention = parts.attentions[layer]
         undo.callback(replace_forward(attention, memory, _attention_call(memory, layer)))
     undo.callback(replace_forward(parts.decoder, memory, _decoder_call(memory)))
     undo.callback(refuse_methods(parts.model))
-    return memory
 
 
 def _store_makers(
@@ -210,7 +216,10 @@ def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int,
     if not isinstance(store, Mapping):
         raise OptionError(f"store must be a name, or a mapping of layers to names, got {store!r}")
     if set(store) != set(layers):
-        raise OptionError(f"store names layers {sorted(store)}, but the memory layers are {layers}")
+        raise OptionError(
+            f"store names layers {list(store)}, but the memory layers are {layers}: "
+            "name a store for each of these, and for no other"
+        )
     return {layer: store[layer] for layer in layers}
 
 
@@ -221,7 +230,10 @@ def _config_dtype(config: Any) -> torch.dtype | None:
     dtype = getattr(torch, str(name).removeprefix("torch."), None)
     if dtype not in DTYPES:
         raise DtypeError(
-            "mem_dtype of the config", expected="float32, bfloat16 or float16", actual=name
+            "mem_dtype of the config",
+            expected=DTYPE_NAMES,
+            actual=name,
+            cure="set it to one of these, or pass dtype=torch.float32",
         )
     return dtype  # type: ignore[no-any-return]
 

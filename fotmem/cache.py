@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from fotmem.errors import AttachError, LayerError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
+    from fotmem.contents import Contents
     from fotmem.explain import Trace
     from fotmem.memory import Memory
     from fotmem.store import MemoryStore
@@ -112,21 +113,25 @@ class MemoryCache(DynamicCache):
     ----------
     memory : Memory
         The attached memory.
-    attend : bool
-        Whether memory layers look at it.
     reading : bool
         Whether nothing but keys and values is wanted; the last memory layer then raises
         `WindowRead` as soon as it has them.
+
+    Attributes
+    ----------
+    contents : Contents or None
+        What the call in progress looks at besides its own sequence.
     """
 
-    def __init__(self, memory: Memory, *, attend: bool = True, reading: bool = False) -> None:
+    def __init__(self, memory: Memory, *, reading: bool = False) -> None:
         super().__init__()
-        self._start(memory, attend, reading)
+        self._start(memory, reading)
 
-    def _start(self, memory: Memory, attend: bool, reading: bool = False) -> None:
+    def _start(self, memory: Memory, reading: bool = False) -> None:
         self.memory = memory
-        self.attend = attend
         self.reading = reading
+        self.distance = memory.distance
+        self.contents: Contents | None = None
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(memory, layer) if layer in memory.layers else LocalLayer()
             for layer in range(memory.num_layers)
@@ -172,8 +177,26 @@ class MemoryCache(DynamicCache):
             )
         cache.__class__ = cls
         assert isinstance(cache, MemoryCache)
-        cache._start(memory, attend=True)
+        cache._start(memory)
         return cache
+
+    def begin(self) -> Contents:
+        """Begin a call of the model; return what it looks at, also if others are put in its place.
+
+        At its end `contents` is None again: a cache that is kept does not keep stores.
+
+        Raises
+        ------
+        AttachError
+            If a call that began before has not ended: some layers may have more tokens than others.
+        """
+        if self.contents is not None:
+            raise AttachError(
+                "this cache is in use by another call, or by one that failed; "
+                "start a new sequence, without a cache"
+            )
+        self.contents = self.memory.contents
+        return self.contents
 
     def store(self, layer: int, row: int = 0) -> MemoryStore:
         """Return the overflow of one row in one memory layer.
@@ -304,7 +327,7 @@ class MemoryCache(DynamicCache):
 
     def reset(self) -> None:
         """Forget everything, overflow included."""
-        self._start(self.memory, self.attend)
+        self._start(self.memory)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refuse: what has overflown cannot be taken back."""

@@ -41,8 +41,10 @@ class ShapeError(FotmemError, ValueError):
 class DtypeError(FotmemError, TypeError):
     """A tensor's dtype is not supported."""
 
-    def __init__(self, name: str, *, expected: str, actual: object) -> None:
-        super().__init__(f"{name} must be {expected}, got {actual!r}; convert with .to(...)")
+    def __init__(
+        self, name: str, *, expected: str, actual: object, cure: str = "convert with .to(...)"
+    ) -> None:
+        super().__init__(f"{name} must be {expected}, got {actual!r}; {cure}")
 
 
 class NonFiniteError(FotmemError, ValueError):

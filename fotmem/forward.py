@@ -57,6 +57,7 @@ def decoder_forward(
     return_dict = kwargs.pop("return_dict", None)
 
     outputs = Outputs(real.shape)
+    contents = filled.begin()
     fresh = [length == 0 for length in filled.lengths(len(real))]
     for step in plan(real, memory.windowing):
         make_room(filled, step, memory.windowing.window)
@@ -65,7 +66,9 @@ def decoder_forward(
         if step.is_window:
             filled.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
     filled.seen += real.shape[1]
-    memory.last_trace = filled.trace
+    if memory.contents is contents:  # else there is nothing left to explain
+        memory.last_trace = filled.trace
+    filled.contents = None
 
     keep = config.use_cache if use_cache is None else use_cache
     result = outputs.joined(filled if keep else None)
@@ -90,7 +93,7 @@ def run_step(
     """Run the plain decoder over one step, at each row's positions in its local context."""
     real = step.columns >= 0
     before = torch.tensor(cache.lengths(len(real)))
-    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0) + cache.memory.distance
+    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0) + cache.distance
     if bool((positions == positions[:1]).all()):
         positions = positions[:1]
     cache.extend(step.columns)
@@ -164,9 +167,10 @@ def _remote(
     local, parts = cache.layers[layer], []
     assert isinstance(local, MemoryLayer)
     rows, _, tokens, head_dim = query.shape
-    store = memory.stores[layer]
-    heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
-    if cache.attend and len(store):
+    assert local.keys is not None
+    heads = query.reshape(rows, local.keys.shape[1], -1, tokens, head_dim)  # [B, H, G, T, D]
+    store = None if cache.contents is None else cache.contents.stores[layer]
+    if store is not None and len(store):
         folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
         out, lse = _attend(memory, store, folded, scale)
         shape = (store.num_heads, rows, -1, tokens)

@@ -14,21 +14,24 @@ from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
 from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
+from fotmem.contents import Contents, Makers
 from fotmem.errors import AttachError, LayerError, OptionError
 from fotmem.explain import Attended, Trace, explain
 from fotmem.forward import run_step
 from fotmem.inputs import checked_tokens
 from fotmem.interrupt import interrupts_deferred
 from fotmem.progress import with_progress
+from fotmem.settings import (
+    checked_boolean,
+    checked_decay,
+    checked_distance,
+    checked_integer,
+    checked_temperature,
+    checked_top_k,
+)
 from fotmem.store import MemoryStore
 from fotmem.weighing import Weighing
 from fotmem.windows import Step, Windowing
-
-Makers = Mapping[int, Callable[[], MemoryStore]]
-"""Per memory layer: makes an empty store for it."""
-
-BULK = 2**23
-"""Elements of the keys that go from one store to another at once (32 MiB of float32)."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,14 @@ class Memory:
     """Everything a model has read, searchable by its memory layers.
 
     Made by `fotmem.attach`; also a context manager that detaches at its end. Answering only
-    looks at it and may run in several threads; `read` and `clear` are for one at a time
-    (a second one waits), and an answer that overlaps with them sees the memory as it grows.
+    looks at it and may run in several threads; `read`, `replace`, `use` and `clear` are for one
+    thread at a time (another one waits, also for the end of its `temporarily`). Each call of the
+    model answers from one memory: as it is, or grows, when the call begins.
+
+    Attributes
+    ----------
+    contents : Contents
+        Stores and tokens.
     """
 
     def __init__(
@@ -96,16 +105,14 @@ class Memory:
         self._plain_forward = parts.plain_forward
         self._attentions = parts.attentions
         self._find_makers = parts.makers
-        self._makers = makers
         self._restore: Callable[[], None] | None = restore
         self._writing = threading.RLock()
-        self._text = _Text()
-        self.stores = {layer: make() for layer, make in self._makers.items()}
+        self.contents = Contents.empty(makers)
 
     @property
     def layers(self) -> tuple[int, ...]:
         """Indices of the memory layers, ascending."""
-        return tuple(self._makers)
+        return tuple(self.contents.makers)
 
     @property
     def top_k(self) -> int | None:
@@ -114,17 +121,42 @@ class Memory:
 
     @top_k.setter
     def top_k(self, top_k: int | None) -> None:
-        if top_k is not None and (
-            isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1
-        ):
-            raise OptionError(
-                f"top_k must be an integer of at least 1, or None for all, got {top_k!r}"
-            )
-        self._top_k = top_k
+        self._top_k = checked_top_k(top_k)
+
+    @property
+    def distance(self) -> int:
+        """How many positions before the local context memory stands, as in `fotmem.attach`.
+
+        Can be set at any time; sequences that have begun keep theirs.
+        """
+        return self._distance
+
+    @distance.setter
+    def distance(self, distance: int) -> None:
+        longest = self.decoder.config.max_position_embeddings  # type: ignore[union-attr]
+        self._distance = checked_distance(distance, self.windowing.window, longest)  # type: ignore[arg-type]
+
+    @property
+    def decay(self) -> float:
+        """How fast what was read longer ago counts for less. Can be set at any time."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, decay: float) -> None:
+        self._decay = checked_decay(decay)
+
+    @property
+    def temperature(self) -> float:
+        """What scores of remembered keys are divided by. Can be set at any time."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, temperature: float) -> None:
+        self._temperature = checked_temperature(temperature)
 
     @property
     def weighing(self) -> Weighing:
-        """How much remembered keys count for: `decay` and `temperature`, which can be set, too."""
+        """How much remembered keys count for: `decay` and `temperature`."""
         return Weighing(self.decay, self.temperature)
 
     @property
@@ -135,11 +167,16 @@ class Memory:
     @property
     def tokens(self) -> Tensor:
         """The remembered token ids, int64 ``[N]`` on CPU, in the order of reading."""
-        return self._text.tokens
+        return self.contents.tokens
+
+    @property
+    def stores(self) -> dict[int, MemoryStore]:
+        """The store of every memory layer."""
+        return self.contents.stores
 
     def __len__(self) -> int:
         """Count the remembered tokens."""
-        return len(self._text)
+        return len(self.contents)
 
     def __bool__(self) -> bool:
         return True  # an empty memory is still a memory
@@ -188,20 +225,9 @@ class Memory:
         """
         makers = self._find_makers(store, options)
         with self._writing:
-            new: dict[int, MemoryStore] = {}
-            done = False
-            try:
-                for layer, make in makers.items():
-                    new[layer] = make()
-                    _pour(self.stores[layer], new[layer], self.stores[layer].next_id)
-                done = True
-            finally:
-                with interrupts_deferred():
-                    unused = self.stores if done else new
-                    if done:
-                        self.stores, self._makers = new, makers
-                    for each in unused.values():
-                        each.close()
+            moved = self.contents.moved(makers)
+            with interrupts_deferred():
+                self.contents = moved
 
     def read(
         self, input_ids: Any, *, attend: bool = False, overlap: int = 0, progress: bool = False
@@ -236,18 +262,13 @@ class Memory:
         KeyboardInterrupt
             What was appended before Ctrl-C stays; the window in progress is dropped whole.
         """
-        tokens = self._checked(input_ids, overlap)
-        with self._writing, torch.no_grad():
-            before = self.tokens[max(0, len(self) - overlap) :]
-            context = torch.cat([before, tokens])
-            for span in with_progress(
-                self.windowing.spans(len(tokens), overlap, len(before)), progress
-            ):
-                stop = len(before) + span.stop
-                begin = max(0, len(before) + span.start - overlap)
-                seen = self._run(context[begin:stop], attend)
-                pieces = {layer: (each.keys, each.values) for layer, each in seen.items()}
-                self._append(tokens[span.start : span.stop], pieces)
+        attend = checked_boolean("attend", attend)
+        overlap = self.windowing.checked_overlap(overlap)
+        with self._writing:
+            try:
+                self._read(self.contents, self._checked(input_ids), attend, overlap, progress)
+            finally:
+                self.last_trace = None  # its shares are of the memory as it was
 
     def observe(self, input_ids: Any, *, overlap: int = 0) -> Iterator[dict[int, Seen]]:
         """Run a text through the model as `read` does without `attend`, but remember nothing.
@@ -267,11 +288,11 @@ class Memory:
         ShapeError, InputError, OptionError, AttachError
             As `read`.
         """
-        tokens = self._checked(input_ids, overlap)
+        overlap = self.windowing.checked_overlap(overlap)
+        tokens = self._checked(input_ids)
         for span in self.windowing.spans(len(tokens), overlap):
             window = tokens[max(0, span.start - overlap) : span.stop]
-            with self._writing, torch.no_grad():
-                seen = self._run(window, attend=False)
+            seen = self._run(window, None)
             yield {layer: each.last(len(span)) for layer, each in seen.items()}
 
     def replace(
@@ -298,28 +319,21 @@ class Memory:
         ShapeError, InputError, OptionError, AttachError
             As `read`. Whatever goes wrong, the memory stays as it was.
         """
-        if not 0 <= start <= stop <= len(self):
-            raise OptionError(
-                f"start and stop must be from 0 to the {len(self)} remembered tokens, in this "
-                f"order, got {start} and {stop}"
-            )
+        start, stop = checked_integer("start", start), checked_integer("stop", stop)
+        attend = checked_boolean("attend", attend)
+        overlap = self.windowing.checked_overlap(overlap)
         with self._writing:
-            stores, text, whole = self.stores, self._text, self.tokens
-            self.stores = {layer: make() for layer, make in self._makers.items()}
-            self._text = _Text()
-            done = False
-            try:
-                self._recall(stores, whole, range(start))
-                self.read(input_ids, attend=attend, overlap=overlap)
-                self._recall(stores, whole, range(stop, len(whole)))
-                done = True
-            finally:
-                with interrupts_deferred():
-                    unused = stores if done else self.stores
-                    if not done:
-                        self.stores, self._text = stores, text
-                    for store in unused.values():
-                        store.close()
+            tokens, length = self._checked(input_ids), len(self)
+            if not 0 <= start <= stop <= length:
+                raise OptionError(
+                    f"start and stop must be from 0 to the {length} remembered tokens, in this "
+                    f"order, got {start} and {stop}"
+                )
+            new = Contents.empty(self.contents.makers)
+            new.recall(self.contents, range(start))
+            self._read(new, tokens, attend, overlap)
+            new.recall(self.contents, range(stop, length))
+            self._put(new)
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
@@ -327,30 +341,28 @@ class Memory:
 
         Ask about a book and one more page, then about the book and another page. The stores are
         copied (`MemoryStore.copy`), not read again.
+
+        The block belongs to the thread that it is in. Another thread that reads, clears, replaces
+        or changes stores waits for its end, so that nothing of it is lost: do not wait for such a
+        thread in the block. Calls of the model in other threads that begin meanwhile answer from
+        the memory as the block has made it; those that began before, or outlast it, go on with
+        what they began with.
         """
         with self._writing:
-            stores, makers, text = self.stores, self._makers, self._text
-            self.stores = {layer: store.copy() for layer, store in stores.items()}
-            self._text = text.copy()
-        try:
-            yield
-        finally:
-            with self._writing, interrupts_deferred():
-                copies, self.stores, self._text = self.stores, stores, text
-                self._makers = makers
-                self.last_trace = None
-                for store in copies.values():
-                    store.close()
+            before = self.contents
+            try:
+                try:
+                    self.contents = before.copy()
+                    yield
+                finally:
+                    self._put(before)
+            finally:
+                self.contents = before  # whenever Ctrl-C comes
 
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""
-        with self._writing, interrupts_deferred():
-            old = self.stores
-            self.stores = {layer: make() for layer, make in self._makers.items()}
-            self._text = _Text()
-            self.last_trace = None
-            for store in old.values():
-                store.close()
+        with self._writing:
+            self._put(Contents.empty(self.contents.makers))
 
     def explain(self, tokenizer: object = None, top: int = 10, *, row: int = 0) -> list[Attended]:
         """Tell which remembered tokens the last position of the last forward call attended to.
@@ -374,17 +386,21 @@ class Memory:
         Raises
         ------
         OptionError
-            If `top` is less than 1.
+            If `top` is less than 1, or one of both is no integer.
         LayerError
             If the last call had no such row.
         """
+        top, row = checked_integer("top", top), checked_integer("row", row)
         if top < 1:
             raise OptionError(f"top must be at least 1, got {top}")
         trace = self.last_trace
         if trace is None:
             return []
         if not 0 <= row < len(trace.real):
-            raise LayerError(f"the last call had {len(trace.real)} rows, there is no row {row}")
+            raise LayerError(
+                f"the last call had {len(trace.real)} rows, there is no row {row}; "
+                f"pass one from 0 to {len(trace.real) - 1}"
+            )
         return explain(self, trace, tokenizer, top, row)
 
     def detach(self) -> None:
@@ -392,9 +408,10 @@ class Memory:
 
         Detaching twice is fine.
         """
-        restore, self._restore = self._restore, None
-        if restore is not None:
-            restore()
+        with interrupts_deferred():
+            if self._restore is not None:
+                self._restore()
+            self._restore = None
 
     def __enter__(self) -> Self:
         return self
@@ -405,11 +422,14 @@ class Memory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.detach()
+        try:
+            self.detach()
+        finally:
+            self.detach()  # whenever Ctrl-C comes
 
     def new_store(self, layer: int) -> MemoryStore:
         """Make an empty store as this layer's (for a row's overflow)."""
-        return self._makers[layer]()
+        return self.contents.makers[layer]()
 
     def attention(self, layer: int) -> nn.Module:
         """Return the attention module of a layer."""
@@ -417,20 +437,42 @@ class Memory:
 
     def check_layer(self, layer: int) -> None:
         """Raise `LayerError` unless this is a memory layer."""
-        if layer not in self._makers:
-            raise LayerError(f"layer {layer} has no memory; memory layers are {list(self.layers)}")
+        if layer not in self.layers:
+            raise LayerError(
+                f"layer {layer!r} has no memory; memory layers are {list(self.layers)}: pass one "
+                "of these, or attach a memory with other layers"
+            )
 
-    def _checked(self, input_ids: Any, overlap: int) -> Tensor:
+    def _checked(self, input_ids: Any) -> Tensor:
         """Check that a text can be read; return its token ids."""
         if self._restore is None:
             raise AttachError("this memory was detached from its model; attach again to read")
-        tokens = checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
-        self.windowing.check_overlap(overlap)
-        return tokens
+        return checked_tokens(input_ids, self.decoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
 
-    def _run(self, window: Tensor, attend: bool) -> dict[int, Seen]:
-        """Run one window; return what every memory layer sees of it."""
-        cache = MemoryCache(self, attend=attend, reading=True)
+    def _put(self, contents: Contents) -> None:
+        """Remember something else; this also closes what nobody else uses."""
+        with interrupts_deferred():
+            self.contents, self.last_trace = contents, None
+
+    def _read(
+        self, contents: Contents, tokens: Tensor, attend: bool, overlap: int, progress: bool = False
+    ) -> None:
+        """Append what memory layers see of a text, window by window."""
+        before = contents.tokens[max(0, len(contents) - overlap) :]
+        context = torch.cat([before, tokens])
+        spans = self.windowing.spans(len(tokens), overlap, len(before))
+        for span in with_progress(spans, progress):
+            stop = len(before) + span.stop
+            begin = max(0, len(before) + span.start - overlap)
+            seen = self._run(context[begin:stop], contents if attend else None)
+            pieces = {layer: (each.keys, each.values) for layer, each in seen.items()}
+            contents.append(tokens[span.start : span.stop], pieces)
+
+    @torch.no_grad()
+    def _run(self, window: Tensor, contents: Contents | None) -> dict[int, Seen]:
+        """Run one window that looks at `contents`; return what every memory layer sees of it."""
+        cache = MemoryCache(self, reading=True)
+        cache.contents = contents
         step = Step(torch.arange(len(window))[None], is_window=True)
         inputs = window[None].to(_embedding_device(self.decoder))
         with suppress(WindowRead):
@@ -444,86 +486,6 @@ class Memory:
             queries = found.queries[0].detach()  # [H * G, T, D]
             seen[layer] = Seen(keys, values, queries.unflatten(0, (len(keys), -1)))
         return seen
-
-    def _append(self, window: Tensor, pieces: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """Append the tokens of one window to all stores, or to none.
-
-        The pieces may begin with more tokens than these: the overlap is not remembered again.
-        """
-        length, touched = len(self), []
-        with interrupts_deferred():
-            try:
-                for layer, (keys, values) in pieces.items():
-                    touched.append(layer)
-                    self.stores[layer].add(keys[:, -len(window) :], values[:, -len(window) :])
-                self._text.append(window)
-            except BaseException:
-                # Also the store that failed: it may hold a part of the window.
-                for layer in touched:
-                    self.stores[layer] = self._shortened(layer, length)
-                raise
-            self.last_trace = None  # its shares are of the memory as it was
-
-    def _recall(self, stores: Mapping[int, MemoryStore], tokens: Tensor, span: range) -> None:
-        """Append tokens with the keys and values that stores have of them."""
-        for ids in _blocks(span, next(iter(stores.values()))):
-            pieces = {layer: looked_up(store, ids) for layer, store in stores.items()}
-            self._append(tokens[ids], pieces)
-
-    def _shortened(self, layer: int, length: int) -> MemoryStore:
-        """Rebuild a store without what was added beyond the first `length` tokens."""
-        new = self.new_store(layer)
-        _pour(self.stores[layer], new, length)
-        return new
-
-
-class _Text:
-    """Token ids in the order of reading; counting them takes no longer the more there are."""
-
-    def __init__(self) -> None:
-        self._pieces: list[Tensor] = []
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def tokens(self) -> Tensor:
-        """All of them, int64 ``[N]``."""
-        return torch.cat([torch.zeros(0, dtype=torch.long), *self._pieces])
-
-    def append(self, tokens: Tensor) -> None:
-        self._pieces.append(tokens)
-        self._length += len(tokens)
-
-    def copy(self) -> Self:
-        """Return the same text, which grows on its own."""
-        new = type(self)()
-        new._pieces, new._length = list(self._pieces), self._length
-        return new
-
-
-def _pour(old: MemoryStore, new: MemoryStore, stop: int) -> None:
-    """Add the keys and values of one store before id `stop` to another, under the same ids."""
-    new.start_at(old.first_id)
-    for ids in _blocks(range(old.first_id, stop), old):
-        new.add(*looked_up(old, ids))
-
-
-def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:
-    """Cut ids into blocks that go from store to store at once.
-
-    They are large: an index that gets many keys at once need not be built anew as they come.
-    """
-    length = max(1, BULK // (store.num_heads * store.head_dim))
-    for start in range(span.start, span.stop, length):
-        yield torch.arange(start, min(start + length, span.stop))
-
-
-def looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Look up keys and values ``[H, n, D]`` of all heads, by ids ``[n]``."""
-    ids = ids.expand(store.num_heads, 1, -1)
-    return store.keys(ids)[:, 0], store.values(ids)[:, 0]
 
 
 def _embedding_device(decoder: nn.Module) -> torch.device:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from operator import index
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -15,6 +13,7 @@ from fotmem.inputs import refuse_unsupported
 from fotmem.patch import attached
 from fotmem.proposal import stored_proposal
 from fotmem.registry import registry, unknown_model
+from fotmem.settings import checked_distance, checked_integer
 
 
 class ModelParts(NamedTuple):
@@ -60,22 +59,6 @@ def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
     return _checked_layers(layers, len(parts.attentions))
 
 
-def check_window(window: int, longest: int) -> None:
-    """Check that a window is no longer than the model's positions.
-
-    Raises
-    ------
-    OptionError
-        It is, or it is no integer.
-    """
-    if isinstance(window, bool) or not isinstance(window, int):
-        raise OptionError(f"window must be an integer, got {window!r}")
-    if window > longest:
-        raise OptionError(
-            f"window must be at most the model's max_position_embeddings ({longest}), got {window}"
-        )
-
-
 def memory_distance(config: Any, distance: int | None, window: int) -> int:
     """Check how far from a window memory stands; None: the config's ``mem_distance``, else 0.
 
@@ -86,51 +69,7 @@ def memory_distance(config: Any, distance: int | None, window: int) -> int:
     """
     if distance is None:
         distance = getattr(config, "mem_distance", 0)
-    longest: int = config.max_position_embeddings
-    if isinstance(distance, bool) or not isinstance(distance, int):
-        raise OptionError(f"distance must be an integer, got {distance!r}")
-    if not 0 <= distance <= longest - window:
-        raise OptionError(
-            f"distance must be from 0 to {longest - window}, got {distance}: a window of {window} "
-            f"behind it must fit the model's max_position_embeddings ({longest})"
-        )
-    return distance
-
-
-def memory_decay(config: Any, decay: float | None) -> float:
-    """Check how fast what was read counts for less; None: the config's ``mem_decay``, else 0.
-
-    Raises
-    ------
-    OptionError
-        It is no finite number of at least 0.
-    """
-    if decay is None:
-        decay = getattr(config, "mem_decay", 0.0)
-    if not (_is_finite(decay) and decay >= 0):
-        raise OptionError(f"decay must be a finite number of at least 0, got {decay!r}")
-    return float(decay)
-
-
-def memory_temperature(config: Any, temperature: float | None) -> float:
-    """Check what scores of remembered keys are divided by; None: the config's, else 1.
-
-    Raises
-    ------
-    OptionError
-        It is no finite number above 0.
-    """
-    if temperature is None:
-        temperature = getattr(config, "mem_temperature", 1.0)
-    if not (_is_finite(temperature) and temperature > 0):
-        raise OptionError(f"temperature must be a finite number above 0, got {temperature!r}")
-    return float(temperature)
-
-
-def _is_finite(number: object) -> bool:
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        return False
-    return math.isfinite(number)
+    return checked_distance(distance, window, config.max_position_embeddings)
 
 
 def plain_model(model: nn.Module) -> Any:
@@ -166,12 +105,14 @@ def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
             "`fotmem layers MODEL` has not been run for it; run that, or pass layers=[17, 18, ...]"
         )
     try:
-        chosen = sorted({index(layer) for layer in layers})
-    except TypeError as error:
+        chosen = sorted(checked_integer("each of layers", layer) for layer in layers)
+    except (TypeError, OptionError) as error:
         raise LayerError(f"layers must be integers such as [17, 18], got {layers!r}") from error
     if not chosen:
         raise LayerError("layers must name at least one memory layer, got none")
     for layer in chosen:
         if not 0 <= layer < num_layers:
             raise LayerError(f"layers must be from 0 to {num_layers - 1}, got {layer}")
+    if len(set(chosen)) < len(chosen):
+        raise LayerError(f"layers must name each memory layer once, got {chosen}")
     return chosen

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from fotmem.errors import OptionError
+from fotmem.settings import checked_integer
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,14 @@ class Windowing:
     split_above: int
 
     def __post_init__(self) -> None:
-        last = self.last_context_length
-        if isinstance(last, bool) or not isinstance(last, int):
-            raise OptionError(f"last_context_length must be an integer, got {last!r}")
+        last = checked_integer("last_context_length", self.last_context_length)
         if self.window < 2:
             raise OptionError(f"window must be at least 2 tokens, got {self.window}")
         if not 1 <= last <= self.window:
             raise OptionError(
                 f"last_context_length must be from 1 to the window ({self.window}), got {last}"
             )
+        object.__setattr__(self, "last_context_length", last)
 
     def cut(self, length: int) -> list[int]:
         """Return the lengths of the windows that go to memory, and last what stays local."""
@@ -42,7 +42,7 @@ class Windowing:
         windows = [min(self.window, gone - start) for start in range(0, gone, self.window)]
         return [*windows, self.last_context_length]
 
-    def check_overlap(self, overlap: int) -> None:
+    def checked_overlap(self, overlap: int) -> int:
         """Check by how many tokens windows of a reading may overlap.
 
         Raises
@@ -50,12 +50,12 @@ class Windowing:
         OptionError
             If `overlap` is negative, or leaves a window nothing to add.
         """
-        if isinstance(overlap, bool) or not isinstance(overlap, int):
-            raise OptionError(f"overlap must be an integer, got {overlap!r}")
+        overlap = checked_integer("overlap", overlap)
         if not 0 <= overlap < self.window:
             raise OptionError(
                 f"overlap must be from 0 to the window less one ({self.window - 1}), got {overlap}"
             )
+        return overlap
 
     def spans(self, length: int, overlap: int, before: int = 0) -> list[range]:
         """Return the tokens that each window of a reading adds to memory.

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -81,11 +82,29 @@ def test_context_manager_detaches_whatever_happens() -> None:
         ({"layers": [-1]}, LayerError, "layers must be from 0 to 3, got -1"),
         ({"layers": [1.5]}, LayerError, r"must be integers such as \[17, 18\], got \[1.5\]"),
         ({"layers": 3}, LayerError, "must be integers such as .*, got 3"),
+        ({"layers": [True]}, LayerError, r"must be integers such as .*, got \[True\]"),
+        ({"layers": [np.True_]}, LayerError, r"must be integers such as .*, got \[np.True_\]"),
+        ({"layers": {1: "a", "b": 2}}, LayerError, r"must be integers such as .*, got \{1"),
+        ({"layers": [1, 3, 1]}, LayerError, r"name each memory layer once, got \[1, 1, 3\]"),
+        ({"layers": None, "store": {True: "exact"}}, LayerError, "must be integers such as"),
         ({"layers": "14-25"}, LayerError, "must be integers such as .*, got '14-25'"),
         ({"store": "exat"}, UnknownStoreError, "no store is named 'exat'; did you mean 'exact'"),
         ({"store": {1: "exact"}}, OptionError, r"names layers \[1\], but the memory .* \[1, 3\]"),
         ({"store": {1: "exact", 3: "hnws"}}, UnknownStoreError, "no store is named 'hnws'"),
         ({"nprobe": 3}, OptionError, "store 'exact' has no option 'nprobe'"),
+        ({"store": {1: "exact", "b": "exact"}}, OptionError, "for each of these, and for no other"),
+        ({"top_k": True}, OptionError, "top_k must be an integer of at least 1, .* got True"),
+        ({"top_k": torch.ones(2)}, OptionError, "top_k must be an integer of at least 1, or"),
+        ({"window": True}, OptionError, "window must be an integer, got True"),
+        ({"distance": -7}, OptionError, "distance must be from 0 to 48, got -7"),
+        ({"distance": True}, OptionError, "distance must be an integer, got True"),
+        ({"decay": -5}, OptionError, "decay must be .* at least 0, got -5"),
+        ({"decay": True}, OptionError, "decay must be .* at least 0, got True"),
+        ({"decay": 10**400}, OptionError, "decay must be a finite number"),
+        ({"temperature": -1}, OptionError, "temperature must be .* above 0, got -1"),
+        ({"temperature": np.nan}, OptionError, "temperature must be .* above 0, got nan"),
+        ({"temperature": np.True_}, OptionError, "temperature must be .* got np.True_"),
+        ({"last_context_length": True}, OptionError, "must be an integer, got True"),
         ({"top_k": 0}, OptionError, "top_k must be an integer of at least 1, or None for all, got"),
         ({"window": 1}, OptionError, "window must be at least 2 tokens, got 1"),
         ({"window": 1.5}, OptionError, "window must be an integer, got 1.5"),
@@ -117,6 +136,25 @@ def test_a_failed_attach_leaves_no_trace(
     with pytest.raises(error, match=message):
         fotmem.attach(model, **{"layers": LAYERS, "window": WINDOW, **options})
     assert_untouched(model, before)
+
+
+def test_numbers_may_be_those_of_numpy_and_torch() -> None:
+    model = tiny.llama()
+    with fotmem.attach(
+        model,
+        layers=np.array(LAYERS),
+        window=np.int64(WINDOW),
+        last_context_length=np.uint8(5),
+        top_k=torch.tensor(7),
+        distance=np.uint8(9),
+        decay=np.float32(0.5),
+        temperature=np.float64(2),
+    ) as memory:
+        memory.read(tiny.ids(40), overlap=np.uint8(3))
+        assert model(tiny.ids(40)).logits.isfinite().all()
+        assert [type(number) for number in (memory.top_k, memory.distance)] == [int, int]
+        assert (memory.layers, memory.top_k, memory.distance) == (LAYERS, 7, 9)
+        assert memory.weighing == (0.5, 2.0)
 
 
 def test_attaching_twice() -> None:

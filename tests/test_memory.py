@@ -131,6 +131,72 @@ def test_top_k_changes_without_reading_again() -> None:
     assert memory.top_k == 32
 
 
+def test_what_says_how_memory_is_looked_at_is_checked() -> None:
+    model, memory = attached(decay=0.5, temperature=2, distance=4)
+    memory.read(tiny.ids(40))
+    before = model(tiny.ids(9)).logits
+    wrong: dict[str, list[Any]] = {
+        "top_k": [True, 0, -1, 2.5, "3", np.nan, np.True_],
+        "decay": [-5, np.nan, np.inf, True, "1", None, 1j],
+        "temperature": [-1, 0, np.nan, np.inf, False, "1", None],
+        "distance": [-7, 49, 1.5, True, "3", None],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(OptionError, match=f"^{name} must be .*, got {value!r}"):
+                setattr(memory, name, value)
+    assert (memory.top_k, memory.decay, memory.temperature, memory.distance) == (32, 0.5, 2, 4)
+    assert torch.equal(model(tiny.ids(9)).logits, before)
+    for name in ("layers", "tokens", "attached", "weighing", "stores"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(memory, name, None)
+
+
+def test_distance_changes_for_sequences_that_begin() -> None:
+    model, memory = attached(top_k=None)
+    memory.read(tiny.ids(40))
+    ids = tiny.ids(12, seed=1)
+    near = model(ids).logits
+    cache = model(ids[:, :6]).past_key_values
+    memory.distance = 20
+    far = model(ids).logits
+    assert difference(far, near) > 0.01
+    assert difference(model(ids[:, 6:], **tiny.cached(cache)).logits, near[:, 6:]) <= 1e-5
+    with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW, top_k=None, distance=20) as new:
+        new.read(tiny.ids(40))
+        expected = new.decoder(ids).last_hidden_state
+        assert difference(model.model(ids).last_hidden_state, expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda memory: memory.read([1], attend="yes"), "attend must be True or False, got 'yes'"),
+        (lambda memory: memory.read([1], attend=1), "attend must be True or False, got 1"),
+        (lambda memory: memory.read([1], overlap=True), "overlap must be an integer, got True"),
+        (lambda memory: memory.replace("a", 2, [1]), "start must be an integer, got 'a'"),
+        (lambda memory: memory.replace(0, 2.0, [1]), "stop must be an integer, got 2.0"),
+        (lambda memory: memory.replace(0, None, [1]), "stop must be an integer, got None"),
+        (lambda memory: memory.replace(False, 2, [1]), "start must be an integer, got False"),
+        (lambda memory: memory.replace(0, 2, [1], attend=None), "attend must be True or False"),
+        (lambda memory: memory.explain(top=1.5), r"top must be an integer, got 1\.5"),
+        (lambda memory: memory.explain(top=True), "top must be an integer, got True"),
+        (lambda memory: memory.explain(row="x"), "row must be an integer, got 'x'"),
+        (lambda memory: memory.explain(row=None), "row must be an integer, got None"),
+        (lambda memory: next(memory.observe([1], overlap="1")), "overlap must be an integer"),
+    ],
+)
+def test_arguments_of_other_types_change_nothing(call: Any, message: str) -> None:
+    model, memory = attached()
+    memory.read(tiny.ids(20))
+    model(tiny.ids(9))
+    before, explained = snapshot(memory), memory.explain()
+    with pytest.raises(OptionError, match=message):
+        call(memory)
+    assert_equal(snapshot(memory), before)
+    assert memory.explain() == explained
+
+
 def test_stores_by_layer() -> None:
     _, memory = attached()
     memory.read(tiny.ids(20))
@@ -193,7 +259,7 @@ def test_what_is_read_temporarily_is_forgotten() -> None:
 def test_replace_is_reading_the_changed_text(
     start: int, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotmem.memory.BULK", 9 * 2 * 8)  # some keys at a time
+    monkeypatch.setattr("fotmem.contents.BULK", 9 * 2 * 8)  # some keys at a time
     model, memory = attached(decay=1.0)
     text, put = tiny.ids(70)[0].tolist(), tiny.ids(20, seed=1)[0].tolist()
     pieces = text[:start], put, text[stop:]

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import MemoryStore
+from fotmem import Memory, MemoryStore
 from fotmem_exact.store import ExactStore
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
@@ -112,3 +113,74 @@ def test_clearing_waits_for_a_read(monkeypatch: Any) -> None:
         memory.clear()
         reader.join()
         assert len(memory) == len(memory.store(1)) == len(memory.store(3)) == 0
+
+
+CHANGES: dict[str, tuple[Callable[[Memory], object], list[int]]] = {
+    "read": (lambda memory: memory.read(tiny.ids(9, seed=2)), [40, 9]),
+    "clear": (lambda memory: memory.clear(), []),
+    "use": (lambda memory: memory.use("zarr"), [40]),
+    "replace": (lambda memory: memory.replace(40, 40, tiny.ids(9, seed=2)), [40, 9]),
+    "temporarily": (lambda memory: memory.temporarily().__enter__(), [40]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_others_change_waits_for_the_end_of_temporarily(name: str) -> None:
+    change, expected = CHANGES[name]
+    with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW) as memory:
+        memory.read(tiny.ids(40))
+        begun = threading.Event()
+
+        def other() -> None:
+            begun.set()
+            change(memory)
+            changed.set()
+
+        thread, changed = threading.Thread(target=other), threading.Event()
+        with memory.temporarily():
+            memory.read(tiny.ids(20, seed=1))
+            thread.start()
+            begun.wait()
+            assert not changed.wait(0.1)
+            with memory.temporarily():  # of the same thread
+                memory.read(tiny.ids(5, seed=3))
+            assert len(memory) == 60
+        thread.join()
+        pieces = [tiny.ids(count, seed=seed) for count, seed in zip(expected, (0, 2), strict=False)]
+        assert memory.tokens.tolist() == [int(token) for piece in pieces for token in piece[0]]
+        assert [len(memory.store(layer)) for layer in LAYERS] == [sum(expected)] * 2
+        assert type(memory.store(1)).__name__ == ("ZarrStore" if name == "use" else "ExactStore")
+
+
+@pytest.mark.parametrize("change", ["clear", "use", "replace", "temporarily"])
+def test_an_answer_goes_on_with_what_it_began_with(change: str) -> None:
+    """Its layers look at one memory, which is not closed under it."""
+    model, question = tiny.llama(), tiny.ids(9, seed=1)
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, store="zarr")
+    memory.read(tiny.ids(40))
+    expected = model(question).logits
+    changed: list[object] = []
+
+    def change_in_between(*_: object) -> None:
+        hook.remove()
+        block = memory.temporarily()
+        block.__enter__()
+        if change == "replace":
+            memory.replace(3, 30, [5])
+        elif change == "use":
+            memory.use("exact")
+        elif change == "clear":
+            memory.clear()
+        block.__exit__(None, None, None)
+        if change != "temporarily":
+            memory.clear()
+        changed.append(change)
+
+    with ThreadPoolExecutor(1) as pool:
+        hook = model.model.layers[2].register_forward_hook(
+            lambda *_: pool.submit(change_in_between).result()
+        )
+        assert torch.equal(model(question).logits, expected)
+    assert changed == [change]
+    assert bool(memory.explain()) == (change == "temporarily")  # else what it saw is gone
+    assert len(memory) == (40 if change == "temporarily" else 0)

@@ -81,7 +81,7 @@ def capture_model(
         if number < 1:
             raise OptionError(f"{name} must be at least 1, got {number}")
     with attach(model, "exact", layers, window=window, distance=distance) as memory:
-        memory.windowing.check_overlap(overlap)
+        overlap = memory.windowing.checked_overlap(overlap)
         heads, dim, scale = memory.adapter.geometry(memory.attention(memory.layers[0]))
         scale /= memory.temperature
         asking = max(

@@ -18,10 +18,10 @@ from torch import Tensor
 from fotmem.attention import dense_attention
 from fotmem.bench.figures import Figure, interval, ratio
 from fotmem.capture import Rows
+from fotmem.contents import looked_up
 from fotmem.errors import InputError, OptionError
 from fotmem.evaluation.keyed import make_facts
 from fotmem.evaluation.passkey import LOCAL, OVERLAP, overlap_of, split_answer
-from fotmem.memory import looked_up
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory

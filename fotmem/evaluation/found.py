@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fotmem.bench.figures import STEP, Figure, compare, interval, ratio, truth
 from fotmem.capture import Rows
-from fotmem.memory import looked_up
+from fotmem.contents import looked_up
 
 if TYPE_CHECKING:
     from fotmem.memory import Memory

@@ -13,7 +13,8 @@ from transformers import TrainerCallback, set_seed
 
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
-from fotmem.parts import check_window, memory_distance, memory_layers, model_parts
+from fotmem.parts import memory_distance, memory_layers, model_parts
+from fotmem.settings import checked_window
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
 from fotmem.training.options import TrainingOptions
@@ -84,7 +85,7 @@ def train(
     first = max(0, layers[0] - options.layers_below)
     attentions = [parts.attentions[layer] for layer in range(first, layers[-1] + 1)]
     projections = [weight for attention in attentions for weight in attention.parameters()]
-    check_window(options.window, longest)
+    checked_window(options.window, longest)
     teacher = None
     if options.distillation:
         if 2 * options.window > longest:

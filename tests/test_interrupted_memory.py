@@ -1,0 +1,83 @@
+"""Ctrl-C at any line of what changes a memory, or attaches it, leaves it whole."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import fotmem
+from fotmem import Memory
+from tests import tiny
+from tests.interrupts import at_every_line
+from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
+    LAYERS,
+    WINDOW,
+    one_thread,
+)
+from tests.traces import assert_untouched, snapshot
+
+FILES = tuple(
+    f"fotmem/{name}.py"
+    for name in ("memory", "contents", "attachment", "patch", "parts", "interrupt")
+)
+
+
+def replaced_temporarily(memory: Memory) -> None:
+    with memory.temporarily():
+        memory.replace(5, 9, tiny.ids(7, seed=1))
+        with memory.temporarily():
+            memory.clear()
+
+
+CHANGES: dict[str, tuple[Callable[[Memory], object], set[int]]] = {
+    "read": (lambda memory: memory.read(tiny.ids(30, seed=1)), {20, 36, 50}),
+    "replace": (lambda memory: memory.replace(5, 9, tiny.ids(7, seed=1)), {20, 23}),
+    "use": (lambda memory: memory.use("zarr"), {20}),
+    "clear": (lambda memory: memory.clear(), {0, 20}),
+    "temporarily": (replaced_temporarily, {20}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_memory_stays_whole(name: str) -> None:
+    change, lengths = CHANGES[name]
+    model = tiny.llama()
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
+    memory.read(tiny.ids(20))
+    before = memory.contents.copy()
+    change(memory)  # what it imports is no part of it
+    memory.contents = kept = before.copy()
+    tried = 0
+    for ended in at_every_line(lambda: change(memory), FILES):
+        assert not ended  # Ctrl-C waits, but is never lost
+        assert len(memory) in lengths
+        stores = [memory.store(layer) for layer in LAYERS]
+        assert [len(store) for store in stores] == [len(memory)] * len(stores)
+        assert len({type(store) for store in stores}) == 1
+        assert model(tiny.ids(9)).logits.isfinite().all()
+        if name == "temporarily":
+            assert memory.contents is kept
+        else:
+            memory.contents = before.copy()
+        tried += 1
+    assert tried > 10
+
+
+def test_a_model_is_plain_or_attached() -> None:
+    model = tiny.llama()
+    before, question = snapshot(model), tiny.ids(9)
+    plain, memories = model(question).logits, []
+    for _ in at_every_line(lambda: memories.append(fotmem.attach(model, layers=LAYERS)), FILES):
+        assert memories == []
+        assert_untouched(model, before)
+
+    def detach() -> None:
+        memories[-1].detach()
+
+    for _ in at_every_line(detach, FILES):
+        assert memories[-1].attached == ("forward" in vars(model.model))
+        if not memories[-1].attached:
+            assert_untouched(model, before)
+            memories.append(fotmem.attach(model, layers=LAYERS))
+    assert_untouched(model, before)
+    assert torch.equal(model(question).logits, plain)
