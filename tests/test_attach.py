@@ -3,7 +3,7 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -139,18 +139,18 @@ def test_a_failed_attach_leaves_no_trace(
 
 
 def test_numbers_may_be_those_of_numpy_and_torch() -> None:
-    model = tiny.llama()
-    with fotmem.attach(
-        model,
-        layers=np.array(LAYERS),
-        window=np.int64(WINDOW),
-        last_context_length=np.uint8(5),
-        top_k=torch.tensor(7),
-        distance=np.uint8(9),
-        decay=np.float32(0.5),
-        temperature=np.float64(2),
-    ) as memory:
-        memory.read(tiny.ids(40), overlap=np.uint8(3))
+    model, overlap = tiny.llama(), np.uint8(3)
+    numbers: dict[str, Any] = {
+        "layers": np.array(LAYERS),
+        "window": np.int64(WINDOW),
+        "last_context_length": np.uint8(5),
+        "top_k": torch.tensor(7),
+        "distance": np.uint8(9),
+        "decay": np.float32(0.5),
+        "temperature": np.float64(2),
+    }
+    with fotmem.attach(model, **numbers) as memory:
+        memory.read(tiny.ids(40), overlap=cast(int, overlap))
         assert model(tiny.ids(40)).logits.isfinite().all()
         assert [type(number) for number in (memory.top_k, memory.distance)] == [int, int]
         assert (memory.layers, memory.top_k, memory.distance) == (LAYERS, 7, 9)
