@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-cuda attack lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run al
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
 	@$(PY) -m pytest -k cuda $(ARGS)
+
+attack: $(VENV)/.extra-dev $(VENV)/.stores ## attack the store on disk, and memories: make attack SECONDS=600 SEED=1 ARGS="flip swap"
+	@OMP_NUM_THREADS=1 $(PY) -m tests.attack --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
 
 lint: $(VENV)/.extra-dev ## check style and types
 	@$(PY) -m ruff check .

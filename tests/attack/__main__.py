@@ -1,0 +1,66 @@
+"""Attack a persistent store: ``python -m tests.attack flip swap --seconds 600 --seed 1``."""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import fotmem
+from tests.attack.outcome import FOUND, HELD, REFUSED
+from tests.attack.run import Attacker
+from tests.attack.target import Target
+from tests.attack.worker import KINDS
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Attack until the time is over, or so many times; return 1 if something was found."""
+    asked = options().parse_args(words)
+    target = Target()
+    if asked.store != target.store:
+        exact = fotmem.available_stores()[asked.store].capabilities.exact
+        target = Target(asked.store, json.loads(asked.options), exact)
+    counts: Counter[tuple[str, str]] = Counter()
+    try:
+        attack(asked, target, counts)
+    except KeyboardInterrupt:
+        print("stopped")
+    print(f"\n{'':12}{'tried':>8}{HELD:>8}{REFUSED:>9}{FOUND:>8}")
+    for kind in asked.kinds:
+        held, refused, found = (counts[kind, ended] for ended in (HELD, REFUSED, FOUND))
+        print(f"{kind:12}{held + refused + found:8}{held:8}{refused:9}{found:8}")
+    return int(any(ended == FOUND for _, ended in counts))
+
+
+def options() -> argparse.ArgumentParser:
+    """Say what can be asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.attack", description=__doc__)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all")
+    parser.add_argument("--seed", type=int, default=0, help="of the first attack of each kind")
+    parser.add_argument("--rounds", type=int, help="attacks of each kind, one seed each")
+    parser.add_argument("--seconds", type=float, default=60, help="how long, without --rounds")
+    parser.add_argument("--store", default="zarr", help="a persistent store")
+    parser.add_argument("--options", default="{}", help="of another store than zarr, as JSON")
+    return parser
+
+
+def attack(asked: argparse.Namespace, target: Target, counts: Counter[tuple[str, str]]) -> None:
+    """Try one kind after the other, over and over."""
+    asked.kinds = asked.kinds or list(KINDS)
+    end = time.monotonic() + asked.seconds
+    with Attacker(target) as attacker:
+        for number in itertools.count():
+            for kind in asked.kinds:
+                if number == asked.rounds or (asked.rounds is None and time.monotonic() > end):
+                    return
+                seed = asked.seed + number
+                outcome = attacker.attempt(kind, seed)
+                counts[kind, outcome.kind] += 1
+                if outcome.kind == FOUND:
+                    print(f"{kind} --seed {seed} --rounds 1: {outcome}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""A writer is killed, once or several times in a row; then what it left is opened."""
+
+import math
+import multiprocessing
+import time
+from pathlib import Path
+from random import Random
+
+from tests.attack.originals import Originals
+from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
+from tests.attack.state import State
+from tests.attack.target import MOST, Target, strays
+from tests.attack.writer import BEGUN, FAILED, OPENED, Kill, write
+
+MOMENTS = {"file": 4000, "line": 200_000}
+"""Up to which event of a file, or line of Python, a writer lives."""
+SECONDS = 0.5
+
+
+def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
+    """Kill writers of one directory: it is as at the last flush, or at the one in progress."""
+    directory, kills = folder / "store", [draw(random) for _ in range(random.choice((1, 1, 2, 3)))]
+    tried = f"killed at {', '.join(map(str, kills))}"
+
+    def attempt() -> None:
+        allowed = [State()]
+        for kill in kills:
+            allowed = killed(target, directory, allowed, random.randrange(2**32), kill)
+        read_on(target, directory, allowed)
+
+    outcome = outcome_of(tried, attempt)
+    if outcome.kind != HELD:
+        return Outcome(FOUND, tried, outcome.told)
+    if left := strays(directory):
+        return Outcome(FOUND, tried, f"left after the next writer: {', '.join(left[:3])}")
+    return outcome
+
+
+def draw(random: Random) -> Kill:
+    """Draw a moment: early ones as often as late ones."""
+    unit = random.choice(("file", "file", "line", "second"))
+    if unit == "second":
+        return Kill(unit, random.uniform(0, SECONDS))
+    return Kill(unit, math.ceil(MOMENTS[unit] ** random.random()))
+
+
+def read_on(target: Target, directory: Path, allowed: list[State]) -> None:
+    """Open what a killed writer left, and go on."""
+    with target.open(directory) as store:
+        state = State.of(store)
+        assert state in allowed, f"reopened with {state}, not {' or '.join(map(str, allowed))}"
+        upto = min(state.rows + 300, MOST)
+        target.read_on(store, rows=state.rows, forgotten=state.forgotten, upto=upto)
+    with target.open(directory) as store:
+        target.expect(store, rows=upto, forgotten=state.forgotten)
+
+
+def killed(
+    target: Target, directory: Path, allowed: list[State], seed: int, kill: Kill
+) -> list[State]:
+    """Let a process write until it is killed; return the states that may be on disk."""
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=write, args=(theirs, target, directory, seed, kill))
+    process.start()
+    theirs.close()
+    if kill.unit == "second":
+        ours.poll(None)
+        time.sleep(kill.at)
+        process.kill()
+    try:
+        while True:
+            told, state = ours.recv()
+            assert told != FAILED, f"a writer failed after {allowed}: {state}"
+            if told == OPENED:
+                assert state in allowed, f"a writer found {state}, not {allowed}"
+            allowed = [allowed[0], state] if told == BEGUN else [state]
+    except EOFError:
+        process.join()
+    return allowed

@@ -1,0 +1,88 @@
+"""A process that writes to a store as its seed says, tells of each flush, and is killed."""
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from fotmem import MemoryStore
+from fotmem.testing.store.interrupting import stopped
+from tests.attack.file_events import at_files, below
+from tests.attack.state import State
+from tests.attack.target import FIRST, MOST, Target, data
+
+STEPS = 20
+OPENED, BEGUN, FLUSHED, FAILED = "opened", "begun", "flushed", "failed"
+"""What a writer tells: with the state, or with the error."""
+
+
+class Kill(NamedTuple):
+    """When a writer is killed."""
+
+    unit: str
+    """``file``: before an event of a file; ``line``: before a line of Python; ``second``: by
+    another process, which no seed repeats, but may hit the middle of a system call."""
+    at: float
+
+    def __str__(self) -> str:
+        """Name the moment."""
+        return f"{self.unit} {self.at:.3g}"
+
+
+def write(told: Connection, target: Target, directory: Path, seed: int, kill: Kill) -> None:
+    """Write until killed; at the latest, when all steps are done."""
+    left = kill.at
+
+    def count(event: str, path: str) -> None:
+        nonlocal left
+        left -= below(path, directory)
+        if left <= 0:
+            die()
+
+    def work() -> None:
+        try:
+            store, random = target.open(directory), Random(seed)
+            told.send((OPENED, State.of(store)))
+            if not store.next_id:
+                store.start_at(FIRST)
+            for _ in range(STEPS):
+                store = step(target, directory, store, random, told)
+        except Exception as error:
+            told.send((FAILED, f"{type(error).__name__}: {error}"))
+
+    if kill.unit == "line":
+        stopped(work, int(kill.at), stop=die)
+    elif kill.unit == "file":
+        with at_files(count):
+            work()
+    else:
+        work()
+    die()
+
+
+def die() -> None:
+    """End without a chance to tidy up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def step(
+    target: Target, directory: Path, store: MemoryStore, random: Random, told: Connection
+) -> MemoryStore:
+    """Add, forget, flush, or close and open again."""
+    keys, values = data()
+    rows = State.of(store).rows
+    match random.choice(("add", "add", "add", "forget", "flush", "flush", "reopen")):
+        case "add":
+            end = min(rows + random.randrange(1, 300), MOST)
+            store.add(keys[:, rows:end], values[:, rows:end])
+        case "forget":
+            store.forget(random.randrange(len(store) // 3 + 1))
+        case flush:
+            told.send((BEGUN, State.of(store)))
+            store.flush() if flush == "flush" else store.close()
+            told.send((FLUSHED, State.of(store)))
+            if flush == "reopen":
+                return target.open(directory)
+    return store
