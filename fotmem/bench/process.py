@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import multiprocessing
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, Self
+
+import psutil
 
 from fotmem.bench.report import Setting
 from fotmem.bench.worker import Grown, Job, serve
+from fotmem.interrupt import interrupts_deferred
 
 STARTS = 30.0
 """Seconds in which a process has loaded its libraries, and tried its store, or else never will."""
+
+PATIENCE = 10.0
+"""Seconds that a process may take to end."""
 
 GUARD = 'if __name__ == "__main__":'
 """Without it, a script would run once more in each of its processes."""
@@ -27,13 +37,49 @@ class StoreFailedError(Exception):
 def _context() -> Any:
     """Return how processes are started: where that is to be had, with all that takes time loaded.
 
-    They are forked from a server that did nothing but load it.
+    They are forked from a server that did nothing but load it, and that ends with this process.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([serve.__module__])
+    atexit.register(_end_server)
+    resource_tracker.ensure_running()  # it would let Ctrl-C through again
+    with _without_ctrl_c():
+        forkserver.ensure_running()
+    loaded = context.Process(target=_nothing, daemon=True)
+    loaded.start()  # waits for it
+    loaded.join()
     return context
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start processes that Ctrl-C in a terminal, which goes to all, does not reach.
+
+    They end with the one that started them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_server() -> None:
+    """End the server at once: of its own it would first tidy up all that it loaded."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                child.terminate()
+                child.wait(PATIENCE)
 
 
 class Worker:
@@ -41,18 +87,29 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="fotmem-bench-", ignore_cleanup_errors=True
+        self._started = ExitStack()
+        self.settings: list[Setting] = []
+        """Those that the store can be tuned to; known once it grows."""
+        try:
+            with interrupts_deferred():
+                self._start()
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self) -> None:
+        folder = self._started.enter_context(
+            tempfile.TemporaryDirectory(prefix="fotmem-bench-", ignore_cleanup_errors=True)
         )
         context = _context()
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve, args=(theirs, job, self._folder.name), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        self.settings: list[Setting] = []
-        """Those that the store can be tuned to; known once it grows."""
+        self._started.enter_context(self._connection)
+        with theirs, _without_ctrl_c():
+            self._process = context.Process(
+                target=serve, args=(theirs, self._job, folder), daemon=True
+            )
+            self._process.start()
+        self._started.callback(_end, self._process)
 
     def grown(self, patience: Sequence[float] | None = None) -> Iterator[Grown]:
         """Yield the store at each of its sizes; no more once it took longer, in seconds, to one."""
@@ -79,26 +136,28 @@ class Worker:
         return self._received()
 
     def close(self) -> None:
-        """End the process."""
+        """Let the store close, then end its process."""
         try:
             self._connection.send(None)
-            self._process.join(10)
+            self._process.join(PATIENCE)
         except OSError:
             pass
         finally:
-            self._end()
+            self.end()
+
+    def end(self) -> None:
+        """End the process, whatever it does, and remove its folder."""
+        with interrupts_deferred():
+            self._started.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _end(self) -> None:
-        self._process.terminate()
-        self._process.join()
-        self._connection.close()
-        self._folder.cleanup()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.end()
 
     def _received(self) -> Any:
         try:
@@ -113,3 +172,11 @@ class Worker:
         if isinstance(found, Exception):
             raise StoreFailedError(str(found))
         return found
+
+
+def _end(process: Any) -> None:
+    process.terminate()
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,11 +70,7 @@ class _Built:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        try:
-            self.grown = list(worker.grown())
-        except BaseException:
-            worker.close()
-            raise
+        self.grown = list(worker.grown())
         self.settings = worker.settings
         adds = [seconds for grown in self.grown for seconds in grown.adds]
         last = self.grown[-1]
@@ -206,12 +203,12 @@ class Bench:
             while left:
                 batch: list[_Built] = []
                 room = SHARE_OF_RAM * psutil.virtual_memory().available
-                try:
+                with ExitStack() as workers:
                     before = len(left)
                     while left and room > 0:
                         what = f"layer {layer}: building {left[0]}"
                         yield Step(what, done + before - len(left), missing * rounds)
-                        built = self._build(layer, left)
+                        built = self._build(layer, left, workers)
                         settled = [left[0]] if built is None else built.settings
                         left = [setting for setting in left if setting not in settled]
                         if built is not None:
@@ -222,11 +219,8 @@ class Bench:
                         ready = done + count * (1 + number)
                         yield Step(f"layer {layer}: {what}", ready, missing * rounds)
                     done += count * rounds
-                finally:
-                    for built in batch:
-                        built.worker.close()
 
-    def _build(self, layer: int, left: Sequence[Setting]) -> _Built | None:
+    def _build(self, layer: int, left: Sequence[Setting], workers: ExitStack) -> _Built | None:
         """Build a store for the first of these settings, and those that need no other."""
         setting, plan = left[0], self.plan
         try:
@@ -242,7 +236,9 @@ class Bench:
                 sizes=self.capture.info.sizes,
                 top_k=max(plan.top_k),
             )
-            built = _Built(Worker(job))
+            with ExitStack() as begun:
+                built = _Built(begun.enter_context(Worker(job)))
+                workers.enter_context(begun.pop_all())
         except (StoreFailedError, FotmemError) as error:
             self._keep(failures=[Failure(setting=setting, layer=layer, reason=str(error))])
             return None

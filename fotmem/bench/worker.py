@@ -7,10 +7,15 @@ takes nothing else with it.
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
 import pickle
+import shutil
 import statistics
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -109,26 +114,54 @@ def serve(connection: Connection, job: Job, folder: str) -> None:
     Sends the settings that it can be tuned to, and a `Grown` for every size. What goes wrong is
     sent as an exception, and ends it.
     """
-    try:
-        if job.threads:
-            torch.set_num_threads(job.threads)
-        with _Bench(job, Path(folder)) as bench:
-            _send(connection, bench.settings)
-            for grown in bench.grow():
-                _send(connection, grown)
-            while (order := connection.recv()) is not None:
-                name, setting, arguments = order
-                bench.tune(setting)
-                _send(connection, getattr(bench, name)(*arguments))
-    except (EOFError, KeyboardInterrupt):
-        pass  # whoever asked is gone
-    except Exception as error:
-        _send(connection, RuntimeError(f"{type(error).__name__}: {error}"))
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    with suppress(_GoneError):
+        try:
+            _work(connection, job, folder)
+        except _GoneError:
+            raise
+        except Exception as error:
+            _send(connection, RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+class _GoneError(Exception):
+    """Nobody listens any more."""
+
+
+def _work(connection: Connection, job: Job, folder: str) -> None:
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    with _Bench(job, Path(folder)) as bench:
+        _send(connection, bench.settings)
+        for grown in bench.grow():
+            _send(connection, grown)
+        while (order := _received(connection)) is not None:
+            name, setting, arguments = order
+            bench.tune(setting)
+            _send(connection, getattr(bench, name)(*arguments))
+
+
+def _end_with_parent(folder: str) -> None:
+    """End as soon as the process that started this one has, however that came."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
 
 
 def _send(connection: Connection, content: Any) -> None:
     """Send something whole: tensors that are shared could be fetched from a living process only."""
-    connection.send_bytes(pickle.dumps(content))
+    try:
+        connection.send_bytes(pickle.dumps(content))
+    except OSError as error:
+        raise _GoneError from error
+
+
+def _received(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except (EOFError, OSError) as error:
+        raise _GoneError from error
 
 
 class _Bench:

@@ -1,6 +1,7 @@
 """``fotmem bench``."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,9 +100,9 @@ def run(
     )
     folder = Path(f"{directory.resolve().name}-bench") if out is None else out
     bench = Bench(capture, every, chosen or capture.info.layers, folder / REPORT, plan)
-    with _bar() as bar:
+    with _bar() as bar, closing(bench.run()) as steps:
         task = bar.add_task("begins")
-        for step in bench.run():
+        for step in steps:
             bar.update(task, description=step.what, completed=step.done, total=step.of)
     shown = Console(width=WIDTH)
     for table in tables(bench.report):

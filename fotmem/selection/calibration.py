@@ -100,7 +100,7 @@ class Calibration:
         self._captured = [size for size in sizes if size >= BEGIN] or [sizes[-1]]
         self._truth = cache(self._exact)
 
-    def run(self, settings: Sequence[Setting], failed: Told) -> Iterator[str]:
+    def run(self, settings: Sequence[Setting], failed: Told) -> Generator[str, None, None]:
         """Measure settings; tell which failed, and why.
 
         Yields

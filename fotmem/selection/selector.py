@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,9 +158,10 @@ def select(
     def failed(setting: Setting, reason: str) -> None:
         excluded.setdefault(setting.store, reason)
 
-    for what in calibration.run(asked, failed):
-        if step is not None:
-            step(what)
+    with closing(calibration.run(asked, failed)) as steps:
+        for what in steps:
+            if step is not None:
+                step(what)
     measured = calibration.measured
     return Selection(
         tokens=tokens,

@@ -1,0 +1,116 @@
+"""The commands: ``fotmem stores``, ``demo``, ``ask``, ``train``, ``eval``, ``plugin`` ..."""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from fotmem import __version__
+from fotmem.cli import (
+    ask,
+    bench,
+    capture,
+    demo,
+    evaluate,
+    layers,
+    plugin,
+    select,
+    stores,
+    train,
+    train_dictionary,
+)
+from fotmem.cli.stopping import STOPPED
+from fotmem.errors import FotmemError
+
+# Typer has brought a click of its own since 0.26: found through typer, it is always the right one.
+_ClickException: type[Any] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    help="A memory for LLaMA: interchangeable kNN stores behind one interface.\n\n"
+    "Example: fotmem demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"fotmem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_the_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+
+
+app.command("stores")(stores.stores)
+app.command("demo")(demo.demo)
+app.command("ask")(ask.ask)
+app.command("layers")(layers.layers)
+app.command("capture")(capture.capture)
+app.command("capture-arrays")(capture.capture_arrays)
+app.command("capture-random")(capture.capture_random)
+app.command("select")(select.select)
+app.command("train")(train.train)
+app.command("train-dictionary")(train_dictionary.train_dictionary)
+app.add_typer(bench.app, name="bench")
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(plugin.app, name="plugin")
+
+
+def run() -> int:
+    """Run the command line and return the exit code; errors are one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a model may say what a terminal cannot show
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(prog_name="fotmem", standalone_mode=False)
+        sys.stdout.flush()
+    except _ClickException as error:
+        return _failed(_with_cure(error), error.exit_code)
+    except FotmemError as error:
+        return _failed(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return STOPPED
+    except BrokenPipeError:  # as in `fotmem stores | head -1`
+        _drop_output()
+        return 1
+    except OSError as error:  # the system's: no file can be opened any more, stdout is full
+        _drop_output()
+        place = "" if error.filename is None else f": {error.filename}"
+        return _failed(f"{error.strerror or error}{place}", 1)
+    except MemoryError as error:
+        return _failed(f"there is too little memory: {error}".removesuffix(": "), 1)
+    return int(code or 0)
+
+
+def _drop_output() -> None:
+    """Drop what could not be written: Python would try once more."""
+    with suppress(OSError):  # no file of the system's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _with_cure(error: Any) -> str:
+    message: str = error.format_message()
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    return f"{message.removesuffix('.')}; try '{context.command_path} --help'"
+
+
+def _failed(message: str, code: int) -> int:
+    if message:  # where there is none, typer has printed a help page
+        print(f"fotmem: {' '.join(message.split())}", file=sys.stderr)
+    return code
