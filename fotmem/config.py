@@ -62,7 +62,7 @@ def write_config(
 
     Raises
     ------
-    InputError
+    StorageError
         It cannot be written.
     """
     lines = [f"# {comment}", "[memory]", f"store = {_toml(config.store)}"]
@@ -70,10 +70,7 @@ def write_config(
         if values:
             pairs = (f"{name} = {_toml(value)}" for name, value in values.items())
             lines += ["", f"[{title}]", *pairs]
-    try:
-        write_text(Path(file), "\n".join(lines) + "\n")
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from error
+    write_text(Path(file), "\n".join(lines) + "\n")
 
 
 def _toml(value: Any) -> str:

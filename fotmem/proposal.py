@@ -26,7 +26,6 @@ class LayerScores(NamedTuple):
 def store_proposal(parts: ModelParts, scores: LayerScores) -> Path:
     """Keep scores for a model, so that `attach` finds its layers; return the file."""
     file = _file(parts)
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(scores._asdict()) + "\n")
     return file
 

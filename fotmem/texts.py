@@ -1,11 +1,11 @@
 """Reads text files, and says which one is none; writes them whole or not at all."""
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from fotmem.errors import InputError
+from fotmem.outputs import write_bytes
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -48,23 +48,8 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8: at once, or what was there stays.
-
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    """
-    whole = path.resolve()  # a link goes on pointing to it
-    if whole.exists() and not whole.is_file():
-        whole.write_text(text, encoding="utf-8")  # such as /dev/stdout
-        return
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(whole)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a text file in UTF-8, as `write_bytes`."""
+    write_bytes(path, text.encode())
 
 
 def python_reference() -> str:

@@ -19,9 +19,9 @@ import fotmem
 from fotmem import TrainingOptions
 from fotmem.facts import Facts
 from fotmem.models import load_model
+from fotmem.training.checkpoints import BANK_FILE, last_checkpoint
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.pairs import Pairs
-from fotmem.training.trainer import BANK_FILE, last_checkpoint
 from fotmem.weighing import OLDEST
 from tests import folders
 from tests.commands import PROGRAM, call, refusal

@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from fotmem.bench.plot import colours
 from fotmem.bench.report import BenchReport, GrowthRow
 from fotmem.bench.summary import COLUMNS, Summary, stores, summaries
@@ -32,6 +30,8 @@ GROWN = {
 
 def write_page(report: BenchReport, file: Path) -> None:
     """Write a page with pictures to point at, a choice of what they show, and tables."""
+    from plotly.offline import get_plotlyjs
+
     template = files("fotmem.bench").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(_data(report), default=str).replace("</", "<\\/")  # or it ends the script
     page = template.replace("/*DATA*/", data).replace("/*PLOTLY*/", get_plotlyjs())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
+from typing import TYPE_CHECKING, NamedTuple
 
 from fotmem.bench.figures import Figure
 from fotmem.bench.report import BenchReport
 from fotmem.bench.summary import BY_NAME, Column, Summary, stores, summaries
+from fotmem.outputs import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Of stores, in their order in the report (Okabe and Ito 2008); beyond eight they come again."""
@@ -34,6 +35,8 @@ def draw(report: BenchReport, file: Path) -> None:
     """
     every, names = summaries(report), stores(report)
     asked = sorted({each.top_k for each in every})
+    from matplotlib.figure import Figure as Picture
+
     picture = Picture(figsize=(11, 3.6 * len(asked) + 0.9), layout="constrained")
     axes = picture.subplots(len(asked), 2, squeeze=False)
     for (left, right), top_k in zip(axes, asked, strict=True):
@@ -46,7 +49,7 @@ def draw(report: BenchReport, file: Path) -> None:
     handles, labels = axes[0][0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 6))
     picture.supxlabel("milliseconds of attention with one query of each head (median)")
-    picture.savefig(file, dpi=120, format="png")
+    write_picture(picture, file)
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from fotmem.bench.worker import Answer, Grown, Job
 from fotmem.capture import Capture
 from fotmem.errors import FotmemError, InputError
 from fotmem.machine import machine, versions
+from fotmem.outputs import check_file, check_folder
 from fotmem.registry import find_store
 
 SINGLE = 30
@@ -151,8 +152,8 @@ class Bench:
 
     Raises
     ------
-    InputError
-        `file` is the report of another capture, or of another plan.
+    InputError, StorageError
+        `file` is the report of another capture, or of another plan; it cannot be written.
     """
 
     def __init__(
@@ -165,6 +166,8 @@ class Bench:
     ) -> None:
         self.capture, self.settings, self.layers = capture, settings, layers
         self.file, self.plan = file, plan
+        check_folder(file.parent, inputs=[capture.directory])
+        check_file(file)
         self.report = BenchReport(
             capture=capture.info.model_dump(mode="json"),
             machine=machine(),
@@ -326,7 +329,6 @@ class Bench:
                 "failures": (*_others(self.report.failures, new), *failures),
             }
         )
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         self.report.write(self.file)
 
 

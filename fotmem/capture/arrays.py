@@ -71,7 +71,7 @@ def capture_arrays(
         sizes=doublings(tokens),
         queries=asked.shape[1],
     )
-    with Capture.writing(directory, info) as capture:
+    with Capture.writing(directory, info, whole=True) as capture:
         for _ in info.sizes[capture.asked :]:
             capture.write_queries({0: asked})
         for span in capture.missing:

@@ -14,10 +14,13 @@ Each chunk ends with its crc32c. What is not written is NaN, which nothing else 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -25,23 +28,28 @@ import numpy as np
 import torch
 import zarr
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
 from fotmem.errors import LayerError, OptionError, StorageError
+from fotmem.outputs import check_folder, filling
 
 VERSION = 1
 PART = 8192
 """Tokens of a chunk; what is captured is committed part by part."""
 LOCK = ".lock"
+ARRAYS = ("keys", "values", "queries")
+LONGEST = 2**20
+"""Bytes of metadata, at most."""
+_CURES = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; close some, or raise the limit (ulimit -n)")
 ANEW = "delete the folder and capture anew"
 
 
 class CaptureInfo(BaseModel):
     """What is captured, and of what: in the attributes of the group."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: dict[str, Any]
     """Where it comes from: a model and how it read which text, files, or chance."""
@@ -58,6 +66,14 @@ class CaptureInfo(BaseModel):
     """After how many tokens something is asked, ascending; the last is `tokens`."""
     queries: int = Field(ge=1)
     """``M``: of a head after each of the sizes, in random order."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len({*self.layers}) < len(self.layers) or min(self.layers) < 0:
+            raise ValueError(f"layers must differ and be at least 0, got {self.layers}")
+        if self.sizes != doublings(self.tokens):
+            raise ValueError(f"sizes must be {doublings(self.tokens)}, got {self.sizes}")
+        return self
 
 
 def doublings(tokens: int) -> tuple[int, ...]:
@@ -97,6 +113,7 @@ class Capture:
     def __init__(self, directory: Path, group: zarr.Group) -> None:
         self.directory = directory
         self._group = group
+        self._arrays: dict[str, Any] = {}
         self.info, self._written = _facts(directory, dict(group.attrs))
 
     @classmethod
@@ -109,6 +126,7 @@ class Capture:
             There is none, it is damaged, of another version, or not complete.
         """
         directory = Path(directory)
+        _check_plain(directory)
         capture = cls(directory, _group(directory, "r"))
         if not capture.complete:
             raise StorageError(
@@ -117,35 +135,57 @@ class Capture:
             )
         return capture
 
+    @staticmethod
+    def check_place(directory: Path | str) -> None:
+        """Check that a capture could be written, or gone on with.
+
+        Raises
+        ------
+        StorageError
+            There is something else, or it cannot be written.
+        """
+        check_folder(directory)
+        others = _content(Path(directory))
+        if others and "zarr.json" not in others:
+            raise StorageError(f"{directory} holds other files: name a new folder")
+
     @classmethod
     @contextmanager
-    def writing(cls, directory: Path | str, info: CaptureInfo) -> Iterator[Self]:
+    def writing(
+        cls, directory: Path | str, info: CaptureInfo, *, whole: bool = False
+    ) -> Iterator[Self]:
         """Begin a capture, or go on with one that was stopped.
+
+        What fails before anything is captured leaves nothing; with `whole`, nor does what fails
+        later, unless it was begun before.
 
         Raises
         ------
         StorageError
             There is something else, another process writes there, or it cannot be written.
         """
-        directory = Path(directory)
-        with _problems(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            others = {each.name for each in directory.iterdir()} - {LOCK}
-        if others and "zarr.json" not in others:
-            raise StorageError(f"{directory} holds other files: name a new folder")
-        with _locked(directory):
-            if not others:
+        directory, capture = Path(directory), None
+        cls.check_place(directory)
+        new = not _content(directory)
+
+        def kept(error: BaseException) -> bool:
+            if not new or isinstance(error, _BusyError):
+                return True
+            return not whole and capture is not None and bool(capture.parts or capture.asked)
+
+        with _problems(directory), filling(directory, kept=kept), _locked(directory):
+            new = not _content(directory)
+            _check_plain(directory)
+            if new:
                 facts = info.model_dump(mode="json")
-                with _problems(directory):
-                    zarr.create_group(directory, attributes=_attributes(facts, parts=0, asked=0))
+                zarr.create_group(directory, attributes=_attributes(facts, parts=0, asked=0))
             capture = cls(directory, _group(directory, "r+"))
             if capture.info != info:
                 raise StorageError(
                     f"{directory} holds another capture ({_difference(capture.info, info)}): name "
                     "a new folder"
                 )
-            with _problems(directory):
-                capture._make_arrays()
+            capture._make_arrays()
             yield capture
 
     @property
@@ -186,8 +226,11 @@ class Capture:
         StorageError, LayerError
             They are damaged; there is no such layer.
         """
-        some = (slice(None), slice(start, stop))
-        return Rows(self._read(layer, "keys", some), self._read(layer, "values", some))
+        first, last, _ = slice(start, stop).indices(self.info.tokens)
+        chunks = range(first // PART, math.ceil(last / PART)) if first < last else range(0)
+        some = (slice(None), slice(first, last))
+        keys, values = (self._read(layer, name, some, chunks) for name in ("keys", "values"))
+        return Rows(keys, values)
 
     def blocks(self, layer: int, step: int, stop: int | None = None) -> Iterator[Rows]:
         """Read keys and values of the tokens before `stop`, at most `step` at a time."""
@@ -207,7 +250,8 @@ class Capture:
         if size not in self.info.sizes:
             sizes = ", ".join(f"{each:,}" for each in self.info.sizes)
             raise OptionError(f"{self.directory} has queries after {sizes} tokens, not {size:,}")
-        return self._read(layer, "queries", self.info.sizes.index(size))
+        place = self.info.sizes.index(size)
+        return self._read(layer, "queries", place, [place])
 
     def spread_queries(self, layer: int, count: int) -> Tensor:
         """Read queries from all over the text: of `info.sizes`, each in turn, one asked after it.
@@ -229,19 +273,17 @@ class Capture:
     def write_part(self, seen: Mapping[int, Rows]) -> None:
         """Append the first of the `missing` parts, as each layer sees it."""
         start = self.parts * PART
-        with _problems(self.directory):
-            for layer, rows in seen.items():
-                for name, tensor in rows._asdict().items():
-                    stop = start + tensor.shape[1]
-                    self._array(layer, name)[:, start:stop] = _floats(tensor)
-            self._commit(parts=self.parts + 1, asked=self.asked)
+        for layer, rows in seen.items():
+            for name, tensor in rows._asdict().items():
+                stop = start + tensor.shape[1]
+                self._array(layer, name)[:, start:stop] = _floats(tensor)
+        self._commit(parts=self.parts + 1, asked=self.asked)
 
     def write_queries(self, asked: Mapping[int, Tensor]) -> None:
         """Append what each layer is asked, ``[H, M, D]``, after the next size."""
-        with _problems(self.directory):
-            for layer, queries in asked.items():
-                self._array(layer, "queries")[self.asked] = _floats(queries)
-            self._commit(parts=self.parts, asked=self.asked + 1)
+        for layer, queries in asked.items():
+            self._array(layer, "queries")[self.asked] = _floats(queries)
+        self._commit(parts=self.parts, asked=self.asked + 1)
 
     def _commit(self, **written: int) -> None:
         self._group.attrs["written"] = written
@@ -249,18 +291,10 @@ class Capture:
 
     def _make_arrays(self) -> None:
         """Make those arrays that are not there yet."""
-        info = self.info
-        rows = (info.num_heads, info.tokens, info.head_dim)
-        part = (info.num_heads, min(PART, info.tokens), info.head_dim)
-        asked = (info.num_heads, info.queries, info.head_dim)
-        queries = (len(info.sizes), *asked)
-        for layer in info.layers:
-            for name, shape, chunks in (
-                ("keys", rows, part),
-                ("values", rows, part),
-                ("queries", queries, (1, *asked)),
-            ):
+        for layer in self.info.layers:
+            for name in ARRAYS:
                 if _path(layer, name) not in self._group:
+                    shape, chunks = self._shape(name)
                     self._group.create_array(
                         _path(layer, name),
                         shape=shape,
@@ -270,20 +304,45 @@ class Capture:
                         compressors=[Crc32cCodec()],  # what models compute hardly shrinks
                     )
 
-    def _array(self, layer: int, name: str) -> Any:
-        return self._group[_path(layer, name)]
+    def _shape(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shape of an array, and that of its chunks."""
+        info = self.info
+        if name == "queries":
+            asked = (info.num_heads, info.queries, info.head_dim)
+            return (len(info.sizes), *asked), (1, *asked)
+        shape = (info.num_heads, info.tokens, info.head_dim)
+        return shape, (info.num_heads, min(PART, info.tokens), info.head_dim)
 
-    def _read(self, layer: int, name: str, some: Any) -> Tensor:
+    def _array(self, layer: int, name: str) -> Any:
+        """Return an array that is as it was made, whatever its metadata say."""
+        path = _path(layer, name)
+        if path not in self._arrays:
+            array: Any = self._group[path]
+            found = (array.shape, array.chunks, str(array.dtype), *_stored(array))
+            expected = (*self._shape(name), "float32", "/", True, ("bytes", "crc32c"))
+            if found != expected:
+                raise ValueError(f"expected {expected}, found {found}")
+            self._arrays[path] = array
+        return self._arrays[path]
+
+    def _read(self, layer: int, name: str, some: Any, chunks: Iterable[int]) -> Tensor:
+        """Read a part of an array, which lies in these of its chunks."""
         if layer not in self.info.layers:
             layers = ", ".join(map(str, self.info.layers))
             raise LayerError(f"{self.directory} has layers {layers}, not {layer}")
         place = self.directory / _path(layer, name)
         try:
-            found = np.ascontiguousarray(self._array(layer, name)[some], dtype=np.float32)
+            array = self._array(layer, name)
+            for chunk in chunks:  # looked at before there is room for it
+                where = (chunk, 0, 0, 0) if name == "queries" else (0, chunk, 0)
+                size = place.joinpath("c", *map(str, where)).stat().st_size
+                if size != math.prod(array.chunks) * 4 + 4:
+                    raise ValueError(f"chunk {chunk} has {size:,} bytes")
+            found = np.ascontiguousarray(array[some], dtype=np.float32)
         except Exception as error:  # there is no end to what damaged files raise
-            raise StorageError(f"{place} is damaged ({error}): {ANEW}") from error
+            raise _damaged(place, error) from error
         if not np.isfinite(found).all():
-            raise StorageError(f"{place} is damaged (a chunk is missing): {ANEW}")
+            raise StorageError(f"{place} is damaged (a number is not finite): {ANEW}")
         return torch.from_numpy(found)
 
 
@@ -299,15 +358,49 @@ def _attributes(facts: dict[str, Any], **written: int) -> dict[str, Any]:
     return {"fotmem_capture": VERSION, **facts, "written": written}
 
 
+def _check_plain(directory: Path) -> None:
+    """Raise unless there are but files and folders: links might lead anywhere, pipes say nothing.
+
+    So does JSON of a size that nobody wrote.
+    """
+    for folder, folders, files in os.walk(directory, onerror=_raise):
+        for name in (*folders, *files):
+            place = Path(folder, name)
+            found = place.lstat()
+            if not (stat.S_ISREG if name in files else stat.S_ISDIR)(found.st_mode):
+                raise StorageError(f"{place} is neither a file nor a folder: {ANEW}")
+            if name == "zarr.json" and found.st_size > LONGEST:
+                raise StorageError(f"{place} is damaged ({found.st_size:,} bytes): {ANEW}")
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise _damaged(Path(error.filename), error) from error
+
+
 def _group(directory: Path, mode: Literal["r", "r+"]) -> zarr.Group:
     try:
-        return zarr.open_group(directory, mode=mode)
+        return zarr.open_group(directory, mode=mode, use_consolidated=False)
     except FileNotFoundError:
         raise StorageError(
             f"there is no capture at {directory}: make one with fotmem capture"
         ) from None
     except Exception as error:  # there is no end to what damaged files raise
-        raise StorageError(f"{directory / 'zarr.json'} is damaged ({error}): {ANEW}") from error
+        raise _damaged(directory / "zarr.json", error) from error
+
+
+def _stored(array: Any) -> tuple[str, bool, tuple[str, ...]]:
+    """Return how chunks are named, whether what is missing is NaN, and how they are coded."""
+    metadata = array.metadata
+    codecs = tuple(codec.to_dict()["name"] for codec in metadata.codecs)
+    return metadata.chunk_key_encoding.separator, bool(np.isnan(metadata.fill_value)), codecs
+
+
+def _damaged(place: Path, error: Exception) -> StorageError:
+    """Say what is wrong with a file: it is damaged, or the system does not give it."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR):
+        return StorageError(f"cannot read {place} ({error.strerror}){_CURES.get(error.errno, '')}")
+    return StorageError(f"{place} is damaged ({error}): {ANEW}")
 
 
 def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _Written]:
@@ -321,22 +414,30 @@ def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _W
     try:
         written = _Written.model_validate(attributes.pop("written", None))
         return CaptureInfo.model_validate_json(json.dumps(attributes)), written
-    except ValidationError as error:
+    except (ValidationError, RecursionError) as error:
+        if isinstance(error, RecursionError):
+            raise _damaged(directory / "zarr.json", error) from error
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise StorageError(f"{directory / 'zarr.json'} is damaged ({reason}): {ANEW}") from error
 
 
+def _content(directory: Path) -> set[str]:
+    """Name what is in a folder, if it is there, but for the lock."""
+    return {each.name for each in directory.iterdir()} - {LOCK} if directory.is_dir() else set()
+
+
+class _BusyError(StorageError):
+    """Another process writes there."""
+
+
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(directory / LOCK, timeout=0))
-        except Timeout:
-            raise StorageError(f"{directory} is being captured by another process") from None
-        except OSError as error:
-            raise _unwritable(directory, error) from error
-        yield
+    try:
+        with FileLock(directory / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise _BusyError(f"{directory} is being captured by another process") from None
 
 
 @contextmanager
@@ -344,14 +445,10 @@ def _problems(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unwritable(directory, error) from error
-
-
-def _unwritable(directory: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write {directory}: {error.strerror or error}; what was captured is kept: make "
-        "room there and go on, or name another folder"
-    )
+        if isinstance(error, StorageError):
+            raise
+        cure = _CURES.get(error.errno or 0, "; make room there, or name another folder")
+        raise StorageError(f"cannot write {directory} ({error.strerror or error}){cure}") from error
 
 
 def _difference(found: CaptureInfo, wanted: CaptureInfo) -> str:

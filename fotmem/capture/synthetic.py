@@ -76,7 +76,7 @@ def capture_random(
     centres = APART * torch.randn(shape, generator=draw)
     others = APART * torch.randn(shape, generator=draw)
     asked = (1 - mismatch) ** 0.5 * centres + mismatch**0.5 * others + (1 - 2 * mismatch) * mean
-    with Capture.writing(directory, info) as capture:
+    with Capture.writing(directory, info, whole=True) as capture:
         for number in range(capture.asked, len(info.sizes)):
             capture.write_queries({0: _around(asked, queries, f"{seed} asked {number}")})
         for span in capture.missing:

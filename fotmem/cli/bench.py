@@ -13,6 +13,7 @@ from fotmem.cli.legend import explain
 from fotmem.cli.options import Grid, parse_layers
 from fotmem.errors import InputError, LayerError
 from fotmem.extra import require
+from fotmem.outputs import check_file
 
 REPORT = "report.json"
 EXPLAINED = {"ms 1,024": "median milliseconds of one query of each head, at so many tokens"}
@@ -100,6 +101,9 @@ def run(
     )
     folder = Path(f"{directory.resolve().name}-bench") if out is None else out
     bench = Bench(capture, every, chosen or capture.info.layers, folder / REPORT, plan)
+    picture, page = folder / "report.png", folder / "report.html"
+    for file in (picture, page):
+        check_file(file)
     with _bar() as bar, closing(bench.run()) as steps:
         task = bar.add_task("begins")
         for step in steps:
@@ -113,9 +117,9 @@ def run(
         from fotmem.bench.page import write_page
         from fotmem.bench.plot import draw
 
-        draw(bench.report, folder / "report.png")
-        write_page(bench.report, folder / "report.html")
-        print(folder / "report.png", folder / "report.html", sep="\n")
+        draw(bench.report, picture)
+        write_page(bench.report, page)
+        print(picture, page, sep="\n")
 
 
 @app.command()

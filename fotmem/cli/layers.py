@@ -7,7 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.caches import cache_folder
 from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read_texts
+from fotmem.outputs import check_folder
 
 if TYPE_CHECKING:
     from fotmem.proposal import LayerScores
@@ -29,6 +31,7 @@ def layers(
 
     Example: fotmem layers smollm2
     """
+    check_folder(cache_folder("layers"))
     corpus = read_texts(text)
     llama, tokenizer = load_quietly(model)
     from fotmem.parts import model_parts

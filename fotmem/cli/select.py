@@ -23,6 +23,7 @@ from fotmem.cli.options import (
     quietly,
     read_texts,
 )
+from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
     from fotmem.selection.choice import Selection
@@ -83,6 +84,7 @@ def select(
     Example: fotmem select smollm2-fot --tokens 1M --ram 16GiB --latency 50ms
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
+    check_file(out, inputs=[model, *text])
     chosen, corpus = parse_layers(layers), read_texts(text)
     seconds = None if latency is None else _seconds(latency)
     from fotmem.selection.selector import select as selected

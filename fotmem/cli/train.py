@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.options import Layers, Model, load_quietly, parse_layers
-from fotmem.training.options import TrainingOptions
+from fotmem.training.options import TrainingOptions, require_packages
 
 DEFAULTS = TrainingOptions()
 
@@ -48,8 +48,13 @@ def train(
         int, typer.Option(min=1, help="Pairs of windows per step.")
     ] = DEFAULTS.documents,
     d: Annotated[
-        str, typer.Option("--d", help="Previous windows seen, in equal parts of the training.")
-    ] = ",".join(map(str, DEFAULTS.d)),
+        str | None,
+        typer.Option(
+            "--d",
+            help="Previous windows seen, in equal parts of the training; default: "
+            f"{','.join(map(str, DEFAULTS.d))}, or as many as there are documents.",
+        ),
+    ] = None,
     bank_windows: Annotated[
         str, typer.Option(help="Earlier windows seen besides, in equal parts of the training.")
     ] = ",".join(map(str, DEFAULTS.bank_windows)),
@@ -105,7 +110,7 @@ def train(
         decay=decay,
         temperature=temperature,
         documents=documents,
-        d=_parse_numbers("d", d),
+        **({} if d is None else {"d": _parse_numbers("d", d)}),
         bank_windows=_parse_numbers("bank-windows", bank_windows),
         bank_weight=bank_weight,
         facts=facts,
@@ -118,6 +123,10 @@ def train(
         evaluate_every=evaluate_every,
         seed=seed,
     )
+    require_packages("fotmem train", options, [*data, *(evaluate_on or ())])
+    from fotmem.training.checkpoints import check_output
+
+    check_output(output, resume=resume)
     llama, tokenizer = load_quietly(model)
     from fotmem.training import tune
 

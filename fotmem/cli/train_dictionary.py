@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from fotmem.extra import require
+
 
 def train_dictionary(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the model goes.")],
@@ -20,6 +22,7 @@ def train_dictionary(
 
     Example: fotmem train-dictionary --output DIR
     """
+    require("fotmem train-dictionary", "accelerate", "matplotlib", extra="train")
     from fotmem.dictionary.train import RECIPE, train_dictionary
 
     options = RECIPE.model_copy(update={"seed": seed, "steps": steps or RECIPE.steps})

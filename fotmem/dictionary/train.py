@@ -10,8 +10,9 @@ from transformers import TrainerCallback
 from fotmem.crossbatch import Crossbatch
 from fotmem.dictionary.model import new_model, new_tokenizer
 from fotmem.dictionary.task import WINDOW, DictionaryPairs, Part
-from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
-from fotmem.training.options import TrainingOptions
+from fotmem.training.checkpoints import Training, check_output, digest
+from fotmem.training.fit import EVALUATED, Trained, fit
+from fotmem.training.options import TrainingOptions, require_packages
 
 PARTS = (
     *(Part(window=32), Part(window=64)),
@@ -67,12 +68,14 @@ def train_dictionary(
 
     Raises
     ------
-    InputError
-        `output` holds a training already, and `resume` is False.
+    MissingPackageError, InputError, CheckpointError, StorageError
+        As `fotmem.train`.
     """
     folder = Path(output)
-    refuse_to_overwrite(folder, resume=resume)
+    require_packages("train_dictionary", options)
+    check_output(folder, resume=resume)
     model = new_model(options.seed)
+    training = Training(options=options, model=digest(model.parameters()), data="records")
     with Crossbatch(model, bank_windows=max(options.bank_windows)) as crossbatch:
         trained = fit(
             model,
@@ -83,7 +86,8 @@ def train_dictionary(
                 DictionaryPairs(EVALUATED, options.seed + 1, PARTS[-1:], options.documents),
             ),
             folder,
-            options,
+            training,
+            resume=resume,
             callbacks=callbacks,
             progress=progress,
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
+from typing import TYPE_CHECKING
 
 from fotmem.bench.figures import Figure
 from fotmem.bench.plot import mark
 from fotmem.evaluation.distraction import DistractionRow
+from fotmem.outputs import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMES = {"mass": "every query counts alike", "weighted": "weighted by attention to memory"}
 
@@ -21,6 +23,8 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     Once with `mass`, once with `weighted`. The dashed line is at ``1/d``: there attention does not
     tell documents apart.
     """
+    from matplotlib.figure import Figure as Picture
+
     picture = Picture(figsize=(9, 4), layout="constrained")
     for axes, figure in zip(picture.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
         _panel(axes, curves, figure)
@@ -28,7 +32,7 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     picture.legend(*shown, loc="outside upper center", ncols=len(shown[0]), frameon=False)
     picture.supxlabel("documents in memory (d)")
     picture.axes[0].set_ylabel("attention on the right document,\nas a share of that on memory")
-    picture.savefig(file, dpi=120, format="png")
+    write_picture(picture, file)
 
 
 def _panel(axes: Axes, curves: Mapping[str, Sequence[DistractionRow]], figure: str) -> None:

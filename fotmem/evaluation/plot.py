@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
+from typing import TYPE_CHECKING
 
 from fotmem.bench.plot import mark
 from fotmem.evaluation.curves import ENOUGH, QUALITIES, Curve
 from fotmem.evaluation.found import FIGURES
+from fotmem.outputs import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw(curves: Sequence[Curve], file: Path) -> None:
@@ -20,6 +22,8 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
     The dashed line is at 95% of the quality with `exact`.
     """
     names = list(dict.fromkeys(point.setting.store for each in curves for point in each.points))
+    from matplotlib.figure import Figure as Picture
+
     picture = Picture(figsize=(4 * len(FIGURES), 3.6 * len(curves) + 0.4), layout="constrained")
     axes = picture.subplots(len(curves), len(FIGURES), squeeze=False, sharey="row")
     for row, curve in zip(axes, curves, strict=True):
@@ -35,7 +39,7 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
     picture.legend(
         shown.values(), shown, loc="outside upper right", ncols=len(shown), frameon=False
     )
-    picture.savefig(file, dpi=120, format="png")
+    write_picture(picture, file)
 
 
 def _panel(axes: Axes, curve: Curve, figure: str, names: Sequence[str]) -> None:

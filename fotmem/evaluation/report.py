@@ -16,6 +16,7 @@ from fotmem.errors import InputError
 from fotmem.evaluation.found import Found
 from fotmem.evaluation.settings import Tried
 from fotmem.machine import machine, versions
+from fotmem.outputs import check_file
 from fotmem.texts import write_text
 
 FREE = ("stores", "grid", "report", "as_json")
@@ -64,7 +65,6 @@ def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str,
 
 def write_report(file: Path, content: dict[str, Any]) -> None:
     """Write a report as JSON, at once or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(content, indent=2, default=str) + "\n")
 
 
@@ -105,8 +105,8 @@ class Measured(Generic[RowT]):
 
     Raises
     ------
-    InputError
-        `file` is no report, or that of another task or of other options.
+    InputError, StorageError
+        `file` is no report, or that of another task or of other options; it cannot be written.
     """
 
     def __init__(
@@ -115,8 +115,10 @@ class Measured(Generic[RowT]):
         self.rows: list[RowT] = []
         self.failures: list[Failed] = []
         self._report, self._file = report(task, options, []), file
-        if file is not None and file.exists():
-            self._resume(kind, file)
+        if file is not None:
+            check_file(file)
+            if file.exists():
+                self._resume(kind, file)
 
     def missing(self, tokens: int, settings: Sequence[Setting]) -> list[Setting]:
         """Return the settings without a row for so many tokens; what failed is tried again."""

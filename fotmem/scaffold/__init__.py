@@ -6,13 +6,13 @@ it stands. Files whose names begin with a dot have none there, or tools would ta
 
 import importlib.util
 import re
-import shutil
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fotmem.errors import OptionError, StorageError
+from fotmem.outputs import filling
 from fotmem.registry import registry
 
 LONGEST = 32
@@ -118,16 +118,8 @@ def _renamed(text: str, name: str) -> str:
 
 def _write(files: dict[Path, str], folder: Path) -> None:
     """Write files, or leave nothing behind."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
+    with filling(folder):
         for place, text in files.items():
             file = folder / place
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8", newline="\n")
-    except BaseException:
-        for made in missing[-1:] or (list(folder.iterdir()) if folder.is_dir() else []):
-            if made.is_dir():
-                shutil.rmtree(made, ignore_errors=True)
-            else:
-                made.unlink(missing_ok=True)
-        raise

@@ -130,7 +130,7 @@ class Selection:
 
         Raises
         ------
-        InputError
+        InputError, StorageError
             Nothing fits; the file cannot be written.
         """
         if self.choice is None:

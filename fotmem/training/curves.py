@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from fotmem.outputs import write_picture
 
 LOSSES = {
     "loss": "training loss",
@@ -13,6 +13,8 @@ LOSSES = {
 
 def draw_losses(history: list[dict[str, float]], file: Path) -> None:
     """Draw training loss, loss on other text, and the share of answers right, as PNG."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     losses = figure.subplots()
     for name, label in LOSSES.items():
@@ -24,7 +26,7 @@ def draw_losses(history: list[dict[str, float]], file: Path) -> None:
     right.plot(*_curve(history, "eval_answers_right"), "k--", label="answer tokens right")
     right.set(ylabel="share right", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=2)
-    figure.savefig(file, dpi=120)
+    write_picture(figure, file)
 
 
 def _curve(history: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:

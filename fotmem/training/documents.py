@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.errors import InputError, MissingPackageError
+from fotmem.errors import InputError
+from fotmem.extra import require
 from fotmem.texts import read_text
 
 
@@ -119,10 +120,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _dataset(path: Path) -> Iterator[str]:
-    try:
-        from datasets import Dataset, load_from_disk
-    except ImportError as error:
-        raise MissingPackageError(str(path), "pip install 'fotmem[train]'") from error
+    require("a dataset on disk", "datasets", extra="train")
+    from datasets import Dataset, load_from_disk
+
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # its own types of error vary

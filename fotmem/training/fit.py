@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -13,12 +14,20 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.errors import InputError
+from fotmem.outputs import filling
+from fotmem.texts import write_text
+from fotmem.training.checkpoints import (
+    Training,
+    check_checkpoint,
+    check_output,
+    last_checkpoint,
+    writing_named,
+)
 from fotmem.training.curves import draw_losses
 from fotmem.training.options import TrainingOptions
 from fotmem.training.progress import Progress
 from fotmem.training.teacher import Teacher
-from fotmem.training.trainer import CrossbatchTrainer, last_checkpoint
+from fotmem.training.trainer import CrossbatchTrainer
 from fotmem.tuned import save
 
 EVALUATED = 64
@@ -34,49 +43,60 @@ class Trained(NamedTuple):
     """What the Trainer logged: losses, learning rates and evaluations, with their step."""
 
 
-def refuse_to_overwrite(folder: Path, *, resume: bool) -> None:
-    """Raise `InputError` if a folder holds a training that is not to be resumed."""
-    if not resume and last_checkpoint(folder) is not None:
-        raise InputError(f"{folder} holds a training already: resume it, or choose another folder")
-
-
 def fit(
     model: Any,
     tokenizer: Any,
     crossbatch: Crossbatch,
     datasets: tuple[Dataset[dict[str, Tensor]], Dataset[dict[str, Tensor]]],
     folder: Path,
-    options: TrainingOptions,
+    training: Training,
     *,
+    resume: bool,
     teacher: Teacher | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
 ) -> Trained:
     """Train what is trainable of a model on the first dataset, evaluate on the second, and save.
 
-    A checkpoint in `folder` is where it goes on.
+    With `resume`, it goes on from the last checkpoint in `folder`. What fails before there is one
+    leaves nothing.
+
+    Raises
+    ------
+    InputError, CheckpointError
+        As `check_output` and `check_checkpoint`.
+    StorageError
+        It cannot be written.
     """
-    trainer = CrossbatchTrainer(
-        crossbatch,
-        options,
-        teacher=teacher,
-        model=model,
-        args=_arguments(folder, options, on_cpu=model.device.type == "cpu"),
-        train_dataset=datasets[0],
-        eval_dataset=datasets[1],
-        callbacks=[*callbacks, *([Progress()] if progress else [])],
-    )
-    trainer.remove_callback(PrinterCallback)
+    check_output(folder, resume=resume)
     checkpoint = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    crossbatch.detach()
-    trained: Any = trainer.model
-    trained.eval()
-    save(trained, folder, crossbatch)
-    tokenizer.save_pretrained(folder)
-    history = trainer.state.log_history
-    (folder / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
-    draw_losses(history, folder / "losses.png")
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, training)
+    with filling(folder, kept=lambda error: last_checkpoint(folder) is not None):
+        trainer = CrossbatchTrainer(
+            crossbatch,
+            training,
+            teacher=teacher,
+            model=model,
+            args=_arguments(folder, training.options, on_cpu=model.device.type == "cpu"),
+            train_dataset=datasets[0],
+            eval_dataset=datasets[1],
+            callbacks=[*callbacks, *([Progress()] if progress else [])],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        crossbatch.detach()
+        trained: Any = trainer.model
+        trained.eval()
+        history = trainer.state.log_history
+        with writing_named(folder), TemporaryDirectory(dir=folder, prefix=".saved-") as partial:
+            saved = Path(partial)
+            save(trained, saved, crossbatch)
+            tokenizer.save_pretrained(saved)
+            write_text(saved / "history.json", json.dumps(history, indent=2) + "\n")
+            draw_losses(history, saved / "losses.png")
+            for file in saved.iterdir():
+                file.replace(folder / file.name)
     return Trained(trained, history)
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fotmem.extra import require
+
+D = (1, 2, 4, 4)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -37,8 +42,9 @@ class TrainingOptions(BaseModel):
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=240, ge=1)
-    d: tuple[int, ...] = (1, 2, 4, 4)
-    """How many previous windows a current one attends to, in equal parts of the training."""
+    d: tuple[int, ...] = D
+    """How many previous windows a current one attends to, in equal parts of the training; by
+    default no more than there are `documents`."""
     bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 32)
     """How many earlier previous windows are attended to besides, in equal parts, too."""
     bank_weight: float = Field(default=16.0, gt=0)
@@ -64,7 +70,16 @@ class TrainingOptions(BaseModel):
     """Compute in bfloat16; weights stay as they are."""
     evaluate_every: int = Field(default=50, ge=1)
     """Steps; so often there is a checkpoint, too."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of everything random."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_default(cls, given: Any) -> Any:
+        documents = given.get("documents") if isinstance(given, Mapping) else None
+        if not isinstance(documents, int) or documents < 1:
+            return given
+        return {"d": tuple(min(d, documents) for d in D), **given}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -104,3 +119,11 @@ class TrainingOptions(BaseModel):
     def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
         """Return which of equal parts of the training a step belongs to."""
         return min(step * len(parts) // self.steps, len(parts) - 1)
+
+
+def require_packages(name: str, options: TrainingOptions, data: Iterable[Path] = ()) -> None:
+    """Raise `MissingPackageError`, which names all, unless what such a training needs is there."""
+    packages = ["accelerate", "matplotlib"]
+    packages += ["peft"] if options.method == "lora" else []
+    packages += ["datasets"] if any(path.is_dir() for path in data) else []
+    require(name, *packages, extra="train")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.training.options import TrainingOptions
+from fotmem.interrupt import interrupts_deferred
+from fotmem.training.checkpoints import (
+    BANK_FILE,
+    Training,
+    complete,
+    damage_named,
+    writing_named,
+)
 from fotmem.training.teacher import Teacher
-
-BANK_FILE = "bank.safetensors"
-"""Written last into a checkpoint: where it is, the checkpoint is complete."""
 
 TEXT_STRIDE = 4
 """Of text, every so many tokens one is scored, in the next step another."""
@@ -33,7 +37,8 @@ class CrossbatchTrainer(Trainer):
     ----------
     crossbatch : Crossbatch
         Attached to the model.
-    options : TrainingOptions
+    training : Training
+        What is trained, how.
     teacher : Teacher, optional
         The model as it was.
     **kwargs
@@ -43,14 +48,15 @@ class CrossbatchTrainer(Trainer):
     def __init__(
         self,
         crossbatch: Crossbatch,
-        options: TrainingOptions,
+        training: Training,
         *,
         teacher: Teacher | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean over each batch
-        self._crossbatch, self._options, self._teacher = crossbatch, options, teacher
+        self._crossbatch, self._training, self._teacher = crossbatch, training, teacher
+        self._options = training.options
         self._below = [
             weight
             for attention in crossbatch.below
@@ -162,16 +168,33 @@ class CrossbatchTrainer(Trainer):
         return SequentialSampler(examples)  # they are random as they are
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
         assert self.args.output_dir is not None
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        partial = folder / f"{BANK_FILE}.partial"
-        save_file(self._crossbatch.bank.state_dict(), partial)
-        os.replace(partial, folder / BANK_FILE)
+        try:
+            with writing_named(folder):
+                super()._save_checkpoint(*args, **kwargs)
+                bank = folder / f"{BANK_FILE}.partial"
+                save_file(self._crossbatch.bank.state_dict(), bank)
+                complete(folder, bank, self._training)
+        except BaseException:
+            with interrupts_deferred():
+                if not (folder / BANK_FILE).exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
-        self._crossbatch.bank.load_state_dict(load_file(Path(resume_from_checkpoint) / BANK_FILE))
+        with damage_named(Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+            bank = load_file(Path(resume_from_checkpoint) / BANK_FILE)
+            self._crossbatch.bank.load_state_dict(bank)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with damage_named(Path(checkpoint or "")):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with damage_named(Path(checkpoint or "")):
+            super()._load_rng_state(checkpoint)
 
 
 def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -183,9 +206,3 @@ def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     ids = torch.cat([rows("previous"), rows("current")])
     ages = {"ages": torch.stack([pair["age"] for pair in pairs])} if "age" in pairs[0] else {}
     return {"input_ids": ids, "answers": rows("answers"), **ages}
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find the last complete checkpoint of a training."""
-    complete = [file.parent for file in folder.glob(f"checkpoint-*/{BANK_FILE}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -15,9 +15,10 @@ from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
 from fotmem.parts import memory_distance, memory_layers, model_parts
 from fotmem.settings import checked_window
+from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
-from fotmem.training.fit import EVALUATED, Trained, fit, refuse_to_overwrite
-from fotmem.training.options import TrainingOptions
+from fotmem.training.fit import EVALUATED, Trained, fit
+from fotmem.training.options import TrainingOptions, require_packages
 from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
@@ -54,7 +55,8 @@ def train(
         Other text to evaluate on; default: the end of each document, which is not trained on.
     options : TrainingOptions, optional
     resume : bool
-        Go on from the last complete checkpoint in `output`, exactly as if never interrupted.
+        Go on from the last complete checkpoint in `output`, exactly as if never interrupted, with
+        the same model, data and options; `steps` alone may be others.
     callbacks : sequence of transformers.TrainerCallback
         Of your own.
     progress : bool
@@ -62,18 +64,26 @@ def train(
 
     Raises
     ------
+    MissingPackageError
+        What training needs is not installed.
     InputError
-        Bad data, by name of the file; `output` holds a training already, and `resume` is False.
+        Bad data, by name of the file; `output` holds a training already, and `resume` is False; or
+        `resume` is True, and it holds none, or another one.
+    CheckpointError
+        The last checkpoint is damaged, by name of the file.
+    StorageError
+        `output` holds other files, or cannot be written.
     OptionError
         A window is longer than the model's context, or two are and `options` ask for distillation;
         memory stands further away than the model has positions.
     """
     options = options or TrainingOptions()
-    folder = Path(output)
-    refuse_to_overwrite(folder, resume=resume)
+    folder, read, held_out = Path(output), [*map(Path, data)], [*map(Path, evaluate_on)]
+    require_packages("fotmem.train", options, [*read, *held_out])
+    check_output(folder, resume=resume)
     least = 2 * options.window
-    runs = read_documents(map(Path, data), tokenizer, least=least)
-    others = read_documents(map(Path, evaluate_on), tokenizer, least=least)
+    runs = read_documents(read, tokenizer, least=least)
+    others = read_documents(held_out, tokenizer, least=least)
     if not others:
         runs, others = split_off(runs, HELD_OUT, least=least)
     pairs = functools.partial(
@@ -98,6 +108,7 @@ def train(
     if distance is None:
         distance = max(0, min(DISTANCE, longest - 2 * options.window))
     distance = memory_distance(parts.decoder.config, distance, options.window)
+    training = Training(options=options, model=digest(projections), data=digest([*runs, *others]))
     set_seed(options.seed)  # of the adapters' first weights, too
     with Crossbatch(
         model,
@@ -117,7 +128,8 @@ def train(
                 pairs(others, size=EVALUATED, seed=options.seed + 1),
             ),
             folder,
-            options,
+            training,
+            resume=resume,
             teacher=teacher,
             callbacks=callbacks,
             progress=progress,

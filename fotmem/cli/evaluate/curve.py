@@ -10,6 +10,7 @@ from rich.table import Table
 from fotmem.cli.evaluate.task import shown
 from fotmem.cli.legend import explain
 from fotmem.extra import require
+from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
     from fotmem.evaluation.curves import Curve, Needed
@@ -32,6 +33,8 @@ def curve(
     Example: fotmem eval curve passkey.json perplexity.json --png curves.png
     """
     require("fotmem eval curve", "scipy", *(["matplotlib"] if png else []))
+    if png is not None:
+        check_file(png, inputs=reports)
     from fotmem.evaluation.curves import curves
 
     every = [each for file in reports for each in curves(file)]

@@ -20,6 +20,7 @@ from fotmem.cli.options import (
     read_texts,
 )
 from fotmem.extra import require
+from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
     from fotmem.bench.figures import Figure
@@ -35,6 +36,9 @@ class Task:
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name, self.options = name, dict(options)
+        if options["report"] is not None:
+            read = [*options.get("text", ()), options.get("grid"), options.get("config")]
+            check_file(options["report"], inputs=[*read, options["model"]])
         self.layers = parse_layers(options["layers"])
         self.top_k = parse_top_k(options["top_k"])
         self.settings = _settings(options, self.top_k)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fotmem.errors import OptionError
+from fotmem.interrupt import interrupts_deferred
 from fotmem.registry import find_store, registry, validated_options
 from fotmem.testing.store.contract import StoreContract
 
@@ -145,26 +146,42 @@ def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) ->
 @contextmanager
 def _worker(job: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
     """Start the worker in a folder of its own; whatever happens, both are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="fotmem-check-") as folder:
-        job["folder"] = folder
-        file, errors = Path(folder) / "job.json", Path(folder) / "stderr"
-        file.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-P", "-m", "fotmem.testing.store.worker", str(file)]
-        with errors.open("w", encoding="utf-8") as stream:
-            process = subprocess.Popen(
-                command,
-                env=_environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-                encoding="utf-8",
-            )
-        try:
-            yield process
-        finally:
-            _end(process)
-            job["stderr"] = errors.read_text(encoding="utf-8", errors="replace")
+    started = ExitStack()
+    try:
+        with interrupts_deferred():
+            process = _start(job, started)
+        yield process
+    finally:
+        with interrupts_deferred():
+            started.close()
+
+
+def _start(job: dict[str, Any], started: ExitStack) -> subprocess.Popen[str]:
+    folder = started.enter_context(
+        tempfile.TemporaryDirectory(prefix="fotmem-check-", ignore_cleanup_errors=True)
+    )
+    job["folder"] = folder
+    file, errors = Path(folder) / "job.json", Path(folder) / "stderr"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "fotmem.testing.store.worker", str(file)]
+    with errors.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            command,
+            env=_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C in a terminal goes to all of a session
+        )
+
+    def told() -> None:
+        job["stderr"] = errors.read_text(encoding="utf-8", errors="replace")
+
+    started.callback(told)
+    started.callback(_end, process)
+    return process
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -173,19 +190,19 @@ def _environment(folder: str) -> dict[str, str]:
     return {
         **kept,
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "TMPDIR": folder,  # libraries leave caches there
         "HYPOTHESIS_STORAGE_DIRECTORY": str(Path(folder) / "hypothesis"),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
+    """End the worker, and what it began."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
     if process.stdout is not None:
         process.stdout.close()
 

@@ -1,0 +1,147 @@
+"""Where results go: tried before they are computed, and written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fotmem.errors import StorageError
+from fotmem.interrupt import interrupts_deferred
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def check_file(file: Path | str, *, inputs: Iterable[Path | str | None] = ()) -> None:
+    """Check that a file can be written, by trying; it is neither made nor changed.
+
+    Parameters
+    ----------
+    file : path
+        Folders that lead to it need not be there: `write_bytes` makes them.
+    inputs : iterable of path
+        What is read, and thus must not be written over; None stands for nothing.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written, is a folder, or one of the inputs.
+    """
+    with _refusing(file, "file", inputs):
+        place = Path(file).resolve()
+        if place.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        if place.is_file():
+            with place.open("r+b"):
+                pass
+        if place.is_file() or not place.exists():  # not such as /dev/stdout
+            _try_writing_in(place.parent)
+
+
+def check_folder(
+    folder: Path | str, *, inputs: Iterable[Path | str | None] = (), empty: bool = False
+) -> None:
+    """Check that files can be written to a folder, which need not be there, by trying.
+
+    Raises
+    ------
+    StorageError
+        They cannot, it is a file, one of the inputs, or not `empty`, if it must be.
+    """
+    with _refusing(folder, "folder", inputs):
+        place = Path(folder)
+        if os.path.lexists(place) and not place.is_dir():
+            raise NotADirectoryError(None, "it is no folder")
+        if empty and place.is_dir() and any(place.iterdir()):
+            raise FileExistsError(None, "it is not empty")
+        _try_writing_in(place.resolve())
+
+
+def write_bytes(file: Path | str, content: bytes) -> None:
+    """Write a file at once, or what was there stays; folders that lead to it are made.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    try:
+        place = Path(file).resolve()  # a link goes on pointing to it
+        if place.exists() and not place.is_file():
+            place.write_bytes(content)  # such as /dev/stdout
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".{place.name[:32]}.{os.getpid()}.part")
+        try:
+            partial.write_bytes(content)
+            partial.replace(place)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {file} ({error.strerror or error})") from error
+
+
+def write_picture(picture: Figure, file: Path | str) -> None:
+    """Write a picture of matplotlib's as PNG, as `write_bytes`."""
+    drawn = io.BytesIO()
+    picture.savefig(drawn, dpi=120, format="png")
+    write_bytes(file, drawn.getvalue())
+
+
+@contextmanager
+def filling(
+    folder: Path, *, kept: Callable[[BaseException], bool] = lambda error: False
+) -> Iterator[None]:
+    """Make a folder, where it is not there, and fill it; if that fails, it is as it was before.
+
+    Parameters
+    ----------
+    folder : Path
+        Is not there, or empty.
+    kept : callable
+        Is told what failed, and tells whether what is there nevertheless stays.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        with interrupts_deferred():
+            if not kept(error):
+                _remove(missing[-1:] or (list(folder.iterdir()) if folder.is_dir() else []))
+        raise
+
+
+def _remove(made: Iterable[Path]) -> None:
+    for place in made:
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusing(place: Path | str, kind: str, inputs: Iterable[Path | str | None]) -> Iterator[None]:
+    try:
+        for each in inputs:
+            both = each is not None and os.path.exists(each) and os.path.exists(place)
+            if both and os.path.samefile(str(each), place):
+                raise FileExistsError(None, "it is what is read")
+        yield
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot write {place} ({reason}); name another {kind}") from error
+
+
+def _try_writing_in(folder: Path) -> None:
+    """Write into a folder, or the one in which it would be made, and take that away again."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b" ")
