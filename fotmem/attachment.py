@@ -259,28 +259,26 @@ def _execution_device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-# A deep copy of an attached model has no memory: its modules run their own forward.
-
-
 def _decoder_call(memory: Memory) -> Callable[..., Any]:
     plain_forward = own_forward(memory.decoder)
 
     def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         plain = functools.partial(plain_forward, module)
-        if module is not memory.decoder or not memory.attached:
+        if not memory.attached:  # Ctrl-C, while it was attached or detached
             return plain(*args, **kwargs)
         return decoder_forward(memory, plain, *args, **kwargs)
 
-    disabled: Callable[..., Any] = torch.compiler.disable(forward)  # runs eagerly, not traced
+    disabled: Callable[..., Any] = torch.compiler.disable(  # runs eagerly, not traced
+        forward, reason="a fotmem memory is attached; call memory.detach() to trace the plain model"
+    )
     return disabled
 
 
 def _attention_call(memory: Memory, layer: int) -> Callable[..., Any]:
-    attention = memory.attention(layer)
-    plain_forward = own_forward(attention)
+    plain_forward = own_forward(memory.attention(layer))
 
     def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if module is not attention or not memory.attached:
+        if not memory.attached:
             return plain_forward(module, *args, **kwargs)
         return attention_forward(memory, layer, module, *args, **kwargs)
 

@@ -13,7 +13,13 @@ from fotmem.attention import PartialAttention, causal_attention, dense_attention
 from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
 from fotmem.errors import UnsupportedError
 from fotmem.explain import Trace
-from fotmem.inputs import check_positions, past_columns, real_columns, refuse_unsupported
+from fotmem.inputs import (
+    check_positions,
+    past_columns,
+    real_columns,
+    refuse_tracing,
+    refuse_unsupported,
+)
 from fotmem.windows import Outputs, Step, plan
 
 if TYPE_CHECKING:
@@ -42,6 +48,7 @@ def decoder_forward(
 ) -> Any:
     """Run a decoder over input of any length, window by window, with overflow in its cache."""
     config: Any = memory.decoder.config
+    refuse_tracing(input_ids if inputs_embeds is None else inputs_embeds)
     filled = MemoryCache.adopt(past_key_values if cache is None else cache, memory)
     refuse_unsupported(config, attention_mask, kwargs)
     name, inputs = (

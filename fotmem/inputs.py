@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from fotmem.errors import InputError, ShapeError, UnsupportedError
 
@@ -27,6 +29,24 @@ def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, An
         raise UnsupportedError(
             f"a {kind} attention mask", "pass attention_mask of shape [B, tokens]"
         )
+
+
+def refuse_tracing(inputs: object) -> None:
+    """Refuse what would write down one call for ever, memory included, or has no numbers to go by.
+
+    Calls differ: by what is in memory, and by how long the input is.
+    """
+    if torch.jit.is_tracing():
+        feature = "torch.jit.trace (or torch.onnx.export)"
+    elif torch.compiler.is_exporting() or isinstance(inputs, FakeTensor):
+        feature = "torch.export"
+    elif isinstance(inputs, torch.fx.Proxy) or get_proxy_mode() is not None:
+        feature = "torch.fx"
+    elif isinstance(inputs, Tensor) and torch._C._functorch.is_batchedtensor(inputs):
+        feature = "torch.func.vmap"
+    else:
+        return
+    raise UnsupportedError(feature, "call memory.detach() first, which leaves the plain model")
 
 
 def real_columns(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:

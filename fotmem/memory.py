@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fotmem.adapter import Adapter
 from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
 from fotmem.contents import Contents, Makers
-from fotmem.errors import AttachError, LayerError, OptionError
+from fotmem.errors import AttachError, LayerError, OptionError, UnsupportedError
 from fotmem.explain import Attended, Trace, explain
 from fotmem.forward import run_step
 from fotmem.inputs import checked_tokens
@@ -187,6 +187,12 @@ class Memory:
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # a copied cache still belongs to this memory
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise UnsupportedError(
+            "pickle (and torch.save) of a Memory, or of a cache that looks at it,",
+            "save the tokens, and read or run them again where they are loaded",
+        )
 
     def store(self, layer: int) -> MemoryStore:
         """Return the store of one memory layer.

@@ -10,6 +10,10 @@ from torch import nn
 
 from fotmem.errors import UnsupportedError
 
+# Functions stand in a module's attributes, bound to it. They carry what they stand in place of, so
+# that copies and pickles of the module (`__getstate__`) are the plain module, which any process
+# can load.
+
 
 class Attached(Protocol):
     """What has put its functions into a model."""
@@ -34,55 +38,81 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
 def attached(decoder: nn.Module) -> Attached | None:
     """Return what is attached to a decoder: a memory, or crossbatch training."""
     owner: Attached | None = getattr(own_forward(decoder), "fotmem_owner", None)
-    # A deep copy of a model carries the functions, but they serve the original only.
-    return owner if owner is not None and owner.decoder is decoder else None
+    return owner
 
 
 def replace_forward(
     module: nn.Module, owner: Attached, function: Callable[..., Any]
 ) -> Callable[[], None]:
     """Put `function` in place of a module's forward; return what undoes it."""
-    name, plain_forward = _forward_name(module), own_forward(module)
-    before = vars(module).get(name)
     function.fotmem_owner = owner  # type: ignore[attr-defined]
-    ours = MethodType(function, module)
-    setattr(module, name, ours)
-
-    def restore() -> None:
-        for name in ("forward", "_old_forward"):  # accelerate's hooks may have come or gone since
-            if vars(module).get(name) is not ours:
-                continue
-            if before is not None:
-                setattr(module, name, before)
-            elif name == "forward":
-                delattr(module, name)
-            else:
-                setattr(module, name, MethodType(plain_forward, module))
-
-    return restore
+    return _replace(module, _forward_name(module), function, plain=own_forward(module))
 
 
 def refuse_methods(model: nn.Module) -> Callable[[], None]:
     """Let a model refuse by name what cannot work with memory; return what undoes it."""
-    names = [name for name in REFUSED_METHODS if name not in vars(model) and hasattr(model, name)]
-    for name in names:
-        refusal = _refusal(model, REFUSED_METHODS[name], getattr(type(model), name))
-        setattr(model, name, MethodType(refusal, model))
+    undo = [
+        _replace(model, name, _refusal(feature), plain=getattr(type(model), name))
+        for name, feature in REFUSED_METHODS.items()
+        if name not in vars(model) and hasattr(model, name)
+    ]
 
     def restore() -> None:
-        for name in names:
-            delattr(model, name)
+        for each in undo:
+            each()
 
     return restore
 
 
-def _refusal(model: nn.Module, feature: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _refusal(feature: str) -> Callable[..., Any]:
     def refuse(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if module is not model:
-            return method(module, *args, **kwargs)
         raise UnsupportedError(feature, "call generate() greedily, by sampling or with beams")
 
     return refuse
+
+
+def _replace(
+    module: nn.Module, name: str, function: Any, plain: Callable[..., Any]
+) -> Callable[[], None]:
+    """Put a function in place of a module's method `name`; return what undoes it."""
+    function.fotmem_before = (name, vars(module).get(name), plain)
+    setattr(module, name, MethodType(function, module))
+    vars(module).setdefault("__getstate__", MethodType(_plain_state, module))
+
+    def restore() -> None:
+        _put_back(module, vars(module), lambda found: found is function)
+        if not any(map(_is_ours, vars(module).values())):
+            vars(module).pop("__getstate__", None)
+
+    return restore
+
+
+def _plain_state(module: nn.Module) -> dict[str, Any]:
+    """Return what is copied or pickled of a module: its attributes without ours."""
+    state: dict[str, Any] = dict(type(module).__getstate__(module))
+    del state["__getstate__"]
+    _put_back(module, state, lambda found: True)
+    return state
+
+
+def _put_back(
+    module: nn.Module, attributes: dict[str, Any], chosen: Callable[[object], bool]
+) -> None:
+    """Give attributes of a module back what our functions, the chosen ones, stand in place of."""
+    for name, value in list(attributes.items()):
+        if not (_is_ours(value) and chosen(value.__func__)):
+            continue
+        put, before, plain = value.__func__.fotmem_before
+        if before is not None:
+            attributes[name] = before
+        elif name == put:
+            del attributes[name]
+        else:  # accelerate's hooks have come since, and put it aside
+            attributes[name] = MethodType(plain, module)
+
+
+def _is_ours(value: object) -> bool:
+    return hasattr(getattr(value, "__func__", None), "fotmem_before")
 
 
 def _forward_name(module: nn.Module) -> str:
