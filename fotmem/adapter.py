@@ -11,8 +11,21 @@ class Adapter(ABC):
 
     fotmem splits long input into windows, keeps the cache, asks the stores and merges what they
     answer; an adapter only projects, rotates and calls the model's own attention. It has no
-    state: every method gets the module it is about.
+    state: every method gets the module it is about. Where layers differ, `for_layer` tells how.
     """
+
+    def for_layer(self, attention: nn.Module) -> "Adapter":
+        """Return the adapter of one layer, which serves no other: this one, where all are alike.
+
+        Where layers encode positions in different ways, `rotate` and `at_first_position` cannot
+        tell from their arguments in which they are: return another adapter for each way.
+
+        Raises
+        ------
+        UnsupportedError
+            The layer cannot have memory; say why, and what can be done.
+        """
+        return self
 
     @abstractmethod
     def decoder(self, model: nn.Module) -> nn.Module:

@@ -17,7 +17,14 @@ from fotmem.errors import DtypeError, OptionError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.interrupt import interrupts_deferred
 from fotmem.memory import Memory, MemoryParts
-from fotmem.parts import ModelParts, memory_distance, memory_layers, model_parts, plain_model
+from fotmem.parts import (
+    ModelParts,
+    layer_adapters,
+    memory_distance,
+    memory_layers,
+    model_parts,
+    plain_model,
+)
 from fotmem.patch import own_forward, refuse_methods, replace_forward
 from fotmem.registry import create_store, find_store, shared_options
 from fotmem.settings import checked_window
@@ -151,6 +158,7 @@ def attach_with(
     if layers is None and isinstance(store, Mapping):
         layers = store
     chosen = memory_layers(parts, layers)
+    adapters = layer_adapters(parts, chosen)
     config: Any = parts.decoder.config
     dtype = dtype or _config_dtype(config) or parts.model.dtype
     if parts.model.dtype not in DTYPES:
@@ -158,9 +166,9 @@ def attach_with(
     if dtype not in DTYPES:
         cure = "pass one of these, such as torch.float32"
         raise DtypeError("dtype", expected=DTYPE_NAMES, actual=dtype, cure=cure)
-    makers = functools.partial(_store_makers, parts, chosen, dtype)
+    makers = functools.partial(_store_makers, parts, adapters, dtype)
     remembered = MemoryParts(
-        adapter=parts.adapter,
+        adapters=adapters,
         decoder=parts.decoder,
         plain_forward=functools.partial(own_forward(parts.decoder), parts.decoder),
         cache_argument=cache_argument(type(parts.decoder)),
@@ -194,17 +202,17 @@ def _patch(parts: ModelParts, memory: Memory, undo: ExitStack) -> None:
 
 def _store_makers(
     parts: ModelParts,
-    layers: list[int],
+    adapters: dict[int, Adapter],
     dtype: torch.dtype,
     store: str | Mapping[int, str],
     options: dict[str, Any],
 ) -> dict[int, Callable[[], MemoryStore]]:
     """Check names and options; return what makes each layer's stores."""
-    names = _store_names(store, layers)
+    names = _store_names(store, list(adapters))
     shares = shared_options([find_store(name) for name in dict.fromkeys(names.values())], options)
     return {
         layer: functools.partial(
-            _make_store, name, parts.adapter, parts.attentions[layer], dtype, shares[name]
+            _make_store, name, adapters[layer], parts.attentions[layer], dtype, shares[name]
         )
         for layer, name in names.items()
     }
@@ -280,6 +288,6 @@ def _attention_call(memory: Memory, layer: int) -> Callable[..., Any]:
     def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not memory.attached:
             return plain_forward(module, *args, **kwargs)
-        return attention_forward(memory, layer, module, *args, **kwargs)
+        return attention_forward(memory, layer, plain_forward, module, *args, **kwargs)
 
     return forward

@@ -173,12 +173,18 @@ class MemoryCache(DynamicCache):
             raise UnsupportedError(kind, "pass no cache and leave cache_implementation unset")
         if cache.get_seq_length():
             raise UnsupportedError(
-                "a cache filled without memory", "start a new sequence, without a cache"
+                "a cache filled without memory (prefix tuning fills one)",
+                "start a new sequence, without a cache; of PEFT, use LoRA, or prompt tuning",
             )
         cache.__class__ = cls
         assert isinstance(cache, MemoryCache)
         cache._start(memory)
         return cache
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call of the model, or a reading, is under way."""
+        return self.reading or self.contents is not None
 
     def begin(self) -> Contents:
         """Begin a call of the model; return what it looks at, also if others are put in its place.

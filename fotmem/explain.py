@@ -60,7 +60,7 @@ def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int)
         store = memory.stores[layer]
         if len(store) == 0:
             continue
-        _, _, scale = memory.adapter.geometry(memory.attention(layer))
+        _, _, scale = memory.geometry(layer)
         last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
         last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
         scale, bias = trace.weighing.of(store, memory.windowing.window, scale)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
 from fotmem.cache import MemoryCache, MemoryLayer, WindowRead
@@ -20,6 +21,7 @@ from fotmem.inputs import (
     refuse_tracing,
     refuse_unsupported,
 )
+from fotmem.layer_proof import prove_keys
 from fotmem.windows import Outputs, Step, plan
 
 if TYPE_CHECKING:
@@ -58,12 +60,12 @@ def decoder_forward(
         return plain_forward(
             input_ids=input_ids, inputs_embeds=inputs_embeds
         )  # raises its own error
-    real = real_columns(inputs, attention_mask)
+    real = real_columns(inputs, attention_mask, filled.seen)
     check_positions(position_ids, real)
     filled.resume(real.shape, past_columns(attention_mask, filled.seen, real.shape[1]))
     return_dict = kwargs.pop("return_dict", None)
 
-    outputs = Outputs(real.shape)
+    outputs = Outputs(real)
     contents = filled.begin()
     fresh = [length == 0 for length in filled.lengths(len(real))]
     for step in plan(real, memory.windowing):
@@ -119,6 +121,7 @@ def run_step(
 def attention_forward(
     memory: Memory,
     layer: int,
+    plain_forward: Callable[..., Any],
     attention: nn.Module,
     hidden_states: Tensor,
     position_embeddings: Any = None,
@@ -130,17 +133,28 @@ def attention_forward(
 ) -> tuple[Tensor, None]:
     """Run one memory layer's attention: local, overflow and memory, in one softmax."""
     cache = past_key_values if cache is None else cache
-    if cache is None:
-        raise UnsupportedError(
-            "gradient checkpointing", "call model.gradient_checkpointing_disable() or model.eval()"
-        )
-    adapter = memory.adapter
+    if not isinstance(cache, MemoryCache) or not cache.in_call:
+        raise _refusal(memory, attention)
+    adapter = memory.adapters[layer]
     local = cache.layers[layer]
     assert isinstance(local, MemoryLayer)
     query, key, value = adapter.project(attention, hidden_states)
     if memory.positionals:
-        local.remember(adapter.at_first_position(key, memory.decoder))
+        first = adapter.at_first_position(key, memory.decoder)
         query, key = adapter.rotate(query, key, position_embeddings)
+        if layer in memory.unproven:
+
+            def call(cache: DynamicCache) -> None:
+                given = {
+                    "hidden_states": hidden_states,
+                    "position_embeddings": position_embeddings,
+                    "attention_mask": attention_mask,
+                    cache_argument(type(attention)): cache,
+                }
+                plain_forward(attention, **given, **kwargs)
+
+            prove_keys(memory, layer, key, first, call)
+        local.remember(first)
     else:
         local.remember(key)
     key, value = cache.update(key, value, layer)
@@ -162,6 +176,19 @@ def attention_forward(
     if cache.trace is not None:
         cache.trace.layers[layer] = (query.detach(), lse.detach())
     return adapter.project_out(attention, out.transpose(1, 2).flatten(2)), None
+
+
+def _refusal(memory: Memory, attention: nn.Module) -> UnsupportedError:
+    """Tell why a memory layer was called without the cache of a call of the decoder."""
+    if attention.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in memory.decoder.modules()
+    ):
+        return UnsupportedError(
+            "gradient checkpointing", "call model.gradient_checkpointing_disable() or model.eval()"
+        )
+    return UnsupportedError(
+        "a memory layer on its own", "call the whole model, or memory.detach() first"
+    )
 
 
 def _remote(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn.attention.flex_attention import BlockMask
 
 from fotmem.errors import InputError, ShapeError, UnsupportedError
 
@@ -22,13 +23,13 @@ def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, An
         )
     if kwargs.get("output_attentions", getattr(config, "output_attentions", False)):
         raise UnsupportedError("output_attentions", "memory.explain() shows where attention went")
-    if attention_mask is not None and (
-        not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2
-    ):
-        kind = f"{attention_mask.ndim}D" if isinstance(attention_mask, Tensor) else "block"
-        raise UnsupportedError(
-            f"a {kind} attention mask", "pass attention_mask of shape [B, tokens]"
-        )
+    if isinstance(attention_mask, Tensor):
+        kind = "" if attention_mask.ndim == 2 else f"a {attention_mask.ndim}D attention mask"
+    else:
+        block = isinstance(attention_mask, (dict, BlockMask))
+        kind = "a block attention mask" if block else f"{type(attention_mask).__name__} as a mask"
+    if attention_mask is not None and kind:
+        raise UnsupportedError(kind, "pass attention_mask as a tensor of shape [B, tokens]")
 
 
 def refuse_tracing(inputs: object) -> None:
@@ -36,7 +37,7 @@ def refuse_tracing(inputs: object) -> None:
 
     Calls differ: by what is in memory, and by how long the input is.
     """
-    if torch.jit.is_tracing():
+    if torch._C._get_tracing_state() is not None:
         feature = "torch.jit.trace (or torch.onnx.export)"
     elif torch.compiler.is_exporting() or isinstance(inputs, FakeTensor):
         feature = "torch.export"
@@ -49,23 +50,28 @@ def refuse_tracing(inputs: object) -> None:
     raise UnsupportedError(feature, "call memory.detach() first, which leaves the plain model")
 
 
-def real_columns(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:
+def real_columns(inputs: Tensor, attention_mask: Tensor | None, seen: int) -> Tensor:
     """Tell tokens from padding: bool ``[B, n]`` on CPU for input ids ``[B, n]`` or embeddings.
 
-    A mask may also cover what the cache has seen before; its last ``n`` columns count.
+    A mask may also cover the `seen` columns before; its last ``n`` columns count.
     """
     if inputs.ndim < 2:
         raise ShapeError("input_ids", expected="[B, tokens]", actual=inputs.shape)
     rows, columns = inputs.shape[:2]
     if attention_mask is None:
         return torch.ones(rows, columns, dtype=torch.bool)
-    if attention_mask.shape[0] != rows or attention_mask.shape[1] < columns:
-        raise ShapeError(
-            "attention_mask",
-            expected=f"[B={rows}, at least {columns}]",
-            actual=attention_mask.shape,
+    if attention_mask.shape not in ((rows, columns), (rows, seen + columns)):
+        expected = f"[B={rows}, {columns}]"
+        if seen:
+            expected += f" (the input), or [B={rows}, {seen + columns}] (with what was before)"
+        raise ShapeError("attention_mask", expected=expected, actual=attention_mask.shape)
+    mask = attention_mask.cpu()
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError(
+            f"attention_mask must be 1 (or True) for tokens and 0 for padding, got a mask of "
+            f"{mask.dtype} with other values; a mask to be added to scores is not supported"
         )
-    return attention_mask[:, -columns:].bool().cpu()
+    return mask[:, -columns:].bool()
 
 
 def past_columns(attention_mask: Tensor | None, seen: int, columns: int) -> Tensor | None:
@@ -80,16 +86,25 @@ def past_columns(attention_mask: Tensor | None, seen: int, columns: int) -> Tens
 
 
 def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
-    """Refuse positions that do not count tokens one by one (packed sequences).
+    """Refuse positions that do not count the tokens of a row one by one, padding left out.
 
     Positions themselves are computed from the local context of each row.
     """
-    if position_ids is None or real.shape[1] == 1:
+    if position_ids is None:
+        if bool((real.int().diff() == 1).sum(1).gt(~real[:, 0]).any()):
+            raise UnsupportedError(
+                "an attention_mask with a hole (0 between tokens of a row) without position_ids",
+                "pass position_ids that leave the hole out, attention_mask.cumsum(-1) - 1, "
+                "or put padding before or behind the tokens of a row",
+            )
         return
-    positions = position_ids[..., -real.shape[1] :].cpu().expand(real.shape)
-    for row, kept in zip(positions, real, strict=True):
-        steps = row[kept].diff()
-        if not bool((steps == 1).all()):
+    columns = real.shape[1]
+    positions = position_ids[..., -columns:].cpu().expand(real.shape)
+    # Where a row is padded on the right, generate() itself counts on from the 0 of the padding.
+    restarts = torch.zeros_like(real)
+    restarts[:, 1:] = ~real[:, :-1] & (positions[:, :-1] == 0) & (positions[:, 1:] == 1)
+    for row, kept, restart in zip(positions, real, restarts, strict=True):
+        if not bool(((row[kept].diff() == 1) | restart[kept][1:]).all()):
             raise UnsupportedError(
                 "position_ids that are not consecutive (packed sequences)",
                 "pass one sequence per row, with attention_mask for padding",

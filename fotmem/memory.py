@@ -38,7 +38,8 @@ from fotmem.windows import Step, Windowing
 class MemoryParts:
     """What `attach` found out about a model, and how it was asked to remember."""
 
-    adapter: Adapter
+    adapters: Mapping[int, Adapter]
+    """Of every memory layer."""
     decoder: nn.Module
     plain_forward: Callable[..., Any]
     """The decoder's own forward."""
@@ -86,12 +87,14 @@ class Memory:
     ----------
     contents : Contents
         Stores and tokens.
+    unproven : set of int
+        Memory layers whose adapter has not been compared with the layer yet.
     """
 
     def __init__(
         self, parts: MemoryParts, makers: Makers, top_k: int | None, restore: Callable[[], None]
     ) -> None:
-        self.adapter = parts.adapter
+        self.adapters = parts.adapters
         self.decoder = parts.decoder
         self.cache_argument = parts.cache_argument
         self.windowing = parts.windowing
@@ -100,6 +103,7 @@ class Memory:
         self.decay = parts.decay
         self.temperature = parts.temperature
         self.num_layers = len(parts.attentions)
+        self.unproven = set(parts.adapters)
         self.last_trace: Trace | None = None
         self.top_k = top_k
         self._plain_forward = parts.plain_forward
@@ -436,6 +440,10 @@ class Memory:
     def new_store(self, layer: int) -> MemoryStore:
         """Make an empty store as this layer's (for a row's overflow)."""
         return self.contents.makers[layer]()
+
+    def geometry(self, layer: int) -> tuple[int, int, float]:
+        """Return a memory layer's key/value heads, head dimension and factor of the scores."""
+        return self.adapters[layer].geometry(self.attention(layer))
 
     def attention(self, layer: int) -> nn.Module:
         """Return the attention module of a layer."""

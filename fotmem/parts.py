@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from fotmem.adapter import Adapter
-from fotmem.errors import AttachError, LayerError, OptionError
+from fotmem.errors import AttachError, LayerError, OptionError, UnsupportedError
 from fotmem.inputs import refuse_unsupported
 from fotmem.patch import attached
 from fotmem.proposal import stored_proposal
 from fotmem.registry import registry, unknown_model
 from fotmem.settings import checked_distance, checked_integer
+
+SOFT_CAPS = ("attn_logit_softcapping", "softcap", "logit_softcap")
+"""What attention modules of transformers call the cap of their scores."""
 
 
 class ModelParts(NamedTuple):
@@ -57,6 +61,47 @@ def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
     if layers is None and (proposal := stored_proposal(parts)) is not None:
         layers = proposal.memory_layers
     return _checked_layers(layers, len(parts.attentions))
+
+
+def layer_adapters(parts: ModelParts, layers: Iterable[int]) -> dict[int, Adapter]:
+    """Return the adapter of each of these layers.
+
+    Raises
+    ------
+    UnsupportedError
+        A layer cannot have memory.
+    """
+    adapters = {}
+    for layer in layers:
+        attention = parts.attentions[layer]
+        if reason := _no_memory_layer(attention):
+            raise UnsupportedError(
+                f"{reason} in layer {layer}", "attach a memory to layers without it, layers=[...]"
+            )
+        adapters[layer] = parts.adapter.for_layer(attention)
+    return adapters
+
+
+def servable_layers(parts: ModelParts) -> list[int]:
+    """Return the layers that can have memory."""
+    served = []
+    for layer in range(len(parts.attentions)):
+        with suppress(UnsupportedError):
+            layer_adapters(parts, [layer])
+            served.append(layer)
+    return served
+
+
+def _no_memory_layer(attention: nn.Module) -> str:
+    """Tell what an attention module has that one softmax over inner products has not."""
+    if type(attention).__module__.startswith("peft."):
+        return f"{type(attention).__name__}, PEFT's own attention,"
+    for name in SOFT_CAPS:
+        if isinstance(getattr(attention, name, None), float):
+            return "attention with soft-capped scores"
+    if getattr(attention, "sinks", None) is not None:
+        return "attention with sinks"
+    return ""
 
 
 def memory_distance(config: Any, distance: int | None, window: int) -> int:

@@ -17,7 +17,7 @@ from fotmem.errors import InputError
 from fotmem.evaluation.passkey import split_answer
 from fotmem.facts import QUESTIONS, Facts
 from fotmem.forward import cache_argument
-from fotmem.parts import model_parts
+from fotmem.parts import model_parts, servable_layers
 from fotmem.proposal import LayerScores
 from fotmem.texts import python_reference
 
@@ -81,7 +81,10 @@ def find_memory_layers(
         piece = ids[start : start + CONTEXT]
         weights.append(_trial(parts.model, tokenizer, piece, trial, draw))
     scores = torch.cat(weights, -1).mean((1, 2)).tolist()  # of [layers, heads, digits]
-    return LayerScores(scores, propose(scores))
+    served = servable_layers(parts)
+    return LayerScores(
+        scores, propose([score * (layer in served) for layer, score in enumerate(scores)])
+    )
 
 
 def propose(scores: list[float]) -> list[int]:

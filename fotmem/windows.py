@@ -101,8 +101,8 @@ class Step:
 class Outputs:
     """Puts what the steps computed back in the order of the input."""
 
-    def __init__(self, shape: torch.Size) -> None:
-        self._shape = shape
+    def __init__(self, real: Tensor) -> None:
+        self._real = real  # [B, n], bool: False is padding
         self._steps: list[tuple[Step, Any]] = []
 
     def add(self, step: Step, outputs: Any) -> None:
@@ -110,7 +110,11 @@ class Outputs:
         self._steps.append((step, outputs))
 
     def joined(self, cache: Any) -> BaseModelOutputWithPast:
-        """Return one output for the whole input; hidden states of padding are 0."""
+        """Return one output for the whole input.
+
+        Hidden states of padding are 0; behind the tokens of a row, that of its last token:
+        `generate` goes on from the last column, be it padding or not.
+        """
         last = self._steps[-1][1]
         hidden_states = None
         if last.hidden_states is not None:
@@ -120,16 +124,24 @@ class Outputs:
         last_hidden_states = [outputs.last_hidden_state for _, outputs in self._steps]
         # By place: transformers 5.24 renamed past_key_values to cache.
         return BaseModelOutputWithPast(
-            self._scatter(last_hidden_states),
+            self._padded_right(self._scatter(last_hidden_states)),
             cache,
             hidden_states,  # type: ignore[arg-type]
         )
 
+    def _padded_right(self, hidden_states: Tensor | None) -> Tensor | None:
+        if hidden_states is None or bool(self._real[:, -1:].all()):
+            return hidden_states
+        behind = self._real.flip(1).int().argmax(1, keepdim=True)  # how much padding
+        rows, columns = self._real.shape
+        chosen = torch.arange(columns).expand(rows, -1).minimum(columns - 1 - behind)
+        return hidden_states[torch.arange(rows)[:, None], chosen]
+
     def _scatter(self, pieces: Sequence[Tensor | None]) -> Tensor | None:
         first = pieces[0]
-        if first is None or (len(pieces) == 1 and self._steps[0][0].is_whole(self._shape[1])):
+        if first is None or (len(pieces) == 1 and self._steps[0][0].is_whole(self._real.shape[1])):
             return first
-        joined = first.new_zeros(*self._shape, first.shape[-1])
+        joined = first.new_zeros(*self._real.shape, first.shape[-1])
         for (step, _), piece in zip(self._steps, pieces, strict=True):
             rows, places = (step.columns >= 0).nonzero(as_tuple=True)
             assert piece is not None

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.families import YARN, FamilyAdapter
+from fotmem import Adapter, UnsupportedError
+from tests.families import SLIDING, YARN, FamilyAdapter
+
+GEMMA3: dict[str, Any] = {"head_dim": 8, "layer_types": SLIDING, "sliding_window": 6}
 
 BROKEN: dict[type[FamilyAdapter], tuple[str, str, dict[str, Any]]] = {}
 """For each: the test, the family that shows the mistake, and what its config must say."""
@@ -225,6 +228,42 @@ class KeysHeldAtTheirPositions(FamilyAdapter):
     def at_first_position(self, key: Tensor, decoder: Any) -> Tensor:
         places = torch.arange(key.shape[2])[None]
         return self.rotate(key, key, decoder.rotary_emb(key, position_ids=places))[1]
+
+
+@caught_by("test_rotated_keys_are_the_models_own", "smollm3")
+class RotatesInEveryLayer(FamilyAdapter):
+    def for_layer(self, attention: Any) -> Adapter:
+        return self
+
+
+@caught_by("test_each_layer_has_its_own_positions", "gemma3", **GEMMA3)
+class OneFactorForEveryLayer(FamilyAdapter):
+    """Right as long as all factors are 1."""
+
+
+@caught_by("test_each_layer_has_its_own_positions", "gemma3", **GEMMA3)
+class FactorOfFullLayers(FamilyAdapter):
+    def at_first_position(self, key: Tensor, decoder: Any) -> Tensor:
+        scaled: Tensor = key * decoder.rotary_emb.full_attention_attention_scaling
+        return scaled
+
+
+@caught_by("test_other_layers_are_refused", "smollm3")
+class RefusesNothing(FamilyAdapter):
+    """Its test class says that only the first layer can have memory."""
+
+    layers = (0,)
+
+
+@caught_by("test_some_layers_can_have_memory")
+class RefusesEverything(FamilyAdapter):
+    def for_layer(self, attention: Any) -> Adapter:
+        raise UnsupportedError("this layer", "choose another one")
+
+
+@caught_by("test_some_layers_can_have_memory", "gemma2", attn_logit_softcapping=20.0)
+class SoftCapped(FamilyAdapter):
+    """Nothing that an adapter does makes these layers fit."""
 
 
 @caught_by("test_parts_compose_to_the_models_own_layer")

@@ -39,20 +39,36 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "cohere": {},  # RoPE on neighbours
     "starcoder2": {"use_bias": True, "sliding_window": None},
     "stablelm": {"hidden_size": 32, "partial_rotary_factor": 0.5},
+    "cohere2": {"sliding_window": 6, "layer_types": SLIDING},  # no RoPE in full layers
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "gemma2": {"attn_logit_softcapping": None, "sliding_window": 6, "head_dim": 8},
 }
 
 
 def tiny(family: str, **overrides: Any) -> Any:
     """Build a tiny model as transformers draws it."""
-    config = AutoConfig.for_model(family, **{**SIZES, **FAMILIES[family], **overrides})
+    name = {"gemma3": "gemma3_text"}.get(family, family)
+    config = AutoConfig.for_model(name, **{**SIZES, **FAMILIES.get(family, {}), **overrides})
     return AutoModelForCausalLM.from_config(config).eval()
 
 
 class FamilyAdapter(Adapter):
     """What is common to models built like LLaMA."""
 
+    rotates = True
+
     def __init__(self, family: str) -> None:
+        self.family = family
         self.code: Any = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+
+    def for_layer(self, attention: Any) -> Adapter:
+        """Some families have layers without RoPE."""
+        told = {"smollm3": "use_rope", "cohere2": "sliding_window"}.get(self.family)
+        if told is None or getattr(attention, told):
+            return self
+        own = type(self)(self.family)
+        own.rotates = False
+        return own
 
     def decoder(self, model: Any) -> nn.Module:
         found: nn.Module = model.model
@@ -91,6 +107,8 @@ class FamilyAdapter(Adapter):
         return query, key, value
 
     def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
+        if not self.rotates:
+            return query, key
         cos, sin = position_embeddings
         size = cos.shape[-1]  # StableLM rotates a part of each head
         rotated = self.code.apply_rotary_pos_emb(query[..., :size], key[..., :size], cos, sin)

@@ -18,6 +18,8 @@ from tests import broken_adapters, families
 """
 BODY = """
 class Test{name}(AdapterContract):
+    layers = getattr(broken_adapters.{name}, "layers", None)
+
     @pytest.fixture
     def model(self):
         return families.tiny({family!r}, **{config!r})

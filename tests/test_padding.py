@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 import fotmem
-from fotmem import MemoryCache, UnsupportedError
+from fotmem import InputError, MemoryCache, ShapeError, UnsupportedError
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,
@@ -33,6 +33,11 @@ def assert_same_overflow(cache: MemoryCache, row: int, alone: MemoryCache) -> No
             assert difference(mine, theirs) <= TOLERANCE
 
 
+def has_hole(mask: Tensor) -> bool:
+    """Whether padding stands between the tokens of a row."""
+    return any("10" in "".join(map(str, row)).rstrip("0") for row in mask.tolist())
+
+
 class Rows:
     """The same calls twice: all rows as one padded batch, and each row alone."""
 
@@ -45,7 +50,10 @@ class Rows:
     def call(self, ids: Tensor, mask: Tensor) -> None:
         """Go on with ``ids [B, n]`` and compare logits and overflow of every row."""
         self.mask = torch.cat([self.mask, mask], 1)
-        out = self.model(ids, attention_mask=self.mask, **tiny.cached(self.together))
+        options = tiny.cached(self.together)
+        if has_hole(mask):  # the plain model would count it, so it has to be said
+            options["position_ids"] = (self.mask.cumsum(1) - 1)[:, -ids.shape[1] :]
+        out = self.model(ids, attention_mask=self.mask, **options)
         self.together = out.past_key_values
         assert out.logits.isfinite().all()
         for row, real in enumerate(mask.bool()):
@@ -138,6 +146,79 @@ def test_generate_equals_rows_alone() -> None:
         for row, text in zip(together, texts, strict=True):
             alone = generate(model, text, 24)
             assert row[ids.shape[1] - text.shape[1] :].tolist() == alone[0].tolist()
+
+
+@pytest.mark.parametrize("remembered", [0, 40])
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"num_beams": 2}], ids=str)
+def test_generate_with_right_padding_equals_rows_alone(
+    options: dict[str, object], remembered: int
+) -> None:
+    model, texts = tiny.llama(), tiny.rows(3, 12, 9)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:
+        memory.read(tiny.ids(remembered))
+        ids, mask = tiny.padded(texts, "right")
+        together = generate(model, ids, 4, attention_mask=mask, **options)
+        for row, text in zip(together, texts, strict=True):
+            alone = generate(model, text, 4, **options)
+            assert row[-4:].tolist() == alone[0, -4:].tolist()
+
+
+HOLES = [[1, 1, 0, 0, 1, 1], [0, 1, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0], [0, 1, 0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("hole", HOLES)
+@pytest.mark.parametrize("remembered", [0, 40])
+def test_a_hole_in_the_mask_is_as_in_the_plain_model_or_refused(
+    hole: list[int], remembered: int
+) -> None:
+    plain, model, ids = tiny.llama(), tiny.llama(), torch.cat(tiny.rows(6, 6))
+    mask = torch.tensor([hole, [1] * 6])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        memory.read(tiny.ids(remembered))
+        for kind in (torch.long, torch.bool, torch.float32):
+            with pytest.raises(
+                UnsupportedError, match=r"^an attention_mask with a hole .* pass pos"
+            ):
+                model(ids, attention_mask=mask.to(kind))
+            with pytest.raises(UnsupportedError, match="position_ids that are not consecutive"):
+                model(ids, attention_mask=mask.to(kind), position_ids=torch.arange(6)[None])
+        actual = model(ids, attention_mask=mask, position_ids=positions).logits[0][mask[0].bool()]
+        alone = model(ids[:1, mask[0].bool()]).logits[0]
+        assert difference(actual, alone) <= TOLERANCE
+        if not remembered:
+            wanted = plain(ids, attention_mask=mask, position_ids=positions).logits
+            assert difference(actual, wanted[0][mask[0].bool()]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 2.0, torch.nan, -torch.inf, 1e-9])
+def test_masks_hold_ones_and_zeros(value: float) -> None:
+    model, mask = tiny.llama(), torch.ones(1, 6)
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW):
+        mask[0, 0] = value
+        with pytest.raises(InputError, match=r"attention_mask must be 1 .* and 0 for padding, got"):
+            model(tiny.ids(6), attention_mask=mask)
+        additive = torch.zeros(1, 6)
+        additive[0, 0] = -torch.inf
+        with pytest.raises(InputError, match="a mask to be added to scores is not supported"):
+            model(tiny.ids(6), attention_mask=additive)
+
+
+@pytest.mark.parametrize("length", [1, 5, 7, 12, 13, 18, 19])
+def test_masks_of_another_length_are_refused(length: int) -> None:
+    """Without a cache 6 columns are right, in the second turn 6 and 12."""
+    model = tiny.llama()
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW):
+        mask = torch.ones(1, length)
+        with pytest.raises(ShapeError, match=rf"attention_mask .* \[B=1, 6\], got \[1, {length}\]"):
+            model(tiny.ids(6), attention_mask=mask)
+        cache = model(tiny.ids(6)).past_key_values
+        if length != 12:
+            with pytest.raises(ShapeError, match=r"\[B=1, 6\] \(the input\), or \[B=1, 12\]"):
+                model(tiny.ids(6), attention_mask=mask, **tiny.cached(cache))
+        expected = model(tiny.ids(12)).logits[:, 6:]
+        whole = model(tiny.ids(12)[:, 6:], attention_mask=torch.ones(1, 12), **tiny.cached(cache))
+        assert whole.logits.shape == expected.shape
 
 
 def first_turn(model: LlamaForCausalLM, new_tokens: int) -> tuple[Tensor, Tensor, MemoryCache]:

@@ -143,7 +143,8 @@ def exported(model: nn.Module, ids: Any) -> Any:
 
 
 def to_onnx(model: nn.Module, ids: Any) -> Any:
-    return torch.onnx.export(LogitsOf(model), (ids,), io.BytesIO(), dynamo=False)
+    file: Any = io.BytesIO()
+    return torch.onnx.export(LogitsOf(model), (ids,), file, dynamo=False)
 
 
 def to_graph(model: nn.Module, ids: Any) -> Any:

@@ -139,9 +139,9 @@ def test_wrong_input_shapes() -> None:
     model, _ = attached()
     with pytest.raises(ShapeError, match=r"input_ids must have shape \[B, tokens\], got \[9\]"):
         model(tiny.ids(9)[0])
-    with pytest.raises(ShapeError, match=r"attention_mask .* \[B=1, at least 9\], got \[1, 8\]"):
+    with pytest.raises(ShapeError, match=r"attention_mask .* \[B=1, 9\], got \[1, 8\]"):
         model(tiny.ids(9), attention_mask=torch.ones(1, 8))
-    with pytest.raises(ShapeError, match=r"attention_mask .* \[B=1, at least 9\], got \[2, 9\]"):
+    with pytest.raises(ShapeError, match=r"attention_mask .* \[B=1, 9\], got \[2, 9\]"):
         model(tiny.ids(9), attention_mask=torch.ones(2, 9))
     for options in ({}, {"input_ids": tiny.ids(9), "inputs_embeds": torch.zeros(1, 9, 32)}):
         with pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
@@ -156,6 +156,28 @@ def test_gradient_checkpointing_is_refused_in_training_only() -> None:
     assert torch.equal(model(tiny.ids(9)).logits, expected)
     with pytest.raises(UnsupportedError, match=r"^gradient checkpointing cannot be used"):
         model.train()(tiny.ids(9), labels=tiny.ids(9))
+
+
+@pytest.mark.parametrize("remembered", [0, 40])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("cache", ["none", "plain", "of a call"])
+def test_a_memory_layer_on_its_own_is_refused(cache: str, training: bool, remembered: int) -> None:
+    model, memory = attached()
+    memory.read(tiny.ids(remembered))
+    model.train(training)
+    hidden = torch.randn(1, 9, 32, generator=torch.Generator().manual_seed(0))
+    embeddings = model.model.rotary_emb(hidden, torch.arange(9)[None])
+    caches = {"none": None, "plain": DynamicCache(), "of a call": model(tiny.ids(9))[1]}
+    given = {**tiny.cached(caches[cache]), "position_embeddings": embeddings}
+    layer = model.model.layers[1]
+    for module in (layer, layer.self_attn):
+        options = given if module is layer else {**given, "attention_mask": None}
+        with pytest.raises(
+            UnsupportedError, match=r"^a memory layer on its own .* whole model, or"
+        ):
+            module(hidden, **options)
+    model.model.layers[0](hidden, position_embeddings=embeddings)  # has no memory
+    assert model(tiny.ids(9)).logits.isfinite().all()
 
 
 def test_training_with_an_empty_memory_is_plain_training() -> None:

@@ -82,7 +82,7 @@ def capture_model(
             raise OptionError(f"{name} must be at least 1, got {number}")
     with attach(model, "exact", layers, window=window, distance=distance) as memory:
         overlap = memory.windowing.checked_overlap(overlap)
-        heads, dim, scale = memory.adapter.geometry(memory.attention(memory.layers[0]))
+        heads, dim, scale = memory.geometry(memory.layers[0])
         scale /= memory.temperature
         asking = max(
             window - overlap, math.ceil(queries * heads / model.config.num_attention_heads)

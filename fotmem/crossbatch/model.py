@@ -14,7 +14,7 @@ from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
-from fotmem.parts import memory_distance, memory_layers, model_parts
+from fotmem.parts import layer_adapters, memory_distance, memory_layers, model_parts
 from fotmem.patch import own_forward, replace_forward
 
 
@@ -79,9 +79,9 @@ class Crossbatch:
         if not temperature > 0:
             raise OptionError(f"temperature must be above 0, got {temperature}")
         parts = model_parts(model)
-        self.adapter: Adapter = parts.adapter
         self.decoder: nn.Module = parts.decoder
         self.layers: tuple[int, ...] = tuple(memory_layers(parts, layers))
+        self.adapters: dict[int, Adapter] = layer_adapters(parts, self.layers)
         self.below: list[nn.Module] = parts.attentions[: self.layers[0]]
         self.bank = Bank(self.layers, bank_windows)
         self.d = 1
@@ -141,7 +141,7 @@ class Crossbatch:
         return forward
 
     def _attention_call(self, layer: int) -> Callable[..., Any]:
-        adapter = self.adapter
+        adapter = self.adapters[layer]
 
         def forward(
             module: nn.Module,
@@ -153,7 +153,7 @@ class Crossbatch:
             **kwargs: Any,
         ) -> tuple[Tensor, None]:
             query, key, value = adapter.project(module, hidden_states)
-            remembered = self._remembered(key)
+            remembered = self._remembered(adapter, key)
             if self._positionals:
                 query, key = adapter.rotate(query, key, position_embeddings)
             half = len(hidden_states) // 2
@@ -182,13 +182,14 @@ class Crossbatch:
         hidden_states = self.bank.hidden_states(layer, self.bank_windows)
         if hidden_states is None:
             return None
-        _, key, value = self.adapter.project(attention, hidden_states[None])
-        return self._remembered(key)[0], value[0]
+        adapter = self.adapters[layer]
+        _, key, value = adapter.project(attention, hidden_states[None])
+        return self._remembered(adapter, key)[0], value[0]
 
-    def _remembered(self, key: Tensor) -> Tensor:
+    def _remembered(self, adapter: Adapter, key: Tensor) -> Tensor:
         """Return keys as other windows see them, their scores divided by the temperature."""
         if self._positionals:
-            key = self.adapter.at_first_position(key, self.decoder)
+            key = adapter.at_first_position(key, self.decoder)
         return key / self.temperature
 
     def _sight(self, scale: float, rows: int, attention_mask: Tensor | None) -> Sight:

@@ -230,7 +230,7 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
     assert trace is not None
     queries, total = (each[0].to(store.device) for each in trace.layers[layer])
     asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
-    _, _, scale = memory.adapter.geometry(memory.attention(layer))
+    _, _, scale = memory.geometry(layer)
     scale, bias = trace.weighing.of(store, memory.windowing.window, scale)
     found = torch.stack([_lse(asked, each, scale).reshape(total.shape) for each in keys])
     shares = found.softmax(0)

@@ -95,7 +95,7 @@ def over_calls(calls: Sequence[Call]) -> Found:
 def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     """Judge a layer's answers to queries ``[H * G, T, D]``; the figures of `Call`."""
     store = memory.store(layer)
-    _, _, scale = memory.adapter.geometry(memory.attention(layer))
+    _, _, scale = memory.geometry(layer)
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
     asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device).float()
     scale, bias = memory.weighing.of(store, memory.windowing.window, scale)

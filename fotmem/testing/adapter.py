@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fotmem.adapter import Adapter
-from fotmem.parts import model_parts, plain_model
+from fotmem.parts import model_parts, plain_model, servable_layers
 from fotmem.registry import registry
 from fotmem.specs import AdapterSpec
 from fotmem.testing.adapter_attach import AttachContract
+from fotmem.testing.adapter_differences import DifferencesContract
 from fotmem.testing.adapter_layer import LayerContract
 from fotmem.testing.adapter_memory import MemoryContract
 from fotmem.testing.adapter_parts import PartsContract
@@ -23,20 +24,28 @@ from fotmem.testing.expect import expect
 
 
 class AdapterContract(
-    PartsContract, LayerContract, PlainContract, MemoryContract, SequenceContract, AttachContract
+    PartsContract,
+    LayerContract,
+    DifferencesContract,
+    PlainContract,
+    MemoryContract,
+    SequenceContract,
+    AttachContract,
 ):
     """Checks an adapter; inherit it, and give it a tiny model of the family.
 
     The model need not be trained, nor its weights be random: the contract copies it and draws every
-    parameter anew, biases and norms included. It needs two layers or more, more query heads than
-    key/value heads if the family can have them, ``max_position_embeddings`` of 32 or more, and a
-    vocabulary of 32 or more. What the family can vary (a sliding window, kinds of RoPE, biases)
-    is worth a model each: give the fixture parameters.
+    parameter anew, biases and norms included. It needs two layers or more, one of each kind that
+    the family has, more query heads than key/value heads if the family can have them,
+    ``max_position_embeddings`` of 32 or more, and a vocabulary of 32 or more. What the family can
+    vary (a sliding window, kinds of RoPE, biases) is worth a model each: give the fixture
+    parameters.
 
     Attributes
     ----------
     layers : sequence of int or None
-        Which layers can be memory layers; None: all.
+        Which layers can be memory layers, so that all others must be refused by `for_layer`;
+        None: all that are not.
 
     Examples
     --------
@@ -72,8 +81,7 @@ class AdapterContract(
     @pytest.fixture
     def memory_layers(self, tiny: Any) -> list[int]:
         """Return the layers that get memory."""
-        count = tiny.config.get_text_config().num_hidden_layers
-        return list(range(count) if self.layers is None else self.layers)
+        return servable_layers(model_parts(tiny)) if self.layers is None else list(self.layers)
 
     @pytest.fixture(autouse=True)
     def one_thread(self) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fotmem.adapter import Adapter
-from fotmem.testing.adapter_parts import TOKENS, chosen, plain_run, rotated
+from fotmem.testing.adapter_parts import TOKENS, chosen, of_layer, plain_run, projected, rotated
 from fotmem.testing.calls import IMPLEMENTATIONS, use_attention
 from fotmem.testing.expect import expect, expect_close
 from fotmem.testing.naive import naive_attention
@@ -45,10 +45,12 @@ class LayerContract:
     ) -> None:
         """Softmax of scaled inner products, in float64, then `project_out`: the model's output."""
         for layer, call in chosen(run, memory_layers):
-            scale = adapter.geometry(call.attention)[2]
+            scale = of_layer(adapter, call).geometry(call.attention)[2]
             mask = call.arguments.get("attention_mask")
             output = naive_attention(*rotated(adapter, call), mask, scale)
-            actual = adapter.project_out(call.attention, output.to(call.output.dtype))
+            actual = of_layer(adapter, call).project_out(
+                call.attention, output.to(call.output.dtype)
+            )
             hint = (
                 f"Is {scale:g}, the scale of geometry(), right? Is the query projected with all "
                 "its weights, biases and norms, rotated once, and are its heads in groups? (What "
@@ -68,7 +70,7 @@ class LayerContract:
             mask[1, :padding] = 0
             for layer, call in chosen(plain_run(tiny, attention_mask=mask), memory_layers):
                 output = attended(adapter, call, *rotated(adapter, call))
-                actual = adapter.project_out(call.attention, output)
+                actual = of_layer(adapter, call).project_out(call.attention, output)
                 hint = "attend() must pass on mask and kwargs; project_out() comes last."
                 what = f"output of layer {layer} ({attention}, {padding} tokens of padding)"
                 real = mask.bool()
@@ -81,12 +83,14 @@ class LayerContract:
         for layer, call in chosen(run, memory_layers):
             hidden = call.arguments["hidden_states"]
             embeddings: Any = call.arguments.get("position_embeddings")
-            query, key, value = adapter.project(call.attention, hidden)
+            query, key, value = of_layer(adapter, call).project(call.attention, hidden)
             given = {"hidden_states": hidden, "query": query, "key": key, "value": value}
             before, were = copy.deepcopy(given), copy.deepcopy(embeddings)
-            adapter.at_first_position(key, run.decoder)
-            adapter.rotate(query, key, embeddings)
-            adapter.project_out(call.attention, attended(adapter, call, query, key, value))
+            of_layer(adapter, call).at_first_position(key, run.decoder)
+            of_layer(adapter, call).rotate(query, key, embeddings)
+            of_layer(adapter, call).project_out(
+                call.attention, attended(adapter, call, query, key, value)
+            )
             for name, tensor in given.items():
                 what = f"{name} of layer {layer} after the adapter's methods"
                 hint = "They must not work in place: fotmem goes on using what it passed."
@@ -102,14 +106,14 @@ class LayerContract:
         """Everything comes in the model's dtype, and is what the model computes."""
         run = plain_run(tiny.to(dtype))
         for layer, call in chosen(run, memory_layers):
-            query, key, value = adapter.project(call.attention, call.arguments["hidden_states"])
+            query, key, value = projected(adapter, call)
             expect_dtype(dtype, layer, {"query": query, "key": key, "value": value})
             turned = rotated(adapter, call)
-            first = adapter.at_first_position(key, run.decoder)
+            first = of_layer(adapter, call).at_first_position(key, run.decoder)
             expect_dtype(dtype, layer, {"rotated query": turned[0], "rotated key": turned[1]})
             expect_dtype(dtype, layer, {"key at the first position": first})
             output = attended(adapter, call, *turned)
-            actual = adapter.project_out(call.attention, output)
+            actual = of_layer(adapter, call).project_out(call.attention, output)
             expect_dtype(dtype, layer, {"output of attend": output, "projected output": actual})
             within = 4 * torch.finfo(dtype).eps * float(call.output.abs().max())
             expect_close(f"output of layer {layer}", actual, call.output, within=within)
@@ -126,7 +130,7 @@ class LayerContract:
         ):
             for layer, call in (one, two, one):
                 output = attended(adapter, call, *rotated(adapter, call))
-                actual = adapter.project_out(call.attention, output)
+                actual = of_layer(adapter, call).project_out(call.attention, output)
                 hint = "The adapter was asked about two models in turn, and must keep nothing."
                 what = f"output of layer {layer}"
                 expect_close(what, actual, call.output, within=1e-5, hint=hint)
@@ -139,7 +143,7 @@ class LayerContract:
         for layer, call in chosen(run, memory_layers):
             parameters = dict(call.attention.named_parameters())
             output = attended(adapter, call, *rotated(adapter, call))
-            actual = adapter.project_out(call.attention, output)
+            actual = of_layer(adapter, call).project_out(call.attention, output)
             expect(actual.requires_grad, f"the output of layer {layer} must have a gradient")
             sums = [part.square().sum() for part in (actual, call.output)]
             mine, theirs = (
@@ -162,7 +166,7 @@ def attended(
     given = ("hidden_states", "position_embeddings", "attention_mask")
     rest = {name: value for name, value in call.arguments.items() if name not in given}
     mask = call.arguments.get("attention_mask")
-    return adapter.attend(call.attention, query, key, value, mask, **rest)
+    return of_layer(adapter, call).attend(call.attention, query, key, value, mask, **rest)
 
 
 def expect_dtype(dtype: torch.dtype, layer: int, parts: dict[str, Tensor]) -> None:

@@ -16,6 +16,10 @@ from fotmem.testing.recording import AttentionCall, Run, attention_keys, record
 from fotmem.testing.reference import repeated
 
 TOKENS = 9
+FIRST = (
+    "With RoPE, the key as it is, times the attention factor of the RoPE, once; if that is not the "
+    "same in all layers, for_layer() tells which one it is."
+)
 
 
 class PartsContract:
@@ -55,7 +59,7 @@ class PartsContract:
         """`geometry` begins with the heads and the dimension of what the cache holds."""
         for layer, call in chosen(run, memory_layers):
             _, heads, _, head_dim = call.keys.shape
-            actual = tuple(adapter.geometry(call.attention)[:2])
+            actual = tuple(of_layer(adapter, call).geometry(call.attention)[:2])
             expect(
                 actual == (heads, head_dim),
                 f"geometry of layer {layer} must begin with key/value heads and head dimension, "
@@ -67,7 +71,7 @@ class PartsContract:
     ) -> None:
         """`project` returns query ``[B, H * G, T, D]``, key and value ``[B, H, T, D]``."""
         for layer, call in chosen(run, memory_layers):
-            query, key, value = adapter.project(call.attention, call.arguments["hidden_states"])
+            query, key, value = projected(adapter, call)
             expected = list(call.keys.shape)
             for name, part in (("key", key), ("value", value)):
                 expect(
@@ -89,7 +93,7 @@ class PartsContract:
     ) -> None:
         """The value of `project` is what the model puts in its cache."""
         for layer, call in chosen(run, memory_layers):
-            value = adapter.project(call.attention, call.arguments["hidden_states"])[2]
+            value = projected(adapter, call)[2]
             hint = "project() returns query, key, value; look at weights, biases and layout."
             what = f"the value of layer {layer}"
             expect_close(what, value, call.values, within=1e-5, hint=hint)
@@ -121,11 +125,10 @@ class PartsContract:
             }
             arguments = {**call.arguments, **places}
             expected, _ = attention_keys(call.attention, layer, arguments)
-            _, key, _ = adapter.project(call.attention, call.arguments["hidden_states"])
-            actual = adapter.at_first_position(key, run.decoder)
-            hint = "With RoPE, the key as it is, times the attention factor of the RoPE, once."
+            _, key, _ = projected(adapter, call)
+            actual = of_layer(adapter, call).at_first_position(key, run.decoder)
             what = f"the key at the first position, layer {layer}"
-            expect_close(what, actual, expected, within=1e-5, hint=hint)
+            expect_close(what, actual, expected, within=1e-5, hint=FIRST)
 
 
 def plain_run(model: Any, *, grad: bool = False, **options: Any) -> Run:
@@ -141,10 +144,23 @@ def chosen(run: Run, layers: Sequence[int]) -> list[tuple[int, AttentionCall]]:
     return [(layer, run.calls[layer]) for layer in layers]
 
 
+def of_layer(adapter: Adapter, call: AttentionCall) -> Adapter:
+    """Return the adapter of the layer that a call is about."""
+    return adapter.for_layer(call.attention)
+
+
+def projected(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value of a call, before positions are encoded."""
+    hidden_states = call.arguments["hidden_states"]
+    return of_layer(adapter, call).project(call.attention, hidden_states)
+
+
 def rotated(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
     """Return query, key and value of a call, positions encoded."""
-    query, key, value = adapter.project(call.attention, call.arguments["hidden_states"])
-    query, key = adapter.rotate(query, key, call.arguments.get("position_embeddings"))
+    query, key, value = projected(adapter, call)
+    query, key = of_layer(adapter, call).rotate(
+        query, key, call.arguments.get("position_embeddings")
+    )
     return query, key, value
 
 
