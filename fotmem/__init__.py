@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fotmem.cache import MemoryCache
     from fotmem.errors import (
         AttachError,
+        BusyError,
         CheckpointError,
         DtypeError,
         FotmemError,
@@ -66,6 +67,7 @@ __all__ = [
     "AttachError",
     "Attended",
     "Bias",
+    "BusyError",
     "CheckpointError",
     "DtypeError",
     "FotmemError",
@@ -130,6 +132,7 @@ _HOMES = {
     "AttachError": "fotmem.errors",
     "Attended": "fotmem.explain",
     "Bias": "fotmem.store",
+    "BusyError": "fotmem.errors",
     "CheckpointError": "fotmem.errors",
     "DtypeError": "fotmem.errors",
     "FotmemError": "fotmem.errors",

@@ -15,7 +15,8 @@
     ├── CheckpointError(ValueError)       a checkpoint or config that cannot be honoured
     ├── AttachError(RuntimeError)         attaching twice, or using what was detached
     ├── UnsupportedError(RuntimeError)    a transformers feature that cannot work with memory
-    ├── StorageError(OSError)             files that a store cannot read or write
+    ├── StorageError(OSError)             a store that is closed, or whose files cannot be used
+    ├── BusyError(RuntimeError)           a store that another thread is just changing
     └── InputError(ValueError)            text, tokens or model names that cannot be used
 """
 
@@ -59,11 +60,19 @@ class NonFiniteError(FotmemError, ValueError):
 
 
 class IdError(FotmemError, IndexError):
-    """An id that the store does not hold (never added, or forgotten)."""
+    """An id that the store does not hold: never given out, or forgotten since."""
 
-    def __init__(self, actual: int, *, first: int, end: int) -> None:
+    def __init__(self, actual: int, *, start: int, first: int, end: int) -> None:
         held = f"{first} to {end - 1}" if end > first else "nothing"
-        super().__init__(f"id {actual} is not in this store, which holds {held} (-1: no hit)")
+        if start <= actual < first:
+            reason = f"it was forgotten, as all before {first}; look up what you need before forget"
+        elif actual < 0:
+            reason = "ids are never negative, but for -1 where search found no hit"
+        elif actual < start:
+            reason = f"it was never stored: ids begin at {start} here, see first_id"
+        else:
+            reason = f"it was never stored: the next key that is added gets {end}, see next_id"
+        super().__init__(f"id {actual} is not in this store, which holds {held}: {reason}")
 
 
 class OptionError(FotmemError, ValueError):
@@ -115,11 +124,21 @@ class UnsupportedError(FotmemError, RuntimeError):
 
 
 class StorageError(FotmemError, OSError):
-    """Files of a store that are damaged, foreign, in use, or cannot be read or written."""
+    """A store that is closed, or its files: damaged, foreign, in use, not to be read or written."""
+
+
+class BusyError(FotmemError, RuntimeError):
+    """Two threads at a time change a store, or one changes it while the other copies it."""
 
 
 class InputError(FotmemError, ValueError):
     """Text, tokens or a model name that cannot be used."""
+
+
+def shown(value: object) -> str:
+    """Show a value in one line of an error, cut short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 
 def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -99,16 +99,17 @@ class IndexedStore(RowsStore):
     # What it does with them --------------------------------------------------------------------
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
-        with self._lock.writing():
-            first = len(self._key_rows)
-            super()._add(keys, values)
+        first, add = len(self._key_rows), super()._add
+
+        def grow() -> None:
             try:
+                add(keys, values)
                 self._update_index(first)
-            except BaseException:  # half of the heads may know these keys
-                self._drop_index()
-                self._key_rows.truncate(first)
-                self._value_rows.truncate(first)
+            except BaseException:  # half of the heads may know these keys: let no search see it
+                self._cut_back(first, self._forgotten)
                 raise
+
+        self._lock.writing(grow)
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         return self._search_biased(queries, top_k, None)
@@ -122,9 +123,14 @@ class IndexedStore(RowsStore):
         """Choose among what the index names, the hubs, and the newest keys."""
         queries, end = queries.float().contiguous(), len(self._key_rows)
         candidates = top_k if bias is None else BIASED * top_k
-        with self._lock.reading():
-            indexed, hubs, few = self._indexed, self._hubs, self._few
-            found = self._find(queries.cpu(), candidates) if indexed else None
+        indexed, hubs, few, found = self._lock.reading(
+            lambda: (
+                self._indexed,
+                self._hubs,
+                self._few,
+                self._find(queries.cpu(), candidates) if self._indexed else None,
+            )
+        )
         newest = indexed if bias is None else min(indexed, max(0, end - RECENT))
         start, parts = max(newest, self._forgotten), []
         if found is not None and hubs is not None:
@@ -157,25 +163,42 @@ class IndexedStore(RowsStore):
 
     def _tune(self, options: dict[str, Any]) -> None:
         changed = self.options.changed(options)
-        with self._lock.writing():
+
+        def tune() -> None:
             self.options = changed
             if self._indexed:
                 self._retune()
 
+        self._lock.writing(tune)
+
     def _forget(self, count: int) -> None:
-        first = self._forgotten + count
+        first, forget = self._forgotten + count, super()._forget
         if 2 * (first - self._start) < self._indexed - self._start:
             return  # hidden by the base class, until building anew costs no more than was added
-        with self._lock.writing():
-            self._drop_index()
+
+        def begin_anew() -> None:
             before, self._start = self._start, first
             try:
-                self._update_index(first)
-            except BaseException:  # all keys are still there
                 self._drop_index()
-                self._start = before
+                self._update_index(first)
+                forget(count)
+            except BaseException:
+                self._cut_back(len(self._key_rows), before)
                 raise
-            super()._forget(count)
+
+        self._lock.writing(begin_anew)
+
+    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+        first = super()._take_back(added, forgotten, forgetting)
+        self._lock.writing(lambda: self._cut_back(added, first))
+        return first
+
+    def _cut_back(self, end: int, start: int) -> None:
+        """Keep the rows before `end` only, and no index: the next `add` builds it anew."""
+        self._drop_index()
+        self._start = start
+        self._key_rows.truncate(end)
+        self._value_rows.truncate(end)
 
     def _copy(self) -> Self:
         twin = super()._copy()

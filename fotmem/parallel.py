@@ -2,15 +2,19 @@
 
 import functools
 import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
 
+from fotmem.interrupt import interrupts_deferred
+
 Result = TypeVar("Result")
+
+PAUSE = 1e-4
+"""Seconds after which who waits for others looks again whether they are done."""
 
 
 def over_heads(
@@ -43,7 +47,10 @@ def over_heads(
     threads = threads or torch.get_num_threads()
     if threads == 1 or num_heads == 1:
         return [function(head) for head in range(num_heads)]
-    return list(_pool(threads).map(function, range(num_heads)))
+    with interrupts_deferred():  # none may still be at work on an index that others may change
+        calls = [_pool(threads).submit(function, head) for head in range(num_heads)]
+        wait(calls)
+    return [call.result() for call in calls]
 
 
 @functools.cache
@@ -58,40 +65,45 @@ if hasattr(os, "register_at_fork"):  # a forked process has the pool, but not it
 class ReadWriteLock:
     """Lets many read at a time, or one write alone.
 
-    For index libraries whose index may be searched by several threads, but not while it grows.
+    For index libraries whose index may be searched by several threads, but not while it grows. It
+    is made of a flag and a set, each changed in one step, and not of locks: whatever breaks off a
+    reader or a writer, at any line, nothing stays taken.
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()  # entered by itself, which is quicker than by the condition
-        self._changed = threading.Condition(self._mutex)
-        self._readers = 0
-        self._writers = 0  # waiting or at work
+        self._readers: set[object] = set()
+        self._writing = False
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Wait for writers to end, and keep them out."""
-        with self._mutex:
-            while self._writers:
-                self._changed.wait()
-            self._readers += 1
+    def reading(self, read: Callable[[], Result]) -> Result:
+        """Wait for the writer to end, and keep writers out while `read` is called."""
+        me = object()
         try:
-            yield
-        finally:
-            with self._mutex:
-                self._readers -= 1
-                if not self._readers:
-                    self._changed.notify_all()
+            try:
+                self._enter(me)
+                return read()
+            finally:
+                self._readers.discard(me)
+        finally:  # once more: Ctrl-C may have come in between
+            self._readers.discard(me)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Wait for readers to end, and keep them out; for one writer at a time."""
-        with self._changed:
-            self._writers += 1
-            while self._readers:
-                self._changed.wait()
+    def _enter(self, me: object) -> None:
+        while True:
+            while self._writing:
+                time.sleep(PAUSE)
+            self._readers.add(me)
+            if not self._writing:
+                return
+            self._readers.discard(me)  # it came first
+
+    def writing(self, write: Callable[[], Result]) -> Result:
+        """Wait for readers to end, and keep them out while `write` is called; one at a time."""
         try:
-            yield
+            try:
+                self._writing = True
+                while self._readers:
+                    time.sleep(PAUSE)
+                return write()
+            finally:
+                self._writing = False
         finally:
-            with self._changed:
-                self._writers -= 1
-                self._changed.notify_all()
+            self._writing = False

@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pluggy
@@ -12,9 +11,16 @@ import torch
 from pydantic import BaseModel
 
 from fotmem import hookspecs
+from fotmem.checks import (
+    checked_directory,
+    checked_dtype,
+    named_device,
+    usable_device,
+    whole,
+)
 from fotmem.errors import FotmemError, ModelError, OptionError, UnknownStoreError
 from fotmem.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec, checked_options
-from fotmem.store import MemoryStore
+from fotmem.store import MOST, MemoryStore
 
 GROUP = "fotmem"
 SpecT = TypeVar("SpecT", StoreSpec, AdapterSpec)
@@ -175,7 +181,8 @@ def create_store(
     UnknownStoreError, MissingPackageError
         The name is not known, or its package is not installed.
     OptionError
-        An unknown option (the closest one is named), or a bad value.
+        An unknown option (the closest one is named), or a bad value; a device that is not here; a
+        directory that is no path, or that the store does not take.
     DtypeError
         A dtype that is not supported.
 
@@ -186,37 +193,28 @@ def create_store(
     0
     """
     spec = find_store(name)
-    for label, number in (("num_heads", num_heads), ("head_dim", head_dim)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise OptionError(f"{label} must be an integer of at least 1, got {number!r}")
-    try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise OptionError(f"device must name a torch device, got {device!r}") from error
-    if device.type not in spec.capabilities.devices:
+    place = checked_directory(directory)
+    named = named_device(device)
+    if named.type not in spec.capabilities.devices:
         raise OptionError(
             f"store {name!r} keeps its tensors on {', '.join(spec.capabilities.devices)}, "
-            f"got device {str(device)!r}"
+            f"got device {str(named)!r}"
         )
-    if directory is not None and not spec.capabilities.persistent:
+    if place is not None and not spec.capabilities.persistent:
         raise OptionError(
-            f"store {name!r} lives in memory and takes no directory, got {str(directory)!r}"
+            f"store {name!r} lives in memory and takes no directory, got {str(place)!r}"
         )
-    return spec.factory(
-        num_heads=num_heads,
-        head_dim=head_dim,
-        dtype=dtype,
-        device=device,
-        directory=_place(directory),
+    store = spec.factory(
+        num_heads=whole("num_heads", num_heads, least=1, most=MOST),
+        head_dim=whole("head_dim", head_dim, least=1, most=MOST),
+        dtype=checked_dtype(dtype),
+        device=usable_device(named),
+        directory=place,
         options=validated_options(spec, options),
     )
-
-
-def _place(directory: str | os.PathLike[str] | None) -> Path | str | None:
-    """Make a path of it, unless it is a URL, which a path would break."""
-    if directory is None or (isinstance(directory, str) and "://" in directory):
-        return directory
-    return Path(directory)
+    if place is not None:
+        store._on_disk = True
+    return store
 
 
 def unknown_model(culprit: str) -> ModelError:

@@ -68,16 +68,16 @@ class FileRoom(Room):
     Raises
     ------
     StorageError
-        From here and `prepare`: the disk is full.
+        From here and `prepare`: the disk is full, or no file can be made.
     """
 
     def __init__(self, num_heads: int, capacity: int, head_dim: int, dtype: torch.dtype) -> None:
         self._row, self._prepared = head_dim * dtype.itemsize, 0
         per_row = num_heads * self._row
         try:
-            self._file, name = tempfile.mkstemp(prefix="fotmem-")
-            weakref.finalize(self, os.close, self._file)
-            Path(name).unlink()
+            file = tempfile.TemporaryFile(prefix="fotmem-")  # noqa: SIM115 - as long as the room
+            weakref.finalize(self, file.close)
+            self._file = file.fileno()
             space = None
             if capacity * per_row > SMALL and _free_space():
                 with suppress(OSError):  # no file may be so large there
@@ -129,7 +129,11 @@ def _free_space() -> int:
 
 
 def _full(size: int, error: OSError) -> StorageError:
+    try:
+        place = tempfile.gettempdir()
+    except OSError:
+        place = "any folder for temporary files"
     return StorageError(
-        f"no room for {size:,} bytes in {tempfile.gettempdir()} ({error.strerror}): let TMPDIR "
-        "name a folder with more, or keep rows in 'ram'"
+        f"no room for {size:,} bytes in {place} ({error.strerror}): let TMPDIR name a folder that "
+        "can be written and has more, or keep rows in 'ram'"
     )

@@ -65,6 +65,12 @@ class RowsStore(MemoryStore):
         for rows in (self._key_rows, self._value_rows):
             rows.forget(self._forgotten + count)
 
+    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+        both = self._key_rows, self._value_rows
+        for rows in both:
+            rows.truncate(added)
+        return forgetting if any(rows.first > forgotten for rows in both) else forgotten
+
     def _copy(self) -> Self:
         twin = copy.copy(self)
         twin._key_rows, twin._value_rows = self._key_rows.copy(), self._value_rows.copy()

@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from fotmem.errors import MissingPackageError, OptionError
+from fotmem.errors import MissingPackageError, OptionError, shown
 
 if TYPE_CHECKING:
     from fotmem.adapter import Adapter
@@ -29,14 +36,26 @@ def checked_options(model: type[_Options], options: Mapping[str, Any], owner: st
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "options"
         raise OptionError(
-            f"option {place!r} of {owner}: {first['msg']}, got {first['input']!r}"
+            f"option {place!r} of {owner}: {first['msg']}, got {shown(first['input'])}"
         ) from error
 
 
 class StoreOptions(BaseModel):
-    """Base of a store's options model: immutable, unknown options refused."""
+    """Base of a store's options model: immutable, unknown options refused, numbers as given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Take numbers and truth values as they are given: True is no 1, and ``"3"`` no 3."""
+        taken = handler(value)
+        if _is_converted(value, taken):
+            kind = "boolean" if type(taken) is bool else "number"
+            raise PydanticCustomError(
+                "as_given", f"Input should be a {kind}, which {type(value).__name__} is not"
+            )
+        return taken
 
     def changed(self, options: Mapping[str, Any]) -> Self:
         """Return these options with some of them changed.
@@ -47,6 +66,17 @@ class StoreOptions(BaseModel):
             One is unknown, or its value not allowed.
         """
         return checked_options(type(self), {**self.model_dump(), **options}, "this store")
+
+
+def _is_converted(value: object, taken: object) -> bool:
+    """Tell whether a number or a truth value was made of something else."""
+    if type(taken) is bool:
+        return not isinstance(value, bool)
+    if type(taken) is int:
+        return isinstance(value, bool | float | str | bytes)
+    if type(taken) is float:
+        return isinstance(value, bool | str | bytes)
+    return isinstance(taken, int) and isinstance(value, bool | float)  # such as pydantic.ByteSize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,7 @@
 """The interface of a memory store: keys and values of one memory layer, searchable."""
 
 import functools
-import math
-import operator
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,17 +13,30 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
+from fotmem.checks import (
+    DTYPES,
+    Bias,
+    checked_bias,
+    checked_dtype,
+    checked_scale,
+    require_dtype,
+    require_finite,
+    require_tensor,
+    usable_device,
+    whole,
+)
 from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
+from fotmem.guard import GUARDED, Guard, changes, closes, copies, reads
+from fotmem.rebuilding import rebuild
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What a store accepts and keeps."""
-
+__all__ = ["DTYPES", "OVERFETCH", "Bias", "Hits", "MemoryStore"]
 
 OVERFETCH = 4
 """A store that cannot search with a bias chooses the best among so many times as many hits."""
-
-Bias = Callable[[Tensor], Tensor]
-"""Takes ids of keys, int64 of any shape, and returns what is added to their scores."""
+LARGEST = 2**63 - 1
+"""Ids are below it: they, and the one that would come next, are int64."""
+MOST = 2**31 - 1
+"""Heads, or numbers of a key, at most."""
 
 
 _Given = ParamSpec("_Given")
@@ -74,8 +86,11 @@ class MemoryStore(ABC):
     `_search_biased`, `_forget` and `_copy`. Inner methods count keys from 0 in the order of
     adding, and never see -1.
 
-    Searching is safe from several threads at a time; adding is for one thread.
-    No gradient flows into or out of a store.
+    Searching is safe from several threads at a time, also while another one adds. Changes (`add`,
+    `forget`, `tune`, `flush`, `close`, `start_at`) are for one thread at a time: another one, or
+    one that copies meanwhile, is refused by `BusyError`. Whatever an inner method raises, a change
+    is done as a whole or not at all; Ctrl-C waits until it is done. After `close`, every method
+    raises `StorageError`. No gradient flows into or out of a store.
 
     Attributes
     ----------
@@ -97,6 +112,9 @@ class MemoryStore(ABC):
     ------
     DtypeError
         If `dtype` is none of the three.
+    OptionError
+        If `num_heads` or `head_dim` is no integer of at least 1, or tensors cannot be made on
+        `device` here.
     """
 
     search_options: ClassVar[frozenset[str]] = frozenset()
@@ -109,16 +127,24 @@ class MemoryStore(ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if dtype not in DTYPES:
-            raise DtypeError("dtype", expected=_names(DTYPES), actual=dtype)
-        self.num_heads = num_heads
-        self.head_dim = head_dim
-        self.dtype = dtype
-        self.device = torch.device(device)
+        self.num_heads = whole("num_heads", num_heads, least=1, most=MOST)
+        self.head_dim = whole("head_dim", head_dim, least=1, most=MOST)
+        self.dtype = checked_dtype(dtype)
+        self.device = usable_device(device)
         self._offset = 0  # id of the first key ever added
         self._added = 0  # keys ever added
         self._forgotten = 0  # of these, forgotten
         self._unseen: Tensor | None = None  # on CUDA: finite checks whose answer was not awaited
+        self._guard = Guard(type(self).__name__)
+        self._rebuilds = type(self)._take_back is MemoryStore._take_back
+        self._newest: Tensor | None = None  # key and value [2, H, D] added last, if it rebuilds
+        self._on_disk = False  # it has a directory, which the base class cannot build anew
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, guarded in GUARDED.items():
+            if inspect.isfunction(method := vars(cls).get(name)):
+                setattr(cls, name, guarded(method))
 
     # What a store implements -----------------------------------------------------------------
 
@@ -166,6 +192,35 @@ class MemoryStore(ABC):
     def _forget(self, count: int) -> None:
         """Drop the `count` oldest keys for good. The base class already hides them."""
 
+    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+        """Undo what `_add`, `_forget` or `_tune` had done when it raised.
+
+        The base class reads all keys and values that count, by id, and adds them to `_empty_twin`,
+        whose attributes the store takes over. A store that can do better, such as cutting off
+        what was added, overrides it; so must one with a directory, which that would lose.
+
+        Parameters
+        ----------
+        added : int
+            Keys that count: those with the ids before this one. Others must not be there.
+        forgotten : int
+            Of these, forgotten before the call that raised.
+        forgetting : int
+            Keys before this one were about to be forgotten; else it equals `forgotten`.
+
+        Returns
+        -------
+        int
+            Keys that are forgotten now: `forgotten`, or `forgetting` if those are lost.
+
+        Raises
+        ------
+        Exception
+            It cannot. All later calls of the store will be refused, with this as the reason.
+        """
+        self._forgotten = forgetting  # these may be lost
+        return rebuild(self, MemoryStore._stream(self))
+
     def _copy(self) -> "MemoryStore":
         """Build an independent store of the same keys. The base class reads and adds them."""
         twin = self._empty_twin()
@@ -185,6 +240,7 @@ class MemoryStore(ABC):
         `forgotten` are gone.
         """
         self._offset, self._added, self._forgotten = first_id, added, forgotten
+        self._on_disk = True
 
     def _empty_twin(self) -> "MemoryStore":
         """Build an empty store with the same options; needed by the `_copy` of the base class."""
@@ -194,6 +250,7 @@ class MemoryStore(ABC):
 
     # What a caller uses ----------------------------------------------------------------------
 
+    @reads
     def __len__(self) -> int:
         """Count the keys that can be found."""
         return self._added - self._forgotten
@@ -208,15 +265,16 @@ class MemoryStore(ABC):
         """Id that the next key gets."""
         return self._offset + self._added
 
+    @changes
     def start_at(self, first_id: int) -> None:
         """Number keys from `first_id` on: for a store that replaces another.
 
         Raises
         ------
         OptionError
-            If `first_id` is negative or no integer, or the store has been added to.
+            If `first_id` is negative, no integer or beyond int64, or the store has been added to.
         """
-        first_id = _whole("first_id", first_id, least=0)
+        first_id = whole("first_id", first_id, least=0, most=LARGEST - 1)
         if self._added:
             raise OptionError(
                 f"first_id must be set before the first add, got {first_id} after "
@@ -224,6 +282,7 @@ class MemoryStore(ABC):
             )
         self._offset = first_id
 
+    @changes
     @_in_own_precision
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Append keys and values; their ids go on from the last one ever added.
@@ -238,21 +297,38 @@ class MemoryStore(ABC):
         ------
         ShapeError, DtypeError, NonFiniteError
             Before anything is stored.
+        OptionError
+            Ids would be beyond int64.
+        BusyError
+            Another thread is just changing or copying the store.
         """
         for name, tensor in (("keys", keys), ("values", values)):
             self._check(name, tensor, "N")
         if keys.shape != values.shape:
             raise ShapeError("values", expected=f"{list(keys.shape)} as keys", actual=values.shape)
-        if keys.shape[1] == 0:
+        count = keys.shape[1]
+        if count == 0:
             return
+        if self.next_id + count > LARGEST:
+            raise OptionError(
+                f"ids must be below {LARGEST}, got {count} keys for a store whose next id is "
+                f"{self.next_id}; let it start at a smaller first_id"
+            )
         self._raise_unseen()
         keys, values = (tensor.detach().to(self.device, self.dtype) for tensor in (keys, values))
         for name, tensor in (("keys", keys), ("values", values)):
-            _require_finite(name, tensor)
+            require_finite(name, tensor)
         with torch.inference_mode(False):  # what is made in that mode could not be added to later
-            self._add(keys, values)
-        self._added += keys.shape[1]
+            newest = torch.stack([keys[:, -1], values[:, -1]]) if self._rebuilds else None
+            try:
+                self._add(keys, values)
+            except BaseException as error:
+                self._undo(error, "_add", self._forgotten)
+                raise
+        self._added += count
+        self._newest = newest
 
+    @reads
     @_in_own_precision
     def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         """Find the keys with the largest inner products.
@@ -276,17 +352,21 @@ class MemoryStore(ABC):
         Raises
         ------
         ShapeError, DtypeError, NonFiniteError, OptionError
-            On CUDA, NaN or Inf in queries is reported by the next `add`, `flush` or `close`, so
-            that no query waits for the device.
+            Also for what `bias` returns. On CUDA, NaN or Inf in queries, or NaN from `bias`, is
+            reported by the next `add`, `flush` or `close`, so that no query waits for the device.
         """
         queries, device = self._clean_queries(queries), queries.device
-        ids, scores = self._best_hits(queries, _whole("top_k", top_k, least=1), bias)
+        top_k = whole("top_k", top_k, least=1, most=LARGEST)
+        if bias is not None:
+            bias = checked_bias(bias, self._note_unseen)
+        ids, scores = self._best_hits(queries, top_k, bias)
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
         if device != self.device:
             ids, scores = ids.to(device), scores.to(device)
         return Hits(ids, scores)
 
+    @reads
     def keys(self, ids: Tensor) -> Tensor:
         """Look up keys by id.
 
@@ -306,10 +386,12 @@ class MemoryStore(ABC):
         """
         return self._look_up(self._keys, ids)
 
+    @reads
     def values(self, ids: Tensor) -> Tensor:
         """Look up values by id; parameters and result as for `keys`."""
         return self._look_up(self._values, ids)
 
+    @reads
     @_in_own_precision
     def attend(
         self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
@@ -323,7 +405,7 @@ class MemoryStore(ABC):
         top_k : int or None
             Softmax over the best `top_k` that `search` finds; None: over all keys.
         scale : float
-            Factor of the inner products, usually ``1 / sqrt(D)``.
+            Factor of the inner products, above 0, usually ``1 / sqrt(D)``.
         bias : callable, optional
             What to add to inner products, before `scale`, as in `search`.
 
@@ -341,7 +423,10 @@ class MemoryStore(ABC):
         given = queries
         queries = self._clean_queries(queries)
         if top_k is not None:
-            top_k = _whole("top_k", top_k, least=1)
+            top_k = whole("top_k", top_k, least=1, most=LARGEST)
+        scale = checked_scale(scale)
+        if bias is not None:
+            bias = checked_bias(bias, self._note_unseen)
         if len(self) == 0 or queries.shape[1] == 0:
             return PartialAttention(torch.zeros_like(given), _no_keys(given))
         if bias is None:
@@ -350,6 +435,7 @@ class MemoryStore(ABC):
             out, lse = self._attend_to_found(queries, top_k, scale, bias)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
 
+    @changes
     @_in_own_precision
     def forget(self, count: int) -> None:
         """Drop the `count` oldest keys (all, if there are fewer); other ids do not change.
@@ -358,12 +444,19 @@ class MemoryStore(ABC):
         ------
         OptionError
             If `count` is negative, or no integer.
+        BusyError
+            Another thread is just changing or copying the store.
         """
-        count = min(_whole("count", count, least=0), len(self))
-        self._forget(count)
+        count = min(whole("count", count, least=0), len(self))
+        try:
+            self._forget(count)
+        except BaseException as error:
+            self._undo(error, "_forget", self._forgotten + count)
+            raise
         self._forgotten += count
 
-    def tune(self, **options: Any) -> None:
+    @changes
+    def tune(self, /, **options: Any) -> None:
         """Change options that only searching uses, such as ``nprobe``; nothing is built anew.
 
         Raises
@@ -376,9 +469,18 @@ class MemoryStore(ABC):
             if name not in self.search_options:
                 owner, known = type(self).__name__, self.search_options
                 raise OptionError.unknown(name, owner, known, kind="search option")
-        if options:
+        if not options:
+            return
+        before = dict(vars(self))
+        try:
             self._tune(options)
+        except BaseException as error:
+            vars(self).update(before)
+            if not isinstance(error, OptionError):  # raised before anything is changed
+                self._undo(error, "_tune", self._forgotten)
+            raise
 
+    @reads
     def share_read(self, queries: Tensor, top_k: int) -> float | None:
         """Tell which share of the keys a search compares with each of these queries.
 
@@ -391,21 +493,36 @@ class MemoryStore(ABC):
         """
         return None
 
+    @copies
     @_in_own_precision
     def copy(self) -> "MemoryStore":
-        """Build an independent store with the same keys, values and ids."""
-        return self._copy()
+        """Build an independent store with the same keys, values and ids.
+
+        Raises
+        ------
+        BusyError
+            Another thread is just changing the store.
+        """
+        twin = self._copy()
+        twin._guard = Guard(type(twin).__name__)  # `_copy` may have copied attributes
+        return twin
 
     def __deepcopy__(self, memo: dict[int, object]) -> "MemoryStore":
         return self.copy()
 
+    @changes
     def flush(self) -> None:
         """Make everything added durable, where the store is persistent."""
         self._raise_unseen()
 
+    @closes
     def close(self) -> None:
-        """Flush, and release what the store holds. It must not be used afterwards."""
-        self.flush()
+        """Flush, and release what the store holds; closing twice is fine.
+
+        Every other method raises `StorageError` afterwards.
+        """
+        if not self._guard.refusal:
+            self.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -504,6 +621,7 @@ class MemoryStore(ABC):
         return merged
 
     def _look_up(self, inner: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
+        require_tensor("ids", ids)
         if ids.dtype != torch.int64:
             raise DtypeError("ids", expected="int64", actual=ids.dtype)
         if ids.ndim != 3 or ids.shape[0] != self.num_heads:
@@ -511,7 +629,8 @@ class MemoryStore(ABC):
         missing = ids == -1
         outside = ids[~missing & ((ids < self.first_id) | (ids >= self.next_id))]
         if outside.numel():
-            raise IdError(int(outside[0]), first=self.first_id, end=self.next_id)
+            start, first, end = self._offset, self.first_id, self.next_id
+            raise IdError(int(outside[0]), start=start, first=first, end=end)
         if len(self) == 0 or ids.numel() == 0:
             return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype, device=ids.device)
         inner_ids = ids.where(~missing, self.first_id).to(self.device) - self._offset
@@ -521,21 +640,23 @@ class MemoryStore(ABC):
     def _clean_queries(self, queries: Tensor) -> Tensor:
         self._check("queries", queries, "Q")
         queries = queries.detach().to(self.device)
-        if queries.device.type == "cpu":
-            _require_finite("queries", queries)
+        if queries.is_cpu:
+            require_finite("queries", queries)
         else:
-            finite = queries.isfinite().all()
-            self._unseen = finite if self._unseen is None else self._unseen & finite
+            self._note_unseen(queries.isfinite().all())
         return queries
+
+    def _note_unseen(self, finite: Tensor) -> None:
+        self._unseen = finite if self._unseen is None else self._unseen & finite
 
     def _raise_unseen(self) -> None:
         unseen, self._unseen = self._unseen, None
         if unseen is not None and not bool(unseen):
-            raise NonFiniteError("queries of an earlier search")
+            raise NonFiniteError("queries or bias of an earlier search")
 
     def _check(self, name: str, tensor: Tensor, axis: str) -> None:
-        if tensor.dtype not in DTYPES:
-            raise DtypeError(name, expected=_names(DTYPES), actual=tensor.dtype)
+        require_tensor(name, tensor)
+        require_dtype(name, tensor)
         if (
             tensor.ndim != 3
             or tensor.shape[0] != self.num_heads
@@ -544,31 +665,22 @@ class MemoryStore(ABC):
             expected = f"[H={self.num_heads}, {axis}, D={self.head_dim}]"
             raise ShapeError(name, expected=expected, actual=tensor.shape)
 
+    def _undo(self, error: BaseException, method: str, forgetting: int) -> None:
+        """Take back what an inner method left, or refuse the store from now on."""
+        try:
+            self._forgotten = self._take_back(self._added, self._forgotten, forgetting)
+        except BaseException as reason:
+            self._guard.refusal = (
+                f"this {type(self).__name__} cannot be used any more: {method} raised "
+                f"{_one_line(error)}, and what it left cannot be undone ({_one_line(reason)}); "
+                "fill another store, or open its directory again"
+            )
+            error.add_note(self._guard.refusal)
+
 
 def _no_keys(queries: Tensor) -> Tensor:
     return torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
 
 
-def _require_finite(name: str, tensor: Tensor) -> None:
-    if tensor.numel() == 0:
-        return
-    # One pass without a temporary; NaN is both its minimum and its maximum.
-    lowest, highest = tensor.aminmax()
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
-        bad = (~tensor.isfinite()).nonzero()[0].tolist()
-        raise NonFiniteError(name, f"{bad} of {list(tensor.shape)}")
-
-
-def _whole(name: str, number: int, *, least: int) -> int:
-    """Take integers of all kinds, also numpy's; nothing else."""
-    try:
-        whole = least - 1 if isinstance(number, bool) else operator.index(number)
-    except TypeError:
-        whole = least - 1
-    if whole < least:
-        raise OptionError(f"{name} must be an integer of at least {least}, got {number!r}")
-    return whole
-
-
-def _names(dtypes: tuple[torch.dtype, ...]) -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

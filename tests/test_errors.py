@@ -27,6 +27,7 @@ BUILTIN = {
     "AttachError": RuntimeError,
     "UnsupportedError": RuntimeError,
     "StorageError": OSError,
+    "BusyError": RuntimeError,
     "InputError": ValueError,
 }
 CLASSES = [
@@ -99,10 +100,25 @@ def test_non_finite_error() -> None:
 def test_id_error() -> None:
     store, ids = exact(), torch.tensor([[[7]], [[0]]])
     message = raised(fotmem.IdError, lambda: store.values(ids))
-    assert message == "id 7 is not in this store, which holds nothing (-1: no hit)"
-    store.add(torch.ones(2, 5, 4), torch.ones(2, 5, 4))
+    assert message == (
+        "id 7 is not in this store, which holds nothing: it was never stored: the next key that "
+        "is added gets 0, see next_id"
+    )
+    store.start_at(2)
+    store.add(torch.ones(2, 7, 4), torch.ones(2, 7, 4))
+    store.forget(6)
     message = raised(fotmem.IdError, lambda: store.keys(ids))
-    assert message == "id 7 is not in this store, which holds 0 to 4 (-1: no hit)"
+    assert message == (
+        "id 7 is not in this store, which holds 8 to 8: it was forgotten, as all before 8; look up "
+        "what you need before forget"
+    )
+    for outside, reason in (
+        (0, "it was never stored: ids begin at 2 here, see first_id"),
+        (9, "it was never stored: the next key that is added gets 9, see next_id"),
+        (-3, "ids are never negative, but for -1 where search found no hit"),
+    ):
+        message = raised(fotmem.IdError, lambda: store.keys(torch.full((2, 1, 1), outside)))  # noqa: B023
+        assert message == f"id {outside} is not in this store, which holds 8 to 8: {reason}"
 
 
 def test_option_error() -> None:

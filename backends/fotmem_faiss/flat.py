@@ -37,11 +37,13 @@ class FlatStore(RowsStore):
 
     def _search_block(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
         if self.device.type == "cpu":
-            with faiss_threads(self._threads):
-                parts = [
+            parts = faiss_threads(
+                self._threads,
+                lambda: [
                     faiss.knn(some, rows, top_k, faiss.METRIC_INNER_PRODUCT)
                     for some, rows in zip(queries.numpy(), keys.numpy(), strict=True)
-                ]
+                ],
+            )
             shape = (*queries.shape[:2], top_k)
             flat = (np.concatenate(each).reshape(shape) for each in zip(*parts, strict=True))
             best, near = map(torch.from_numpy, flat)

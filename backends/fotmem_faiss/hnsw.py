@@ -24,14 +24,14 @@ class FaissGraph(Graph):
         self._ids = np.full(1, -1)  # of FAISS's positions; it ends with that of none, -1
 
     def add(self, vectors: Vectors, ids: Ids) -> None:
-        with faiss_threads(1):
-            self._index.add(vectors)
+        faiss_threads(1, lambda: self._index.add(vectors))
         self._ids = np.concatenate([self._ids[:-1], ids, self._ids[-1:]])
 
     def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
         options = self._options if count <= self._options.efSearch else _with_effort(count)
-        with faiss_threads(1):
-            distances, places = self._index.search(queries, count, params=options)
+        distances, places = faiss_threads(
+            1, lambda: self._index.search(queries, count, params=options)
+        )
         return self._ids[places], distances
 
     def tune(self, options: HnswOptions) -> None:

@@ -45,27 +45,28 @@ class IvfStore(IndexedStore):
         self._trained_for = self._known - self._start
         self._begin_anew(self._trained_for)
         self._owed = math.inf
-        with faiss_threads(self.options.threads):
-            self._pay()
+        faiss_threads(self.options.threads, self._pay)
 
     def _extend(self, first: int, keys: Tensor) -> None:
-        with faiss_threads(self.options.threads):
-            self._lists.add(first, keys)
-            self._known = first + keys.shape[1]
-            size = self._known - self._start
-            if not self._in_work and size >= 2 * self._trained_for:
-                sample = min(size, _sample_size(self._count(size)))
-                work = self.num_heads * (ITERATIONS * sample + (1 + SPAN) * size)
-                self._begin_anew(size)
-                self._pace, self._owed = work / SPAN / size, 0.0
-                self._trained_for = size
-            if self._in_work:
-                self._owed += self._pace * keys.shape[1]
-                self._pay()
+        faiss_threads(self.options.threads, lambda: self._grow(first, keys))
+
+    def _grow(self, first: int, keys: Tensor) -> None:
+        self._lists.add(first, keys)
+        self._known = first + keys.shape[1]
+        size = self._known - self._start
+        if not self._in_work and size >= 2 * self._trained_for:
+            sample = min(size, _sample_size(self._count(size)))
+            work = self.num_heads * (ITERATIONS * sample + (1 + SPAN) * size)
+            self._begin_anew(size)
+            self._pace, self._owed = work / SPAN / size, 0.0
+            self._trained_for = size
+        if self._in_work:
+            self._owed += self._pace * keys.shape[1]
+            self._pay()
 
     def _find(self, queries: Tensor, top_k: int) -> Tensor:
-        with faiss_threads(self.options.threads):
-            return self._lists.search(queries, self._candidates(top_k))
+        candidates = self._candidates(top_k)
+        return faiss_threads(self.options.threads, lambda: self._lists.search(queries, candidates))
 
     def _clone(self, twin: Self) -> None:
         twin._lists = self._lists.copy()
@@ -77,11 +78,13 @@ class IvfStore(IndexedStore):
         self._lists.tune(self.options.nprobe)
 
     def share_read(self, queries: Tensor, top_k: int) -> float:
-        with self._lock.reading():
-            if not self._indexed or self._hubs is None:
-                return 1.0
-            looked = self._lists.keys_read(queries.float().cpu()) + self._hubs.most
-            return min(1.0, looked / len(self))
+        return self._lock.reading(lambda: self._share_read(queries.float().cpu()))
+
+    def _share_read(self, queries: Tensor) -> float:
+        if not self._indexed or self._hubs is None:
+            return 1.0
+        looked = self._lists.keys_read(queries) + self._hubs.most
+        return min(1.0, looked / len(self))
 
     @property
     def _in_work(self) -> bool:

@@ -1,18 +1,22 @@
 """How many threads FAISS works with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 import faiss
 import torch
 
+Result = TypeVar("Result")
 
-@contextmanager
-def faiss_threads(threads: int | None) -> Iterator[None]:
-    """Let FAISS, called by this thread, use so many threads; None: as many as torch."""
+
+def faiss_threads(threads: int | None, call: Callable[[], Result]) -> Result:
+    """Let FAISS use so many threads while this thread is in `call`; None: as many as torch."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads or torch.get_num_threads())
     try:
-        yield
-    finally:
+        try:
+            faiss.omp_set_num_threads(threads or torch.get_num_threads())
+            return call()
+        finally:
+            faiss.omp_set_num_threads(before)
+    finally:  # once more: Ctrl-C may have come in between
         faiss.omp_set_num_threads(before)

@@ -62,15 +62,18 @@ class Contents:
     # Taking in -------------------------------------------------------------------------------
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        """Take in rows ``[H, n, D]``, all or none."""
+        """Take in rows ``[H, n, D]``; if it raises, `restore` what was before."""
         self.files.require_writable()
-        before = self.state, self.log.copy()
-        try:
-            self._take_in(keys, values)
-        except BaseException:
-            self._jobs.clear()  # what they began is removed; they begin anew with the next add
-            self.state, self.log = before
-            raise
+        self._take_in(keys, values)
+
+    def before(self) -> tuple[State, Log]:
+        """Return what `restore` needs."""
+        return self.state, self.log.copy()
+
+    def restore(self, before: tuple[State, Log]) -> None:
+        """Be as it was before `add`."""
+        self._jobs.clear()  # what they began is removed; they begin anew with the next add
+        self.state, self.log = before
 
     def _take_in(self, keys: Tensor, values: Tensor) -> None:
         while keys.shape[1]:

@@ -110,9 +110,14 @@ class ZarrStore(MemoryStore):
 
     def _add(self, keys: Tensor, values: Tensor) -> None:
         self._now()
-        self._contents.add(keys, values)
-        if not self.options.exact:
-            self._outer = self._outer.grown(self._contents)
+        before = self._contents.before()
+        try:
+            self._contents.add(keys, values)
+            if not self.options.exact:
+                self._outer = self._outer.grown(self._contents)
+        except BaseException:
+            self._contents.restore(before)
+            raise
 
     def _search(self, queries: Tensor, top_k: int) -> Hits:
         state, wide = self._now(), queries.float()
@@ -191,6 +196,14 @@ class ZarrStore(MemoryStore):
         self._now()
         if count:
             self._contents.forget(self._contents.forgotten + count)
+
+    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+        contents = self._contents
+        if contents.state.end != added:
+            raise StorageError(f"it holds {contents.state.end} rows, of which {added} count")
+        if contents.forgotten > forgotten:
+            contents.forget(contents.forgotten)  # to the end
+        return contents.forgotten
 
     def _copy(self) -> Self:
         self._now()

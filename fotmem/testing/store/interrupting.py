@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
-PATIENCE = 120.0
+PATIENCE = 20.0
 """Seconds after which a call is taken to wait for ever: no machine is so busy."""
 OTHERS = frozenset({"numpy", "torch", "importlib", "_weakrefset"})
 """Packages whose lines are not counted: a stop there comes out at the line that called them."""

@@ -1,0 +1,181 @@
+"""Checks what callers pass to a store, and what their functions return."""
+
+import math
+import operator
+import os
+from collections.abc import Callable
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError, shown
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What a store accepts and keeps."""
+
+Bias = Callable[[Tensor], Tensor]
+"""Takes ids of keys, int64 of any shape, and returns what is added to their scores."""
+
+
+def whole(name: str, number: object, *, least: int, most: int | None = None) -> int:
+    """Take integers of all kinds, also NumPy's; nothing else."""
+    try:
+        taken = None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        taken = None
+    if taken is None or taken < least:
+        raise OptionError(f"{name} must be an integer of at least {least}, got {shown(number)}")
+    if most is not None and taken > most:
+        raise OptionError(f"{name} must be at most {most:,}, got {taken}")
+    return taken
+
+
+def require_tensor(name: str, tensor: object) -> None:
+    """Raise `DtypeError` unless it is a dense tensor that holds numbers."""
+    if not isinstance(tensor, Tensor):
+        cure = "convert with torch.as_tensor(...)"
+        raise DtypeError(name, expected="a torch.Tensor", actual=type(tensor), cure=cure)
+    if tensor.is_nested:
+        cure = "convert with torch.stack(...)"
+        raise DtypeError(name, expected="a dense tensor", actual="nested", cure=cure)
+    if tensor.layout is not torch.strided:
+        cure = "convert with .to_dense()"
+        raise DtypeError(name, expected="a dense tensor", actual=tensor.layout, cure=cure)
+    if tensor.is_meta:
+        cure = "compute it on a device that keeps data, such as 'cpu'"
+        raise DtypeError(name, expected="a tensor with data", actual="meta", cure=cure)
+
+
+def require_dtype(name: str, tensor: Tensor) -> None:
+    """Raise `DtypeError` unless its dtype is one of `DTYPES`."""
+    if tensor.dtype not in DTYPES:
+        cure = "convert with .dequantize()" if tensor.is_quantized else "convert with .to(...)"
+        raise DtypeError(name, expected=NAMES, actual=tensor.dtype, cure=cure)
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise `NonFiniteError` if it holds NaN or Inf."""
+    if tensor.numel() == 0:
+        return
+    # One pass without a temporary; NaN is both its minimum and its maximum.
+    lowest, highest = tensor.aminmax()
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        bad = (~tensor.isfinite()).nonzero()[0].tolist()
+        raise NonFiniteError(name, f"{bad} of {list(tensor.shape)}")
+
+
+def checked_scale(scale: object) -> float:
+    """Take a number above 0 for a factor of inner products."""
+    if type(scale) is not float:
+        if isinstance(scale, bool) or not isinstance(scale, Real):
+            raise OptionError(
+                f"scale must be a number, usually 1 / sqrt(head_dim), got {shown(scale)}; "
+                "pass a float"
+            )
+        scale = float(scale)
+    if not 0 < scale < math.inf:
+        raise OptionError(
+            f"scale must be above 0 and finite, usually 1 / sqrt(head_dim), got {scale!r}"
+        )
+    return scale
+
+
+def checked_bias(bias: object, later: Callable[[Tensor], None]) -> Bias:
+    """Wrap a function of ids, so that what it returns is checked.
+
+    Parameters
+    ----------
+    bias : callable
+    later : callable
+        On CUDA, where no query may wait for the device, it gets a bool ``[]``: whether all is well.
+    """
+    if not callable(bias):
+        raise OptionError(
+            "bias must be None, or a function that takes ids and returns what is added to "
+            f"scores, got {shown(bias)}"
+        )
+    name = "what bias returns"
+
+    def checked(ids: Tensor) -> Tensor:
+        found: Any = bias(ids)
+        require_tensor(name, found)
+        if found.dtype != torch.float32:
+            raise DtypeError(name, expected="float32", actual=found.dtype)
+        if found.shape != ids.shape:
+            expected = f"{list(ids.shape)} as the ids that it got"
+            raise ShapeError(name, expected=expected, actual=found.shape)
+        if found.device != ids.device:
+            raise OptionError(
+                f"{name} must be on {ids.device} as the ids that it got, got {found.device}; "
+                "move it with .to(ids.device)"
+            )
+        below = found < torch.inf  # NaN is not
+        if not found.is_cpu:
+            later(below.all())
+        elif not below.all():
+            bad = (~below).nonzero()[0].tolist()
+            raise NonFiniteError(name, f"{bad} of {list(found.shape)}")
+        detached: Tensor = found.detach()
+        return detached
+
+    return checked
+
+
+def checked_dtype(dtype: object) -> torch.dtype:
+    """Take one of `DTYPES`."""
+    if not (isinstance(dtype, torch.dtype) and dtype in DTYPES):
+        cure = "pass a torch.dtype, such as torch.bfloat16"
+        raise DtypeError("dtype", expected=NAMES, actual=dtype, cure=cure)
+    return dtype
+
+
+def named_device(device: object) -> torch.device:
+    """Take a device, or the name of one, whether or not it is here."""
+    try:
+        if isinstance(device, str | torch.device):
+            return torch.device(device)
+    except RuntimeError:
+        pass
+    raise OptionError(
+        f"device must name a torch device, got {shown(device)}; such as 'cpu', 'cuda' or 'cuda:0'"
+    )
+
+
+def usable_device(device: object) -> torch.device:
+    """Take a device, or the name of one, on which tensors can be made here."""
+    named = named_device(device)
+    if named.type == "meta":
+        raise OptionError("device must be one that keeps data, such as 'cpu', got 'meta'")
+    try:
+        return torch.empty(1, device=named).device
+    except Exception as error:  # each backend has its own
+        reason = str(error).strip().partition("\n")[0]
+        raise OptionError(
+            f"device {str(named)!r} cannot be used here ({reason}); there is 'cpu'"
+        ) from error
+
+
+def checked_directory(directory: object) -> Path | str | None:
+    """Take a path, or a URL: a text with ``://`` in it, which a path would break."""
+    try:
+        path = None if directory is None else os.fspath(directory)  # type: ignore[call-overload]
+    except TypeError:
+        path = b""
+    if path is not None and not (isinstance(path, str) and path):
+        raise OptionError(
+            "directory must be a path or a URL, as a text or pathlib.Path, "
+            f"got {shown(directory)}; None keeps the store in memory"
+        )
+    if path is None:
+        return None
+    return path if "://" in path and isinstance(directory, str) else Path(path)
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+NAMES = _names(DTYPES)
