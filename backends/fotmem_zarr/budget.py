@@ -8,6 +8,14 @@ from fotmem import OptionError
 
 CLUSTER = 128
 """Keys of a cluster, at most: a chunk on disk."""
+BLOCK_ROWS = (16, 2048)
+"""Least and most rows of a block, which is written at a time; a power of two."""
+BLOCKS = 16
+"""Blocks of a part of the log."""
+MAX_SHARD = 128
+"""Clusters that are written at a time, at most; a power of two."""
+MAX_BUCKETS = 64
+"""Buckets that the keys of a head are divided into before they are clustered, at most."""
 
 
 def _power_of_two(number: int, low: int, high: int) -> int:
@@ -48,7 +56,7 @@ class Budget:
     @property
     def block(self) -> int:
         """Rows that are written at a time."""
-        return _power_of_two(self.ram // (128 * self.row), 16, 2048)
+        return _power_of_two(self.ram // (128 * self.row), *BLOCK_ROWS)
 
     @property
     def segment(self) -> int:
@@ -60,7 +68,7 @@ class Budget:
     def shard(self) -> int:
         """Clusters that are written at a time."""
         cluster = CLUSTER * self.head_dim * self.itemsize
-        return _power_of_two(min(self.ram // 64, 2**22) // cluster, 1, 128)
+        return _power_of_two(min(self.ram // 64, 2**22) // cluster, 1, MAX_SHARD)
 
     @property
     def piece(self) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fotmem import StorageError
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.building import build, index
 from fotmem_zarr.cache import Cache
@@ -16,8 +17,9 @@ from fotmem_zarr.jobs import Job, next_merge
 from fotmem_zarr.loading import load_log, load_pieces, load_segments
 from fotmem_zarr.log import Log
 from fotmem_zarr.manifest import Manifest
-from fotmem_zarr.pieces import Like
-from fotmem_zarr.place import Place, open_place
+from fotmem_zarr.opening import open_place
+from fotmem_zarr.pieces import Like, Piece
+from fotmem_zarr.place import UNWRITABLE, Place
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.sources import source_of_segments
 from fotmem_zarr.tail import Tail
@@ -201,15 +203,30 @@ class Contents:
         self.log = load_log(self.files, place, manifest)
         self.forgotten = manifest.forgotten
         segments = load_segments(self.files, place, manifest)
+        pieces = load_pieces(self.files, place, manifest)
         indexed = segments[-1].end if segments else 0
-        live = self.forgotten // self.log.block * self.log.block
-        self.state = State(segments, Tail(), max(indexed, live))
+        loaded = State(segments, Tail(), max(indexed, manifest.live))
         self._share_out()
-        # Rows that no segment holds are taken in again: clustered, if there are many.
-        take_in = self._append if place.read_only else self._take_in
-        for first, part in self.log.blocks(self.state.end, self.log.end):
+        try:
+            self._take_in_again(loaded, pieces)
+        except StorageError as error:
+            reason = error.__cause__
+            if not (isinstance(reason, OSError) and reason.errno in UNWRITABLE):
+                raise
+            if place.read_only:
+                raise
+            place.refuse_writing(reason)  # what is there can be searched all the same
+            self._take_in_again(loaded, pieces)
+
+    def _take_in_again(self, loaded: State, pieces: list[Piece]) -> None:
+        """Take in rows that no segment holds: they are clustered, if there are many."""
+        self._jobs.clear()
+        self.state = loaded
+        assert self.files.place is not None
+        take_in = self._append if self.files.place.read_only else self._take_in
+        for first, part in self.log.blocks(loaded.end, self.log.end):
             take_in(part.read(part.keys, first), part.read(part.values, first))
-        for piece in load_pieces(self.files, place, manifest):
+        for piece in pieces:
             take_in(piece.keys.read_all(), piece.values.read_all())
 
     def close(self) -> None:

@@ -7,18 +7,15 @@ from torch import Tensor
 
 from fotmem import StorageError
 from fotmem_zarr.budget import Budget
+from fotmem_zarr.folder import temporary_folder
 from fotmem_zarr.log import Log, Part
-from fotmem_zarr.manifest import (
-    Manifest,
-    group,
-    read_manifest,
-)
-from fotmem_zarr.owned import Owned
+from fotmem_zarr.manifest import Manifest
+from fotmem_zarr.owned import Owned, Spot
 from fotmem_zarr.pieces import Like, Piece
-from fotmem_zarr.place import Place, temporary_folder
+from fotmem_zarr.place import Place
+from fotmem_zarr.root import Root, begin, group, read_root, write_root
 from fotmem_zarr.segment import Segment
-
-KINDS = ("log", "segments", "tail")
+from fotmem_zarr.sweeping import sweep
 
 
 class Files:
@@ -33,6 +30,9 @@ class Files:
         """The name, once closed."""
         self._shard = budget.shard
         self._next_name = 0
+        self._store_id = ""
+        self._first_name = 0  # that this process gave
+        self._swept = False
         self.pieces: list[Piece] = []
         self._kept: list[Owned] = []
 
@@ -65,29 +65,25 @@ class Files:
         """Raise `StorageError` if nothing can be added here."""
         self.require_own()
         if self.place is not None and self.place.read_only:
-            raise StorageError(
-                f"{self.name} is a zip file, which is read-only; unpack it, and open the folder"
-            )
+            raise StorageError(f"{self.name} {self.place.read_only}")
 
     def new_part(self, first: int) -> Part:
         """Begin a part of the log."""
-        return Part(*self._new("log"), first=first, block=self.block, like=self.like)
+        return Part(self._new("log"), first=first, block=self.block, like=self.like)
 
     def new_segment(self, first: int, end: int, level: int) -> Segment:
         """Name a segment that is to be built."""
-        place, path = self._new("segments")
-        rows = end - first
-        return Segment(
-            place, path, first=first, rows=rows, level=level, shard=self._shard, like=self.like
-        )
+        spot, rows = self._new("segments"), end - first
+        return Segment(spot, first=first, rows=rows, level=level, shard=self._shard, like=self.like)
 
-    def _new(self, kind: str) -> tuple[Place, str]:
+    def _new(self, kind: str) -> Spot:
         if self.place is None:
             self.place = temporary_folder()
         path = f"{kind}/{self._next_name:08d}"
         self._next_name += 1
+        self.place.remove(path)  # a writer that was killed may have left it
         self.place.write(f"{path}/zarr.json", group())
-        return self.place, path
+        return Spot.new(self.place, path)
 
     def save_rest(self, first: int, keys: Tensor, values: Tensor) -> None:
         """Make rows from `first` on durable that fill no block, ``[H, n, D]`` each.
@@ -103,8 +99,7 @@ class Files:
         pieces = list(self.pieces)
         while pieces and pieces[-1].rows <= end - start:
             start = pieces.pop().first
-        place, path = self._new("tail")
-        piece = Piece(place, path, first=start, rows=end - start, like=self.like)
+        piece = Piece(self._new("tail"), first=start, rows=end - start, like=self.like)
         piece.write(keys[:, start - first :], values[:, start - first :])
         self.pieces = [*pieces, piece]
 
@@ -115,49 +110,47 @@ class Files:
     def commit(self, log: Log, segments: Sequence[Segment], **facts: Any) -> None:
         """Replace the manifest, then let go of what it no longer names."""
         assert self.place is not None
-        self._manifest(log, segments, facts).write(self.place)
         kept: list[Owned] = [*log.parts, *segments, *self.pieces]
+        descriptions = [f"{owned.path}/zarr.json" for owned in kept]
+        if gone := self.place.missing(descriptions if self.place.local else []):
+            raise StorageError(
+                f"{gone} of {self.name} was removed while the store was open; put it back, or "
+                "copy the store into another directory"
+            )
+        write_root(self.place, Root(self._manifest(log, segments, facts), self._store_id))
         for owned in kept:
             owned.keep()
         for owned in self._kept:
             if owned not in kept:
                 owned.release()
         self._kept = kept
+        if not self._swept:
+            sweep(self.place, kept, range(self._first_name, self._next_name))
+            self._swept = True
 
     def _manifest(self, log: Log, segments: Sequence[Segment], facts: dict[str, Any]) -> Manifest:
-        return self._layer().model_copy(
-            update={
-                **facts,
-                "logged": log.end,
-                "next_name": self._next_name,
-                "log": tuple(part.entry() for part in log.parts),
-                "pieces": tuple(piece.entry() for piece in self.pieces),
-                "segments": tuple(segment.entry() for segment in segments),
-            }
+        return Manifest(
+            **self._layer().model_dump(include={"num_heads", "head_dim", "dtype", "block"}),
+            **facts,
+            logged=log.end,
+            next_name=self._next_name,
+            log=tuple(part.entry() for part in log.parts),
+            pieces=tuple(piece.entry() for piece in self.pieces),
+            segments=tuple(segment.entry() for segment in segments),
         )
 
     def _layer(self) -> Manifest:
         heads, head_dim, dtype = self.like
-        name = str(dtype).removeprefix("torch.")
+        name: Any = str(dtype).removeprefix("torch.")
         return Manifest(num_heads=heads, head_dim=head_dim, dtype=name, block=self.block)
 
     def open(self, place: Place) -> Manifest:
-        """Read the manifest, or begin one; remove what it does not name."""
+        """Read the manifest, or begin one."""
         self.place = place
-        manifest = read_manifest(place)
-        if manifest is None:
-            manifest = self._layer()
-            for kind in KINDS:
-                place.write(f"{kind}/zarr.json", group())
-            manifest.write(place)
+        manifest, self._store_id = read_root(place) or begin(place, self._layer())
         manifest.require(self._layer(), place)
-        self.block, self._next_name = manifest.block, manifest.next_name
-        if not place.read_only:
-            named = {entry.name for entry in (*manifest.log, *manifest.pieces, *manifest.segments)}
-            for kind in KINDS:
-                for name in place.names(kind):
-                    if name not in named and name != "zarr.json":
-                        place.remove(f"{kind}/{name}")
+        self.block = manifest.block
+        self._first_name = self._next_name = manifest.next_name
         return manifest
 
     def keep(self, *owned: Owned) -> None:

@@ -7,16 +7,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fotmem_zarr.budget import BLOCKS
 from fotmem_zarr.cache import Cache
 from fotmem_zarr.manifest import PartEntry
-from fotmem_zarr.owned import Owned
+from fotmem_zarr.owned import Owned, Spot
 from fotmem_zarr.place import Place
 from fotmem_zarr.rows import Rows
 from fotmem_zarr.tail import Block
 from fotmem_zarr.take import take
 
-BLOCKS = 16
-"""Blocks of a part of the log."""
 CHUNK = 16
 """Rows of a chunk, at most: values are looked up one by one."""
 
@@ -25,18 +24,23 @@ class Part(Owned):
     """Keys and values of up to ``BLOCKS`` blocks of rows, from row `first` on."""
 
     def __init__(
-        self, place: Place, path: str, *, first: int, block: int, like: tuple[int, int, torch.dtype]
+        self, spot: Spot, *, first: int, block: int, like: tuple[int, int, torch.dtype]
     ) -> None:
-        super().__init__(place, path)
+        super().__init__(spot)
         self.first = first
         self.block = block
-        self._described = False
+        self.written = 0
+        """Blocks of it that there is room for up to the last one written."""
+        self.sealed = False
+        """Whether an earlier process wrote it: nothing is added to it."""
         heads, head_dim, dtype = like
         chunk = min(CHUNK, block)
         self.keys, self.values = (
             Rows(
-                place=place,
-                path=f"{path}/{name}",
+                place=self.place,
+                path=f"{self.path}/{name}",
+                generation=self.generation,
+                first=first,
                 heads=heads,
                 rows=BLOCKS * block,
                 rest=(head_dim,),
@@ -50,7 +54,13 @@ class Part(Owned):
 
     def entry(self) -> PartEntry:
         """Describe it for the manifest."""
-        return PartEntry(name=self.name, first=self.first, rows=self.block)
+        return PartEntry(name=self.name, generation=self.generation, first=self.first)
+
+    def arrays(self) -> tuple[Rows, Rows]:
+        return self.keys, self.values
+
+    def files(self) -> dict[str, set[str]]:
+        return {rows.path: rows.files(self.written) for rows in self.arrays()}
 
     @property
     def end(self) -> int:
@@ -60,10 +70,10 @@ class Part(Owned):
     def write(self, row: int, keys: Tensor, values: Tensor) -> None:
         """Write a block, ``[H, block, D]`` each."""
         number = (row - self.first) // self.block
-        if not self._described:
+        if not self.written:
             self.keys.describe()
             self.values.describe()
-            self._described = True
+        self.written = max(self.written, number + 1)
         self.keys.write(0, number, keys)
         self.values.write(0, number, values)
 
@@ -118,7 +128,12 @@ class Log:
         if block.end <= self.end:
             return
         last = self.parts[-1] if self.parts else None
-        ours = last is not None and last.place is maker.place and block.first < last.end
+        ours = (
+            last is not None
+            and last.place is maker.place
+            and not last.sealed
+            and block.first < last.end
+        )
         part = last if last is not None and ours else maker.new_part(block.first)
         part.write(block.first, block.keys, block.values)
         if not ours:

@@ -1,18 +1,35 @@
 """Files that nothing but one object refers to, removed with it."""
 
 import contextlib
+import secrets
 import weakref
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from fotmem import StorageError
 from fotmem_zarr.place import Place
+from fotmem_zarr.rows import Rows
+
+
+class Spot(NamedTuple):
+    """Where something lies, and which of all that ever lay there it is."""
+
+    place: Place
+    path: str
+    generation: str
+
+    @classmethod
+    def new(cls, place: Place, path: str) -> "Spot":
+        """Begin another one."""
+        return cls(place, path, secrets.token_hex(8))
 
 
 class Owned:
-    """Has the files below a path. They go when it goes, unless the manifest names them."""
+    """Has the files at a spot. They go when it goes, unless the manifest names them."""
 
-    def __init__(self, place: Place, path: str) -> None:
-        self.place = place
-        self.path = path
+    def __init__(self, spot: Spot) -> None:
+        self.spot = spot
+        self.place, self.path, self.generation = spot
         self._finalizer: weakref.finalize[[Place, str], Owned] | None = None
         self.release()
 
@@ -20,6 +37,14 @@ class Owned:
     def name(self) -> str:
         """Its folder, for the manifest."""
         return self.path.rpartition("/")[2]
+
+    def arrays(self) -> Sequence[Rows]:
+        """List its arrays."""
+        raise NotImplementedError
+
+    def files(self) -> dict[str, set[str]]:
+        """Name the files that belong there, by folder."""
+        return {rows.path: rows.files() for rows in self.arrays()}
 
     def keep(self) -> None:
         """Leave the files: the manifest names them now."""

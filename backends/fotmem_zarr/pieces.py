@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from fotmem_zarr.manifest import PieceEntry
-from fotmem_zarr.owned import Owned
-from fotmem_zarr.place import Place
+from fotmem_zarr.owned import Owned, Spot
 from fotmem_zarr.rows import Rows
 
 Like = tuple[int, int, torch.dtype]
@@ -15,15 +14,17 @@ Like = tuple[int, int, torch.dtype]
 class Piece(Owned):
     """Rows behind the last whole block, as one flush found them."""
 
-    def __init__(self, place: Place, path: str, *, first: int, rows: int, like: Like) -> None:
-        super().__init__(place, path)
+    def __init__(self, spot: Spot, *, first: int, rows: int, like: Like) -> None:
+        super().__init__(spot)
         self.first = first
         self.rows = rows
         heads, head_dim, dtype = like
         self.keys, self.values = (
             Rows(
-                place=place,
-                path=f"{path}/{name}",
+                place=self.place,
+                path=f"{self.path}/{name}",
+                generation=self.generation,
+                first=first,
                 heads=heads,
                 rows=rows,
                 rest=(head_dim,),
@@ -42,4 +43,9 @@ class Piece(Owned):
 
     def entry(self) -> PieceEntry:
         """Describe it for the manifest."""
-        return PieceEntry(name=self.name, first=self.first, rows=self.rows)
+        return PieceEntry(
+            name=self.name, generation=self.generation, first=self.first, rows=self.rows
+        )
+
+    def arrays(self) -> tuple[Rows, Rows]:
+        return self.keys, self.values

@@ -1,24 +1,24 @@
-"""Zip files and object stores, through zarr's own stores."""
+"""Object stores, through zarr's own stores."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, ObjectStore, ZipStore
+from zarr.storage import FsspecStore, ObjectStore
 
 from fotmem import MissingPackageError, StorageError
 from fotmem_zarr.place import Place, Range
 
 
-class ZarrPlace(Place):
+class RemotePlace(Place):
     """Files of a zarr store; those of one call are read at the same time."""
 
     def __init__(self, store: Store, name: str) -> None:
-        super().__init__(name, read_only=store.read_only, durable=True)
+        read_only = "is read-only; open a copy that can be written to" if store.read_only else ""
+        super().__init__(name, read_only=read_only, durable=True, local=False)
         self._store = store
 
     def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
@@ -63,20 +63,15 @@ class ZarrPlace(Place):
             raise self.broken(verb, key, error, cure) from error
 
 
-def zip_place(path: Path) -> Place:
-    """Open a zip file of a store's folder, for reading."""
-    return ZarrPlace(ZipStore(path, mode="r"), str(path))
-
-
 def remote_place(url: str) -> Place:
     """Open a URL by fsspec, or by obstore where fsspec cannot."""
     try:
-        return ZarrPlace(FsspecStore.from_url(url), url)
+        return RemotePlace(FsspecStore.from_url(url), url)
     except (ImportError, ValueError) as error:
         try:
             from obstore.store import from_url
 
-            return ZarrPlace(ObjectStore(from_url(url)), url)
+            return RemotePlace(ObjectStore(from_url(url)), url)
         except ImportError:
             raise MissingPackageError(
                 "zarr", f"{url} needs a package: {error}; or pip install obstore"

@@ -4,7 +4,8 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -16,8 +17,6 @@ from fotmem_zarr.place import Place, Range
 
 CRC = 4
 """Bytes of a checksum."""
-INTACT = 0x48674BC7
-"""The crc32c of anything that is followed by its own."""
 ABSENT = 2**64 - 1
 
 NUMPY = {
@@ -33,11 +32,17 @@ class Rows:
     """An array ``[H, rows, *rest]`` of zarr v3 in chunks of one head, with crc32c, sharded.
 
     The chunks of a shard lie in order, so that where each one is needs no look at the index of
-    the shard, and neighbours are read at once.
+    the shard, and neighbours are read at once. Behind each chunk and its own checksum, where zarr
+    does not look, stands a second one that covers its place, too: the array, its shape, its
+    generation, the head, and the number of the chunk. A right chunk in a wrong place is damage.
     """
 
     place: Place
     path: str
+    generation: str
+    """Of the part, segment or piece that it belongs to."""
+    first: int
+    """The first row of that."""
     heads: int
     rows: int
     rest: tuple[int, ...]
@@ -48,8 +53,28 @@ class Rows:
 
     @property
     def chunk_bytes(self) -> int:
-        """Of one chunk, without its checksum."""
+        """Of one chunk, without its checksums."""
         return self.chunk_rows * math.prod(self.rest) * self.dtype.itemsize
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one chunk of a shard to the next."""
+        return self.chunk_bytes + 2 * CRC
+
+    @cached_property
+    def _identity(self) -> int:
+        """The crc32c of what tells this array from all others, of any version and any store."""
+        told = (self.path, self.generation, self.first, self.heads, *self.rest, self.dtype)
+        layout = (self.chunk_rows, self.chunks_per_shard, self.heads_per_shard)
+        return int(google_crc32c.value(repr((*told, *layout)).encode()))
+
+    def files(self, shards: int | None = None) -> set[str]:
+        """Name the files that belong here: `shards` of each head (default: all)."""
+        if shards is None:
+            shards = -(-self.chunks_per_head // self.chunks_per_shard)
+        groups = range(-(-self.heads // self.heads_per_shard))
+        names = {self._name(group, shard) for group in groups for shard in range(shards)}
+        return {"zarr.json", *names}
 
     @property
     def chunks_per_head(self) -> int:
@@ -58,20 +83,26 @@ class Rows:
 
     def describe(self) -> None:
         """Write ``zarr.json``."""
+        self.place.write(f"{self.path}/zarr.json", json.dumps(self.description()).encode())
+
+    def description(self) -> dict[str, Any]:
+        """Describe it as zarr v3 does."""
         shard = (self.heads_per_shard, self.chunk_rows * self.chunks_per_shard, *self.rest)
         chunk = (1, self.chunk_rows, *self.rest)
         shape = (self.heads, self.rows, *self.rest)
-        data = _metadata(shape, chunk, shard, NUMPY[self.dtype])
-        self.place.write(f"{self.path}/zarr.json", data)
+        return _metadata(shape, chunk, shard, NUMPY[self.dtype])
 
     def write(self, head: int, shard: int, data: Tensor) -> None:
         """Write a shard of ``[heads_per_shard, rows, *rest]``; fewer rows only of a single head."""
         tiles = data.contiguous().unflatten(1, (-1, self.chunk_rows)).flatten(0, 1)
         parts, index = [], np.full((self.heads_per_shard * self.chunks_per_shard, 2), ABSENT, "<u8")
+        per_head = self.chunks_per_shard
         for number, tile in enumerate(tiles):
             raw = tile.flatten().view(torch.uint8).numpy().tobytes()
-            parts += [raw, _checksum(raw)]
-            index[number] = number * (len(raw) + CRC), len(raw) + CRC
+            checksum = _checksum(raw)
+            chunk = shard * per_head + number % per_head
+            parts += [raw, checksum, self._placed(head + number // per_head, chunk, checksum)]
+            index[number] = number * self.stride, len(raw) + CRC
         parts += [index.tobytes(), _checksum(index.tobytes())]
         self.place.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
 
@@ -94,26 +125,38 @@ class Rows:
         return self._file(group, shard), head * self.chunks_per_shard + number
 
     def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
-        """Raise `StorageError` unless this is a chunk with its checksum."""
-        size = self.chunk_bytes + CRC
-        if len(data) == size and google_crc32c.value(data) == INTACT:
-            return
+        """Raise `StorageError` unless this is the chunk with its checksums."""
+        head, number = divmod(number, self.chunks_per_head)
+        end = self.chunk_bytes
+        checksum, placed = data[end : end + CRC], data[end + CRC :]
         if missing:
             what = "is missing"
-        elif len(data) < size:
-            what = f"is truncated (expected {size} bytes, got {len(data)})"
-        else:
+        elif len(data) < self.stride:
+            what = f"is truncated (expected {self.stride} bytes, got {len(data)})"
+        elif _checksum(data[:end]) != checksum:
             what = "is damaged (its checksum differs)"
-        head, number = divmod(number, self.chunks_per_head)
+        elif self._placed(head, number, checksum) != placed:
+            what = "is another one's (its checksum is of another place, version or store)"
+        else:
+            return
         raise StorageError(
             f"chunk {number} of head {head} of {self.path} {what}, in file {file} of "
-            f"{self.place.name}; {self._cure()}"
+            f"{self.place.name}; {self.cure()}"
         )
 
     def _file(self, group: int, shard: int) -> str:
-        return f"{self.path}/c.{group}.{shard}{'.0' * len(self.rest)}"
+        return f"{self.path}/{self._name(group, shard)}"
 
-    def _cure(self) -> str:
+    def _name(self, group: int, shard: int) -> str:
+        return f"c.{group}.{shard}{'.0' * len(self.rest)}"
+
+    def _placed(self, head: int, chunk: int, checksum: bytes) -> bytes:
+        """Compute the checksum that covers a chunk's own, and its place."""
+        place = head.to_bytes(8, "little") + chunk.to_bytes(8, "little") + checksum
+        return int(google_crc32c.extend(self._identity, place)).to_bytes(CRC, "little")
+
+    def cure(self) -> str:
+        """Say what helps where a file is damaged."""
         if self.path.startswith("segments/") and not self.place.read_only:
             return "remove its folder 'segments' and open the store again: it is made anew"
         return "restore the store from a copy"
@@ -132,11 +175,11 @@ class _Run(NamedTuple):
     numbers: list[int]
 
     def range(self) -> Range:
-        size = self.rows.chunk_bytes + CRC
+        size = self.rows.stride
         return Range(self.file, self.first * size, (self.first + len(self.numbers)) * size)
 
     def cut(self, data: bytes | None) -> Iterator[tuple[Chunk, bytes]]:
-        size = self.rows.chunk_bytes + CRC
+        size = self.rows.stride
         for i, number in enumerate(self.numbers):
             part = b"" if data is None else data[i * size : (i + 1) * size]
             self.rows.verify(number, part, self.file, missing=data is None)
@@ -164,7 +207,7 @@ def read_chunks(chunks: Iterable[Chunk]) -> dict[Chunk, bytes]:
 def side_by_side(like: Rows, chunks: Sequence[bytes]) -> Tensor:
     """Put chunks with their checksums into a tensor, ``[n, chunk_rows, *rest]``."""
     data = torch.frombuffer(bytearray().join(chunks), dtype=like.dtype).view(len(chunks), -1)
-    rows = data[:, : -CRC // like.dtype.itemsize]
+    rows = data[:, : -2 * CRC // like.dtype.itemsize]
     return rows.view(len(chunks), like.chunk_rows, *like.rest)
 
 
@@ -174,24 +217,23 @@ def _checksum(raw: bytes) -> bytes:
 
 def _metadata(
     shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int], dtype: str
-) -> bytes:
+) -> dict[str, Any]:
     """Describe an array as zarr v3 does; asking zarr to would take 5 ms."""
     checked = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
     sharding = {
-        "chunk_shape": chunks,
+        "chunk_shape": list(chunks),
         "codecs": checked,
         "index_codecs": checked,
         "index_location": "end",
     }
-    array = {
+    return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": shape,
+        "shape": list(shape),
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shards}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shards)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": 0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": {},
     }
-    return json.dumps(array).encode()

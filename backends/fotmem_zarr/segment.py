@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from fotmem import StorageError
 from fotmem_zarr.budget import CLUSTER
 from fotmem_zarr.clusters import Summary
 from fotmem_zarr.manifest import SegmentEntry
-from fotmem_zarr.owned import Owned
-from fotmem_zarr.place import Place
+from fotmem_zarr.owned import Owned, Spot
 from fotmem_zarr.rows import Rows
 
 IDS = 16
@@ -55,8 +55,7 @@ class Segment(Owned):
 
     def __init__(
         self,
-        place: Place,
-        path: str,
+        spot: Spot,
         *,
         first: int,
         rows: int,
@@ -65,7 +64,7 @@ class Segment(Owned):
         like: tuple[int, int, torch.dtype],
         clusters: int = 0,
     ) -> None:
-        super().__init__(place, path)
+        super().__init__(spot)
         self.first = first
         self.rows = rows
         self.level = level
@@ -91,6 +90,7 @@ class Segment(Owned):
         """Describe it for the manifest."""
         return SegmentEntry(
             name=self.name,
+            generation=self.generation,
             first=self.first,
             rows=self.rows,
             level=self.level,
@@ -102,18 +102,36 @@ class Segment(Owned):
     def save_index(self, index: Index) -> None:
         """Write the index; after that the segment is complete."""
         self.index = index
-        self.keys.describe()
-        self.ids.describe()
-        for name, tensor in index.tensors().items():
-            rows = self._small(name, tensor.shape[1], tuple(tensor.shape[2:]), tensor.dtype)
+        self.set_buckets(index.centres.shape[1])
+        for rows in self.arrays():
             rows.describe()
-            rows.write(0, 0, tensor)
+        for name, tensor in index.tensors().items():
+            self._small[name].write(0, 0, tensor)
 
-    def load_index(self, buckets: int) -> None:
-        """Read the index."""
+    def load_index(self) -> None:
+        """Read the index; raise `StorageError` if it is none of so many rows."""
+        read = {name: rows.read_all() for name, rows in self._small.items()}
+        summary = Summary(read["means"], read["variances"], read["spread"])
+        self.index = Index(summary, read["sizes"], read["buckets"], read["centres"])
+        sizes, buckets = self.index.sizes, self.index.buckets
+        if not (
+            0 <= sizes.min() <= sizes.max() <= CLUSTER
+            and (sizes.sum(1) == self.rows).all()
+            and (buckets[:, 0] == 0).all()
+            and (buckets.diff(dim=1) >= 0).all()
+            and (buckets[:, -1] == (sizes > 0).sum(1)).all()
+            and all(part.isfinite().all() for part in (*summary, self.index.centres))
+        ):
+            raise StorageError(
+                f"the index of {self.path} of {self.place.name} is none of its rows; "
+                f"{self.keys.cure()}"
+            )
+
+    def set_buckets(self, buckets: int) -> None:
+        """Say how many buckets there are; the arrays of the index follow from it."""
         wide, whole = (self.head_dim,), torch.int32
-        read = {
-            name: self._small(name, rows, rest, dtype).read_all()
+        self._small = {
+            name: self._rows(name, rows, rest, dtype, rows, 1, self.heads)
             for name, rows, rest, dtype in (
                 ("means", self.clusters, wide, torch.float32),
                 ("variances", self.clusters, wide, torch.float32),
@@ -123,11 +141,9 @@ class Segment(Owned):
                 ("centres", buckets, wide, torch.float32),
             )
         }
-        summary = Summary(read["means"], read["variances"], read["spread"])
-        self.index = Index(summary, read["sizes"], read["buckets"], read["centres"])
 
-    def _small(self, name: str, rows: int, rest: tuple[int, ...], dtype: torch.dtype) -> Rows:
-        return self._rows(name, rows, rest, dtype, rows, 1, self.heads)
+    def arrays(self) -> tuple[Rows, ...]:
+        return self.keys, self.ids, *self._small.values()
 
     def _rows(
         self,
@@ -142,6 +158,8 @@ class Segment(Owned):
         return Rows(
             place=self.place,
             path=f"{self.path}/{name}",
+            generation=self.generation,
+            first=self.first,
             heads=self.heads,
             rows=rows,
             rest=rest,

@@ -6,14 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem_zarr.budget import CLUSTER, Budget
+from fotmem_zarr.budget import CLUSTER, MAX_BUCKETS, Budget
 from fotmem_zarr.clusters import assign, learn_centres
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.tail import Block
 
 Piece = tuple[Tensor, Tensor]
 """Keys ``[n, D]`` of one head in the store's dtype, and their row numbers ``[n]``, int64."""
-MAX_BUCKETS = 64
 ROWS_PER_BUCKET = 64
 """Of the first segment. The later ones have the same buckets, with more rows."""
 
