@@ -7,7 +7,6 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -99,16 +98,10 @@ class Folder(Place):
             self.refuse_writing(error)
 
     def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
-        files = groupby(ranges, lambda part: part.key)
-        return [data for key, parts in files for data in self._read(key, list(parts))]
-
-    def _read(self, key: str, parts: Sequence[Range]) -> Sequence[bytes | None]:
-        """Read parts of one file, which is opened once."""
         try:
-            found = self._tree.read(key, parts)
+            return self._tree.read(ranges)
         except OSError as error:
-            raise self._failed("read", key, error) from error
-        return [None] * len(parts) if found is None else found
+            raise self._failed("read", str(error.filename), error) from error
 
     def names(self, path: str) -> list[str]:
         try:

@@ -17,6 +17,8 @@ from fotmem_zarr.place import Place, Range
 
 CRC = 4
 """Bytes of a checksum."""
+INTACT = 0x48674BC7
+"""The crc32c of anything that is followed by its own."""
 ABSENT = 2**64 - 1
 
 NUMPY = {
@@ -51,12 +53,12 @@ class Rows:
     chunks_per_shard: int = 1
     heads_per_shard: int = 1
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Of one chunk, without its checksums."""
         return self.chunk_rows * math.prod(self.rest) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def stride(self) -> int:
         """Bytes from one chunk of a shard to the next."""
         return self.chunk_bytes + 2 * CRC
@@ -127,13 +129,12 @@ class Rows:
     def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
         """Raise `StorageError` unless this is the chunk with its checksums."""
         head, number = divmod(number, self.chunks_per_head)
-        end = self.chunk_bytes
-        checksum, placed = data[end : end + CRC], data[end + CRC :]
+        checksum, placed = data[-2 * CRC : -CRC], data[-CRC:]
         if missing:
             what = "is missing"
         elif len(data) < self.stride:
             what = f"is truncated (expected {self.stride} bytes, got {len(data)})"
-        elif _checksum(data[:end]) != checksum:
+        elif google_crc32c.value(data) != google_crc32c.extend(INTACT, placed):
             what = "is damaged (its checksum differs)"
         elif self._placed(head, number, checksum) != placed:
             what = "is another one's (its checksum is of another place, version or store)"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from errno import ELOOP
 from io import FileIO
+from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
@@ -58,14 +59,38 @@ class Tree:
             return False
         return True
 
-    def read(self, key: str, parts: Sequence[Range]) -> list[bytes] | None:
-        """Read parts of a file; None if there is no such file."""
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+        """Read parts of files; None where there is no such file.
+
+        Folders and files that follow one another are opened once. An error's `filename` is the key.
+        """
+        folders = groupby(ranges, lambda part: part.key.rpartition("/")[0])
+        return [data for folder, some in folders for data in self._read_in(folder, list(some))]
+
+    def _read_in(self, folder: str, ranges: list[Range]) -> list[bytes | None]:
+        """Read parts of files of one folder."""
+        found: list[bytes | None] = []
+        key = folder
         try:
-            with self._open(key) as file:
-                size = os.fstat(file.fileno()).st_size
+            with self._folder(folder) as handle:
+                for key, parts in groupby(ranges, lambda part: part.key):
+                    found += self._read_file(handle, key, list(parts))
+        except FileNotFoundError:
+            return [None] * len(ranges)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, key) from error
+        return found
+
+    def _read_file(
+        self, folder: int | None, key: str, parts: list[Range]
+    ) -> Sequence[bytes | None]:
+        name = key.rpartition("/")[2] if folder is not None else self._path(key)
+        try:
+            file, size = _opened(name, os.O_RDONLY, folder)
+            with file:
                 return [_read(file, part, size) for part in parts]
         except FileNotFoundError:
-            return None
+            return [None] * len(parts)
 
     def write(self, key: str, data: bytes, *, synced: bool) -> None:
         """Write a file as a whole, or leave what was there; its folder must exist."""
@@ -98,7 +123,7 @@ class Tree:
         """List what lies in a folder; nothing if there is none."""
         try:
             with self._folder(key) as folder:
-                return sorted(os.listdir(folder))
+                return sorted(os.listdir(self._path(key) if folder is None else folder))
         except FileNotFoundError:
             return []
 
@@ -113,29 +138,22 @@ class Tree:
     def sync(self, key: str) -> None:
         """Have a file, or the names in a folder, on disk."""
         if key and not self._is_folder(key):
-            with self._open(key, os.O_RDWR) as file:
+            with self._beside(key) as (name, folder), _opened(name, os.O_RDWR, folder)[0] as file:
                 os.fsync(file.fileno())
-        elif HANDLES:
-            with self._folder(key) as handle:
-                os.fsync(int(handle))
+        else:
+            with self._folder(key) as folder:
+                if folder is not None:
+                    os.fsync(folder)
 
     def _is_folder(self, key: str) -> bool:
         with self._beside(key) as (name, folder):
             return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
-    def _open(self, key: str, mode: int = os.O_RDONLY) -> FileIO:
-        with self._beside(key) as (name, folder):
-            file = FileIO(os.open(name, mode | FILE, dir_fd=folder), "rb")
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise OSError(ELOOP, "it is no regular file")
-        return file
-
     @contextmanager
-    def _folder(self, key: str) -> Iterator[int | str]:
-        """Open a folder; as `os` takes it, a handle or a path."""
+    def _folder(self, key: str) -> Iterator[int | None]:
+        """Open a folder."""
         with self._beside(f"{key}/." if key else ".") as (_, folder):
-            yield self._path(key) if folder is None else folder
+            yield folder
 
     @contextmanager
     def _beside(self, key: str) -> Iterator[tuple[str, int | None]]:
@@ -165,10 +183,22 @@ class Tree:
         return str(path)
 
 
+def _opened(name: str, mode: int, folder: int | None) -> tuple[FileIO, int]:
+    """Open a regular file; return its size, too."""
+    file = FileIO(os.open(name, mode | FILE, dir_fd=folder), "rb")
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
+        file.close()
+        raise OSError(ELOOP, "it is no regular file")
+    return file, facts.st_size
+
+
 def _read(file: FileIO, part: Range, size: int) -> bytes:
     """Read a part, as far as the file goes: what is asked for may be any number."""
-    file.seek(min(part.start, size))
-    left = max(0, (size if part.stop is None else min(part.stop, size)) - part.start)
+    left = (size if part.stop is None else min(part.stop, size)) - part.start
+    if left <= 0:
+        return b""
+    file.seek(part.start)
     data = file.read(left) or b""
     while len(data) < left and (more := file.read(left - len(data))):
         data += more
