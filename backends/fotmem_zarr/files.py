@@ -155,8 +155,6 @@ class Files:
 
     def keep(self, *owned: Owned) -> None:
         """Take note of what the manifest names."""
-        for one in owned:
-            one.keep()
         self._kept += owned
 
     def close(self) -> None:

@@ -17,11 +17,13 @@ class Spot(NamedTuple):
     place: Place
     path: str
     generation: str
+    named: bool = True
+    """Whether the manifest names it."""
 
     @classmethod
     def new(cls, place: Place, path: str) -> "Spot":
         """Begin another one."""
-        return cls(place, path, secrets.token_hex(8))
+        return cls(place, path, secrets.token_hex(8), named=False)
 
 
 class Owned:
@@ -29,9 +31,10 @@ class Owned:
 
     def __init__(self, spot: Spot) -> None:
         self.spot = spot
-        self.place, self.path, self.generation = spot
+        self.place, self.path, self.generation = spot.place, spot.path, spot.generation
         self._finalizer: weakref.finalize[[Place, str], Owned] | None = None
-        self.release()
+        if not spot.named:
+            self.release()
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from types import NoneType
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -70,7 +71,8 @@ def read_root(place: Place) -> Root | None:
         If something else lies there, or what another version of fotmem wrote, or the file is
         damaged, or says what cannot be true.
     """
-    data, log = place.read([Range(ROOT, 0, LARGEST), Range("log/zarr.json", 0, LARGEST)])
+    groups = [f"{kind}/zarr.json" for kind in KINDS]
+    data, log, *others = place.read([Range(file, 0, LARGEST) for file in (ROOT, *groups)])
     if data is None:
         _require_empty(place)
         return None
@@ -80,6 +82,9 @@ def read_root(place: Place) -> Root | None:
             f"{place.name} holds other zarr data than a store of fotmem; choose another directory"
         )
     _check_version(attributes.get("version"), place)
+    for file, other in zip(groups[1:], others, strict=True):
+        if other is not None and _attributes(other, file, place) is not None:
+            raise _damaged(file, place, "it belongs elsewhere")
     store_id = (_attributes(log or b"", "log/zarr.json", place) or {}).get("store")
     if not isinstance(store_id, str) or len(store_id) != 32:
         raise _damaged("log/zarr.json", place, "it names no store")
@@ -108,10 +113,8 @@ def _attributes(data: bytes, file: str, place: Place) -> dict[str, Any] | None:
         attributes = root["attributes"].get("fotmem")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(file, place, "it is no description of a zarr group") from error
-    if attributes is not None and (
-        not isinstance(attributes, dict)
-        or root != {"zarr_format": 3, "node_type": "group", "attributes": {"fotmem": attributes}}
-    ):
+    expected = {"zarr_format": 3, "node_type": "group", "attributes": root["attributes"]}
+    if root != expected or not isinstance(attributes, (dict, NoneType)):
         raise _damaged(file, place, "it is no description of a group of fotmem")
     return attributes
 
