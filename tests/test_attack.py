@@ -18,13 +18,7 @@ def attacker() -> Iterator[Attacker]:
         yield attacker
 
 
-BEFORE_FORMAT_2 = pytest.mark.xfail(reason="format 1 of zarr does not hold", strict=False)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind == "interrupt" else pytest.param(kind, marks=BEFORE_FORMAT_2) for kind in KINDS],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_store_holds_under_attack(kind: str, attacker: Attacker) -> None:
     outcomes = {seed: attacker.attempt(kind, seed) for seed in range(ROUNDS)}
     found = {seed: str(each) for seed, each in outcomes.items() if each.kind == FOUND}

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fotmem_zarr.manifest import _checksum
+from fotmem_zarr.root import checksum_of
 from tests.attack.file_events import at_files
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
@@ -119,7 +119,8 @@ def edit(store: Path, victim: Path, random: Random) -> str:
     tried = edited(attributes, victim, random)
     content = {key: value for key, value in attributes.items() if key not in SEALED}
     if "crc32c" in attributes:
-        attributes["crc32c"] = _checksum(content)
+        log = json.loads((store / "log" / MANIFEST).read_text(encoding="utf-8"))
+        attributes["crc32c"] = checksum_of(content, log["attributes"]["fotmem"]["store"])
     file.write_text(json.dumps(root), encoding="utf-8")
     return tried
 
