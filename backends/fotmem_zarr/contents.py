@@ -19,7 +19,7 @@ from fotmem_zarr.log import Log
 from fotmem_zarr.manifest import Manifest
 from fotmem_zarr.opening import open_place
 from fotmem_zarr.pieces import Like, Piece
-from fotmem_zarr.place import UNWRITABLE, Place
+from fotmem_zarr.place import TRANSIENT, Place
 from fotmem_zarr.segment import Segment
 from fotmem_zarr.sources import source_of_segments
 from fotmem_zarr.tail import Tail
@@ -211,11 +211,13 @@ class Contents:
             self._take_in_again(loaded, pieces)
         except StorageError as error:
             reason = error.__cause__
-            if not (isinstance(reason, OSError) and reason.errno in UNWRITABLE):
+            if (
+                place.read_only
+                or not isinstance(reason, OSError)
+                or (reason.errno or 0) in TRANSIENT
+            ):
                 raise
-            if place.read_only:
-                raise
-            place.refuse_writing(reason)  # what is there can be searched all the same
+            place.refuse_writing(reason)  # what can be read can be searched all the same
             self._take_in_again(loaded, pieces)
 
     def _take_in_again(self, loaded: State, pieces: list[Piece]) -> None:

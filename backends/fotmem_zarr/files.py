@@ -31,6 +31,7 @@ class Files:
         self._shard = budget.shard
         self._next_name = 0
         self._store_id = ""
+        self._known: set[str] = set()  # paths that the manifest named when it was opened
         self._first_name = 0  # that this process gave
         self._swept = False
         self.pieces: list[Piece] = []
@@ -125,7 +126,7 @@ class Files:
                 owned.release()
         self._kept = kept
         if not self._swept:
-            sweep(self.place, kept, range(self._first_name, self._next_name))
+            sweep(self.place, kept, self._known, range(self._first_name, self._next_name))
             self._swept = True
 
     def _manifest(self, log: Log, segments: Sequence[Segment], facts: dict[str, Any]) -> Manifest:
@@ -149,7 +150,7 @@ class Files:
         self.place = place
         manifest, self._store_id = read_root(place) or begin(place, self._layer())
         manifest.require(self._layer(), place)
-        self.block = manifest.block
+        self.block, self._known = manifest.block, manifest.paths()
         self._first_name = self._next_name = manifest.next_name
         return manifest
 

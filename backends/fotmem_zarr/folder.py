@@ -1,6 +1,5 @@
 """A local folder: plain files, because zarr's own way to read one chunk takes 1.3 ms."""
 
-import errno
 import os
 import shutil
 import tempfile
@@ -12,16 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fotmem import StorageError
-from fotmem_zarr.place import LOCK, UNWRITABLE, Place, Range, cure_of
+from fotmem_zarr.place import LOCK, TRANSIENT, UNWRITABLE, Place, Range, cure_of
 from fotmem_zarr.tree import Tree
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
-
-TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
-"""What a sync may fail with that has lost nothing."""
 
 
 class Folder(Place):
@@ -93,9 +89,12 @@ class Folder(Place):
         except OSError as error:
             if error.errno not in UNWRITABLE:
                 raise
-            self._unlock()  # any number may read
             self._locked_first = False
             self.refuse_writing(error)
+
+    def refuse_writing(self, error: OSError) -> None:
+        super().refuse_writing(error)
+        self._unlock()  # any number may read
 
     def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
         try:
@@ -178,7 +177,6 @@ class Folder(Place):
     def close(self, *, unused: bool = False) -> None:
         if self.inherited:
             return
-        self._lock.release()
         self._unlock()
         if unused and self._locked_first:
             with suppress(OSError):
@@ -186,6 +184,7 @@ class Folder(Place):
             self._unmake_path()
 
     def _unlock(self) -> None:
+        self._lock.release()
         if fcntl is not None and self._tree.handle is not None:
             with suppress(OSError):
                 fcntl.flock(self._tree.handle, fcntl.LOCK_UN)

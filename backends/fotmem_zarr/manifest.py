@@ -152,6 +152,11 @@ class Manifest(_Strict):
             _require(all(row < later for row, later in pairwise(rows)), "hubs do not ascend")
             _require(not rows or rows[-1] < self.rows, "a hub is no row")
 
+    def paths(self) -> set[str]:
+        """List the folders that it names."""
+        kinds = {"log": self.log, "segments": self.segments, "tail": self.pieces}
+        return {f"{kind}/{entry.name}" for kind, entries in kinds.items() for entry in entries}
+
     def layer(self) -> str:
         """Describe the layer that it is for."""
         return f"H={self.num_heads} heads of D={self.head_dim} in {self.dtype}"

@@ -15,6 +15,8 @@ UNWRITABLE = frozenset(
     {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 )
 """What a system answers where nothing can be written, though all can be read."""
+TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+"""What says nothing about the disk."""
 
 LINK = (
     "there must be a folder or a regular file, and a store follows no symbolic link: is the "
