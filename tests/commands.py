@@ -65,6 +65,5 @@ def process(*arguments: object, path: Path | None = None) -> Ended:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)

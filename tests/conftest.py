@@ -1,4 +1,4 @@
-"""What holds for all tests: no test asks the hub, and none leaves its fake plugins behind."""
+"""What holds for all tests: the same examples at any load, no hub, no fake plugins left behind."""
 
 import os
 
@@ -9,11 +9,17 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fotmem.registry import registry
 
 # A shell starts what runs in the background without Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile(
+    "always", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("always")
 
 BUILT_IN = {"fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_llama", "fotmem_zarr"}
 

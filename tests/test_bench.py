@@ -241,7 +241,7 @@ def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Captu
     )
     with Worker(job) as worker:
         [process] = multiprocessing.active_children()
-        process.join(60)
+        process.join()
         told = worker.grown()
         assert next(told).size == 1024
         with pytest.raises(StoreFailedError, match=r"^OSError: the disk is full$"):

@@ -117,7 +117,7 @@ def test_outputs_of_the_released_code() -> None:
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_longllama_equals_naive(data: st.DataObject) -> None:
     packing = data.draw(st.integers(1, 4))
@@ -143,7 +143,7 @@ def test_longllama_equals_naive(data: st.DataObject) -> None:
     assert_same_gradients(actual, expected, [query, key, value])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_paper_equals_naive(data: st.DataObject) -> None:
     rows, tokens, previous = (data.draw(st.integers(1, 4)) for _ in range(3))

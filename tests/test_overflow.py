@@ -47,7 +47,7 @@ def test_one_call(length: int, last: int | None) -> None:
         assert len(memory) == 0  # answering only looks
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=25)
 @given(
     chunks=st.lists(st.integers(1, 45), min_size=1, max_size=5),
     window=st.integers(2, 24),

@@ -82,7 +82,7 @@ def test_rows_equal_rows_alone(remembered: int, lengths: tuple[int, ...], side: 
             rows.call(token, torch.ones_like(token))
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_padding_in_any_call(data: st.DataObject) -> None:
     batch = data.draw(st.integers(1, 4), label="batch")

@@ -1,7 +1,7 @@
 """Naive float64 attention, independent of fotmem, and data to compare on."""
 
 import torch
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from torch import Tensor
 
 quick = settings(
@@ -9,10 +9,11 @@ quick = settings(
     database=None,
     max_examples=40,
     deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
     report_multiple_bugs=False,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
-"""The same examples in every run, without a time limit that a busy machine would break."""
+"""The same examples in every run, without time limits that a busy machine would break."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
