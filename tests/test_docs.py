@@ -34,6 +34,7 @@ from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.registry import registry
 from fotmem.testing import AdapterContract
 from tests import plugins, tiny
+from tests.clock import no_time_passes  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -153,6 +154,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     "cache" not in tiny.cached(None),
     reason="the pages speak transformers 5.24, which renamed past_key_values to cache",
 )
+@pytest.mark.usefixtures("no_time_passes")
 def test_every_block_runs(page: Path, runner: Runner) -> None:
     for block in blocks(page):
         if not block.left_out:

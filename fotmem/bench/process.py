@@ -7,10 +7,10 @@ import functools
 import multiprocessing
 import signal
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
+from time import monotonic
 from typing import Any, Self
 
 import psutil
@@ -21,7 +21,8 @@ from fotmem.interrupt import interrupts_deferred
 
 STARTS = 30.0
 """Seconds in which a process has loaded its libraries, and tried its store, or else never will."""
-
+LOOK = 0.1
+"""Seconds after which it is asked whether the time is over."""
 PATIENCE = 10.0
 """Seconds that a process may take to end."""
 
@@ -113,22 +114,22 @@ class Worker:
 
     def grown(self, patience: Sequence[float] | None = None) -> Iterator[Grown]:
         """Yield the store at each of its sizes; no more once it took longer, in seconds, to one."""
-        if not self._waited(None if patience is None else max(patience) + STARTS):
+        if not self._waited(None if patience is None else monotonic() + max(patience) + STARTS):
             return
         self.settings = self._received()
-        begin = time.monotonic()
+        begin = monotonic()
         for place in range(len(self._job.sizes)):
-            end = None if patience is None else begin + patience[place]
-            if not self._waited(None if end is None else max(0.0, end - time.monotonic())):
+            if not self._waited(None if patience is None else begin + patience[place]):
                 return
             yield self._received()
 
-    def _waited(self, seconds: float | None) -> bool:
+    def _waited(self, end: float | None) -> bool:
         """Wait until there is an answer; where there is none in time, end the process."""
-        there: bool = self._connection.poll(seconds)
-        if not there:
-            self._process.terminate()
-        return there
+        while end is None or monotonic() < end:
+            if self._connection.poll(LOOK):
+                return True
+        self._process.terminate()
+        return False
 
     def ask(self, name: str, setting: Setting, *arguments: Any) -> Any:
         """Let the store, tuned to one of its settings, do something."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cache
+from time import monotonic
 from typing import NamedTuple
 
 from fotmem.bench.figures import Truth, captured_truth
@@ -108,7 +108,7 @@ class Calibration:
         str
             What comes next.
         """
-        end = time.monotonic() + self.seconds
+        end = monotonic() + self.seconds
         approximate = yield from self._first(settings, end, failed)
         yield from self._others(approximate, end, failed)
 
@@ -125,7 +125,7 @@ class Calibration:
         approximate = []
         for number, group in enumerate(waiting):
             yield f"{group[0].store}, layer {self.capture.info.layers[0]}"
-            turns, now = len(waiting) - number, time.monotonic()
+            turns, now = len(waiting) - number, monotonic()
             most, share = (max(LEAST, (by - now) / turns) for by in (end, early))
             try:
                 built = self._build(group, most, share)
@@ -143,7 +143,7 @@ class Calibration:
 
         It has `most` seconds for what is captured, and `share` for more.
         """
-        begin, known = time.monotonic(), len(self.measured)
+        begin, known = monotonic(), len(self.measured)
         in_part = self._fitting(group[0], self.capture.info.tokens) != group[0]
         beyond = [] if in_part else list(self._beyond())
         sizes = [*self._captured, *beyond]
@@ -154,7 +154,7 @@ class Calibration:
         if not measured:
             raise _too_slow(self._captured[0], most)
         if in_part:
-            self._cost_in_part(measured, time.monotonic() - begin, most)
+            self._cost_in_part(measured, monotonic() - begin, most)
         judged = sorted({found.tokens for each in measured for found in each.found})
         return Built(seconds, [each.setting for each in measured], judged)
 
@@ -174,7 +174,7 @@ class Calibration:
         quickest = sorted(built, key=lambda each: each.seconds)
         turns = [(each, layer) for each in quickest for layer in self.capture.info.layers[1:]]
         for number, ((_, settled, sizes), layer) in enumerate(turns):
-            left = end - time.monotonic()
+            left = end - monotonic()
             # What is judged at fewer sizes than on the first layer is foretold worse: the quick
             # stores had rather be done than all alike.
             share = min(left, AMPLE * left / (len(turns) - number))
