@@ -29,7 +29,7 @@ import typer.main
 import fotmem
 from fotmem import errors
 from fotmem.bench.report import BenchReport
-from fotmem.cli import app
+from fotmem.cli.commands import app
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.registry import registry
 from fotmem.testing import AdapterContract

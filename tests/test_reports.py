@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fotmem.bench.figures import Figure
 from fotmem.bench.grid import read_grid, settings
 from fotmem.bench.report import GrowthRow, Setting
-from fotmem.cli import app
+from fotmem.cli.commands import app
 from fotmem.evaluation.curves import Curve, Point
 from fotmem.evaluation.dictionary import DictionaryRow
 from fotmem.evaluation.distraction import DistractionRow
