@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,16 +113,26 @@ def filling(
     except BaseException as error:
         with interrupts_deferred():
             if not kept(error):
-                _remove(missing[-1:] or (list(folder.iterdir()) if folder.is_dir() else []))
+                for place in missing[-1:] or _content(folder):
+                    _remove(place)
         raise
 
 
-def _remove(made: Iterable[Path]) -> None:
-    for place in made:
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place, ignore_errors=True)
-        else:
-            place.unlink(missing_ok=True)
+def _remove(place: Path) -> None:
+    """Remove a file, or a folder with all that is in it, by as few open files as can be."""
+    with suppress(OSError):
+        if place.is_symlink() or not place.is_dir():
+            place.unlink()
+            return
+        for each in _content(place):
+            _remove(each)
+        place.rmdir()
+
+
+def _content(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return [folder / name for name in os.listdir(folder)]
+    return []
 
 
 @contextmanager

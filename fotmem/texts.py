@@ -1,11 +1,16 @@
 """Reads text files, and says which one is none; writes them whole or not at all."""
 
+import codecs
+import io
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from fotmem.errors import InputError
 from fotmem.outputs import write_bytes
+
+BEGIN = 2**20
+"""Bytes by which is told whether a file is text at all."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -16,11 +21,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     InputError
         It cannot be read, or is none; the message names it.
     """
+    text = read_utf8(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is no TOML: {error}") from error
 
 
@@ -32,19 +36,37 @@ def read_text(path: Path) -> str:
     InputError
         It cannot be read, is binary, in another encoding, or empty; the message names it.
     """
+    text = read_utf8(path, "utf-8-sig")
+    if not text.strip():
+        raise InputError(f"{path} is empty")
+    return text
+
+
+def read_utf8(path: Path, encoding: str = "utf-8") -> str:
+    """Read a file in UTF-8, which may be empty, and may have no end until it shows to be no text.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is binary, or in another encoding; the message names it.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(BEGIN)
+            begin = codecs.getincrementaldecoder(encoding)().decode(content)
+            if "\0" not in begin:
+                content += file.read()
+            text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); convert it first"
         ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a null byte in its name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {reason}") from error
     if "\0" in text:
         raise InputError(f"{path} is binary, not text")
-    if not text.strip():
-        raise InputError(f"{path} is empty")
-    return text
+    return io.StringIO(text, newline=None).read()
 
 
 def write_text(path: Path, text: str) -> None:

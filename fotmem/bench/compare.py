@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import NamedTuple
-
-from scipy.stats import false_discovery_control, norm
 
 from fotmem.bench.figures import Figure
 from fotmem.bench.report import REFERENCE, BenchReport, Row, Setting
 from fotmem.bench.summary import BY_NAME, Column
 from fotmem.errors import InputError
+from fotmem.extra import require
 
 LEVEL = 0.05
 """Share of wrong verdicts among all that say better or worse, at most."""
+HALF = NormalDist().inv_cdf(0.975)
+"""Half of a 95% interval, in standard deviations."""
 COMPARED = [BY_NAME[name] for name in ("recall", "mass", "error", "error p95", "p50", "queries/s")]
 
 
@@ -82,6 +83,7 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
     InputError
         The captures differ, or the reports have nothing in common.
     """
+    require("fotmem bench compare", "scipy")
     _require_same_capture(before, after)
     one, other = (_rows(report) for report in (before, after))
     common = [key for key in one if key in other]
@@ -155,12 +157,12 @@ def _known(figure: Figure | None) -> Figure:
 
 
 def _variance(figure: Figure) -> float:
-    return float((figure.high - figure.low) / (2 * norm.ppf(0.975))) ** 2
+    return float((figure.high - figure.low) / (2 * HALF)) ** 2
 
 
 def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
     mean = fmean(pair.difference for pair in pairs)
-    half = norm.ppf(0.975) * math.sqrt(sum(pair.variance for pair in pairs)) / len(pairs)
+    half = HALF * math.sqrt(sum(pair.variance for pair in pairs)) / len(pairs)
     return Change(
         setting=row.setting,
         top_k=row.top_k,
@@ -172,6 +174,8 @@ def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
 
 
 def _judged(changes: Sequence[Change]) -> list[Change]:
+    from scipy.stats import false_discovery_control
+
     adjusted = false_discovery_control([_chance(change.difference) for change in changes])
     return [
         change._replace(verdict=_verdict(change)) if chance < LEVEL else change
@@ -189,7 +193,7 @@ def _chance(difference: Figure) -> float:
     deviation = math.sqrt(_variance(difference))
     if deviation == 0:
         return float(difference.value == 0)
-    return float(2 * norm.sf(abs(difference.value) / deviation))
+    return math.erfc(abs(difference.value) / deviation / math.sqrt(2))
 
 
 def _require_same_capture(before: BenchReport, after: BenchReport) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from fotmem.bench.plot import colours
 from fotmem.bench.report import BenchReport, GrowthRow
 from fotmem.bench.summary import COLUMNS, Summary, stores, summaries
+from fotmem.extra import require
 from fotmem.texts import write_text
 
 ALL = "mean of all"
@@ -30,6 +31,7 @@ GROWN = {
 
 def write_page(report: BenchReport, file: Path) -> None:
     """Write a page with pictures to point at, a choice of what they show, and tables."""
+    require("pages", "plotly")
     from plotly.offline import get_plotlyjs
 
     template = files("fotmem.bench").joinpath("page.html").read_text(encoding="utf-8")

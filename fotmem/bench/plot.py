@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fotmem.bench.figures import Figure
 from fotmem.bench.report import BenchReport
 from fotmem.bench.summary import BY_NAME, Column, Summary, stores, summaries
+from fotmem.extra import require
 from fotmem.outputs import write_picture
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def draw(report: BenchReport, file: Path) -> None:
     """
     every, names = summaries(report), stores(report)
     asked = sorted({each.top_k for each in every})
+    require("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(11, 3.6 * len(asked) + 0.9), layout="constrained")

@@ -13,8 +13,6 @@ from multiprocessing import forkserver, resource_tracker
 from time import monotonic
 from typing import Any, Self
 
-import psutil
-
 from fotmem.bench.report import Setting
 from fotmem.bench.worker import Grown, Job, serve
 from fotmem.interrupt import interrupts_deferred
@@ -76,6 +74,8 @@ def _without_ctrl_c() -> Iterator[None]:
 
 def _end_server() -> None:
     """End the server at once: of its own it would first tidy up all that it loaded."""
+    import psutil
+
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if "multiprocessing.forkserver" in " ".join(child.cmdline()):

@@ -5,20 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fotmem.bench.figures import Figure
 from fotmem.errors import InputError
-from fotmem.texts import write_text
+from fotmem.texts import read_utf8, write_text
 
 REFERENCE = "exact"
 """Times are also told in units of this store's."""
 
 
+def _within(least: float, most: float) -> AfterValidator:
+    """Let a figure and its interval lie within bounds: a report may be edited, or damaged."""
+
+    def check(figure: Figure) -> Figure:
+        if not all(least <= end <= most for end in figure) or figure.low > figure.high:
+            raise ValueError(f"expected value, low and high from {least:g} to {most:g}")
+        return figure
+
+    return AfterValidator(check)
+
+
+Share = Annotated[Figure, _within(-1, 2)]  # as far as intervals reach
+Error = Annotated[Figure, _within(0, 1e60)]
+Time = Annotated[Figure, _within(1e-15, 1e15)]
+Read = Annotated[float, Field(ge=0, le=2)] | None
+Amount = Annotated[float, Field(ge=-1e18, le=1e18)]
+Number = Annotated[int, Field(ge=0, le=2**50)]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Setting(_Strict):
@@ -40,14 +59,14 @@ class Setting(_Strict):
 class Build(_Strict):
     """What it took to build a store of one layer."""
 
-    seconds: float
+    seconds: Amount
     """Of all `add` calls."""
-    add_median: float
+    add_median: Amount
     """Seconds of one `add` of 2,048 tokens."""
-    add_longest: float
-    ram: float
+    add_longest: Amount
+    ram: Amount
     """Bytes per token that the process needs more than with an empty store."""
-    disk: float
+    disk: Amount
     """Bytes per token on disk; 0 for stores in memory."""
 
 
@@ -55,7 +74,7 @@ class _OfLayer(_Strict):
     """About one setting on one layer."""
 
     setting: Setting
-    layer: int
+    layer: Number
 
     @property
     def about(self) -> tuple[str, int]:
@@ -66,47 +85,47 @@ class _OfLayer(_Strict):
 class Row(_OfLayer):
     """One setting on one layer, asked for the best `top_k`."""
 
-    top_k: int
-    recall: Figure
-    mass: Figure
-    error: Figure
-    error_p95: Figure
-    topk_error: Figure
-    share_read: float | None
+    top_k: Number
+    recall: Share
+    mass: Share
+    error: Error
+    error_p95: Error
+    topk_error: Error
+    share_read: Read
     """Share of the keys that a query is compared with; null where the store cannot tell."""
-    one_p50: Figure
+    one_p50: Time
     """Seconds of attention with one query of each head: median."""
-    one_p95: Figure
-    one_p99: Figure
-    window: Figure
+    one_p95: Time
+    one_p99: Time
+    window: Time
     """Seconds of attention with `window_queries` queries of each head at once: median."""
-    window_queries: int
-    one_relative: Figure | None = None
+    window_queries: Annotated[int, Field(ge=1, le=2**50)]
+    one_relative: Time | None = None
     """`one_p50` in units of what `exact` took in the same round; null where it was not beside."""
-    window_relative: Figure | None = None
+    window_relative: Time | None = None
     """The same of `window`."""
     build: Build
-    batch: int
+    batch: Number
     """Settings of the same batch were timed in turn, side by side."""
 
 
 class GrowthRow(_OfLayer):
     """A setting while its memory grew."""
 
-    top_k: int
-    size: int
+    top_k: Number
+    size: Number
     """Tokens."""
-    recall: Figure
-    mass: Figure
-    error: Figure
-    topk_error: Figure
-    share_read: float | None
-    add_median: float
+    recall: Share
+    mass: Share
+    error: Error
+    topk_error: Error
+    share_read: Read
+    add_median: Amount
     """Seconds of one `add` of at most 2,048 tokens, since the size before."""
-    add_longest: float
-    ram: float
+    add_longest: Amount
+    ram: Amount
     """Bytes per token."""
-    one: float
+    one: Amount
     """Seconds of one query of each head: the lower of two medians, taken one after the other."""
 
 
@@ -140,12 +159,11 @@ class BenchReport(_Strict):
         InputError
             It cannot be read, or is none.
         """
+        content = read_utf8(file)
         try:
-            return cls.model_validate_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} is no report of fotmem bench ({_first(error)})") from error
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise InputError(f"{file} is no report of fotmem bench ({first_of(error)})") from error
 
     def write(self, file: Path) -> None:
         """Write the report, at once or not at all."""
@@ -161,8 +179,7 @@ def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     )
 
 
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        found = error.errors()[0]
-        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")
-    return str(error)
+def first_of(error: ValidationError) -> str:
+    """Say what is wrong first, and where."""
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")

@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import psutil
 import torch
+from pydantic import ValidationError
 
 from fotmem.bench.figures import Figure, Truth, captured_truth, interval, judge
 from fotmem.bench.process import StoreFailedError, Worker
@@ -26,10 +26,12 @@ from fotmem.bench.report import (
     Row,
     Setting,
     differing,
+    first_of,
 )
 from fotmem.bench.worker import Answer, Grown, Job
 from fotmem.capture import Capture
 from fotmem.errors import FotmemError, InputError
+from fotmem.extra import require
 from fotmem.machine import machine, versions
 from fotmem.outputs import check_file, check_folder
 from fotmem.registry import find_store
@@ -152,6 +154,8 @@ class Bench:
 
     Raises
     ------
+    MissingPackageError
+        psutil or scipy are not installed.
     InputError, StorageError
         `file` is the report of another capture, or of another plan; it cannot be written.
     """
@@ -164,6 +168,7 @@ class Bench:
         file: Path,
         plan: Plan,
     ) -> None:
+        require("fotmem bench", "psutil", "scipy")
         self.capture, self.settings, self.layers = capture, settings, layers
         self.file, self.plan = file, plan
         check_folder(file.parent, inputs=[capture.directory])
@@ -197,6 +202,8 @@ class Bench:
         Step
             Before a store is built, and before each round of timing.
         """
+        import psutil
+
         missing = sum(len(self.missing(layer)) for layer in self.layers)
         rounds = 2 + self.plan.rounds  # building, judging, and timing
         done = 0
@@ -241,13 +248,15 @@ class Bench:
             )
             with ExitStack() as begun:
                 built = _Built(begun.enter_context(Worker(job)))
+                growth = [row for grown in built.grown for row in self._growth(built, layer, grown)]
                 workers.enter_context(begun.pop_all())
-        except (StoreFailedError, FotmemError) as error:
-            self._keep(failures=[Failure(setting=setting, layer=layer, reason=str(error))])
+        except (StoreFailedError, FotmemError, ValidationError) as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                reason = f"its answers are no figures: {first_of(error)}"
+            self._keep(failures=[Failure(setting=setting, layer=layer, reason=reason)])
             return None
-        self._keep(
-            growth=[row for grown in built.grown for row in self._growth(built, layer, grown)]
-        )
+        self._keep(growth=growth)
         return built
 
     def _growth(self, built: _Built, layer: int, grown: Grown) -> Iterator[GrowthRow]:
@@ -297,9 +306,15 @@ class Bench:
         references = {
             unit.top_k: unit for unit in units if unit.setting == Setting(store=REFERENCE)
         }
-        self._keep(
-            rows=[unit.row(layer, number, exact, references.get(unit.top_k)) for unit in units]
-        )
+        rows: list[Row] = []
+        failures: list[Failure] = []
+        for unit in units:
+            try:
+                rows.append(unit.row(layer, number, exact, references.get(unit.top_k)))
+            except ValidationError as error:
+                reason = f"its answers are no figures: {first_of(error)}"
+                failures.append(Failure(setting=unit.setting, layer=layer, reason=reason))
+        self._keep(rows=rows, failures=failures)
 
     def _truth(self, layer: int, size: int) -> Truth:
         if size not in self._truths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
+from rich.markup import escape
 from rich.table import Table
 
 from fotmem.bench.compare import Change, Comparison
@@ -24,14 +25,14 @@ def tables(report: BenchReport) -> Iterator[Table]:
         table = _table(f"top {top_k}, {layers}", "store", *(column.name for column in SHOWN))
         for each in every:
             if each.top_k == top_k:
-                table.add_row(str(each.setting), *(_cell(each, column) for column in SHOWN))
+                table.add_row(escape(str(each.setting)), *(_cell(each, column) for column in SHOWN))
         yield table
     if report.growth:
         yield _growth(report)
     if report.failures:
         table = Table("not measured", "layer", "reason")
         for failure in report.failures:
-            table.add_row(str(failure.setting), str(failure.layer), failure.reason)
+            table.add_row(escape(str(failure.setting)), str(failure.layer), escape(failure.reason))
         yield table
 
 
@@ -44,7 +45,7 @@ def changes(comparison: Comparison) -> Table:
             verdict = f"[{colour}]{change.verdict}[/{colour}]"
             low, high = (_changed(change, end) for end in change.change[1:])
             table.add_row(
-                str(change.setting),
+                escape(str(change.setting)),
                 str(change.top_k),
                 change.column.name,
                 format(change.before, change.column.format),
@@ -72,7 +73,7 @@ def _growth(report: BenchReport) -> Table:
         mine = [row for row in rows if row.setting == rows[0].setting]
         mass = [f"{fmean(r.mass.value for r in _at(mine, size)):.3f}" for size in some]
         times = [f"{1e3 * fmean(r.one for r in _at(mine, size)):.2f}" for size in some]
-        table.add_row(str(rows[0].setting), *mass, *times)
+        table.add_row(escape(str(rows[0].setting)), *mass, *times)
     return table
 
 

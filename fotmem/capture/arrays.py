@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fotmem import amounts
 from fotmem.capture.layout import Capture, CaptureInfo, Rows, doublings
 from fotmem.errors import InputError
+from fotmem.extra import require
 
 Array = NDArray[Any]
 
@@ -48,10 +50,13 @@ def capture_arrays(
     ------
     InputError
         Shapes do not fit, numbers are not real, or there is NaN or Inf.
+    OptionError
+        `scale` is no number above 0.
     StorageError
         As `Capture.writing`.
     """
     values = keys if values is None else values
+    Capture.check_place(directory)
     heads, tokens, dim = _shape("keys", keys)
     if _shape("values", values) != (heads, tokens, dim):
         raise InputError(f"values must have the shape of keys, {keys.shape}, got {values.shape}")
@@ -60,13 +65,15 @@ def capture_arrays(
             f"queries must have as many heads and dimensions as keys, {keys.shape}, got "
             f"{queries.shape}"
         )
+    scale = dim**-0.5 if scale is None else scale
+    scale = amounts.between("scale", scale, kind="a number above 0", above=0)
     asked = _floats("queries", queries, 0, None)
     info = CaptureInfo(
         source=source or {"kind": "arrays"},
         layers=(0,),
         num_heads=heads,
         head_dim=dim,
-        scale=scale or dim**-0.5,
+        scale=scale,
         tokens=tokens,
         sizes=doublings(tokens),
         queries=asked.shape[1],
@@ -105,12 +112,13 @@ def capture_hdf5(directory: Path | str, file: Path) -> Capture:
     Raises
     ------
     InputError
-        It is no such file, or h5py is not installed.
+        It is no such file.
+    MissingPackageError
+        h5py is not installed.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("HDF5 files need the h5py package: pip install 'fotmem[bench]'") from None
+    require("HDF5 files", "h5py")
+    import h5py
+
     try:
         opened = h5py.File(file, "r")
     except OSError as error:
@@ -132,6 +140,8 @@ def capture_hdf5(directory: Path | str, file: Path) -> Capture:
 
 def _shape(name: str, array: Array) -> tuple[int, int, int]:
     """Return ``H``, ``N`` and ``D``; an array of two dimensions is of one head."""
+    if not (hasattr(array, "ndim") and hasattr(array, "dtype")):
+        raise InputError(f"{name} must be an array, got {type(array).__name__}")
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(
             f"{name} must have shape [H, n, D], or [n, D] of one head, and not be empty, got "
@@ -145,7 +155,11 @@ def _floats(name: str, array: Array, start: int, stop: int | None) -> Tensor:
     """Read a part as float32 ``[H, n, D]``."""
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} must be real numbers, got {array.dtype}")
-    some = np.asarray(array[..., start:stop, :], dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):  # refused below
+            some = np.asarray(array[..., start:stop, :], dtype=np.float32)
+    except (OSError, RuntimeError, ValueError) as error:  # HDF5's, where the file is damaged
+        raise InputError(f"{name} cannot be read: {error}") from error
     if not np.isfinite(some).all():
         raise InputError(f"{name} must be finite in float32; there is NaN, Inf or a larger number")
     return torch.from_numpy(some.reshape(-1, *some.shape[-2:]))
@@ -154,7 +168,7 @@ def _floats(name: str, array: Array, start: int, stop: int | None) -> Tensor:
 def _loaded(file: Path) -> Array:
     try:
         loaded: Array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
         raise InputError(f"{file} cannot be read as .npy: {error}") from error
     if not isinstance(loaded, np.ndarray):
         raise InputError(f"{file} holds several arrays (.npz): save each as .npy")

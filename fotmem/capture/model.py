@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fotmem import amounts
 from fotmem.caches import cache_folder
 from fotmem.capture.layout import Capture, CaptureInfo, Rows, doublings
-from fotmem.errors import InputError, OptionError
+from fotmem.errors import InputError
 from fotmem.progress import with_progress
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ def capture_model(
         attach,  # brings transformers, which reading captures does not need
     )
 
-    for name, number in (("tokens", tokens), ("queries", queries)):
-        if number < 1:
-            raise OptionError(f"{name} must be at least 1, got {number}")
+    tokens, queries = amounts.count("tokens", tokens), amounts.count("queries", queries)
+    seed = amounts.seed(seed)
+    if directory is not None:
+        Capture.check_place(directory)
     with attach(model, "exact", layers, window=window, distance=distance) as memory:
         overlap = memory.windowing.checked_overlap(overlap)
         heads, dim, scale = memory.geometry(memory.layers[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fotmem import amounts
 from fotmem.capture.layout import Capture, CaptureInfo, Rows, doublings
 from fotmem.errors import OptionError
 
@@ -15,6 +16,8 @@ CENTRES = 1000
 """Around so many centres lie the keys of a head."""
 APART = 2.0
 """Standard deviation of centres, in units of that of keys around them."""
+WIDEST = 2**20
+"""Numbers of the keys of a token, in all heads."""
 MEAN = 2.0
 """Of each dimension of the mean key, in the same units."""
 
@@ -58,11 +61,15 @@ def capture_random(
         As `Capture.writing`.
     """
     numbers = {"tokens": tokens, "queries": queries, "num_heads": num_heads, "head_dim": head_dim}
-    for name, number in numbers.items():
-        if number < 1:
-            raise OptionError(f"{name} must be at least 1, got {number}")
-    if not 0 <= mismatch <= 1:
-        raise OptionError(f"mismatch must be from 0 to 1, got {mismatch}")
+    numbers = {name: amounts.count(name, number) for name, number in numbers.items()}
+    tokens, queries, num_heads, head_dim = numbers.values()
+    if num_heads * head_dim > WIDEST:
+        raise OptionError(
+            f"num_heads * head_dim must be at most {WIDEST:,}, got {num_heads} * {head_dim}"
+        )
+    mismatch = amounts.between("mismatch", mismatch, kind="from 0 to 1", least=0, most=1)
+    seed = amounts.seed(seed)
+    Capture.check_place(directory)
     info = CaptureInfo(
         source={"kind": "random", "mismatch": mismatch, "seed": seed},
         layers=(0,),

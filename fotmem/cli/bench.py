@@ -1,5 +1,6 @@
 """``fotmem bench``."""
 
+import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,8 +10,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from fotmem.cli.command import Command
 from fotmem.cli.legend import explain
-from fotmem.cli.options import Grid, parse_layers
+from fotmem.cli.options import Grid, parse_layers, parse_stores, refuse_repeated, seed_option
 from fotmem.errors import InputError, LayerError
 from fotmem.extra import require
 from fotmem.outputs import check_file
@@ -42,7 +44,7 @@ def _group() -> None:
     require("fotmem bench", *PACKAGES)
 
 
-@app.command("run")
+@app.command("run", cls=Command)
 def run(
     directory: Annotated[Path, typer.Argument(metavar="CAPTURE", help="Its folder.")],
     out: Annotated[
@@ -66,7 +68,7 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of torch and stores; default: as many as torch uses.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of timing.")] = 0,
+    seed: Annotated[int, seed_option("Of the order of timing.")] = 0,
 ) -> None:
     """Measure stores on a capture: what they find, and what that costs.
 
@@ -89,7 +91,7 @@ def run(
     known = available_stores()
     names = [name for name, spec in known.items() if spec.available]
     every = settings(
-        names if stores is None else stores.split(","), read_grid(grid) if grid else None
+        names if stores is None else parse_stores(stores), read_grid(grid) if grid else None
     )
     plan = Plan(
         top_k=tuple(asked),
@@ -122,7 +124,7 @@ def run(
         print(picture, page, sep="\n")
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     before: Annotated[Path, typer.Argument(metavar="A", help="A folder that bench wrote.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="The same, later or elsewhere.")],
@@ -143,7 +145,7 @@ def compare(
         shown.print(changes(found))
         explain(shown, COMPARED | {column.name: column.meaning for column in columns})
     for line in found.told():
-        shown.print(line, highlight=False)
+        shown.print(line, highlight=False, markup=False)
 
 
 def _report_in(path: Path) -> Path:
@@ -160,12 +162,11 @@ def _bar() -> Any:
 
 
 def _numbers(text: str) -> list[int]:
-    try:
-        found = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        found = [0]
-    if found[0] < 1:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
         raise typer.BadParameter(
             f"expected numbers such as 1,32,128, got {text!r}", param_hint="'--top-k'"
         )
-    return found
+    found = [*map(int, parts)]
+    refuse_repeated("--top-k", found)
+    return sorted(found)

@@ -15,6 +15,7 @@ from fotmem.cli.options import (
     parse_layers,
     parse_sizes,
     read_texts,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def capture(
     layers: Layers = None,
     window: Window = 512,
     distance: Distance = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of queries.")] = 0,
+    seed: Annotated[int, seed_option("Of the choice of queries.")] = 0,
 ) -> None:
     """Capture what memory layers see while a model reads a text: keys, values and queries.
 
@@ -51,6 +52,9 @@ def capture(
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
     chosen, corpus = parse_layers(layers), read_texts(text)
+    from fotmem.capture import Capture
+
+    Capture.check_place(out)
     llama, tokenizer = load_quietly(model)
     from fotmem.capture import capture_model
     from fotmem.evaluation.passkey import OVERLAP
@@ -112,7 +116,7 @@ def capture_random(
         float,
         typer.Option(min=0, max=1, help="0: queries look like keys; 1: nothing in common."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, seed_option("Of all that is drawn.")] = 0,
 ) -> None:
     """Draw a capture at random, whose queries look like keys, or do not.
 

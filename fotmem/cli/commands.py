@@ -22,6 +22,7 @@ from fotmem.cli import (
     train,
     train_dictionary,
 )
+from fotmem.cli.command import Command
 from fotmem.cli.stopping import STOPPED
 from fotmem.errors import FotmemError
 
@@ -55,16 +56,16 @@ def before_the_command(
     """Take the options that stand before the command."""
 
 
-app.command("stores")(stores.stores)
-app.command("demo")(demo.demo)
-app.command("ask")(ask.ask)
-app.command("layers")(layers.layers)
-app.command("capture")(capture.capture)
-app.command("capture-arrays")(capture.capture_arrays)
-app.command("capture-random")(capture.capture_random)
-app.command("select")(select.select)
-app.command("train")(train.train)
-app.command("train-dictionary")(train_dictionary.train_dictionary)
+app.command("stores", cls=Command)(stores.stores)
+app.command("demo", cls=Command)(demo.demo)
+app.command("ask", cls=Command)(ask.ask)
+app.command("layers", cls=Command)(layers.layers)
+app.command("capture", cls=Command)(capture.capture)
+app.command("capture-arrays", cls=Command)(capture.capture_arrays)
+app.command("capture-random", cls=Command)(capture.capture_random)
+app.command("select", cls=Command)(select.select)
+app.command("train", cls=Command)(train.train)
+app.command("train-dictionary", cls=Command)(train_dictionary.train_dictionary)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(plugin.app, name="plugin")
@@ -91,8 +92,10 @@ def run() -> int:
         _drop_output()
         place = "" if error.filename is None else f": {error.filename}"
         return _failed(f"{error.strerror or error}{place}", 1)
-    except MemoryError as error:
-        return _failed(f"there is too little memory: {error}".removesuffix(": "), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # torch's
+            raise
+        return _failed(f"there is too little memory ({error}); ask for less", 1)
     return int(code or 0)
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.caches import cache_folder
-from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read_texts
+from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read_texts, seed_option
 from fotmem.outputs import check_folder
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def layers(
     model: Model,
     trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
-    seed: Annotated[int, typer.Option(help="Of numbers and places.")] = 0,
+    seed: Annotated[int, seed_option("Of numbers and places.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Find the layers that retrieve, and propose them as memory layers.

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from fotmem.amounts import SEEDS
 from fotmem.errors import OptionError
 from fotmem.registry import find_store, validated_options
 from fotmem.texts import python_reference, read_text
@@ -106,13 +107,48 @@ Report = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def seed_option(help: str) -> Any:
+    """Make the option of a seed."""
+    return typer.Option(min=0, max=SEEDS - 1, help=help)
+
+
+def check_amount(option: str, given: str | None, read: Callable[[str, str], float]) -> None:
+    """Refuse an amount that cannot be read."""
+    if given is None:
+        return
+    try:
+        read(option.removeprefix("--"), given)
+    except OptionError as error:
+        raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
+
+
+def parse_stores(stores: str) -> list[str]:
+    """Read ``"exact,hnsw"``."""
+    names = [name.strip() for name in stores.split(",")]
+    refuse_repeated("--stores", names)
+    if not all(names):
+        raise typer.BadParameter(
+            f"expected names such as exact,hnsw, got {stores!r}", param_hint="'--stores'"
+        )
+    return names
+
+
+def refuse_repeated(option: str, given: Sequence[object]) -> None:
+    """Refuse a list that names something more than once."""
+    for each in given:
+        if given.count(each) > 1:
+            raise typer.BadParameter(
+                f"expected each once, got {each} more than once", param_hint=f"'{option}'"
+            )
+
+
 def parse_layers(layers: str | None) -> list[int] | None:
     """Read ``"6,12,18"`` or ``"14-25"`` (both ends included)."""
     if layers is None:
         return None
     found: list[int] = []
     for part in layers.split(","):
-        ends = re.fullmatch(r" *(\d{1,4})(?:-(\d{1,4}))? *", part)
+        ends = re.fullmatch(r" *([0-9]{1,4})(?:-([0-9]{1,4}))? *", part)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if first > last:
             raise typer.BadParameter(
@@ -120,6 +156,7 @@ def parse_layers(layers: str | None) -> list[int] | None:
                 param_hint="'--layers'",
             )
         found += range(first, last + 1)
+    refuse_repeated("--layers", found)
     return found
 
 
@@ -127,7 +164,7 @@ def parse_sizes(sizes: str, option: str, *, one: bool = False) -> list[int]:
     """Read ``"4096"`` or ``"4k,16k,1M"``; k is 1,024 and M is 1,048,576."""
     found = []
     for part in sizes.split(","):
-        size = re.fullmatch(r" *(\d{1,9})([kM]?) *", part)
+        size = re.fullmatch(r" *([0-9]{1,9})([kM]?) *", part)
         if size is None or int(size[1]) == 0:
             raise typer.BadParameter(
                 f"expected sizes such as 4096 or 4k,16k, got {sizes!r}", param_hint=f"'{option}'"
@@ -137,6 +174,7 @@ def parse_sizes(sizes: str, option: str, *, one: bool = False) -> list[int]:
         raise typer.BadParameter(
             f"expected one size, such as 16k, got {sizes!r}", param_hint=f"'{option}'"
         )
+    refuse_repeated(option, found)
     return found
 
 
@@ -144,7 +182,7 @@ def parse_top_k(top_k: str) -> int | None:
     """Read a number, or ``"all"``."""
     if top_k == "all":
         return None
-    if not top_k.isdecimal() or int(top_k) < 1:
+    if not re.fullmatch(r"[0-9]{1,9}", top_k) or int(top_k) < 1:
         raise typer.BadParameter(
             f"expected a number of at least 1, or all, got {top_k!r}", param_hint="'--top-k'"
         )
@@ -175,6 +213,10 @@ def parse_options(name: str, given: list[str]) -> dict[str, Any]:
         key, equals, value = each.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"expected NAME=VALUE, got {each!r}", param_hint="'--option'")
+        if key in plain:
+            raise typer.BadParameter(
+                f"expected {key} once, got {plain[key]!r} and {value!r}", param_hint="'--option'"
+            )
         plain[key] = value
     read = {key: _value(value) for key, value in plain.items()}
     spec = find_store(name)
@@ -194,7 +236,7 @@ def parse_options(name: str, given: list[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from fotmem.cli.command import Command
 from fotmem.cli.options import Json, StoreOption, parse_options
 from fotmem.registry import find_store
 from fotmem.specs import StoreSpec
@@ -36,7 +37,7 @@ def _group() -> None:
     """
 
 
-@app.command()
+@app.command(cls=Command)
 def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Of the new store, such as [bold]my-index[/bold].")
@@ -60,7 +61,7 @@ def new(
     print(f"next: cd {shlex.quote(str(folder))} && pip install -e '.[dev]' && pytest")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A store, see [bold]fotmem stores[/bold].")

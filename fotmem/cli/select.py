@@ -1,15 +1,16 @@
 """``fotmem select``."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from fotmem.amounts import seconds, size_in_bytes
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Distance,
@@ -18,8 +19,10 @@ from fotmem.cli.options import (
     Model,
     TextsOrReference,
     Window,
+    check_amount,
     parse_layers,
     parse_sizes,
+    parse_stores,
     quietly,
     read_texts,
 )
@@ -84,9 +87,11 @@ def select(
     Example: fotmem select smollm2-fot --tokens 1M --ram 16GiB --latency 50ms
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
+    check_amount("--ram", ram, size_in_bytes)
+    check_amount("--disk", disk, size_in_bytes)
+    check_amount("--latency", latency, seconds)
     check_file(out, inputs=[model, *text])
     chosen, corpus = parse_layers(layers), read_texts(text)
-    seconds = None if latency is None else _seconds(latency)
     from fotmem.selection.selector import select as selected
 
     console = Console(file=sys.stderr)
@@ -96,7 +101,7 @@ def select(
             tokens=size,
             ram=ram,
             disk=disk,
-            latency=seconds,
+            latency=latency,
             max_error=max_error,
             min_recall=min_recall,
             persistent=persistent,
@@ -105,7 +110,7 @@ def select(
             window=window,
             distance=distance,
             text=corpus,
-            stores=None if stores is None else stores.split(","),
+            stores=None if stores is None else parse_stores(stores),
             device=device,
             threads=threads,
             step=status.update,
@@ -140,7 +145,7 @@ def _show(found: "Selection") -> None:
         if candidate.judged < found.captured:
             verdict += f" (judged at {candidate.judged:,} tokens only)"
         table.add_row(
-            str(candidate.setting),
+            escape(str(candidate.setting)),
             ("at most " if candidate.at_most else "") + in_bytes(foretold.ram),
             in_bytes(foretold.disk) if foretold.disk else "-",
             in_ms(foretold.latency),
@@ -149,18 +154,8 @@ def _show(found: "Selection") -> None:
             verdict,
         )
     for name, reason in found.excluded.items():
-        table.add_row(name, *"-----", reason)
+        table.add_row(escape(name), *"-----", escape(reason))
     console = Console(width=WIDTH)
     console.print(table)
     explain(console, EXPLAINED | {name: BY_NAME[figure].meaning for name, figure in FOUND.items()})
-    console.print(found.told, highlight=False)
-
-
-def _seconds(latency: str) -> float:
-    """Read ``"20ms"`` or ``"0.02s"``."""
-    given = re.fullmatch(r" *(\d+(?:\.\d+)?) *(ms|s) *", latency)
-    if given is None:
-        raise typer.BadParameter(
-            f"expected a time such as 20ms, got {latency!r}", param_hint="'--latency'"
-        )
-    return float(given[1]) / {"s": 1, "ms": 1000}[given[2]]
+    console.print(found.told, highlight=False, markup=False)

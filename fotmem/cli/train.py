@@ -1,5 +1,6 @@
 """``fotmem train``."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.options import Layers, Model, load_quietly, parse_layers
+from fotmem.cli.options import Layers, Model, load_quietly, parse_layers, seed_option
 from fotmem.training.options import TrainingOptions, require_packages
 
 DEFAULTS = TrainingOptions()
@@ -88,7 +89,7 @@ def train(
     evaluate_every: Annotated[
         int, typer.Option(min=1, help="Steps between evaluations, and between checkpoints.")
     ] = DEFAULTS.evaluate_every,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = DEFAULTS.seed,
+    seed: Annotated[int, seed_option("Of everything random.")] = DEFAULTS.seed,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")
     ] = False,
@@ -160,7 +161,7 @@ def _options(**given: Any) -> TrainingOptions:
 
 def _parse_numbers(option: str, given: str) -> tuple[int, ...]:
     parts = given.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(re.fullmatch(" *[0-9]{1,9} *", part) for part in parts):
         raise typer.BadParameter(
             f"expected numbers such as 1,2,4, got {given!r}", param_hint=f"'--{option}'"
         )

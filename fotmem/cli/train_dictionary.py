@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from fotmem.cli.options import seed_option
 from fotmem.extra import require
 
 
 def train_dictionary(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the model goes.")],
     steps: Annotated[int | None, typer.Option(min=1, help="How many.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, seed_option("Of everything random.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")
     ] = False,

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
-from scipy.stats import rankdata
 
 from fotmem.bench.figures import Array, Figure, interval
 from fotmem.bench.report import REFERENCE, Setting
@@ -21,6 +19,7 @@ from fotmem.evaluation.found import FIGURES, Found
 from fotmem.evaluation.passkey import PasskeyRow
 from fotmem.evaluation.perplexity import PerplexityRow
 from fotmem.evaluation.report import StoreRow, read_report, rows_of
+from fotmem.extra import require
 
 ENOUGH = 0.95
 """Of the quality that a model has with `exact`."""
@@ -149,6 +148,7 @@ def curves(file: Path) -> Iterator[Curve]:
     InputError
         It is no such report, or has too few settings.
     """
+    require("fotmem eval curve", "scipy")
     content = read_report(file)
     quality = QUALITIES.get(content["task"])
     if quality is None:
@@ -173,6 +173,8 @@ def curves(file: Path) -> Iterator[Curve]:
 
 
 def _rank_correlation(values: Array, qualities: Array, axis: int) -> Any:
+    from scipy.stats import rankdata
+
     ranks = (rankdata(each, axis=axis) for each in (values, qualities))
     one, other = (each - each.mean(axis, keepdims=True) for each in ranks)
     length = np.sqrt((one**2).sum(axis) * (other**2).sum(axis))
@@ -185,6 +187,8 @@ def _advantage(values: Array, others: Array, qualities: Array, axis: int) -> Any
 
 def _crossing(values: Array, qualities: Array, *, bar: float, best: Array) -> float:
     """Return where quality, as it grows with a figure, reaches a bar; at the latest with `best`."""
+    from scipy.optimize import isotonic_regression
+
     x, y = np.concatenate([np.array([values, qualities]), best], 1)
     order = np.lexsort((y, x))
     x, y = x[order], isotonic_regression(y[order]).x

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fotmem.bench.figures import Figure
 from fotmem.bench.plot import mark
 from fotmem.evaluation.distraction import DistractionRow
+from fotmem.extra import require
 from fotmem.outputs import write_picture
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     Once with `mass`, once with `weighted`. The dashed line is at ``1/d``: there attention does not
     tell documents apart.
     """
+    require("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(9, 4), layout="constrained")

@@ -85,7 +85,9 @@ def hide(
     hidden = [tokenizer(f" {one.statement}", add_special_tokens=False).input_ids for one in facts]
     filler = tokens - sum(map(len, hidden))
     if filler < LOCAL:
-        raise InputError(f"{len(facts)} facts take more than {tokens:,} tokens")
+        raise InputError(
+            f"{len(facts)} facts take more than {tokens:,} tokens: hide fewer, or take more tokens"
+        )
     if len(ids) < filler:
         raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add text")
     start = draw.randrange(len(ids) - filler + 1)

@@ -166,12 +166,20 @@ def split_answer(tokenizer: Any, asked: str, code: str) -> tuple[list[int], list
     Where a tokenizer has a token of its own for the space before a number, as LLaMA's have, it
     belongs to the question: the task is to find digits, not to guess that digits follow. Both are
     tokenized at once, as in the text: LLaMA's put a space before whatever they are given.
+
+    Raises
+    ------
+    InputError
+        No token decodes to a digit.
     """
     tokens = list(tokenizer(f"{asked} {code}", add_special_tokens=False).input_ids)
-    first = next(
-        i for i, token in enumerate(tokens) if any(map(str.isdigit, tokenizer.decode([token])))
+    for first, token in enumerate(tokens):
+        if any(map(str.isdigit, tokenizer.decode([token]))):
+            return tokens[:first], tokens[first:]
+    raise InputError(
+        f"the tokenizer has no digits: of {f'{asked} {code}'!r} it makes "
+        f"{tokenizer.decode(tokens)!r}, so no number can be hidden; measure perplexity instead"
     )
-    return tokens[:first], tokens[first:]
 
 
 def passkey(

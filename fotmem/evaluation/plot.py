@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fotmem.bench.plot import mark
 from fotmem.evaluation.curves import ENOUGH, QUALITIES, Curve
 from fotmem.evaluation.found import FIGURES
+from fotmem.extra import require
 from fotmem.outputs import write_picture
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
     The dashed line is at 95% of the quality with `exact`.
     """
     names = list(dict.fromkeys(point.setting.store for each in curves for point in each.points))
+    require("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(4 * len(FIGURES), 3.6 * len(curves) + 0.4), layout="constrained")

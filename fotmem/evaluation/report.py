@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fotmem.bench.report import Setting, differing
+from fotmem.bench.report import Setting, differing, first_of
 from fotmem.errors import InputError
 from fotmem.evaluation.found import Found
 from fotmem.evaluation.settings import Tried
 from fotmem.machine import machine, versions
 from fotmem.outputs import check_file
-from fotmem.texts import write_text
+from fotmem.texts import read_utf8, write_text
 
 FREE = ("stores", "grid", "report", "as_json")
 """Options in which a run may differ from the one whose report it goes on with."""
@@ -68,6 +68,15 @@ def write_report(file: Path, content: dict[str, Any]) -> None:
     write_text(file, json.dumps(content, indent=2, default=str) + "\n")
 
 
+class _Content(BaseModel):
+    """What must be in a report; more may be."""
+
+    task: str
+    options: dict[str, Any]
+    rows: list[dict[str, Any]]
+    failures: list[Failed] = []
+
+
 def read_report(file: Path) -> dict[str, Any]:
     """Read what `write_report` wrote.
 
@@ -76,18 +85,22 @@ def read_report(file: Path) -> dict[str, Any]:
     InputError
         The file cannot be read, or is something else.
     """
+    text = read_utf8(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+        content: dict[str, Any] = json.loads(text, parse_constant=_refused)
+        _Content.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            f"{file} is no report of fotmem eval: it has no task, options and rows "
+            f"({first_of(error)})"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is no report of fotmem eval: {error}") from error
-    parts = {"task": str, "options": dict, "rows": list}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), kind) for name, kind in parts.items()
-    ):
-        raise InputError(f"{file} is no report of fotmem eval: it has no task, options and rows")
     return content
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is no figure")
 
 
 class Measured(Generic[RowT]):
@@ -169,7 +182,7 @@ class Measured(Generic[RowT]):
             raise InputError(f"{file} is the report of another run, with {differ}: name a new file")
         self._report = before | {"options": self._report["options"]}
         self.rows = rows_of(before, kind, file)
-        self.failures = [Failed(**failed) for failed in before["failures"]]
+        self.failures = _Content.model_validate(before).failures
 
 
 def rows_of(content: dict[str, Any], kind: type[AnyRow], file: Path) -> list[AnyRow]:
@@ -184,6 +197,4 @@ def rows_of(content: dict[str, Any], kind: type[AnyRow], file: Path) -> list[Any
     try:
         return [adapter.validate_python(row) for row in content["rows"]]
     except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(map(str, found["loc"]))
-        raise InputError(f"{file} is no report of fotmem eval ({place}: {found['msg']})") from error
+        raise InputError(f"{file} is no report of fotmem eval ({first_of(error)})") from error

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 Law = Callable[[float], float]
 """Takes a number of tokens, returns the figure."""
@@ -224,6 +223,8 @@ def shares(
 
 def _line(x: Array, y: Array, weights: Array) -> tuple[float, float]:
     """Fit ``a + b * x``, neither less than 0."""
+    from scipy.optimize import nnls
+
     terms = np.stack([np.ones_like(x), x], 1) * weights[:, None]
     (begin, slope), _ = nnls(terms, y * weights)
     return float(begin), float(slope)

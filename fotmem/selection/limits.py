@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fotmem.errors import OptionError
+from fotmem.amounts import between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("ram", "disk", "latency"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise OptionError(f"{name} must be more than 0, got {limit!r}")
+            if (limit := getattr(self, name)) is not None:
+                between(name, limit, kind="more than 0", above=0)
         for name in ("max_error", "min_recall"):
-            limit = getattr(self, name)
-            if limit is not None and not 0 <= limit <= 1:
-                raise OptionError(f"{name} must be from 0 to 1, got {limit!r}")
+            if (limit := getattr(self, name)) is not None:
+                between(name, limit, kind="from 0 to 1", least=0, most=1)
 
 
 class Foretold(NamedTuple):

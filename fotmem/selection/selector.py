@@ -7,12 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
-from fotmem.errors import OptionError
+from fotmem import amounts
+from fotmem.caches import cache_folder
+from fotmem.errors import InputError, OptionError
 from fotmem.extra import require
+from fotmem.outputs import check_folder
 from fotmem.registry import available_stores, find_store
 from fotmem.selection.limits import Limits
+from fotmem.settings import checked_boolean
 
 if TYPE_CHECKING:
     from fotmem.bench.report import Setting
@@ -29,10 +31,10 @@ Step = Callable[[str], None]
 def select(
     source: str | Path | Capture,
     *,
-    tokens: int,
+    tokens: int | str,
     ram: int | str | None = None,
     disk: int | str | None = None,
-    latency: float | None = None,
+    latency: float | str | None = None,
     max_error: float | None = None,
     min_recall: float | None = None,
     persistent: bool = False,
@@ -43,7 +45,7 @@ def select(
     text: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
-    stores: Iterable[str] | None = None,
+    stores: Iterable[str] | str | None = None,
     seconds: float | None = None,
     step: Step | None = None,
 ) -> Selection:
@@ -58,12 +60,13 @@ def select(
     ----------
     source : str, Path or Capture
         A model, as for ``fotmem ask``; or what was captured of one.
-    tokens : int
-        In memory, at least 1.
+    tokens : int or str
+        In memory, at least 1, such as ``"1M"`` (1,048,576).
     ram, disk : int or str, optional
         Bytes that all memory layers may take together, such as ``"4GiB"``.
-    latency : float, optional
-        Seconds that memory may add to a decoding step: all memory layers, one query of each head.
+    latency : float or str, optional
+        Seconds that memory may add to a decoding step, or such as ``"20ms"``: all memory layers,
+        one query of each head.
     max_error : float, optional
         Of the attention output, relative to attention to the exact top k: mean. Default: 0.05,
         where `min_recall` is not given either.
@@ -81,8 +84,8 @@ def select(
         Where the model is: ``cpu`` or ``cuda``.
     threads : int, optional
         Of torch and stores. Default: as many as torch uses.
-    stores : iterable of str, optional
-        Among which to choose. Default: all that are available.
+    stores : iterable of str or str, optional
+        Among which to choose, such as ``"exact,hnsw"``. Default: all that are available.
     seconds : float, optional
         That measuring may take, once there is a capture. Default: 120.
     step : callable, optional
@@ -112,18 +115,18 @@ def select(
     >>> select("smollm2-fot", tokens=2**20, ram="16GiB", latency=0.05)  # doctest: +SKIP
     """
     require("fotmem select", "psutil", "scipy")
-    for name, number in (("tokens", tokens), ("top_k", top_k)):
-        if number < 1:
-            raise OptionError(f"{name} must be at least 1, got {number}")
+    tokens, top_k = amounts.count("tokens", tokens), amounts.count("top_k", top_k)
+    threads = None if threads is None else amounts.count("threads", threads)
+    seconds = SECONDS if seconds is None else amounts.seconds("seconds", seconds)
     if max_error is None and min_recall is None:
         max_error = MAX_ERROR
     limits = Limits(
         ram=_bytes("ram", ram),
         disk=_bytes("disk", disk),
-        latency=latency,
+        latency=None if latency is None else amounts.seconds("latency", latency),
         max_error=max_error,
         min_recall=min_recall,
-        persistent=persistent,
+        persistent=checked_boolean("persistent", persistent),
     )
     _require_device(device)
     from fotmem.bench.grid import settings
@@ -133,11 +136,14 @@ def select(
     from fotmem.selection.choice import Selection, candidates
     from fotmem.selection.measured import foretell
 
+    if isinstance(stores, str):
+        stores = stores.split(",")
     names = list(available_stores()) if stores is None else list(dict.fromkeys(stores))
     excluded = {name: why for name in names if (why := _unfit(name, limits))}
     if isinstance(source, Capture):
         capture = source
     else:
+        check_folder(cache_folder("captures"))
         if step is not None:
             step(f"{source} reads {CAPTURED:,} tokens")
         capture = _captured(str(source), text, layers, window, distance)
@@ -148,7 +154,7 @@ def select(
         top_k=top_k,
         device=device,
         threads=threads,
-        seconds=seconds or SECONDS,
+        seconds=seconds,
     )
     asked = [
         _budgeted(each, limits, count)
@@ -176,12 +182,7 @@ def select(
 
 
 def _bytes(name: str, given: int | str | None) -> int | None:
-    try:
-        return None if given is None else int(TypeAdapter(ByteSize).validate_python(given))
-    except ValidationError:
-        raise OptionError(
-            f"{name} must be a number of bytes, such as 4GiB, got {given!r}"
-        ) from None
+    return None if given is None else amounts.size_in_bytes(name, given)
 
 
 def _require_device(device: str) -> None:
@@ -220,8 +221,10 @@ def _captured(
     from fotmem.models import load_model
     from fotmem.texts import python_reference
 
-    llama, tokenizer = load_model(model)
     text = python_reference() if text is None else text
+    if not isinstance(text, str):
+        raise InputError(f"text must be a string, got {type(text).__name__}")
+    llama, tokenizer = load_model(model)
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return capture_model(
         llama,

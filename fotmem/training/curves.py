@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fotmem.extra import require
 from fotmem.outputs import write_picture
 
 LOSSES = {
@@ -13,6 +14,7 @@ LOSSES = {
 
 def draw_losses(history: list[dict[str, float]], file: Path) -> None:
     """Draw training loss, loss on other text, and the share of answers right, as PNG."""
+    require("pictures", "matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -109,7 +109,7 @@ def _lines(path: Path) -> Iterator[str]:
             continue
         try:
             text = json.loads(line)["text"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(
                 f'{path}, line {number}: expected an object such as {{"text": "..."}}, '
                 f"got {line[:40]!r}"

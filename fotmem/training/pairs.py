@@ -51,7 +51,10 @@ class Pairs(Dataset[dict[str, Tensor]]):
         seed: int,
     ) -> None:
         if facts and window < TOKENS_PER_FACT:
-            raise OptionError(f"window must be at least {TOKENS_PER_FACT} to hold facts: {window}")
+            raise OptionError(
+                f"window must be at least {TOKENS_PER_FACT} to tell facts, got {window}: choose a "
+                "larger one, or facts=0"
+            )
         self._runs, self._tokenizer, self._window = runs, tokenizer, window
         self._share, self._size, self._seed = facts, size, seed
         self._facts = Facts(seed)

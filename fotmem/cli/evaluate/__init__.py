@@ -2,6 +2,7 @@
 
 import typer
 
+from fotmem.cli.command import Command
 from fotmem.cli.evaluate.curve import curve
 from fotmem.cli.evaluate.dictionary import dictionary
 from fotmem.cli.evaluate.distraction import distraction
@@ -21,4 +22,4 @@ def _group() -> None:
 
 
 for command in (passkey, facts, perplexity, dictionary, distraction, curve):
-    app.command()(command)
+    app.command(cls=Command)(command)

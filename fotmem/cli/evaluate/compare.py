@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -47,13 +48,13 @@ def show(
         figures = [""] * len(FIGURES)
         if row.found is not None:
             figures = [f"{getattr(row.found, each).value:.3f}" for each in FIGURES]
-        table.add_row(f"{row.tokens:,}", str(store), quality(row), *figures)
+        table.add_row(f"{row.tokens:,}", escape(str(store)), quality(row), *figures)
     console.print(table)
     if measured.failures:
         table = Table("not measured", "tokens", "reason")
         for failed in measured.failures:
             setting = Setting(store=failed.store, options=failed.options)
-            table.add_row(str(setting), f"{failed.tokens:,}", failed.reason)
+            table.add_row(escape(str(setting)), f"{failed.tokens:,}", escape(failed.reason))
         console.print(table)
     found = {about.name: about.meaning for about in FIGURES.values()}
     explain(console, {name: meaning} | found)

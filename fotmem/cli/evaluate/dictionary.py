@@ -24,11 +24,13 @@ from fotmem.cli.options import (
     Temperature,
     TopK,
     parse_sizes,
+    seed_option,
 )
 
 if TYPE_CHECKING:
     from fotmem.evaluation.dictionary import DictionaryRow
 
+QUERIES = 500
 VALUES = "values right"
 EXPLAINED = {
     VALUES: "share of queries of which all four symbols are right, with its 95% interval",
@@ -45,7 +47,10 @@ def dictionary(
     tokens: Annotated[
         str, typer.Option(help="Lengths of dictionary, such as 64k,1M.")
     ] = "64k,256k,1M",
-    queries: Annotated[int, typer.Option(min=1, help="How many records are queried.")] = 500,
+    queries: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many records are queried; default: 500, or all there are."),
+    ] = None,
     temperature: Temperature = None,
     dtype: Dtype = None,
     layers: Layers = None,
@@ -55,7 +60,7 @@ def dictionary(
     config: Config = None,
     stores: Stores = None,
     grid: Grid = None,
-    seed: Annotated[int, typer.Option(help="Of all records.")] = 0,
+    seed: Annotated[int, seed_option("Of all records.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
@@ -66,6 +71,10 @@ def dictionary(
     Example: fotmem eval dictionary dictionary-fot --tokens 64k,1M
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
+    from fotmem.dictionary.task import LENGTH
+
+    queries = max(1, min(QUERIES, min(sizes) // LENGTH)) if queries is None else queries
+    options["queries"] = queries
     task = Task("dictionary", options)
     from fotmem.evaluation.dictionary import DictionaryRow, compare, lookup
     from fotmem.evaluation.report import Measured

@@ -22,9 +22,11 @@ from fotmem.cli.options import (
     TopK,
     Window,
     parse_sizes,
+    seed_option,
 )
 from fotmem.extra import require
 
+QUERIES = 128
 EXPLAINED = {
     "right one": "attention on the document that a window looks for, as a share of that on memory",
     "weighted": "the same, where queries count by how much of their attention goes to memory",
@@ -39,8 +41,11 @@ def distraction(
     documents: Annotated[int, typer.Option(min=1, help="How many, at most: a power of two.")] = 64,
     tokens: Annotated[str, typer.Option(help="Of a document, in memory.")] = "512",
     queries: Annotated[
-        int, typer.Option(min=1, help="Tokens that follow a document, and look for it.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=1, help="Tokens that follow a document, and look for it; default: 128, or a window."
+        ),
+    ] = None,
     facts: Annotated[
         bool, typer.Option("--facts", help="Hide a fact in each, and ask for it instead.")
     ] = False,
@@ -51,7 +56,7 @@ def distraction(
     dtype: Dtype = None,
     layers: Layers = None,
     top_k: TopK = "32",
-    seed: Annotated[int, typer.Option(help="Of the places and the order of documents.")] = 0,
+    seed: Annotated[int, seed_option("Of the places and the order of documents.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +66,8 @@ def distraction(
     """
     options, [length] = locals(), parse_sizes(tokens, "--tokens", one=True)
     require("fotmem eval distraction", "scipy")
+    queries = min(QUERIES, window) if queries is None else queries
+    options["queries"] = queries
     from fotmem.evaluation.distraction import check, cut, with_facts
     from fotmem.evaluation.distraction import distraction as measured
 

@@ -25,11 +25,13 @@ from fotmem.cli.options import (
     TopK,
     Window,
     parse_sizes,
+    seed_option,
 )
 
 if TYPE_CHECKING:
     from fotmem.evaluation.keyed import KeyedRow
 
+FACTS, TOKENS_PER_FACT = 32, 64
 EXPLAINED = {
     "facts": "of which kind: by the words they are told and asked in, or by their digits",
     "whole answers": "share of facts of which the whole number is said, with its 95% interval",
@@ -42,7 +44,12 @@ def facts(
     model: Model,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
     tokens: Annotated[str, typer.Option(help="Length of text, such as 16k.")] = "16k",
-    number: Annotated[int, typer.Option("--facts", min=1, help="How many are hidden.")] = 32,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--facts", min=1, help="How many are hidden; default: 32, or as many as fit well."
+        ),
+    ] = None,
     window: Window = 512,
     distance: Distance = None,
     decay: Decay = None,
@@ -54,7 +61,7 @@ def facts(
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
     attend: Attend = False,
-    seed: Annotated[int, typer.Option(help="Of facts, depths and the piece of text.")] = 0,
+    seed: Annotated[int, seed_option("Of facts, depths and the piece of text.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +72,8 @@ def facts(
     Example: fotmem eval facts smollm2 --tokens 16k --text book.txt
     """
     options, [size] = locals(), parse_sizes(tokens, "--tokens", one=True)
+    number = max(1, min(FACTS, size // TOKENS_PER_FACT)) if number is None else number
+    options["number"] = number
     task = Task("facts", options)
     from fotmem.evaluation.keyed import hide, keyed, make_facts
 

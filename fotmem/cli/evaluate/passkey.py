@@ -28,6 +28,7 @@ from fotmem.cli.options import (
     TopK,
     Window,
     parse_sizes,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def passkey(
     stores: Stores = None,
     grid: Grid = None,
     attend: Attend = False,
-    seed: Annotated[int, typer.Option(help="Of depths, numbers and pieces of text.")] = 0,
+    seed: Annotated[int, seed_option("Of depths, numbers and pieces of text.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:

@@ -16,6 +16,7 @@ from fotmem.cli.options import (
     load_quietly,
     parse_layers,
     parse_store,
+    parse_stores,
     parse_top_k,
     read_texts,
 )
@@ -91,7 +92,7 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
     require("fotmem eval --stores", "scipy")
     from fotmem.bench.grid import read_grid, settings
 
-    return settings(stores.split(","), read_grid(grid) if grid else None)
+    return settings(parse_stores(stores), read_grid(grid) if grid else None)
 
 
 def tracked(label: str, steps: Iterable[Any], total: int) -> list[Any]:
