@@ -1,15 +1,43 @@
 """Builds a store anew from the keys and values that count, after a change of it failed."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
-from fotmem.errors import StorageError
+from fotmem.errors import StorageError, shown
 
 if TYPE_CHECKING:
     from fotmem.store import MemoryStore
+
+
+PLAIN = (int, float, str, bytes, tuple, Enum, PurePath, BaseModel, torch.dtype, torch.device)
+"""What two stores may be made with: nobody changes it."""
+
+
+def twin_of(store: "MemoryStore", args: tuple[Any, ...], kwargs: dict[str, Any]) -> "MemoryStore":
+    """Make an empty store of the class and arguments of another one, without a directory.
+
+    Raises
+    ------
+    StorageError
+        It was made with something that two stores would share.
+    """
+    if "directory" in kwargs:
+        kwargs = kwargs | {"directory": None}
+    if "options" in kwargs:  # `tune` changes them
+        kwargs = kwargs | {"options": getattr(store, "options", kwargs["options"])}
+    for value in (*args, *kwargs.values()):
+        if not (value is None or isinstance(value, PLAIN)):
+            raise StorageError(
+                f"{type(store).__name__} was made with {shown(value)}, so it must implement "
+                "_empty_twin"
+            )
+    return type(store)(*args, **kwargs)
 
 
 def rebuild(store: "MemoryStore", rows: Iterable[tuple[Tensor, Tensor]]) -> int:

@@ -27,7 +27,7 @@ from fotmem.checks import (
 )
 from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
 from fotmem.guard import GUARDED, Guard, changes, closes, copies, reads
-from fotmem.rebuilding import rebuild
+from fotmem.rebuilding import rebuild, twin_of
 
 __all__ = ["DTYPES", "OVERFETCH", "Bias", "Hits", "MemoryStore"]
 
@@ -35,6 +35,7 @@ OVERFETCH = 4
 """A store that cannot search with a bias chooses the best among so many times as many hits."""
 LARGEST = 2**63 - 1
 """Ids are below it: they, and the one that would come next, are int64."""
+CHANGING = {"_add", "_forget", "_tune", "_take_back"}
 MOST = 2**31 - 1
 """Heads, or numbers of a key, at most."""
 
@@ -136,15 +137,27 @@ class MemoryStore(ABC):
         self._forgotten = 0  # of these, forgotten
         self._unseen: Tensor | None = None  # on CUDA: finite checks whose answer was not awaited
         self._guard = Guard(type(self).__name__)
-        self._rebuilds = type(self)._take_back is MemoryStore._take_back
         self._newest: Tensor | None = None  # key and value [2, H, D] added last, if it rebuilds
         self._on_disk = False  # it has a directory, which the base class cannot build anew
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    _rebuilds: ClassVar[bool] = True
+    """Whether it is built anew when an inner method raises: what defines the method does not say
+    how to take it back."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note what it is made with, for `_empty_twin`."""
+        store = super().__new__(cls)
+        store._made_with = args, kwargs
+        return store
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, guarded in GUARDED.items():
             if inspect.isfunction(method := vars(cls).get(name)):
                 setattr(cls, name, guarded(method))
+        definers = (kind for kind in cls.mro() if CHANGING & vars(kind).keys())
+        cls._rebuilds = "_take_back" not in vars(next(definers))
 
     # What a store implements -----------------------------------------------------------------
 
@@ -197,7 +210,8 @@ class MemoryStore(ABC):
 
         The base class reads all keys and values that count, by id, and adds them to `_empty_twin`,
         whose attributes the store takes over. A store that can do better, such as cutting off
-        what was added, overrides it; so must one with a directory, which that would lose.
+        what was added, overrides it; so must one with a directory, which that would lose. What a
+        base class overrides counts only if you override none of the three methods yourself.
 
         Parameters
         ----------
@@ -243,10 +257,13 @@ class MemoryStore(ABC):
         self._on_disk = True
 
     def _empty_twin(self) -> "MemoryStore":
-        """Build an empty store with the same options; needed by the `_copy` of the base class."""
-        return type(self)(
-            num_heads=self.num_heads, head_dim=self.head_dim, dtype=self.dtype, device=self.device
-        )
+        """Build an empty store like this one, without a directory, for `_copy` and `_take_back`.
+
+        The base class passes the arguments that this one was made with, and its `options`. A store
+        that was made with others than numbers, texts and such (a tensor, a connection), which two
+        stores would share, overrides it.
+        """
+        return twin_of(self, *self._made_with)
 
     # What a caller uses ----------------------------------------------------------------------
 
@@ -524,6 +541,7 @@ class MemoryStore(ABC):
         if not self._guard.refusal:
             self.flush()
 
+    @reads
     def __enter__(self) -> Self:
         return self
 
@@ -668,7 +686,8 @@ class MemoryStore(ABC):
     def _undo(self, error: BaseException, method: str, forgetting: int) -> None:
         """Take back what an inner method left, or refuse the store from now on."""
         try:
-            self._forgotten = self._take_back(self._added, self._forgotten, forgetting)
+            take_back = MemoryStore._take_back if self._rebuilds else type(self)._take_back
+            self._forgotten = take_back(self, self._added, self._forgotten, forgetting)
         except BaseException as reason:
             self._guard.refusal = (
                 f"this {type(self).__name__} cannot be used any more: {method} raised "

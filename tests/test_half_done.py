@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore, StorageError, create_store, indexed
+from fotmem import (
+    Hits,
+    MemoryStore,
+    RowsStore,
+    StorageError,
+    StoreOptions,
+    create_store,
+    exact_search,
+    indexed,
+)
 from fotmem.testing.store.interrupting import (
     Stopped,
     count_lines,
@@ -278,6 +287,61 @@ def test_third_parties_stores_at_every_line(kind: type[PlainStore], call: str) -
         store = made()
         stop = raising(MemoryError("a test"))
         expect_whole(store, stopped(partial(change, store), line, stop=stop, inside=inner))
+
+
+class Options(StoreOptions):
+    effort: int = 1
+
+
+class NotedStore(RowsStore):
+    """Has an index of its own, of which the base class knows nothing."""
+
+    search_options = frozenset({"effort"})
+
+    def __init__(self, *, options: Options, **layer: Any) -> None:
+        super().__init__(**layer)
+        self.options = options
+        self.noted: list[int] = []
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        first = len(self._key_rows)
+        super()._add(keys, values)
+        for number in range(first, first + keys.shape[1]):
+            self.noted.append(number)
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        assert self.noted == list(range(len(self._key_rows)))
+        first, keys = self._key_rows.since(self._forgotten)
+        return exact_search(queries, keys, top_k, first_id=first)
+
+
+def test_what_only_a_subclass_knows_is_taken_back() -> None:
+    def made() -> NotedStore:
+        store = NotedStore(num_heads=HEADS, head_dim=DIM, options=Options(effort=3))
+        store.start_at(FIRST)
+        store.add(*ROWS[:, :, :KEYS])
+        return store
+
+    change = CHANGES["add"]
+    for line in range(count_lines(partial(change, made()), inside=["_add"])):
+        store = made()
+        stop = raising(OSError("no space left"))
+        how = stopped(partial(change, store), line, stop=stop, inside=["_add"])
+        assert store.options.effort == 3
+        expect_whole(store, how)
+
+
+def test_a_store_that_shares_what_it_was_made_with_is_not_built_anew() -> None:
+    class Shared(ListStore):
+        def __init__(self, *, connection: list[int], **layer: Any) -> None:
+            super().__init__(**layer)
+
+    store = Shared(connection=[1], num_heads=HEADS, head_dim=DIM)
+    store.breaks = 2
+    with pytest.raises(OSError, match="no space left"):
+        CHANGES["add"](store)
+    with pytest.raises(StorageError, match=r"made with \[1\], so it must implement _empty_twin"):
+        len(store)
 
 
 def test_a_store_with_a_directory_is_not_built_anew_in_memory() -> None:
