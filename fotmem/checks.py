@@ -75,7 +75,10 @@ def checked_scale(scale: object) -> float:
                 f"scale must be a number, usually 1 / sqrt(head_dim), got {shown(scale)}; "
                 "pass a float"
             )
-        scale = float(scale)
+        try:
+            scale = float(scale)
+        except OverflowError:
+            scale = math.inf
     if not 0 < scale < math.inf:
         raise OptionError(
             f"scale must be above 0 and finite, usually 1 / sqrt(head_dim), got {scale!r}"

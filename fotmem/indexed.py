@@ -39,7 +39,7 @@ class IndexedOptions(StoreOptions):
     """Where values are kept: ``ram`` (or the device), or ``mmap``, a temporary file."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads that search and build; default: as many as torch uses."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Of all that is drawn at random while the index is built."""
 
 

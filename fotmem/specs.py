@@ -70,13 +70,14 @@ class StoreOptions(BaseModel):
 
 def _is_converted(value: object, taken: object) -> bool:
     """Tell whether a number or a truth value was made of something else."""
+    truth = type(value).__name__ in ("bool", "bool_")  # also NumPy's
     if type(taken) is bool:
-        return not isinstance(value, bool)
-    if type(taken) is int:
-        return isinstance(value, bool | float | str | bytes)
-    if type(taken) is float:
-        return isinstance(value, bool | str | bytes)
-    return isinstance(taken, int) and isinstance(value, bool | float)  # such as pydantic.ByteSize
+        return not truth
+    if not isinstance(taken, int | float):
+        return False
+    texts = () if type(taken) not in (int, float) else (str, bytes)  # pydantic.ByteSize reads them
+    floats = (float,) if isinstance(taken, int) else ()
+    return truth or isinstance(value, (*texts, *floats))
 
 
 @dataclass(frozen=True, kw_only=True)

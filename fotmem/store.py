@@ -37,7 +37,7 @@ LARGEST = 2**63 - 1
 """Ids are below it: they, and the one that would come next, are int64."""
 CHANGING = {"_add", "_forget", "_tune", "_take_back"}
 MOST = 2**31 - 1
-"""Heads, or numbers of a key, at most."""
+"""Heads, numbers of a key, or hits of a query, at most."""
 
 
 _Given = ParamSpec("_Given")
@@ -373,7 +373,7 @@ class MemoryStore(ABC):
             reported by the next `add`, `flush` or `close`, so that no query waits for the device.
         """
         queries, device = self._clean_queries(queries), queries.device
-        top_k = whole("top_k", top_k, least=1, most=LARGEST)
+        top_k = whole("top_k", top_k, least=1, most=MOST)
         if bias is not None:
             bias = checked_bias(bias, self._note_unseen)
         ids, scores = self._best_hits(queries, top_k, bias)
@@ -440,7 +440,7 @@ class MemoryStore(ABC):
         given = queries
         queries = self._clean_queries(queries)
         if top_k is not None:
-            top_k = whole("top_k", top_k, least=1, most=LARGEST)
+            top_k = whole("top_k", top_k, least=1, most=MOST)
         scale = checked_scale(scale)
         if bias is not None:
             bias = checked_bias(bias, self._note_unseen)

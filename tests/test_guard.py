@@ -207,7 +207,8 @@ def test_a_guard_is_pickled_as_one_that_nobody_holds() -> None:
 
 
 def test_readers_and_a_writer_never_meet() -> None:
-    lock, inside, met = ReadWriteLock(), [0], []
+    lock, inside = ReadWriteLock(), [0]
+    met: list[int] = []
 
     def read() -> None:
         def look() -> None:

@@ -158,7 +158,7 @@ class IvfpqStore(IvfStore):
     search_options = frozenset({"nprobe", "rerank"})
 
     def _candidates(self, top_k: int) -> int:
-        return self.options.rerank * top_k
+        return min(self.options.rerank * top_k, max(top_k, len(self._key_rows)))
 
     def _code_size(self) -> int:
         sizes = range(max(1, self.head_dim // 4), 0, -1)

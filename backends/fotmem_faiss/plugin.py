@@ -25,16 +25,16 @@ class FlatOptions(StoreOptions):
 class IvfOptions(IndexedOptions):
     """Options of `faiss-ivf`."""
 
-    nprobe: int = Field(default=32, ge=1)
+    nprobe: int = Field(default=32, ge=1, lt=2**31)
     """Lists that a query looks at: more find more, and take longer."""
-    nlist: int | None = Field(default=None, ge=1)
+    nlist: int | None = Field(default=None, ge=1, lt=2**31)
     """Lists of a head; default: ``2 * sqrt(N)``, growing with the memory."""
 
 
 class IvfpqOptions(IvfOptions):
     """Options of `faiss-ivfpq`."""
 
-    rerank: int = Field(default=8, ge=1)
+    rerank: int = Field(default=8, ge=1, lt=2**31)
     """So many times `top_k` candidates are scored anew by their full keys."""
 
 
@@ -43,9 +43,9 @@ class HnswOptions(IndexedOptions):
 
     M: int = Field(default=16, ge=2, le=512)
     """Links of a key: more find more, and take more memory (``8 * M`` bytes a key)."""
-    ef_construction: int = Field(default=100, ge=8)
+    ef_construction: int = Field(default=100, ge=8, lt=2**31)
     """Candidates that are looked at for the links of a new key."""
-    ef_search: int = Field(default=384, ge=1)
+    ef_search: int = Field(default=384, ge=1, lt=2**31)
     """Candidates that a search keeps: more find more, and take longer."""
 
 

@@ -13,7 +13,7 @@ class ZarrOptions(StoreOptions):
 
     ram: ByteSize = Field(default=ByteSize(256 * 2**20), validate_default=True)
     """Bytes, or a text such as ``"256MiB"``: what rows, index, cache and work may take."""
-    nprobe: int = Field(default=32, ge=1)
+    nprobe: int = Field(default=32, ge=1, lt=2**31)
     """Clusters of at most 128 keys that a query reads, per head; more where there are more than
     65,536 keys, or several segments of like size."""
     exact: bool = False
