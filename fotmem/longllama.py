@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fotmem.attachment import attach_with
+from fotmem.checkpoint_files import NO_CODE, check_attention, check_files
 from fotmem.errors import CheckpointError
 from fotmem.windows import Windowing
 
@@ -71,7 +72,7 @@ def load_longllama(
     ----------
     directory : path
         Holds ``config.json`` (``model_type: longllama``) and the weights, as safetensors or
-        PyTorch files.
+        PyTorch files; of these, only tensors are unpickled. Its Python files are not run.
     store : str
         Name of the store.
     last_context_length : int, optional
@@ -98,11 +99,16 @@ def load_longllama(
     last = config.last_context_length if last_context_length is None else last_context_length
     windowing = Windowing(config.max_position_embeddings, last, split_above=last)
     try:
+        check_attention(config)
+        check_files(path)
         loaded: Any = LlamaForCausalLM.from_pretrained(
-            path, config=config, output_loading_info=True
+            path, config=config, output_loading_info=True, weights_only=True, **NO_CODE
         )
     except Exception as error:  # safetensors, pickle and torch each have their own
-        raise CheckpointError(f"the weights in {path} cannot be loaded: {error}") from error
+        raise CheckpointError(
+            f"the weights in {path} cannot be loaded: {error}; "
+            "expected those of a complete checkpoint"
+        ) from error
     model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])

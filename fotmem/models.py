@@ -10,9 +10,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fotmem.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
 from fotmem.errors import InputError
 from fotmem.registry import available_adapters, unknown_model
-from fotmem.tuned import apply, is_adapter, read_adapted
+from fotmem.tuned import MEMORY_FILE, Adapted, apply, is_adapter, read_adapted
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, An
     Raises
     ------
     InputError
-        There is no such recipe, or its base model or peft is not installed.
+        There is no such recipe, or its base model is not installed.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
@@ -133,15 +134,34 @@ def _load_whole(name: str) -> tuple[Any, Any]:
 
 
 def _load_adapted(name: str) -> tuple[Any, Any]:
-    folder = Path(name)
-    adapted = read_adapted(folder)
-    if adapted.base in PACKAGED:
-        _packaged_file(adapted.base, PACKAGED[adapted.base])
-    if importlib.util.find_spec("peft") is None:
-        raise InputError("tuned models need the peft package: pip install 'fotmem[demo]'")
-    model, tokenizer = load_model(adapted.base)
-    with _reasons_in_one_line(str(folder), "the adapter in"):
-        return apply(model, folder, adapted).eval(), tokenizer
+    adapters, base = _adapters(Path(name))
+    model, tokenizer = _load_whole(base)
+    for folder, adapted in reversed(adapters):
+        apply(model, folder, adapted)
+    return model, tokenizer
+
+
+def _adapters(folder: Path) -> tuple[list[tuple[Path, Adapted]], str]:
+    """Follow bases from adapter to adapter; return these, and the model at the end."""
+    adapters: list[tuple[Path, Adapted]] = []
+    base = str(folder)
+    while is_adapter(folder):
+        if any(folder.resolve() == earlier.resolve() for earlier, _ in adapters):
+            raise InputError(
+                f"{adapters[-1][0] / MEMORY_FILE} names {base!r} as base, which leads back to "
+                "itself; name the model that it was trained on"
+            )
+        adapted = read_adapted(folder)
+        adapters.append((folder, adapted))
+        if not adapted.base:
+            raise InputError(
+                f"{folder / MEMORY_FILE} names no base: the model that it was trained on had no "
+                "name; write there as base where that model is"
+            )
+        base = adapted.base
+        recipe = base.removesuffix("-fot")
+        folder = RECIPES[recipe] if recipe != base and recipe in RECIPES else Path(base)
+    return adapters, base
 
 
 def _load(name: str, **options: str) -> tuple[Any, Any]:
@@ -157,14 +177,31 @@ def _load(name: str, **options: str) -> tuple[Any, Any]:
             f"model {shown!r} is a LongLLaMA checkpoint, which says by itself how it remembers: "
             "load it in Python with fotmem.load_longllama(directory)"
         )
+    if options and is_adapter(Path(name)):
+        raise InputError(
+            f"beside {shown} lies an adapter, which transformers would load with it: move the file "
+            "to a folder of its own"
+        )
     with _reasons_in_one_line(shown, "model"):
-        config = AutoConfig.from_pretrained(name, **options)
+        config = AutoConfig.from_pretrained(name, **NO_CODE, **options)
+        check_attention(config)
     _check_family(shown, config)
     with _reasons_in_one_line(shown, "the tokenizer of"):
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **NO_CODE, **options)
+    if not options and only_pickled(Path(name)):
+        raise InputError(
+            f"the weights of {shown!r} are pickled (pytorch_model.bin), and a pickle may run code; "
+            "save them as safetensors, with save_pretrained of a model that you trust"
+        )
     with _reasons_in_one_line(shown, "the weights of"):
+        check_files(Path(name))
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, config=config, output_loading_info=True, **options
+            name,
+            config=config,
+            output_loading_info=True,
+            use_safetensors=True,
+            **NO_CODE,
+            **options,
         )
     model, info = loaded
     if info["missing_keys"]:  # would be random
