@@ -479,11 +479,18 @@ def test_the_folders_above_a_new_store_are_synced(
     assert {folder.stat().st_ino for folder in folders} <= synced
 
 
-def test_what_fails_leaves_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(self: Tree, key: str, content: bytes, *, synced: bool) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("room", range(4))
+def test_what_fails_leaves_no_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    plain, calls = os.replace, itertools.count()
 
-    monkeypatch.setattr(Tree, "write", write)
+    def replace(*args: Any, **options: Any) -> None:
+        if next(calls) >= room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(*args, **options)
+
+    monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(StorageError, match="No space left"):
         opened(directory=tmp_path / "a" / "b" / "store")
     assert not list(tmp_path.iterdir())

@@ -38,6 +38,7 @@ class Folder(Place):
         self._unsynced: set[str] = set()  # files, and folders whose names may not be on disk yet
         self._lost = ""  # what could not be made durable
         self._made: list[Path] = []  # new folders, outermost first
+        self._above: list[Path] = []  # folders above, in which their names may not be on disk yet
         try:
             self._make_path()
             self._tree = Tree(self.path)
@@ -61,6 +62,7 @@ class Folder(Place):
             with suppress(FileExistsError):  # another process was quicker
                 folder.mkdir()
                 self._made.append(folder)
+                self._above.append(folder.parent)
 
     def _unmake_path(self) -> None:
         for folder in reversed(self._made):
@@ -157,8 +159,9 @@ class Folder(Place):
                 "made durable there: put the folder back, or copy the store into another one"
             )
         try:
-            for folder in [made.parent for made in self._made]:
-                _sync_folder(folder)
+            while self._above:
+                _sync_folder(self._above[-1])
+                self._above.pop()
             for key in sorted(self._unsynced, reverse=True):  # what lies in a folder, then its name
                 self._tree.sync(key)
         except OSError as error:
@@ -167,7 +170,6 @@ class Folder(Place):
             cure = "repair the disk, then open the store again: it is as at its last flush"
             self._lost = str(self.broken("write", "files", error, cure))
             raise StorageError(self._lost) from error
-        self._made.clear()
         self._unsynced.clear()
 
     def _failed(self, doing: str, key: str, error: OSError) -> StorageError:

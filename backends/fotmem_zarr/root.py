@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from contextlib import suppress
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -39,10 +40,16 @@ def group(**attributes: Any) -> bytes:
 def begin(place: Place, manifest: Manifest) -> Root:
     """Make an empty store."""
     root = Root(manifest, secrets.token_hex(16))
-    place.write("log/zarr.json", group(store=root.store_id))
-    for kind in ("segments", "tail"):
-        place.write(f"{kind}/zarr.json", group())
-    write_root(place, root)
+    try:
+        place.write("log/zarr.json", group(store=root.store_id))
+        for kind in ("segments", "tail"):
+            place.write(f"{kind}/zarr.json", group())
+        write_root(place, root)
+    except BaseException:
+        with suppress(StorageError):
+            for kind in KINDS:
+                place.remove(kind)
+        raise
     return root
 
 
