@@ -1,9 +1,16 @@
 """A little of each kind of attack; ``make attack`` goes on for as long as one likes."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.attack import edit
+from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND
 from tests.attack.run import Attacker
 from tests.attack.target import Target
@@ -23,3 +30,17 @@ def test_a_store_holds_under_attack(kind: str, attacker: Attacker) -> None:
     outcomes = {seed: attacker.attempt(kind, seed) for seed in range(ROUNDS)}
     found = {seed: str(each) for seed, each in outcomes.items() if each.kind == FOUND}
     assert not found
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    return Originals(Target(), tmp_path_factory.mktemp("originals"))
+
+
+@settings(max_examples=15)
+@given(random=st.randoms(use_true_random=False))
+def test_no_manifest_is_believed(random: Random, originals: Originals) -> None:
+    """As `edit`, but hypothesis chooses, and finds the simplest manifest that fails."""
+    with TemporaryDirectory() as folder:
+        outcome = edit.attack(Target(), random, Path(folder), originals)
+    assert outcome.kind != FOUND, str(outcome)

@@ -22,6 +22,10 @@ def main(words: Sequence[str] | None = None) -> int:
     if asked.store != target.store:
         exact = fotmem.available_stores()[asked.store].capabilities.exact
         target = Target(asked.store, json.loads(asked.options), exact)
+    known = [
+        kind for kind in KINDS if kind != "edit" or target == Target()
+    ]  # whose format it knows
+    asked.kinds = asked.kinds or known
     counts: Counter[tuple[str, str]] = Counter()
     try:
         attack(asked, target, counts)
@@ -48,7 +52,6 @@ def options() -> argparse.ArgumentParser:
 
 def attack(asked: argparse.Namespace, target: Target, counts: Counter[tuple[str, str]]) -> None:
     """Try one kind after the other, over and over."""
-    asked.kinds = asked.kinds or list(KINDS)
     end = time.monotonic() + asked.seconds
     with Attacker(target) as attacker:
         for number in itertools.count():

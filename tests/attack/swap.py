@@ -59,7 +59,7 @@ def foreign(store: Path, source: Path, random: Random) -> str:
     theirs = set(files_of(source))
     files = [name for name in files_of(store) if name in theirs]
     changed = [name for name in files if differ(store / name, source / name)]
-    if random.random() < 0.2:
+    if random.random() < 0.2 and MANIFEST in theirs:
         return MANIFEST
     parts = random.choice(changed).split("/")
     return "/".join(parts[: random.choice((2, 3, 9))])

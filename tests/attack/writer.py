@@ -80,9 +80,10 @@ def step(
         case "forget":
             store.forget(random.randrange(len(store) // 3 + 1))
         case flush:
-            told.send((BEGUN, State.of(store)))
+            state = State.of(store)
+            told.send((BEGUN, state))
             store.flush() if flush == "flush" else store.close()
-            told.send((FLUSHED, State.of(store)))
+            told.send((FLUSHED, state))
             if flush == "reopen":
                 return target.open(directory)
     return store
