@@ -28,7 +28,6 @@ def python(script: str, *arguments: object, path: Path | None = None) -> tuple[i
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
     )
     return ended.returncode, ended.stdout, ended.stderr
 
@@ -253,8 +252,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
 
 def gone(something: Callable[[], object]) -> bool:
-    """Wait until there is nothing any more, however long a busy machine takes."""
-    for _ in range(12_000):
+    """Wait until there is nothing any more; a quarter of an hour ends what would never end."""
+    for _ in range(90_000):
         if not something():
             return True
         time.sleep(0.01)
@@ -290,7 +289,7 @@ def test_nothing_is_left_of_a_command_that_is_stopped(
     started = start(*COMMANDS[command])
     for number in signals:
         (os.killpg if to_all else os.kill)(started.process.pid, number)
-    _, err = started.process.communicate(timeout=200)
+    _, err = started.process.communicate()
     assert started.process.returncode == code
     assert err.replace("\r", "\n").strip().splitlines()[-1] == SAID.strip()
     assert "Traceback" not in err
@@ -310,5 +309,5 @@ def test_a_worker_ends_with_a_command_that_is_killed(
     started.process.kill()
     assert gone(started.others)
     assert [name for name in started.left() if name.startswith("fotmem")] == []  # Python's stay
-    _, err = started.process.communicate(timeout=200)
+    _, err = started.process.communicate()
     assert "Traceback" not in err

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
-PATIENCE = 20.0
-"""Seconds after which a call is taken to wait for ever: no machine is so busy."""
+from fotmem.testing.store.waiting import ended
+
 OTHERS = frozenset({"numpy", "torch", "importlib", "_weakrefset"})
 """Packages whose lines are not counted: a stop there comes out at the line that called them."""
 
@@ -100,8 +100,7 @@ def expect_to_end(call: Callable[[], object], what: str) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
-    if thread.is_alive():
+    if not ended(thread):
         raise AssertionError(f"{what} waits for ever")
     if errors:
         raise errors[0]
