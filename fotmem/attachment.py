@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from fotmem.adapter import Adapter
 from fotmem.config import read_config
-from fotmem.errors import DtypeError, OptionError
+from fotmem.errors import DtypeError, OptionError, UnknownStoreError
 from fotmem.forward import attention_forward, cache_argument, decoder_forward
 from fotmem.interrupt import interrupts_deferred
 from fotmem.memory import Memory, MemoryParts
@@ -24,14 +24,16 @@ from fotmem.parts import (
     memory_layers,
     model_parts,
     plain_model,
+    refuse_changing_rope,
 )
 from fotmem.patch import own_forward, refuse_methods, replace_forward
-from fotmem.registry import create_store, find_store, shared_options
-from fotmem.settings import checked_window
+from fotmem.registry import available_stores, create_store, find_store, shared_options
+from fotmem.settings import checked_top_k, checked_window
 from fotmem.store import DTYPES, MemoryStore
 from fotmem.windows import Windowing
 
 DEFAULT_WINDOW = 2048
+DEFAULT_TOP_K = 32
 DTYPE_NAMES = "float32, bfloat16 or float16"
 
 
@@ -41,7 +43,7 @@ def attach(
     layers: Iterable[int] | None = None,
     *,
     config: str | Path | None = None,
-    top_k: int | None = 32,
+    top_k: int | Literal["default"] | None = "default",
     window: int | None = None,
     last_context_length: int | None = None,
     distance: int | None = None,
@@ -67,9 +69,10 @@ def attach(
         Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``, else
         what ``fotmem layers`` proposed for this model.
     config : path, optional
-        A file such as `select` writes, ``fotmem.toml``: it says which store, with which options.
+        A file such as `select` writes, ``fotmem.toml``: it says which store, with which options,
+        and perhaps other arguments of this function. Those that are given here go before it.
     top_k : int or None
-        Hits per query and head; None: attention to everything remembered.
+        Hits per query and head; None: attention to everything remembered. Default: 32.
     window : int, optional
         Tokens of local context. Default: the config's ``max_position_embeddings``, at most 2048.
     last_context_length : int, optional
@@ -112,11 +115,29 @@ def attach(
     InputError
         `config` cannot be read.
     """
+    if not isinstance(top_k, str) or top_k != "default":
+        top_k = checked_top_k(top_k)
     if config is not None:
         if store is not None or options:
-            given = ", ".join(["store"] * (store is not None) + list(options))
-            raise OptionError(f"config says which store, with which options; got also {given}")
-        store, options = read_config(config)
+            both = ", ".join(["store"] * (store is not None) + list(options))
+            raise OptionError(
+                f"config says which store, with which options; got also {both}: give "
+                "one or the other"
+            )
+        read = read_config(config)
+        given = {
+            "layers": layers,
+            "window": window,
+            "last_context_length": last_context_length,
+            "distance": distance,
+            "decay": decay,
+            "temperature": temperature,
+            "dtype": dtype,
+        }
+        settings = {**read.settings, **{n: each for n, each in given.items() if each is not None}}
+        if top_k != "default":
+            settings["top_k"] = top_k
+        return attach(model, read.store, **settings, **read.options)
     model_config = plain_model(model).config
     longest = int(model_config.max_position_embeddings)
     if window is None:
@@ -126,11 +147,12 @@ def attach(
     if last_context_length is None:
         last_context_length = max(1, window // 2)
     windowing = Windowing(window, last_context_length, split_above=window)
+    refuse_changing_rope(model_config, window + memory_distance(model_config, distance, window))
     return attach_with(
         model,
         "exact" if store is None else store,
         layers,
-        top_k=top_k,
+        top_k=DEFAULT_TOP_K if top_k == "default" else top_k,
         windowing=windowing,
         distance=distance,
         decay=decay,
@@ -223,6 +245,9 @@ def _store_names(store: str | Mapping[int, str], layers: list[int]) -> dict[int,
         return dict.fromkeys(layers, store)
     if not isinstance(store, Mapping):
         raise OptionError(f"store must be a name, or a mapping of layers to names, got {store!r}")
+    for name in store.values():
+        if not isinstance(name, str):
+            raise UnknownStoreError(name, available_stores())
     if set(store) != set(layers):
         raise OptionError(
             f"store names layers {list(store)}, but the memory layers are {layers}: "
@@ -264,7 +289,9 @@ def _execution_device(module: nn.Module) -> torch.device:
         hook = getattr(part, "_hf_hook", None)
         if getattr(hook, "execution_device", None) is not None:
             return torch.device(hook.execution_device)  # type: ignore[union-attr]
-    return next(module.parameters()).device
+    for weight in module.parameters():
+        return weight.device
+    return torch.device("cpu")  # torch's dynamic quantisation keeps weights in no parameters
 
 
 def _decoder_call(memory: Memory) -> Callable[..., Any]:

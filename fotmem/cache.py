@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from fotmem.errors import AttachError, LayerError, ShapeError, UnsupportedError
+from fotmem.settings import checked_integer
 
 if TYPE_CHECKING:
     from fotmem.contents import Contents
@@ -218,13 +219,18 @@ class MemoryCache(DynamicCache):
         ------
         LayerError
             If the layer has no memory, or there is no such row.
+        OptionError
+            If `row` is no integer.
         """
         self.memory.check_layer(layer)
         found = self.layers[layer]
         assert isinstance(found, MemoryLayer)
-        rows = max(1, self.columns.shape[0])
+        row, rows = checked_integer("row", row), max(1, self.columns.shape[0])
         if not 0 <= row < rows:
-            raise LayerError(f"row {row} is not in this cache, which holds {rows} rows")
+            raise LayerError(
+                f"row {row} is not in this cache, which holds {rows} rows; "
+                f"pass one from 0 to {rows - 1}"
+            )
         return found.overflow[row] if found.overflow else self.memory.new_store(layer)
 
     def lengths(self, rows: int) -> list[int]:

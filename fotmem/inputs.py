@@ -55,8 +55,16 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None, seen: int) -> Te
 
     A mask may also cover the `seen` columns before; its last ``n`` columns count.
     """
+    if not isinstance(inputs, Tensor):
+        raise InputError(
+            f"input_ids must be a tensor of shape [B, tokens], got {type(inputs).__name__}; "
+            "torch.tensor(...) makes one"
+        )
     if inputs.ndim < 2:
         raise ShapeError("input_ids", expected="[B, tokens]", actual=inputs.shape)
+    if 0 in inputs.shape:
+        expected = "[B, tokens] (at least one row and one token)"
+        raise ShapeError("the input", expected=expected, actual=inputs.shape)
     rows, columns = inputs.shape[:2]
     if attention_mask is None:
         return torch.ones(rows, columns, dtype=torch.bool)
@@ -98,8 +106,14 @@ def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
                 "or put padding before or behind the tokens of a row",
             )
         return
-    columns = real.shape[1]
-    positions = position_ids[..., -columns:].cpu().expand(real.shape)
+    rows, columns = real.shape
+    if not isinstance(position_ids, Tensor):
+        raise InputError(f"position_ids must be a tensor, got {type(position_ids).__name__}")
+    fits = position_ids.ndim == 2 and position_ids.shape[0] in (1, rows)
+    if not fits or position_ids.shape[1] < columns:
+        expected = f"[1 or B={rows}, {columns}]"
+        raise ShapeError("position_ids", expected=expected, actual=position_ids.shape)
+    positions = position_ids[:, -columns:].cpu().expand(real.shape)
     # Where a row is padded on the right, generate() itself counts on from the 0 of the padding.
     restarts = torch.zeros_like(real)
     restarts[:, 1:] = ~real[:, :-1] & (positions[:, :-1] == 0) & (positions[:, 1:] == 1)

@@ -94,6 +94,8 @@ def load_longllama(
     """
     from transformers import LlamaForCausalLM
 
+    if not isinstance(directory, str | os.PathLike):
+        raise CheckpointError(f"directory must be the path of a checkpoint, got {directory!r}")
     path = Path(directory)
     config = _llama_config(_read_config(path))
     last = config.last_context_length if last_context_length is None else last_context_length
@@ -164,7 +166,8 @@ def _llama_config(fields: dict[str, Any]) -> Any:
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind not in (None, "default", "linear", "llama3", "yarn"):
         raise CheckpointError(
-            f"rope_scaling of type {kind!r} is not supported: its frequencies depend on the length"
+            f"rope_scaling of type {kind!r} is not supported: its frequencies depend on the "
+            "length; set it to null, which is the same up to max_position_embeddings"
         )
     for name, harmless in REFUSED_FIELDS.items():
         if fields.get(name, harmless) not in (harmless, None):

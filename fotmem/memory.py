@@ -272,7 +272,7 @@ class Memory:
         KeyboardInterrupt
             What was appended before Ctrl-C stays; the window in progress is dropped whole.
         """
-        attend = checked_boolean("attend", attend)
+        attend, progress = checked_boolean("attend", attend), checked_boolean("progress", progress)
         overlap = self.windowing.checked_overlap(overlap)
         with self._writing:
             try:
@@ -401,6 +401,8 @@ class Memory:
             If the last call had no such row.
         """
         top, row = checked_integer("top", top), checked_integer("row", row)
+        if tokenizer is not None and not hasattr(tokenizer, "decode"):
+            raise OptionError(f"tokenizer must be one of transformers, or None, got {tokenizer!r}")
         if top < 1:
             raise OptionError(f"top must be at least 1, got {top}")
         trace = self.last_trace
@@ -451,7 +453,7 @@ class Memory:
 
     def check_layer(self, layer: int) -> None:
         """Raise `LayerError` unless this is a memory layer."""
-        if layer not in self.layers:
+        if isinstance(layer, bool) or layer not in self.layers:
             raise LayerError(
                 f"layer {layer!r} has no memory; memory layers are {list(self.layers)}: pass one "
                 "of these, or attach a memory with other layers"

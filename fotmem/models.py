@@ -66,7 +66,7 @@ def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, An
     InputError
         There is no such recipe, or its base model is not installed.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
     return _load_any(RECIPES[name], dtype)
 
@@ -97,6 +97,9 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     ModelError
         No adapter knows this family of models.
     """
+    if not isinstance(name, str | Path):
+        raise InputError(f"a model is named by a string, or its folder, got {name!r}")
+    name = str(name)
     if (recipe := name.removesuffix("-fot")) != name and recipe in RECIPES:
         return load_recipe(recipe, dtype=dtype)
     return _load_any(name, dtype)

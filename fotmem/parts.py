@@ -45,7 +45,19 @@ def model_parts(model: nn.Module) -> ModelParts:
     if attached(decoder) is not None:
         raise AttachError("this model has a memory already; call its detach() first")
     refuse_unsupported(decoder.config, None, {})
+    _refuse_empty(plain)
     return ModelParts(plain, adapter, decoder, adapter.attentions(decoder))
+
+
+def _refuse_empty(model: nn.Module) -> None:
+    """Refuse a model without weights; accelerate fetches those that wait elsewhere."""
+    for name, module in model.named_modules():
+        waiting = any(weight.is_meta for weight in module.parameters(recurse=False))
+        if waiting and not hasattr(module, "_hf_hook"):
+            raise UnsupportedError(
+                f"a model without weights ({name} is on the meta device)",
+                "load its weights first, such as by from_pretrained or to_empty",
+            )
 
 
 def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
@@ -102,6 +114,32 @@ def _no_memory_layer(attention: nn.Module) -> str:
     if getattr(attention, "sinks", None) is not None:
         return "attention with sinks"
     return ""
+
+
+def refuse_changing_rope(config: Any, positions: int) -> None:
+    """Refuse RoPE whose frequencies depend on how long the input is, up to so many positions.
+
+    Raises
+    ------
+    UnsupportedError
+        They do: what was remembered at one length would be looked at with the other.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_type = [each for each in parameters.values() if isinstance(each, dict)]
+    for each in by_type or [parameters]:
+        kind = each.get("rope_type")
+        longest = each.get("original_max_position_embeddings", config.max_position_embeddings)
+        if kind == "dynamic":
+            raise UnsupportedError(
+                "RoPE of type 'dynamic'",
+                "take rope_parameters of type 'default': up to the model's "
+                "max_position_embeddings it is the same, and windows are never longer",
+            )
+        if kind == "longrope" and positions > longest:
+            raise UnsupportedError(
+                f"RoPE of type 'longrope' beyond {longest} positions",
+                f"choose window and distance of together at most {longest}",
+            )
 
 
 def memory_distance(config: Any, distance: int | None, window: int) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,11 +25,13 @@ import fotmem
 from fotmem import (
     AttachError,
     DtypeError,
+    InputError,
     LayerError,
     Memory,
     ModelError,
     OptionError,
     UnknownStoreError,
+    UnsupportedError,
 )
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
@@ -91,6 +94,11 @@ def test_context_manager_detaches_whatever_happens() -> None:
         ({"store": "exat"}, UnknownStoreError, "no store is named 'exat'; did you mean 'exact'"),
         ({"store": {1: "exact"}}, OptionError, r"names layers \[1\], but the memory .* \[1, 3\]"),
         ({"store": {1: "exact", 3: "hnws"}}, UnknownStoreError, "no store is named 'hnws'"),
+        (
+            {"store": {1: "exact", 3: ["exact"]}},
+            UnknownStoreError,
+            r"no store is named \['exact'\]",
+        ),
         ({"nprobe": 3}, OptionError, "store 'exact' has no option 'nprobe'"),
         ({"store": {1: "exact", "b": "exact"}}, OptionError, "for each of these, and for no other"),
         ({"top_k": True}, OptionError, "top_k must be an integer of at least 1, .* got True"),
@@ -155,6 +163,138 @@ def test_numbers_may_be_those_of_numpy_and_torch() -> None:
         assert [type(number) for number in (memory.top_k, memory.distance)] == [int, int]
         assert (memory.layers, memory.top_k, memory.distance) == (LAYERS, 7, 9)
         assert memory.weighing == (0.5, 2.0)
+
+
+def rope(kind: str, **parameters: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0, **parameters}}
+
+
+def test_rope_that_depends_on_the_length_is_refused() -> None:
+    """As in `load_longllama`."""
+    with pytest.raises(UnsupportedError, match=r"^RoPE of type 'dynamic' .* type 'default'"):
+        fotmem.attach(tiny.llama(**rope("dynamic")), layers=LAYERS)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    phi: dict[str, Any] = rope("longrope", original_max_position_embeddings=32, **factors)
+    beyond: list[dict[str, Any]] = [{"window": 33}, {"window": 16, "distance": 17}, {}]
+    for far in beyond:
+        with pytest.raises(UnsupportedError, match=r"^RoPE of type 'longrope' beyond 32 positions"):
+            fotmem.attach(tiny.llama(**phi), layers=LAYERS, **far)
+    model = tiny.llama(**phi)
+    with fotmem.attach(model, layers=LAYERS, window=16, distance=16) as memory:
+        use(model, memory)
+
+
+def test_models_without_weights_are_refused() -> None:
+    for change in (lambda model: model, lambda model: model.model.layers[3].self_attn):
+        model = tiny.llama()
+        change(model).to("meta")
+        with pytest.raises(UnsupportedError, match=r"^a model without weights \(.* meta device"):
+            fotmem.attach(model, layers=LAYERS)
+        assert "forward" not in vars(model.model)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_dynamically_quantised_models_work() -> None:
+    quantize: Any = torch.ao.quantization.quantize_dynamic
+    model = quantize(tiny.llama(), {nn.Linear}, dtype=torch.qint8)
+    question = tiny.ids(9, seed=1)
+    plain = model(question).logits
+    with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
+        assert torch.equal(model(question).logits, plain)
+        memory.read(tiny.ids(40))
+        near = model(question).logits
+        assert not torch.equal(near, plain)
+    with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW) as memory:
+        memory.read(tiny.ids(40))
+        exact = memory.decoder(question).last_hidden_state @ tiny.llama().lm_head.weight.T
+    assert (near - exact).abs().max() < 0.2 * exact.abs().max()
+
+
+CONFIG = """
+[memory]
+store = "faiss-ivf"
+layers = [1, 3]
+top_k = 7
+window = 20
+last_context_length = 9
+distance = 5
+decay = 1
+temperature = 0.5
+dtype = "bfloat16"
+
+[memory.options]
+nprobe = 3
+"""
+
+
+def test_a_file_says_all_that_attach_takes(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    file = tmp_path / "fotmem.toml"
+    file.write_text(CONFIG)
+    with fotmem.attach(tiny.llama(), config=file) as memory:
+        assert (memory.layers, memory.top_k, memory.distance) == (LAYERS, 7, 5)
+        assert (memory.windowing.window, memory.windowing.last_context_length) == (20, 9)
+        assert memory.weighing == (1, 0.5)
+        assert memory.store(1).dtype == torch.bfloat16
+        assert memory.store(1).options.nprobe == 3  # type: ignore[attr-defined]
+    given: dict[str, Any] = {"layers": [0], "top_k": None, "window": 16, "last_context_length": 8}
+    with fotmem.attach(tiny.llama(), config=file, **given, decay=0, dtype=torch.float32) as memory:
+        assert (memory.layers, memory.top_k, memory.distance) == ((0,), None, 5)
+        assert (memory.windowing.window, memory.windowing.last_context_length) == (16, 8)
+        assert memory.weighing == (0, 0.5)
+        assert memory.store(0).dtype == torch.float32
+    file.write_text('[memory]\nstore = "exact"\ntop_k = "all"\n')
+    with fotmem.attach(tiny.llama(), config=str(file), layers=LAYERS) as memory:
+        assert memory.top_k is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("topk = 3", r"memory.topk: .*did you mean 'top_k'\?"),
+        ("windows = 3", r"memory.windows: .*did you mean 'window'\?"),
+        ("xyz = 3", "memory.xyz: Extra inputs are not permitted.: expected .*top_k, window"),
+        ("top_k = 0", "memory.top_k"),
+        ("top_k = true", "memory.top_k"),
+        ('top_k = "some"', "memory.top_k"),
+        ("window = 1", "memory.window: "),
+        ("window = 2.0", "memory.window: "),
+        ("distance = -1", "memory.distance: "),
+        ("decay = nan", "memory.decay: "),
+        ("decay = -1", "memory.decay: "),
+        ("temperature = 0", "memory.temperature: "),
+        ("temperature = inf", "memory.temperature: "),
+        ("layers = []", "memory.layers: "),
+        ("layers = [true]", "memory.layers.0: "),
+        ('dtype = "float64"', "memory.dtype: "),
+        (
+            "[memory.options]\nwindow = 3",
+            r"window in \[memory.options\], .* write it in \[memory\]",
+        ),
+        ("[foretolt]", r"foretolt: .*did you mean 'foretold'\?"),
+    ],
+)
+def test_what_a_file_says_is_checked(line: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "fotmem.toml"
+    file.write_text(f'[memory]\nstore = "exact"\n{line}\n')
+    with pytest.raises(InputError, match=message):
+        fotmem.attach(tiny.llama(), config=file, layers=LAYERS)
+
+
+@pytest.mark.parametrize("config", [5, b"x", ["fotmem.toml"], True])
+def test_a_config_is_a_path(config: Any) -> None:
+    with pytest.raises(
+        OptionError, match=r"config must be the path of a file such as fotmem\.toml"
+    ):
+        fotmem.attach(tiny.llama(), config=config)
+
+
+def test_a_config_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_bytes(b"\xff\x00garbage")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "garbage"):
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            fotmem.attach(tiny.llama(), config=path)
 
 
 def test_attaching_twice() -> None:

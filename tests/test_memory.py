@@ -183,6 +183,8 @@ def test_distance_changes_for_sequences_that_begin() -> None:
         (lambda memory: memory.explain(top=True), "top must be an integer, got True"),
         (lambda memory: memory.explain(row="x"), "row must be an integer, got 'x'"),
         (lambda memory: memory.explain(row=None), "row must be an integer, got None"),
+        (lambda memory: memory.explain(tokenizer=5), "tokenizer must be one of transformers, or"),
+        (lambda memory: memory.read([1], progress="x"), "progress must be True or False, got 'x'"),
         (lambda memory: next(memory.observe([1], overlap="1")), "overlap must be an integer"),
     ],
 )

@@ -8,7 +8,15 @@ import torch
 from transformers import DynamicCache, QuantizedCache, StaticCache
 
 import fotmem
-from fotmem import InputError, Memory, ShapeError, UnsupportedError
+from fotmem import (
+    AttachError,
+    InputError,
+    LayerError,
+    Memory,
+    OptionError,
+    ShapeError,
+    UnsupportedError,
+)
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,
@@ -146,6 +154,53 @@ def test_wrong_input_shapes() -> None:
     for options in ({}, {"input_ids": tiny.ids(9), "inputs_embeds": torch.zeros(1, 9, 32)}):
         with pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
             model(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"input_ids": [[1, 2]]}, InputError, "input_ids must be a tensor .* got list"),
+        ({"input_ids": torch.zeros(1, 0).long()}, ShapeError, r"at least one row .* got \[1, 0\]"),
+        ({"input_ids": torch.zeros(0, 5).long()}, ShapeError, r"at least one row .* got \[0, 5\]"),
+        ({"position_ids": "x"}, InputError, "position_ids must be a tensor, got str"),
+        ({"position_ids": torch.arange(4)[None]}, ShapeError, r"\[1 or B=1, 9\], got \[1, 4\]"),
+        ({"position_ids": torch.arange(9)}, ShapeError, r"\[1 or B=1, 9\], got \[9\]"),
+        ({"attention_mask": [[1] * 9]}, UnsupportedError, "^list as a mask .* a tensor of shape"),
+    ],
+)
+def test_other_inputs(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    model, _ = attached()
+    with pytest.raises(error, match=message):
+        model(**{"input_ids": tiny.ids(9), **options})
+
+
+def test_rows_of_a_cache() -> None:
+    model, _ = attached()
+    cache = model(tiny.ids(40))[1]
+    for row in ("x", 1.5, True, None):
+        with pytest.raises(OptionError, match=f"row must be an integer, got {row!r}"):
+            cache.store(1, row)
+    for row in (1, -1):
+        with pytest.raises(
+            LayerError, match=rf"row {row} is not in .*1 rows; pass one from 0 to 0"
+        ):
+            cache.store(1, row)
+
+
+def test_a_call_that_failed_leaves_a_cache_that_is_refused() -> None:
+    """Some of its layers may have more tokens than others."""
+    model, _ = attached()
+    cache = model(tiny.ids(9))[1]
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    hook = model.model.layers[2].register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError):
+        model(tiny.ids(3), **tiny.cached(cache))
+    hook.remove()
+    with pytest.raises(AttachError, match="in use by another call, or by one that failed; start"):
+        model(tiny.ids(3), **tiny.cached(cache))
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")

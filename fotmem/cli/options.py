@@ -26,6 +26,22 @@ def _parse_temperature(temperature: float | None) -> float | None:
     return temperature
 
 
+def _take_settings(context: typer.Context, config: Path | None) -> Path | None:
+    """Let what a file says be the default of a command's other options."""
+    if config is not None:
+        from fotmem.config import read_config
+
+        settings = read_config(config).settings
+        if "layers" in settings:
+            settings["layers"] = ",".join(map(str, settings["layers"]))
+        if "top_k" in settings:
+            settings["top_k"] = "all" if settings["top_k"] is None else str(settings["top_k"])
+        if "dtype" in settings:
+            settings["dtype"] = str(settings["dtype"]).removeprefix("torch.")
+        context.default_map = {**(context.default_map or {}), **settings}
+    return config
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -95,7 +111,12 @@ StoreOption = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A store and its options, as fotmem select writes them."),
+    typer.Option(
+        metavar="FILE",
+        help="A store and its options, as fotmem select writes them, and other options' defaults.",
+        callback=_take_settings,
+        is_eager=True,
+    ),
 ]
 Attend = Annotated[
     bool, typer.Option("--attend", help="Windows look at memory while they are read.")
@@ -203,7 +224,7 @@ def parse_store(
 
     read = read_config(config)
     validated_options(find_store(read.store), read.options)
-    return read
+    return read.store, read.options
 
 
 def parse_options(name: str, given: list[str]) -> dict[str, Any]:
