@@ -47,6 +47,7 @@ CHANGES: dict[str, Callable[[MemoryStore], object]] = {
 }
 QUESTIONS: dict[str, Callable[[MemoryStore], object]] = {
     "search": lambda store: store.search(QUERIES, 3),
+    "many": lambda store: store.search(draw(HEADS, 20, DIM), 3),
     "biased": lambda store: store.search(QUERIES, 3, bias=lambda ids: torch.zeros(ids.shape)),
     "attend": lambda store: store.attend(QUERIES, top_k=3, scale=0.5),
     "dense": lambda store: store.attend(QUERIES, top_k=None, scale=0.5),
@@ -69,6 +70,8 @@ def filled(name: str, directory: Path) -> MemoryStore:
     options: dict[str, Any] = {"num_heads": HEADS, "head_dim": DIM}
     if name == "disk":
         name, options["directory"] = "zarr", directory / f"{len(list(directory.iterdir()))}"
+    if "hnsw" in name:
+        options["threads"] = 2  # heads are searched by other threads
     store = create_store(name, **options)
     store.start_at(FIRST)
     store.add(*ROWS[:, :, :KEYS])

@@ -46,9 +46,7 @@ NO_TENSORS: dict[str, tuple[Callable[[], Any], str]] = {
     "mkldnn": (QUERIES.to_mkldnn, r"dense tensor, got torch\._mkldnn; .*to_dense"),
     "meta": (lambda: QUERIES.to("meta"), "tensor with data, got 'meta'; compute it on a device"),
     "nested": (
-        lambda: torch.nested.nested_tensor(  # type: ignore[no-untyped-call]
-            list(QUERIES), layout=torch.jagged
-        ),
+        lambda: torch.nested.nested_tensor(list(QUERIES), layout=torch.jagged),
         r"dense tensor, got 'nested'; convert with torch\.stack",
     ),
 }
@@ -67,16 +65,18 @@ DTYPES: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.filterwarnings("ignore:.*quantiz.*")
 @pytest.mark.parametrize("kind", [*NO_TENSORS, *DTYPES])
 def test_what_is_no_plain_tensor_is_refused_by_name(kind: str) -> None:
-    store = filled()
+    store = filled("faiss-ivf")
     make, message = (NO_TENSORS | DTYPES)[kind]
     bad = make()
-    for name, call in {
-        "keys": lambda: store.add(bad, QUERIES),
-        "values": lambda: store.add(QUERIES, bad),
-        "queries": lambda: store.search(bad, 3),
-        "queries ": lambda: store.attend(bad, top_k=3, scale=0.5),
-    }.items():
-        with pytest.raises(DtypeError, match=rf"^{name.strip()} must be (a )?{message}"):
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("keys", lambda: store.add(bad, QUERIES)),
+        ("values", lambda: store.add(QUERIES, bad)),
+        ("queries", lambda: store.search(bad, 3)),
+        ("queries", lambda: store.attend(bad, top_k=3, scale=0.5)),
+        ("queries", lambda: store.share_read(bad, 3)),
+    ]
+    for name, call in calls:
+        with pytest.raises(DtypeError, match=rf"^{name} must be (a )?{message}"):
             call()
     message = message if kind in NO_TENSORS else "int64, got torch"
     for look_up in (store.keys, store.values):

@@ -78,7 +78,8 @@ class IvfStore(IndexedStore):
         self._lists.tune(self.options.nprobe)
 
     def share_read(self, queries: Tensor, top_k: int) -> float:
-        return self._lock.reading(lambda: self._share_read(queries.float().cpu()))
+        queries = self._clean_queries(queries).float().cpu()
+        return self._lock.reading(lambda: self._share_read(queries))
 
     def _share_read(self, queries: Tensor) -> float:
         if not self._indexed or self._hubs is None:
