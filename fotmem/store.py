@@ -188,7 +188,7 @@ class MemoryStore(ABC):
 
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         """Search by inner product plus what `bias` returns for inner ids (forgotten: -inf)."""
-        ids, scores = self._search_live(queries, min(OVERFETCH * top_k, len(self)))
+        ids, scores = self._search_live(queries, min(OVERFETCH * top_k, self._live))
         ids = ids.to(self.device, torch.long)
         scores = scores.to(self.device) + bias(ids.clamp(min=self._forgotten))
         scores, best = scores.topk(top_k, dim=-1)
@@ -270,6 +270,11 @@ class MemoryStore(ABC):
     @reads
     def __len__(self) -> int:
         """Count the keys that can be found."""
+        return self._live
+
+    @property
+    def _live(self) -> int:
+        # Not `len`: a search that is under way ends well, though another thread closes the store.
         return self._added - self._forgotten
 
     @property
@@ -444,7 +449,7 @@ class MemoryStore(ABC):
         scale = checked_scale(scale)
         if bias is not None:
             bias = checked_bias(bias, self._note_unseen)
-        if len(self) == 0 or queries.shape[1] == 0:
+        if self._live == 0 or queries.shape[1] == 0:
             return PartialAttention(torch.zeros_like(given), _no_keys(given))
         if bias is None:
             out, lse = self._attend(queries, top_k, scale)
@@ -464,7 +469,7 @@ class MemoryStore(ABC):
         BusyError
             Another thread is just changing or copying the store.
         """
-        count = min(whole("count", count, least=0), len(self))
+        count = min(whole("count", count, least=0), self._live)
         try:
             self._forget(count)
         except BaseException as error:
@@ -557,7 +562,7 @@ class MemoryStore(ABC):
 
     def _best_hits(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Search, with a bias if there is one, and pad to ``top_k`` columns."""
-        wanted = min(top_k, len(self))
+        wanted = min(top_k, self._live)
         if wanted == 0 or queries.shape[1] == 0:
             shape = (self.num_heads, queries.shape[1], top_k)
             ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
@@ -614,7 +619,7 @@ class MemoryStore(ABC):
     ) -> PartialAttention:
         if top_k is None:
             return self._attend_to_all(queries, scale, bias)
-        top_k = min(top_k, len(self))
+        top_k = min(top_k, self._live)
         rows = max(1, WORKSPACE // (self.num_heads * top_k * self.head_dim))
         parts = []
         for block in queries.split(rows, dim=1):
@@ -649,7 +654,7 @@ class MemoryStore(ABC):
         if outside.numel():
             start, first, end = self._offset, self.first_id, self.next_id
             raise IdError(int(outside[0]), start=start, first=first, end=end)
-        if len(self) == 0 or ids.numel() == 0:
+        if self._live == 0 or ids.numel() == 0:
             return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype, device=ids.device)
         inner_ids = ids.where(~missing, self.first_id).to(self.device) - self._offset
         found = inner(inner_ids).to(ids.device)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import BusyError, MemoryStore, StorageError, create_store, indexed
+from fotmem import Bias, BusyError, MemoryStore, StorageError, create_store, indexed
 from fotmem.guard import Guard
 from fotmem.parallel import ReadWriteLock
 from fotmem.testing.store.interrupting import expect_to_end
@@ -168,6 +168,26 @@ def test_a_closed_store_answers_nothing(name: str, directory: bool, tmp_path: Pa
         assert len(entered) == 40
     with pytest.raises(StorageError, match="closed"):
         len(entered)
+
+
+@pytest.mark.parametrize("name", ["exact", "faiss-flat", "faiss-ivf", "hnsw"])
+def test_a_search_that_is_under_way_ends_well(name: str) -> None:
+    """Another thread closes the store meanwhile, as when a memory is cleared."""
+    calls: list[Callable[[MemoryStore, Bias | None], tuple[Tensor, Tensor]]] = [
+        lambda store, bias: store.search(QUERIES, 3, bias=bias),
+        lambda store, bias: store.attend(QUERIES, top_k=3, scale=0.5, bias=bias),
+        lambda store, bias: store.attend(QUERIES, top_k=None, scale=0.5, bias=bias),
+    ]
+    for call in calls:
+        store = filled(name)
+
+        def closing(ids: Tensor) -> Tensor:
+            store.close()  # noqa: B023
+            return torch.zeros(ids.shape)
+
+        expected = call(filled(name), None)
+        for one, other in zip(call(store, closing), expected, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_methods_of_a_subclass_are_refused_too() -> None:

@@ -16,9 +16,9 @@ class ExactStore(RowsStore):
         return self._search_biased(queries, top_k, None)
 
     def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        if top_k is not None and top_k < len(self):
-            return super()._attend(queries, top_k, scale)
         _, keys = self._key_rows.since(self._forgotten)
+        if top_k is not None and top_k < keys.shape[1]:
+            return super()._attend(queries, top_k, scale)
         _, values = self._value_rows.since(self._forgotten)
         values = values[:, : keys.shape[1]]  # who adds meanwhile adds values first
         out, lse = dense_attention(queries[None], keys[None], values[None], scale=scale)
