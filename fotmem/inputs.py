@@ -73,13 +73,13 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None, seen: int) -> Te
         if seen:
             expected += f" (the input), or [B={rows}, {seen + columns}] (with what was before)"
         raise ShapeError("attention_mask", expected=expected, actual=attention_mask.shape)
-    mask = attention_mask.cpu()
-    if not bool(((mask == 0) | (mask == 1)).all()):
+    mask = attention_mask[:, -columns:].cpu()
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
         raise InputError(
             f"attention_mask must be 1 (or True) for tokens and 0 for padding, got a mask of "
             f"{mask.dtype} with other values; a mask to be added to scores is not supported"
         )
-    return mask[:, -columns:].bool()
+    return mask.bool()
 
 
 def past_columns(attention_mask: Tensor | None, seen: int, columns: int) -> Tensor | None:
@@ -99,7 +99,7 @@ def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
     Positions themselves are computed from the local context of each row.
     """
     if position_ids is None:
-        if bool((real.int().diff() == 1).sum(1).gt(~real[:, 0]).any()):
+        if real.shape[1] > 2 and bool((real.int().diff() == 1).sum(1).gt(~real[:, 0]).any()):
             raise UnsupportedError(
                 "an attention_mask with a hole (0 between tokens of a row) without position_ids",
                 "pass position_ids that leave the hole out, attention_mask.cumsum(-1) - 1, "
@@ -113,6 +113,8 @@ def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
     if not fits or position_ids.shape[1] < columns:
         expected = f"[1 or B={rows}, {columns}]"
         raise ShapeError("position_ids", expected=expected, actual=position_ids.shape)
+    if columns == 1:
+        return
     positions = position_ids[:, -columns:].cpu().expand(real.shape)
     # Where a row is padded on the right, generate() itself counts on from the 0 of the padding.
     restarts = torch.zeros_like(real)

@@ -735,3 +735,31 @@ def test_asking_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert f"says which store, so {more[0]} cannot" in line
     file.write_text('[memory]\nstore = "zarr"\n[memory.options]\nrum = "8MiB"\n')
     assert "did you mean 'ram'" in refusal(capsys, 1, *words, "--config", file)
+
+
+def test_what_a_file_says_is_the_default_of_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = folders.write(tmp_path / "model", chat=True), tmp_path / "fotmem.toml"
+    (tmp_path / "one.txt").write_text(folders.PROSE[:600])
+    file.write_text(
+        '[memory]\nstore = "exact"\nlayers = [0, 2]\ntop_k = "all"\nwindow = 40\n'
+        'distance = 3\ndecay = 0.5\ntemperature = 2\ndtype = "bfloat16"\n'
+    )
+    memories: list[Any] = []
+
+    def attach(*args: Any, **options: Any) -> Any:
+        memories.append(fotmem.attach(*args, **options))
+        return memories[-1]
+
+    monkeypatch.setattr("fotmem.attachment.attach", attach)
+    words = ["ask", folder, "Who?", "--text", tmp_path / "one.txt", "--max-new-tokens", 2]
+    for more in ([], ["--layers", "1", "--top-k", "9", "--window", 32, "--decay", "0"]):
+        assert call(capsys, *words, "--config", file, *more).code == 0
+    first, second = memories
+    assert (first.layers, first.top_k, first.windowing.window) == ((0, 2), None, 40)
+    assert (first.distance, *first.weighing, first.store(0).dtype) == (3, 0.5, 2, torch.bfloat16)
+    assert (second.layers, second.top_k, second.windowing.window) == ((1,), 9, 32)
+    assert (second.distance, *second.weighing) == (3, 0, 2)
+    file.write_text('[memory]\nstore = "exact"\nwindows = 3\n')
+    assert "did you mean 'window'?" in refusal(capsys, 1, *words, "--config", file)
