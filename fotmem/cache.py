@@ -174,8 +174,8 @@ class MemoryCache(DynamicCache):
             raise UnsupportedError(kind, "pass no cache and leave cache_implementation unset")
         if cache.get_seq_length():
             raise UnsupportedError(
-                "a cache filled without memory (prefix tuning fills one)",
-                "start a new sequence, without a cache; of PEFT, use LoRA, or prompt tuning",
+                "a cache filled without memory",
+                "start a new sequence, without a cache (prefix tuning fills one: take LoRA instead)",
             )
         cache.__class__ = cls
         assert isinstance(cache, MemoryCache)
