@@ -49,7 +49,9 @@ def size_in_bytes(name: str, given: Any) -> int:
         It is none, less than 1, or more than there can be.
     """
     try:
-        number = int(TypeAdapter(ByteSize).validate_python(given)) if type(given) is str else given
+        number = given
+        if isinstance(given, str):
+            number = int(TypeAdapter(ByteSize).validate_python(given if given.isascii() else ""))
         number = checked_integer(name, number)
     except (ValidationError, OptionError, ArithmeticError):
         raise OptionError(

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fotmem.bench.compare import Change, Comparison
-from fotmem.bench.report import BenchReport, GrowthRow
+from fotmem.bench.report import BenchReport
 from fotmem.bench.summary import COLUMNS, Column, Summary, stores, summaries
 
 SHOWN = [column for column in COLUMNS if column.brief]
@@ -71,14 +71,11 @@ def _growth(report: BenchReport) -> Table:
     for store in stores(report):
         rows = [row for row in report.growth if row.setting.store == store]
         mine = [row for row in rows if row.setting == rows[0].setting]
-        mass = [f"{fmean(r.mass.value for r in _at(mine, size)):.3f}" for size in some]
-        times = [f"{1e3 * fmean(r.one for r in _at(mine, size)):.2f}" for size in some]
+        at = [[row for row in mine if row.size == size] for size in some]
+        mass = [f"{fmean(r.mass.value for r in rows):.3f}" if rows else "-" for rows in at]
+        times = [f"{1e3 * fmean(r.one for r in rows):.2f}" if rows else "-" for rows in at]
         table.add_row(escape(str(rows[0].setting)), *mass, *times)
     return table
-
-
-def _at(rows: list[GrowthRow], size: int) -> Iterator[GrowthRow]:
-    return (row for row in rows if row.size == size)
 
 
 def _table(title: str, first: str, *columns: str) -> Table:

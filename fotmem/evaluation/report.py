@@ -23,6 +23,10 @@ FREE = ("stores", "grid", "report", "as_json")
 """Options in which a run may differ from the one whose report it goes on with."""
 
 
+LARGEST = 1e60
+"""Figures that a report may have: with larger ones nothing could be computed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreRow:
     """What was measured with a store, or without memory."""
@@ -87,7 +91,9 @@ def read_report(file: Path) -> dict[str, Any]:
     """
     text = read_utf8(file)
     try:
-        content: dict[str, Any] = json.loads(text, parse_constant=_refused)
+        content: dict[str, Any] = json.loads(
+            text, parse_constant=_refused, parse_float=_figure, parse_int=_count
+        )
         _Content.model_validate(content)
     except ValidationError as error:
         raise InputError(
@@ -101,6 +107,14 @@ def read_report(file: Path) -> dict[str, Any]:
 
 def _refused(constant: str) -> float:
     raise ValueError(f"{constant} is no figure")
+
+
+def _figure(text: str) -> float:
+    return float(text) if abs(float(text)) <= LARGEST else _refused(text)
+
+
+def _count(text: str) -> float:
+    return int(text) if len(text) < 19 else _refused(text)  # 64 bits
 
 
 class Measured(Generic[RowT]):

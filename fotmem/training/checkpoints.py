@@ -103,7 +103,7 @@ def check_checkpoint(checkpoint: Path, training: Training) -> None:
     InputError
         It is of another training; the message names what differs.
     """
-    with damage_named(checkpoint):
+    with damage_named(checkpoint / ABOUT_FILE):
         about = _About.model_validate_json((checkpoint / ABOUT_FILE).read_bytes())
     for name, expected in about.files.items():
         file = checkpoint / name
