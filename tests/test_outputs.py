@@ -172,6 +172,15 @@ def test_a_report_that_cannot_be_written_is_refused_first(
     assert content(commands) == before
 
 
+@pytest.mark.parametrize("command", [c for c in FILES if c.endswith("--report")])
+def test_a_report_replaces_nothing_but_reports(
+    command: str, commands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, 1, *command.split(), "file")
+    assert line.startswith("file is no report of fotmem eval: ")
+    assert (commands / "file").read_text() == "text"
+
+
 @pytest.mark.parametrize("command", [c for c in FILES if "read" in c])
 def test_what_is_read_is_not_written_over(
     command: str, commands: Path, capsys: pytest.CaptureFixture[str]

@@ -38,8 +38,7 @@ class Task:
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name, self.options = name, dict(options)
         if options["report"] is not None:
-            read = [*options.get("text", ()), options.get("grid"), options.get("config")]
-            check_file(options["report"], inputs=[*read, options["model"]])
+            _check_report(options["report"], options)
         self.layers = parse_layers(options["layers"])
         self.top_k = parse_top_k(options["top_k"])
         self.settings = _settings(options, self.top_k)
@@ -70,6 +69,16 @@ class Task:
         if as_json:
             print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2))
         return as_json
+
+
+def _check_report(file: Path, options: dict[str, Any]) -> None:
+    """Refuse a place for the report where it cannot be written, or where something else is."""
+    read = [*options.get("text", ()), options.get("grid"), options.get("config")]
+    check_file(file, inputs=[*read, options["model"]])
+    if file.is_file() and file.stat().st_size:
+        from fotmem.evaluation.report import read_report
+
+        read_report(file)  # not such as a model's config.json
 
 
 def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
