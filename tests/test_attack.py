@@ -1,5 +1,6 @@
 """A little of each kind of attack; ``make attack`` goes on for as long as one likes."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -17,6 +18,7 @@ from tests.attack.target import Target
 from tests.attack.worker import KINDS
 
 ROUNDS = 5
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 @pytest.fixture(scope="module")

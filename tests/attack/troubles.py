@@ -1,6 +1,8 @@
 """What a system does to a store: no room, no more open files, a broken or read-only disk."""
 
+import ctypes
 import errno
+import functools
 import os
 import resource
 import subprocess
@@ -120,10 +122,25 @@ def _small_disk(left: int, directory: Path) -> Iterator[None]:
 def own_disk(folder: Path) -> Iterator[bool]:
     """Mount a small disk at a folder, where the system lets us."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    mounted = not subprocess.run(mount, capture_output=True, check=False).returncode
+    mounted = _mounts_are_ours() and _done("mount", "-t", "tmpfs", "-o", "size=8m", "-", folder)
     try:
         yield mounted
     finally:
         if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            _done("umount", "--lazy", folder)
+
+
+@functools.cache
+def _mounts_are_ours() -> bool:
+    """Let what this process mounts go with it, whatever ends it."""
+    new_namespace = 0x20000  # CLONE_NEWNS
+    unshare = getattr(ctypes.CDLL(None), "unshare", None)
+    return (
+        unshare is not None
+        and not unshare(new_namespace)
+        and _done("mount", "--make-rprivate", "/")
+    )
+
+
+def _done(*command: object) -> bool:
+    return not subprocess.run([*map(str, command)], capture_output=True, check=False).returncode
