@@ -55,7 +55,8 @@ def stopped(
     stop : callable
         What happens before that line: `ctrl_c`, or what `raising` returns.
     inside : iterable of str
-        Names of functions; only lines of these count, and of what they call. Default: all.
+        Names of functions; only lines of these count, and of what they call. Default: all. Those of
+        the standard library do not count then: an error arises in them where they were called.
 
     Returns
     -------
@@ -113,11 +114,12 @@ class _Tracer:
         self.seen = 0
         self.place = ""
         self._line, self._stop, self._inside = line, stop, inside
+        self._others = OTHERS | sys.stdlib_module_names if inside else OTHERS
         self._depth = 0 if inside else 1  # of functions that count
 
     def entered(self, frame: FrameType, event: str, argument: object) -> Any:
         module = frame.f_globals.get("__name__", "")
-        if module == __name__ or module.partition(".")[0] in OTHERS:
+        if module == __name__ or module.partition(".")[0] in self._others:
             return None
         self._depth += frame.f_code.co_name in self._inside
         return self._within
