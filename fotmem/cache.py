@@ -175,7 +175,7 @@ class MemoryCache(DynamicCache):
         if cache.get_seq_length():
             raise UnsupportedError(
                 "a cache filled without memory",
-                "start a new sequence, without a cache (prefix tuning fills one: take LoRA instead)",
+                "start a new sequence, without a cache (prefix tuning fills one: use LoRA)",
             )
         cache.__class__ = cls
         assert isinstance(cache, MemoryCache)

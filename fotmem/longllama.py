@@ -114,7 +114,10 @@ def load_longllama(
     model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
-        raise CheckpointError(f"{path} lacks {len(missing)} weights, among them {missing[0]}")
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} weights, among them {missing[0]}; "
+            "copy or download it again"
+        )
     model.eval()
     memory = attach_with(
         model,
@@ -136,9 +139,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is no checkpoint: it has no config.json") from error
+        raise CheckpointError(
+            f"{path} is no checkpoint: it has no config.json; pass the folder that has one"
+        ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read as JSON: {error}") from error
+        raise CheckpointError(
+            f"{file} cannot be read as JSON: {error}; copy or download it again"
+        ) from error
     kind = fields.get("model_type") if isinstance(fields, dict) else None
     if kind != "longllama":
         raise CheckpointError(
@@ -171,14 +178,19 @@ def _llama_config(fields: dict[str, Any]) -> Any:
         )
     for name, harmless in REFUSED_FIELDS.items():
         if fields.get(name, harmless) not in (harmless, None):
-            raise CheckpointError(f"{name}={fields[name]!r} is not supported in a LongLLaMA config")
+            raise CheckpointError(
+                f"{name}={fields[name]!r} is not supported in a LongLLaMA config, whose models do "
+                f"without; remove it, or set it to {harmless!r}"
+            )
     kept = {name: fields[name] for name in LLAMA_FIELDS if fields.get(name) is not None}
     if "dtype" not in kept and fields.get("torch_dtype") is not None:
         kept["dtype"] = fields["torch_dtype"]
     try:
         config = LlamaConfig(**kept)
     except Exception as error:  # transformers' own types of error vary
-        raise CheckpointError(f"config.json describes no LLaMA: {error}") from error
+        raise CheckpointError(
+            f"config.json describes no LLaMA: {error}; expected that of a released checkpoint"
+        ) from error
     for name, value in memory.items():
         setattr(config, name, value)
     return config

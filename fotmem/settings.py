@@ -98,7 +98,7 @@ def checked_decay(decay: Any) -> float:
     OptionError
         It is no finite number of at least 0.
     """
-    if not (_is_finite(decay) and decay >= 0):
+    if not (is_finite(decay) and decay >= 0):
         raise OptionError(f"decay must be a finite number of at least 0, got {decay!r}")
     return float(decay)
 
@@ -111,12 +111,13 @@ def checked_temperature(temperature: Any) -> float:
     OptionError
         It is no finite number above 0.
     """
-    if not (_is_finite(temperature) and temperature > 0):
+    if not (is_finite(temperature) and temperature > 0):
         raise OptionError(f"temperature must be a finite number above 0, got {temperature!r}")
     return float(temperature)
 
 
-def _is_finite(number: Any) -> bool:
+def is_finite(number: Any) -> bool:
+    """Tell real and finite numbers from all else, booleans included."""
     if not isinstance(number, Real) or _is_boolean(number):
         return False
     with suppress(OverflowError):  # an integer of 400 digits

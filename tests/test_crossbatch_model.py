@@ -12,6 +12,7 @@ import fotmem
 from fotmem.crossbatch import Crossbatch
 from tests import tiny
 from tests.tiny import LAYERS, WINDOW, contents, difference, one_thread  # noqa: F401 - a fixture
+from tests.traces import assert_untouched, snapshot
 
 
 def windows(rows: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -201,3 +202,26 @@ def test_what_is_refused() -> None:
         Crossbatch(tiny.llama(), LAYERS, bank_windows=-1)
     with pytest.raises(fotmem.OptionError, match="bank_weight must be above 0, got 0"):
         Crossbatch(tiny.llama(), LAYERS, bank_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decay": -5},
+        {"decay": float("nan")},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"temperature": True},
+        {"bank_windows": 1.5},
+        {"bank_windows": True},
+        {"bank_weight": float("nan")},
+        {"bank_weight": "1"},
+    ],
+    ids=str,
+)
+def test_numbers_are_checked(options: dict[str, Any]) -> None:
+    model = tiny.llama()
+    before = snapshot(model)
+    with pytest.raises(fotmem.OptionError, match=f"^{next(iter(options))} must be"):
+        Crossbatch(model, LAYERS, **options)
+    assert_untouched(model, before)

@@ -14,8 +14,10 @@ from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
+from fotmem.interrupt import interrupts_deferred
 from fotmem.parts import layer_adapters, memory_distance, memory_layers, model_parts
 from fotmem.patch import own_forward, replace_forward
+from fotmem.settings import checked_decay, checked_integer, checked_temperature, is_finite
 
 
 class Crossbatch:
@@ -72,12 +74,11 @@ class Crossbatch:
         decay: float = 0.0,
         temperature: float = 1.0,
     ) -> None:
+        bank_windows = checked_integer("bank_windows", bank_windows)
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
-        if not bank_weight > 0:
+        if not (is_finite(bank_weight) and bank_weight > 0):
             raise OptionError(f"bank_weight must be above 0, got {bank_weight}")
-        if not temperature > 0:
-            raise OptionError(f"temperature must be above 0, got {temperature}")
         parts = model_parts(model)
         self.decoder: nn.Module = parts.decoder
         self.layers: tuple[int, ...] = tuple(memory_layers(parts, layers))
@@ -88,17 +89,23 @@ class Crossbatch:
         self.bank_windows = bank_windows
         self.bank_weight = bank_weight
         self.distance = memory_distance(parts.decoder.config, distance, 2)
-        self.decay = decay
-        self.temperature = temperature
+        self.decay = checked_decay(decay)
+        self.temperature = checked_temperature(temperature)
         self.ages: Tensor | None = None
         self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
         self._undo = ExitStack()
-        for layer in self.layers:
-            attention = parts.attentions[layer]
-            self._undo.callback(replace_forward(attention, self, self._attention_call(layer)))
-        self._undo.callback(replace_forward(self.decoder, self, self._decoder_call()))
+        try:
+            with interrupts_deferred():
+                for layer in self.layers:
+                    attention = parts.attentions[layer]
+                    function = self._attention_call(layer)
+                    self._undo.callback(replace_forward(attention, self, function))
+                self._undo.callback(replace_forward(self.decoder, self, self._decoder_call()))
+        except BaseException:  # Ctrl-C, too: nobody would have this to detach it
+            self.detach()
+            raise
 
     def commit(self) -> None:
         """Put the previous windows of the last call into the bank.
@@ -114,7 +121,8 @@ class Crossbatch:
 
     def detach(self) -> None:
         """Give the model its own forward functions back. Detaching twice is fine."""
-        self._undo.close()
+        with interrupts_deferred():
+            self._undo.close()
 
     def __enter__(self) -> Self:
         return self
