@@ -111,6 +111,7 @@ class Memory:
         self._find_makers = parts.makers
         self._restore: Callable[[], None] | None = restore
         self._writing = threading.RLock()
+        self._before: list[Contents] = []  # of temporary blocks, the outermost first
         self.contents = Contents.empty(makers)
 
     @property
@@ -356,18 +357,29 @@ class Memory:
         or changes stores waits for its end, so that nothing of it is lost: do not wait for such a
         thread in the block. Calls of the model in other threads that begin meanwhile answer from
         the memory as the block has made it; those that began before, or outlast it, go on with
-        what they began with.
+        what they began with. Blocks of one thread may stand in one another.
+
+        Raises
+        ------
+        AttachError
+            A block around it ended first, at the end of the block.
         """
         with self._writing:
             before = self.contents
             try:
                 try:
+                    self._before.append(before)
                     self.contents = before.copy()
                     yield
+                    if before not in self._before:
+                        raise AttachError(
+                            "what is read temporarily was forgotten with a block around it, which "
+                            "ended first; end blocks in the reverse order of their beginnings"
+                        )
                 finally:
-                    self._put(before)
+                    self._go_back(before)
             finally:
-                self.contents = before  # whenever Ctrl-C comes
+                self._go_back(before)  # whenever Ctrl-C comes
 
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""
@@ -469,6 +481,13 @@ class Memory:
         """Remember something else; this also closes what nobody else uses."""
         with interrupts_deferred():
             self.contents, self.last_trace = contents, None
+
+    def _go_back(self, before: Contents) -> None:
+        """Remember what was remembered before a temporary block, and end those in it."""
+        with interrupts_deferred():
+            if before in self._before:
+                del self._before[self._before.index(before) :]
+                self._put(before)
 
     def _read(
         self, contents: Contents, tokens: Tensor, attend: bool, overlap: int, progress: bool = False

@@ -255,6 +255,27 @@ def test_what_is_read_temporarily_is_forgotten() -> None:
         assert len(memory) == 45
 
 
+def test_temporary_blocks_end_in_reverse_order() -> None:
+    """Tasks of one thread can begin and end them crosswise."""
+    _, memory = attached()
+    memory.read(tiny.ids(40))
+    before, kept = snapshot(memory), memory.contents
+    first, second = memory.temporarily(), memory.temporarily()
+    first.__enter__()
+    memory.read(tiny.ids(5, seed=1))
+    second.__enter__()
+    memory.read(tiny.ids(5, seed=2))
+    first.__exit__(None, None, None)
+    assert memory.contents is kept
+    with pytest.raises(AttachError, match="ended first; end blocks in the reverse order"):
+        second.__exit__(None, None, None)
+    assert memory.contents is kept
+    assert_equal(snapshot(memory), before)
+    with memory.temporarily():
+        memory.clear()
+    assert memory.contents is kept
+
+
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 0), (0, 14), (10, 31), (60, 70), (70, 70), (0, 70)]
 )
