@@ -21,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
     target = Target()
     if asked.store != target.store:
         exact = fotmem.available_stores()[asked.store].capabilities.exact
-        target = Target(asked.store, json.loads(asked.options), exact)
+        target = Target(asked.store, json.loads(asked.options), exact, zips=False)
     known = [
         kind for kind in KINDS if kind != "edit" or target == Target()
     ]  # whose format it knows

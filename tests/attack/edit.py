@@ -14,8 +14,9 @@ from fotmem_zarr.root import checksum_of
 from tests.attack.file_events import at_files
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
-from tests.attack.target import FIRST, FORGOTTEN, MANIFEST, ROWS, Target, files_of
+from tests.attack.target import FIRST, MANIFEST, ROWS, Target, files_of
 
+HOW = ("replace", "replace", "near", "near", "of another", "remove", "twice", "order", "new")
 SEALED = ("format", "version", "crc32c")
 """What the checksum does not cover."""
 NAMES = (
@@ -29,6 +30,7 @@ NAMES = (
     "a\0b",
     "ü" * 300,
     "zarr.json",
+    "00000099",
 )
 NUMBERS = (-1, 0, 1, 2, 7, 10**6, 2**31, 2**53 + 1, 2**63, 10**30, -(2**63))
 OTHERS: tuple[Any, ...] = (
@@ -87,8 +89,7 @@ def use(target: Target, directory: Path) -> None:
 def expect_suffix(target: Target, store: Any) -> None:
     """Expect the newest rows, however many: a manifest decides what is forgotten, and the ids."""
     first = store.next_id - ROWS
-    if first != FIRST:
-        assert len(store) == ROWS - FORGOTTEN, f"opened with {len(store)} rows"
+    assert len(store) or first == FIRST, "opened without a row"
     target.expect(store, forgotten=ROWS - len(store), first=first)
 
 
@@ -117,6 +118,8 @@ def edit(store: Path, victim: Path, random: Random) -> str:
     root = json.loads(file.read_text(encoding="utf-8"))
     attributes = root["attributes"]["fotmem"]
     tried = edited(attributes, victim, random)
+    while random.random() < 0.3:
+        tried += f", {edited(attributes, victim, random)}"
     content = {key: value for key, value in attributes.items() if key not in SEALED}
     if "crc32c" in attributes:
         log = json.loads((store / "log" / MANIFEST).read_text(encoding="utf-8"))
@@ -132,12 +135,15 @@ def edited(attributes: dict[str, Any], victim: Path, random: Random) -> str:
     holder: Any = attributes
     for step in where[:-1]:
         holder = holder[step]
-    how = random.choice(("replace", "replace", "near", "remove", "twice", "order", "another"))
+    how = random.choice(HOW)
     if how == "remove":
         del holder[key]
         return f"remove {path}"
-    if how == "another":
+    if how == "new":
         attributes["another"] = value
+    elif how == "of another":
+        others = [other for *_, name, other in leaves(attributes) if name == key]
+        holder[key] = copy.deepcopy(random.choice(others))
     elif how == "near" and isinstance(value, int):
         holder[key] = value + random.choice((-16, -1, 1, 16, value))
     elif how == "twice" and isinstance(value, list) and value:

@@ -23,7 +23,14 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
     else:
         (store / name).write_bytes(after)
     mend = functools.partial((store / name).write_bytes, before)
-    outcome = originals.judged(f"{how} {name}", store, [name], mend)
+    packed = target.zips and random.random() < 0.2
+    outcome = originals.judged(
+        f"{how} {name}{' in a zip file' * packed}",
+        store,
+        [name],
+        mend,
+        originals.look_into_zip if packed else target.look,
+    )
     if outcome.kind == HELD and originals.matters(name) and after != before:
         return originals.unnoticed(outcome)
     return outcome

@@ -26,6 +26,11 @@ class Originals:
         shutil.copytree(getattr(self, original), to)
         return to
 
+    def look_into_zip(self, store: Path) -> None:
+        """Look at what a store is once it is packed."""
+        packed = shutil.make_archive(str(store.with_name("packed")), "zip", store)
+        self.target.look(Path(packed))
+
     def matters(self, name: str) -> bool:
         """Whether any damage must be noticed, since other readers of zarr go by this file."""
         return Path(name).name == MANIFEST and b'"array"' in (self.store / name).read_bytes()
@@ -44,7 +49,7 @@ class Originals:
         if outcome.kind != REFUSED:
             return outcome
         mend()
-        mended = outcome_of(tried, lambda: self.target.look(store))
+        mended = outcome_of(tried, lambda: look(store))
         if mended.kind == HELD:
             return outcome
         return Outcome(FOUND, tried, f"refused, and mended it still fails: {mended.told}")

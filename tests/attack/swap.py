@@ -30,7 +30,9 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
         mend()
     if names == [MANIFEST]:  # what it does not fit may be named
         return originals.judged(tried, store, [""], mend, functools.partial(look_back, target))
-    outcome = originals.judged(tried, store, names, mend)
+    packed = target.zips and random.random() < 0.2
+    look = originals.look_into_zip if packed else target.look
+    outcome = originals.judged(f"{tried}{' in a zip file' * packed}", store, names, mend, look)
     if outcome.kind == HELD and any(map(originals.matters, names)):
         return originals.unnoticed(outcome)
     return outcome

@@ -26,6 +26,8 @@ class Target:
     options: dict[str, Any] = field(default_factory=lambda: {"ram": 2**18, "nprobe": 10_000})
     exact: bool = True
     """Whether its hits are the best ones, with these options."""
+    zips: bool = True
+    """Whether it opens what it wrote when it is packed into a zip file."""
 
     def open(self, directory: Path | None) -> MemoryStore:
         """Open what a directory holds, or begin there."""
