@@ -239,8 +239,14 @@ def test_settings_that_do_not_fit_the_model(ask: list[object], capsys: Capture) 
 
 
 def test_a_model_without_known_layers(
-    gguf_file: Path, ask: list[object], passkey: list[object], capsys: Capture
+    gguf_file: Path,
+    ask: list[object],
+    passkey: list[object],
+    capsys: Capture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where `fotmem layers` keeps them
     for words in (["ask", gguf_file, *ask[2:]], ["eval", "passkey", gguf_file, *passkey[3:]]):
         line = refusal(capsys, 1, *words)
         assert line.startswith("no memory layers are known for this model")
