@@ -212,7 +212,7 @@ def create_store(
         directory=place,
         options=validated_options(spec, options),
     )
-    if place is not None:
+    if place is not None and isinstance(store, MemoryStore):
         store._on_disk = True
     return store
 

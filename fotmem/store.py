@@ -84,8 +84,8 @@ class MemoryStore(ABC):
     The public methods check and convert their input, number the keys, and emulate what a store
     cannot do itself. A store implements the inner methods, which get clean input:
     `_add`, `_search`, `_keys` and `_values`; where it can do better also `_attend`,
-    `_search_biased`, `_forget` and `_copy`. Inner methods count keys from 0 in the order of
-    adding, and never see -1.
+    `_search_biased`, `_forget`, `_take_back` and `_copy`. Inner methods count keys from 0 in the
+    order of adding, and never see -1.
 
     Searching is safe from several threads at a time, also while another one adds. Changes (`add`,
     `forget`, `tune`, `flush`, `close`, `start_at`) are for one thread at a time: another one, or
