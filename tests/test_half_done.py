@@ -30,7 +30,7 @@ from fotmem.testing.store.interrupting import (
     stopped,
 )
 from fotmem.testing.store.naive import draw
-from tests.plain_stores import ForgettingStore, PlainStore
+from tests.plain_stores import DiskStore, ForgettingStore, PlainStore
 
 HEADS, DIM, FIRST, KEYS, MORE = 2, 4, 5, 40, 6
 ROWS = draw(2, HEADS, KEYS + 2 * MORE, DIM, seed=1)
@@ -359,6 +359,19 @@ def test_a_store_with_a_directory_is_not_built_anew_in_memory() -> None:
         CHANGES["add"](store)
     with pytest.raises(StorageError, match=r"OnDisk must implement _take_back.*open its directory"):
         store.search(QUERIES, 1)
+
+
+def test_a_store_that_was_given_a_directory_is_not_built_anew_in_memory(tmp_path: Path) -> None:
+    store = DiskStore(num_heads=HEADS, head_dim=DIM, directory=tmp_path / "store")
+    store.add(*ROWS[:, :, :KEYS])
+    store.flush()
+    store.full = True
+    with pytest.raises(OSError, match="no space left"):
+        CHANGES["add"](store)
+    with pytest.raises(StorageError, match="DiskStore must implement _take_back"):
+        store.flush()
+    again = DiskStore(num_heads=HEADS, head_dim=DIM, directory=tmp_path / "store")
+    assert len(again) == KEYS
 
 
 def test_ctrl_c_and_an_error_at_once_are_both_heard() -> None:
