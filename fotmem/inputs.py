@@ -69,7 +69,8 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None, seen: int) -> Te
     if attention_mask is None:
         return torch.ones(rows, columns, dtype=torch.bool)
     if attention_mask.shape not in ((rows, columns), (rows, seen + columns)):
-        expected = f"[B={rows}, {columns}]"
+        short = attention_mask.shape[0] != rows or attention_mask.shape[1] < columns
+        expected = f"[B={rows}, {'at least ' * short}{columns}]"
         if seen:
             expected += f" (the input), or [B={rows}, {seen + columns}] (with what was before)"
         raise ShapeError("attention_mask", expected=expected, actual=attention_mask.shape)
