@@ -1,15 +1,17 @@
 """Stores as another package might write them: short, and trusting the base class."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
+from safetensors.torch import load, save
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore, OptionError
+from fotmem import Hits, MemoryStore, OptionError, StorageError
 
-QUERIES = 256
+QUERIES, KEYS = 256, 512
 
 
 class PlainStore(MemoryStore):
@@ -58,7 +60,8 @@ class PlainStore(MemoryStore):
         return Hits(ids, scores)
 
     def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
-        scores = queries @ keys.float().transpose(1, 2)
+        blocks = keys.split(KEYS, dim=1)
+        scores = torch.cat([queries @ block.float().transpose(1, 2) for block in blocks], -1)
         scores, ids = self._hide(scores).topk(top_k, dim=-1)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
 
@@ -124,28 +127,63 @@ class GrowingLossyStore(LossyStore):
 
 
 class DiskStore(PlainStore):
-    """Writes all it has to one file at each flush."""
+    """Writes all it has to one file at each flush, with its checksum; one store has it open."""
 
     file: Path | None = None
+    lock: FileLock | None = None
 
     def __init__(self, *, directory: Path | None = None, **options: Any) -> None:
         super().__init__(**options)
         if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-            self.file = directory / "store.safetensors"
-            if self.file.exists():
+            self.open(directory)
+
+    def open(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        used = any(directory.iterdir())
+        self.file, self.lock = directory / "store.bin", FileLock(directory / ".lock", timeout=0)
+        try:
+            self.lock.acquire()
+        except Timeout as error:
+            raise StorageError(f"{directory} is in use") from error
+        try:
+            if used:
                 self.read(self.file)
+            else:
+                self.write(self.file)
+        except BaseException:
+            self.lock.release()
+            raise
 
     def read(self, file: Path) -> None:
-        rows = load_file(file)
+        rows = load(self.checked(file))
         shape = (2, self.num_heads, int(rows["ids"][1]), self.head_dim)
         if rows["rows"].shape != shape or rows["rows"].dtype != self.dtype:
             raise OptionError(f"{file} holds {rows['rows'].shape}, expected {shape}")
         self.rows, self.size = rows["rows"], shape[2]
-        self._offset, self._added, self._forgotten = map(int, rows["ids"])
+        self._resume(*map(int, rows["ids"]))
+
+    def checked(self, file: Path) -> bytes:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{file} cannot be read: {error}") from error
+        if content[:4] != zlib.crc32(content[4:]).to_bytes(4):
+            raise StorageError(f"{file} is damaged")
+        return content[4:]
+
+    def write(self, file: Path) -> None:
+        ids = torch.tensor([self._offset, self._added, self._forgotten])
+        content = save({"rows": self.rows[:, :, : self.size].clone(), "ids": ids})
+        new = file.with_suffix(".new")
+        new.write_bytes(zlib.crc32(content).to_bytes(4) + content)
+        new.replace(file)
 
     def flush(self) -> None:
         super().flush()
         if self.file is not None:
-            ids = torch.tensor([self._offset, self._added, self._forgotten])
-            save_file({"rows": self.rows[:, :, : self.size].clone(), "ids": ids}, self.file)
+            self.write(self.file)
+
+    def close(self) -> None:
+        super().close()
+        if self.lock is not None:
+            self.lock.release()

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from fotmem.testing import StoreContract, StoreFactory
+from fotmem.testing.store import side_by_side
+from fotmem.testing.store.stores import Stores
+from fotmem.testing.store.subjects import closing, larger
 from tests.broken_stores import BROKEN, Broken
+from tests.broken_stores.larger import OffsetsWrapAround, OffsetsWrapAroundIn16Bits
+from tests.broken_stores.registry import EXACT
 
 
 class Outcomes:
@@ -36,6 +41,7 @@ def contract_of(broken: Broken) -> type[StoreContract]:
     fields: dict[str, Any] = {
         "make_store": pytest.fixture(make_store),
         "capabilities": broken.capabilities,
+        "large": broken.large,
         "__test__": True,
     }
     return type(f"Test{broken.store.__name__}", (StoreContract,), fields)
@@ -59,7 +65,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder), "-q", "--tb=short"]
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     options += ["-p", "no:cacheprovider", "--noconftest", "-W", "error"]
-    pytest.main([*options, f"--basetemp={folder / 'files'}", *names], plugins=[found])
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (closing, side_by_side):  # who waits here waits for a store that is broken
+            patch.setattr(module, "PATIENCE", 1.0)
+        pytest.main([*options, f"--basetemp={folder / 'files'}", *names], plugins=[found])
     torch.set_num_threads(threads)
     return found
 
@@ -71,10 +80,21 @@ def test_a_broken_store_is_caught(broken: Broken, outcomes: Outcomes) -> None:
     assert re.match(
         r"AssertionError: |tests\.broken_stores\.registry\.OnPurposeError: ", message
     ), message
+    assert re.search(broken.told, message), message
 
 
 def test_nothing_else_went_wrong(outcomes: Outcomes) -> None:
     assert not outcomes.others
+
+
+def test_offsets_that_wrap_around_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here with 16 bits, of which 14 GiB would be needed with 32."""
+    for name, small in (("HEADS", 6), ("DIM", 64), ("TOKENS", 400), ("MEMORY", 0)):
+        monkeypatch.setattr(larger, f"WIDE_{name}", small)
+    look = larger.Larger().test_numbers_beyond_31_bits
+    look(Stores(OffsetsWrapAround, EXACT))
+    with pytest.raises(AssertionError, match="as if their offsets were kept in int32"):
+        look(Stores(OffsetsWrapAroundIn16Bits, EXACT))
 
 
 def test_every_test_of_the_contract_catches_something() -> None:
@@ -84,7 +104,8 @@ def test_every_test_of_the_contract_catches_something() -> None:
     assert every - caught == {
         "test_only_the_bounds_are_changed",
         "test_declared_devices",
-        "test_an_estimated_tail",
+        "test_numbers_beyond_31_bits",
+        "test_speed_beside_exact",  # never fails
     }
     assert len(BROKEN) > 25
     assert len({broken.store.__name__ for broken in BROKEN}) == len(BROKEN)

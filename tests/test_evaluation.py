@@ -258,18 +258,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_scored_has_a_token_to_score() -> None:
-    """A last window of one token has none: its loss was no number."""
-    model, ids = folders.model(), tokens(TEXT)[:600]
-    with fotmem.attach(model, window=32) as memory:
-        [_, row] = perplexity(model, memory, ids, [64], store="exact", scored=33, overlap=0)
-        assert row.scored == 31
-        assert math.isfinite(row.perplexity)
-        assert all(map(math.isfinite, row.difference_interval))
-        with pytest.raises(fotmem.InputError, match="scored must be at least 2 tokens, got 1"):
-            perplexity(model, memory, ids, [64], store="exact", scored=1, overlap=0)
-
-
 EXPLAINED = {
     "facts": ("facts", "whole answers", "number", "seconds"),
     "perplexity": ("perplexity", "nats against none", "tokens", "seconds"),

@@ -31,8 +31,8 @@ def change(folder: Path, block: Block) -> None:
 
 
 def rounded(report: str) -> str:
-    """Leave figures out, which differ in their last digits from machine to machine."""
-    return re.sub(r"\d\.\d{4}", "#", report)
+    """Leave figures out, which differ in their last digits from machine to machine, and times."""
+    return re.sub(r"\d+\.\d\d s|\d\.\d{4}", "#", report)
 
 
 def commands() -> list[str]:

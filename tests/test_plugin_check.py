@@ -4,9 +4,11 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,17 +17,24 @@ import pytest
 from fotmem import MissingPackageError
 from fotmem.registry import registry
 from fotmem.testing import requirements
+from fotmem.testing.store.check import SLOW, _tests
+from tests.broken_stores import BROKEN
 from tests.commands import ONE_THREAD, PROGRAM, STOPPED, call, process, refusal
 from tests.plugins import hook, install
 
 STORES = """
-import os, signal
+import os, signal, time
 from fotmem_exact.store import ExactStore
 
 class Sorted(ExactStore):
     def _search(self, queries, top_k):
         ids, scores = super()._search(queries, top_k)
         return type(super()._search(queries, top_k))(ids.flip(-1), scores.flip(-1))
+
+class Pausing(ExactStore):
+    def _search(self, queries, top_k):
+        time.sleep(0.003)
+        return super()._search(queries, top_k)
 
 class Crashing(ExactStore):
     def _search(self, queries, top_k):
@@ -41,6 +50,7 @@ def fail(**arguments):
 """
 DECLARED = """[
     spec("wrong-order", factory=make(Sorted)),
+    spec("pausing", factory=make(Pausing)),
     spec("crashing", factory=make(Crashing)),
     spec("unmade", factory=fail),
     spec("doubtful", capabilities=StoreCapabilities(exact=False)),
@@ -58,6 +68,13 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     registry.cache_clear()
 
 
+def without_times(report: str) -> str:
+    """Each line of a test that was run ends with the seconds that it took."""
+    stripped, count = re.subn(r"(?m)^(  (?:ok    |FAILED) .*) \(\d+\.\d\d s\)$", r"\1", report)
+    assert count == len(re.findall(r"(?m)^  (?:ok    |FAILED) ", report)) > 0
+    return stripped
+
+
 def test_a_right_store_whatever_lies_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +90,7 @@ def test_a_right_store_whatever_lies_in_the_folder(
     chosen = [word for test in tests for word in ("--test", test)]
     ended = process("plugin", "check", "exact", *chosen)
     assert (ended.code, ended.err) == (0, "")
-    lines = ended.out.splitlines()
+    lines = without_times(ended.out).splitlines()
     assert lines[0] == "exact: exact, on cpu and cuda"
     assert "Searching" in lines
     assert (
@@ -94,7 +111,7 @@ def test_what_failed_is_told_and_can_be_seen_again(plugins: Path) -> None:
     chosen = ("--test", "test_best_first", "--test", "test_start_at")
     ended = process("plugin", "check", "wrong-order", *chosen, path=plugins)
     assert (ended.code, ended.err) == (1, "")
-    lines = [line.strip() for line in ended.out.splitlines()]
+    lines = [line.strip() for line in without_times(ended.out).splitlines()]
     at = lines.index(
         "FAILED Hits come best first, also where keys were added worst first or best first."
     )
@@ -129,6 +146,40 @@ def test_json(plugins: Path) -> None:
     )
 
 
+def test_fast_runs_most_tests_and_leaves_out_the_slow_ones() -> None:
+    every, caught = set(_tests()), Counter(broken.test for broken in BROKEN)
+    assert every >= SLOW
+    assert sum(caught[test] for test in every - SLOW) > 100
+    ended = process("plugin", "check", "exact", "--fast", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    report = json.loads(ended.out)
+    assert {outcome["test"] for outcome in report["outcomes"]} == every - SLOW
+
+
+def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
+    chosen = ("--test", "test_speed_beside_exact")
+    ended = process("plugin", "check", "pausing", *chosen, path=plugins)
+    assert (ended.code, ended.err) == (0, "")
+    sizes = re.findall(r"beside exact, ([\d,]+) keys, (1|64) quer.*: search takes", ended.out)
+    assert sizes == [
+        (size, count) for size in ("1,000", "11,103", "132,000") for count in ("1", "64")
+    ]
+    assert "search is slower than that of the exact store at every size above" in ended.out
+
+
+def test_large_sizes_are_asked_for() -> None:
+    chosen = ("--test", "test_many_queries_of_an_index")
+    ended = process("plugin", "check", "exact", *chosen)
+    assert "0 held, 0 failed, 1 do not apply" in ended.out
+    ended = process("plugin", "check", "exact", "--large", *chosen)
+    assert "1 held, 0 failed, 0 do not apply" in ended.out
+
+
+def test_fast_and_a_slow_test_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refusal(capsys, 1, "plugin", "check", "exact", "--fast", "--test", "test_recall")
+    assert told == "fast leaves out all of the tests that are asked for: test_recall"
+
+
 def test_a_store_that_kills_its_process(plugins: Path) -> None:
     ended = process("plugin", "check", "crashing", "--test", "test_best_first", path=plugins)
     assert (ended.code, ended.err) == (1, "")
@@ -160,7 +211,8 @@ def test_what_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_group_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Example: fotmem plugin check" in call(capsys, "plugin", "--help").out
     out = call(capsys, "plugin", "check", "--help").out
-    for word in ("NAME", "--option", "--min-recall", "--min-mass", "--test", "--json", "Example:"):
+    options = ("--option", "--min-recall", "--min-mass", "--test", "--fast", "--large", "--json")
+    for word in ("NAME", *options, "Example:"):
         assert word in out
 
 

@@ -74,19 +74,43 @@ def check(
         float | None, typer.Option(min=0, max=1, help="Softmax mass it must reach.")
     ] = None,
     test: Tests = [],  # noqa: B006
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Only what a few seconds suffice for, which finds the most."),
+    ] = False,
+    large: Annotated[
+        bool,
+        typer.Option(
+            "--large",
+            help="Also what takes minutes and gigabytes: a million keys, ids beyond 2**24, "
+            "offsets beyond 2**31.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check an installed store against the contract that every store keeps.
 
+    Each line tells what was checked, and the seconds that it took. Below stand the recall of an
+    approximate store, and how long search and attend take beside the exact store.
+
     Example: fotmem plugin check hnsw --option ef_search=128
+
+    Example: fotmem plugin check hnsw --fast
     """
     spec = find_store(name)
     options = parse_options(name, option)
     from fotmem.testing.store.check import check_store
 
-    again = _again(name, option, min_recall, min_mass)
+    again = _again(name, option, min_recall, min_mass, large)
     run = functools.partial(
-        check_store, name, options, min_recall=min_recall, min_mass=min_mass, tests=test
+        check_store,
+        name,
+        options,
+        min_recall=min_recall,
+        min_mass=min_mass,
+        tests=test,
+        fast=fast,
+        large=large,
     )
     console, progress = Console(), Console(stderr=True)
     shown: list[str] = []
@@ -110,14 +134,16 @@ def check(
         raise typer.Exit(1)
 
 
-def _again(name: str, given: list[str], min_recall: float | None, min_mass: float | None) -> str:
+def _again(
+    name: str, given: list[str], min_recall: float | None, min_mass: float | None, large: bool
+) -> str:
     """The command, to which ``--test`` is added."""
     words = ["fotmem", "plugin", "check", name]
     for each in given:
         words += ["--option", each]
     for bound, number in (("--min-recall", min_recall), ("--min-mass", min_mass)):
         words += [] if number is None else [bound, str(number)]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--large"] if large else [])])
 
 
 def _describe(console: Console, spec: StoreSpec) -> None:
@@ -131,9 +157,10 @@ def _describe(console: Console, spec: StoreSpec) -> None:
 def _show(console: Console, outcome: "Outcome", again: str) -> None:
     style = {"held": "green", "failed": "bold red"}.get(outcome.outcome, "dim")
     label = {"held": "ok", "failed": "FAILED"}.get(outcome.outcome, "-")
-    why = f" ({outcome.reason})" if outcome.outcome == "does not apply" else ""
+    skipped = outcome.outcome == "does not apply"
+    what = f"{outcome.what} ({outcome.reason if skipped else f'{outcome.seconds:.2f} s'})"
     console.print(
-        f"  [{style}]{label:<6}[/{style}] {escape(outcome.what + why)}",
+        f"  [{style}]{label:<6}[/{style}] {escape(what)}",
         soft_wrap=True,
         highlight=False,
     )
@@ -155,6 +182,7 @@ def _summarise(console: Console, report: "Report") -> None:
             f"{figure['bound']:.4g}",
             soft_wrap=True,
         )
+    _show_speed(console, report)
     counts = {
         kind: sum(outcome.outcome == kind for outcome in report.outcomes)
         for kind in ("held", "failed", "does not apply")
@@ -166,9 +194,30 @@ def _summarise(console: Console, report: "Report") -> None:
     )
 
 
+def _show_speed(console: Console, report: "Report") -> None:
+    """Show ratios to the exact store, and say so where none is an advantage."""
+    for row in report.speed:
+        queries = "1 query" if row["queries"] == 1 else f"{row['queries']} queries"
+        console.print(
+            f"beside exact, {row['keys']:,} keys, {queries} a head: search takes "
+            f"{row['search']:.2f} times as long, attend {row['attend']:.2f} times",
+            soft_wrap=True,
+            highlight=False,
+        )
+    for call in report.slower:
+        console.print(
+            f"{call} is slower than that of the exact store at every size above: no failure, and "
+            "an index may pay with more keys; or is there a loop over queries, or a pause in each "
+            "call?",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
 def _as_json(report: "Report", again: str) -> dict[str, Any]:
     outcomes = [
         {**asdict(outcome), "again": f"{again} --test {outcome.test}"}
         for outcome in report.outcomes
     ]
-    return {"passed": report.passed, **asdict(report), "outcomes": outcomes}
+    judged = {"passed": report.passed, "slower": report.slower}
+    return {**judged, **asdict(report), "outcomes": outcomes}

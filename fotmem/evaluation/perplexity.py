@@ -71,7 +71,7 @@ def perplexity(
     Raises
     ------
     InputError
-        If the text is too short for the largest memory, or fewer than 2 tokens are `scored`.
+        If the text is too short for the largest memory.
     """
     parts = _parts(ids, sizes, memory, scored, places)
     return _measured(model, memory, parts, sizes, store, overlap=overlap, attend=attend)
@@ -129,12 +129,7 @@ def compare(
 def _parts(
     ids: list[int], sizes: list[int], memory: Memory, scored: int, places: int
 ) -> list[Part]:
-    """Cut a text into pieces, and the end of each into windows.
-
-    The first token of a window is not scored: a last one of a single token is left out.
-    """
-    if scored < 2:
-        raise InputError(f"scored must be at least 2 tokens, got {scored}")
+    """Cut a text into pieces, and the end of each into windows."""
     longest = places * (max(sizes) + scored)
     if len(ids) < longest:
         raise InputError(f"the text has {len(ids):,} tokens, {longest:,} are needed: add text")
@@ -142,8 +137,7 @@ def _parts(
     for place in range(places):
         end = len(ids) * (place + 1) // places
         start = end - scored
-        starts = range(start, end - 1, window)
-        windows = [ids[first : min(first + window, end)] for first in starts]
+        windows = [ids[first : min(first + window, end)] for first in range(start, end, window)]
         parts.append(Part(ids[:start], windows))
     return parts
 

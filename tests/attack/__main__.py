@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
     known = [
         kind for kind in KINDS if kind != "edit" or target == Target()
     ]  # whose format it knows
-    asked.kinds = list(dict.fromkeys(asked.kinds)) or known
+    asked.kinds = asked.kinds or known
     counts: Counter[tuple[str, str]] = Counter()
     try:
         attack(asked, target, counts)

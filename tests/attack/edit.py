@@ -11,9 +11,9 @@ from random import Random
 from typing import Any
 
 from fotmem_zarr.root import checksum_of
-from tests.attack.canary import Canary
+from tests.attack.file_events import at_files
 from tests.attack.originals import Originals
-from tests.attack.outcome import FOUND, Outcome, outcome_of
+from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
 from tests.attack.target import FIRST, MANIFEST, ROWS, Target, files_of
 
 HOW = ("replace", "replace", "near", "near", "of another", "remove", "twice", "order", "new")
@@ -54,13 +54,24 @@ MEMORY = 2**29
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
     """Open a store whose manifest is edited, or a folder of which is a link to a foreign one."""
     store, victim = originals.copy(folder / "store"), folder / "victim"
-    canary = Canary(victim, min((store / "log").glob("0*")))
+    shutil.copytree(store / "log" / sorted((store / "log").iterdir())[0].name, victim)
+    for number in range(3):
+        shutil.copytree(victim, victim / f"{number:08d}")
     tried = link(store, victim, random) if random.random() < 0.2 else edit(store, victim, random)
-    canary.set_out()
-    with bounded_memory():
+    before = {name: (victim / name).read_bytes() for name in files_of(victim)}
+    touched: list[str] = []
+
+    def watch(event: str, path: str) -> None:
+        if f"{Path(path).resolve()}/".startswith(f"{victim}/"):
+            touched.append(f"{event} of {path}")
+
+    with at_files(watch), bounded_memory():
         outcome = outcome_of(tried, lambda: use(target, store))
-    harm = canary.harm()
-    return Outcome(FOUND, tried, f"{harm}; {outcome.told}") if harm else outcome
+    if before != {name: (victim / name).read_bytes() for name in files_of(victim)}:
+        return Outcome(FOUND, tried, f"a foreign folder was changed; {outcome.told}")
+    if touched and outcome.kind == HELD:
+        return Outcome(FOUND, tried, f"a foreign folder was reached: {touched[0]}")
+    return outcome
 
 
 def use(target: Target, directory: Path) -> None:

@@ -45,8 +45,6 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     path = arguments[0]
     if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         event = "write"
-    if isinstance(path, int) and event != "open":  # an open folder that is listed
-        path = os.readlink(f"/proc/self/fd/{path}")
     if isinstance(path, bytes | os.PathLike):
         path = os.fsdecode(path)
     if isinstance(path, str):

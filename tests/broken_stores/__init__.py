@@ -7,8 +7,12 @@ from tests.broken_stores import (  # noqa: F401 - each fills BROKEN
     independence,
     inputs,
     large,
+    larger,
+    limits,
     memory,
     searching,
+    sharing,
+    surroundings,
     threads,
 )
 from tests.broken_stores.registry import BROKEN, Broken

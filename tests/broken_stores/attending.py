@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fotmem import Bias, Hits, PartialAttention
+from fotmem import Bias, Hits, PartialAttention, StoreCapabilities
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
@@ -151,3 +151,25 @@ class BiasReordersTheTopOnly(PlainStore):
 class NothingIsHidden(PlainStore):
     def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         return super()._search_biased(queries, top_k, lambda ids: bias(ids).clamp(min=-1e4))
+
+
+ESTIMATING = StoreCapabilities(exact=True, estimates_tail=True)
+
+
+@caught_by("an_estimated_tail", ESTIMATING, told="the tail is dropped, not estimated")
+class TailIsDropped(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super()._attend(queries, top_k or 512, scale)
+
+
+@caught_by("an_estimated_tail", ESTIMATING, told="the tail is dropped, not estimated")
+class TailBeyond20000IsDropped(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super()._attend(queries, top_k or 20_000, scale)
+
+
+@caught_by("an_estimated_tail", ESTIMATING, told="the values of the tail are dropped")
+class ValuesOfTheTailAreDropped(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        lse = super()._attend(queries, top_k, scale).lse
+        return PartialAttention(super()._attend(queries, top_k or 512, scale).out, lse)

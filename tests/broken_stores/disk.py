@@ -1,11 +1,18 @@
 """Stores of which what is on disk is wrong."""
 
+import json
+import pickle
+import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from fotmem import MemoryStore
-from fotmem.errors import OptionError
+from fotmem.errors import OptionError, StorageError
 from tests.broken_stores.registry import PERSISTENT, OnPurposeError, caught_by
 from tests.plain_stores import DiskStore
 
@@ -44,7 +51,9 @@ class WritesOnlyWhenClosed(DiskStore):
         pass
 
     def close(self) -> None:
-        super().flush()
+        if self.file is not None:
+            self.write(self.file)
+        super().close()
 
 
 @caught_by("opening_as_another_layer", PERSISTENT)
@@ -93,3 +102,133 @@ class FlushingTwiceWritesTwice(DiskStore):
             self.rows[:, :, 0] = 0
         self.flushed = self.size
         super().flush()
+
+
+WRONG_AFTER = "the store must raise StorageError, or hold all that it held"
+
+
+@caught_by("damaged_files", PERSISTENT, told=rf"was altered .* {WRONG_AFTER}: .* as stored")
+class DamageIsNotNoticed(DiskStore):
+    def checked(self, file: Path) -> bytes:
+        try:
+            return super().checked(file)
+        except StorageError:
+            if not file.exists() or file.stat().st_size < 4_000:
+                raise
+            return file.read_bytes()[4:]
+
+    def read(self, file: Path) -> None:
+        try:
+            super().read(file)
+        except SafetensorError as error:
+            raise StorageError(f"{file} is damaged") from error
+
+
+@caught_by("damaged_files", PERSISTENT, told=rf"store\.bin was removed {WRONG_AFTER}: next_id")
+class NoFileIsAnEmptyStore(DiskStore):
+    def read(self, file: Path) -> None:
+        if file.exists():
+            super().read(file)
+
+
+@caught_by("damaged_files", PERSISTENT, told=rf"{WRONG_AFTER}: next_id must be 60, got 0")
+class DamageIsAnEmptyStore(DiskStore):
+    def read(self, file: Path) -> None:
+        with suppress(StorageError):
+            super().read(file)
+
+
+@caught_by("damaged_files", PERSISTENT, told="FileNotFoundError: ")
+class ErrorsAreRaw(DiskStore):
+    def checked(self, file: Path) -> bytes:
+        return file.read_bytes()[4:]
+
+
+@caught_by("torn_directories", PERSISTENT, told="must raise StorageError, or hold all that it held")
+class TwoFilesThatMustAgree(DiskStore):
+    """Keeps ids in a file of their own, each file with its checksum."""
+
+    def write(self, file: Path) -> None:
+        super().write(file)
+        content = json.dumps([self._offset, self._added, self._forgotten]).encode()
+        other = file.with_name("ids.json")
+        other.write_bytes(zlib.crc32(content).to_bytes(4) + content)
+
+    def read(self, file: Path) -> None:
+        super().read(file)
+        self._resume(*json.loads(self.checked(file.with_name("ids.json"))))
+
+
+UNPICKLES = "who can write there could run any code"
+
+
+@caught_by("nothing_is_unpickled", PERSISTENT, told=rf"unpickles it .*{UNPICKLES}")
+class UnpicklesWhatIsChecked(DiskStore):
+    """Behind a checksum, which anyone can make."""
+
+    def write(self, file: Path) -> None:
+        super().write(file)
+        content = file.read_bytes()[4:]
+        wrapped = pickle.dumps({"content": content})
+        file.write_bytes(zlib.crc32(wrapped).to_bytes(4) + wrapped)
+
+    def checked(self, file: Path) -> bytes:
+        content: bytes = pickle.loads(super().checked(file))["content"]
+        return content
+
+
+@caught_by("nothing_is_unpickled", PERSISTENT, told="opening a directory unpickles")
+class LoadsWithTorch(DiskStore):
+    def write(self, file: Path) -> None:
+        super().write(file)
+        torch.save({"size": self.size}, file.with_name("size.pt"))
+
+    def read(self, file: Path) -> None:
+        super().read(file)
+        torch.load(file.with_name("size.pt"), weights_only=False)
+
+
+@caught_by("nothing_is_unpickled", PERSISTENT, told="npy, in the place of which a pickle was put")
+class LoadsWithNumpy(DiskStore):
+    """Unpickles only what is no array of numbers."""
+
+    def write(self, file: Path) -> None:
+        super().write(file)
+        np.save(file.with_name("size.npy"), np.array(self.size))
+
+    def read(self, file: Path) -> None:
+        super().read(file)
+        np.load(file.with_name("size.npy"), allow_pickle=True)
+
+
+SECOND = "a directory that another store has open must be refused by FotmemError, was accepted"
+
+
+@caught_by("a_second_store_in_the_same_directory", PERSISTENT, told=SECOND)
+class AnyoneMayWrite(DiskStore):
+    def open(self, directory: Path) -> None:
+        super().open(directory)
+        assert self.lock is not None
+        self.lock.release()
+
+
+@caught_by(
+    "a_second_process_in_the_same_directory",
+    PERSISTENT,
+    told="a directory that a store has open could be opened by another process: lock it",
+)
+class LocksOutThisProcessOnly(DiskStore):
+    opened: ClassVar[set[Path]] = set()
+
+    def open(self, directory: Path) -> None:
+        if directory in self.opened:
+            raise StorageError(f"{directory} is in use")
+        super().open(directory)
+        assert self.lock is not None
+        self.lock.release()
+        self.opened.add(directory)
+
+    def close(self) -> None:
+        super().close()
+        if self.file is not None:
+            self.opened.discard(self.file.parent)

@@ -2,12 +2,14 @@
 
 import os
 import tempfile
+import threading
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fotmem import Bias, Hits
+from fotmem.guard import Guard
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
@@ -157,22 +159,51 @@ class FilesAreLeft(PlainStore):
         os.close(tempfile.mkstemp()[0])
 
 
-@caught_by("nothing_global_changes")
-class RandomNumbersBeginAnew(PlainStore):
+class Threaded(PlainStore):
+    """Starts a thread that only ends when it is told to."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.over = threading.Event()
+        threading.Thread(target=self.over.wait, args=(40.0,), daemon=True).start()
+
+
+@caught_by("threads_end", told="2 stores that were closed left 2 threads running")
+class ThreadsAreNeverEnded(Threaded):
+    pass
+
+
+@caught_by("threads_end", told="2 stores that were dropped left 2 threads running")
+class ThreadsEndWhenClosedOnly(Threaded):
+    def close(self) -> None:
+        super().close()
+        self.over.set()
+
+
+@caught_by("nothing_after_close", told="search after close must be refused by FotmemError")
+class AnswersAfterClose(PlainStore):
+    """Lets the base class forget that it is closed."""
+
+    def close(self) -> None:
+        super().close()
+        self._guard = Guard("AnswersAfterClose")
+
+
+@caught_by("adding_is_all_or_nothing", told="an error in .* left a change half done")
+class WhatFailedIsNotTakenBack(PlainStore):
     def _add(self, keys: Tensor, values: Tensor) -> None:
         super()._add(keys, values)
-        torch.manual_seed(0)
+        self.calls.append("added")
+
+    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+        return forgotten
 
 
-@caught_by("nothing_global_changes")
-class ThreadsAreTakenAway(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        torch.set_num_threads(1)
-        return super()._search(queries, top_k)
+@caught_by("forgetting_is_all_or_nothing", told="an error in .* left a change half done")
+class WhatWasLostIsNotTold(PlainStore):
+    def _forget(self, count: int) -> None:
+        self.all_keys[:, :count] = 0
+        self.calls.append("forgotten")
 
-
-@caught_by("nothing_global_changes")
-class GradientsAreSwitchedOff(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        torch.set_grad_enabled(False)
-        return super()._search(queries, top_k)
+    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+        return forgotten

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits
+from fotmem import Bias, Hits, PartialAttention
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
 
-@caught_by("callers_tensors_are_copied")
+@caught_by("callers_tensors_are_copied", told="keeps the caller's tensors, instead of copies")
 class TensorsAreAliased(PlainStore):
     """Keeps the caller's tensors until a second add joins them."""
 
@@ -27,14 +27,29 @@ class TensorsAreAliased(PlainStore):
         return self.pieces[1] if self.pieces else super().all_values
 
 
-@caught_by("callers_tensors_are_not_changed")
+@caught_by("ids_go_on", told="add changed the caller's keys in place")
 class KeysAreScaledInPlace(PlainStore):
     def _add(self, keys: Tensor, values: Tensor) -> None:
         super()._add(keys, values)
         keys /= 2
 
 
-@caught_by("callers_tensors_are_not_changed")
+@caught_by("shapes_and_dtypes", told="search changed the caller's queries in place")
+class QueriesAreNormalisedInPlace(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        if queries.dtype == torch.float32:
+            queries /= 1.25
+        return super()._search(queries, top_k)
+
+
+@caught_by("softmax_over_hits", told="attend changed the caller's queries in place")
+class QueriesAreScaledByAttention(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        queries *= scale
+        return super()._attend(queries, top_k, 1.0)
+
+
+@caught_by("callers_tensors_are_not_changed", told="values changed the caller's ids in place")
 class IdsAreClampedInPlace(PlainStore):
     def values(self, ids: Tensor) -> Tensor:
         found = super().values(ids)

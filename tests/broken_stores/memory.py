@@ -1,11 +1,19 @@
 """Stores of which memory is wasted."""
 
 import threading
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import Hits, PartialAttention, StoreCapabilities, topk_attention
+from fotmem import (
+    Hits,
+    PartialAttention,
+    StoreCapabilities,
+    dense_attention,
+    topk_attention,
+)
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
@@ -74,3 +82,47 @@ class QueriesAreNoted(PlainStore):
 @caught_by("forgetting_frees_memory", StoreCapabilities(exact=True, forgets=True))
 class KeepsWhatIsForgotten(PlainStore):
     pass
+
+
+@caught_by("half_precision_takes_half", told="it keeps keys and values in float32")
+class KeepsFloat32(PlainStore):
+    def room(self, tokens: int) -> Tensor:
+        return super().room(tokens).float()
+
+    def _keys(self, ids: Tensor) -> Tensor:
+        return super()._keys(ids).to(self.dtype)
+
+    def _values(self, ids: Tensor) -> Tensor:
+        return super()._values(ids).to(self.dtype)
+
+
+@caught_by("no_copy_of_all_keys", told="search with one query .* it copies all of them to float")
+class FloatCopyOfAllKeys(PlainStore):
+    def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+        return super()._best(queries, keys.float(), top_k)
+
+
+@caught_by("no_copy_of_all_keys", told="search with one query .* it copies all of them to float")
+class FloatCopyOfAllKeysInNumpy(PlainStore):
+    def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+        wide = np.empty(keys.shape, np.float32)
+        torch.from_numpy(wide).copy_(keys)
+        return super()._best(queries, torch.from_numpy(wide), top_k)
+
+
+@caught_by("no_copy_of_all_keys", told="attend to all with one query .* copies all of them")
+class FloatCopyOfAllValues(PlainStore):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is not None:
+            return super()._attend(queries, top_k, scale)
+        keys, values = (
+            self.rows[i, None, :, self._forgotten : self.size].float() for i in range(2)
+        )
+        out, lse = dense_attention(queries[None], keys, values, scale=scale)
+        return PartialAttention(out[0], lse[0])
+
+
+@caught_by("no_copy_of_all_keys", told=r"_stream yields keys and values in 1 piece\(s\)")
+class StreamsInOnePiece(PlainStore):
+    def _stream(self) -> Any:
+        yield self.all_keys[:, self._forgotten :], self.all_values[:, self._forgotten :]

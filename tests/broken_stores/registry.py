@@ -18,15 +18,21 @@ class Broken(NamedTuple):
     store: type[MemoryStore]
     test: str
     capabilities: StoreCapabilities
+    told: str
+    """What the message must say, a regular expression."""
+    large: bool
+    """Whether it is wrong only at sizes that must be asked for."""
 
 
 BROKEN: list[Broken] = []
 Kind = type[MemoryStore]
 
 
-def caught_by(test: str, capabilities: StoreCapabilities = EXACT) -> Callable[[Kind], Kind]:
+def caught_by(
+    test: str, capabilities: StoreCapabilities = EXACT, *, told: str = "", large: bool = False
+) -> Callable[[Kind], Kind]:
     def register(store: Kind) -> Kind:
-        BROKEN.append(Broken(store, f"test_{test}", capabilities))
+        BROKEN.append(Broken(store, f"test_{test}", capabilities, told, large))
         return store
 
     return register

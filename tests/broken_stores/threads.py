@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem import Hits
+from fotmem import Bias, Hits, PartialAttention
+from fotmem.guard import Guard
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
@@ -84,3 +85,49 @@ class GivesZerosWhileBusy(PlainStore):
             return super()._search(queries, top_k)
         finally:
             self.lock.release()
+
+
+class Locked(PlainStore):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.lock = threading.RLock()
+
+
+@caught_by("no_search_waits_for_another", told="^AssertionError: search kept another thread's")
+class OneLockAroundEverySearch(Locked):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        with self.lock:
+            return super()._search(queries, top_k)
+
+
+@caught_by("no_search_waits_for_another", told="^AssertionError: search kept another thread's")
+class OneLockForTheClass(PlainStore):
+    lock = threading.Lock()
+
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        with self.lock:
+            return super().search(queries, top_k, bias=bias)
+
+
+@caught_by("no_search_waits_for_another", told="^AssertionError: attend with top_k=None kept")
+class OneLockAroundAttention(Locked):
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is not None:
+            return super()._attend(queries, top_k, scale)
+        with self.lock:
+            return super()._attend(queries, top_k, scale)
+
+
+class NoGuard(Guard):
+    def begin(self, method: str) -> bool:
+        return True
+
+    def end(self) -> None:
+        pass
+
+
+@caught_by("adding_together", told="two threads that add at once get into each other's way")
+class AnyThreadMayAdd(PlainStore):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._guard = NoGuard("AnyThreadMayAdd")

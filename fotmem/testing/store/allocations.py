@@ -1,10 +1,11 @@
 """What tensors a piece of code allocates."""
 
+import functools
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -18,9 +19,11 @@ class Allocations(TorchDispatchMode):
         """The most elements alive at once."""
         self.bytes = 0
         """All bytes that were ever allocated."""
+        self.written = 0
+        """Bytes that were written into tensors that were there before."""
         self.peak_bytes = 0
         """The most bytes alive at once."""
-        self._alive: dict[int, weakref.ref[Tensor]] = {}
+        self._alive: dict[int, weakref.ref[UntypedStorage]] = {}
         self._elements_alive, self._bytes_alive = 0, 0
 
     @property
@@ -32,6 +35,7 @@ class Allocations(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         result: object = func(*args, **(kwargs or {}))
+        self.written += _bytes_written(func, args, kwargs or {})
         known = {_place(tensor) for tensor in _tensors((args, kwargs))}
         for tensor in _tensors(result):
             if tensor.numel() and _place(tensor) not in known:
@@ -39,7 +43,8 @@ class Allocations(TorchDispatchMode):
         return result
 
     def _record(self, tensor: Tensor) -> None:
-        size = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
         elements = size // tensor.element_size()
         self.bytes += size
         self.sizes.append(elements)
@@ -47,16 +52,34 @@ class Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self._elements_alive)
         self.peak_bytes = max(self.peak_bytes, self._bytes_alive)
 
-        def freed(reference: weakref.ref[Tensor]) -> None:
+        def freed(reference: weakref.ref[UntypedStorage]) -> None:
             del self._alive[id(reference)]
             self._count(-elements, -size)
 
-        reference = weakref.ref(tensor, freed)
+        reference = weakref.ref(storage, freed)  # a view may outlive the tensor it was taken of
         self._alive[id(reference)] = reference
 
     def _count(self, elements: int, size: int) -> None:
         self._elements_alive += elements
         self._bytes_alive += size
+
+
+@functools.cache
+def _arguments_written(func: Any) -> list[tuple[int, str]]:
+    """Places and names of the arguments of an operator that it writes into."""
+    return [
+        (place, argument.name)
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _bytes_written(func: Any, args: Any, kwargs: Any) -> int:
+    into = [
+        args[place] if place < len(args) else kwargs.get(name)
+        for place, name in _arguments_written(func)
+    ]
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(into))
 
 
 def _tensors(given: object) -> Iterator[Tensor]:

@@ -1,24 +1,87 @@
 """Checks an installed store against the contract, away from any project's tests."""
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from fotmem.errors import OptionError
 from fotmem.interrupt import interrupts_deferred
 from fotmem.registry import find_store, registry, validated_options
+from fotmem.testing.store import worker
 from fotmem.testing.store.contract import StoreContract
 
 HELD, FAILED, SKIPPED = "held", "failed", "does not apply"
 OUTCOMES = {"passed": HELD, "failed": FAILED, "skipped": SKIPPED}
+SLOWER = 1.2
+"""Ratio of times above which a store is slower: less may be chance."""
+SLOW = frozenset(
+    {
+        "test_a_second_process_in_the_same_directory",
+        "test_adding_is_amortised",
+        "test_adding_stays_as_quick",
+        "test_an_estimated_tail",
+        "test_any_order_of_calls",
+        "test_autocast_and_the_default_dtype",
+        "test_building_large_twice",
+        "test_damaged_files",
+        "test_different_questions_are_not_kept",
+        "test_equal_to_brute_force",
+        "test_flushing_often",
+        "test_flushing_without_closing",
+        "test_forgetting_frees_memory",
+        "test_forgetting_in_a_large_store",
+        "test_half_precision_takes_half",
+        "test_ids_of_a_long_text",
+        "test_index_while_adding",
+        "test_indexed_attention",
+        "test_indexed_bias",
+        "test_indexed_completeness",
+        "test_indexed_copies",
+        "test_indexed_long_keys",
+        "test_indexed_scores",
+        "test_indexed_searching_together",
+        "test_indexed_tensors_are_copied",
+        "test_large_attention",
+        "test_large_batches",
+        "test_large_lookups",
+        "test_look_ups_of_a_huge_store",
+        "test_many_queries",
+        "test_merged_halves",
+        "test_no_copy_of_all_keys",
+        "test_norms_never_seen_before",
+        "test_nothing_is_left_behind",
+        "test_number_of_threads",
+        "test_nothing_is_unpickled",
+        "test_recall",
+        "test_recall_of_a_huge_store",
+        "test_reopening",
+        "test_searching_keeps_nothing",
+        "test_searching_while_adding",
+        "test_softmax_mass",
+        "test_speed_beside_exact",
+        "test_stores_may_be_dropped",
+        "test_sound_while_growing",
+        "test_temporaries_of_attend",
+        "test_temporaries_of_search",
+        "test_the_newest_keys_are_found",
+        "test_threads_end",
+        "test_torn_directories",
+        "test_tuning",
+    }
+)
+"""Tests that `fast` leaves out: those of large stores, of memory, of damage, of all orders.
+
+They take nearly all of the time; the others find most of what is wrong with a new store.
+"""
 
 
 @dataclass
@@ -49,6 +112,15 @@ class Report:
     outcomes: list[Outcome] = field(default_factory=list)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By name (``recall``, ``softmax mass``): ``bound`` and ``measured``, and ``by_size``."""
+    speed: list[dict[str, float]] = field(default_factory=list)
+    """Of so many ``keys`` and ``queries`` a head: times of ``search`` and ``attend`` as ratios to
+    those of the exact store, measured in turn."""
+
+    @property
+    def slower(self) -> list[str]:
+        """Calls that took longer than the exact store's at every size: ``search``, ``attend``."""
+        calls = ("search", "attend") if self.speed else ()
+        return [call for call in calls if min(row[call] for row in self.speed) > SLOWER]
 
     @property
     def passed(self) -> bool:
@@ -63,6 +135,8 @@ def check_store(
     min_recall: float | None = None,
     min_mass: float | None = None,
     tests: list[str] | None = None,
+    fast: bool = False,
+    large: bool = False,
     show: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Report:
     """Run the contract against an installed store, in a process of its own.
@@ -77,6 +151,10 @@ def check_store(
         Bounds of an approximate store, as in `StoreContract`.
     tests : list of str, optional
         Some tests of the contract only.
+    fast : bool
+        Only those tests that find the most in a few seconds.
+    large : bool
+        Also try sizes that take minutes and many gigabytes, as `StoreContract.large` does.
     show : callable, optional
         Called with each `Outcome` as soon as it is known.
 
@@ -91,12 +169,19 @@ def check_store(
     for test in tests or []:
         if test not in known:
             raise OptionError.unknown(test, "the contract", known, kind="test")
+    if fast:
+        asked = tests or list(known)
+        tests = [test for test in asked if test not in SLOW]
+        if not tests:
+            left_out = ", ".join(asked)
+            raise OptionError(f"fast leaves out all of the tests that are asked for: {left_out}")
     report = Report(name, registry().owners[spec], options, vars(spec.capabilities))
     job = {
         "store": name,
         "options": options,
         "min_recall": StoreContract.min_recall if min_recall is None else min_recall,
         "min_mass": StoreContract.min_mass if min_mass is None else min_mass,
+        "large": large,
         "tests": tests or [],
         "path": [path for path in sys.path if path],
     }
@@ -120,10 +205,8 @@ def _tests() -> dict[str, Outcome]:
 def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) -> Iterator[Outcome]:
     """Run the worker, and yield each test when its last case has ended."""
     current: Outcome | None = None
-    with _worker(job) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            told = json.loads(line)
+    with _worker(job) as (process, connection):
+        for told in _received(connection):
             if told["event"] == "refused":
                 raise OptionError(f"store {job['store']!r} cannot be made: {told['message']}")
             if current is not None and current.test != told["test"]:
@@ -131,8 +214,10 @@ def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) ->
             current = known[told["test"]]
             if told["event"] == "end":
                 _count(current, told)
+                report.speed += told["figures"].pop("speed", [])
                 report.figures.update(told["figures"])
-        code = process.wait()
+        process.join()
+        code = process.exitcode or 0
     if code not in (0, 1) and current is not None:
         why = f"the process ended with {_named(code)} in the middle of this check"
         current.outcome = FAILED
@@ -144,67 +229,55 @@ def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) ->
 
 
 @contextmanager
-def _worker(job: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+def _worker(job: dict[str, Any]) -> Iterator[tuple[BaseProcess, Connection]]:
     """Start the worker in a folder of its own; whatever happens, both are gone afterwards."""
     started = ExitStack()
     try:
         with interrupts_deferred():
-            process = _start(job, started)
-        yield process
+            process, connection = _start(job, started)
+        yield process, connection
     finally:
         with interrupts_deferred():
             started.close()
 
 
-def _start(job: dict[str, Any], started: ExitStack) -> subprocess.Popen[str]:
+def _start(job: dict[str, Any], started: ExitStack) -> tuple[BaseProcess, Connection]:
     folder = started.enter_context(
         tempfile.TemporaryDirectory(prefix="fotmem-check-", ignore_cleanup_errors=True)
     )
-    job["folder"] = folder
-    file, errors = Path(folder) / "job.json", Path(folder) / "stderr"
-    file.write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "fotmem.testing.store.worker", str(file)]
-    with errors.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(
-            command,
-            env=_environment(folder),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stream,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C in a terminal goes to all of a session
-        )
+    job["folder"], errors = folder, Path(folder) / "stderr"
+    # A fork, where that is safe, need not import torch once more, which takes seconds.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=worker.main, args=(job, there, errors))
+    process.start()
+    there.close()
 
     def told() -> None:
-        job["stderr"] = errors.read_text(encoding="utf-8", errors="replace")
+        if errors.exists():
+            job["stderr"] = errors.read_text(encoding="utf-8", errors="replace")
 
     started.callback(told)
+    started.callback(here.close)
     started.callback(_end, process)
-    return process
+    return process, here
 
 
-def _environment(folder: str) -> dict[str, str]:
-    """Nothing of a project's pytest, nor of other plugins of pytest."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return {
-        **kept,
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "TMPDIR": folder,  # libraries leave caches there
-        "HYPOTHESIS_STORAGE_DIRECTORY": str(Path(folder) / "hypothesis"),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+def _received(connection: Connection) -> Iterator[dict[str, Any]]:
+    while True:
+        try:
+            yield connection.recv()
+        except EOFError:
+            return
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: BaseProcess) -> None:
     """End the worker, and what it began."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-    if process.stdout is not None:
-        process.stdout.close()
+        with suppress(ProcessLookupError, AttributeError):  # it is the first of its session
+            os.killpg(process.pid or 0, number)
+        process.terminate() if number == signal.SIGTERM else process.kill()
+        process.join(5)
 
 
 def _count(outcome: Outcome, told: dict[str, Any]) -> None:
@@ -224,5 +297,5 @@ def _named(code: int) -> str:
 
 
 def _last_line(job: dict[str, Any]) -> str:
-    lines = job["stderr"].strip().splitlines()
+    lines = job.get("stderr", "").strip().splitlines()
     return lines[-1] if lines else "it said nothing"

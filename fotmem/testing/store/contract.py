@@ -9,29 +9,45 @@ from fotmem.specs import StoreCapabilities
 from fotmem.testing.store.stores import StoreFactory, Stores, promised
 from fotmem.testing.store.subjects.any_order import AnyOrder
 from fotmem.testing.store.subjects.attending import Attending
+from fotmem.testing.store.subjects.closing import Closing
+from fotmem.testing.store.subjects.damage import Damage
+from fotmem.testing.store.subjects.holding import Holding
+from fotmem.testing.store.subjects.huge import Huge
 from fotmem.testing.store.subjects.ids import Ids
 from fotmem.testing.store.subjects.independence import Independence
 from fotmem.testing.store.subjects.indexed import Indexed
 from fotmem.testing.store.subjects.inputs import Inputs
+from fotmem.testing.store.subjects.interrupted import Interrupted
 from fotmem.testing.store.subjects.large import Large
+from fotmem.testing.store.subjects.larger import Larger
+from fotmem.testing.store.subjects.limits import Limits
 from fotmem.testing.store.subjects.persistence import Persistence
 from fotmem.testing.store.subjects.promises import Promises
 from fotmem.testing.store.subjects.searching import Searching
+from fotmem.testing.store.subjects.speed import Speed
 from fotmem.testing.store.subjects.threads import Threads
 from fotmem.testing.store.subjects.workspace import Workspace
 
 
 class StoreContract(  # pytest begins with the last
+    Larger,
+    Speed,
     Promises,
+    Closing,
+    Damage,
     Persistence,
+    Interrupted,
     Indexed,
+    Huge,
     Large,
+    Holding,
     Workspace,
     Threads,
     AnyOrder,
     Independence,
     Attending,
     Inputs,
+    Limits,
     Ids,
     Searching,
 ):

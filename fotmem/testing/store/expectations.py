@@ -1,6 +1,7 @@
 """What is expected of a store's answers, and how a difference is told."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
@@ -17,6 +18,18 @@ def fail(message: str) -> NoReturn:
     """Fail; unlike `assert`, also under ``python -O``."""
     __tracebackhide__ = True
     raise AssertionError(message)
+
+
+@contextmanager
+def told(fault: str) -> Iterator[None]:
+    """Say what is wrong before what was seen, whether that is a difference or an error."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{fault}: {error}") from None
+    except Exception as error:
+        raise AssertionError(f"{fault}: {type(error).__name__}: {error}") from error
 
 
 def expect(actual: object, expected: object, what: str) -> None:

@@ -26,25 +26,66 @@ def peak_bytes(call: Callable[[], object]) -> int:
     Three looks, of which the largest counts: at torch's tensors in this thread, at Python's and
     NumPy's memory, and, where Linux tells, at the whole process (native libraries, other threads).
     """
-    with Allocations():  # its first use imports much of torch
-        torch.zeros(1)
     gc.collect()
-    tracing = tracemalloc.is_tracing()
-    if not tracing:
-        tracemalloc.start()
-    tracemalloc.reset_peak()
-    before, traced = _resident("VmRSS"), tracemalloc.get_traced_memory()[0]
-    reset = _reset_peak()
-    try:
+    with _traced():
+        tracemalloc.reset_peak()
+        before, traced = _resident("VmRSS"), tracemalloc.get_traced_memory()[0]
+        reset = _reset_peak()
         with _large_blocks_mapped(), Allocations() as allocated:
             result = call()
         highest = _resident("VmHWM") - before if reset else 0
         traced = tracemalloc.get_traced_memory()[1] - traced
-    finally:
-        if not tracing:
-            tracemalloc.stop()
     del result
     return int(max(allocated.peak_bytes, traced, highest))
+
+
+def written_bytes(call: Callable[[], object]) -> int:
+    """Count what a call wrote: tensors that it made or wrote into, Python's and NumPy's memory."""
+    with _traced():
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        with Allocations() as allocated:
+            call()
+        python = tracemalloc.get_traced_memory()[1] - before
+        return int(allocated.bytes + allocated.written + python)
+
+
+def kept_bytes(call: Callable[[], object], *, beside: object = None) -> int:
+    """Measure what is still held by anyone after a call, wherever: tensors, Python's and NumPy's.
+
+    What a native library holds is not seen, nor what lies in a file, nor what `beside` leads to.
+    """
+    known = _held(beside)
+    gc.freeze()  # what is there already is not looked through
+    try:
+        with _traced():
+            before = tracemalloc.get_traced_memory()[0]
+            call()
+            gc.collect()
+            python = tracemalloc.get_traced_memory()[0] - before
+        found: dict[int, int] = {}
+        for thing in gc.get_objects():
+            if issubclass(type(thing), Tensor) and thing.layout == torch.strided:
+                storage = thing.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+    finally:
+        gc.unfreeze()
+    return python + sum(size for place, size in found.items() if place not in known)
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Let Python's and NumPy's memory be traced."""
+    with Allocations():  # its first use imports much of torch
+        torch.zeros(1)
+    if tracemalloc.is_tracing():
+        yield
+        return
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
 
 
 def held_bytes(owner: object) -> int:
@@ -52,6 +93,11 @@ def held_bytes(owner: object) -> int:
 
     What a native library holds is not seen, nor what lies in a file.
     """
+    return sum(_held(owner).values())
+
+
+def _held(owner: object) -> dict[int, int]:
+    """Find tensors and arrays that an object leads to: their places and bytes."""
     found: dict[int, int] = {}
     seen: set[int] = set()
     left = [owner]
@@ -68,7 +114,7 @@ def held_bytes(owner: object) -> int:
                 found[thing.ctypes.data] = thing.nbytes
             left.append(thing.base)
         left += gc.get_referents(thing)
-    return sum(found.values())
+    return found
 
 
 _NOT_HELD = (

@@ -13,6 +13,7 @@ from fotmem import registry
 from fotmem.errors import FotmemError, OptionError
 from fotmem.specs import StoreCapabilities, StoreSpec
 from fotmem.store import MemoryStore
+from fotmem.testing.store.callers_tensors import watch
 from fotmem.testing.store.naive import draw
 
 HEADS, DIM = 2, 16
@@ -72,6 +73,7 @@ class Stores:
             **where,
         )
         self._open.append(store)
+        watch(store)
         return store
 
     def filled(

@@ -1,14 +1,16 @@
 """Runs the contract for `fotmem plugin check`, in a process of its own.
 
-Called with a file that says what to check; tells on stdout, one JSON object a line, what begins
-and how it ended. What a store or its library prints goes to stderr.
+It is told what to check, and tells through a connection what begins and how it ended. What a store
+or its library prints goes to a file.
 """
 
-import json
 import os
+import signal
 import sys
+import tempfile
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 MODULE = """
 import functools
@@ -22,6 +24,7 @@ from fotmem.testing import StoreContract, StoreFactory
 class TestStore(StoreContract):
     min_recall = {min_recall!r}
     min_mass = {min_mass!r}
+    large = {large!r}
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -32,13 +35,13 @@ class TestStore(StoreContract):
 class Teller:
     """A pytest plugin that tells what happens."""
 
-    def __init__(self, out: TextIO) -> None:
-        self.out = out
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.prepared = 0.0
 
     def tell(self, event: str, **facts: object) -> None:
-        """Write one line."""
-        self.out.write(json.dumps({"event": event, **facts}) + "\n")
-        self.out.flush()
+        """Send one thing that happened."""
+        self.connection.send({"event": event, **facts})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Tell that a test begins: if the process dies, it was in this one."""
@@ -46,24 +49,56 @@ class Teller:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Tell how a test ended, or its setup if that failed."""
+        if report.when == "setup":
+            self.prepared = report.duration  # such as building a store for several tests
         if report.when != "call" and report.passed:
             return
+        seconds = report.duration + (self.prepared if report.when == "call" else 0.0)
         told = {"test": _name(report.nodeid), "case": _case(report.nodeid), "message": ""}
         if report.skipped:
             told["message"] = str(report.longrepr[2]).removeprefix("Skipped: ")
         elif report.failed:
             told["message"] = _message(report)
         figures = dict(report.user_properties)
-        self.tell("end", outcome=report.outcome, seconds=report.duration, figures=figures, **told)
+        self.tell("end", outcome=report.outcome, seconds=seconds, figures=figures, **told)
 
 
-def run(job: dict[str, Any], out: TextIO) -> int:
+def main(job: dict[str, Any], connection: Connection, errors: Path) -> None:
+    """Check a store, away from the terminal and from any project's pytest; exit with its code."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C in a terminal goes to all of a session
+    for name in ("SIGTERM", "SIGHUP", "SIGALRM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = sys.__unraisablehook__
+    with errors.open("ab") as file, Path(os.devnull).open("rb") as nothing:
+        for number, source in ((0, nothing), (1, file), (2, file)):
+            os.dup2(source.fileno(), number)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+        for number, mode in ((0, "r"), (1, "w"), (2, "w"))
+    )
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]
+    os.environ |= {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(Path(job["folder"]) / "hypothesis"),
+        "TMPDIR": job["folder"],  # libraries leave caches there
+        "PYTHONPATH": os.pathsep.join(job["path"]),
+    }
+    tempfile.tempdir = None
+    sys.path[:] = job["path"]
+    sys.exit(run(job, connection))
+
+
+def run(job: dict[str, Any], connection: Connection) -> int:
     """Check a store, and return pytest's exit code."""
     import pytest
 
     import fotmem
 
-    teller, folder = Teller(out), Path(job["folder"])
+    teller, folder = Teller(connection), Path(job["folder"])
     able = fotmem.available_stores()[job["store"]].capabilities
     device = "cpu" if "cpu" in able.devices else able.devices[0]
     try:
@@ -97,11 +132,3 @@ def _message(report: Any) -> str:
     indent = min((len(line) - len(line.lstrip()) for line in marked if line.strip()), default=0)
     text = "\n".join(line[indent:].rstrip() for line in marked) or report.longreprtext
     return text.removeprefix("AssertionError: ")
-
-
-if __name__ == "__main__":
-    told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    sys.path[:] = told["path"]
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.exit(run(told, channel))

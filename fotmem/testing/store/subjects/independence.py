@@ -1,5 +1,6 @@
 """What results must not depend on."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fotmem.store import Hits, MemoryStore
-from fotmem.testing.store.expectations import fail
+from fotmem.testing.store.expectations import expect_softmax_of, fail, told
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_same
+from fotmem.testing.store.interleaved import together
 from fotmem.testing.store.naive import draw
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 
@@ -105,6 +107,31 @@ class Independence:
         expect_contents(other, keys[:, 40:], values[:, 40:])
         stores.close(one)
         expect_contents(other, keys[:, 40:], values[:, 40:])
+
+    def test_stores_share_no_answers(self, stores: Stores) -> None:
+        """Two stores that are asked the same, in turn or at once, answer each from its own keys."""
+        keys, values, queries = (draw(HEADS, 60, DIM, seed=seed) for seed in range(3))
+        queries = queries[:, :5]
+        halves = [(keys[:, half], values[:, half]) for half in (slice(0, 30), slice(30, 60))]
+        both = [stores.filled(*half) for half in halves]
+
+        def ask(which: int) -> None:
+            mine, theirs = halves[which]
+            hits = both[which].search(queries, 6)
+            expect_exact(hits, queries, mine, 6)
+            part = both[which].attend(queries, top_k=6, scale=SCALE)
+            expect_softmax_of(hits, part, queries, theirs, SCALE, 0)
+            found.append((which, hits))
+
+        found: list[tuple[int, Hits]] = []
+        with told("a store answers from the keys of another of its class: it shares what it found"):
+            for which in (0, 1, 0, 1):
+                ask(which)
+            for which, hits in found:
+                expect_exact(hits, queries, halves[which][0], 6)
+            together([functools.partial(ask, which) for which in (0, 1, 0, 1)])
+            for which, hits in found:
+                expect_exact(hits, queries, halves[which][0], 6)
 
 
 def _ask(store: MemoryStore, queries: Tensor) -> list[Tensor]:

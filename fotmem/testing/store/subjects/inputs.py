@@ -11,7 +11,7 @@ from torch import Tensor
 from fotmem.attention import PartialAttention
 from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError
 from fotmem.store import Hits, MemoryStore
-from fotmem.testing.store.expectations import expect, expect_attention, expect_rows
+from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, told
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_same
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, naive_attention
 from fotmem.testing.store.refusals import expect_refusal
@@ -60,7 +60,8 @@ class Inputs:
             store = stores.filled(*given, cuts=cuts)
             for tensor in given:
                 tensor.fill_(7)
-            expect_contents(store, keys, values)
+            with told("the store keeps the caller's tensors, instead of copies"):
+                expect_contents(store, keys, values)
 
     def test_callers_tensors_are_not_changed(self, stores: Stores) -> None:
         """Keys, values, queries and ids are the same after a call as before."""

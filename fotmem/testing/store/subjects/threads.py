@@ -1,19 +1,30 @@
 """Several threads at a time."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from fotmem.errors import FotmemError
 from fotmem.store import Hits
-from fotmem.testing.store.expectations import expect_attention, expect_softmax_of, fail
+from fotmem.testing.store.expectations import (
+    expect_attention,
+    expect_softmax_of,
+    expect_state,
+    fail,
+    told,
+)
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.interleaved import together
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
+from fotmem.testing.store.side_by_side import kept_waiting
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 from fotmem.testing.store.while_adding import found_while_adding
 
 THREADS, ROUNDS = 4, 12
+PIECE = 5
+"""Keys that a thread adds at a time."""
 
 
 class Threads:
@@ -61,6 +72,26 @@ class Threads:
 
         together([functools.partial(attend, thread) for thread in range(THREADS)])
 
+    def test_no_search_waits_for_another(self, stores: Stores) -> None:
+        """While one thread searches or attends, another one gets its answer: no lock is around."""
+        keys, values = draw(HEADS, 6_000, DIM), draw(HEADS, 6_000, DIM, seed=1)
+        store, queries = stores.filled(keys, values), draw(HEADS, 24, DIM, seed=2)
+        calls: dict[str, Callable[[], object]] = {
+            "search": functools.partial(store.search, queries, 16),
+            "attend": functools.partial(store.attend, queries, top_k=16, scale=0.3),
+            "attend with top_k=None": functools.partial(
+                store.attend, queries, top_k=None, scale=0.3
+            ),
+        }
+        for name, call in calls.items():
+            line = kept_waiting(call, call)
+            if line is not None:
+                fail(
+                    f"{name} kept another thread's {name} waiting until it was done: a lock is "
+                    f"held where it spends its time ({line}), so that two threads are no faster "
+                    "than one; keep what a call works with in local variables"
+                )
+
     def test_searching_while_adding(self, stores: Stores) -> None:
         """While one thread adds, others find all that was there before, and nothing half done."""
         keys, values = pair(160)
@@ -75,3 +106,29 @@ class Threads:
             if (hits.scores.double() < least - 0.01).any():
                 fail(f"a search while adding missed keys that were there: {before} before it")
         expect_contents(store, keys, values)
+
+    def test_adding_together(self, stores: Stores) -> None:
+        """Of two threads that add at once, one may be refused by name; no key is lost or mixed."""
+        store = stores.filled(*pair(10))
+        added: list[float] = []
+
+        def add(thread: int) -> None:
+            for i in range(ROUNDS):
+                number = float(100 * thread + i)
+                rows = torch.full((HEADS, PIECE, DIM), number)
+                try:
+                    store.add(rows, rows)
+                except FotmemError:
+                    continue
+                added.append(number)
+
+        with told("two threads that add at once get into each other's way: refuse one of them"):
+            together([functools.partial(add, thread) for thread in (1, 2)])
+            expect_state(store, first_id=0, next_id=10 + PIECE * len(added))
+            ids = torch.arange(10, store.next_id).expand(HEADS, 1, -1)
+            for name, rows in (("keys", store.keys(ids)), ("values", store.values(ids))):
+                pieces = rows.unflatten(2, (-1, PIECE)).flatten(3)  # [H, 1, pieces, PIECE * D]
+                numbers = pieces[..., 0]
+                whole = bool((pieces == numbers[..., None]).all() & (numbers == numbers[:1]).all())
+                if not whole or sorted(numbers[0, 0].tolist()) != sorted(added):
+                    fail(f"{name} are lost or mixed")

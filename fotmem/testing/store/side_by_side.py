@@ -1,0 +1,92 @@
+"""Whether two calls can be inside a store at the same time."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NamedTuple
+
+from fotmem.testing.store.interleaved import NOT_THE_STORES
+
+PATIENCE = 20.0
+"""Seconds after which a call that another one keeps waiting is taken to wait for its end."""
+RUNS = 3
+"""Of a call, to learn where it spends its time."""
+
+
+class Line(NamedTuple):
+    """A line that a call comes to, for the `times`-th time."""
+
+    file: str
+    function: str
+    number: int
+    times: int
+
+    def __str__(self) -> str:
+        return f"{self.function}, line {self.number} of {self.file}"
+
+
+def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Line | None:
+    """Tell where `call` keeps `other` waiting, if it does so where it spends most of its time.
+
+    The call is held at the line that takes longest, which is where it searches or calls the library
+    that does; meanwhile the other must come to its end in a thread of its own. What is done under
+    a lock for a moment only is not held against anyone.
+    """
+    call()
+    times: list[dict[Line, float]] = [_times(call) for _ in range(RUNS)]
+    least = {line: min(run.get(line, 0.0) for run in times) for line in times[0]}
+    longest = max(least, key=lambda line: least[line])
+    thread = threading.Thread(target=other, daemon=True)
+    waited: list[bool] = []
+
+    def hold(line: Line) -> None:
+        if line == longest and not waited:
+            thread.start()
+            thread.join(PATIENCE)
+            waited.append(thread.is_alive())
+
+    _traced(call, hold)
+    if waited:
+        thread.join()
+    return longest if any(waited) else None
+
+
+def _times(call: Callable[[], object]) -> dict[Line, float]:
+    """Measure how long each line took, without the lines of what it called."""
+    times: dict[Line, float] = {}
+    last: list[tuple[Line, float]] = []
+
+    def note(line: Line) -> None:
+        now = time.perf_counter()
+        for before, begun in last:
+            times[before] = now - begun
+        last[:] = [(line, time.perf_counter())]
+
+    _traced(call, note)
+    note(Line("", "", 0, 0))
+    return times
+
+
+def _traced(call: Callable[[], object], at: Callable[[Line], None]) -> None:
+    """Run a call, and call `at` before each line that may be the store's own."""
+    seen: Counter[tuple[str, str, int]] = Counter()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] in NOT_THE_STORES or module.startswith("fotmem.testing."):
+            return None
+        if event == "line":
+            where = module, frame.f_code.co_qualname, frame.f_lineno
+            seen[where] += 1
+            at(Line(*where, seen[where]))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)

@@ -1,0 +1,84 @@
+"""What is left of a store that was closed or dropped."""
+
+import functools
+import gc
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fotmem.errors import FotmemError
+from fotmem.testing.store.expectations import fail
+from fotmem.testing.store.naive import draw
+from fotmem.testing.store.refusals import expect_refusal
+from fotmem.testing.store.stores import Stores, pair
+
+STORES = 2
+"""Stores of which each may have started a thread."""
+PATIENCE = 20.0
+"""Seconds that a thread may take to end."""
+
+
+class Closing:
+    """After closing."""
+
+    def test_nothing_after_close(self, stores: Stores) -> None:
+        """A closed store answers nothing and takes nothing, by an error of fotmem's."""
+        keys, values = pair(40)
+        store = stores.filled(keys, values)
+        ids = store.search(keys[:, :2], 3).ids
+        stores.close(store)
+        calls: dict[str, Callable[[], object]] = {
+            "search": functools.partial(store.search, keys[:, :2], 3),
+            "attend": functools.partial(store.attend, keys[:, :2], top_k=3, scale=0.3),
+            "attend to all": functools.partial(store.attend, keys[:, :2], top_k=None, scale=0.3),
+            "keys": functools.partial(store.keys, ids),
+            "values": functools.partial(store.values, ids),
+            "add": functools.partial(store.add, keys, values),
+            "forget": functools.partial(store.forget, 3),
+            "copy": store.copy,
+        }
+        for name, call in calls.items():
+            expect_refusal(FotmemError, call, f"{name} after close")
+
+    def test_threads_end(self, stores: Stores) -> None:
+        """Threads that a store started end when it is closed or dropped."""
+        for close in (True, False):  # what all stores share may stay
+            self._use(stores, close=close)
+        before = _threads()
+        for close in (True, False):
+            for _ in range(STORES):
+                self._use(stores, close=close)
+            deadline = time.monotonic() + PATIENCE
+            while len(left := _threads() - before) >= STORES:
+                gc.collect()
+                if time.monotonic() > deadline:
+                    names = sorted(thread.name for thread in threading.enumerate())
+                    fail(
+                        f"{STORES} stores that were {'closed' if close else 'dropped'} left "
+                        f"{len(left)} threads running, {PATIENCE:.0f} s later, too (Python knows "
+                        f"of {', '.join(names)}): end and join them in close, and when the store "
+                        "is garbage"
+                    )
+                time.sleep(0.01)
+
+    @staticmethod
+    def _use(stores: Stores, *, close: bool) -> None:
+        keys = draw(1, 4_200, 4)
+        store = stores.filled(keys, keys, cuts=(4_000,))
+        stores.release(store)
+        store.search(keys[:, :3], 4)
+        store.attend(keys[:, :3], top_k=4, scale=torch.pi)
+        store.flush()
+        if close:
+            store.close()
+
+
+def _threads() -> set[str]:
+    """Name all threads of this process, also of native libraries where Linux tells."""
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir():
+        return {task.name for task in tasks.iterdir()}
+    return {str(thread.ident) for thread in threading.enumerate()}

@@ -1,0 +1,60 @@
+"""Stores that are wrong only at sizes that must be asked for."""
+
+import torch
+from torch import Tensor
+
+from fotmem import Hits
+from tests.broken_stores.registry import APPROXIMATE, caught_by
+from tests.plain_stores import PlainStore
+
+
+@caught_by(
+    "keys_beyond_24_bits",
+    told=r"keys beyond the 2\*\*24-th are wrong, as if they were counted in float32",
+    large=True,
+)
+class KeysAreCountedInFloat32(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super()._search(queries, top_k)
+        return Hits(ids.float().long(), scores)
+
+
+@caught_by("many_queries_of_an_index", told="search did not answer all of 132,072", large=True)
+class AnIndexAnswers65535(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        hits = super()._search(queries, top_k)
+        if self.size > 4_000:
+            hits.scores[:, 2**16 - 1 :] = 0
+        return hits
+
+
+@caught_by(
+    "many_heads_with_an_index",
+    APPROXIMATE,
+    told="a store of 40 heads with an index answers wrongly: hits of head 32,",
+    large=True,
+)
+class AnIndexHas32Heads(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super()._search(queries, top_k)
+        if self.size < 4_000:
+            return Hits(ids, scores)
+        return Hits(ids[torch.arange(len(ids)) % 32], scores)
+
+
+class OffsetsWrapAround(PlainStore):
+    """With int32, it takes more memory than a test may have until it is wrong."""
+
+    offset_dtype = torch.int32
+
+    def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
+        flat, room = self.rows.view(-1), self.rows.shape[2]
+        first = 0 if rows.data_ptr() == self.rows.data_ptr() else self.num_heads
+        heads = torch.arange(first, first + self.num_heads)[:, None, None]
+        starts = ((heads * room + ids) * self.head_dim)[..., None]
+        offsets = (starts + torch.arange(self.head_dim)).to(self.offset_dtype)
+        return flat[offsets.long() % len(flat)]
+
+
+class OffsetsWrapAroundIn16Bits(OffsetsWrapAround):
+    offset_dtype = torch.int16

@@ -1,0 +1,96 @@
+"""Stores that share what they found, or keep it for ever."""
+
+import functools
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fotmem import Bias, Hits
+from tests.broken_stores.registry import caught_by
+from tests.plain_stores import PlainStore
+
+SHARED = "a store answers from the keys of another of its class"
+KEPT = "ever more: a cache must have a bound"
+
+
+@caught_by("stores_share_no_answers", told=SHARED)
+class HitsLieInAClassAttribute(PlainStore):
+    hits: ClassVar[dict[Any, Hits]] = {}
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        key = queries.float().numpy().tobytes(), top_k, self.size
+        if key not in self.hits:
+            self.hits[key] = super()._search(queries, top_k)
+        return self.hits[key]
+
+
+@caught_by("stores_share_no_answers", told=SHARED)
+class HitsLieInOneBuffer(PlainStore):
+    """What was found for one store is overwritten by what is found for another."""
+
+    scores: ClassVar[Tensor] = torch.empty(2**16)
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super()._search(queries, top_k)
+        if scores.numel() > len(self.scores):
+            return Hits(ids, scores)
+        return Hits(ids, self.scores[: scores.numel()].view(scores.shape).copy_(scores))
+
+
+@caught_by("stores_share_no_answers", told=SHARED)
+class LastHitsLieInAClassAttribute(PlainStore):
+    """Two stores that search at once meet there."""
+
+    last: ClassVar[list[Hits]] = []
+
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        self.last[:] = [super()._search(queries, top_k)]
+        return self.last[0]
+
+
+class Answers(PlainStore):
+    """Keeps all answers, by the content of the queries."""
+
+    def answers(self) -> dict[Any, Any]:
+        found: dict[Any, Any] = vars(self).setdefault("known", {})
+        return found
+
+    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+        if bias is not None or not isinstance(queries, Tensor) or queries.dtype != torch.float32:
+            return super().search(queries, top_k, bias=bias)
+        key = queries.detach().numpy().tobytes(), top_k, self._added, self._forgotten
+        if key not in self.answers():
+            self.answers()[key] = super().search(queries, top_k)
+        return Hits(*(each.clone() for each in self.answers()[key]))
+
+
+@caught_by("different_questions_are_not_kept", told=KEPT)
+class AnswersAreKept(Answers):
+    pass
+
+
+@caught_by("different_questions_are_not_kept", told=KEPT)
+class AnswersAreKeptElsewhere(Answers):
+    every: ClassVar[dict[int, dict[Any, Any]]] = {}
+
+    def answers(self) -> dict[Any, Any]:
+        return self.every.setdefault(id(self), {})
+
+
+@caught_by("different_questions_are_not_kept", told=KEPT)
+class QuestionsAreKeptAsBytes(PlainStore):
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        vars(self).setdefault("asked", set()).add(queries.float().numpy().tobytes())
+        return super()._search(queries, top_k)
+
+
+@caught_by("different_questions_are_not_kept", told=KEPT)
+class LookUpsAreKept(PlainStore):
+    @functools.cache  # noqa: B019 - that is the fault
+    def _looked_up(self, ids: bytes, count: int) -> Tensor:
+        chosen = torch.frombuffer(bytearray(ids), dtype=torch.int64)
+        return self._take(self.all_values, chosen.view(self.num_heads, count, -1)).clone()
+
+    def _values(self, ids: Tensor) -> Tensor:
+        return self._looked_up(ids.contiguous().numpy().tobytes(), ids.shape[1])
