@@ -169,7 +169,11 @@ def _loaded(file: Path) -> Array:
     try:
         loaded: Array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
-        raise InputError(f"{file} cannot be read as .npy: {error}") from error
+        # numpy would advise to unpickle what is none of its files.
+        reason = "it is none, or holds objects" if "pickle" in str(error) else error
+        raise InputError(
+            f"{file} cannot be read as .npy: {reason}; save an array of numbers with numpy.save"
+        ) from error
     if not isinstance(loaded, np.ndarray):
         raise InputError(f"{file} holds several arrays (.npz): save each as .npy")
     return loaded

@@ -409,7 +409,8 @@ def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _W
     if version != VERSION:
         raise StorageError(
             f"{directory} is a zarr group, but not a capture of version {VERSION} that this "
-            f"fotmem reads ({f'its version is {version}' if version else 'it has no version'})"
+            f"fotmem reads ({f'its version is {version}' if version else 'it has no version'}): "
+            "name a folder that fotmem capture wrote"
         )
     try:
         written = _Written.model_validate(attributes.pop("written", None))

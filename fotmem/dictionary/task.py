@@ -128,7 +128,10 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
     """
     most = SYMBOLS**4 // 2
     if number > most:
-        raise InputError(f"there are at most {most:,} records, got {number:,}")
+        raise InputError(
+            f"there are at most {most:,} records ({most * LENGTH:,} tokens), got {number:,}: take "
+            "fewer tokens"
+        )
     python = random.Random(int(torch.randint(2**32, (), generator=draw)))
     few = python.sample(range(SYMBOLS), FEW)
     told: dict[tuple[int, ...], bool] = {}

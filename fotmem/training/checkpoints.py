@@ -153,7 +153,8 @@ def writing_named(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise StorageError(
-            f"cannot write {folder} ({error}); make room there, and resume the training"
+            f"cannot write {folder} ({error}); make room there, and train again, with resume where "
+            "a checkpoint is kept"
         ) from error
 
 

@@ -126,7 +126,10 @@ def _dataset(path: Path) -> Iterator[str]:
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # its own types of error vary
-        raise InputError(f"{path} is no dataset on disk: {error}") from error
+        raise InputError(
+            f"{path} is no dataset on disk ({error}); expected a text file, a .jsonl file, or a "
+            "folder that datasets' save_to_disk wrote"
+        ) from error
     if not isinstance(dataset, Dataset) or "text" not in dataset.column_names:
         raise InputError(f"{path} must be a dataset with a text column, got {dataset}")
     yield from dataset["text"]
