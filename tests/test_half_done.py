@@ -1,5 +1,6 @@
 """A change of a store is done as a whole or not at all, wherever it is broken off."""
 
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -370,6 +371,8 @@ def test_a_store_that_was_given_a_directory_is_not_built_anew_in_memory(tmp_path
         CHANGES["add"](store)
     with pytest.raises(StorageError, match="DiskStore must implement _take_back"):
         store.flush()
+    del store  # which lets go of the directory
+    gc.collect()
     again = DiskStore(num_heads=HEADS, head_dim=DIM, directory=tmp_path / "store")
     assert len(again) == KEYS
 
