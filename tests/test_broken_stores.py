@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fotmem.testing import StoreContract, StoreFactory
-from fotmem.testing.store import side_by_side
+from fotmem.testing.store import waiting
 from fotmem.testing.store.stores import Stores
-from fotmem.testing.store.subjects import closing, larger
+from fotmem.testing.store.subjects import larger
 from tests.broken_stores import BROKEN, Broken
 from tests.broken_stores.larger import OffsetsWrapAround, OffsetsWrapAroundIn16Bits
 from tests.broken_stores.registry import EXACT
@@ -66,8 +66,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     options += ["-p", "no:cacheprovider", "--noconftest", "-W", "error"]
     with pytest.MonkeyPatch.context() as patch:
-        for module in (closing, side_by_side):  # who waits here waits for a store that is broken
-            patch.setattr(module, "PATIENCE", 1.0)
+        patch.setattr(waiting, "STILL", 1)  # who waits here waits for a store that is broken
         pytest.main([*options, f"--basetemp={folder / 'files'}", *names], plugins=[found])
     torch.set_num_threads(threads)
     return found

@@ -21,7 +21,7 @@ def test_what_waits_for_ever_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_does_something_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks are so short here that many of them pass before it is done."""
     monkeypatch.setattr(waiting, "STILL", 1)
-    monkeypatch.setattr(waiting, "IDLE", 0.0)  # though a busy machine may let it do nothing
+    monkeypatch.setattr(waiting, "IDLE", -1.0)  # though a busy machine may let it do nothing
     looks: list[float] = []
 
     def look(seconds: float) -> bool:

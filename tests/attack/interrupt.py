@@ -9,7 +9,7 @@ import torch
 
 import fotmem
 from fotmem import Memory, MemoryStore
-from fotmem.testing.store.interrupting import stopped
+from fotmem.testing.store.interrupting import count_lines, stopped
 from fotmem.testing.store.naive import draw
 from tests import tiny
 from tests.attack.originals import Originals
@@ -17,8 +17,6 @@ from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
 from tests.attack.state import State
 from tests.attack.target import DIM, FIRST, HEADS, Target, data
 
-LINES = 6000
-"""The line is drawn from the logarithms up to this one."""
 IN_MEMORY = (
     Target("exact", {}),
     Target("faiss-flat", {}),
@@ -40,17 +38,19 @@ CALLS: dict[str, Callable[[MemoryStore], object]] = {
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
     """Interrupt a call of a store, or of a memory."""
-    line = int(LINES ** random.random())
+    moment = random.random()
     if random.random() < 0.3:
         call = random.choice(list(MEMORY_CALLS))
-        return must_hold(f"memory.{call} at line {line}", lambda: interrupt_memory(call, line))
+        tried = f"memory.{call} interrupted after {moment:.4f} of its lines"
+        return must_hold(tried, lambda: interrupt_memory(call, moment))
     available = fotmem.available_stores()
     several = [each for each in IN_MEMORY if available[each.store].available]
     aim = random.choice([*several, target, target])
-    directory = folder / "store" if aim is target and random.random() < 0.7 else None
+    place = folder if aim is target and random.random() < 0.7 else None
     call, rows = random.choice(["add", "add", "add", *CALLS]), random.choice((0, 40, 400, 900))
-    tried = f"{call} of {aim.store} with {rows} rows{' on disk' * bool(directory)} at line {line}"
-    return must_hold(tried, lambda: interrupt_store(aim, directory, call, rows, line))
+    tried = f"{call} of {aim.store} with {rows} rows{' on disk' * bool(place)}"
+    tried += f" interrupted after {moment:.4f} of its lines"
+    return must_hold(tried, lambda: interrupt_store(aim, place, call, rows, moment))
 
 
 def must_hold(tried: str, attempt: Callable[[], object]) -> Outcome:
@@ -59,24 +59,24 @@ def must_hold(tried: str, attempt: Callable[[], object]) -> Outcome:
     return outcome if outcome.kind == HELD else replace(outcome, kind=FOUND)
 
 
-def interrupted(call: Callable[[], object], line: int) -> bool:
-    """Make a call, with Ctrl-C at some line; tell whether it was heard."""
-    error = stopped(call, line).error
+def interrupted(call: Callable[[], object], same: Callable[[], object], moment: float) -> bool:
+    """Make a call, with Ctrl-C at some line; `same` tells how many there are.
+
+    Returns whether Ctrl-C was heard: at the line, or at the end.
+    """
+    error = stopped(call, int(moment * count_lines(same))).error
     if error is not None and not isinstance(error, KeyboardInterrupt):
         raise error
     return error is not None
 
 
 def interrupt_store(
-    target: Target, directory: Path | None, name: str, rows: int, line: int
+    target: Target, folder: Path | None, name: str, rows: int, moment: float
 ) -> None:
     """Interrupt a call, look at the store, and let it go on."""
     keys, values = data()
-    store = target.open(directory)
-    store.start_at(FIRST)
-    for start in range(0, rows, 100):
-        end = min(start + 100, rows)
-        store.add(keys[:, start:end], values[:, start:end])
+    directory = folder and folder / "store"
+    store, twin = opened(target, directory, rows), opened(target, folder and folder / "twin", rows)
     before = State(rows, 0)
     after = {"add": State(rows + 150, 0), "forget": State(rows, min(70, rows))}.get(name, before)
 
@@ -84,7 +84,8 @@ def interrupt_store(
         store.add(keys[:, rows : rows + 150], values[:, rows : rows + 150])
 
     call = CALLS.get(name, add)
-    heard = interrupted(lambda: call(store), line)
+    heard = interrupted(lambda: call(store), lambda: call(twin), moment)
+    twin.close()
     if name == "close":
         store.close()
         if directory:
@@ -103,6 +104,17 @@ def interrupt_store(
     if directory:
         with target.open(directory) as store:
             target.expect(store, rows=upto, forgotten=after.forgotten)
+
+
+def opened(target: Target, directory: Path | None, rows: int) -> MemoryStore:
+    """Open a store, and add so many rows."""
+    keys, values = data()
+    store = target.open(directory)
+    store.start_at(FIRST)
+    for start in range(0, rows, 100):
+        end = min(start + 100, rows)
+        store.add(keys[:, start:end], values[:, start:end])
+    return store
 
 
 FIRST_READ, NEXT_READ = 20, 60
@@ -130,12 +142,11 @@ def attached() -> Memory:
     return memory
 
 
-def interrupt_memory(name: str, line: int) -> None:
+def interrupt_memory(name: str, moment: float) -> None:
     """Interrupt a call; all layers and the tokens are as before it, or as after it."""
     call = MEMORY_CALLS[name]
     memory, before, after = attached(), attached(), attached()
-    call(after)
-    heard = interrupted(lambda: call(memory), line)
+    heard = interrupted(lambda: call(memory), lambda: call(after), moment)
     same = after if not heard or len(memory) != len(before) else before
     if name == "read":  # which is done window by window
         kept = len(memory) - FIRST_READ

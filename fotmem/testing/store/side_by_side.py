@@ -9,9 +9,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from fotmem.testing.store.interleaved import NOT_THE_STORES
+from fotmem.testing.store.waiting import ended
 
-PATIENCE = 20.0
-"""Seconds after which a call that another one keeps waiting is taken to wait for its end."""
 RUNS = 3
 """Of a call, to learn where it spends its time."""
 
@@ -45,8 +44,7 @@ def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Lin
     def hold(line: Line) -> None:
         if line == longest and not waited:
             thread.start()
-            thread.join(PATIENCE)
-            waited.append(thread.is_alive())
+            waited.append(not ended(thread))
 
     _traced(call, hold)
     if waited:
@@ -55,15 +53,18 @@ def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Lin
 
 
 def _times(call: Callable[[], object]) -> dict[Line, float]:
-    """Measure how long each line took, without the lines of what it called."""
+    """Measure the processor's time of each line, without the lines of what it called.
+
+    Not the clock's: on a busy machine a thread may lose the processor at any line.
+    """
     times: dict[Line, float] = {}
     last: list[tuple[Line, float]] = []
 
     def note(line: Line) -> None:
-        now = time.perf_counter()
+        now = time.thread_time()
         for before, begun in last:
             times[before] = now - begun
-        last[:] = [(line, time.perf_counter())]
+        last[:] = [(line, time.thread_time())]
 
     _traced(call, note)
     note(Line("", "", 0, 0))

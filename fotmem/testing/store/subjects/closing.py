@@ -14,11 +14,10 @@ from fotmem.testing.store.expectations import fail
 from fotmem.testing.store.naive import draw
 from fotmem.testing.store.refusals import expect_refusal
 from fotmem.testing.store.stores import Stores, pair
+from fotmem.testing.store.waiting import awaited
 
 STORES = 2
 """Stores of which each may have started a thread."""
-PATIENCE = 20.0
-"""Seconds that a thread may take to end."""
 
 
 class Closing:
@@ -51,18 +50,14 @@ class Closing:
         for close in (True, False):
             for _ in range(STORES):
                 self._use(stores, close=close)
-            deadline = time.monotonic() + PATIENCE
-            while len(left := _threads() - before) >= STORES:
-                gc.collect()
-                if time.monotonic() > deadline:
-                    names = sorted(thread.name for thread in threading.enumerate())
-                    fail(
-                        f"{STORES} stores that were {'closed' if close else 'dropped'} left "
-                        f"{len(left)} threads running, {PATIENCE:.0f} s later, too (Python knows "
-                        f"of {', '.join(names)}): end and join them in close, and when the store "
-                        "is garbage"
-                    )
-                time.sleep(0.01)
+            if not awaited(functools.partial(_fewer_threads, before)):
+                names = sorted(thread.name for thread in threading.enumerate())
+                fail(
+                    f"{STORES} stores that were {'closed' if close else 'dropped'} left "
+                    f"{len(_threads() - before)} threads running, which wait for ever (Python "
+                    f"knows of {', '.join(names)}): end and join them in close, and when the "
+                    "store is garbage"
+                )
 
     @staticmethod
     def _use(stores: Stores, *, close: bool) -> None:
@@ -74,6 +69,16 @@ class Closing:
         store.flush()
         if close:
             store.close()
+
+
+def _fewer_threads(before: set[str], seconds: float) -> bool:
+    """Wait until threads have ended that are not known from before."""
+    for _ in range(100):
+        gc.collect()
+        if len(_threads() - before) < STORES:
+            return True
+        time.sleep(seconds / 100)
+    return False
 
 
 def _threads() -> set[str]:
