@@ -1,6 +1,5 @@
 """What every command refuses: an option that is given twice, and numbers that are none."""
 
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -23,13 +22,14 @@ class Command(TyperCommand):
             finite, or larger than any that makes sense.
         """
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for param in given:
+            # Of anything else the last holds, as in other commands.
+            names = param.metavar in ("FILE", "DIR") or param.name in ("store", "stores")
+            if names and not param.multiple and given.count(param) > 1:
+                raise _bad("expected it once, got it more than once", param, ctx)
         rest: list[str] = super().parse_args(ctx, args)
         for param in given:
             value = ctx.params.get(param.name)
-            # Of anything else the last holds, as in other commands.
-            names = isinstance(value, Path) or param.name in ("store", "stores")
-            if names and given.count(param) > 1:
-                raise _bad("expected it once, got it more than once", param, ctx)
             for number in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(number, (int, float)) and not abs(number) <= LARGEST:  # or NaN
                     raise _bad(f"expected at most {LARGEST:,}, got {number:,}", param, ctx)
