@@ -127,13 +127,14 @@ def test_a_shared_reading_is_read_once_and_left_as_it_was(monkeypatch: pytest.Mo
     trials = make_trials(tokenizer(), TEXT, tokens=200, trials=4, seed=0, window=32, readings=2)
     read: list[int] = []
     with fotmem.attach(model, window=32) as memory:
-        plain = memory.read
+        for name in ("read", "replace"):
+            plain = getattr(memory, name)
 
-        def counted(ids: list[int], **options: Any) -> None:
-            read.append(len(ids))
-            plain(ids, **options)
+            def counted(*args: Any, plain: Any = plain, **options: Any) -> None:
+                read.append(len(args[-1]))
+                plain(*args, **options)
 
-        monkeypatch.setattr(memory, "read", counted)
+            monkeypatch.setattr(memory, name, counted)
         rows = list(passkey(model, tokenizer(), trials, memory, "exact"))
         assert memory.tokens.tolist() == trials[-1].shared
     long = [length for length in read if length > 100]
