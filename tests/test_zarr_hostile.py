@@ -219,6 +219,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "segments.0.shard": (0, 3, 2**40, 64),
     "segments.0.first": (1, 16, 10**9),
     "segments.0.level": (-1, 10**9),
+    "segments.1.level": (16,),
     "pieces.0.rows": (0, 10**12, 1),
     "pieces.0.first": (0, 10**12),
     "log.0.first": (16, 1, 10**12),

@@ -139,6 +139,7 @@ class Manifest(_Strict):
             )
         for entry, later in pairwise(self.segments):
             _require(entry.end == later.first, "the segments do not follow one another")
+            _require(entry.level >= later.level, "a later segment has a higher level")
         if self.segments:
             first, last = self.segments[0], self.segments[-1]
             _require(first.first <= self.forgotten < first.end, "rows are in no segment")
