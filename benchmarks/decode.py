@@ -35,11 +35,11 @@ Held = dict[int, Contents]
 def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
     """Yield the time of a step with empty memory, then at each mark: median and middle half."""
     info = capture.info
-    held = {size: Contents({}) for size in (0, *marks)}
-    for size, contents in held.items():
-        for layer in info.layers:
-            contents.stores[layer] = filled(name, capture, layer, size)
     with fotmem.attach(model, name, info.layers, window=WINDOW, distance=DISTANCE) as memory:
+        held = {size: Contents(memory.contents.makers) for size in (0, *marks)}
+        for size, contents in held.items():
+            for layer in info.layers:
+                contents.stores[layer] = filled(name, capture, layer, size)
         for size, taken in steps(model, ids, memory, held).items():
             low, median, high = statistics.quantiles(taken, n=4)
             yield {"store": name, "tokens": size, "step": median, "low": low, "high": high}

@@ -35,7 +35,8 @@ def ship(tuned: Path) -> None:
     """Copy a tuned adapter to where the package has it, in float16 and with its own temperature."""
     files = ("adapter_model.safetensors", "adapter_config.json", "losses.png")
     ship_halves(tuned, SHIPPED, *files)
-    write_adapted(SHIPPED, read_adapted(tuned)._replace(mem_temperature=TEMPERATURE))
+    tuned_for = read_adapted(tuned).model_copy(update={"mem_temperature": TEMPERATURE})
+    write_adapted(SHIPPED, tuned_for)
 
 
 def data() -> list[Path]:

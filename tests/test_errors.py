@@ -166,7 +166,10 @@ def test_model_error() -> None:
 
 def test_checkpoint_error(tmp_path: Path) -> None:
     message = raised(fotmem.CheckpointError, lambda: fotmem.load_longllama(tmp_path))
-    assert message == f"{tmp_path} is no checkpoint: it has no config.json"
+    assert (
+        message
+        == f"{tmp_path} is no checkpoint: it has no config.json; pass the folder that has one"
+    )
     config = tmp_path / "config.json"
     config.write_text('{"model_type": "llama"}', encoding="utf-8")
     message = raised(fotmem.CheckpointError, lambda: fotmem.load_longllama(tmp_path))

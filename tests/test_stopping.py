@@ -1,9 +1,11 @@
 """Ctrl-C, and other signals, at any moment: one line, nothing left behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,10 +196,11 @@ class Started(NamedTuple):
 
     process: subprocess.Popen[str]
     folder: Path
+    temporary: Path
 
     def left(self) -> list[str]:
         """Name what is in its temporary folder, but for torch's cache, which stays for ever."""
-        names = (file.name for file in (self.folder / "tmp").iterdir())
+        names = (file.name for file in self.temporary.iterdir())
         return [name for name in names if not name.startswith("torchinductor")]
 
     def others(self) -> list[int]:
@@ -217,7 +220,7 @@ class Started(NamedTuple):
 def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     (tmp_path / "plugins").mkdir()
     install(tmp_path / "plugins", "stuck_plugin", STUCK)
-    (tmp_path / "tmp").mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="fotmem-"))  # sockets need a short path
     began: list[Started] = []
 
     def start(*arguments: object) -> Started:
@@ -228,7 +231,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             | ONE_THREAD
             | {
                 "PYTHONPATH": os.pathsep.join(map(str, paths)),
-                "TMPDIR": str(tmp_path / "tmp"),
+                "TMPDIR": str(temporary),
                 "FOTMEM_TEST_MARK": str(tmp_path / "mark"),
             },
             cwd=tmp_path,
@@ -237,7 +240,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             text=True,
             start_new_session=True,
         )
-        began.append(Started(process, tmp_path))
+        began.append(Started(process, tmp_path, temporary))
         while not (tmp_path / "mark").exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
@@ -249,6 +252,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             if psutil.pid_exists(pid):
                 os.kill(pid, signal.SIGKILL)
         each.process.communicate()
+    shutil.rmtree(temporary)
 
 
 def gone(something: Callable[[], object]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from fotmem.bench.report import Setting
 from fotmem.bench.worker import Grown, Job, serve
+from fotmem.errors import StorageError
 from fotmem.interrupt import interrupts_deferred
 
 STARTS = 30.0
@@ -45,7 +46,13 @@ def _context() -> Any:
     atexit.register(_end_server)
     resource_tracker.ensure_running()  # it would let Ctrl-C through again
     with _without_ctrl_c():
-        forkserver.ensure_running()
+        try:
+            forkserver.ensure_running()
+        except OSError as error:  # such as a path too long for a socket
+            raise StorageError(
+                f"processes cannot be started from {tempfile.gettempdir()} ({error}): let TMPDIR "
+                "name a folder with a shorter path, that can be written to"
+            ) from error
     loaded = context.Process(target=_nothing, daemon=True)
     loaded.start()  # waits for it
     loaded.join()
