@@ -11,6 +11,7 @@ from fotmem.testing.store import waiting
 from fotmem.testing.store.stores import Stores
 from fotmem.testing.store.subjects import larger
 from tests.broken_stores import BROKEN, Broken
+from tests.broken_stores.independence import Threaded
 from tests.broken_stores.larger import OffsetsWrapAround, OffsetsWrapAroundIn16Bits
 from tests.broken_stores.registry import EXACT
 
@@ -69,6 +70,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         patch.setattr(waiting, "STILL", 1)  # who waits here waits for a store that is broken
         pytest.main([*options, f"--basetemp={folder / 'files'}", *names], plugins=[found])
     torch.set_num_threads(threads)
+    for over in Threaded.waiting:
+        over.set()
     return found
 
 

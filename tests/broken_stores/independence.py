@@ -162,10 +162,13 @@ class FilesAreLeft(PlainStore):
 class Threaded(PlainStore):
     """Starts a thread that only ends when it is told to."""
 
+    waiting: ClassVar[list[threading.Event]] = []
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.over = threading.Event()
-        threading.Thread(target=self.over.wait, args=(40.0,), daemon=True).start()
+        self.waiting.append(self.over)
+        threading.Thread(target=self.over.wait, daemon=True).start()
 
 
 @caught_by("threads_end", told="2 stores that were closed left 2 threads running")

@@ -73,8 +73,8 @@ class Closing:
 
 def _fewer_threads(before: set[str], seconds: float) -> bool:
     """Wait until threads have ended that are not known from before."""
+    gc.collect()  # once: it takes long where a process holds much
     for _ in range(100):
-        gc.collect()
         if len(_threads() - before) < STORES:
             return True
         time.sleep(seconds / 100)
