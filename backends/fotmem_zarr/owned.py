@@ -30,7 +30,6 @@ class Owned:
     """Has the files at a spot. They go when it goes, unless the manifest names them."""
 
     def __init__(self, spot: Spot) -> None:
-        self.spot = spot
         self.place, self.path, self.generation = spot.place, spot.path, spot.generation
         self._finalizer: weakref.finalize[[Place, str], Owned] | None = None
         if not spot.named:
