@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fotmem import MemoryStore
-from fotmem.graphs import FAR
+from fotmem.stores.graph_store import FAR
 
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Takes queries ``[H, Q, D]`` and k; returns ids and scores ``[H, Q, k]``."""

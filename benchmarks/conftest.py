@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.captured import QUERIES, demo
-from fotmem import indexed
-from fotmem.capture import Capture, capture_model, capture_random
+from fotmem.measure.capture import Capture, capture_model, capture_random
+from fotmem.stores import indexed_store as indexed
 from tests import tiny
 
 Call = Callable[[], object]

@@ -19,11 +19,11 @@ from torch import Tensor
 import fotmem
 from benchmarks.captured import MODEL, WINDOW, demo
 from benchmarks.growth import STEP, marks_up_to, write
-from fotmem.capture import Capture
-from fotmem.contents import Contents
-from fotmem.forward import cache_argument
-from fotmem.models import load_model
-from fotmem.texts import python_reference
+from fotmem.files import python_reference
+from fotmem.measure.capture import Capture
+from fotmem.memory.contents import Contents
+from fotmem.memory.forward import cache_argument
+from fotmem.models.load import load_model
 from fotmem.training.tune import DISTANCE
 
 STEPS, LOCAL = 40, 128

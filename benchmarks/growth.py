@@ -20,11 +20,11 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.captured import demo
-from fotmem.bench.figures import mass, truth
-from fotmem.capture import Capture, Rows
 from fotmem.cli.options import parse_sizes
-from fotmem.evaluation.report import write_report
-from fotmem.machine import machine, versions
+from fotmem.measure.bench.figures import mass, truth
+from fotmem.measure.capture import Capture, Rows
+from fotmem.measure.evaluate.report import write_report
+from fotmem.measure.machine import machine, versions
 
 MARKS = (10 * 2**10, 100 * 2**10, 2**20)
 HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512

@@ -16,10 +16,10 @@ from rich.table import Table
 import fotmem
 from benchmarks.captured import demo
 from benchmarks.growth import STEP, TOP_K, write
-from fotmem.bench.figures import mass, truth
-from fotmem.capture import Capture
 from fotmem.cli.options import parse_sizes
-from fotmem.registry import find_store
+from fotmem.measure.bench.figures import mass, truth
+from fotmem.measure.capture import Capture
+from fotmem.plugin.registry import find_store
 
 LAYERS = range(30)
 JUDGED = 256

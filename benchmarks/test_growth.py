@@ -6,7 +6,7 @@ import torch
 import fotmem
 from benchmarks import decode, growth, layers
 from benchmarks.test_stores import STORES
-from fotmem.capture import Capture
+from fotmem.measure.capture import Capture
 from tests import tiny
 
 MARKS = [1024, 1500]

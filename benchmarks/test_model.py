@@ -20,7 +20,7 @@ LOCAL = 256
 @pytest.fixture(scope="module")
 def smollm2() -> Any:
     """Load the demo model, once."""
-    from fotmem.models import load_model
+    from fotmem.models.load import load_model
 
     try:
         return load_model("smollm2")[0]

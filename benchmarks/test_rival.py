@@ -15,8 +15,8 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.conftest import Captures, Compare
-from fotmem.bench.figures import mass, truth
-from fotmem.capture import CaptureInfo, Rows
+from fotmem.measure.bench.figures import mass, truth
+from fotmem.measure.capture import CaptureInfo, Rows
 
 TOP_K, WINDOW, STEP = 32, 512, 2048
 INSTALL = "pip install einops-exts joblib && pip install --no-deps memorizing-transformers-pytorch"

@@ -8,7 +8,7 @@ from torch import Tensor
 import fotmem
 from benchmarks.bare import bare_search
 from benchmarks.conftest import Captures, Compare
-from fotmem.capture import Capture
+from fotmem.measure.capture import Capture
 
 TOP_K, STEP = 32, 2048
 STORES = ["faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw"]

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 
     from fotmem import crossbatch
     from fotmem.adapter import Adapter
-    from fotmem.arrays import Ids, Vectors
-    from fotmem.attachment import attach
     from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
-    from fotmem.cache import MemoryCache
     from fotmem.errors import (
         AttachError,
         BusyError,
@@ -33,27 +30,30 @@ if TYPE_CHECKING:
         UnknownStoreError,
         UnsupportedError,
     )
-    from fotmem.explain import Attended
-    from fotmem.frame import Frame
-    from fotmem.graphs import Graph, GraphStore
-    from fotmem.hookspecs import hookimpl
-    from fotmem.hubs import Hubs
-    from fotmem.indexed import IndexedOptions, IndexedStore
-    from fotmem.kmeans import moved_centres, nearest_centres
-    from fotmem.longllama import load_longllama
-    from fotmem.memory import Memory
-    from fotmem.models import load_recipe
-    from fotmem.parallel import over_heads
-    from fotmem.proposal import LayerScores
-    from fotmem.registry import available_adapters, available_stores, create_store
-    from fotmem.retrieval import find_memory_layers
-    from fotmem.rows import Rows
-    from fotmem.rows_store import RowsStore
-    from fotmem.search import best_hits, exact_search
-    from fotmem.selection.choice import Selection
-    from fotmem.selection.selector import select
-    from fotmem.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
-    from fotmem.store import Bias, Hits, MemoryStore
+    from fotmem.measure.retrieval_heads import find_memory_layers
+    from fotmem.measure.select.choice import Selection
+    from fotmem.measure.select.selector import select
+    from fotmem.memory.attachment import attach
+    from fotmem.memory.cache import MemoryCache
+    from fotmem.memory.explain import Attended
+    from fotmem.memory.longllama import load_longllama
+    from fotmem.memory.memory import Memory
+    from fotmem.models.load import load_recipe
+    from fotmem.models.memory_layers import LayerScores
+    from fotmem.plugin.hookspecs import hookimpl
+    from fotmem.plugin.registry import available_adapters, available_stores, create_store
+    from fotmem.plugin.specs import AdapterSpec, StoreCapabilities, StoreOptions, StoreSpec
+    from fotmem.stores.arrays import Ids, Vectors
+    from fotmem.stores.centring import Frame
+    from fotmem.stores.exact_search import best_hits, exact_search
+    from fotmem.stores.graph_store import Graph, GraphStore
+    from fotmem.stores.growing_rows import Rows
+    from fotmem.stores.hub_keys import Hubs
+    from fotmem.stores.indexed_store import IndexedOptions, IndexedStore
+    from fotmem.stores.kmeans import moved_centres, nearest_centres
+    from fotmem.stores.parallel import over_heads
+    from fotmem.stores.rows_store import RowsStore
+    from fotmem.stores.store import Bias, Hits, MemoryStore
     from fotmem.training.fit import Trained
     from fotmem.training.options import TrainingOptions
     from fotmem.training.tune import train
@@ -128,65 +128,65 @@ __all__ = [
 
 _HOMES = {
     "Adapter": "fotmem.adapter",
-    "AdapterSpec": "fotmem.specs",
+    "AdapterSpec": "fotmem.plugin.specs",
     "AttachError": "fotmem.errors",
-    "Attended": "fotmem.explain",
-    "Bias": "fotmem.store",
+    "Attended": "fotmem.memory.explain",
+    "Bias": "fotmem.stores.store",
     "BusyError": "fotmem.errors",
     "CheckpointError": "fotmem.errors",
     "DtypeError": "fotmem.errors",
     "FotmemError": "fotmem.errors",
-    "Frame": "fotmem.frame",
-    "Graph": "fotmem.graphs",
-    "GraphStore": "fotmem.graphs",
-    "Hits": "fotmem.store",
-    "Hubs": "fotmem.hubs",
+    "Frame": "fotmem.stores.centring",
+    "Graph": "fotmem.stores.graph_store",
+    "GraphStore": "fotmem.stores.graph_store",
+    "Hits": "fotmem.stores.store",
+    "Hubs": "fotmem.stores.hub_keys",
     "IdError": "fotmem.errors",
-    "Ids": "fotmem.arrays",
-    "IndexedOptions": "fotmem.indexed",
-    "IndexedStore": "fotmem.indexed",
+    "Ids": "fotmem.stores.arrays",
+    "IndexedOptions": "fotmem.stores.indexed_store",
+    "IndexedStore": "fotmem.stores.indexed_store",
     "InputError": "fotmem.errors",
     "LayerError": "fotmem.errors",
-    "LayerScores": "fotmem.proposal",
-    "Memory": "fotmem.memory",
-    "MemoryCache": "fotmem.cache",
-    "MemoryStore": "fotmem.store",
+    "LayerScores": "fotmem.models.memory_layers",
+    "Memory": "fotmem.memory.memory",
+    "MemoryCache": "fotmem.memory.cache",
+    "MemoryStore": "fotmem.stores.store",
     "MissingPackageError": "fotmem.errors",
     "ModelError": "fotmem.errors",
     "NonFiniteError": "fotmem.errors",
     "OptionError": "fotmem.errors",
     "PartialAttention": "fotmem.attention",
-    "Rows": "fotmem.rows",
-    "RowsStore": "fotmem.rows_store",
-    "Selection": "fotmem.selection.choice",
+    "Rows": "fotmem.stores.growing_rows",
+    "RowsStore": "fotmem.stores.rows_store",
+    "Selection": "fotmem.measure.select.choice",
     "ShapeError": "fotmem.errors",
     "StorageError": "fotmem.errors",
-    "StoreCapabilities": "fotmem.specs",
-    "StoreOptions": "fotmem.specs",
-    "StoreSpec": "fotmem.specs",
+    "StoreCapabilities": "fotmem.plugin.specs",
+    "StoreOptions": "fotmem.plugin.specs",
+    "StoreSpec": "fotmem.plugin.specs",
     "Trained": "fotmem.training.fit",
     "TrainingOptions": "fotmem.training.options",
     "UnknownStoreError": "fotmem.errors",
     "UnsupportedError": "fotmem.errors",
-    "Vectors": "fotmem.arrays",
+    "Vectors": "fotmem.stores.arrays",
     "WORKSPACE": "fotmem.attention",
-    "attach": "fotmem.attachment",
-    "available_adapters": "fotmem.registry",
-    "available_stores": "fotmem.registry",
-    "best_hits": "fotmem.search",
-    "create_store": "fotmem.registry",
+    "attach": "fotmem.memory.attachment",
+    "available_adapters": "fotmem.plugin.registry",
+    "available_stores": "fotmem.plugin.registry",
+    "best_hits": "fotmem.stores.exact_search",
+    "create_store": "fotmem.plugin.registry",
     "crossbatch": "fotmem.crossbatch",
     "dense_attention": "fotmem.attention",
-    "exact_search": "fotmem.search",
-    "find_memory_layers": "fotmem.retrieval",
-    "hookimpl": "fotmem.hookspecs",
-    "load_longllama": "fotmem.longllama",
-    "load_recipe": "fotmem.models",
+    "exact_search": "fotmem.stores.exact_search",
+    "find_memory_layers": "fotmem.measure.retrieval_heads",
+    "hookimpl": "fotmem.plugin.hookspecs",
+    "load_longllama": "fotmem.memory.longllama",
+    "load_recipe": "fotmem.models.load",
     "merge": "fotmem.attention",
-    "moved_centres": "fotmem.kmeans",
-    "nearest_centres": "fotmem.kmeans",
-    "over_heads": "fotmem.parallel",
-    "select": "fotmem.selection.selector",
+    "moved_centres": "fotmem.stores.kmeans",
+    "nearest_centres": "fotmem.stores.kmeans",
+    "over_heads": "fotmem.stores.parallel",
+    "select": "fotmem.measure.select.selector",
     "topk_attention": "fotmem.attention",
     "train": "fotmem.training.tune",
 }

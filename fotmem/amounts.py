@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from fotmem.arguments import checked_integer
 from fotmem.errors import OptionError
-from fotmem.settings import checked_integer
 
 LARGEST = 2**50
 """Tokens or bytes: more than there is."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fotmem.errors import StorageError
-from fotmem.interrupt import interrupts_deferred
+from fotmem.interrupts import interrupts_deferred
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fotmem
-from fotmem.models import load_model
+from fotmem.models.load import load_model
 from recipes.reports import by_tokens, fill, measured, share, table, texts_given
 from recipes.smollm2 import BUILD, OPTIONS, data
 

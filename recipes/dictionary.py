@@ -5,7 +5,7 @@ Run by ``make recipe-dictionary``; a second run goes on where the first was stop
 
 from pathlib import Path
 
-from fotmem.dictionary.train import train_dictionary
+from fotmem.training.dictionary import train_dictionary
 from recipes.shipping import ship_halves
 
 BUILD = Path("build/dictionary")

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fotmem.bench.figures import Figure
-from fotmem.bench.report import Setting
-from fotmem.evaluation.curves import QUALITIES, Curve, curves
-from fotmem.evaluation.dictionary import DictionaryRow
-from fotmem.evaluation.distraction import DistractionRow
-from fotmem.evaluation.distraction_plot import draw_distraction
-from fotmem.evaluation.found import FIGURES
-from fotmem.evaluation.passkey import PasskeyRow
-from fotmem.evaluation.plot import draw
-from fotmem.evaluation.report import read_report, rows_of
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.bench.report import Setting
+from fotmem.measure.evaluate.curves import QUALITIES, Curve, curves
+from fotmem.measure.evaluate.dictionary import DictionaryRow
+from fotmem.measure.evaluate.distraction import DistractionRow
+from fotmem.measure.evaluate.distraction_plot import draw_distraction
+from fotmem.measure.evaluate.passkey import PasskeyRow
+from fotmem.measure.evaluate.plot import draw
+from fotmem.measure.evaluate.report import read_report, rows_of
+from fotmem.measure.evaluate.store_quality import FIGURES
 from recipes.reports import evaluate, fill, ranged, table, texts_given
 from recipes.smollm2_report import ALIKE, BASE, TUNED
 

@@ -10,17 +10,17 @@ from statistics import fmean
 from typing import Any
 
 import fotmem
-from fotmem.bench.grid import settings
-from fotmem.bench.report import GrowthRow
-from fotmem.bench.run import Bench, Plan
-from fotmem.capture import Capture, capture_model
-from fotmem.evaluation.passkey import OVERLAP
-from fotmem.machine import machine, versions
-from fotmem.models import load_model
-from fotmem.selection.choice import Candidate
-from fotmem.selection.limits import in_bytes, in_ms
-from fotmem.selection.selector import CAPTURED
-from fotmem.texts import read_text
+from fotmem.files import read_text
+from fotmem.measure.bench.report import GrowthRow
+from fotmem.measure.bench.run import Bench, Plan
+from fotmem.measure.capture import Capture, capture_model
+from fotmem.measure.evaluate.passkey import OVERLAP
+from fotmem.measure.grid import settings
+from fotmem.measure.machine import machine, versions
+from fotmem.measure.select.choice import Candidate
+from fotmem.measure.select.limits import in_bytes, in_ms
+from fotmem.measure.select.selector import CAPTURED
+from fotmem.models.load import load_model
 from recipes.reports import fill, table, texts_given
 
 MODEL, TOKENS, TOP_K = "smollm2-fot", 320 * 2**10, 32

@@ -7,9 +7,9 @@ import sysconfig
 from pathlib import Path
 
 import fotmem
-from fotmem.models import load_model
-from fotmem.texts import python_reference
-from fotmem.tuned import read_adapted, write_adapted
+from fotmem.files import python_reference
+from fotmem.models.load import load_model
+from fotmem.models.tuned import read_adapted, write_adapted
 from recipes.shipping import ship_halves
 
 BUILD = Path("build/recipe-smollm2")

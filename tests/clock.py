@@ -2,8 +2,8 @@
 
 import pytest
 
-from fotmem.bench import process
-from fotmem.selection import calibration
+from fotmem.measure.bench import process
+from fotmem.measure.select import calibration
 
 
 @pytest.fixture

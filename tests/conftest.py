@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fotmem.registry import registry
+from fotmem.plugin.registry import registry
 
 # A shell starts what runs in the background without Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)

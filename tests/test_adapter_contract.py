@@ -75,7 +75,7 @@ def test_a_model_is_needed(pytester: pytest.Pytester) -> None:
     ],
 )
 def test_models_that_are_too_small_are_named(config: dict[str, int], message: str) -> None:
-    from fotmem.testing.adapter import prepared
+    from fotmem.testing.adapter.contract import prepared
 
     with pytest.raises(AssertionError, match=message):
         prepared(families.tiny("qwen3", **config))

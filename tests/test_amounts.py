@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 import fotmem
 from fotmem import InputError, OptionError, UnknownStoreError, amounts
-from fotmem.capture import Capture, capture_arrays, capture_model, capture_random
-from fotmem.evaluation.keyed import keyed, make_facts
-from fotmem.evaluation.passkey import make_trials, passkey, split_answer
+from fotmem.measure.capture import Capture, capture_arrays, capture_model, capture_random
+from fotmem.measure.evaluate.facts import keyed, make_facts
+from fotmem.measure.evaluate.passkey import make_trials, passkey, split_answer
 from tests import folders, tiny
 
 

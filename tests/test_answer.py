@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.answer import answer, first_choices, passage, question_prompt
+from fotmem.tasks.answer import answer, first_choices, passage, question_prompt
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 

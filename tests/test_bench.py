@@ -14,15 +14,16 @@ import psutil
 import pytest
 import torch
 
-from fotmem import create_store, registry
-from fotmem.bench.figures import Truth, interval, judge, mass, truth
-from fotmem.bench.grid import Grid, read_grid, settings
-from fotmem.bench.process import StoreFailedError, Worker
-from fotmem.bench.report import BenchReport
-from fotmem.bench.run import Bench, Plan
-from fotmem.bench.worker import Job
-from fotmem.capture import Capture, capture_random
+from fotmem import create_store
 from fotmem.errors import InputError, OptionError, UnknownStoreError
+from fotmem.measure.bench.figures import Truth, interval, judge, mass, truth
+from fotmem.measure.bench.process import StoreFailedError, Worker
+from fotmem.measure.bench.report import BenchReport
+from fotmem.measure.bench.run import Bench, Plan
+from fotmem.measure.bench.worker import Job
+from fotmem.measure.capture import Capture, capture_random
+from fotmem.measure.grid import Grid, read_grid, settings
+from fotmem.plugin import registry
 from fotmem.testing.store.naive import draw
 from tests.commands import call, refusal
 from tests.plugins import hook, install
@@ -397,7 +398,7 @@ def test_the_share_of_keys_that_is_read() -> None:
 def test_memory_that_was_freed_is_not_counted() -> None:
     """Small blocks come from a heap, which the last of them keeps from getting smaller."""
     script = (
-        "from fotmem.machine import resident\n"
+        "from fotmem.measure.machine import resident\n"
         "before = resident()\n"
         "blocks = [b'x' * 2**16 for _ in range(1000)]\n"
         "full = resident()\n"

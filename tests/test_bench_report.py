@@ -13,13 +13,13 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from fotmem.bench.compare import compare
-from fotmem.bench.figures import Figure
-from fotmem.bench.page import write_page
-from fotmem.bench.plot import Point, draw, front
-from fotmem.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
-from fotmem.bench.table import WIDTH, tables
 from fotmem.errors import InputError
+from fotmem.measure.bench.compare import compare
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.bench.page import write_page
+from fotmem.measure.bench.plot import Point, draw, front
+from fotmem.measure.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
+from fotmem.measure.bench.table import WIDTH, tables
 from tests.commands import call, refusal
 
 BUILD = Build(seconds=3.0, add_median=0.1, add_longest=0.4, ram=500.0, disk=0.0)

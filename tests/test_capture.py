@@ -13,7 +13,8 @@ import zarr
 from torch import Tensor
 
 import fotmem
-from fotmem.capture import (
+from fotmem.errors import InputError, LayerError, OptionError, StorageError
+from fotmem.measure.capture import (
     Capture,
     capture_arrays,
     capture_hdf5,
@@ -21,7 +22,6 @@ from fotmem.capture import (
     capture_random,
     layout,
 )
-from fotmem.errors import InputError, LayerError, OptionError, StorageError
 from tests import folders, tiny
 from tests.commands import call, refusal
 

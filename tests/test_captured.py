@@ -10,8 +10,8 @@ import torch
 
 import fotmem
 from benchmarks import captured
-from fotmem.evaluation.passkey import OVERLAP
-from fotmem.texts import python_reference
+from fotmem.files import python_reference
+from fotmem.measure.evaluate.passkey import OVERLAP
 from fotmem.training.tune import DISTANCE
 from tests import tiny
 from tests.tiny import one_thread  # noqa: F401 - tiny models are faster with it

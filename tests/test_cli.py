@@ -15,10 +15,10 @@ from rich.console import Console
 
 import fotmem
 from fotmem import InputError
-from fotmem.answer import Answer
 from fotmem.cli import demo, options
-from fotmem.evaluation.passkey import LOCAL
-from fotmem.registry import registry
+from fotmem.measure.evaluate.passkey import LOCAL
+from fotmem.plugin.registry import registry
+from fotmem.tasks.answer import Answer
 from tests import folders
 from tests.commands import ONE_THREAD, PROGRAM, STOPPED, call, process, refusal
 from tests.plugins import hook, install
@@ -408,7 +408,7 @@ def test_ctrl_c_anywhere(
     def interrupted(*given: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("fotmem.models.load_model", interrupted)
+    monkeypatch.setattr("fotmem.models.load.load_model", interrupted)
     assert refusal(capsys, 130, *ASK.format(text=text).split()) == "stopped"
 
 
@@ -418,7 +418,7 @@ def test_an_error_of_several_lines_becomes_one(
     def failing(*given: Any, **options: Any) -> None:
         raise InputError("first\n  second\tthird")
 
-    monkeypatch.setattr("fotmem.models.load_model", failing)
+    monkeypatch.setattr("fotmem.models.load.load_model", failing)
     assert refusal(capsys, 1, *ASK.format(text=text).split()) == "first second third"
 
 
@@ -428,7 +428,7 @@ def test_a_bug_is_not_hidden(
     def failing(*given: Any, **options: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("fotmem.models.load_model", failing)
+    monkeypatch.setattr("fotmem.models.load.load_model", failing)
     with pytest.raises(ZeroDivisionError):
         call(capsys, *ASK.format(text=text).split())
 
@@ -481,7 +481,7 @@ def test_the_demo_counts_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     said = iter(["hedgehog", "4821", "lighthouse", "a lighthouse"])
-    monkeypatch.setattr("fotmem.answer.answer", lambda *a, **b: Answer(next(said), []))
+    monkeypatch.setattr("fotmem.tasks.answer.answer", lambda *a, **b: Answer(next(said), []))
     console = Console(quiet=True)
     right = demo._ask_all(console, folders.model(), tokenizer, text[-16:], hidden, None)
     assert right == 2

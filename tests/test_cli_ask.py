@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.answer import answer, question_prompt
-from fotmem.evaluation.passkey import Outcome, Trial
-from fotmem.models import PACKAGED, load_model
-from fotmem.registry import registry
+from fotmem.measure.evaluate.passkey import Outcome, Trial
+from fotmem.models.load import PACKAGED, load_model
+from fotmem.plugin.registry import registry
+from fotmem.tasks.answer import answer, question_prompt
 from tests import folders
 from tests.commands import call, process, refusal
 from tests.plugins import hook, install
@@ -101,7 +101,7 @@ def test_a_model_computes_and_remembers_in_the_dtype_asked_for(
         attached.append((given[0].dtype, memory := attach(*given, **options)))
         return memory
 
-    monkeypatch.setattr("fotmem.attachment.attach", watched)
+    monkeypatch.setattr("fotmem.memory.attachment.attach", watched)
     for command in (ask, passkey):
         assert call(capsys, *command, "--dtype", "bfloat16").code == 0
     for dtype, memory in attached:
@@ -142,7 +142,7 @@ def test_layers_from_the_option_or_the_config(
         attached.append(attach(*given, **options))
         return attached[-1]
 
-    monkeypatch.setattr("fotmem.attachment.attach", watched)
+    monkeypatch.setattr("fotmem.memory.attachment.attach", watched)
     call(capsys, *ask, "--top-k", "all", *(["--layers", layers] if layers else []))
     [memory] = attached
     assert set(memory.layers) == expected
@@ -301,7 +301,7 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         asked.append(trial)
         return Outcome((int(trial.code) % 6 / 5 if memory else 0.0), memory is not None, [])
 
-    monkeypatch.setattr("fotmem.evaluation.passkey.score", score)
+    monkeypatch.setattr("fotmem.measure.evaluate.passkey.score", score)
     return asked
 
 
@@ -339,7 +339,7 @@ def test_what_was_measured_is_written_before_a_longer_text_is_read(
             raise KeyboardInterrupt
         return Outcome(1.0, True, [])
 
-    monkeypatch.setattr("fotmem.evaluation.passkey.score", score)
+    monkeypatch.setattr("fotmem.measure.evaluate.passkey.score", score)
     file = tmp_path / "report.json"
     assert call(capsys, *passkey, "--tokens", "120,140", "--report", file).code == 130
     rows = json.loads(file.read_text())["rows"]

@@ -8,14 +8,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import (
-    DtypeError,
-    MissingPackageError,
-    OptionError,
-    UnknownStoreError,
-    create_store,
-    registry,
-)
+from fotmem import DtypeError, MissingPackageError, OptionError, UnknownStoreError, create_store
+from fotmem.plugin import registry
 from fotmem.testing.store.naive import draw
 from tests.plugins import hook, install
 
@@ -179,8 +173,14 @@ def test_nothing_of_the_registry_runs_after_creating(name: str) -> None:
         store.forget(2)
         store.copy().close()
 
-    assert "fotmem.registry" in modules_called(lambda: create(name))
+    assert "fotmem.plugin.registry" in modules_called(lambda: create(name))
     called = modules_called(use)
-    assert "fotmem.store" in called
-    machinery = ("fotmem.registry", "fotmem.specs", "fotmem.hookspecs", "pluggy", "pydantic")
+    assert "fotmem.stores.store" in called
+    machinery = (
+        "fotmem.plugin.registry",
+        "fotmem.plugin.specs",
+        "fotmem.plugin.hookspecs",
+        "pluggy",
+        "pydantic",
+    )
     assert not [module for module in called if module.startswith(machinery)]

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fotmem.bench.figures import Figure
 from fotmem.errors import InputError
-from fotmem.evaluation.curves import QUALITIES, Curve, curves
-from fotmem.evaluation.dictionary import DictionaryRow
-from fotmem.evaluation.found import FIGURES, Found
-from fotmem.evaluation.passkey import PasskeyRow
-from fotmem.evaluation.perplexity import PerplexityRow
-from fotmem.evaluation.report import StoreRow, report, write_report
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.evaluate.curves import QUALITIES, Curve, curves
+from fotmem.measure.evaluate.dictionary import DictionaryRow
+from fotmem.measure.evaluate.passkey import PasskeyRow
+from fotmem.measure.evaluate.perplexity import PerplexityRow
+from fotmem.measure.evaluate.report import StoreRow, report, write_report
+from fotmem.measure.evaluate.store_quality import FIGURES, Found
 from tests.commands import call, refusal
 
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of many take long."""
-    monkeypatch.setattr("fotmem.bench.figures.RESAMPLED", 100)
+    monkeypatch.setattr("fotmem.measure.bench.figures.RESAMPLED", 100)
 
 
 def around(value: float, reach: float = 0.01) -> Figure:

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 import fotmem
 from fotmem import Memory
-from fotmem.attachment import _execution_device
+from fotmem.memory.attachment import _execution_device
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,

@@ -12,11 +12,11 @@ from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
-from fotmem.dictionary.model import new_model, new_tokenizer
-from fotmem.dictionary.task import FEW, KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
-from fotmem.dictionary.train import RECIPE, TEMPERATURE, train_dictionary
-from fotmem.evaluation.dictionary import lookup
-from fotmem.evaluation.intervals import wilson
+from fotmem.measure.evaluate.dictionary import lookup
+from fotmem.measure.evaluate.intervals import wilson
+from fotmem.tasks.dictionary import FEW, KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
+from fotmem.training.dictionary import RECIPE, TEMPERATURE, train_dictionary
+from fotmem.training.dictionary_model import new_model, new_tokenizer
 from tests import tiny
 from tests.commands import call, process, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -152,7 +152,7 @@ def test_memory_that_a_store_takes_is_counted(tmp_path: Path) -> None:
 
 
 def test_without_psutil_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotmem.evaluation.dictionary.find_spec", lambda name: None)
+    monkeypatch.setattr("fotmem.measure.evaluate.dictionary.find_spec", lambda name: None)
     with fotmem.attach(new_model(0)) as memory:
         oracle = Oracle(memory, wrong=False)
         [row] = lookup(oracle, memory, [1000], queries=60, store="exact", seed=1)

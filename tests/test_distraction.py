@@ -14,13 +14,13 @@ from matplotlib.image import imread
 from torch import Tensor
 
 import fotmem
-from fotmem.bench.figures import Figure
-from fotmem.evaluation import distraction as evaluated
-from fotmem.evaluation.distraction import DistractionRow, Document, cut, distraction
-from fotmem.evaluation.distraction_plot import draw_distraction
-from fotmem.evaluation.keyed import make_facts
-from fotmem.evaluation.passkey import LOCAL, OVERLAP
-from fotmem.evaluation.report import read_report, rows_of
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.evaluate import distraction as evaluated
+from fotmem.measure.evaluate.distraction import DistractionRow, Document, cut, distraction
+from fotmem.measure.evaluate.distraction_plot import draw_distraction
+from fotmem.measure.evaluate.facts import make_facts
+from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP
+from fotmem.measure.evaluate.report import read_report, rows_of
 from tests import folders, tiny
 from tests.commands import call, refusal
 from tests.oracle import KeyValues, Oracle
@@ -32,7 +32,7 @@ LAYERS, WINDOW = tiny.LAYERS, 40
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of many take long."""
-    monkeypatch.setattr("fotmem.bench.figures.RESAMPLED", 100)
+    monkeypatch.setattr("fotmem.measure.bench.figures.RESAMPLED", 100)
 
 
 def documents(count: int, *, tokens: int = 30, queries: int = 4) -> list[Document]:

@@ -28,10 +28,10 @@ import typer.main
 
 import fotmem
 from fotmem import errors
-from fotmem.bench.report import BenchReport
 from fotmem.cli.commands import app
-from fotmem.evaluation.passkey import PasskeyRow
-from fotmem.registry import registry
+from fotmem.measure.bench.report import BenchReport
+from fotmem.measure.evaluate.passkey import PasskeyRow
+from fotmem.plugin.registry import registry
 from fotmem.testing import AdapterContract
 from tests import plugins, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture

@@ -15,14 +15,14 @@ import zarr
 from rich.console import Console
 
 from fotmem import FotmemError, StorageError
-from fotmem.bench.grid import settings
-from fotmem.bench.page import write_page
-from fotmem.bench.report import BenchReport
-from fotmem.bench.run import Bench, Plan
-from fotmem.bench.table import tables
-from fotmem.capture import Capture, capture_random
-from fotmem.evaluation.passkey import PasskeyRow
-from fotmem.evaluation.report import Measured
+from fotmem.measure.bench.page import write_page
+from fotmem.measure.bench.report import BenchReport
+from fotmem.measure.bench.run import Bench, Plan
+from fotmem.measure.bench.table import tables
+from fotmem.measure.capture import Capture, capture_random
+from fotmem.measure.evaluate.passkey import PasskeyRow
+from fotmem.measure.evaluate.report import Measured
+from fotmem.measure.grid import settings
 from tests import test_curves
 from tests.commands import call
 

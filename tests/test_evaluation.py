@@ -12,9 +12,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import fotmem
-from fotmem.evaluation import passkey as evaluated
-from fotmem.evaluation.intervals import wilson
-from fotmem.evaluation.keyed import (
+from fotmem.measure.evaluate import passkey as evaluated
+from fotmem.measure.evaluate.facts import (
     DIGITS,
     OTHER_QUESTIONS,
     OTHER_STATEMENTS,
@@ -22,9 +21,10 @@ from fotmem.evaluation.keyed import (
     keyed,
     make_facts,
 )
-from fotmem.evaluation.passkey import LOCAL, NAME, OVERLAP, fact, make_trials, passkey
-from fotmem.evaluation.perplexity import perplexity
-from fotmem.facts import QUESTIONS, STATEMENTS
+from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.passkey import LOCAL, NAME, OVERLAP, fact, make_trials, passkey
+from fotmem.measure.evaluate.perplexity import perplexity
+from fotmem.tasks.facts import QUESTIONS, STATEMENTS
 from tests import folders
 from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -182,7 +182,7 @@ def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *given: object, **options: object) -> None:
             self.text = next(said)
 
-    monkeypatch.setattr("fotmem.evaluation.keyed.answer", Said)
+    monkeypatch.setattr("fotmem.measure.evaluate.facts.answer", Said)
     rows = list(keyed(None, tokenizer(), tokens(TEXT)[:50], facts, None, None))
     assert len(rows) == 6
     shown = {row.kind: (row.answer_accuracy, row.facts) for row in rows[-1]}

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, MemoryStore, attention, create_store, rows_store, search
-from fotmem import store as base
+from fotmem import WORKSPACE, MemoryStore, attention, create_store
+from fotmem.stores import exact_search as search
+from fotmem.stores import rows_store
+from fotmem.stores import store as base
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.footprint import held_bytes

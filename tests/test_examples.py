@@ -82,7 +82,7 @@ def test_its_plugin_module_is_light(example: Path, tmp_path: Path) -> None:
         f"import sys, {', '.join(modules)}\n"
         "import fotmem\n"
         "fotmem.available_stores()\n"
-        "assert not fotmem.registry.registry().problems\n"
+        "assert not fotmem.plugin.registry.registry().problems\n"
         "assert not {'transformers', 'usearch'} & set(sys.modules)\n"
     )
     python(example, tmp_path, "-c", code)

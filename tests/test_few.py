@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Hits, IndexedOptions, IndexedStore, MemoryStore, few, indexed
-from fotmem.rooms import Place
+from fotmem import Hits, IndexedOptions, IndexedStore, MemoryStore
+from fotmem.stores import indexed_store as indexed
+from fotmem.stores import rerank_numpy as few
+from fotmem.stores.buffers import Place
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw
 

@@ -11,7 +11,7 @@ from transformers.models.gemma3.modeling_gemma3 import apply_rotary_pos_emb, eag
 
 import fotmem
 from fotmem import Adapter, AdapterSpec, UnsupportedError
-from fotmem.registry import registry
+from fotmem.plugin.registry import registry
 from fotmem.testing import AdapterContract
 
 ROPE = {"rope_type": "default", "rope_theta": 1e4}

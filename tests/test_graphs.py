@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Graph, GraphStore, Hits, Ids, IndexedOptions, MemoryStore, Vectors, indexed
+from fotmem import Graph, GraphStore, Hits, Ids, IndexedOptions, MemoryStore, Vectors
+from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw
 

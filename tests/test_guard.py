@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Bias, BusyError, MemoryStore, StorageError, create_store, indexed
-from fotmem.guard import Guard
-from fotmem.parallel import ReadWriteLock
+from fotmem import Bias, BusyError, MemoryStore, StorageError, create_store
+from fotmem.stores import indexed_store as indexed
+from fotmem.stores.guard import Guard
+from fotmem.stores.parallel import ReadWriteLock
 from fotmem.testing.store.interrupting import expect_to_end
 from fotmem.testing.store.naive import draw
 from tests.plain_stores import PlainStore

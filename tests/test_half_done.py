@@ -20,8 +20,8 @@ from fotmem import (
     StoreOptions,
     create_store,
     exact_search,
-    indexed,
 )
+from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.interrupting import (
     Stopped,
     count_lines,

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import fotmem
 from fotmem import CheckpointError, FotmemError, InputError
-from fotmem.models import load_model
-from fotmem.tuned import Adapted, write_adapted
+from fotmem.models.load import load_model
+from fotmem.models.tuned import Adapted, write_adapted
 from tests import folders, tiny
 from tests.longllama_layout import released
 from tests.longllama_layout import write as write_longllama

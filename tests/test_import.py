@@ -108,9 +108,9 @@ def names_used_of_fotmem(source: str) -> Iterator[str]:
 
 def test_the_check_below_sees_every_way_of_importing() -> None:
     source = (
-        "import fotmem\nimport fotmem.store\nfrom fotmem import Hits, _x, errors as e\n"
-        "from fotmem.specs import StoreSpec\nfrom fotmem_exact.store import ExactStore\n"
-        "def f():\n    from fotmem import merge\n    return fotmem.registry, fotmem.attach\n"
+        "import fotmem\nimport fotmem.stores.store\nfrom fotmem import Hits, _x, errors as e\n"
+        "from fotmem.plugin.specs import StoreSpec\nfrom fotmem_exact.store import ExactStore\n"
+        "def f():\n    from fotmem import merge\n    return fotmem.plugin.registry, fotmem.attach\n"
     )
     expected = ["store", "Hits", "_x", "errors", "specs.StoreSpec", "merge", "registry", "attach"]
     assert sorted(names_used_of_fotmem(source)) == sorted(expected)

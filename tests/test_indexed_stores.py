@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Hits, IndexedStore, MemoryStore, create_store, indexed
+from fotmem import Hits, IndexedStore, MemoryStore, create_store
 from fotmem.errors import OptionError
+from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw, naive_topk_attention

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fotmem
-from fotmem.forward import _local
-from fotmem.registry import registry
+from fotmem.memory.forward import _local
+from fotmem.plugin.registry import registry
 from tests import families, tiny
 from tests.tiny import WINDOW, difference, one_thread  # noqa: F401 - a fixture
 

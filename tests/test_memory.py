@@ -282,7 +282,7 @@ def test_temporary_blocks_end_in_reverse_order() -> None:
 def test_replace_is_reading_the_changed_text(
     start: int, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotmem.contents.BULK", 9 * 2 * 8)  # some keys at a time
+    monkeypatch.setattr("fotmem.memory.contents.BULK", 9 * 2 * 8)  # some keys at a time
     model, memory = attached(decay=1.0)
     text, put = tiny.ids(70)[0].tolist(), tiny.ids(20, seed=1)[0].tolist()
     pieces = text[:start], put, text[stop:]

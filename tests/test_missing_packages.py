@@ -12,15 +12,15 @@ import pytest
 
 import fotmem
 from fotmem import MissingPackageError
-from fotmem.bench.compare import compare
-from fotmem.bench.figures import interval
-from fotmem.bench.page import write_page
-from fotmem.bench.plot import draw
-from fotmem.bench.run import Bench, Plan
-from fotmem.capture import Capture, capture_hdf5, capture_random
-from fotmem.dictionary.train import train_dictionary
-from fotmem.evaluation.curves import curves
-from fotmem.machine import resident
+from fotmem.measure.bench.compare import compare
+from fotmem.measure.bench.figures import interval
+from fotmem.measure.bench.page import write_page
+from fotmem.measure.bench.plot import draw
+from fotmem.measure.bench.run import Bench, Plan
+from fotmem.measure.capture import Capture, capture_hdf5, capture_random
+from fotmem.measure.evaluate.curves import curves
+from fotmem.measure.machine import resident
+from fotmem.training.dictionary import train_dictionary
 from fotmem.training.documents import read_documents
 from tests.commands import refusal
 

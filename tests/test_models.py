@@ -24,7 +24,7 @@ from transformers import (
 )
 
 import fotmem
-from fotmem.models import PACKAGED, load_model
+from fotmem.models.load import PACKAGED, load_model
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
@@ -289,7 +289,7 @@ def test_a_family_that_a_plugin_knows(
 ) -> None:
     adapter = fotmem.available_adapters()["llama"].factory
     spec = fotmem.AdapterSpec(name="mistral", architectures=(architecture,), factory=adapter)
-    monkeypatch.setattr("fotmem.models.available_adapters", lambda: {"mistral": spec})
+    monkeypatch.setattr("fotmem.models.load.available_adapters", lambda: {"mistral": spec})
     OTHERS["mistral"]().save_pretrained(tmp_path)
     folders.tokenizer().save_pretrained(tmp_path)
     model, _ = load_model(str(tmp_path))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fotmem import InputError, StorageError
-from fotmem.capture import capture_arrays, capture_random
+from fotmem.measure.capture import capture_arrays, capture_random
 from fotmem.outputs import check_file, check_folder, filling, write_bytes
 from tests.commands import call, refusal
 
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_nothing(make: Callable[[Path], None], place: Path) -
 
 TOO_MANY = """
 import os, resource, sys
-from fotmem.capture import capture_random, Capture
+from fotmem.measure.capture import capture_random, Capture
 from fotmem import StorageError
 
 place = sys.argv[1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem.evaluation.passkey import (
+from fotmem.measure.evaluate.passkey import (
     LOCAL,
     NAME,
     OVERLAP,
@@ -20,7 +20,7 @@ from fotmem.evaluation.passkey import (
     score,
     split_answer,
 )
-from fotmem.windows import Windowing
+from fotmem.memory.windows import Windowing
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fotmem import MissingPackageError
-from fotmem.registry import registry
+from fotmem.plugin.registry import registry
 from fotmem.testing import requirements
 from fotmem.testing.store.check import SLOW, _tests
 from tests.broken_stores import BROKEN

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 
 import fotmem
-from fotmem.evaluation.dictionary import lookup
-from fotmem.evaluation.passkey import make_trials, score
-from fotmem.models import RECIPES, load_model, load_recipe
-from fotmem.texts import python_reference
+from fotmem.files import python_reference
+from fotmem.measure.evaluate.dictionary import lookup
+from fotmem.measure.evaluate.passkey import make_trials, score
+from fotmem.models.load import RECIPES, load_model, load_recipe
 from tests import tiny
 
 FOLDER, DICTIONARY = RECIPES["smollm2"], RECIPES["dictionary"]
@@ -56,7 +56,7 @@ def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(folder)
         return tiny.llama(), None
 
-    monkeypatch.setattr("fotmem.models._load_adapted", load)
+    monkeypatch.setattr("fotmem.models.load._load_adapted", load)
     assert load_recipe("smollm2")[0].dtype == torch.float32
     assert load_recipe("smollm2", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
     assert load_model("smollm2-fot", dtype=torch.bfloat16)[0].dtype == torch.bfloat16

@@ -9,7 +9,7 @@ import typer
 
 from fotmem import InputError
 from fotmem.cli import commands
-from fotmem.texts import read_text, read_toml, read_utf8
+from fotmem.files import read_text, read_toml, read_utf8
 from tests.commands import Ended, call, refusal
 
 BASES = {
@@ -65,7 +65,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def none(name: str, **options: Any) -> None:
         raise InputError(f"there is no model {name}")
 
-    monkeypatch.setattr("fotmem.models.load_model", none)
+    monkeypatch.setattr("fotmem.models.load.load_model", none)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "read").write_text("A captain sailed to the island.\n")

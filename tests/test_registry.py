@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fotmem.registry import Registry
+from fotmem.plugin.registry import Registry
 from tests.plugins import hook, install
 
 BROKEN = {
@@ -170,7 +170,7 @@ def test_a_missing_package_is_no_problem_but_a_reason(found: Registry) -> None:
 
 def test_a_new_process_sees_the_same(crowd: Path, found: Registry) -> None:
     code = (
-        "import json, fotmem; from fotmem.registry import registry;"
+        "import json, fotmem; from fotmem.plugin.registry import registry;"
         "fotmem.create_store('good-store', num_heads=1, head_dim=4);"
         "print(json.dumps([list(fotmem.available_stores()), registry().problems]))"
     )

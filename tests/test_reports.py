@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fotmem.bench.figures import Figure
-from fotmem.bench.grid import read_grid, settings
-from fotmem.bench.report import GrowthRow, Setting
 from fotmem.cli.commands import app
-from fotmem.evaluation.curves import Curve, Point
-from fotmem.evaluation.dictionary import DictionaryRow
-from fotmem.evaluation.distraction import DistractionRow
-from fotmem.evaluation.found import Found
-from fotmem.evaluation.passkey import PasskeyRow
-from fotmem.evaluation.report import report, write_report
-from fotmem.selection.choice import Candidate
-from fotmem.selection.limits import Foretold
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.bench.report import GrowthRow, Setting
+from fotmem.measure.evaluate.curves import Curve, Point
+from fotmem.measure.evaluate.dictionary import DictionaryRow
+from fotmem.measure.evaluate.distraction import DistractionRow
+from fotmem.measure.evaluate.passkey import PasskeyRow
+from fotmem.measure.evaluate.report import report, write_report
+from fotmem.measure.evaluate.store_quality import Found
+from fotmem.measure.grid import read_grid, settings
+from fotmem.measure.select.choice import Candidate
+from fotmem.measure.select.limits import Foretold
 from recipes import (
     ablation,
     quality_report,

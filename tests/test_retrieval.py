@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.parts import model_parts
-from fotmem.proposal import LayerScores, store_proposal, stored_proposal
-from fotmem.retrieval import propose
+from fotmem.measure.retrieval_heads import propose
+from fotmem.models.memory_layers import LayerScores, store_proposal, stored_proposal
+from fotmem.models.model_parts import model_parts
 from tests import folders, tiny
 from tests.commands import call
 from tests.tiny import one_thread  # noqa: F401 - a fixture

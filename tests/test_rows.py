@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fotmem import Rows, rooms, rows
+from fotmem import Rows
+from fotmem.stores import buffers as rooms
+from fotmem.stores import growing_rows as rows
 from fotmem.testing.store.naive import DTYPES, draw, quick
 
 HEADS, DIM = 2, 3

@@ -13,16 +13,17 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import registry
-from fotmem.bench import process
-from fotmem.bench.report import Setting
-from fotmem.bench.worker import Job
-from fotmem.capture import Capture, capture_model, capture_random
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
-from fotmem.selection import calibration, laws, selector
-from fotmem.selection.choice import Candidate, Selection, candidates
-from fotmem.selection.limits import Foretold, Limits, misses
-from fotmem.selection.measured import Cost, Found, Measured, foretell
+from fotmem.measure.bench import process
+from fotmem.measure.bench.report import Setting
+from fotmem.measure.bench.worker import Job
+from fotmem.measure.capture import Capture, capture_model, capture_random
+from fotmem.measure.select import calibration, selector
+from fotmem.measure.select import extrapolate as laws
+from fotmem.measure.select.choice import Candidate, Selection, candidates
+from fotmem.measure.select.limits import Foretold, Limits, misses
+from fotmem.measure.select.predict import Cost, Found, Measured, foretell
+from fotmem.plugin import registry
 from tests import folders, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture
 from tests.commands import call, refusal
@@ -463,7 +464,7 @@ def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
 
 def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:
     """Keys come again, each moved: none is a copy, and half of them are new to no list."""
-    from fotmem.bench.worker import _Bench
+    from fotmem.measure.bench.worker import _Bench
 
     job = Job(
         capture=str(capture.directory),
@@ -519,7 +520,7 @@ def test_what_is_captured_is_taken_up_in_time_that_is_for_other_layers(
 
 
 def calibration_moved() -> float:
-    from fotmem.bench.worker import MOVED
+    from fotmem.measure.bench.worker import MOVED
 
     return MOVED
 
@@ -535,7 +536,7 @@ def test_a_script_without_a_guard_is_told(capture: Capture, tmp_path: Path) -> N
     script = tmp_path / "script.py"
     script.write_text(
         "import fotmem\n"
-        "from fotmem.capture import Capture\n"
+        "from fotmem.measure.capture import Capture\n"
         f"capture = Capture.open({str(capture.directory)!r})\n"
         "found = fotmem.select(capture, tokens=8000, stores=['exact'], seconds=3600)\n"
         "print(found.excluded['exact'])"
@@ -752,7 +753,7 @@ def test_what_a_file_says_is_the_default_of_options(
         memories.append(fotmem.attach(*args, **options))
         return memories[-1]
 
-    monkeypatch.setattr("fotmem.attachment.attach", attach)
+    monkeypatch.setattr("fotmem.memory.attachment.attach", attach)
     words = ["ask", folder, "Who?", "--text", tmp_path / "one.txt", "--max-new-tokens", 2]
     for more in ([], ["--layers", "1", "--top-k", "9", "--window", 32, "--decay", "0"]):
         assert call(capsys, *words, "--config", file, *more).code == 0

@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 import fotmem
-from fotmem import Memory, MemoryStore, registry
-from fotmem.bench.grid import Grid, settings
-from fotmem.dictionary.model import new_model, new_tokenizer
-from fotmem.evaluation import dictionary, perplexity
-from fotmem.evaluation import passkey as evaluated
-from fotmem.evaluation import settings as compared
-from fotmem.evaluation.dictionary import DictionaryRow
-from fotmem.evaluation.found import POSITIONS, Call, judge_call
-from fotmem.evaluation.passkey import Outcome, PasskeyRow, Trial, make_trials
-from fotmem.evaluation.perplexity import PerplexityRow
-from fotmem.evaluation.report import Measured
+from fotmem import Memory, MemoryStore
+from fotmem.measure.evaluate import compare_settings as compared
+from fotmem.measure.evaluate import dictionary, perplexity
+from fotmem.measure.evaluate import passkey as evaluated
+from fotmem.measure.evaluate.dictionary import DictionaryRow
+from fotmem.measure.evaluate.passkey import Outcome, PasskeyRow, Trial, make_trials
+from fotmem.measure.evaluate.perplexity import PerplexityRow
+from fotmem.measure.evaluate.report import Measured
+from fotmem.measure.evaluate.store_quality import POSITIONS, Call, judge_call
+from fotmem.measure.grid import Grid, settings
+from fotmem.plugin import registry
+from fotmem.training.dictionary_model import new_model, new_tokenizer
 from tests import folders
 from tests.commands import call, refusal
 from tests.plugins import hook, install
@@ -102,7 +103,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of many take long."""
-    monkeypatch.setattr("fotmem.bench.figures.RESAMPLED", 50)
+    monkeypatch.setattr("fotmem.measure.bench.figures.RESAMPLED", 50)
 
 
 def passkeys(
@@ -190,8 +191,8 @@ def test_figures_are_those_of_what_the_model_asked(
 
     monkeypatch.setattr(MemoryStore, "attend", recorded)
     monkeypatch.setattr(compared, "judge_call", judged)
-    monkeypatch.setattr("fotmem.evaluation.found.POSITIONS", 1000)
-    monkeypatch.setattr("fotmem.evaluation.found.STEP", 70)
+    monkeypatch.setattr("fotmem.measure.evaluate.store_quality.POSITIONS", 1000)
+    monkeypatch.setattr("fotmem.measure.evaluate.store_quality.STEP", 70)
     grid: Grid = {"sparse": {"every": [1, 3]}}
     options: dict[str, Any] = {"decay": decay, "temperature": temperature}
     options["model"] = folders.model(dtype=dtype)
@@ -238,8 +239,8 @@ def test_of_a_long_call_some_positions_are_judged(monkeypatch: pytest.MonkeyPatc
 
 def test_an_index_finds_more_the_more_it_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
-    monkeypatch.setattr("fotmem.indexed.EXACT_BELOW", 64)
-    monkeypatch.setattr("fotmem.indexed.RECENT", 0)
+    monkeypatch.setattr("fotmem.stores.indexed_store.EXACT_BELOW", 64)
+    monkeypatch.setattr("fotmem.stores.indexed_store.RECENT", 0)
     grid: Grid = {"faiss-ivf": {"nlist": [24], "nprobe": [1, 24]}}
     measured, _ = passkeys(settings(["faiss-ivf"], grid), length=600)
     one, all_of_them = (row.found for row in measured.rows)

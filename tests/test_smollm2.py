@@ -10,8 +10,8 @@ import torch
 from transformers import pipeline
 
 import fotmem
-from fotmem.answer import answer
-from fotmem.models import load_model
+from fotmem.models.load import load_model
+from fotmem.tasks.answer import answer
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - faster here too, where others use the machine
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from fotmem.capture import capture_random
+from fotmem.measure.capture import capture_random
 from tests.commands import ONE_THREAD, PROGRAM
 from tests.plugins import hook, install
 
@@ -57,13 +57,20 @@ sys.exit(main())
 
 @pytest.mark.parametrize(
     "module",
-    ["fotmem.cli.stopping", "fotmem.cli.commands", "typer", "torch", "numpy", "fotmem.registry"],
+    [
+        "fotmem.cli.stopping",
+        "fotmem.cli.commands",
+        "typer",
+        "torch",
+        "numpy",
+        "fotmem.plugin.registry",
+    ],
 )
 def test_ctrl_c_while_importing(module: str) -> None:
     assert python(WHILE_IMPORTING, module, "stores") == (130, "", SAID)
 
 
-@pytest.mark.parametrize("module", ["transformers", "fotmem.models"])
+@pytest.mark.parametrize("module", ["transformers", "fotmem.models.load"])
 def test_ctrl_c_while_a_command_imports(module: str, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("A captain.")

@@ -4,12 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from fotmem import (
-    Hits,
-    MemoryStore,
-    OptionError,
-    store,
-)
+from fotmem import Hits, MemoryStore, OptionError
+from fotmem.stores import store
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact

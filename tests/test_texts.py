@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fotmem.texts import read_text, write_text
+from fotmem.files import read_text, write_text
 
 
 def test_a_file_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from transformers import TrainerCallback
 
 import fotmem
 from fotmem import TrainingOptions
-from fotmem.facts import Facts
-from fotmem.models import load_model
+from fotmem.memory.decay import OLDEST
+from fotmem.models.load import load_model
+from fotmem.tasks.facts import Facts
 from fotmem.training.checkpoints import BANK_FILE, last_checkpoint
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.pairs import Pairs
-from fotmem.weighing import OLDEST
 from tests import folders
 from tests.commands import PROGRAM, call, refusal
 from tests.tiny import difference, one_thread  # noqa: F401 - a fixture

@@ -44,7 +44,7 @@ def test_any_store_gives_the_logits_of_exact_while_it_is_small(store: str, decay
 
 @pytest.mark.parametrize("store", STORES)
 def test_use_keeps_what_was_read_and_its_ids(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotmem.contents.BULK", 9 * 2 * 8)  # some keys at a time
+    monkeypatch.setattr("fotmem.memory.contents.BULK", 9 * 2 * 8)  # some keys at a time
     model, memory = read(77)
     memory.store(LAYERS[0]).forget(5)
     question = tiny.ids(9, seed=5)
@@ -132,7 +132,7 @@ def test_a_store_that_fails_while_it_is_filled_leaves_the_old_one(
     question, before = tiny.ids(9, seed=5), dict(memory.stores)
     logits = model(question).logits
     kind = type(memory.store(1))
-    monkeypatch.setattr("fotmem.contents.BULK", 1)  # key by key
+    monkeypatch.setattr("fotmem.memory.contents.BULK", 1)  # key by key
     calls, plain = iter(range(100)), kind.add
 
     def add(self: Any, keys: Any, values: Any) -> None:

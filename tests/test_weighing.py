@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fotmem import MemoryStore
-from fotmem.weighing import Weighing
+from fotmem.memory.decay import Weighing
 
 
 def holding(tokens: int) -> MemoryStore:

@@ -24,7 +24,7 @@ from fotmem import FotmemError, OptionError, StorageError, create_store
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
-from fotmem_zarr.folder import Folder
+from fotmem_zarr.disk.folder import Folder
 from fotmem_zarr.store import ZarrStore
 
 HEADS, DIM, ROWS = 2, 16, 3000

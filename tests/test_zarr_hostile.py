@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from fotmem import OptionError, StorageError
 from fotmem.testing.store.naive import draw, quick
-from fotmem_zarr.root import checksum_of
-from fotmem_zarr.tree import Tree
+from fotmem_zarr.disk.root import checksum_of
+from fotmem_zarr.disk.tree import Tree
 from tests.test_zarr_files import DIM, HEADS, ROWS, assert_holds, data, fill, opened
 
 KINDS = ("log", "segments", "tail")
@@ -158,7 +158,7 @@ def test_a_pipe_in_place_of_a_file_stops_nobody(store: Path, file: str) -> None:
 def test_links_are_refused_where_there_are_no_handles(
     store: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotmem_zarr.tree.HANDLES", False)
+    monkeypatch.setattr("fotmem_zarr.disk.tree.HANDLES", False)
     assert Tree(store).handle is None
     used(shutil.copytree(store, store.with_name("plain")))
     shutil.rmtree(store / "segments")

@@ -27,9 +27,9 @@ from fotmem.testing.store.naive import (
     quick,
 )
 from fotmem.testing.store.stores import Stores, promised
-from fotmem_zarr import probe
 from fotmem_zarr.budget import CLUSTER
-from fotmem_zarr.outer import Outer
+from fotmem_zarr.index import cluster_search as probe
+from fotmem_zarr.index.hub_keys import Outer
 from fotmem_zarr.store import ZarrStore
 
 HEADS, DIM, SCALE = 2, 16, 0.25

@@ -10,20 +10,20 @@ from torch import Tensor
 
 from fotmem import StorageError
 from fotmem_zarr.budget import Budget
-from fotmem_zarr.building import build, index
-from fotmem_zarr.cache import Cache
+from fotmem_zarr.disk.chunk_cache import Cache
+from fotmem_zarr.disk.log import Log
+from fotmem_zarr.disk.manifest import Manifest
+from fotmem_zarr.disk.opening import open_place
+from fotmem_zarr.disk.pieces import Like, Piece
+from fotmem_zarr.disk.place import TRANSIENT, Place
 from fotmem_zarr.files import Files
-from fotmem_zarr.jobs import Job, next_merge
+from fotmem_zarr.index.compaction import Job, next_merge
+from fotmem_zarr.index.segment import Segment
+from fotmem_zarr.index.segment_sources import source_of_segments
+from fotmem_zarr.index.segment_writer import build, index
 from fotmem_zarr.loading import load_log, load_pieces, load_segments
-from fotmem_zarr.log import Log
-from fotmem_zarr.manifest import Manifest
-from fotmem_zarr.opening import open_place
-from fotmem_zarr.pieces import Like, Piece
-from fotmem_zarr.place import TRANSIENT, Place
-from fotmem_zarr.segment import Segment
-from fotmem_zarr.sources import source_of_segments
-from fotmem_zarr.tail import Tail
-from fotmem_zarr.trim import trim
+from fotmem_zarr.malloc_trim import trim
+from fotmem_zarr.unwritten import Tail
 
 
 class State(NamedTuple):

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from fotmem import StorageError
 from fotmem_zarr.budget import Budget
-from fotmem_zarr.folder import temporary_folder
-from fotmem_zarr.log import Log, Part
-from fotmem_zarr.manifest import Manifest
-from fotmem_zarr.owned import Owned, Spot
-from fotmem_zarr.pieces import Like, Piece
-from fotmem_zarr.place import Place
-from fotmem_zarr.root import Root, begin, group, read_root, write_root
-from fotmem_zarr.segment import Segment
-from fotmem_zarr.sweeping import sweep
+from fotmem_zarr.disk.folder import temporary_folder
+from fotmem_zarr.disk.log import Log, Part
+from fotmem_zarr.disk.manifest import Manifest
+from fotmem_zarr.disk.owned import Owned, Spot
+from fotmem_zarr.disk.pieces import Like, Piece
+from fotmem_zarr.disk.place import Place
+from fotmem_zarr.disk.root import Root, begin, group, read_root, write_root
+from fotmem_zarr.disk.sweeping import sweep
+from fotmem_zarr.index.segment import Segment
 
 
 class Files:

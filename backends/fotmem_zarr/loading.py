@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fotmem import StorageError
+from fotmem_zarr.disk.log import Log, Part
+from fotmem_zarr.disk.manifest import Manifest
+from fotmem_zarr.disk.owned import Owned, Spot
+from fotmem_zarr.disk.pieces import Piece
+from fotmem_zarr.disk.place import Place, Range
+from fotmem_zarr.disk.root import LARGEST, group
 from fotmem_zarr.files import Files
-from fotmem_zarr.log import Log, Part
-from fotmem_zarr.manifest import Manifest
-from fotmem_zarr.owned import Owned, Spot
-from fotmem_zarr.pieces import Piece
-from fotmem_zarr.place import Place, Range
-from fotmem_zarr.root import LARGEST, group
-from fotmem_zarr.segment import Segment
+from fotmem_zarr.index.segment import Segment
 
 
 def load_log(files: Files, place: Place, manifest: Manifest) -> Log:

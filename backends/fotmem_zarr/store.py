@@ -20,10 +20,10 @@ from fotmem import (
 )
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import Contents, State
-from fotmem_zarr.outer import Outer
+from fotmem_zarr.index.cluster_search import Probe
+from fotmem_zarr.index.hub_keys import Outer
+from fotmem_zarr.index.scan import scan
 from fotmem_zarr.plugin import ZarrOptions
-from fotmem_zarr.probe import Probe
-from fotmem_zarr.scan import scan
 
 RECENT = 2048
 """With a bias, so many of the newest rows are all looked at."""

@@ -31,7 +31,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.explain import Attended
+    from fotmem.memory.explain import Attended
 
 
 def ask(
@@ -63,8 +63,8 @@ def ask(
     chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
     name, store_options = parse_store(store, option, config)
     llama, tokenizer = load_quietly(model, dtype)
-    from fotmem.answer import answer, passage, question_prompt
-    from fotmem.attachment import attach
+    from fotmem.memory.attachment import attach
+    from fotmem.tasks.answer import answer, passage, question_prompt
 
     prompt = question_prompt(tokenizer, question)
     attached = attach(

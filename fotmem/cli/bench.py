@@ -78,11 +78,11 @@ def run(
     """
     asked = _numbers(top_k)
     chosen = parse_layers(layers)
-    from fotmem.bench.grid import read_grid, settings
-    from fotmem.bench.run import Bench, Plan
-    from fotmem.bench.table import SHOWN, WIDTH, tables
-    from fotmem.capture import Capture
-    from fotmem.registry import available_stores
+    from fotmem.measure.bench.run import Bench, Plan
+    from fotmem.measure.bench.table import SHOWN, WIDTH, tables
+    from fotmem.measure.capture import Capture
+    from fotmem.measure.grid import read_grid, settings
+    from fotmem.plugin.registry import available_stores
 
     capture = Capture.open(directory)
     for layer in chosen or ():
@@ -116,8 +116,8 @@ def run(
     explain(shown, {column.name: column.meaning for column in SHOWN} | EXPLAINED)
     print(bench.file)
     if bench.report.rows:
-        from fotmem.bench.page import write_page
-        from fotmem.bench.plot import draw
+        from fotmem.measure.bench.page import write_page
+        from fotmem.measure.bench.plot import draw
 
         draw(bench.report, picture)
         write_page(bench.report, page)
@@ -133,9 +133,9 @@ def compare(
 
     Example: fotmem bench compare before after
     """
-    from fotmem.bench.compare import compare
-    from fotmem.bench.report import BenchReport
-    from fotmem.bench.table import WIDTH, changes
+    from fotmem.measure.bench.compare import compare
+    from fotmem.measure.bench.report import BenchReport
+    from fotmem.measure.bench.table import WIDTH, changes
 
     reports = [BenchReport.read(_report_in(path)) for path in (before, after)]
     found = compare(*reports)

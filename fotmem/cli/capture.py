@@ -19,7 +19,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.capture import Capture
+    from fotmem.measure.capture import Capture
 
 Output = Annotated[
     Path,
@@ -52,12 +52,12 @@ def capture(
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
     chosen, corpus = parse_layers(layers), read_texts(text)
-    from fotmem.capture import Capture
+    from fotmem.measure.capture import Capture
 
     Capture.check_place(out)
     llama, tokenizer = load_quietly(model)
-    from fotmem.capture import capture_model
-    from fotmem.evaluation.passkey import OVERLAP
+    from fotmem.measure.capture import capture_model
+    from fotmem.measure.evaluate.passkey import OVERLAP
 
     ids = tokenizer(corpus, add_special_tokens=False, verbose=False).input_ids
     _show(
@@ -96,7 +96,7 @@ def capture_arrays(
 
     Example: fotmem capture-arrays --keys keys.npy --queries queries.npy --out DIR
     """
-    from fotmem.capture import capture_files, capture_hdf5
+    from fotmem.measure.capture import capture_files, capture_hdf5
 
     if hdf5 is not None and not (keys or queries or values):
         _show(capture_hdf5(out, hdf5))
@@ -123,7 +123,7 @@ def capture_random(
     Example: fotmem capture-random --tokens 64k --mismatch 0.5 --out DIR
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
-    from fotmem.capture import capture_random as drawn
+    from fotmem.measure.capture import capture_random as drawn
 
     _show(
         drawn(

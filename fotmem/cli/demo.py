@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from fotmem.cli.options import Store, load_quietly
-from fotmem.registry import find_store
+from fotmem.plugin.registry import find_store
 
 if TYPE_CHECKING:
-    from fotmem.memory import Memory
+    from fotmem.memory.memory import Memory
 
 MODEL = "smollm2-fot"
 TOKENS, WINDOW = 16_384, 512
@@ -53,8 +53,8 @@ def demo(store: Store = "exact") -> None:
     """
     find_store(store)
     llama, tokenizer = load_quietly(MODEL)
-    from fotmem.attachment import attach
-    from fotmem.evaluation.passkey import LOCAL, OVERLAP
+    from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP
+    from fotmem.memory.attachment import attach
 
     console = Console(highlight=False)
     text, hidden = _text(tokenizer)
@@ -93,7 +93,7 @@ def demo(store: Store = "exact") -> None:
 
 def _text(tokenizer: Any) -> tuple[list[int], list[Hidden]]:
     """Take prose that every Python has, and hide the facts in it at even distances."""
-    from fotmem.texts import python_reference
+    from fotmem.files import python_reference
 
     def tokens(words: str) -> list[int]:
         return list(tokenizer(words, add_special_tokens=False, verbose=False).input_ids)
@@ -119,8 +119,8 @@ def _ask_all(
     memory: "Memory | None",
 ) -> int:
     """Ask for every fact; show the answers and where they came from; count the right ones."""
-    from fotmem.answer import answer, passage
     from fotmem.cli.ask import sources_table
+    from fotmem.tasks.answer import answer, passage
 
     right = 0
     for (_, question, truth), fact in zip(FACTS, hidden, strict=True):

@@ -12,7 +12,7 @@ from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read
 from fotmem.outputs import check_folder
 
 if TYPE_CHECKING:
-    from fotmem.proposal import LayerScores
+    from fotmem.models.memory_layers import LayerScores
 
 WIDTH = 40
 """Characters of the longest bar."""
@@ -34,9 +34,9 @@ def layers(
     check_folder(cache_folder("layers"))
     corpus = read_texts(text)
     llama, tokenizer = load_quietly(model)
-    from fotmem.parts import model_parts
-    from fotmem.proposal import store_proposal
-    from fotmem.retrieval import find_memory_layers
+    from fotmem.measure.retrieval_heads import find_memory_layers
+    from fotmem.models.memory_layers import store_proposal
+    from fotmem.models.model_parts import model_parts
 
     found = find_memory_layers(
         llama, tokenizer, text=corpus, trials=trials, seed=seed, progress=True

@@ -16,8 +16,8 @@ from rich.markup import escape
 
 from fotmem.amounts import SEEDS
 from fotmem.errors import OptionError
-from fotmem.registry import find_store, validated_options
-from fotmem.texts import python_reference, read_text
+from fotmem.files import python_reference, read_text
+from fotmem.plugin.registry import find_store, validated_options
 
 
 def _parse_temperature(temperature: float | None) -> float | None:
@@ -29,7 +29,7 @@ def _parse_temperature(temperature: float | None) -> float | None:
 def _take_settings(context: typer.Context, config: Path | None) -> Path | None:
     """Let what a file says be the default of a command's other options."""
     if config is not None:
-        from fotmem.config import read_config
+        from fotmem.memory.config import read_config
 
         settings = read_config(config).settings
         if "layers" in settings:
@@ -220,7 +220,7 @@ def parse_store(
     if name is not None or given:
         other = "--store" if name is not None else "--option"
         raise typer.BadParameter(f"says which store, so {other} cannot", param_hint="'--config'")
-    from fotmem.config import read_config
+    from fotmem.memory.config import read_config
 
     read = read_config(config)
     validated_options(find_store(read.store), read.options)
@@ -291,7 +291,7 @@ def load_quietly(name: str, dtype: str | None = None) -> tuple[Any, Any]:
         import torch
         import transformers
 
-        from fotmem.models import load_model
+        from fotmem.models.load import load_model
 
         transformers.logging.set_verbosity_error()
         return load_model(name, dtype=None if dtype is None else getattr(torch, dtype))

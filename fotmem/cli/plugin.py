@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from fotmem.cli.command import Command
 from fotmem.cli.options import Json, StoreOption, parse_options
-from fotmem.registry import find_store
-from fotmem.specs import StoreSpec
+from fotmem.plugin.registry import find_store
+from fotmem.plugin.specs import StoreSpec
 
 if TYPE_CHECKING:
     from fotmem.testing.store.check import Outcome, Report

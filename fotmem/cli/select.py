@@ -29,7 +29,7 @@ from fotmem.cli.options import (
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
-    from fotmem.selection.choice import Selection
+    from fotmem.measure.select.choice import Selection
 
 WIDTH = 120
 EXPLAINED = {
@@ -92,7 +92,7 @@ def select(
     check_amount("--latency", latency, seconds)
     check_file(out, inputs=[model, *text])
     chosen, corpus = parse_layers(layers), read_texts(text)
-    from fotmem.selection.selector import select as selected
+    from fotmem.measure.select.selector import select as selected
 
     console = Console(file=sys.stderr)
     with console.status("begins") as status, quietly():
@@ -129,8 +129,8 @@ def select(
 
 
 def _show(found: "Selection") -> None:
-    from fotmem.bench.summary import BY_NAME
-    from fotmem.selection.limits import in_bytes, in_ms
+    from fotmem.measure.bench.summary import BY_NAME
+    from fotmem.measure.select.limits import in_bytes, in_ms
 
     layers = ", ".join(map(str, found.layers))
     table = Table(title=f"foretold for {found.tokens:,} tokens, layers {layers}, top {found.top_k}")

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fotmem.cli.options import Json
-from fotmem.registry import registry
-from fotmem.specs import StoreSpec
+from fotmem.plugin.registry import registry
+from fotmem.plugin.specs import StoreSpec
 
 
 def stores(as_json: Json = False) -> None:

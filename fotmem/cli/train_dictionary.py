@@ -24,7 +24,7 @@ def train_dictionary(
     Example: fotmem train-dictionary --output DIR
     """
     require("fotmem train-dictionary", "accelerate", "matplotlib", extra="train")
-    from fotmem.dictionary.train import RECIPE, train_dictionary
+    from fotmem.training.dictionary import RECIPE, train_dictionary
 
     options = RECIPE.model_copy(update={"seed": seed, "steps": steps or RECIPE.steps})
     trained = train_dictionary(output, options=options, resume=resume, progress=True)

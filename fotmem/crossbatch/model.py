@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
+from fotmem.arguments import checked_decay, checked_integer, checked_temperature, is_finite
 from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
-from fotmem.interrupt import interrupts_deferred
-from fotmem.parts import layer_adapters, memory_distance, memory_layers, model_parts
-from fotmem.patch import own_forward, replace_forward
-from fotmem.settings import checked_decay, checked_integer, checked_temperature, is_finite
+from fotmem.interrupts import interrupts_deferred
+from fotmem.models.model_parts import layer_adapters, memory_distance, memory_layers, model_parts
+from fotmem.models.replace_forward import own_forward, replace_forward
 
 
 class Crossbatch:

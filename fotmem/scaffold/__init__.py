@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fotmem.errors import OptionError, StorageError
 from fotmem.outputs import filling
-from fotmem.registry import registry
+from fotmem.plugin.registry import registry
 
 LONGEST = 32
 """Letters of a name: with more, lines of the package would grow beyond 100 columns."""

@@ -12,7 +12,7 @@ from fotmem.testing.store.contract import StoreContract
 from fotmem.testing.store.stores import StoreFactory
 
 if TYPE_CHECKING:
-    from fotmem.testing.adapter import AdapterContract
+    from fotmem.testing.adapter.contract import AdapterContract
 
 __all__ = ["AdapterContract", "StoreContract", "StoreFactory"]
 
@@ -20,6 +20,6 @@ __all__ = ["AdapterContract", "StoreContract", "StoreFactory"]
 def __getattr__(name: str) -> Any:
     if name != "AdapterContract":
         raise AttributeError(f"module 'fotmem.testing' has no attribute {name!r}")
-    from fotmem.testing.adapter import AdapterContract  # imports transformers
+    from fotmem.testing.adapter.contract import AdapterContract  # imports transformers
 
     return AdapterContract

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fotmem.errors import InputError
 from fotmem.extra import require
-from fotmem.texts import read_text
+from fotmem.files import read_text
 
 
 def read_documents(paths: Iterable[Path], tokenizer: Any, *, least: int) -> list[Tensor]:

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from fotmem.crossbatch import Crossbatch
+from fotmem.files import write_text
+from fotmem.models.tuned import save
 from fotmem.outputs import filling
-from fotmem.texts import write_text
 from fotmem.training.checkpoints import (
     Training,
     check_checkpoint,
@@ -28,7 +29,6 @@ from fotmem.training.options import TrainingOptions
 from fotmem.training.progress import Progress
 from fotmem.training.teacher import Teacher
 from fotmem.training.trainer import CrossbatchTrainer
-from fotmem.tuned import save
 
 EVALUATED = 64
 """Pairs to evaluate on."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fotmem.errors import OptionError
-from fotmem.facts import QUESTIONS, STATEMENTS, Facts
-from fotmem.weighing import OLDEST
+from fotmem.memory.decay import OLDEST
+from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Facts
 
 TOKENS_PER_FACT = 32
 """Of a window, for each fact that it tells."""

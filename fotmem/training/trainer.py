@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.interrupt import interrupts_deferred
+from fotmem.interrupts import interrupts_deferred
 from fotmem.training.checkpoints import (
     BANK_FILE,
     Training,

@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
+from fotmem.arguments import checked_window
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
-from fotmem.parts import memory_distance, memory_layers, model_parts
-from fotmem.settings import checked_window
+from fotmem.models.model_parts import memory_distance, memory_layers, model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.fit import EVALUATED, Trained, fit

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fotmem import Bias, Hits, PartialAttention
-from fotmem.guard import Guard
+from fotmem.stores.guard import Guard
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from fotmem.cli.legend import explain
 
 if TYPE_CHECKING:
-    from fotmem.evaluation.report import Measured
+    from fotmem.measure.evaluate.report import Measured
 
 
 def advance(label: str, steps: Iterable[int], total: int) -> None:
@@ -37,9 +37,9 @@ def show(
     if as_json:
         print(json.dumps(measured.found(), indent=2))
         return
-    from fotmem.bench.report import Setting
-    from fotmem.bench.table import WIDTH
-    from fotmem.evaluation.found import FIGURES
+    from fotmem.measure.bench.report import Setting
+    from fotmem.measure.bench.table import WIDTH
+    from fotmem.measure.evaluate.store_quality import FIGURES
 
     headings = (about.name for about in FIGURES.values())
     console, table = Console(width=WIDTH), Table("tokens", "store", name, *headings)

@@ -13,7 +13,7 @@ from fotmem.extra import require
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
-    from fotmem.evaluation.curves import Curve, Needed
+    from fotmem.measure.evaluate.curves import Curve, Needed
 
 EXPLAINED = {
     "predicts": "rank correlation of figure and quality over settings, with its 95% interval",
@@ -35,7 +35,7 @@ def curve(
     require("fotmem eval curve", "scipy", *(["matplotlib"] if png else []))
     if png is not None:
         check_file(png, inputs=reports)
-    from fotmem.evaluation.curves import curves
+    from fotmem.measure.evaluate.curves import curves
 
     every = [each for file in reports for each in curves(file)]
     console = Console()
@@ -43,15 +43,15 @@ def curve(
         console.print(_table(each))
     explain(console, EXPLAINED)
     if png is not None:
-        from fotmem.evaluation.plot import draw
+        from fotmem.measure.evaluate.plot import draw
 
         draw(every, png)
         print(png)
 
 
 def _table(curve: "Curve") -> Table:
-    from fotmem.evaluation.curves import QUALITIES
-    from fotmem.evaluation.found import FIGURES
+    from fotmem.measure.evaluate.curves import QUALITIES
+    from fotmem.measure.evaluate.store_quality import FIGURES
 
     table = Table("figure", "predicts", "needed", title=f"{curve.task}, {curve.tokens:,} tokens")
     exact = "not measured" if curve.exact is None else shown(curve.exact.quality)

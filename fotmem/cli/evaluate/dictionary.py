@@ -28,7 +28,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.evaluation.dictionary import DictionaryRow
+    from fotmem.measure.evaluate.dictionary import DictionaryRow
 
 QUERIES = 500
 VALUES = "values right"
@@ -71,13 +71,13 @@ def dictionary(
     Example: fotmem eval dictionary dictionary-fot --tokens 64k,1M
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
-    from fotmem.dictionary.task import LENGTH
+    from fotmem.tasks.dictionary import LENGTH
 
     queries = max(1, min(QUERIES, min(sizes) // LENGTH)) if queries is None else queries
     options["queries"] = queries
     task = Task("dictionary", options)
-    from fotmem.evaluation.dictionary import DictionaryRow, compare, lookup
-    from fotmem.evaluation.report import Measured
+    from fotmem.measure.evaluate.dictionary import DictionaryRow, compare, lookup
+    from fotmem.measure.evaluate.report import Measured
 
     kept = Measured("dictionary", task.options, DictionaryRow, report) if task.settings else None
     with task.attach() as memory:
@@ -103,7 +103,7 @@ def dictionary(
             task.write(rows, report, as_json=False)  # a longer dictionary may take hours
     if task.write(rows, report, as_json=as_json):
         return
-    from fotmem.bench.table import WIDTH
+    from fotmem.measure.bench.table import WIDTH
 
     table = Table("tokens", VALUES, "symbols right", "read", "memory", "RAM", "a query")
     for row in rows:

@@ -68,8 +68,8 @@ def distraction(
     require("fotmem eval distraction", "scipy")
     queries = min(QUERIES, window) if queries is None else queries
     options["queries"] = queries
-    from fotmem.evaluation.distraction import check, cut, with_facts
-    from fotmem.evaluation.distraction import distraction as measured
+    from fotmem.measure.evaluate.distraction import check, cut, with_facts
+    from fotmem.measure.evaluate.distraction import distraction as measured
 
     check(documents, queries, window)
     task = Task("distraction", options)
@@ -82,7 +82,7 @@ def distraction(
         rows = tracked("measuring", steps, documents.bit_length())
     if task.write(rows, report, as_json=as_json):
         return
-    from fotmem.bench.table import WIDTH
+    from fotmem.measure.bench.table import WIDTH
 
     table = Table("documents", "right one", "weighted", "by chance", "memory", "seconds")
     for row in rows:

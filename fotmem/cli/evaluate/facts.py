@@ -29,7 +29,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.evaluation.keyed import KeyedRow
+    from fotmem.measure.evaluate.facts import KeyedRow
 
 FACTS, TOKENS_PER_FACT = 32, 64
 EXPLAINED = {
@@ -75,7 +75,7 @@ def facts(
     number = max(1, min(FACTS, size // TOKENS_PER_FACT)) if number is None else number
     options["number"] = number
     task = Task("facts", options)
-    from fotmem.evaluation.keyed import hide, keyed, make_facts
+    from fotmem.measure.evaluate.facts import hide, keyed, make_facts
 
     llama, tokenizer = task.model, task.tokenizer
     ids = tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids

@@ -32,8 +32,8 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.evaluation.passkey import PasskeyRow
-    from fotmem.memory import Memory
+    from fotmem.measure.evaluate.passkey import PasskeyRow
+    from fotmem.memory.memory import Memory
 
 ANSWERS = "whole answers"
 EXPLAINED = {
@@ -76,9 +76,9 @@ def passkey(
     """
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     task = Task("passkey", options)
-    from fotmem.evaluation.passkey import PasskeyRow, compare, make_trials
-    from fotmem.evaluation.passkey import passkey as measured
-    from fotmem.evaluation.report import Measured
+    from fotmem.measure.evaluate.passkey import PasskeyRow, compare, make_trials
+    from fotmem.measure.evaluate.passkey import passkey as measured
+    from fotmem.measure.evaluate.report import Measured
 
     made = {
         size: make_trials(

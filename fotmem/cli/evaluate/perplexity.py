@@ -31,7 +31,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.evaluation.perplexity import PerplexityRow
+    from fotmem.measure.evaluate.perplexity import PerplexityRow
 
 DIFFERENCE = "nats against none"
 EXPLAINED = {
@@ -73,10 +73,10 @@ def perplexity(
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     [length] = parse_sizes(scored, "--scored", one=True)
     task = Task("perplexity", options)
-    from fotmem.evaluation.passkey import overlap_of
-    from fotmem.evaluation.perplexity import PerplexityRow, compare
-    from fotmem.evaluation.perplexity import perplexity as measured
-    from fotmem.evaluation.report import Measured
+    from fotmem.measure.evaluate.passkey import overlap_of
+    from fotmem.measure.evaluate.perplexity import PerplexityRow, compare
+    from fotmem.measure.evaluate.perplexity import perplexity as measured
+    from fotmem.measure.evaluate.report import Measured
 
     ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
     kept = Measured("perplexity", task.options, PerplexityRow, report) if task.settings else None

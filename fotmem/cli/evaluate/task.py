@@ -24,9 +24,9 @@ from fotmem.extra import require
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
-    from fotmem.bench.figures import Figure
-    from fotmem.bench.report import Setting
-    from fotmem.memory import Memory
+    from fotmem.measure.bench.figures import Figure
+    from fotmem.measure.bench.report import Setting
+    from fotmem.memory.memory import Memory
 
 
 class Task:
@@ -53,7 +53,7 @@ class Task:
 
     def attach(self) -> Memory:
         """Attach the memory that was asked for; what a command has no option for is the default."""
-        from fotmem.attachment import attach
+        from fotmem.memory.attachment import attach
 
         names = {"window", "distance", "decay", "temperature"} & self.options.keys()
         chosen = {name: self.options[name] for name in names}
@@ -63,7 +63,7 @@ class Task:
     def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
         """Write the report if asked to, and the JSON; tell whether there was JSON."""
         if file is not None:
-            from fotmem.evaluation.report import report, write_report
+            from fotmem.measure.evaluate.report import report, write_report
 
             write_report(file, report(self.name, self.options, rows))
         if as_json:
@@ -76,7 +76,7 @@ def _check_report(file: Path, options: dict[str, Any]) -> None:
     read = [*options.get("text", ()), options.get("grid"), options.get("config")]
     check_file(file, inputs=[*read, options["model"]])
     if file.is_file() and file.stat().st_size:
-        from fotmem.evaluation.report import read_report
+        from fotmem.measure.evaluate.report import read_report
 
         read_report(file)  # not such as a model's config.json
 
@@ -99,7 +99,7 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
             param_hint="'--top-k'",
         )
     require("fotmem eval --stores", "scipy")
-    from fotmem.bench.grid import read_grid, settings
+    from fotmem.measure.grid import read_grid, settings
 
     return settings(parse_stores(stores), read_grid(grid) if grid else None)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.store import MemoryStore
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import fail
 
 GIVEN = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from torch import Tensor
 
-from fotmem.store import MemoryStore
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import (
     expect_attention,
     expect_rows,

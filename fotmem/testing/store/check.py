@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fotmem.errors import OptionError
-from fotmem.interrupt import interrupts_deferred
-from fotmem.registry import find_store, registry, validated_options
+from fotmem.interrupts import interrupts_deferred
+from fotmem.plugin.registry import find_store, registry, validated_options
 from fotmem.testing.store import worker
 from fotmem.testing.store.contract import StoreContract
 

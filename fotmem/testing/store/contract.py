@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from fotmem.specs import StoreCapabilities
+from fotmem.plugin.specs import StoreCapabilities
 from fotmem.testing.store.stores import StoreFactory, Stores, promised
 from fotmem.testing.store.subjects.any_order import AnyOrder
 from fotmem.testing.store.subjects.attending import Attending

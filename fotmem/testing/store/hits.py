@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.store import Bias, Hits, MemoryStore
+from fotmem.stores.store import Bias, Hits, MemoryStore
 from fotmem.testing.store.expectations import (
     expect_attention,
     expect_rows,

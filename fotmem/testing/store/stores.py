@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import registry
 from fotmem.errors import FotmemError, OptionError
-from fotmem.specs import StoreCapabilities, StoreSpec
-from fotmem.store import MemoryStore
+from fotmem.plugin import registry
+from fotmem.plugin.specs import StoreCapabilities, StoreSpec
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.callers_tensors import watch
 from fotmem.testing.store.naive import draw
 

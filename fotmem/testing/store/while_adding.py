@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem.store import Hits, MemoryStore
+from fotmem.stores.store import Hits, MemoryStore
 from fotmem.testing.store.expectations import fail
 from fotmem.testing.store.interleaved import together
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from fotmem.store import MemoryStore
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import fail
 from fotmem.testing.store.footprint import held_bytes, kept_bytes
 from fotmem.testing.store.hits import expect_contents

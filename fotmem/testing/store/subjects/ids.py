@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fotmem.errors import DtypeError, IdError, OptionError, ShapeError
-from fotmem.store import MemoryStore
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, expect_state
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention

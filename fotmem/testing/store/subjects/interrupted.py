@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fotmem.store import MemoryStore
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import fail, told
 from fotmem.testing.store.hits import expect_contents
 from fotmem.testing.store.interrupting import (

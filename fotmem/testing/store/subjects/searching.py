@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fotmem.store import MemoryStore
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import expect, expect_rows
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, quick

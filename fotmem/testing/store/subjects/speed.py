@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fotmem.registry import create_store
-from fotmem.store import MemoryStore
+from fotmem.plugin.registry import create_store
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store import growing
 from fotmem.testing.store.callers_tensors import watch
 from fotmem.testing.store.growing import Grown

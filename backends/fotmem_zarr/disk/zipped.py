@@ -1,0 +1,65 @@
+"""A zip file of a store's folder, for reading."""
+
+import threading
+import zipfile
+import zlib
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+from fotmem_zarr.disk.place import Place, Range
+
+BROKEN = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
+"""What `zipfile` raises for files that are damaged, encrypted, or packed in a way unknown to it."""
+
+
+class ZipPlace(Place):
+    """A zip file. Nothing is unpacked: members are read where they are, never more than is asked.
+
+    Parameters
+    ----------
+    path : Path
+        With the manifest at its root.
+    """
+
+    def __init__(self, path: Path) -> None:
+        read_only = "is a zip file, which is read-only; unpack it, and open the folder"
+        super().__init__(str(path), read_only=read_only, durable=True, local=True)
+        self._mutex = threading.Lock()  # members share one position in the file
+        try:
+            self._file = zipfile.ZipFile(path)
+        except BROKEN as error:
+            raise self.broken("open", "", error, "restore it from a copy") from error
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+        files = groupby(ranges, lambda part: part.key)
+        with self._mutex:
+            return [data for key, parts in files for data in self._read(key, list(parts))]
+
+    def _read(self, key: str, parts: Sequence[Range]) -> Sequence[bytes | None]:
+        try:
+            info = self._file.getinfo(key)
+        except KeyError:
+            return [None] * len(parts)
+        try:
+            with self._file.open(info) as member:
+                return [_read(member, part, info.file_size) for part in parts]
+        except BROKEN as error:
+            raise self.broken("read", key, error, "restore it from a copy") from error
+
+    def names(self, path: str) -> list[str]:
+        below = f"{path}/" if path else ""
+        names = [name for name in self._file.namelist() if name.startswith(below)]
+        return sorted({name.removeprefix(below).partition("/")[0] for name in names} - {""})
+
+    def close(self, *, unused: bool = False) -> None:
+        self._file.close()
+
+
+def _read(member: IO[bytes], part: Range, size: int) -> bytes:
+    stop = size if part.stop is None else min(part.stop, size)
+    if part.start >= stop:
+        return b""
+    member.seek(part.start)
+    return member.read(stop - part.start)

@@ -1,0 +1,1 @@
+"""Clusters and segments: how keys are found."""

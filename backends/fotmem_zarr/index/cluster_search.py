@@ -1,0 +1,154 @@
+"""Approximate search: read the clusters that promise most, and score their keys."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from fotmem import Hits
+from fotmem_zarr.budget import CLUSTER, Budget
+from fotmem_zarr.disk.chunk_cache import Cache
+from fotmem_zarr.disk.lookup import take
+from fotmem_zarr.index.segment import Segment
+
+FEW = 2**16
+"""Rows up to which a query reads `nprobe` clusters."""
+
+
+class Probe:
+    """Searches some segments together. Clusters are numbered through, in all of them."""
+
+    def __init__(
+        self, segments: Sequence[Segment], cache: Cache, budget: Budget, *, nprobe: int, first: int
+    ) -> None:
+        self.segments = segments
+        self.cache = cache
+        self.nprobe = nprobe
+        self.first = first
+        """Rows before this one are left out."""
+        self.limit = budget.workspace
+        self.candidates = budget.candidates
+        counts = [segment.clusters for segment in segments]
+        self.offsets = torch.tensor([0, *counts]).cumsum(0)
+        self.clusters = sum(counts)
+        self.sizes = torch.cat([segment.index.sizes for segment in segments], 1).flatten()
+        """``[H * clusters]``, int32: keys of each."""
+
+    def wanted(self, top_k: int) -> int:
+        """Count the clusters that each query reads.
+
+        The more keys there are, the more clusters the best of them lie in. And they lie in as many
+        clusters of each segment as in those of one large one, or nearly: so more are read where
+        segments are many and of like size, and where part of the rows is forgotten.
+        """
+        sizes = [min(segment.rows, segment.end - self.first) for segment in self.segments]
+        effective = sum(sizes) ** 2 / sum(size * size for size in sizes)
+        stored = sum(segment.rows for segment in self.segments) / sum(sizes)
+        more = max(1.0, math.sqrt(sum(sizes) / FEW)) * math.sqrt(effective) * stored
+        return min(self.clusters, round(max(self.nprobe, 4 * top_k / CLUSTER) * more))
+
+    def search(self, queries: Tensor, top_k: int) -> Hits:
+        """Search for queries ``[H, Q, D]``, float32."""
+        nprobe = self.wanted(top_k)
+        top_k = min(top_k, nprobe * CLUSTER)
+        chosen = self._choose(queries, nprobe)
+        self.cache.count_probed(int((chosen >= 0).sum()))
+        heads = torch.arange(queries.shape[0])[:, None].expand(queries.shape[:2])
+        # Head after head, so that queries that read the same clusters come together.
+        step = max(1, self.candidates // (nprobe * CLUSTER))
+        parts = [
+            self._score(*part, top_k)
+            for part in zip(
+                queries.flatten(0, 1).split(step),
+                heads.flatten().split(step),
+                chosen.flatten(0, 1).split(step),
+                strict=True,
+            )
+        ]
+        ids, scores = (
+            torch.cat(part).unflatten(0, queries.shape[:2]) for part in zip(*parts, strict=True)
+        )
+        return Hits(ids, scores)
+
+    def _choose(self, queries: Tensor, nprobe: int) -> Tensor:
+        """Choose the clusters ``[H, Q, nprobe]`` of each query; -1 where there are fewer."""
+        step = max(1, self.limit // (self.clusters * queries.shape[0]))
+        parts = []
+        for block in queries.split(step, dim=1):
+            estimates = torch.cat([segment.estimate(block) for segment in self.segments], -1)
+            best = estimates.topk(nprobe, dim=-1, sorted=False)
+            parts.append(best.indices.where(best.values > -torch.inf, -1))
+        return torch.cat(parts, 1)
+
+    def _score(
+        self, queries: Tensor, heads: Tensor, chosen: Tensor, top_k: int
+    ) -> tuple[Tensor, Tensor]:
+        """Find the best keys of clusters ``[n, nprobe]`` for queries ``[n, D]`` of `heads`."""
+        keys = torch.where(chosen < 0, -1, heads[:, None] * self.clusters + chosen)
+        clusters, inverse, counts = keys.flatten().unique(return_inverse=True, return_counts=True)
+        pairs = inverse.argsort()  # of a query and a cluster, by cluster
+        begins = counts.cumsum(0) - counts
+        found = queries.new_full((keys.numel(), CLUSTER), -torch.inf)
+        for part, most in self._batches(counts, skip=int(clusters[0] < 0)):
+            columns = torch.arange(most)
+            there = columns < counts[part, None]
+            pair = pairs[begins[part, None] + columns.where(there, 0)]  # [c, most]
+            members = self._read(clusters[part])
+            # In this order: torch multiplies a few rows by many columns several times slower.
+            scores = members @ queries[pair // keys.shape[1]].transpose(1, 2)  # [c, CLUSTER, most]
+            scores.masked_fill_(self._hidden(clusters[part])[..., None], -torch.inf)
+            found[pair[there]] = scores.transpose(1, 2)[there]
+        scores, places = found.view(len(queries), -1).topk(top_k, dim=-1)
+        cluster = keys.gather(1, places // CLUSTER)
+        hit = scores > -torch.inf
+        rows = torch.full_like(places, -1)
+        rows[hit] = self._rows(cluster[hit], places[hit] % CLUSTER)
+        return rows, scores
+
+    def _batches(self, counts: Tensor, skip: int) -> Iterator[tuple[Tensor, int]]:
+        """Group clusters that about as many queries want: bounded work for each group."""
+        order = counts[skip:].argsort(descending=True, stable=True) + skip
+        dim = self.segments[0].head_dim
+        while len(order):
+            most = int(counts[order[0]])
+            step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
+            yield order[:step], most
+            order = order[step:]
+
+    def _read(self, clusters: Tensor) -> Tensor:
+        """Read clusters ``[c]``, float32: ``[c, CLUSTER, D]``."""
+        keys = [segment.keys for segment in self.segments]
+        located = zip(*(each.tolist() for each in self._locate(clusters)), strict=True)
+        chunks = [(keys[i], head * keys[i].chunks_per_head + number) for head, i, number in located]
+        return self.cache.read(chunks).float()
+
+    def _hidden(self, clusters: Tensor) -> Tensor:
+        """Tell what is no key of clusters ``[c]``, or a forgotten one: ``[c, CLUSTER]``."""
+        columns = torch.arange(CLUSTER)
+        hidden = columns >= self.sizes[clusters, None]
+        if self.segments[0].first < self.first:
+            every = clusters.repeat_interleave(CLUSTER)
+            rows = self._rows(every, columns.repeat(len(clusters)))
+            hidden |= rows.view(-1, CLUSTER) < self.first
+        return hidden
+
+    def _rows(self, clusters: Tensor, columns: Tensor) -> Tensor:
+        """Look up the row numbers of keys ``[n]``."""
+        head, segment, number = self._locate(clusters)
+        places = number * CLUSTER + columns
+        arrays = [each.ids for each in self.segments]
+        lengths = torch.tensor([ids.chunk_rows for ids in arrays])[segment]
+        rows = torch.tensor([each.first for each in self.segments])[segment]
+        for length in lengths.unique().tolist():  # those written with another budget differ
+            here = lengths == length
+            some = segment[here], head[here], places[here]
+            rows[here] += take(self.cache, arrays, *some, self.limit)
+        return rows
+
+    def _locate(self, clusters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split numbers into head, segment, and cluster of this head of the segment."""
+        head = clusters // self.clusters
+        cluster = clusters % self.clusters
+        segment = torch.bucketize(cluster, self.offsets, right=True) - 1
+        return head, segment, cluster - self.offsets[segment]

@@ -1,0 +1,52 @@
+"""Work that is put off: making and merging segments, in steps between adds."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fotmem_zarr.index.segment import Segment
+from fotmem_zarr.index.segment_writer import Steps
+
+FAN_OUT = 4
+"""So many segments of one level are merged into one of the next."""
+SPEED = 2
+"""Keys handled per key added, by each job: it ends before as many rows more are there."""
+
+
+class Job:
+    """Makes one segment, from rows in memory (no sources) or from others."""
+
+    def __init__(self, segment: Segment, steps: Steps, sources: tuple[Segment, ...] = ()) -> None:
+        self.segment = segment
+        self.sources = sources
+        self._steps = steps
+        self._credit = 0
+
+    def advance(self, keys: int) -> bool:
+        """Do the work that is due for so many keys added; True when the segment is complete."""
+        self._credit += SPEED * keys
+        while self._credit > 0:
+            done = next(self._steps, None)
+            if done is None:
+                return True
+            self._credit -= done
+        return False
+
+
+class Merge(NamedTuple):
+    """Segments to be merged into one of a level."""
+
+    segments: tuple[Segment, ...]
+    level: int
+
+
+def next_merge(segments: Sequence[Segment], busy: Sequence[Segment]) -> Merge | None:
+    """Find the oldest segments of one level that are enough for a merge, if any."""
+    free: dict[int, list[Segment]] = {}
+    for segment in segments:
+        if segment not in busy:
+            free.setdefault(segment.level, []).append(segment)
+    working = {segment.level for segment in busy}
+    for level, found in sorted(free.items()):
+        if level not in working and len(found) >= FAN_OUT:
+            return Merge(tuple(found[:FAN_OUT]), level + 1)
+    return None

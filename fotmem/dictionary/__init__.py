@@ -1,1 +1,0 @@
-"""Dictionary lookup: the task with which the Focused Transformer paper tests large memories."""

@@ -1,0 +1,1 @@
+"""Measures stores, and models that use them."""

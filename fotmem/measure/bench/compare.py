@@ -1,0 +1,220 @@
+"""What got better or worse from one report to another, and whether that is more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist, fmean
+from typing import NamedTuple
+
+from fotmem.errors import InputError
+from fotmem.extra import require
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.bench.report import REFERENCE, BenchReport, Row, Setting
+from fotmem.measure.bench.summary import BY_NAME, Column
+
+LEVEL = 0.05
+"""Share of wrong verdicts among all that say better or worse, at most."""
+HALF = NormalDist().inv_cdf(0.975)
+"""Half of a 95% interval, in standard deviations."""
+COMPARED = [BY_NAME[name] for name in ("recall", "mass", "error", "error p95", "p50", "queries/s")]
+
+
+class Change(NamedTuple):
+    """A figure of one setting in two reports, mean over layers."""
+
+    setting: Setting
+    top_k: int
+    column: Column
+    before: float
+    after: float
+    difference: Figure
+    """For times that of their logarithms, both in units of the reference's time."""
+    verdict: str = "same"
+    """``better``, ``worse``, or ``same``: no more than noise."""
+
+    @property
+    def change(self) -> Figure:
+        """The difference; for times the ratio."""
+        if not self.column.is_time:
+            return self.difference
+        return Figure(*map(math.exp, self.difference))
+
+
+class Comparison(NamedTuple):
+    """Everything that both reports have."""
+
+    changes: list[Change]
+    relative: bool
+    """Whether times are compared in units of those of `exact`, or as they are."""
+    only_before: list[str]
+    only_after: list[str]
+    differences: list[str]
+    """What differs in machine, versions and way of measuring."""
+
+    def told(self) -> Iterator[str]:
+        """Say in sentences what the changes do not show."""
+        same = sum(change.verdict == "same" for change in self.changes)
+        yield f"{same} of {len(self.changes)} figures differ by no more than noise."
+        if self.relative:
+            yield f"Times are compared in units of what {REFERENCE} took in the same rounds."
+        else:
+            yield (
+                "Times are compared as they are, with all that else the machines did: measure "
+                f"{REFERENCE} in the same batch of both, and they are compared in its units."
+            )
+        for name, settings in (("A", self.only_before), ("B", self.only_after)):
+            if settings:
+                yield f"Only in {name}: {', '.join(settings)}."
+        if self.differences:
+            yield f"Different in A and B: {'; '.join(self.differences)}."
+
+
+def compare(before: BenchReport, after: BenchReport) -> Comparison:
+    """Compare two reports of the same capture.
+
+    Every figure has a confidence interval; a difference counts as one where the two together do not
+    explain it, such that of all verdicts no more than 5% are expected to be wrong (Benjamini and
+    Hochberg 1995). Times of two runs differ by what else the machines did: they are compared in
+    units of the time that `exact` took in the same rounds.
+
+    Raises
+    ------
+    InputError
+        The captures differ, or the reports have nothing in common.
+    """
+    require("fotmem bench compare", "scipy")
+    _require_same_capture(before, after)
+    one, other = (_rows(report) for report in (before, after))
+    common = [key for key in one if key in other]
+    if not common:
+        raise InputError(
+            "the two reports have no setting on the same layer with the same number of keys in "
+            "common: measure the same --stores, --layers and --top-k"
+        )
+    relative = all(rows[key].one_relative is not None for rows in (one, other) for key in common)
+    groups: dict[tuple[str, int], list[_Key]] = {}
+    for key in common:
+        groups.setdefault((key.setting, key.top_k), []).append(key)
+    changes = [
+        _change(column, [_pair(column, one, other, key, relative) for key in keys], one[keys[0]])
+        for keys in groups.values()
+        for column in COMPARED
+        if not (relative and column.is_time and one[keys[0]].setting.store == REFERENCE)
+    ]
+    return Comparison(
+        changes=_judged(changes),
+        relative=relative,
+        only_before=_names(one, other),
+        only_after=_names(other, one),
+        differences=list(_differences(before, after)),
+    )
+
+
+class _Key(NamedTuple):
+    setting: str
+    layer: int
+    top_k: int
+
+
+class _Pair(NamedTuple):
+    """A figure on one layer, in both reports: as measured, and how they differ."""
+
+    before: float
+    after: float
+    difference: float
+    """For times the logarithm of the ratio."""
+    variance: float
+
+
+def _rows(report: BenchReport) -> dict[_Key, Row]:
+    return {_Key(row.setting.key, row.layer, row.top_k): row for row in report.rows}
+
+
+def _pair(
+    column: Column, one: dict[_Key, Row], other: dict[_Key, Row], key: _Key, relative: bool
+) -> _Pair:
+    first, second = _figure(column, one[key]), _figure(column, other[key])
+    if not column.is_time:
+        variance = _variance(first) + _variance(second)
+        return _Pair(first.value, second.value, second.value - first.value, variance)
+    units = [
+        _known(column.relative(row)) if relative and column.relative else _figure(column, row)
+        for row in (one[key], other[key])
+    ]
+    before, after = (Figure(*map(math.log, unit)) for unit in units)
+    variance = _variance(before) + _variance(after)
+    return _Pair(first.value, second.value, after.value - before.value, variance)
+
+
+def _figure(column: Column, row: Row) -> Figure:
+    return _known(column.of(row))
+
+
+def _known(figure: Figure | None) -> Figure:
+    assert figure is not None
+    return figure
+
+
+def _variance(figure: Figure) -> float:
+    return float((figure.high - figure.low) / (2 * HALF)) ** 2
+
+
+def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
+    mean = fmean(pair.difference for pair in pairs)
+    half = HALF * math.sqrt(sum(pair.variance for pair in pairs)) / len(pairs)
+    return Change(
+        setting=row.setting,
+        top_k=row.top_k,
+        column=column,
+        before=fmean(pair.before for pair in pairs),
+        after=fmean(pair.after for pair in pairs),
+        difference=Figure(mean, mean - half, mean + half),
+    )
+
+
+def _judged(changes: Sequence[Change]) -> list[Change]:
+    from scipy.stats import false_discovery_control
+
+    adjusted = false_discovery_control([_chance(change.difference) for change in changes])
+    return [
+        change._replace(verdict=_verdict(change)) if chance < LEVEL else change
+        for change, chance in zip(changes, adjusted, strict=True)
+    ]
+
+
+def _verdict(change: Change) -> str:
+    more = change.difference.value > 0
+    return "better" if more == (change.column.best > 0) else "worse"
+
+
+def _chance(difference: Figure) -> float:
+    """Tell how probable so large a difference is by chance."""
+    deviation = math.sqrt(_variance(difference))
+    if deviation == 0:
+        return float(difference.value == 0)
+    return math.erfc(abs(difference.value) / deviation / math.sqrt(2))
+
+
+def _require_same_capture(before: BenchReport, after: BenchReport) -> None:
+    for name in sorted({*before.capture, *after.capture}):
+        one, other = before.capture.get(name), after.capture.get(name)
+        if one != other:
+            raise InputError(
+                f"the reports are of different captures ({name} is {one} and {other}): what a "
+                "store finds can be compared on the same keys and queries only"
+            )
+
+
+def _names(rows: dict[_Key, Row], others: dict[_Key, Row]) -> list[str]:
+    known = {key.setting for key in others}
+    only = (row.setting for key, row in rows.items() if key.setting not in known)
+    return list(dict.fromkeys(map(str, only)))
+
+
+def _differences(before: BenchReport, after: BenchReport) -> Iterator[str]:
+    for what in ("machine", "versions", "measured"):
+        one, other = getattr(before, what), getattr(after, what)
+        for name in sorted({*one, *other}):
+            if one.get(name) != other.get(name):
+                yield f"{what} {name}: {one.get(name)}, then {other.get(name)}"

@@ -1,0 +1,211 @@
+"""The figures by which a store's answers are judged, against the exact ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
+from fotmem.extra import require
+from fotmem.stores.exact_search import exact_search
+from fotmem.stores.store import Bias
+
+if TYPE_CHECKING:
+    from fotmem.measure.capture import Capture, Rows
+
+STEP = 2**14
+"""Keys that are looked at in one step to know what is true."""
+RESAMPLED = 1000
+"""Bootstrap samples of which an interval is made."""
+Array = NDArray[np.float64]
+
+
+class Figure(NamedTuple):
+    """A figure with its 95% confidence interval (bootstrap over queries or rounds, percentiles)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Truth(NamedTuple):
+    """What exact search and dense attention answer to some queries."""
+
+    queries: Tensor
+    """Shape ``[H, M, D]``."""
+    scores: Tensor
+    """Shape ``[H, M, K]``: the largest inner products, best first."""
+    values: Tensor
+    """Shape ``[H, M, K, D]``: those of the same keys."""
+    out: Tensor
+    """Shape ``[H, M, D]``: attention to all keys."""
+    lse: Tensor
+    """Shape ``[H, M]``: log-sum-exp of all scaled inner products."""
+    scale: float
+
+
+class Compared(NamedTuple):
+    """How close a store's answers come to the exact ones: of each head and query, ``[H, M]``."""
+
+    recall: Tensor
+    """Share of the k best keys that are among the k found; equal scores count as equal."""
+    found: Tensor
+    """Softmax weight of the keys found, among all."""
+    most: Tensor
+    """Softmax weight of the k best."""
+    error: Tensor
+    """Relative error of the attention output, ``|out - dense| / |dense|``."""
+    topk_error: Tensor
+    """Relative to attention to the k best keys instead: what the store adds."""
+
+
+class Judged(NamedTuple):
+    """How good the top k of a store are."""
+
+    recall: Figure
+    """Share of the k best keys that are among the k found; equal scores count as equal."""
+    mass: Figure
+    """Softmax weight of the keys found, as a share of that of the k best."""
+    error: Figure
+    """Relative error of the attention output, ``|out - dense| / |dense|``: mean."""
+    error_p95: Figure
+    """The same, which 95 of 100 queries do not exceed."""
+    topk_error: Figure
+    """Relative to attention to the k best keys instead: what the store adds. Mean."""
+
+
+def truth(
+    queries: Tensor,
+    blocks: Iterable[Rows],
+    *,
+    scale: float,
+    top_k: int,
+    first_id: int = 0,
+    bias: Bias | None = None,
+) -> Truth:
+    """Answer queries ``[H, M, D]`` by looking at all keys, block by block.
+
+    `bias` is that of `MemoryStore.attend`, for keys whose ids begin with `first_id`.
+    """
+    queries = queries.contiguous()
+    best = _Best(queries, top_k)
+    parts: list[PartialAttention] = []
+    for keys, values in blocks:
+        best.look_at(keys, values, first_id, bias)
+        ids = torch.arange(first_id, first_id + keys.shape[1], device=keys.device)
+        mask = None if bias is None else bias(ids) * scale
+        part = dense_attention(queries[None], keys[None], values[None], scale=scale, mask=mask)
+        parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
+        first_id += keys.shape[1]
+    return Truth(queries, best.scores, best.values, parts[0].out, parts[0].lse, scale)
+
+
+def captured_truth(
+    capture: Capture, layer: int, size: int, queries: Tensor, *, top_k: int
+) -> Truth:
+    """Answer queries ``[H, M, D]`` from the first `size` tokens of a capture."""
+    blocks = capture.blocks(layer, STEP, size)
+    return truth(queries, blocks, scale=capture.info.scale, top_k=top_k)
+
+
+class _Best:
+    """The best keys so far, with their values."""
+
+    def __init__(self, queries: Tensor, top_k: int) -> None:
+        self.queries, self.top_k = queries, top_k
+        self.scores = queries.new_empty(*queries.shape[:2], 0)
+        self.values = queries.new_empty(*queries.shape[:2], 0, queries.shape[2])
+
+    def look_at(self, keys: Tensor, values: Tensor, first_id: int, bias: Bias | None) -> None:
+        """Take up the best of more keys and their values ``[H, n, D]``."""
+        found = exact_search(self.queries, keys, self.top_k, first_id=first_id, bias=bias)
+        heads = torch.arange(len(keys), device=keys.device)[:, None, None]
+        scores = torch.cat([self.scores, found.scores], 2)
+        every = torch.cat([self.values, values[heads, found.ids - first_id]], 2)
+        self.scores, order = scores.topk(min(self.top_k, scores.shape[2]), dim=2)
+        self.values = every.take_along_dim(order[..., None], 2)
+
+
+def compare(scores: Tensor, out: Tensor, exact: Truth) -> Compared:
+    """Compare what a store answers, scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
+    best = exact.scores[..., : scores.shape[2]].double()
+    bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
+    values = exact.values[:, :, : best.shape[2]]
+    topk_out = topk_attention(best.float(), values, scale=exact.scale, dtype=torch.float32).out
+    return Compared(
+        (scores.double()[..., : best.shape[2]] >= bar).double().mean(-1),
+        *_weights(scores, exact),
+        _relative(out, exact.out),
+        _relative(out, topk_out),
+    )
+
+
+def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
+    """Put what `compare` finds into figures, over heads and queries."""
+    recall, found, most, error, topk_error = compare(scores, out, exact)
+    return Judged(
+        recall=interval(np.mean, recall.mean(0)),
+        mass=interval(ratio, found.mean(0), most.mean(0)),
+        error=interval(np.mean, error.mean(0)),
+        error_p95=interval(_p95, error.T),
+        topk_error=interval(np.mean, topk_error.mean(0)),
+    )
+
+
+def mass(scores: Tensor, exact: Truth) -> float:
+    """Return the mass alone of scores ``[H, M, K]``, without its interval, which takes longer."""
+    found, most = _weights(scores, exact)
+    return float(found.sum() / most.sum())
+
+
+def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
+    """Return the softmax weight of the keys found, and of as many best ones: ``[H, M]``."""
+    best = exact.scores[..., : scores.shape[2]]
+    found, most = (
+        (each.double() * exact.scale - exact.lse.double()[..., None]).exp().sum(-1)
+        for each in (scores, best)
+    )
+    return found, most
+
+
+def _relative(out: Tensor, right: Tensor) -> Tensor:
+    """Return how far ``[H, M, D]`` is from what is right, in units of that: ``[H, M]``."""
+    off = (out.double() - right.double()).norm(dim=-1)
+    relative: Tensor = off / right.double().norm(dim=-1).clamp(min=1e-30)
+    return relative
+
+
+def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
+    """Compute a statistic of samples (of the same queries, first axis) with its interval.
+
+    The statistic takes arrays, and `axis`, of which it makes one number.
+    """
+    require("confidence intervals", "scipy")
+    from scipy.stats import bootstrap  # an extra, which reading reports does not need
+
+    arrays = [sample.double().cpu().numpy() for sample in samples]
+    rows = np.arange(len(arrays[0]))
+
+    def resampled(chosen: NDArray[np.int64], axis: int = -1) -> Any:
+        flat = (array[chosen].reshape(*chosen.shape[:-1], -1) for array in arrays)
+        return statistic(*flat, axis=axis)
+
+    value = float(resampled(rows))
+    if len(rows) < 2:
+        return Figure(value, value, value)
+    found = bootstrap((rows,), resampled, n_resamples=RESAMPLED, method="percentile", rng=0)
+    return Figure(value, *map(float, found.confidence_interval))
+
+
+def ratio(found: Array, most: Array, axis: int) -> Any:
+    """Return the sum of the one as a share of that of the other."""
+    return found.sum(axis) / most.sum(axis)
+
+
+def _p95(errors: Array, axis: int) -> Any:
+    return np.quantile(errors, 0.95, axis=axis)

@@ -1,0 +1,108 @@
+"""A report as one HTML page that opens from disk, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fotmem.extra import require
+from fotmem.files import write_text
+from fotmem.measure.bench.plot import colours
+from fotmem.measure.bench.report import BenchReport, GrowthRow
+from fotmem.measure.bench.summary import COLUMNS, Summary, stores, summaries
+
+ALL = "mean of all"
+GROWN = {
+    "mass": lambda row: row.mass.value,
+    "error": lambda row: row.error.value,
+    "added": lambda row: row.topk_error.value,
+    "recall": lambda row: row.recall.value,
+    "milliseconds of one query of each head": lambda row: 1e3 * row.one,
+    "milliseconds of a median add": lambda row: 1e3 * row.add_median,
+    "milliseconds of the longest add": lambda row: 1e3 * row.add_longest,
+    "bytes of memory per token": lambda row: row.ram,
+}
+"""What is shown while the memory grows."""
+
+
+def write_page(report: BenchReport, file: Path) -> None:
+    """Write a page with pictures to point at, a choice of what they show, and tables."""
+    require("pages", "plotly")
+    from plotly.offline import get_plotlyjs
+
+    template = files("fotmem.measure.bench").joinpath("page.html").read_text(encoding="utf-8")
+    data = json.dumps(_data(report), default=str).replace("</", "<\\/")  # or it ends the script
+    page = template.replace("/*DATA*/", data).replace("/*PLOTLY*/", get_plotlyjs())
+    write_text(file, page)
+
+
+def _data(report: BenchReport) -> dict[str, Any]:
+    names, every = stores(report), summaries(report)
+    layers = sorted({row.layer for row in report.rows})
+    rows = [_row(each, ALL) for each in every]
+    for layer in layers:
+        of_layer = (each.of_layer(layer) for each in every)
+        rows += [_row(each, f"layer {layer}") for each in of_layer if each.rows]
+    return {
+        "about": _about(report),
+        "stores": names,
+        "colours": colours(names),
+        "columns": [[each.name, each.unit, each.best, each.meaning] for each in COLUMNS],
+        "top_k": sorted({each.top_k for each in every}),
+        "layers": [ALL, *(f"layer {layer}" for layer in layers)],
+        "rows": rows,
+        "grown": list(GROWN),
+        "growth": [*_growth(report)],
+        "failures": [[str(f.setting), f"layer {f.layer}", f.reason] for f in report.failures],
+        "machine": {
+            name: str(value)
+            for part in (report.machine, report.versions, report.measured)
+            for name, value in part.items()
+        },
+    }
+
+
+def _row(summary: Summary, layer: str) -> dict[str, Any]:
+    return {
+        "store": summary.setting.store,
+        "setting": str(summary.setting),
+        "top_k": summary.top_k,
+        "layer": layer,
+        "figures": {column.name: summary.figure(column) for column in COLUMNS},
+    }
+
+
+def _growth(report: BenchReport) -> Iterator[dict[str, Any]]:
+    groups: dict[tuple[str, int], list[GrowthRow]] = {}
+    for row in report.growth:
+        groups.setdefault((str(row.setting), row.size), []).append(row)
+    for rows in groups.values():
+        yield _grown(rows, ALL)
+    for row in report.growth:
+        yield _grown([row], f"layer {row.layer}")
+
+
+def _grown(rows: list[GrowthRow], layer: str) -> dict[str, Any]:
+    first = rows[0]
+    return {
+        "store": first.setting.store,
+        "setting": str(first.setting),
+        "layer": layer,
+        "size": first.size,
+        "figures": {name: fmean(map(of, rows)) for name, of in GROWN.items()},
+    }
+
+
+def _about(report: BenchReport) -> str:
+    capture, measured = report.capture, report.measured
+    source = ", ".join(f"{name} {value!s:.16}" for name, value in capture["source"].items())
+    return (
+        f"{capture['tokens']:,} tokens of {capture['num_heads']} heads of {capture['head_dim']} "
+        f"dimensions, layers {', '.join(map(str, capture['layers']))}, captured from {source}. "
+        f"Judged by {measured['queries']} queries of each head, timed in {measured['rounds']} "
+        "rounds, all settings of a batch in turn."
+    )

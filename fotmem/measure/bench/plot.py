@@ -1,0 +1,114 @@
+"""A report as a picture: what stores miss, against how long they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from fotmem.extra import require
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.bench.report import BenchReport
+from fotmem.measure.bench.summary import BY_NAME, Column, Summary, stores, summaries
+from fotmem.outputs import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""Of stores, in their order in the report (Okabe and Ito 2008); beyond eight they come again."""
+MARKERS = "os^Dv<>P"
+NOTHING = 1e-6
+"""Relative error of what rounds as `exact` does: less cannot be drawn on a logarithmic axis."""
+
+
+class Point(NamedTuple):
+    """Where a setting lies in a picture."""
+
+    x: Figure
+    y: Figure
+
+
+def draw(report: BenchReport, file: Path) -> None:
+    """Write a PNG: error of the attention output and recall against latency, a row per top k.
+
+    A store's points that no other of its points beats in both are joined: its Pareto front.
+    """
+    every, names = summaries(report), stores(report)
+    asked = sorted({each.top_k for each in every})
+    require("pictures", "matplotlib")
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(11, 3.6 * len(asked) + 0.9), layout="constrained")
+    axes = picture.subplots(len(asked), 2, squeeze=False)
+    for (left, right), top_k in zip(axes, asked, strict=True):
+        some = [each for each in every if each.top_k == top_k]
+        _panel(left, some, names, BY_NAME["error"])
+        _panel(right, some, names, BY_NAME["recall"])
+        left.set(yscale="log", ylabel="relative error of the attention output")
+        left.set_title(f"top {top_k}", loc="left")
+        right.set(ylabel=f"recall@{top_k}")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    picture.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 6))
+    picture.supxlabel("milliseconds of attention with one query of each head (median)")
+    write_picture(picture, file)
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Give each store its colour."""
+    return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+
+
+def front(points: Sequence[Point], best: int) -> list[Point]:
+    """Return those that no other beats in both: less x, and less y (`best` -1) or more (1)."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda each: (each.x.value, -best * each.y.value)):
+        if not found or best * point.y.value > best * found[-1].y.value:
+            found.append(point)
+    return found
+
+
+def _panel(axes: Axes, every: Sequence[Summary], names: Sequence[str], column: Column) -> None:
+    colour = colours(names)
+    for number, store in enumerate(names):
+        points = [_point(each, column) for each in every if each.setting.store == store]
+        if not points:
+            continue
+        along = front(points, column.best)
+        axes.plot([p.x.value for p in along], [p.y.value for p in along], color=colour[store], lw=1)
+        mark(axes, number, store, [p.x for p in points], [p.y for p in points])
+    axes.set_xscale("log")
+    axes.grid(which="both", alpha=0.2)
+
+
+def _point(summary: Summary, column: Column) -> Point:
+    x, y = summary.figure(BY_NAME["p50"]), summary.figure(column)
+    assert x is not None
+    assert y is not None
+    return Point(x, Figure(*(max(end, NOTHING) for end in y)))
+
+
+def mark(
+    axes: Axes, number: int, name: str, x: Sequence[Figure], y: Sequence[Figure], *, line: str = ""
+) -> None:
+    """Draw figures with their intervals in the way of a number; `line` joins them."""
+    axes.errorbar(
+        [each.value for each in x],
+        [each.value for each in y],
+        xerr=_reach(x),
+        yerr=_reach(y),
+        fmt=MARKERS[number % len(MARKERS)] + line,
+        color=COLOURS[number % len(COLOURS)],
+        ms=5,
+        lw=1,
+        elinewidth=0.7,
+        label=name,
+    )
+
+
+def _reach(figures: Sequence[Figure]) -> list[list[float]]:
+    """Return how far intervals reach below and above, as matplotlib's error bars take it."""
+    return [
+        [max(0.0, each.value - each.low) for each in figures],
+        [max(0.0, each.high - each.value) for each in figures],
+    ]

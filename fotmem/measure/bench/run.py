@@ -1,0 +1,360 @@
+"""Measures settings of stores on a capture: builds, judges, and times them side by side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from fotmem.errors import FotmemError, InputError
+from fotmem.extra import require
+from fotmem.measure.bench.figures import Figure, Truth, captured_truth, interval, judge
+from fotmem.measure.bench.process import StoreFailedError, Worker
+from fotmem.measure.bench.report import (
+    REFERENCE,
+    BenchReport,
+    Build,
+    Failure,
+    GrowthRow,
+    Row,
+    Setting,
+    differing,
+    first_of,
+)
+from fotmem.measure.bench.worker import Answer, Grown, Job
+from fotmem.measure.capture import Capture
+from fotmem.measure.machine import machine, versions
+from fotmem.outputs import check_file, check_folder
+from fotmem.plugin.registry import find_store
+
+SINGLE = 30
+"""Single queries of a round."""
+WINDOW = 512
+"""Queries of each head at once, or all there are."""
+_Kind = TypeVar("_Kind", GrowthRow, Failure)
+SHARE_OF_RAM = 0.5
+"""Of the memory that is free, what stores that are timed in turn may take together."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How is measured."""
+
+    top_k: tuple[int, ...] = (1, 32, 128)
+    queries: int = 256
+    """Of a head, by which stores are judged."""
+    rounds: int = 5
+    """In each, all settings of a batch are timed once, in random order."""
+    device: str = "cpu"
+    threads: int | None = None
+    seed: int = 0
+    """Of the order."""
+
+
+class Step(NamedTuple):
+    """What comes next, and how much of the work is done."""
+
+    what: str
+    done: int
+    of: int
+
+
+class _Built:
+    """A store that was built, and what building it took."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.grown = list(worker.grown())
+        self.settings = worker.settings
+        adds = [seconds for grown in self.grown for seconds in grown.adds]
+        last = self.grown[-1]
+        self.ram = last.ram
+        self.figures = Build(
+            seconds=sum(adds),
+            add_median=median(adds),
+            add_longest=max(adds),
+            ram=last.ram / last.size,
+            disk=last.disk / last.size,
+        )
+
+
+class _Unit:
+    """One setting of a built store, asked for so many keys, and what it answered so far."""
+
+    def __init__(self, built: _Built, setting: Setting, top_k: int) -> None:
+        self.built, self.setting, self.top_k = built, setting, top_k
+        self._singly: list[list[float]] = []
+        self._windows: list[float] = []
+        self._answer: Answer | None = None
+        self._share_read: float | None = None
+
+    def judge(self) -> None:
+        """Let it answer all queries; this also warms it up."""
+        self._answer = self._ask("answer")
+        self._share_read = self._ask("share_read")
+        self._ask("window", 0, WINDOW)
+
+    def time(self, number: int) -> None:
+        """Time it in a round."""
+        self._singly.append(self._ask("singly", number * SINGLE, SINGLE))
+        self._windows.append(self._ask("window", number * WINDOW, WINDOW))
+
+    def row(self, layer: int, batch: int, exact: Truth, reference: _Unit | None) -> Row:
+        """Say what came out; also in units of what a reference took in the same rounds."""
+        assert self._answer is not None
+        singly, windows = torch.tensor(self._singly), torch.tensor(self._windows)
+        times = {
+            f"one_p{percent}": interval(partial(np.percentile, q=percent), singly)
+            for percent in (50, 95, 99)
+        }
+        relative: dict[str, Figure] = {}
+        if reference is not None:
+            medians = (list(map(median, unit._singly)) for unit in (self, reference))
+            relative["one_relative"] = _ratio(*medians)
+            relative["window_relative"] = _ratio(self._windows, reference._windows)
+        return Row(
+            setting=self.setting,
+            layer=layer,
+            top_k=self.top_k,
+            **judge(*self._answer, exact)._asdict(),
+            share_read=self._share_read,
+            **times,
+            window=interval(np.median, windows),
+            window_queries=WINDOW,
+            **relative,
+            build=self.built.figures,
+            batch=batch,
+        )
+
+    def _ask(self, name: str, *arguments: int) -> Any:
+        return self.built.worker.ask(name, self.setting, self.top_k, *arguments)
+
+
+class Bench:
+    """Measures settings on layers of a capture, and keeps the report up to date on disk.
+
+    Parameters
+    ----------
+    capture : Capture
+    settings : sequence of Setting
+    layers : sequence of int
+        Of the capture.
+    file : Path
+        Of the report. What it has already, is not measured again.
+    plan : Plan
+
+    Raises
+    ------
+    MissingPackageError
+        psutil or scipy are not installed.
+    InputError, StorageError
+        `file` is the report of another capture, or of another plan; it cannot be written.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        settings: Sequence[Setting],
+        layers: Sequence[int],
+        file: Path,
+        plan: Plan,
+    ) -> None:
+        require("fotmem bench", "psutil", "scipy")
+        self.capture, self.settings, self.layers = capture, settings, layers
+        self.file, self.plan = file, plan
+        check_folder(file.parent, inputs=[capture.directory])
+        check_file(file)
+        self.report = BenchReport(
+            capture=capture.info.model_dump(mode="json"),
+            machine=machine(),
+            versions=versions(),
+            measured={name: _plain(value) for name, value in vars(plan).items()},
+        )
+        if file.exists():
+            before = BenchReport.read(file)
+            if before.capture != self.report.capture:
+                raise InputError(f"{file} is the report of another capture: name a new folder")
+            if differ := differing(before.measured, self.report.measured):
+                raise InputError(
+                    f"{file} is the report of another run, with {differ}: name a new folder"
+                )
+            self.report = before
+
+    def missing(self, layer: int) -> list[Setting]:
+        """Return the settings that are not measured on a layer; what failed is tried again."""
+        done = [row.setting for row in self.report.rows if row.layer == layer]
+        return [setting for setting in self.settings if setting not in done]
+
+    def run(self) -> Generator[Step, None, None]:
+        """Measure what is missing.
+
+        Yields
+        ------
+        Step
+            Before a store is built, and before each round of timing.
+        """
+        import psutil
+
+        missing = sum(len(self.missing(layer)) for layer in self.layers)
+        rounds = 2 + self.plan.rounds  # building, judging, and timing
+        done = 0
+        for layer in self.layers:
+            self._truths: dict[int, Truth] = {}
+            left = self.missing(layer)
+            while left:
+                batch: list[_Built] = []
+                room = SHARE_OF_RAM * psutil.virtual_memory().available
+                with ExitStack() as workers:
+                    before = len(left)
+                    while left and room > 0:
+                        what = f"layer {layer}: building {left[0]}"
+                        yield Step(what, done + before - len(left), missing * rounds)
+                        built = self._build(layer, left, workers)
+                        settled = [left[0]] if built is None else built.settings
+                        left = [setting for setting in left if setting not in settled]
+                        if built is not None:
+                            batch.append(built)
+                            room -= built.ram
+                    count = before - len(left)
+                    for number, what in enumerate(self._measure(layer, batch)):
+                        ready = done + count * (1 + number)
+                        yield Step(f"layer {layer}: {what}", ready, missing * rounds)
+                    done += count * rounds
+
+    def _build(self, layer: int, left: Sequence[Setting], workers: ExitStack) -> _Built | None:
+        """Build a store for the first of these settings, and those that need no other."""
+        setting, plan = left[0], self.plan
+        try:
+            devices = find_store(setting.store).capabilities.devices
+            job = Job(
+                capture=str(self.capture.directory),
+                layer=layer,
+                settings=tuple(each for each in left if each.store == setting.store),
+                queries=plan.queries,
+                device=plan.device,
+                store_device=plan.device if plan.device in devices else "cpu",
+                threads=plan.threads,
+                sizes=self.capture.info.sizes,
+                top_k=max(plan.top_k),
+            )
+            with ExitStack() as begun:
+                built = _Built(begun.enter_context(Worker(job)))
+                growth = [row for grown in built.grown for row in self._growth(built, layer, grown)]
+                workers.enter_context(begun.pop_all())
+        except (StoreFailedError, FotmemError, ValidationError) as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                reason = f"its answers are no figures: {first_of(error)}"
+            self._keep(failures=[Failure(setting=setting, layer=layer, reason=reason)])
+            return None
+        self._keep(growth=growth)
+        return built
+
+    def _growth(self, built: _Built, layer: int, grown: Grown) -> Iterator[GrowthRow]:
+        for setting, tuned in zip(built.settings, grown.tuned, strict=True):
+            assert tuned.answer is not None
+            judged = judge(*tuned.answer, self._truth(layer, grown.size))
+            yield GrowthRow(
+                setting=setting,
+                layer=layer,
+                top_k=max(self.plan.top_k),
+                size=grown.size,
+                recall=judged.recall,
+                mass=judged.mass,
+                error=judged.error,
+                topk_error=judged.topk_error,
+                share_read=tuned.share_read,
+                add_median=median(grown.adds),
+                add_longest=max(grown.adds),
+                ram=grown.ram / grown.size,
+                one=tuned.one,
+            )
+
+    def _measure(self, layer: int, batch: Sequence[_Built]) -> Iterator[str]:
+        """Judge all settings of a batch, then time them in turn; say what comes next."""
+        units = [
+            _Unit(built, setting, top_k)
+            for built in batch
+            for setting in built.settings
+            for top_k in self.plan.top_k
+        ]
+        draw = random.Random(f"{self.plan.seed} {layer}")
+        for number in range(-1, self.plan.rounds):
+            yield "judging" if number < 0 else f"timing, round {number + 1} of {self.plan.rounds}"
+            draw.shuffle(units)
+            for unit in list(units):
+                try:
+                    unit.judge() if number < 0 else unit.time(number)
+                except StoreFailedError as error:  # its process has ended
+                    units = [each for each in units if each.built is not unit.built]
+                    lost = unit.built.settings
+                    self._keep(
+                        failures=[Failure(setting=s, layer=layer, reason=str(error)) for s in lost]
+                    )
+        exact, number = self._truth(layer, self.capture.info.tokens), self._next_batch()
+        order = [(str(setting), top_k) for setting in self.settings for top_k in self.plan.top_k]
+        units.sort(key=lambda unit: order.index((str(unit.setting), unit.top_k)))
+        references = {
+            unit.top_k: unit for unit in units if unit.setting == Setting(store=REFERENCE)
+        }
+        rows: list[Row] = []
+        failures: list[Failure] = []
+        for unit in units:
+            try:
+                rows.append(unit.row(layer, number, exact, references.get(unit.top_k)))
+            except ValidationError as error:
+                reason = f"its answers are no figures: {first_of(error)}"
+                failures.append(Failure(setting=unit.setting, layer=layer, reason=reason))
+        self._keep(rows=rows, failures=failures)
+
+    def _truth(self, layer: int, size: int) -> Truth:
+        if size not in self._truths:
+            queries = self.capture.queries(layer, size)[:, : self.plan.queries]
+            self._truths[size] = captured_truth(
+                self.capture, layer, size, queries, top_k=max(self.plan.top_k)
+            )
+        return self._truths[size]
+
+    def _next_batch(self) -> int:
+        return 1 + max((row.batch for row in self.report.rows), default=-1)
+
+    def _keep(
+        self,
+        *,
+        rows: Sequence[Row] = (),
+        growth: Sequence[GrowthRow] = (),
+        failures: Sequence[Failure] = (),
+    ) -> None:
+        """Add to the report, in place of what it has of the same, and write it."""
+        new = {each.about for each in (*rows, *failures)}
+        grown = {each.about for each in growth}
+        self.report = self.report.model_copy(
+            update={
+                "rows": (*self.report.rows, *rows),
+                "growth": (*_others(self.report.growth, grown), *growth),
+                "failures": (*_others(self.report.failures, new), *failures),
+            }
+        )
+        self.report.write(self.file)
+
+
+def _ratio(mine: Sequence[float], others: Sequence[float]) -> Figure:
+    """Divide round by round: what slows a round down slows down both."""
+    return interval(np.median, torch.tensor(mine) / torch.tensor(others))
+
+
+def _others(rows: Iterable[_Kind], about: set[tuple[str, int]]) -> Iterator[_Kind]:
+    return (row for row in rows if row.about not in about)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

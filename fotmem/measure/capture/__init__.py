@@ -1,0 +1,21 @@
+"""Captures: keys, values and queries to measure stores with, on disk.
+
+From a model that reads a text (`capture_model`), from arrays (`capture_arrays`,
+`capture_hdf5`), or drawn at random (`capture_random`).
+"""
+
+from fotmem.measure.capture.arrays import capture_arrays, capture_files, capture_hdf5
+from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows
+from fotmem.measure.capture.model import capture_model
+from fotmem.measure.capture.synthetic import capture_random
+
+__all__ = [
+    "Capture",
+    "CaptureInfo",
+    "Rows",
+    "capture_arrays",
+    "capture_files",
+    "capture_hdf5",
+    "capture_model",
+    "capture_random",
+]

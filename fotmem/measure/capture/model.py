@@ -1,0 +1,175 @@
+"""Captures what memory layers of a model see while it reads a text."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fotmem import amounts
+from fotmem.caches import cache_folder
+from fotmem.errors import InputError
+from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
+from fotmem.memory.progress import with_progress
+
+if TYPE_CHECKING:
+    from fotmem.memory.memory import Seen
+
+
+def capture_model(
+    model: Any,
+    input_ids: Sequence[int],
+    directory: Path | str | None,
+    *,
+    tokens: int,
+    queries: int = 1024,
+    layers: Iterable[int] | None = None,
+    window: int = 512,
+    overlap: int = 16,
+    distance: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Capture:
+    """Capture what memory layers see while a model reads a text, without memory.
+
+    Keys and values are those of `tokens` tokens. Queries are asked by the tokens that follow the
+    first 1,024, 2,048 ... and all of these: what a memory of this size is asked. The first
+    `overlap` tokens of the text only stand before them, as others before every window: the very
+    first one is an attention sink (Xiao et al. 2023, arXiv:2309.17453), which would have most of
+    the softmax weight, and any store finds it. A capture that was stopped goes on where it was.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A model that an adapter knows, without memory.
+    input_ids : sequence of int
+        Token ids of the text, some more than `tokens`.
+    directory : Path, str or None
+        A new folder; or that of a capture of the same, which was stopped. None: one in
+        ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``), named after what is captured.
+    tokens : int
+        How many to capture, at least 1.
+    queries : int
+        How many of a head to keep after each size, at least 1: drawn from all that one window asks,
+        or several where one has too few.
+    layers, window, distance
+        As for `fotmem.attach`.
+    overlap : int
+        As for `Memory.read`.
+    seed : int
+        Of the choice of queries.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    InputError
+        The text is too short.
+    OptionError, StorageError
+    ModelError, AttachError, LayerError
+        As `fotmem.attach`.
+    """
+    from fotmem.memory.attachment import (
+        attach,  # brings transformers, which reading captures does not need
+    )
+
+    tokens, queries = amounts.count("tokens", tokens), amounts.count("queries", queries)
+    seed = amounts.seed(seed)
+    if directory is not None:
+        Capture.check_place(directory)
+    with attach(model, "exact", layers, window=window, distance=distance) as memory:
+        overlap = memory.windowing.checked_overlap(overlap)
+        heads, dim, scale = memory.geometry(memory.layers[0])
+        scale /= memory.temperature
+        asking = max(
+            window - overlap, math.ceil(queries * heads / model.config.num_attention_heads)
+        )
+        needed = overlap + tokens + asking
+        if len(input_ids) < needed:
+            raise InputError(
+                f"the text has {len(input_ids):,} tokens; capturing {tokens:,}, with what stands "
+                f"before them and what is asked after them, takes {needed:,}: add text"
+            )
+        text = torch.as_tensor(input_ids[:needed], dtype=torch.long)
+        source = {
+            "kind": "model",
+            "model": model.name_or_path,
+            "projections": _digest(memory.attention(layer) for layer in memory.layers),
+            "text": hashlib.sha256(text.numpy().tobytes()).hexdigest(),
+            "window": window,
+            "overlap": overlap,
+            "distance": memory.distance,
+            "seed": seed,
+        }
+        info = CaptureInfo(
+            source=source,
+            layers=memory.layers,
+            num_heads=heads,
+            head_dim=dim,
+            scale=scale,
+            tokens=tokens,
+            sizes=doublings(tokens),
+            queries=queries,
+        )
+        directory = directory or _kept(info)
+        with Capture.writing(directory, info) as capture:
+            for size in info.sizes[capture.asked :]:
+                asked = text[size : overlap + size + asking]
+                seen = memory.observe(asked, overlap=overlap)
+                capture.write_queries(_drawn(seen, asking, queries, seed + size))
+            for span in with_progress(capture.missing, progress):
+                read = text[span.start : overlap + span.stop]
+                capture.write_part(_rows(memory.observe(read, overlap=overlap), len(span)))
+    return Capture.open(directory)
+
+
+def _kept(info: CaptureInfo) -> Path:
+    """Name a folder after what is captured."""
+    digest = hashlib.sha256(info.model_dump_json().encode()).hexdigest()
+    return cache_folder("captures") / digest[:24]
+
+
+def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, Rows]:
+    """Join what each layer sees of the last `count` tokens."""
+    pairs = _by_layer(windows, lambda seen: (seen.keys, seen.values))
+    return {
+        layer: Rows(*(torch.cat(parts, 1)[:, -count:] for parts in zip(*found, strict=True)))
+        for layer, found in pairs.items()
+    }
+
+
+def _drawn(
+    windows: Iterable[Mapping[int, Seen]], count: int, queries: int, seed: int
+) -> dict[int, Tensor]:
+    """Draw from what each layer is asked by the last `count` tokens: ``[H, M, D]``."""
+    chosen = {}
+    for layer, found in _by_layer(windows, lambda seen: seen.queries).items():
+        every = torch.cat(found, 2)[:, :, -count:].flatten(1, 2)  # [H, G * count, D]
+        order = torch.randperm(every.shape[1], generator=torch.Generator().manual_seed(seed))
+        chosen[layer] = every[:, order[:queries].to(every.device)]
+    return chosen
+
+
+def _by_layer(
+    windows: Iterable[Mapping[int, Seen]], kept: Callable[[Seen], Any]
+) -> dict[int, list[Any]]:
+    """Keep of every window what is wanted, and nothing else."""
+    found: dict[int, list[Any]] = {}
+    for seen in windows:
+        for layer, each in seen.items():
+            found.setdefault(layer, []).append(kept(each))
+    return found
+
+
+def _digest(attentions: Iterable[nn.Module]) -> str:
+    """Tell models apart that have the same name: a digest of what projects keys and queries."""
+    digest = hashlib.sha256()
+    for attention in attentions:
+        for parameter in attention.parameters():
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,261 @@
+"""How far other documents in memory draw attention away from the right one.
+
+The distraction of Tworkowski et al. 2023 (arXiv:2307.03170, section 3.3).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fotmem.attention import dense_attention
+from fotmem.errors import InputError, OptionError
+from fotmem.measure.bench.figures import Figure, interval, ratio
+from fotmem.measure.capture import Rows
+from fotmem.measure.evaluate.facts import make_facts
+from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP, overlap_of, split_answer
+from fotmem.memory.contents import looked_up
+
+if TYPE_CHECKING:
+    from fotmem.memory.memory import Memory
+
+
+class Document(NamedTuple):
+    """A piece of text, of which a memory holds the middle."""
+
+    before: list[int]
+    """Stands in front of the first window while it is read, and is not remembered.
+
+    Else the first token of every document were an attention sink, and all sinks look alike.
+    """
+    tokens: list[int]
+    """What is remembered."""
+    queries: list[int]
+    """What follows, and looks for it."""
+    looking: slice = slice(None)
+    """Which of these are judged: all, or those from which an answer is said."""
+
+
+@dataclass(frozen=True)
+class DistractionRow:
+    """What was measured with so many documents in memory."""
+
+    documents: int
+    mass: Figure
+    """Attention on the keys of the right document, as a share of that on all remembered keys.
+
+    A mean over memory layers, query heads and positions, with its interval over documents.
+    """
+    weighted: Figure
+    """The same, where each query counts by how much of its attention goes to memory."""
+    memory: Figure
+    """Share of all attention that goes to memory; the rest stays in the window."""
+    heads: dict[int, list[float]]
+    """The mass of each query head, by memory layer."""
+    asked: int
+    """How many documents were looked for."""
+    seconds: float
+    """Of asking; documents are read once for all rows."""
+
+    @property
+    def uniform(self) -> float:
+        """The mass where documents are not told apart."""
+        return 1 / self.documents
+
+
+def check(documents: int, queries: int, window: int) -> None:
+    """Check what can be measured.
+
+    Raises
+    ------
+    OptionError
+        `documents` is no power of two, or `queries` do not fit into a window.
+    """
+    if documents < 1 or documents & (documents - 1):
+        raise OptionError(f"documents must be a power of two, got {documents}")
+    if queries > window:
+        raise OptionError(f"queries must fit into one window, at most {window}, got {queries}")
+
+
+def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int) -> list[Document]:
+    """Cut documents out of a text: one at a random place of each of so many equal parts, shuffled.
+
+    Raises
+    ------
+    InputError
+        If the text is too short.
+    """
+    length = OVERLAP + tokens + queries
+    if len(ids) < documents * length:
+        raise InputError(
+            f"the text has {len(ids):,} tokens, {documents * length:,} are needed: add text"
+        )
+    draw = random.Random(seed)
+    part = len(ids) // documents
+    made = []
+    for number in range(documents):
+        start = number * part + draw.randrange(part - length + 1)
+        first, last = start + OVERLAP, start + OVERLAP + tokens
+        made.append(Document(ids[start:first], ids[first:last], ids[last : start + length]))
+    draw.shuffle(made)  # else few documents in memory were neighbours, much alike
+    return made
+
+
+def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list[Document]:
+    """Hide a fact in each document, and let the question for it look, instead of what follows.
+
+    Before the question stands the beginning of what follows. Judged is from where the answer is
+    said: the end of the question, and the answer but for its last token.
+    """
+    draw, made = random.Random(f"places {seed}"), []
+    for document, one in zip(documents, make_facts(len(documents), seed), strict=True):
+        hidden = tokenizer(f" {one.statement}", add_special_tokens=False).input_ids
+        tokens = document.tokens
+        if len(hidden) > len(tokens):
+            raise InputError(
+                f"a fact takes {len(hidden)} tokens, a document has {len(tokens)}: make it longer"
+            )
+        place = draw.randrange(len(tokens) - len(hidden) + 1)
+        tokens = tokens[:place] + hidden + tokens[place + len(hidden) :]
+        asked, answer = split_answer(tokenizer, f" {one.question}", one.fact.answer)
+        prompt = document.queries[:LOCAL] + asked
+        looking = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        made.append(Document(document.before, tokens, prompt + answer, looking))
+    return made
+
+
+def distraction(
+    model: Any, memory: Memory, documents: Sequence[Document]
+) -> Iterator[DistractionRow]:
+    """Look for every document among 1, 2, 4, ... of them in memory; return a row for each number.
+
+    What follows a document runs through the model as one window, which sees the memory as ever,
+    its top k and its decay included. Attention is then computed from the queries of that window to
+    all remembered keys, without decay: documents have no order.
+
+    Raises
+    ------
+    OptionError
+        As `check`.
+    """
+    longest = max((len(each.queries) for each in documents), default=0)
+    check(len(documents), longest, memory.windowing.split_above)
+    return _measured(model, memory, documents)
+
+
+def _measured(
+    model: Any, memory: Memory, documents: Sequence[Document]
+) -> Iterator[DistractionRow]:
+    read = [_read(memory, each) for each in documents]
+    size = 1
+    while size <= len(documents):
+        begin, asked = time.perf_counter(), []
+        for start in range(0, len(documents), size):
+            group = range(start, start + size)
+            _remember(memory, [read[number] for number in group])
+            keys = _split_keys(memory, [len(documents[number].tokens) for number in group])
+            for right, number in enumerate(group):
+                asked.append(_ask(model, memory, documents[number], keys, right))
+        yield _row(size, memory.layers, torch.stack(asked), time.perf_counter() - begin)
+        size *= 2
+    memory.clear()
+
+
+def _read(memory: Memory, document: Document) -> dict[int, Rows]:
+    """Return what memory layers remember of a document that is read by itself."""
+    text = [*document.before, *document.tokens]
+    seen = list(memory.observe(text, overlap=overlap_of(memory)))
+    first = len(document.before)
+    return {
+        layer: Rows(
+            torch.cat([window[layer].keys for window in seen], 1)[:, first:],
+            torch.cat([window[layer].values for window in seen], 1)[:, first:],
+        )
+        for layer in memory.layers
+    }
+
+
+def _remember(memory: Memory, documents: Sequence[dict[int, Rows]]) -> None:
+    """Let the stores of a memory hold these documents, one after another, and nothing else."""
+    memory.clear()
+    for document in documents:
+        for layer, rows in document.items():
+            memory.store(layer).add(rows.keys, rows.values)
+
+
+def _split_keys(memory: Memory, lengths: list[int]) -> dict[int, Sequence[Tensor]]:
+    """Return the keys of each document as the stores have them, by layer."""
+    ids = torch.arange(sum(lengths))
+    return {
+        layer: looked_up(store, ids.to(store.device))[0].split(lengths, 1)
+        for layer, store in memory.stores.items()
+    }
+
+
+def _ask(
+    model: Any, memory: Memory, document: Document, keys: dict[int, Sequence[Tensor]], right: int
+) -> Tensor:
+    """Look for a document; return what `Attention` says of each memory layer: [layers, 3, H * G].
+
+    It is a mean over positions.
+    """
+    with torch.no_grad():
+        model(torch.tensor([document.queries], device=model.device))
+    found = [_attention(memory, layer, some, right) for layer, some in keys.items()]
+    looking = [torch.stack(each)[..., document.looking] for each in found]
+    return torch.stack([each.mean(2).cpu() for each in looking])
+
+
+class Attention(NamedTuple):
+    """Where a layer's attention to all keys goes, by query head and position: ``[H * G, T]``."""
+
+    right: Tensor
+    """To the right document, as a share of `memory`."""
+    weight: Tensor
+    """To the right document."""
+    memory: Tensor
+    """To all documents."""
+
+
+def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -> Attention:
+    """Attend from the queries of the last call to the keys of documents, each ``[H, n, D]``."""
+    trace, store = memory.last_trace, memory.store(layer)
+    assert trace is not None
+    queries, total = (each[0].to(store.device) for each in trace.layers[layer])
+    asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
+    _, _, scale = memory.geometry(layer)
+    scale, bias = trace.weighing.of(store, memory.windowing.window, scale)
+    found = torch.stack([_lse(asked, each, scale).reshape(total.shape) for each in keys])
+    shares = found.softmax(0)
+
+    seen = store.attend(asked, top_k=trace.top_k, scale=scale, bias=bias).lse.reshape(total.shape)
+    local = total + torch.log1p(-(seen - total).clamp(max=0).exp())
+    of_all = (found.logsumexp(0) - local).sigmoid()
+    return Attention(shares[right], shares[right] * of_all, of_all)
+
+
+def _lse(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    queries, keys = queries[None].float(), keys[None]
+    return dense_attention(queries, keys, keys, scale=scale).lse[0]
+
+
+def _row(size: int, layers: Sequence[int], asked: Tensor, seconds: float) -> DistractionRow:
+    """Put together what was measured, ``[documents, layers, 3, H * G]``."""
+    right, weight, memory = asked.mean((1, 3)).unbind(1)
+    heads = asked[:, :, 0].mean(0).tolist()
+    return DistractionRow(
+        documents=size,
+        mass=interval(np.mean, right),
+        weighted=interval(ratio, weight, memory),
+        memory=interval(np.mean, memory),
+        heads=dict(zip(layers, heads, strict=True)),
+        asked=len(asked),
+        seconds=seconds,
+    )

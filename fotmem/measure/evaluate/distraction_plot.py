@@ -1,0 +1,51 @@
+"""Distraction as a picture: attention on the right document, against documents in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fotmem.extra import require
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.bench.plot import mark
+from fotmem.measure.evaluate.distraction import DistractionRow
+from fotmem.outputs import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMES = {"mass": "every query counts alike", "weighted": "weighted by attention to memory"}
+
+
+def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path) -> None:
+    """Write a PNG with a curve for each name, such as "before tuning" and "after tuning".
+
+    Once with `mass`, once with `weighted`. The dashed line is at ``1/d``: there attention does not
+    tell documents apart.
+    """
+    require("pictures", "matplotlib")
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(9, 4), layout="constrained")
+    for axes, figure in zip(picture.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
+        _panel(axes, curves, figure)
+    shown = picture.axes[0].get_legend_handles_labels()
+    picture.legend(*shown, loc="outside upper center", ncols=len(shown[0]), frameon=False)
+    picture.supxlabel("documents in memory (d)")
+    picture.axes[0].set_ylabel("attention on the right document,\nas a share of that on memory")
+    write_picture(picture, file)
+
+
+def _panel(axes: Axes, curves: Mapping[str, Sequence[DistractionRow]], figure: str) -> None:
+    for number, (name, rows) in enumerate(curves.items()):
+        x = [Figure(*[row.documents] * 3) for row in rows]
+        mark(axes, number, name, x, [getattr(row, figure) for row in rows], line="-")
+    sizes = sorted({row.documents for rows in curves.values() for row in rows})
+    axes.plot(sizes, [1 / size for size in sizes], color="grey", lw=0.8, ls="--", label="1/d")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size}" for size in sizes])
+    axes.set_yticks([1 / size for size in sizes], [f"{1 / size:.3g}" for size in sizes])
+    axes.set_title(NAMES[figure], loc="left")
+    axes.grid(alpha=0.2)

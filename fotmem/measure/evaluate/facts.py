@@ -1,0 +1,136 @@
+"""Many facts in one text, each asked for by its key."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from fotmem.errors import InputError
+from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.passkey import LOCAL, remember, split_answer
+from fotmem.tasks.answer import answer
+from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Fact, Facts
+
+if TYPE_CHECKING:
+    from fotmem.memory.memory import Memory
+
+OTHER_STATEMENTS = (
+    "You should know that {key} happens to be {answer}.",
+    "On the wall somebody had written {key}, and it said {answer}.",
+    "When they ask you for {key}, say {answer}.",
+)
+OTHER_QUESTIONS = (
+    "Tell me {key}. I think it is",
+    "I forgot {key}, but now I know it again:",
+)
+"""Wordings that training does not use."""
+DIGITS = (3, 4, 5, 6, 7, 8, 9)
+"""Training uses 3 to 7."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One fact: its words in the text, the question, and the answer."""
+
+    fact: Fact
+    statement: str
+    question: str
+    other_wording: bool
+
+
+@dataclass(frozen=True)
+class KeyedRow:
+    """What was measured for a kind of fact."""
+
+    kind: str
+    """"trained wording", "other wording", or a number of digits; "all" for all of them."""
+    tokens: int
+    memory: bool
+    store: str | None
+    answer_accuracy: float
+    answer_interval: tuple[float, float]
+    facts: int
+    seconds: float
+
+
+def make_facts(number: int, seed: int) -> list[Asked]:
+    """Invent numbered facts, every other one in words that training does not use."""
+    draw = random.Random(f"keyed {seed}")
+    facts = Facts(seed + 10**6, DIGITS)
+    numbered = (fact for i in count() if (fact := facts[i]).answer.isdigit())
+    made = []
+    for place, fact in zip(range(number), numbered, strict=False):
+        other = place % 2 == 1
+        statement = draw.choice(OTHER_STATEMENTS if other else STATEMENTS)
+        question = draw.choice(OTHER_QUESTIONS if other else QUESTIONS)
+        made.append(Asked(fact, fact.say(statement), fact.say(question), other))
+    return made
+
+
+def hide(
+    tokenizer: Any, ids: list[int], facts: list[Asked], *, tokens: int, seed: int
+) -> list[int]:
+    """Hide facts at random depths of a piece of text; `tokens` in all.
+
+    Raises
+    ------
+    InputError
+        If the text is too short, or `tokens` has no room for all facts.
+    """
+    draw = random.Random(f"hide {seed}")
+    hidden = [tokenizer(f" {one.statement}", add_special_tokens=False).input_ids for one in facts]
+    filler = tokens - sum(map(len, hidden))
+    if filler < LOCAL:
+        raise InputError(
+            f"{len(facts)} facts take more than {tokens:,} tokens: hide fewer, or take more tokens"
+        )
+    if len(ids) < filler:
+        raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add text")
+    start = draw.randrange(len(ids) - filler + 1)
+    piece = ids[start : start + filler]
+    places = sorted((draw.randrange(filler - LOCAL + 1) for _ in facts), reverse=True)
+    draw.shuffle(hidden)
+    for place, fact in zip(places, hidden, strict=True):
+        piece[place:place] = fact
+    return piece
+
+
+def keyed(
+    model: Any,
+    tokenizer: Any,
+    text: list[int],
+    facts: list[Asked],
+    memory: Memory | None,
+    store: str | None,
+    *,
+    attend: bool = False,
+) -> Iterator[list[KeyedRow]]:
+    """Ask for fact after fact; each list of rows covers the facts so far."""
+    begin = time.perf_counter()
+    if memory is not None:
+        memory.clear()
+        remember(memory, text[:-LOCAL], attend=attend)
+    right: dict[str, list[bool]] = {"all": []}
+    for one in facts:
+        asked, code = split_answer(tokenizer, f" {one.question}", one.fact.answer)
+        given = answer(model, tokenizer, text[-LOCAL:] + asked, max_new_tokens=len(code)).text
+        wording = "other wording" if one.other_wording else "trained wording"
+        for kind in ("all", wording, f"{len(one.fact.answer)} digits"):
+            right.setdefault(kind, []).append(given == one.fact.answer)
+        yield [
+            KeyedRow(
+                kind=kind,
+                tokens=len(text),
+                memory=memory is not None,
+                store=store,
+                answer_accuracy=sum(hits) / len(hits),
+                answer_interval=wilson(sum(hits), len(hits)),
+                facts=len(hits),
+                seconds=time.perf_counter() - begin,
+            )
+            for kind, hits in sorted(right.items())
+        ]

@@ -1,0 +1,307 @@
+"""The pass key task: a number hidden in a long text, asked for at the end.
+
+Mohtashami and Jaggi 2023 (arXiv:2305.16300), as used by the Focused Transformer paper.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fotmem.errors import InputError
+from fotmem.measure.evaluate.compare_settings import Comparison, Reading, Tried
+from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.report import Measured, StoreRow
+from fotmem.tasks.answer import answer, first_choices
+
+if TYPE_CHECKING:
+    from fotmem.measure.bench.report import Setting
+    from fotmem.memory.memory import Memory
+
+NAME = "pass key"
+OVERLAP = 16
+"""Tokens by which reading windows overlap, at most half a window; see `Memory.read`."""
+LOCAL = 16
+"""Last tokens of the text that stay in front of the question.
+
+A context that begins with the question leaves its heads nothing else to look at: an untuned
+SmolLM2 then finds half as many digits as with a few tokens of text before it.
+"""
+
+
+class Outcome(NamedTuple):
+    """What came of one question."""
+
+    digits: float
+    """Share of digits right."""
+    right: bool
+    """Whether the generated answer is."""
+    step_seconds: list[float]
+    """Of each token of the answer after the first."""
+
+
+def fact(name: str, code: str) -> str:
+    """Say what is hidden in the text: on a line of its own, as in the original task."""
+    return f"\nThe {name} is {code}. Remember it. {code} is the {name}.\n"
+
+
+def question(name: str) -> str:
+    """Ask for it, so that the next token is the answer."""
+    return f"\nWhat is the {name}? The {name} is"
+
+
+@dataclass(frozen=True)
+class PasskeyRow(StoreRow):
+    """What was measured, with or without memory."""
+
+    memory: bool
+    digit_accuracy: float
+    """Share of digits that are the likeliest token, given the true ones before."""
+    answer_accuracy: float
+    """Share of trials in which greedy generation gives all digits."""
+    answer_interval: tuple[float, float]
+    """Of `answer_accuracy`, at 95% (Wilson)."""
+    trials: int
+    seconds: float
+    """Reading included, unless settings were compared: their text is read once for all."""
+    seconds_per_token: float | None = None
+    """Of decoding: median over the tokens of all answers, without the first of each; None where
+    no answer has a second one."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One hidden number: what is read into memory, what stays local, and the number."""
+
+    read: list[int]
+    local: list[int]
+    code: str
+    shared: list[int] = field(default_factory=list)
+    """What is read before, once for all trials that have it."""
+    replaced: range = range(0)
+    """Which tokens of the shared text `read` is put in place of."""
+
+    @property
+    def tokens(self) -> int:
+        """Length of the text with the number in it."""
+        return len(self.shared) - len(self.replaced) + len(self.read) + len(self.local)
+
+
+def make_trials(
+    tokenizer: Any,
+    text: str,
+    *,
+    tokens: int,
+    trials: int,
+    seed: int,
+    window: int = 0,
+    readings: int | None = None,
+    longest: int = 0,
+) -> list[Trial]:
+    """Hide a five-digit number at a random depth of each of `trials` pieces of a text.
+
+    With `readings`, there are only so many pieces: each is read once, without a number, and for
+    each of its trials one window of `window` tokens is read anew, with the number in it, and put
+    in its place (`Memory.replace`). That is the piece with the number at that depth, as long as
+    windows are read without looking at memory. What stays local is another bit of the text for
+    each trial: what the model says hangs on it, too. Pieces of one `longest` begin alike: what was
+    read of a shorter one need not be read again.
+
+    Raises
+    ------
+    InputError
+        If the text is shorter than `tokens`, or `tokens` leaves no room for the fact.
+    """
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    draw, drawn = random.Random(seed), random.Random(f"pieces {seed}")
+    made: list[Trial] = []
+    for number in range(trials):
+        code = str(draw.randrange(10_000, 100_000))
+        hidden = tokenizer(fact(NAME, code), add_special_tokens=False).input_ids
+        filler = tokens - len(hidden)
+        if filler <= LOCAL:
+            raise InputError(
+                f"tokens must be more than {LOCAL + len(hidden)} (fact, local text), got {tokens}"
+            )
+        if len(ids) < filler:
+            raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add text")
+        if readings is None:
+            piece = _piece(ids, filler, draw)
+            depth = draw.randrange(filler - LOCAL + 1)
+            read = piece[:depth] + hidden + piece[depth : filler - LOCAL]
+            made.append(Trial(read, piece[filler - LOCAL :], code))
+            continue
+        if number * readings // trials != (number - 1) * readings // trials:
+            piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)
+            shared = piece[: filler - LOCAL]
+        read, replaced = _surrounded(shared, hidden, window, draw)
+        made.append(Trial(read, _piece(ids, LOCAL, draw), code, shared, replaced))
+    return made
+
+
+def score(
+    model: Any, tokenizer: Any, trial: Trial, memory: Memory | None, *, attend: bool = False
+) -> Outcome:
+    """Ask for the number."""
+    if memory is None:
+        return _ask(model, tokenizer, trial)
+    if not trial.shared:
+        memory.clear()
+        remember(memory, trial.read, attend=attend)
+        return _ask(model, tokenizer, trial)
+    with memory.temporarily():
+        _put(memory, trial, attend=attend)
+        return _ask(model, tokenizer, trial)
+
+
+def split_answer(tokenizer: Any, asked: str, code: str) -> tuple[list[int], list[int]]:
+    """Tokenize a question without digits and its answer, so that the answer begins with a digit.
+
+    Where a tokenizer has a token of its own for the space before a number, as LLaMA's have, it
+    belongs to the question: the task is to find digits, not to guess that digits follow. Both are
+    tokenized at once, as in the text: LLaMA's put a space before whatever they are given.
+
+    Raises
+    ------
+    InputError
+        No token decodes to a digit.
+    """
+    tokens = list(tokenizer(f"{asked} {code}", add_special_tokens=False).input_ids)
+    for first, token in enumerate(tokens):
+        if any(map(str.isdigit, tokenizer.decode([token]))):
+            return tokens[:first], tokens[first:]
+    raise InputError(
+        f"the tokenizer has no digits: of {f'{asked} {code}'!r} it makes "
+        f"{tokenizer.decode(tokens)!r}, so no number can be hidden; measure perplexity instead"
+    )
+
+
+def passkey(
+    model: Any,
+    tokenizer: Any,
+    trials: list[Trial],
+    memory: Memory | None,
+    store: str | None,
+    *,
+    attend: bool = False,
+) -> Iterator[PasskeyRow]:
+    """Measure trial by trial; each row covers the trials so far, the last one covers all.
+
+    `attend`: whether windows that are read look at memory.
+    """
+    outcomes: list[Outcome] = []
+    held: list[int] | None = None
+    begin = time.perf_counter()
+    for trial in trials:
+        if memory is not None and trial.shared and trial.shared is not held:
+            held = trial.shared
+            _hold(memory, held, attend=attend)
+        outcomes.append(score(model, tokenizer, trial, memory, attend=attend))
+        yield _row(trial.tokens, outcomes, store=store, seconds=time.perf_counter() - begin)
+
+
+def compare(
+    model: Any,
+    tokenizer: Any,
+    trials: list[Trial],
+    memory: Memory,
+    settings: Sequence[Setting],
+    measured: Measured[PasskeyRow],
+    *,
+    attend: bool = False,
+) -> Iterator[int]:
+    """Ask settings of stores for the same numbers; yields as `Comparison.run`.
+
+    `measured` takes a row of each setting, or why there is none.
+    """
+    tokens = trials[0].tokens
+
+    def told(trial: Trial) -> Iterator[Callable[[], Outcome]]:
+        if trial.shared:
+            _put(memory, trial, attend=attend)
+        yield partial(_ask, model, tokenizer, trial)
+
+    def row(tried: Tried[Outcome]) -> PasskeyRow:
+        return _row(tokens, tried.outcomes, store=tried.setting.store, seconds=tried.seconds)
+
+    readings = [
+        Reading(partial(_hold, memory, text, attend=attend), [partial(told, one) for one in some])
+        for text, some in groupby(trials, key=lambda trial: trial.shared or trial.read)
+    ]
+    comparison: Comparison[Outcome] = Comparison(memory, settings, attend=attend)
+    return comparison.run(readings, partial(measured.keep, tokens=tokens, row=row))
+
+
+def _row(
+    tokens: int, outcomes: Sequence[Outcome], *, store: str | None, seconds: float
+) -> PasskeyRow:
+    answers = sum(outcome.right for outcome in outcomes)
+    steps = [seconds for outcome in outcomes for seconds in outcome.step_seconds]
+    return PasskeyRow(
+        tokens=tokens,
+        memory=store is not None,
+        store=store,
+        digit_accuracy=sum(outcome.digits for outcome in outcomes) / len(outcomes),
+        answer_accuracy=answers / len(outcomes),
+        answer_interval=wilson(answers, len(outcomes)),
+        trials=len(outcomes),
+        seconds=seconds,
+        seconds_per_token=median(steps) if steps else None,
+    )
+
+
+def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
+    start = draw.randrange(len(ids) - length + 1)
+    return ids[start : start + length]
+
+
+def _surrounded(
+    text: list[int], hidden: list[int], window: int, draw: random.Random
+) -> tuple[list[int], range]:
+    """Put a fact at a random place of a text; return the window around it, and what it replaces."""
+    room = min(len(text), max(0, window - OVERLAP - len(hidden)))
+    depth = draw.randrange(len(text) + 1)
+    begin = min(max(0, depth - draw.randrange(room + 1)), len(text) - room)
+    end = begin + room
+    return text[begin:depth] + hidden + text[depth:end], range(begin, end)
+
+
+def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:
+    """Read a text as all evaluations do, its windows overlapping by `OVERLAP`."""
+    memory.read(tokens, overlap=overlap_of(memory), attend=attend)
+
+
+def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
+    """Let a memory hold a text; what it has of its beginning is not read again."""
+    known = memory.tokens.tolist()
+    if known != text[: len(known)]:
+        memory.clear()
+        known = []
+    remember(memory, text[len(known) :], attend=attend)
+
+
+def _put(memory: Memory, trial: Trial, *, attend: bool) -> None:
+    """Put the number in its place of the shared text."""
+    start, stop = trial.replaced.start, trial.replaced.stop
+    memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
+
+
+def overlap_of(memory: Memory) -> int:
+    """Return by how many tokens the windows of a reading overlap, in all evaluations."""
+    return min(OVERLAP, memory.windowing.window // 2)
+
+
+def _ask(model: Any, tokenizer: Any, trial: Trial) -> Outcome:
+    asked, code = split_answer(tokenizer, question(NAME), trial.code)
+    prompt = trial.local + asked
+    digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
+    given = answer(model, tokenizer, prompt, max_new_tokens=len(code))
+    choices = first_choices(model, prompt, code)  # the last call: what it asks stores is judged
+    right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
+    return Outcome(right / sum(digits), given.text == trial.code, given.step_seconds)

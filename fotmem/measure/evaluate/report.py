@@ -1,0 +1,214 @@
+"""Writes down what was measured, on what, and with what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fotmem.errors import InputError
+from fotmem.files import read_utf8, write_text
+from fotmem.measure.bench.report import Setting, differing, first_of
+from fotmem.measure.evaluate.compare_settings import Tried
+from fotmem.measure.evaluate.store_quality import Found
+from fotmem.measure.machine import machine, versions
+from fotmem.outputs import check_file
+
+FREE = ("stores", "grid", "report", "as_json")
+"""Options in which a run may differ from the one whose report it goes on with."""
+
+
+LARGEST = 1e60
+"""Figures that a report may have: with larger ones nothing could be computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreRow:
+    """What was measured with a store, or without memory."""
+
+    tokens: int
+    """How long the text is."""
+    store: str | None
+    """None: without memory."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the store, where settings were compared."""
+    found: Found | None = None
+    """What the store found of what it was asked; None where settings were not compared."""
+
+
+RowT = TypeVar("RowT", bound=StoreRow)
+AnyRow = TypeVar("AnyRow")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A setting that could not be measured."""
+
+    tokens: int
+    store: str
+    options: dict[str, Any]
+    reason: str
+
+
+def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str, Any]:
+    """Collect the rows of a task with its options, the machine and the versions."""
+    return {
+        "task": task,
+        "options": options,
+        "rows": [asdict(row) for row in rows],
+        "machine": machine(),
+        "versions": versions(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_report(file: Path, content: dict[str, Any]) -> None:
+    """Write a report as JSON, at once or not at all."""
+    write_text(file, json.dumps(content, indent=2, default=str) + "\n")
+
+
+class _Content(BaseModel):
+    """What must be in a report; more may be."""
+
+    task: str
+    options: dict[str, Any]
+    rows: list[dict[str, Any]]
+    failures: list[Failed] = []
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """Read what `write_report` wrote.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is something else.
+    """
+    text = read_utf8(file)
+    try:
+        content: dict[str, Any] = json.loads(
+            text, parse_constant=_refused, parse_float=_figure, parse_int=_count
+        )
+        _Content.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            f"{file} is no report of fotmem eval: it has no task, options and rows "
+            f"({first_of(error)})"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is no report of fotmem eval: {error}") from error
+    return content
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is no figure")
+
+
+def _figure(text: str) -> float:
+    return float(text) if abs(float(text)) <= LARGEST else _refused(text)
+
+
+def _count(text: str) -> float:
+    return int(text) if len(text) < 19 else _refused(text)  # 64 bits
+
+
+class Measured(Generic[RowT]):
+    """The rows of several settings in a task, in a file that is written after each.
+
+    Parameters
+    ----------
+    task : str
+    options : dict
+        Of the command.
+    kind : type
+        Of the rows.
+    file : Path, optional
+        Of the report. What it has already need not be measured again.
+
+    Raises
+    ------
+    InputError, StorageError
+        `file` is no report, or that of another task or of other options; it cannot be written.
+    """
+
+    def __init__(
+        self, task: str, options: dict[str, Any], kind: type[RowT], file: Path | None
+    ) -> None:
+        self.rows: list[RowT] = []
+        self.failures: list[Failed] = []
+        self._report, self._file = report(task, options, []), file
+        if file is not None:
+            check_file(file)
+            if file.exists():
+                self._resume(kind, file)
+
+    def missing(self, tokens: int, settings: Sequence[Setting]) -> list[Setting]:
+        """Return the settings without a row for so many tokens; what failed is tried again."""
+        return [each for each in settings if not self.has(tokens, each.store, each.options)]
+
+    def has(self, tokens: int, store: str | None, options: dict[str, Any]) -> bool:
+        """Tell whether there is a row; `store` None: without memory."""
+        about = (tokens, store, options)
+        return any((row.tokens, row.store, row.options) == about for row in self.rows)
+
+    def add(self, row: RowT) -> None:
+        """Add a row, and write the report."""
+        self.rows.append(row)
+        self._write()
+
+    def keep(self, tried: Tried[Any], tokens: int, row: Callable[[Tried[Any]], RowT]) -> None:
+        """Add a setting's row with what its store found, or why there is none; write the report."""
+        store, options = tried.setting.store, tried.setting.options
+        failed = Failed(tokens, store, options, tried.failure)
+        self.failures = [
+            each for each in self.failures if replace(each, reason=tried.failure) != failed
+        ]
+        if tried.failure:
+            self.failures.append(failed)
+            self._write()
+        else:
+            self.add(replace(row(tried), options=options, found=tried.found))
+
+    def found(self) -> dict[str, Any]:
+        """Return rows and failures as JSON has them."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "failures": [asdict(failed) for failed in self.failures],
+        }
+
+    def _write(self) -> None:
+        if self._file is not None:
+            write_report(self._file, self._report | self.found())
+
+    def _resume(self, kind: type[RowT], file: Path) -> None:
+        before = read_report(file)
+        ours, theirs = (
+            {"task": each["task"]}
+            | {name: value for name, value in each["options"].items() if name not in FREE}
+            for each in (json.loads(json.dumps(self._report, default=str)), before)
+        )
+        if differ := differing(theirs, ours):
+            raise InputError(f"{file} is the report of another run, with {differ}: name a new file")
+        self._report = before | {"options": self._report["options"]}
+        self.rows = rows_of(before, kind, file)
+        self.failures = _Content.model_validate(before).failures
+
+
+def rows_of(content: dict[str, Any], kind: type[AnyRow], file: Path) -> list[AnyRow]:
+    """Return the rows of a report that was read from a file.
+
+    Raises
+    ------
+    InputError
+        They are not of this kind.
+    """
+    adapter = TypeAdapter(kind)
+    try:
+        return [adapter.validate_python(row) for row in content["rows"]]
+    except ValidationError as error:
+        raise InputError(f"{file} is no report of fotmem eval ({first_of(error)})") from error

@@ -1,0 +1,91 @@
+"""Which settings of which stores are measured."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fotmem.errors import InputError, UnknownStoreError
+from fotmem.files import read_toml
+from fotmem.measure.bench.report import Setting
+from fotmem.plugin.registry import available_stores, find_store, validated_options
+
+Grid = Mapping[str, Mapping[str, list[Any]]]
+"""By store: values of its options."""
+
+
+def settings(stores: Iterable[str], grid: Grid | None = None) -> list[Setting]:
+    """Return all combinations of options; by default of those that a store's spec proposes.
+
+    Those that are the store's own defaults come first.
+
+    Parameters
+    ----------
+    stores : iterable of str
+        Names. One whose package is missing is left to fail when its turn comes.
+    grid : mapping, optional
+        By store, values of options, instead of its `StoreSpec.grid`.
+
+    Raises
+    ------
+    UnknownStoreError, OptionError
+        There is no such store or option, or a value is not allowed.
+    """
+    stores = list(dict.fromkeys(stores))
+    for name in grid or {}:
+        if name not in stores:
+            raise UnknownStoreError(name, stores)
+    found = []
+    for store in stores:
+        spec = available_stores().get(store) or find_store(store)
+        fields = spec.options.model_fields
+        values = (grid or {}).get(store, spec.grid)
+        every = [
+            dict(zip(values, some, strict=True)) for some in itertools.product(*values.values())
+        ]
+        for options in every:
+            validated_options(spec, options)
+        # A store is built with the first, and tuned to others: by default as users have it.
+        every.sort(key=lambda some: any(fields[name].default != some[name] for name in some))
+        found += [Setting(store=store, options=options) for options in every]
+    return found
+
+
+def read_grid(file: Path) -> Grid:
+    """Read a grid from TOML: a table for each store, a list of values for each option.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is something else.
+    """
+    content = read_toml(file)
+    for store, options in content.items():
+        for name, values in options.items() if isinstance(options, dict) else [("", options)]:
+            if not isinstance(options, dict) or not isinstance(values, list) or not values:
+                what = f"{store}.{name}" if name else store
+                raise InputError(
+                    f"{file}: {what} is {values!r}; a grid has a table for each store and a list "
+                    "of values for each option, such as [hnsw] and ef_search = [64, 128]"
+                )
+    return content
+
+
+def search_changes(setting: Setting, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values that options of these names have in a setting."""
+    validated = validated_options(find_store(setting.store), setting.options)
+    return {name: getattr(validated, name) for name in names}
+
+
+def same_build(one: Setting, other: Setting, search_options: Iterable[str]) -> bool:
+    """Tell whether two settings differ in nothing but what only searching uses."""
+    if one.store != other.store:
+        return False
+    free = set(search_options)
+    first, second = (
+        {name: value for name, value in each.options.items() if name not in free}
+        for each in (one, other)
+    )
+    return first == second

@@ -1,0 +1,134 @@
+"""Finds the layers that retrieve: the ones that can use a memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from fotmem.errors import InputError
+from fotmem.files import python_reference
+from fotmem.measure.evaluate.passkey import split_answer
+from fotmem.memory.forward import cache_argument
+from fotmem.models.memory_layers import LayerScores
+from fotmem.models.model_parts import model_parts, servable_layers
+from fotmem.tasks.facts import QUESTIONS, Facts
+
+CONTEXT = 448
+"""Tokens of text around a fact."""
+SHARE_OF_BEST = 0.22
+"""Of the best layer's score, what a layer must reach to be proposed."""
+
+
+def find_memory_layers(
+    model: Any,
+    tokenizer: Any,
+    *,
+    text: str | None = None,
+    trials: int = 20,
+    seed: int = 0,
+    progress: bool = False,
+) -> LayerScores:
+    """Measure which layers retrieve, and propose memory layers.
+
+    A head retrieves when, while the model copies something from far back, it attends to the token
+    that comes next (Wu et al. 2024, "Retrieval Head Mechanistically Explains Long-Context
+    Factuality", arXiv:2404.15574). Numbers are hidden in pieces of a text and asked for; a layer's
+    score is the mean weight that its heads give to the right digit. (Wu et al. count how often
+    that weight is a head's largest, which favours heads that give little to anything.) Proposed
+    are the layers that score at least 0.22 of the best one.
+
+    Layers of a model that was trained with memory from the start are where its maker put them (the
+    paper: a quarter, half and three quarters of the depth), and need not be found.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A model that an adapter knows, without memory.
+    tokenizer : transformers tokenizer
+    text : str, optional
+        To hide numbers in. Default: Python's language reference.
+    trials : int
+        How many numbers are hidden, at least 1.
+    seed : int
+        Of numbers and places.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    InputError
+        The text is too short, or no head retrieves anything.
+    ModelError, AttachError
+    """
+    parts = model_parts(model)
+    text = python_reference() if text is None else text
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    if len(ids) < CONTEXT:
+        raise InputError(f"the text has {len(ids):,} tokens, {CONTEXT:,} are needed: add text")
+    weights = []
+    bar = Console(stderr=True)
+    for trial in track(range(trials), "measuring", console=bar, disable=not progress):
+        draw = random.Random(f"retrieval {seed} {trial}")
+        start = draw.randrange(len(ids) - CONTEXT + 1)
+        piece = ids[start : start + CONTEXT]
+        weights.append(_trial(parts.model, tokenizer, piece, trial, draw))
+    scores = torch.cat(weights, -1).mean((1, 2)).tolist()  # of [layers, heads, digits]
+    served = servable_layers(parts)
+    return LayerScores(
+        scores, propose([score * (layer in served) for layer, score in enumerate(scores)])
+    )
+
+
+def propose(scores: list[float]) -> list[int]:
+    """Choose the layers that score at least `SHARE_OF_BEST` of the best one.
+
+    Raises
+    ------
+    InputError
+        If all scores are 0.
+    """
+    best = max(scores)
+    if best == 0:
+        raise InputError(
+            "no layer of this model retrieves anything, so no memory layers can be proposed: "
+            "pass layers=[...], for a model to be trained from the start at a quarter, half and "
+            "three quarters of its depth"
+        )
+    return [layer for layer, score in enumerate(scores) if score >= SHARE_OF_BEST * best]
+
+
+def _trial(model: Any, tokenizer: Any, text: list[int], number: int, draw: random.Random) -> Tensor:
+    """Hide a number and ask for it: the weights ``[layers, heads, digits]`` of its digits."""
+    facts = Facts(seed=0)
+    fact = next(fact for i in count(1000 * number) if (fact := facts[i]).answer.isdigit())
+    told, code = split_answer(tokenizer, f" {fact.say('{Key} is')}", fact.answer)
+    asked, code = split_answer(tokenizer, f" {fact.say(QUESTIONS[0])}", fact.answer)
+    place = draw.randrange(len(text) + 1)
+    before = text[:place] + told + code + text[place:] + asked
+    targets = place + len(told) + torch.arange(len(code))
+    with torch.no_grad(), _eager(model) as eagerly:
+        begun = model(torch.tensor([before[:-1]], device=model.device), use_cache=True)
+        tokens = torch.tensor([[before[-1], *code[:-1]]], device=model.device)
+        eagerly()
+        cache = {cache_argument(type(model)): begun[1]}
+        attentions = model(tokens, output_attentions=True, **cache).attentions
+    digits = torch.arange(len(code))
+    return torch.stack([attention[0].cpu()[:, digits, targets] for attention in attentions])
+
+
+@contextmanager
+def _eager(model: Any) -> Iterator[Any]:
+    """Let the block switch a model to the attention that shows its weights."""
+    before = model.config._attn_implementation
+    try:
+        yield lambda: model.set_attn_implementation("eager")
+    finally:
+        model.set_attn_implementation(before)

@@ -1,0 +1,239 @@
+"""Chooses a store for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fotmem import amounts
+from fotmem.arguments import checked_boolean
+from fotmem.caches import cache_folder
+from fotmem.errors import InputError, OptionError
+from fotmem.extra import require
+from fotmem.measure.select.limits import Limits
+from fotmem.outputs import check_folder
+from fotmem.plugin.registry import available_stores, find_store
+
+if TYPE_CHECKING:
+    from fotmem.measure.bench.report import Setting
+    from fotmem.measure.capture import Capture
+    from fotmem.measure.select.choice import Selection
+
+CAPTURED = 2**15
+"""Tokens that stores are measured with."""
+MAX_ERROR = 0.05
+SECONDS = 120.0
+Step = Callable[[str], None]
+
+
+def select(
+    source: str | Path | Capture,
+    *,
+    tokens: int | str,
+    ram: int | str | None = None,
+    disk: int | str | None = None,
+    latency: float | str | None = None,
+    max_error: float | None = None,
+    min_recall: float | None = None,
+    persistent: bool = False,
+    top_k: int = 32,
+    layers: Iterable[int] | None = None,
+    window: int = 512,
+    distance: int | None = None,
+    text: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    stores: Iterable[str] | str | None = None,
+    seconds: float | None = None,
+    step: Step | None = None,
+) -> Selection:
+    """Choose a store for so many tokens within limits, by what is measured on this machine.
+
+    The model reads 32,768 tokens; what its memory layers see is kept in
+    ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``). Every store that is available here then
+    takes that up, is measured as it grows, and from that it is foretold what it takes and finds at
+    the size asked for.
+
+    Parameters
+    ----------
+    source : str, Path or Capture
+        A model, as for ``fotmem ask``; or what was captured of one.
+    tokens : int or str
+        In memory, at least 1, such as ``"1M"`` (1,048,576).
+    ram, disk : int or str, optional
+        Bytes that all memory layers may take together, such as ``"4GiB"``.
+    latency : float or str, optional
+        Seconds that memory may add to a decoding step, or such as ``"20ms"``: all memory layers,
+        one query of each head.
+    max_error : float, optional
+        Of the attention output, relative to attention to the exact top k: mean. Default: 0.05,
+        where `min_recall` is not given either.
+    min_recall : float, optional
+        Share of the exact top k that are found: mean.
+    persistent : bool
+        Whether what is remembered must outlive the process.
+    top_k : int
+        Hits per query and head.
+    layers, window, distance
+        Of the reading, as for `fotmem.attach`.
+    text : str, optional
+        What the model reads. Default: Python's language reference.
+    device : str
+        Where the model is: ``cpu`` or ``cuda``.
+    threads : int, optional
+        Of torch and stores. Default: as many as torch uses.
+    stores : iterable of str or str, optional
+        Among which to choose, such as ``"exact,hnsw"``. Default: all that are available.
+    seconds : float, optional
+        That measuring may take, once there is a capture. Default: 120.
+    step : callable, optional
+        Told what comes next.
+
+    Returns
+    -------
+    Selection
+        Its `choice` is None where nothing fits; then `advice` says which limit to relax.
+
+    Raises
+    ------
+    MissingPackageError
+        scipy or psutil are not installed.
+    OptionError, UnknownStoreError
+        A limit or option that makes no sense; no store of that name.
+    InputError, StorageError, ModelError, LayerError
+        The text is too short; as `fotmem.attach`, and `Capture.open`.
+
+    Notes
+    -----
+    Stores are measured in processes of their own: a script calls this under
+    ``if __name__ == "__main__":``.
+
+    Examples
+    --------
+    >>> select("smollm2-fot", tokens=2**20, ram="16GiB", latency=0.05)  # doctest: +SKIP
+    """
+    require("fotmem select", "psutil", "scipy")
+    tokens, top_k = amounts.count("tokens", tokens), amounts.count("top_k", top_k)
+    threads = None if threads is None else amounts.count("threads", threads)
+    seconds = SECONDS if seconds is None else amounts.seconds("seconds", seconds)
+    if max_error is None and min_recall is None:
+        max_error = MAX_ERROR
+    limits = Limits(
+        ram=_bytes("ram", ram),
+        disk=_bytes("disk", disk),
+        latency=None if latency is None else amounts.seconds("latency", latency),
+        max_error=max_error,
+        min_recall=min_recall,
+        persistent=checked_boolean("persistent", persistent),
+    )
+    _require_device(device)
+    from fotmem.measure.capture import Capture
+    from fotmem.measure.grid import settings
+    from fotmem.measure.machine import machine
+    from fotmem.measure.select.calibration import Calibration
+    from fotmem.measure.select.choice import Selection, candidates
+    from fotmem.measure.select.predict import foretell
+
+    if isinstance(stores, str):
+        stores = stores.split(",")
+    names = list(available_stores()) if stores is None else list(dict.fromkeys(stores))
+    excluded = {name: why for name in names if (why := _unfit(name, limits))}
+    if isinstance(source, Capture):
+        capture = source
+    else:
+        check_folder(cache_folder("captures"))
+        if step is not None:
+            step(f"{source} reads {CAPTURED:,} tokens")
+        capture = _captured(str(source), text, layers, window, distance)
+    count = len(capture.info.layers)
+    calibration = Calibration(
+        capture,
+        tokens=tokens,
+        top_k=top_k,
+        device=device,
+        threads=threads,
+        seconds=seconds,
+    )
+    asked = [
+        _budgeted(each, limits, count)
+        for each in settings(name for name in names if name not in excluded)
+    ]
+
+    def failed(setting: Setting, reason: str) -> None:
+        excluded.setdefault(setting.store, reason)
+
+    with closing(calibration.run(asked, failed)) as steps:
+        for what in steps:
+            if step is not None:
+                step(what)
+    measured = calibration.measured
+    return Selection(
+        tokens=tokens,
+        captured=capture.info.tokens,
+        layers=capture.info.layers,
+        top_k=top_k,
+        limits=limits,
+        candidates=candidates(measured, foretell(measured, tokens, count), limits),
+        excluded=excluded,
+        machine=machine(),
+    )
+
+
+def _bytes(name: str, given: int | str | None) -> int | None:
+    return None if given is None else amounts.size_in_bytes(name, given)
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device not in known:
+        raise OptionError(f"device must be {' or '.join(known)} here, got {device!r}")
+
+
+def _unfit(name: str, limits: Limits) -> str:
+    """Say why a store cannot be used at all; nothing if it can."""
+    spec = available_stores().get(name) or find_store(name)
+    if spec.reason:
+        return spec.reason
+    if limits.persistent and not spec.capabilities.persistent:
+        return "what it remembers ends with the process"
+    return ""
+
+
+def _budgeted(setting: Setting, limits: Limits, layers: int) -> Setting:
+    """Tell a store that has a budget of its own what it may take of the memory allowed."""
+    from fotmem.measure.select.calibration import budget_of, with_budget
+
+    budget = budget_of(setting)
+    if limits.ram is None or budget is None or limits.ram // layers >= budget:
+        return setting
+    return with_budget(setting, limits.ram // layers)
+
+
+def _captured(
+    model: str, text: str | None, layers: Iterable[int] | None, window: int, distance: int | None
+) -> Capture:
+    from fotmem.files import python_reference
+    from fotmem.measure.capture import capture_model
+    from fotmem.measure.evaluate.passkey import OVERLAP
+    from fotmem.models.load import load_model
+
+    text = python_reference() if text is None else text
+    if not isinstance(text, str):
+        raise InputError(f"text must be a string, got {type(text).__name__}")
+    llama, tokenizer = load_model(model)
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return capture_model(
+        llama,
+        ids,
+        None,
+        tokens=CAPTURED,
+        queries=256,
+        layers=layers,
+        window=window,
+        overlap=min(OVERLAP, window // 2),
+        distance=distance,
+    )

@@ -1,0 +1,1 @@
+"""What happens when a model with a memory runs."""

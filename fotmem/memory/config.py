@@ -1,0 +1,126 @@
+"""``fotmem.toml``: which store a memory has, with which options, and how it is looked at."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fotmem.errors import InputError, OptionError
+from fotmem.files import read_toml, write_text
+
+
+class StoreConfig(NamedTuple):
+    """A store and its options."""
+
+    store: str
+    options: dict[str, Any]
+
+
+class MemoryConfig(NamedTuple):
+    """What a file says of a memory."""
+
+    store: str
+    options: dict[str, Any]
+    settings: dict[str, Any]
+    """Other arguments of `fotmem.attach`, those that the file names."""
+
+
+class _Memory(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    store: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    top_k: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    window: Annotated[int, Field(ge=2)] | None = None
+    last_context_length: Annotated[int, Field(ge=1)] | None = None
+    distance: Annotated[int, Field(ge=0)] | None = None
+    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    memory: _Memory
+    foretold: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_config(file: Path | str) -> MemoryConfig:
+    """Read what a file asks for.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is something else.
+    OptionError
+        `file` is no path.
+    """
+    if not isinstance(file, str | os.PathLike):
+        raise OptionError(f"config must be the path of a file such as fotmem.toml, got {file!r}")
+    try:
+        memory = _File.model_validate(read_toml(Path(file))).memory
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{file} is no configuration of fotmem ({where}: {first['msg']}"
+            f"{_meant(first['loc'])}): "
+            'expected a table [memory] with store, such as "exact", perhaps with '
+            f"{', '.join(_settings())}, and perhaps a table [memory.options]; "
+            "fotmem select writes one"
+        ) from error
+    for name in memory.options:
+        if name in _Memory.model_fields:
+            raise InputError(
+                f"{file} has {name} in [memory.options], where a store's own options stand: "
+                "write it in [memory]"
+            )
+    settings = memory.model_dump(include=set(_settings()), exclude_none=True)
+    if settings.get("top_k") == "all":
+        settings["top_k"] = None
+    if "dtype" in settings:
+        settings["dtype"] = getattr(torch, settings["dtype"])
+    return MemoryConfig(memory.store, memory.options, settings)
+
+
+def _settings() -> list[str]:
+    return [name for name in _Memory.model_fields if name not in ("store", "options")]
+
+
+def _meant(place: tuple[int | str, ...]) -> str:
+    """Name the key that a misspelt one is closest to."""
+    known = _Memory.model_fields if len(place) > 1 else _File.model_fields
+    close = difflib.get_close_matches(str(place[-1]), set(known) - {place[-1]}, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close and place[-1] not in known else ""
+
+
+def write_config(
+    file: Path | str, config: StoreConfig, *, comment: str, foretold: Mapping[str, Any]
+) -> None:
+    """Write a store and its options; for people also what is expected of them.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    lines = [f"# {comment}", "[memory]", f"store = {_toml(config.store)}"]
+    for title, values in (("memory.options", config.options), ("foretold", foretold)):
+        if values:
+            pairs = (f"{name} = {_toml(value)}" for name, value in values.items())
+            lines += ["", f"[{title}]", *pairs]
+    write_text(Path(file), "\n".join(lines) + "\n")
+
+
+def _toml(value: Any) -> str:
+    """Write a value: where TOML has it, it is written as JSON writes it."""
+    return json.dumps(value)

@@ -1,0 +1,140 @@
+"""What a memory remembers: a store per memory layer, and the tokens they came from."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fotmem.interrupts import interrupts_deferred
+from fotmem.stores.store import MemoryStore
+
+Makers = Mapping[int, Callable[[], MemoryStore]]
+"""Per memory layer: makes an empty store for it."""
+
+BULK = 2**23
+"""Elements of the keys that go from one store to another at once (32 MiB of float32)."""
+
+
+class Contents:
+    """Stores and tokens that belong together.
+
+    What is to take their place is made aside and then put there at once, so that it happens wholly
+    or not at all, and whoever answers meanwhile goes on with those that it began with. Stores are
+    closed when nobody uses their contents any more.
+
+    Parameters
+    ----------
+    makers : mapping of int to callable
+        Make the stores of the memory layers.
+    """
+
+    def __init__(self, makers: Makers) -> None:
+        self.makers = makers
+        self.stores: dict[int, MemoryStore] = {}
+        self._pieces: list[Tensor] = []
+        self._length = 0
+        weakref.finalize(self, _close, self.stores).atexit = False
+
+    @classmethod
+    def empty(cls, makers: Makers) -> Self:
+        """Make empty stores for all memory layers."""
+        new = cls(makers)
+        for layer, make in makers.items():
+            new.stores[layer] = make()
+        return new
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return self._length
+
+    @property
+    def tokens(self) -> Tensor:
+        """All token ids, int64 ``[N]`` on CPU, in the order of reading."""
+        return torch.cat([torch.zeros(0, dtype=torch.long), *self._pieces])
+
+    def copy(self) -> Self:
+        """Return contents that equal these, and grow on their own."""
+        new = self._begun(self.makers)
+        for layer, store in self.stores.items():
+            new.stores[layer] = store.copy()
+        return new
+
+    def moved(self, makers: Makers) -> Self:
+        """Return the same keys, values and tokens, under the same ids, in other stores."""
+        new = self._begun(makers)
+        for layer, make in makers.items():
+            new.stores[layer] = make()
+            _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
+        return new
+
+    def append(self, tokens: Tensor, pieces: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """Append tokens ``[n]`` to all stores, or to none.
+
+        The pieces, keys and values ``[H, at least n, D]`` of each layer, may begin with those of
+        more tokens: an overlap is not remembered again.
+        """
+        touched = []
+        with interrupts_deferred():
+            try:
+                for layer, (keys, values) in pieces.items():
+                    touched.append(layer)
+                    self.stores[layer].add(keys[:, -len(tokens) :], values[:, -len(tokens) :])
+                self._pieces.append(tokens)
+                self._length += len(tokens)
+            except BaseException:
+                # Also the store that failed: it may hold a part of the window.
+                for layer in touched:
+                    self.stores[layer] = self._shortened(layer)
+                raise
+
+    def recall(self, other: Contents, span: range) -> None:
+        """Append tokens of other contents, with the keys and values that are remembered of them."""
+        tokens = other.tokens
+        for ids in _blocks(span, next(iter(other.stores.values()))):
+            pieces = {layer: looked_up(store, ids) for layer, store in other.stores.items()}
+            self.append(tokens[ids], pieces)
+
+    def _begun(self, makers: Makers) -> Self:
+        new = type(self)(makers)
+        new._pieces, new._length = list(self._pieces), self._length
+        return new
+
+    def _shortened(self, layer: int) -> MemoryStore:
+        """Rebuild a store without what was added beyond the tokens."""
+        new = self.makers[layer]()
+        _pour(self.stores[layer], new, len(self))
+        return new
+
+
+def _close(stores: Mapping[int, MemoryStore]) -> None:
+    with ExitStack() as closing:
+        for store in stores.values():
+            closing.callback(store.close)
+
+
+def _pour(old: MemoryStore, new: MemoryStore, stop: int) -> None:
+    """Add the keys and values of one store before id `stop` to another, under the same ids."""
+    new.start_at(old.first_id)
+    for ids in _blocks(range(old.first_id, stop), old):
+        new.add(*looked_up(old, ids))
+
+
+def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:
+    """Cut ids into blocks that go from store to store at once.
+
+    They are large: an index that gets many keys at once need not be built anew as they come.
+    """
+    length = max(1, BULK // (store.num_heads * store.head_dim))
+    for start in range(span.start, span.stop, length):
+        yield torch.arange(start, min(start + length, span.stop))
+
+
+def looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Look up keys and values ``[H, n, D]`` of all heads, by ids ``[n]``."""
+    ids = ids.expand(store.num_heads, 1, -1)
+    return store.keys(ids)[:, 0], store.values(ids)[:, 0]

@@ -1,0 +1,1 @@
+"""Takes models apart, loads them, and puts functions in place of their own."""

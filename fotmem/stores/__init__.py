@@ -1,0 +1,1 @@
+"""What a store is, and the pieces to build one from."""

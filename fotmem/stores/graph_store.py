@@ -1,0 +1,139 @@
+"""Stores that find keys by one graph per head, such as HNSW."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fotmem.stores.arrays import Ids, Vectors
+from fotmem.stores.centring import Frame
+from fotmem.stores.duplicate_keys import Copies, first_equal
+from fotmem.stores.indexed_store import IndexedStore
+from fotmem.stores.parallel import over_heads
+
+FAR = 256.0
+"""How far out queries stand, in units of the longest key."""
+FEW = 16
+"""Queries of a head that are answered sooner by one thread than by several."""
+
+
+class Graph(ABC):
+    """One head's index: finds near vectors by Euclidean distance.
+
+    Arrays are C-contiguous, vectors and queries float32, ids int64. Several threads may search at
+    a time, but never while the graph changes.
+    """
+
+    @abstractmethod
+    def add(self, vectors: Vectors, ids: Ids) -> None:
+        """Append vectors ``[n, D]`` with their ids ``[n]``, ``n >= 1``; ids only grow."""
+
+    @abstractmethod
+    def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
+        """Find near ones for ``[Q, D]``: ids and squared distances ``[Q, K]``, ``K <= count``.
+
+        Nearest first; id -1 where there is none. A graph may be searched before anything is in
+        it, and `count` may exceed what is: then there are fewer columns, or more -1.
+        """
+
+    @abstractmethod
+    def copy(self) -> "Graph":
+        """Return an independent graph."""
+
+    def tune(self, options: Any) -> None:
+        """Search by these options from now on; only for stores that name `search_options`."""
+
+    def equal(self, vectors: Vectors) -> Ids:
+        """Find vectors equal to these, or nearly: ids ``[n]``, -1 where there is none."""
+        ids, distances = self.search(vectors, 1)
+        if not ids.shape[1]:
+            return np.full(len(vectors), -1)
+        return np.where(distances[:, 0] == 0, ids[:, 0], -1)
+
+
+class GraphStore(IndexedStore):
+    """Base of a store with one graph of a library per head; a subclass implements `_new_graph`.
+
+    Attention queries do not look like keys, and keys are of unequal norm: a graph built by inner
+    product leaves many keys without a way to them. So the graph is one of Euclidean distance
+    between centred keys, and a query is moved far out along its direction, where the nearest keys
+    are those with the largest inner product. Equal keys are in the graph once: copies would be each
+    other's neighbours, and nobody else's.
+    """
+
+    @abstractmethod
+    def _new_graph(self, head: int) -> Graph:
+        """Make an empty graph."""
+
+    def _build(self) -> None:
+        self._frame = Frame.of(self._sample().cpu())
+        self._copies = [Copies() for _ in range(self.num_heads)]
+        self._graphs = [self._new_graph(head) for head in range(self.num_heads)]
+        for first, block in self._key_blocks(self._start, len(self._key_rows)):
+            self._extend(first, block)
+
+    def _extend(self, first: int, keys: Tensor) -> None:
+        vectors = self._frame.vectors(keys)
+        over_heads(
+            lambda head: self._grow(head, first, vectors[head].numpy()),
+            self.num_heads,
+            self.options.threads,
+        )
+
+    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+        far, count = _moved_far(queries.numpy()), queries.shape[1]
+        threads = 1 if count <= FEW else self.options.threads
+        found = over_heads(
+            lambda head: self._search_head(head, far[head], top_k), self.num_heads, threads
+        )
+        ids = np.concatenate(found).reshape(self.num_heads, count, top_k)
+        return self._with_copies(queries, torch.from_numpy(ids), top_k)
+
+    def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
+        """Let their copies follow the hits ``[H, Q, K]``, best first."""
+        if not any(map(Copies.among, self._copies, ids.numpy())):
+            return ids
+        scores = self._scored(queries.to(self.device), ids.to(self.device), None).scores.cpu()
+        ids = ids.gather(2, scores.argsort(dim=2, descending=True))
+        heads = zip(self._copies, ids.numpy(), strict=True)
+        return torch.from_numpy(np.stack([each.following(found, top_k) for each, found in heads]))
+
+    def _retune(self) -> None:
+        for graph in self._graphs:
+            graph.tune(self.options)
+
+    def _clone(self, twin: Self) -> None:
+        twin._graphs = [graph.copy() for graph in self._graphs]
+        twin._copies = [copies.copy() for copies in self._copies]
+
+    def _grow(self, head: int, first: int, vectors: Vectors) -> None:
+        """Add the vectors that are new; note of which one the others are copies."""
+        graph, ids = self._graphs[head], np.arange(first, first + len(vectors))
+        earlier = first_equal(vectors)
+        fresh = np.flatnonzero(earlier == np.arange(len(vectors)))
+        owners = graph.equal(vectors[fresh])
+        new = owners < 0
+        if new.any():
+            graph.add(vectors[fresh[new]], ids[fresh[new]])
+        owner_of = ids.copy()
+        owner_of[fresh[~new]] = owners[~new]
+        owner_of = owner_of[earlier]
+        equal = owner_of != ids
+        if equal.any():
+            self._copies[head].note(owner_of[equal], ids[equal])
+
+    def _search_head(self, head: int, queries: Vectors, top_k: int) -> Ids:
+        found, _ = self._graphs[head].search(queries, top_k)
+        missing = top_k - found.shape[1]
+        return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
+
+
+def _moved_far(queries: Vectors) -> Vectors:
+    """Move queries ``[H, Q, D]`` along their direction; 0 stays."""
+    tiny = np.finfo(queries.dtype).tiny
+    alike = queries / np.maximum(np.abs(queries).max(2, keepdims=True), tiny)  # may be huge
+    lengths = np.sqrt(np.einsum("hqd,hqd->hq", alike, alike))[..., None]
+    far: Vectors = FAR * alike / np.maximum(lengths, tiny)
+    return far

@@ -1,0 +1,169 @@
+"""Guards a store: one thread changes it at a time, and what is closed or broken says so."""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from fotmem.errors import BusyError, StorageError
+from fotmem.interrupts import interrupts_deferred
+
+
+class Guard:
+    """Who is at work on a store, and why it cannot be used any more, if so.
+
+    Changes are for one thread at a time, copies for several as long as nothing changes: who comes
+    second is refused, as waiting would hide that ids depend on which thread came first. Ctrl-C
+    waits until a change or copy is done. Searching asks for nothing.
+    """
+
+    def __init__(self, kind: str, refusal: str = "") -> None:
+        self.kind = kind
+        """Name of the store's class."""
+        self.refusal = refusal
+        """Why the store cannot be used any more; empty if it can."""
+        self.closed = False
+        self._mutex = threading.Lock()
+        self._depth = 0  # changes within changes of one thread: `close` calls `flush`
+        self._changer = threading.current_thread()
+        self._change = ""
+        self._copiers: list[threading.Thread] = []
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle, and copy, as one for a store that nobody is at work on."""
+        return type(self), (self.kind, self.refusal)
+
+    def require_usable(self) -> None:
+        """Raise `StorageError` if the store is closed or broken."""
+        if self.refusal:
+            raise StorageError(self.refusal)
+
+    def close(self) -> None:
+        """Refuse the store from now on."""
+        self.closed = True
+        self.refusal = f"this {self.kind} is closed; open it again, or make another"
+
+    def begin(self, method: str) -> bool:
+        """Let this thread alone change the store; tells whether it was not at it already."""
+        me = threading.current_thread()
+        with self._mutex:
+            if self._depth and self._changer is not me:
+                raise self._busy(method, self._change, self._changer)
+            for other in self._copiers:
+                if other is not me:
+                    raise self._busy(method, "copy", other)
+            if not self._depth:
+                self._changer, self._change = me, method
+            self._depth += 1
+            return self._depth == 1
+
+    def end(self) -> None:
+        """Let other threads change the store."""
+        with self._mutex:
+            self._depth -= 1
+
+    def begin_copy(self, method: str) -> None:
+        """Keep changes by other threads out."""
+        me = threading.current_thread()
+        with self._mutex:
+            if self._depth and self._changer is not me:
+                raise self._busy(method, self._change, self._changer)
+            self._copiers.append(me)
+
+    def end_copy(self) -> None:
+        """Let changes in, unless other threads copy, too."""
+        with self._mutex:
+            self._copiers.remove(threading.current_thread())
+
+    def _busy(self, method: str, other: str, thread: threading.Thread) -> BusyError:
+        return BusyError(
+            f"{self.kind}.{method} must wait until thread {thread.name!r} is done with {other}: "
+            "many threads may search a store, but one at a time may change it; let yours take turns"
+        )
+
+
+class _Guarded(Protocol):
+    _guard: Guard
+
+
+_Given = ParamSpec("_Given")
+_Store = TypeVar("_Store", bound=_Guarded)
+_Result = TypeVar("_Result")
+_Method = Callable[Concatenate[_Store, _Given], _Result]
+
+
+def reads(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
+    """Refuse a method once the store is closed or broken."""
+
+    @functools.wraps(method)
+    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        if store._guard.refusal:
+            store._guard.require_usable()
+        return method(store, *args, **kwargs)
+
+    return call
+
+
+def changes(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
+    """Let one thread at a time call a method, and Ctrl-C wait."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        guard = store._guard
+        with interrupts_deferred():
+            guard.begin(name)
+            try:
+                guard.require_usable()
+                return method(store, *args, **kwargs)
+            finally:
+                guard.end()
+
+    return call
+
+
+def copies(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
+    """Let nobody change the store while a method runs, and Ctrl-C wait."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        guard = store._guard
+        with interrupts_deferred():
+            guard.begin_copy(name)
+            try:
+                guard.require_usable()
+                return method(store, *args, **kwargs)
+            finally:
+                guard.end_copy()
+
+    return call
+
+
+def closes(method: _Method[_Store, _Given, None]) -> _Method[_Store, _Given, None]:
+    """Refuse the store once a method is done; calling it again does nothing."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> None:
+        guard = store._guard
+        with interrupts_deferred():
+            outermost = guard.begin(name)
+            try:
+                if not guard.closed:
+                    method(store, *args, **kwargs)
+                    if outermost:  # not that of the base class, called by a subclass's own
+                        guard.close()
+            finally:
+                guard.end()
+
+    return call
+
+
+GUARDED: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("search", "attend", "keys", "values", "share_read", "__len__"), reads),
+    **dict.fromkeys(("start_at", "add", "forget", "tune", "flush"), changes),
+    "copy": copies,
+    "close": closes,
+}
+"""How the methods that callers use are guarded, also where a subclass overrides them."""

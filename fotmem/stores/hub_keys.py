@@ -1,0 +1,142 @@
+"""Hubs: the few keys that many queries look for."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fotmem.attention import WORKSPACE
+from fotmem.stores.centring import lengths_of, shortened, usual_length
+from fotmem.stores.exact_search import in_blocks, largest
+from fotmem.stores.store import Bias, Hits
+
+SLACK = 1.05
+"""Hubs are chosen anew when there are so many times as many keys; until then they only grow."""
+_NONE = torch.iinfo(torch.long).max
+
+
+class Hubs(NamedTuple):
+    """The keys that stand far from all others, kept aside: every query looks at them.
+
+    Attention queries do not look like keys: most point away from the mean key, and give most of
+    their weight to the same few keys, such as the first token of a window (an attention sink, Xiao
+    et al. 2023, arXiv:2309.17453). These stand so far from all others that an index seldom leads to
+    them. Hubs are the ``sqrt(N)`` keys whose inner product with the mean key is the smallest; and
+    the longest, ``sqrt(N)`` at most, of those that are more than twice as long as is usual.
+    """
+
+    against: Tensor
+    """Shape ``[H, D]``: away from the mean key."""
+    ids: Tensor
+    """Shape ``[H, m]``, int64, ascending; padded with the largest int64."""
+    keys: Tensor
+    """Shape ``[H, m, D]``, float32."""
+    bar: Tensor
+    """Shape ``[H, 1]``: how far against the mean key a hub must lie,"""
+    length: Tensor
+    """Shape ``[H, 1]``: or how long it must be."""
+    bits: Tensor
+    """Shape ``[H, n]``, uint8: a bit for each id from `first` on, set where it is a hub; the first
+    and the last of all are not."""
+    first: int = 0
+    chosen_of: int = 0
+    """Keys of a head when hubs were last chosen."""
+
+    @classmethod
+    def of(cls, keys: Tensor) -> "Hubs":
+        """Learn from keys like these ``[H, n, D]`` what is usual; there are no hubs yet."""
+        heads, _, dim = keys.shape
+        against = -shortened(keys).mean(1)
+        tiny = torch.finfo(keys.dtype).tiny
+        against = against / against.abs().amax(1, keepdim=True).clamp(min=tiny)  # may be huge
+        none = torch.empty(heads, 0, dtype=torch.long, device=keys.device)
+        bar = keys.new_full((heads, 1), -torch.inf)
+        bits = torch.zeros(heads, 1, dtype=torch.uint8, device=keys.device)
+        return cls(against, none, keys.new_empty(heads, 0, dim), bar, usual_length(keys), bits)
+
+    def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
+        """Take up those of more keys that stand far enough out.
+
+        Parameters
+        ----------
+        ids, keys : Tensor
+            Shapes ``[n]`` and ``[H, n, D]``, float32.
+        total : int
+            Keys of a head altogether.
+        """
+        far = (self._heights(keys) > self.bar) | (lengths_of(keys) > self.length)  # [H, n]
+        if not far.any():
+            return self
+        more = self.holding(
+            torch.cat([self.held(), ids.expand(len(keys), -1).where(far, -1)], 1),
+            torch.cat([self.keys, keys], 1),
+        )
+        return more._chosen(total) if total >= SLACK * self.chosen_of else more
+
+    def _chosen(self, total: int) -> "Hubs":
+        """Keep the furthest and the longest only, and let the last of them set the bars."""
+        none, most = self.ids == _NONE, min(self.most, math.isqrt(total))
+        heights = self._heights(self.keys).masked_fill_(none, -torch.inf)
+        lengths = lengths_of(self.keys).masked_fill_(none, 0)
+        furthest, longest = heights.topk(most, dim=1), lengths.topk(most, dim=1)
+        far = torch.zeros_like(none).scatter_(1, furthest.indices, True) & ~none
+        long = torch.zeros_like(none).scatter_(1, longest.indices, True) & (lengths > self.length)
+        chosen = self.holding(self.ids.where(far | long, -1), self.keys)
+        bar, length = furthest.values[:, -1:], longest.values[:, -1:].maximum(self.length)
+        return chosen._replace(bar=bar, length=length, chosen_of=total)
+
+    def _heights(self, keys: Tensor) -> Tensor:
+        """Tell how far against the mean key lie ``[H, n, D]``: ``[H, n]``."""
+        return (keys @ self.against[..., None]).squeeze(2)
+
+    def holding(self, ids: Tensor, keys: Tensor) -> "Hubs":
+        """Take these for hubs: ids ``[H, m]``, -1 for none, and keys ``[H, m, D]``."""
+        ids, order = ids.where(ids >= 0, _NONE).sort(dim=1)
+        size = int((ids != _NONE).sum(1).max()) if ids.numel() else 0
+        order = order[:, :size, None].expand(-1, -1, keys.shape[2])
+        ids = ids[:, :size].contiguous()
+        first, bits = _bits(ids)
+        return self._replace(ids=ids, keys=keys.gather(1, order), bits=bits, first=first)
+
+    @property
+    def most(self) -> int:
+        """Hubs of a head, at most."""
+        return self.ids.shape[1]
+
+    def held(self) -> Tensor:
+        """Return the ids ``[H, m]``, -1 where a head has fewer."""
+        return self.ids.where(self.ids != _NONE, -1)
+
+    def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        """Look at all hubs; queries ``[H, Q, D]`` in float32."""
+        length = max(1, WORKSPACE // max(1, self.ids.numel()))
+        return in_blocks(
+            lambda some: self._search(queries[:, some], top_k, bias), queries.shape[1], length
+        )
+
+    def _search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        scores = queries @ self.keys.transpose(1, 2)  # [H, Q, m]
+        none = self.ids == _NONE
+        if bias is not None:
+            scores += bias(self.ids.where(~none, self.ids[:, :1]))[:, None]
+        scores.masked_fill_(none[:, None], -torch.inf)
+        scores, best = largest(scores, top_k)
+        ids = self.ids.gather(1, best.flatten(1)).view(best.shape)
+        return Hits(ids.where(scores > -torch.inf, -1), scores)
+
+    def contain(self, ids: Tensor) -> Tensor:
+        """Tell which of ids ``[H, Q, K]`` are hubs."""
+        places = (ids.flatten(1) - self.first).clamp(0, 8 * self.bits.shape[1] - 1)
+        bits = self.bits.gather(1, places >> 3) >> (places & 7)
+        return (bits & 1).bool().view(ids.shape)
+
+
+def _bits(ids: Tensor) -> tuple[int, Tensor]:
+    """Set bits for ids ``[H, m]``: the id of the first bit, and bytes ``[H, n]``."""
+    there = ids != _NONE
+    first = int(ids.min()) - 1 if ids.numel() else 0
+    places = ids.where(there, first) - first
+    size = (int(places.max()) + 1) // 8 + 1 if ids.numel() else 1
+    bits = torch.zeros(len(ids), size, dtype=torch.uint8, device=ids.device)
+    return first, bits.scatter_add_(1, places >> 3, (there.byte() << (places & 7)).byte())

@@ -1,0 +1,134 @@
+"""Answers a question, and shows which remembered tokens the answer came from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+if TYPE_CHECKING:
+    from fotmem.memory.explain import Attended
+    from fotmem.memory.memory import Memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model generated, and what it looked at."""
+
+    text: str
+    sources: list[Attended]
+    """Remembered tokens, best first; ``weight`` is the largest over layers and answer tokens."""
+    step_seconds: list[float] = field(default_factory=list, compare=False)
+    """How long each token took after the first, which comes with the prompt."""
+
+
+class _Clock(LogitsProcessor):
+    """Notes when the model has come to each token."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if scores.is_cuda:
+            torch.cuda.synchronize(scores.device)
+        self.times.append(time.perf_counter())
+        return scores
+
+
+class _Watch(LogitsProcessor):
+    """Asks the memory after every generated token where attention went."""
+
+    def __init__(self, memory: Memory, tokenizer: Any) -> None:
+        self.found: list[Attended] = []
+        self._memory, self._tokenizer = memory, tokenizer
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self.found += self._memory.explain(self._tokenizer, top=100)
+        return scores
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    prompt: list[int],
+    *,
+    memory: Memory | None = None,
+    max_new_tokens: int = 40,
+    top: int = 5,
+) -> Answer:
+    """Generate greedily from token ids.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model, with or without an attached memory, and its tokenizer.
+    prompt : list of int
+        Token ids.
+    memory : Memory, optional
+        The attached memory, to collect sources from.
+    max_new_tokens : int
+        How much to generate at most.
+    top : int
+        Sources to return at most.
+    """
+    ids = torch.tensor([prompt], device=model.device)
+    watch = [] if memory is None else [_Watch(memory, tokenizer)]
+    clock = _Clock()
+    with torch.no_grad():
+        output = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            logits_processor=LogitsProcessorList([clock, *watch]),
+        )
+    text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
+    sources = _best([found for watched in watch for found in watched.found], top)
+    return Answer(text, sources, [end - begin for begin, end in pairwise(clock.times)])
+
+
+def first_choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]:
+    """Tell of each token of a true answer whether it is the likeliest, given those before it."""
+    ids = torch.tensor([prompt + truth], device=model.device)
+    with torch.no_grad():
+        logits = model(ids, logits_to_keep=len(truth) + 1).logits[0]
+    guesses = logits[:-1].argmax(-1).tolist()
+    return [guess == token for guess, token in zip(guesses, truth, strict=True)]
+
+
+def question_prompt(tokenizer: Any, question: str) -> list[int]:
+    """Wrap a question as the model expects it: its chat template, else plain text."""
+    if getattr(tokenizer, "chat_template", None):
+        chat = [{"role": "user", "content": question}]
+        ids: list[int] = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return ids
+    return list(tokenizer(f"Question: {question}\nAnswer:").input_ids)
+
+
+def passage(tokenizer: Any, memory: Memory, position: int, around: int = 8) -> tuple[str, str, str]:
+    """Return the text before a remembered token, the token, and the text after it."""
+    start = max(0, position - around)
+    tokens = memory.tokens[start : position + 1 + around].tolist()
+    # Decoded from one start, as LLaMA's tokenizers drop the space that a piece begins with, and
+    # without what may be half a character at the end.
+    before, until, whole = (
+        tokenizer.decode(tokens[:end]).rstrip("\N{REPLACEMENT CHARACTER}")
+        for end in (position - start, position - start + 1, None)
+    )
+    end = max(len(before), len(until))
+    return before, whole[len(before) : end], whole[end:]
+
+
+def _best(attended: list[Attended], top: int) -> list[Attended]:
+    best: dict[int, Attended] = {}
+    for found in attended:
+        if found.position not in best or best[found.position].weight < found.weight:
+            best[found.position] = found
+    return sorted(best.values(), key=lambda found: -found.weight)[:top]

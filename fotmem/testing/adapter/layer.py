@@ -1,0 +1,179 @@
+"""What an adapter's methods make of a layer, one after the other."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fotmem.adapter import Adapter
+from fotmem.testing.adapter.calls import IMPLEMENTATIONS, use_attention
+from fotmem.testing.adapter.expect import expect, expect_close
+from fotmem.testing.adapter.naive import naive_attention
+from fotmem.testing.adapter.parts import TOKENS, chosen, of_layer, plain_run, projected, rotated
+from fotmem.testing.adapter.recording import AttentionCall, Run
+
+
+class LayerContract:
+    """Several methods at a time, outside of any memory."""
+
+    def test_grouped_queries_share_the_right_head(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """In `attend`, query heads ``h * G`` to ``h * G + G - 1`` look at key/value head ``h``."""
+        for layer, call in chosen(run, memory_layers):
+            query, key, value = rotated(adapter, call)
+            heads, groups = key.shape[1], query.shape[1] // key.shape[1]
+            for head in range(heads):
+                alone = torch.zeros_like(value)
+                alone[:, head] = value[:, head]
+                output = attended(adapter, call, query, key, alone)
+                seen = output.unflatten(2, (heads * groups, -1)).abs().amax((0, 1, 3)) > 0
+                actual = seen.nonzero()[:, 0].tolist()
+                expected = list(range(head * groups, head * groups + groups))
+                expect(
+                    actual == expected,
+                    f"key/value head {head} of layer {layer} must be seen by query heads "
+                    f"{expected} of attend(), and is seen by {actual}",
+                )
+
+    def test_attention_is_one_of_scaled_products(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """Softmax of scaled inner products, in float64, then `project_out`: the model's output."""
+        for layer, call in chosen(run, memory_layers):
+            scale = of_layer(adapter, call).geometry(call.attention)[2]
+            mask = call.arguments.get("attention_mask")
+            output = naive_attention(*rotated(adapter, call), mask, scale)
+            actual = of_layer(adapter, call).project_out(
+                call.attention, output.to(call.output.dtype)
+            )
+            hint = (
+                f"Is {scale:g}, the scale of geometry(), right? Is the query projected with all "
+                "its weights, biases and norms, rotated once, and are its heads in groups? (What "
+                "has sinks or soft-capped scores cannot be a memory layer: not one of `layers`.)"
+            )
+            what = f"attention of layer {layer} from project, rotate, geometry and project_out"
+            expect_close(what, actual, call.output, within=1e-4, hint=hint)
+
+    @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+    def test_parts_compose_to_the_models_own_layer(
+        self, tiny: Any, adapter: Adapter, memory_layers: list[int], attention: str
+    ) -> None:
+        """`project`, `rotate`, `attend` and `project_out` give a layer's output."""
+        use_attention(tiny, attention)
+        mask = torch.ones(2, TOKENS, dtype=torch.long)
+        for padding in (0, 3):
+            mask[1, :padding] = 0
+            for layer, call in chosen(plain_run(tiny, attention_mask=mask), memory_layers):
+                output = attended(adapter, call, *rotated(adapter, call))
+                actual = of_layer(adapter, call).project_out(call.attention, output)
+                hint = "attend() must pass on mask and kwargs; project_out() comes last."
+                what = f"output of layer {layer} ({attention}, {padding} tokens of padding)"
+                real = mask.bool()
+                expect_close(what, actual[real], call.output[real], within=1e-5, hint=hint)
+
+    def test_what_comes_in_is_not_changed(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """No method writes into its arguments."""
+        for layer, call in chosen(run, memory_layers):
+            hidden = call.arguments["hidden_states"]
+            embeddings: Any = call.arguments.get("position_embeddings")
+            query, key, value = of_layer(adapter, call).project(call.attention, hidden)
+            given = {"hidden_states": hidden, "query": query, "key": key, "value": value}
+            before, were = copy.deepcopy(given), copy.deepcopy(embeddings)
+            of_layer(adapter, call).at_first_position(key, run.decoder)
+            of_layer(adapter, call).rotate(query, key, embeddings)
+            of_layer(adapter, call).project_out(
+                call.attention, attended(adapter, call, query, key, value)
+            )
+            for name, tensor in given.items():
+                what = f"{name} of layer {layer} after the adapter's methods"
+                hint = "They must not work in place: fotmem goes on using what it passed."
+                expect_close(what, tensor, before[name], within=0, hint=hint)
+            if embeddings is not None:
+                same = all(map(torch.equal, embeddings, were))
+                expect(same, "rotate() must not change the position_embeddings")
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_half_precision_stays_half_precision(
+        self, tiny: Any, adapter: Adapter, memory_layers: list[int], dtype: torch.dtype
+    ) -> None:
+        """Everything comes in the model's dtype, and is what the model computes."""
+        run = plain_run(tiny.to(dtype))
+        for layer, call in chosen(run, memory_layers):
+            query, key, value = projected(adapter, call)
+            expect_dtype(dtype, layer, {"query": query, "key": key, "value": value})
+            turned = rotated(adapter, call)
+            first = of_layer(adapter, call).at_first_position(key, run.decoder)
+            expect_dtype(dtype, layer, {"rotated query": turned[0], "rotated key": turned[1]})
+            expect_dtype(dtype, layer, {"key at the first position": first})
+            output = attended(adapter, call, *turned)
+            actual = of_layer(adapter, call).project_out(call.attention, output)
+            expect_dtype(dtype, layer, {"output of attend": output, "projected output": actual})
+            within = 4 * torch.finfo(dtype).eps * float(call.output.abs().max())
+            expect_close(f"output of layer {layer}", actual, call.output, within=within)
+
+    def test_adapters_have_no_state(
+        self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """What it says of one model does not depend on another one that it was asked about."""
+        other = copy.deepcopy(tiny)
+        for parameter in other.parameters():
+            parameter.data.mul_(-1.1)
+        for one, two in zip(
+            chosen(run, memory_layers), chosen(plain_run(other), memory_layers), strict=True
+        ):
+            for layer, call in (one, two, one):
+                output = attended(adapter, call, *rotated(adapter, call))
+                actual = of_layer(adapter, call).project_out(call.attention, output)
+                hint = "The adapter was asked about two models in turn, and must keep nothing."
+                what = f"output of layer {layer}"
+                expect_close(what, actual, call.output, within=1e-5, hint=hint)
+
+    def test_gradients_are_the_models_own(
+        self, tiny: Any, adapter: Adapter, memory_layers: list[int]
+    ) -> None:
+        """Training through the adapter's methods is training the layer."""
+        run = plain_run(tiny.requires_grad_(True), grad=True)
+        for layer, call in chosen(run, memory_layers):
+            parameters = dict(call.attention.named_parameters())
+            output = attended(adapter, call, *rotated(adapter, call))
+            actual = of_layer(adapter, call).project_out(call.attention, output)
+            expect(actual.requires_grad, f"the output of layer {layer} must have a gradient")
+            sums = [part.square().sum() for part in (actual, call.output)]
+            mine, theirs = (
+                torch.autograd.grad(
+                    total, list(parameters.values()), retain_graph=True, allow_unused=True
+                )
+                for total in sums
+            )
+            for name, one, two in zip(parameters, mine, theirs, strict=True):
+                what = f"the gradient of {name} in layer {layer}"
+                expect((one is None) == (two is None), f"{what}: it is missing on one side")
+                if one is not None and two is not None:
+                    expect_close(what, one, two, within=1e-4 * (1 + float(two.abs().max())))
+
+
+def attended(
+    adapter: Adapter, call: AttentionCall, query: Tensor, key: Tensor, value: Tensor
+) -> Tensor:
+    """Attend as the model would, with the mask and all else that this call got."""
+    given = ("hidden_states", "position_embeddings", "attention_mask")
+    rest = {name: value for name, value in call.arguments.items() if name not in given}
+    mask = call.arguments.get("attention_mask")
+    return of_layer(adapter, call).attend(call.attention, query, key, value, mask, **rest)
+
+
+def expect_dtype(dtype: torch.dtype, layer: int, parts: dict[str, Tensor]) -> None:
+    """Fail unless all parts have the model's dtype."""
+    __tracebackhide__ = True
+    for name, part in parts.items():
+        expect(
+            part.dtype == dtype,
+            f"{name} of layer {layer} must be {dtype} as the model is, got {part.dtype}",
+        )

@@ -1,0 +1,169 @@
+"""What each method of an adapter gives, against what the model's own modules do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fotmem.adapter import Adapter
+from fotmem.testing.adapter.calls import draw
+from fotmem.testing.adapter.expect import expect, expect_close
+from fotmem.testing.adapter.recording import AttentionCall, Run, attention_keys, record
+from fotmem.testing.adapter.reference import repeated
+
+TOKENS = 9
+FIRST = (
+    "With RoPE, the key as it is, times the attention factor of the RoPE, once; if that is not the "
+    "same in all layers, for_layer() tells which one it is."
+)
+
+
+class PartsContract:
+    """One method at a time, outside of any memory."""
+
+    @pytest.fixture
+    def run(self, tiny: Any) -> Run:
+        """Return a call of the plain model with two rows at different positions."""
+        return plain_run(tiny)
+
+    def test_decoder_is_the_module_that_runs_the_layers(
+        self, tiny: Any, adapter: Adapter, run: Run
+    ) -> None:
+        """`decoder` returns the innermost module that calls all attention modules."""
+        actual = adapter.decoder(tiny)
+        expect(
+            actual is run.decoder,
+            f"decoder(model) must return the module that runs the layers, "
+            f"{_path(tiny, run.decoder)}, got {_path(tiny, actual)}",
+        )
+
+    def test_attentions_are_those_of_all_layers_in_order(
+        self, tiny: Any, adapter: Adapter, run: Run
+    ) -> None:
+        """`attentions` lists the modules that fill the cache, in the order of its layers."""
+        actual = [_path(tiny, module) for module in adapter.attentions(run.decoder)]
+        expected = [_path(tiny, call.attention) for call in run.calls]
+        expect(
+            actual == expected,
+            f"attentions(decoder) must return the attention module of every layer, in order: "
+            f"{expected}, got {actual}",
+        )
+
+    def test_geometry_is_that_of_the_keys(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """`geometry` begins with the heads and the dimension of what the cache holds."""
+        for layer, call in chosen(run, memory_layers):
+            _, heads, _, head_dim = call.keys.shape
+            actual = tuple(of_layer(adapter, call).geometry(call.attention)[:2])
+            expect(
+                actual == (heads, head_dim),
+                f"geometry of layer {layer} must begin with key/value heads and head dimension, "
+                f"{(heads, head_dim)}, got {actual}; grouped query heads do not count",
+            )
+
+    def test_project_gives_heads(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """`project` returns query ``[B, H * G, T, D]``, key and value ``[B, H, T, D]``."""
+        for layer, call in chosen(run, memory_layers):
+            query, key, value = projected(adapter, call)
+            expected = list(call.keys.shape)
+            for name, part in (("key", key), ("value", value)):
+                expect(
+                    list(part.shape) == expected,
+                    f"{name} of project in layer {layer} must have shape {expected}, "
+                    f"got {list(part.shape)}",
+                )
+            rows, heads, tokens, head_dim = expected
+            expect(
+                query.ndim == 4
+                and (query.shape[0], query.shape[2], query.shape[3]) == (rows, tokens, head_dim)
+                and query.shape[1] % heads == 0,
+                f"query of project in layer {layer} must have shape "
+                f"[{rows}, {heads} * G, {tokens}, {head_dim}], got {list(query.shape)}",
+            )
+
+    def test_values_are_the_models_own(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """The value of `project` is what the model puts in its cache."""
+        for layer, call in chosen(run, memory_layers):
+            value = projected(adapter, call)[2]
+            hint = "project() returns query, key, value; look at weights, biases and layout."
+            what = f"the value of layer {layer}"
+            expect_close(what, value, call.values, within=1e-5, hint=hint)
+
+    def test_rotated_keys_are_the_models_own(
+        self, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """`project` and `rotate` give the keys that the model puts in its cache."""
+        for layer, call in chosen(run, memory_layers):
+            _, key, _ = rotated(adapter, call)
+            hint = (
+                "project() leaves positions out and has all else (biases, a norm); "
+                "rotate() encodes the positions it is given, once."
+            )
+            what = f"the rotated key of layer {layer}"
+            expect_close(what, key, call.keys, within=1e-5, hint=hint)
+
+    def test_keys_at_the_first_position(
+        self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """`at_first_position` gives what the model's own attention makes of position 0."""
+        start = torch.zeros(1, 1, dtype=torch.long)
+        first = record(tiny, start + 1, position_ids=start)
+        for layer, call in chosen(run, memory_layers):
+            places: dict[str, Any] = {
+                name: repeated(first.calls[layer].arguments[name], TOKENS)
+                for name in ("position_embeddings", "position_ids")
+                if name in call.arguments
+            }
+            arguments = {**call.arguments, **places}
+            expected, _ = attention_keys(call.attention, layer, arguments)
+            _, key, _ = projected(adapter, call)
+            actual = of_layer(adapter, call).at_first_position(key, run.decoder)
+            what = f"the key at the first position, layer {layer}"
+            expect_close(what, actual, expected, within=1e-5, hint=FIRST)
+
+
+def plain_run(model: Any, *, grad: bool = False, **options: Any) -> Run:
+    """Call a plain model with two rows, the second one further on."""
+    tokens = draw(model, 2 * TOKENS).reshape(2, TOKENS)
+    positions = torch.arange(TOKENS) + torch.tensor([[0], [5]])
+    with torch.set_grad_enabled(grad):
+        return record(model, tokens, position_ids=positions, **options)
+
+
+def chosen(run: Run, layers: Sequence[int]) -> list[tuple[int, AttentionCall]]:
+    """Pick the calls of some layers."""
+    return [(layer, run.calls[layer]) for layer in layers]
+
+
+def of_layer(adapter: Adapter, call: AttentionCall) -> Adapter:
+    """Return the adapter of the layer that a call is about."""
+    return adapter.for_layer(call.attention)
+
+
+def projected(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value of a call, before positions are encoded."""
+    hidden_states = call.arguments["hidden_states"]
+    return of_layer(adapter, call).project(call.attention, hidden_states)
+
+
+def rotated(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value of a call, positions encoded."""
+    query, key, value = projected(adapter, call)
+    query, key = of_layer(adapter, call).rotate(
+        query, key, call.arguments.get("position_embeddings")
+    )
+    return query, key, value
+
+
+def _path(model: Any, module: object) -> str:
+    names = {id(found): name for name, found in model.named_modules()}
+    return f"model.{names[id(module)]}".rstrip(".") if id(module) in names else repr(type(module))

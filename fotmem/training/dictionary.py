@@ -1,0 +1,96 @@
+"""Trains a small model from scratch to look records up in its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from fotmem.crossbatch import Crossbatch
+from fotmem.tasks.dictionary import WINDOW, DictionaryPairs, Part
+from fotmem.training.checkpoints import Training, check_output, digest
+from fotmem.training.dictionary_model import new_model, new_tokenizer
+from fotmem.training.fit import EVALUATED, Trained, fit
+from fotmem.training.options import TrainingOptions, require_packages
+
+PARTS = (
+    *(Part(window=32), Part(window=64)),
+    *[Part()] * 4,
+    *[Part(alike=0.5)] * 3,
+    *[Part(alike=0.9)] * 3,
+)
+"""Records are alike only once they are found among many: where they were so from the third part on,
+models did worse in a large memory."""
+TEMPERATURE = 0.3
+"""With which the model is used: among millions of records many are nearly the right one, and would
+together outweigh it as they never do in training."""
+RECIPE = TrainingOptions(
+    method="full",
+    window=WINDOW,
+    decay=0.0,
+    temperature=1.0,
+    documents=16,
+    steps=2400,
+    d=(1,) * 3 + (16,) * 9,
+    bank_windows=(0,),
+    facts=1.0,
+    text_weight=0.0,
+    distillation=0.0,
+    learning_rate=1e-3,
+    learning_rate_decay=0.5,
+    warmup=50,
+    adam_beta2=0.99,
+    max_grad_norm=1.0,
+    bf16=True,
+    evaluate_every=200,
+)
+
+
+def train_dictionary(
+    output: str | Path,
+    *,
+    options: TrainingOptions = RECIPE,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = False,
+) -> Trained:
+    """Train a model for dictionary lookup (Tworkowski et al. 2023, arXiv:2307.03170, section 4).
+
+    Parameters
+    ----------
+    output : path
+        Folder for the model, its checkpoints, ``history.json`` and ``losses.png``.
+    options : TrainingOptions
+        Those about text do not matter.
+    resume, callbacks, progress
+        As in `fotmem.train`.
+
+    Raises
+    ------
+    MissingPackageError, InputError, CheckpointError, StorageError
+        As `fotmem.train`.
+    """
+    folder = Path(output)
+    require_packages("train_dictionary", options)
+    check_output(folder, resume=resume)
+    model = new_model(options.seed)
+    training = Training(options=options, model=digest(model.parameters()), data="records")
+    with Crossbatch(model, bank_windows=max(options.bank_windows)) as crossbatch:
+        trained = fit(
+            model,
+            new_tokenizer(),
+            crossbatch,
+            (
+                DictionaryPairs(options.examples, options.seed, PARTS, options.documents),
+                DictionaryPairs(EVALUATED, options.seed + 1, PARTS[-1:], options.documents),
+            ),
+            folder,
+            training,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+        )
+    model.config.mem_temperature = TEMPERATURE
+    model.config.save_pretrained(folder)
+    return trained

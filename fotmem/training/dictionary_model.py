@@ -1,0 +1,45 @@
+"""A small LLaMA that looks records up: one of its four layers has a memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from fotmem.tasks.dictionary import VOCABULARY, WINDOW
+
+
+def new_model(seed: int) -> Any:
+    """Make an untrained model, 2.2M parameters.
+
+    Its memory layer knows no positions, local ones included: the paper's small models
+    (``mem_positionals`` of the released code). A token takes 512 bytes of memory in float32.
+    """
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=64,
+        max_position_embeddings=WINDOW,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    config.mem_layers, config.mem_positionals = [2], False
+    return LlamaForCausalLM(config)
+
+
+def new_tokenizer() -> Any:
+    """Make a tokenizer for records as text, such as ``<k> 3 1 4 1 <v> 5 9 2 6``."""
+    words = {word: token for token, word in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="0"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
