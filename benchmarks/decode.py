@@ -22,8 +22,9 @@ from benchmarks.growth import STEP, marks_up_to, write
 from fotmem.files import python_reference
 from fotmem.measure.capture import Capture
 from fotmem.memory.contents import Contents
-from fotmem.memory.forward import cache_argument
 from fotmem.models.load import load_model
+from fotmem.models.model_parts import cache_argument
+from fotmem.models.tokens import token_ids
 from fotmem.training.tune import DISTANCE
 
 STEPS, LOCAL = 40, 128
@@ -78,7 +79,7 @@ def main(
     """Measure one store."""
     model, tokenizer = load_model(MODEL)
     text = python_reference()[:10_000]
-    ids = torch.tensor(tokenizer(text, add_special_tokens=False).input_ids)
+    ids = torch.tensor(token_ids(tokenizer, text))
     table = Table("tokens", "step", "middle half", title=store)
     rows = []
     marks = marks_up_to(tokens)

@@ -1,15 +1,13 @@
-"""Reads amounts with their units, such as 1M tokens, 4GiB or 20ms, and checks plain numbers."""
+"""Reads amounts with units, such as 1M tokens, 4GiB or 20ms."""
 
 from __future__ import annotations
 
-import math
 import re
-from numbers import Real
 from typing import Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from fotmem.arguments import checked_integer
+from fotmem.arguments import checked_integer, checked_number
 from fotmem.errors import OptionError
 
 LARGEST = 2**50
@@ -76,36 +74,7 @@ def seconds(name: str, given: Any) -> float:
         if time is None:
             raise OptionError(f"{name}: expected a time such as 20ms, got {given!r}")
         number = float(time[1]) / {"s": 1, "ms": 1000}[time[2]]
-    return between(name, number, kind="more than 0, in seconds or such as 20ms", above=0)
-
-
-def between(
-    name: str,
-    given: Any,
-    *,
-    kind: str,
-    above: float | None = None,
-    least: float = -math.inf,
-    most: float = math.inf,
-) -> float:
-    """Check a finite number; booleans are none.
-
-    Raises
-    ------
-    OptionError
-        It is none, or out of range; `kind` says what was expected.
-    """
-    fits = False
-    if isinstance(given, Real) and not isinstance(given, bool):
-        try:
-            number = float(given)
-        except OverflowError:  # an integer of 400 digits
-            number = math.inf
-        fits = math.isfinite(number) and least <= number <= most
-        fits = fits and (above is None or number > above)
-    if not fits:
-        raise OptionError(f"{name} must be {kind}, got {given!r}")
-    return number
+    return checked_number(name, number, kind="more than 0, in seconds or such as 20ms", above=0)
 
 
 def seed(given: Any) -> int:

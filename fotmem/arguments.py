@@ -1,8 +1,9 @@
-"""The numbers that say how a memory is looked at, checked."""
+"""Checks arguments: numbers, and those that say how a memory is looked at."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Real
 from operator import index
@@ -12,12 +13,12 @@ from fotmem.errors import OptionError
 
 
 def checked_integer(name: str, number: Any, kind: str = "an integer") -> int:
-    """Return an integer as Python's own; numpy's are fine, booleans are not.
+    """Return an integer as Python's own; numpy's integers are accepted, booleans are not.
 
     Raises
     ------
     OptionError
-        It is none; `kind` says what was expected.
+        It is no integer; `kind` says what was expected.
     """
     if not _is_boolean(number):
         with suppress(TypeError, ValueError, RuntimeError):  # the latter two: arrays, tensors
@@ -25,13 +26,37 @@ def checked_integer(name: str, number: Any, kind: str = "an integer") -> int:
     raise OptionError(f"{name} must be {kind}, got {number!r}")
 
 
-def checked_boolean(name: str, value: Any) -> bool:
-    """Return a boolean; what is merely true to Python, such as ``"no"``, is none.
+def checked_number(
+    name: str,
+    number: Any,
+    *,
+    kind: str,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> float:
+    """Return a finite number as Python's own; booleans are not accepted.
 
     Raises
     ------
     OptionError
-        It is none.
+        It is no finite number, or out of range; `kind` says what was expected.
+    """
+    if isinstance(number, Real) and not _is_boolean(number):
+        with suppress(OverflowError):  # an integer of 400 digits
+            checked = float(number)
+            if math.isfinite(checked) and above < checked and least <= checked <= most:
+                return checked
+    raise OptionError(f"{name} must be {kind}, got {number!r}")
+
+
+def checked_boolean(name: str, value: Any) -> bool:
+    """Return a boolean; what is merely true to Python, such as ``"no"``, is not accepted.
+
+    Raises
+    ------
+    OptionError
+        It is no boolean.
     """
     if not _is_boolean(value):
         raise OptionError(f"{name} must be True or False, got {value!r}")
@@ -39,7 +64,7 @@ def checked_boolean(name: str, value: Any) -> bool:
 
 
 def checked_top_k(top_k: Any) -> int | None:
-    """Check hits per query; None: attention to all.
+    """Check the number of hits per query; None means attention to all keys.
 
     Raises
     ------
@@ -56,12 +81,12 @@ def checked_top_k(top_k: Any) -> int | None:
 
 
 def checked_window(window: Any, longest: int) -> int:
-    """Check that a window is no longer than the model's positions.
+    """Check that a window has at least 2 tokens, and no more than the model has positions.
 
     Raises
     ------
     OptionError
-        It is, or it is no integer of at least 2.
+        It has not, or it is no integer.
     """
     tokens = checked_integer("window", window)
     if tokens < 2:
@@ -73,13 +98,29 @@ def checked_window(window: Any, longest: int) -> int:
     return tokens
 
 
-def checked_distance(distance: Any, window: int, longest: int) -> int:
-    """Check how many positions before a window memory stands.
+def checked_last_context_length(length: Any, window: int) -> int:
+    """Check that what stays local of a long input fits the window.
 
     Raises
     ------
     OptionError
-        It is no integer of at least 0, or so far that the model has too few positions.
+        It does not, or it is no integer of at least 1.
+    """
+    tokens = checked_integer("last_context_length", length)
+    if not 1 <= tokens <= window:
+        raise OptionError(
+            f"last_context_length must be from 1 to the window ({window}), got {tokens}"
+        )
+    return tokens
+
+
+def checked_distance(distance: Any, window: int, longest: int) -> int:
+    """Check how many positions before a window remembered tokens stand.
+
+    Raises
+    ------
+    OptionError
+        It is no integer of at least 0, or the model has too few positions for it.
     """
     positions = checked_integer("distance", distance)
     if not 0 <= positions <= longest - window:
@@ -91,40 +132,36 @@ def checked_distance(distance: Any, window: int, longest: int) -> int:
 
 
 def checked_decay(decay: Any) -> float:
-    """Check how fast what was read longer ago counts for less.
+    """Check the power of age by which remembered keys lose weight.
 
     Raises
     ------
     OptionError
         It is no finite number of at least 0.
     """
-    if not (is_finite(decay) and decay >= 0):
-        raise OptionError(f"decay must be a finite number of at least 0, got {decay!r}")
-    return float(decay)
+    return checked_number("decay", decay, kind="a finite number of at least 0", least=0)
 
 
 def checked_temperature(temperature: Any) -> float:
-    """Check what scores of remembered keys are divided by.
+    """Check the divisor of the scores of remembered keys.
 
     Raises
     ------
     OptionError
         It is no finite number above 0.
     """
-    if not (is_finite(temperature) and temperature > 0):
-        raise OptionError(f"temperature must be a finite number above 0, got {temperature!r}")
-    return float(temperature)
+    return checked_number("temperature", temperature, kind="a finite number above 0", above=0)
 
 
-def is_finite(number: Any) -> bool:
-    """Tell real and finite numbers from all else, booleans included."""
-    if not isinstance(number, Real) or _is_boolean(number):
-        return False
-    with suppress(OverflowError):  # an integer of 400 digits
-        return math.isfinite(number)
-    return False
+def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Name the options in which another run differs from this one; empty if it does not."""
+    return "; ".join(
+        f"{name} {theirs.get(name)!r}, not {ours.get(name)!r}"
+        for name in dict(ours) | dict(theirs)
+        if theirs.get(name) != ours.get(name)
+    )
 
 
 def _is_boolean(number: Any) -> bool:
-    """Tell booleans, also those of numpy and torch, which count as integers otherwise."""
+    """Recognize booleans, also those of numpy and torch, which pass for integers otherwise."""
     return isinstance(number, bool) or str(getattr(number, "dtype", "")).endswith("bool")

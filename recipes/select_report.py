@@ -21,6 +21,7 @@ from fotmem.measure.select.choice import Candidate
 from fotmem.measure.select.limits import in_bytes, in_ms
 from fotmem.measure.select.selector import CAPTURED
 from fotmem.models.load import load_model
+from fotmem.models.tokens import token_ids
 from recipes.reports import fill, table, texts_given
 
 MODEL, TOKENS, TOP_K = "smollm2-fot", 320 * 2**10, 32
@@ -33,7 +34,7 @@ MARKER = "<!-- figures, by make report-select -->\n"
 def main(text: str) -> None:
     """Measure what is not measured yet, foretell, and fill in the page."""
     model, tokenizer = load_model(MODEL)
-    ids = tokenizer(read_text(Path(text)), add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(tokenizer, read_text(Path(text)))
     large = captured(model, ids, TOKENS)
     plan = Plan(top_k=(TOP_K,), queries=128, rounds=2)
     bench = Bench(large, settings(STORES), large.info.layers, FOLDER / "bench.json", plan)

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fotmem import MemoryStore
-from fotmem.memory.forward import cache_argument
+from fotmem.models.model_parts import cache_argument
 
 VOCABULARY, PAD, BOS, EOS = 97, 0, 1, 2
 LAYERS, WINDOW = (1, 3), 16

@@ -58,8 +58,9 @@ def capture(
     llama, tokenizer = load_quietly(model)
     from fotmem.measure.capture import capture_model
     from fotmem.measure.evaluate.passkey import OVERLAP
+    from fotmem.models.tokens import token_ids
 
-    ids = tokenizer(corpus, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(tokenizer, corpus)
     _show(
         capture_model(
             llama,

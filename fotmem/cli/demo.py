@@ -94,9 +94,10 @@ def demo(store: Store = "exact") -> None:
 def _text(tokenizer: Any) -> tuple[list[int], list[Hidden]]:
     """Take prose that every Python has, and hide the facts in it at even distances."""
     from fotmem.files import python_reference
+    from fotmem.models.tokens import token_ids
 
     def tokens(words: str) -> list[int]:
-        return list(tokenizer(words, add_special_tokens=False, verbose=False).input_ids)
+        return token_ids(tokenizer, words)
 
     text = tokens(python_reference())[:TOKENS]
     hidden = []

@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
-from fotmem.arguments import checked_decay, checked_integer, checked_temperature, is_finite
+from fotmem.arguments import (
+    checked_decay,
+    checked_distance,
+    checked_integer,
+    checked_number,
+    checked_temperature,
+)
 from fotmem.crossbatch.attention import Sight, crossbatch_attention
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.forms import documents
 from fotmem.errors import OptionError, ShapeError
 from fotmem.interrupts import interrupts_deferred
-from fotmem.models.model_parts import layer_adapters, memory_distance, memory_layers, model_parts
+from fotmem.models.memory_layers import layer_adapters, memory_layers
+from fotmem.models.model_parts import model_parts
 from fotmem.models.replace_forward import own_forward, replace_forward
 
 
@@ -77,9 +84,10 @@ class Crossbatch:
         bank_windows = checked_integer("bank_windows", bank_windows)
         if bank_windows < 0:
             raise OptionError(f"bank_windows must be at least 0, got {bank_windows}")
-        if not (is_finite(bank_weight) and bank_weight > 0):
-            raise OptionError(f"bank_weight must be above 0, got {bank_weight}")
         parts = model_parts(model)
+        config: Any = parts.decoder.config
+        if distance is None:
+            distance = getattr(config, "mem_distance", 0)
         self.decoder: nn.Module = parts.decoder
         self.layers: tuple[int, ...] = tuple(memory_layers(parts, layers))
         self.adapters: dict[int, Adapter] = layer_adapters(parts, self.layers)
@@ -87,12 +95,12 @@ class Crossbatch:
         self.bank = Bank(self.layers, bank_windows)
         self.d = 1
         self.bank_windows = bank_windows
-        self.bank_weight = bank_weight
-        self.distance = memory_distance(parts.decoder.config, distance, 2)
+        self.bank_weight = checked_number("bank_weight", bank_weight, kind="above 0", above=0)
+        self.distance = checked_distance(distance, 2, config.max_position_embeddings)
         self.decay = checked_decay(decay)
         self.temperature = checked_temperature(temperature)
         self.ages: Tensor | None = None
-        self._positionals = bool(getattr(parts.decoder.config, "mem_positionals", True))
+        self._positionals = bool(getattr(config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
         self._undo = ExitStack()

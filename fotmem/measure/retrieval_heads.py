@@ -16,9 +16,9 @@ from torch import Tensor
 from fotmem.errors import InputError
 from fotmem.files import python_reference
 from fotmem.measure.evaluate.passkey import split_answer
-from fotmem.memory.forward import cache_argument
-from fotmem.models.memory_layers import LayerScores
-from fotmem.models.model_parts import model_parts, servable_layers
+from fotmem.models.memory_layers import LayerScores, servable_layers
+from fotmem.models.model_parts import cache_argument, model_parts
+from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import QUESTIONS, Facts
 
 CONTEXT = 448
@@ -70,7 +70,7 @@ def find_memory_layers(
     """
     parts = model_parts(model)
     text = python_reference() if text is None else text
-    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(tokenizer, text)
     if len(ids) < CONTEXT:
         raise InputError(f"the text has {len(ids):,} tokens, {CONTEXT:,} are needed: add text")
     weights = []

@@ -12,23 +12,17 @@ import torch
 from torch import nn
 
 from fotmem.adapter import Adapter
-from fotmem.arguments import checked_top_k, checked_window
+from fotmem.arguments import checked_distance, checked_top_k, checked_window
 from fotmem.errors import DtypeError, OptionError, UnknownStoreError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.config import read_config
-from fotmem.memory.forward import attention_forward, cache_argument, decoder_forward
+from fotmem.memory.forward import attention_forward, decoder_forward
 from fotmem.memory.memory import Memory, MemoryParts
 from fotmem.memory.windows import Windowing
-from fotmem.models.model_parts import (
-    ModelParts,
-    layer_adapters,
-    memory_distance,
-    memory_layers,
-    model_parts,
-    plain_model,
-    refuse_changing_rope,
-)
+from fotmem.models.memory_layers import layer_adapters, memory_layers
+from fotmem.models.model_parts import ModelParts, cache_argument, model_parts, plain_model
 from fotmem.models.replace_forward import own_forward, refuse_methods, replace_forward
+from fotmem.models.unsupported import refuse_changing_rope
 from fotmem.plugin.registry import available_stores, create_store, find_store, shared_options
 from fotmem.stores.store import DTYPES, MemoryStore
 
@@ -160,6 +154,13 @@ def attach(
         dtype=dtype,
         options=options,
     )
+
+
+def memory_distance(config: Any, distance: int | None, window: int) -> int:
+    """Check how far from a window memory stands; None: the config's ``mem_distance``, else 0."""
+    if distance is None:
+        distance = getattr(config, "mem_distance", 0)
+    return checked_distance(distance, window, config.max_position_embeddings)
 
 
 def attach_with(

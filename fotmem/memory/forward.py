@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,15 @@ from fotmem.memory.inputs import (
     past_columns,
     real_columns,
     refuse_tracing,
-    refuse_unsupported,
 )
 from fotmem.memory.layer_proof import prove_keys
 from fotmem.memory.windows import Outputs, Step, plan
+from fotmem.models.model_parts import cache_argument
+from fotmem.models.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
     from fotmem.stores.store import MemoryStore
-
-
-def cache_argument(model: type[nn.Module]) -> str:
-    """Tell what a model calls its cache: transformers 5.24 renamed it."""
-    names = inspect.signature(model.forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
 
 
 def decoder_forward(

@@ -6,30 +6,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.nn.attention.flex_attention import BlockMask
 
 from fotmem.errors import InputError, ShapeError, UnsupportedError
-
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
-
-
-def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, Any]) -> None:
-    """Refuse by name what cannot work with memory."""
-    implementation = config._attn_implementation
-    if implementation not in ATTENTION_IMPLEMENTATIONS:
-        raise UnsupportedError(
-            f"attention implementation {implementation!r}",
-            'call model.set_attn_implementation("sdpa")',
-        )
-    if kwargs.get("output_attentions", getattr(config, "output_attentions", False)):
-        raise UnsupportedError("output_attentions", "memory.explain() shows where attention went")
-    if isinstance(attention_mask, Tensor):
-        kind = "" if attention_mask.ndim == 2 else f"a {attention_mask.ndim}D attention mask"
-    else:
-        block = isinstance(attention_mask, (dict, BlockMask))
-        kind = "a block attention mask" if block else f"{type(attention_mask).__name__} as a mask"
-    if attention_mask is not None and kind:
-        raise UnsupportedError(kind, "pass attention_mask as a tensor of shape [B, tokens]")
 
 
 def refuse_tracing(inputs: object) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fotmem.memory.inputs import ATTENTION_IMPLEMENTATIONS
+from fotmem.models.unsupported import ATTENTION_IMPLEMENTATIONS
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """For every call of transformers that loads: left out, it asks on stdin, and takes a `y`."""

@@ -1,17 +1,21 @@
-"""Keeps which layers were proposed as memory layers, per model."""
+"""Chooses the layers of a model that get memory, and keeps those that were proposed for it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from fotmem.adapter import Adapter
+from fotmem.arguments import checked_integer
 from fotmem.caches import cache_folder
+from fotmem.errors import LayerError, OptionError, UnsupportedError
 from fotmem.files import write_text
-
-if TYPE_CHECKING:
-    from fotmem.models.model_parts import ModelParts
+from fotmem.models.model_parts import ModelParts
+from fotmem.models.unsupported import unsupported_attention
 
 
 class LayerScores(NamedTuple):
@@ -21,6 +25,50 @@ class LayerScores(NamedTuple):
     """Per layer: mean weight that its query heads give to what is to be copied, 0 to 1."""
     memory_layers: list[int]
     """Proposed memory layers, ascending."""
+
+
+def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
+    """Check which layers get memory; None: those of the model's config, else those proposed.
+
+    Raises
+    ------
+    LayerError
+        None are known, or one does not exist.
+    """
+    if layers is None:
+        layers = getattr(parts.decoder.config, "mem_layers", None)
+    if layers is None and (proposal := stored_proposal(parts)) is not None:
+        layers = proposal.memory_layers
+    return _checked_layers(layers, len(parts.attentions))
+
+
+def layer_adapters(parts: ModelParts, layers: Iterable[int]) -> dict[int, Adapter]:
+    """Return the adapter of each of these layers.
+
+    Raises
+    ------
+    UnsupportedError
+        A layer cannot have memory.
+    """
+    adapters = {}
+    for layer in layers:
+        attention = parts.attentions[layer]
+        if reason := unsupported_attention(attention):
+            raise UnsupportedError(
+                f"{reason} in layer {layer}", "attach a memory to layers without it, layers=[...]"
+            )
+        adapters[layer] = parts.adapter.for_layer(attention)
+    return adapters
+
+
+def servable_layers(parts: ModelParts) -> list[int]:
+    """Return the layers that can have memory."""
+    served = []
+    for layer in range(len(parts.attentions)):
+        with suppress(UnsupportedError):
+            layer_adapters(parts, [layer])
+            served.append(layer)
+    return served
 
 
 def store_proposal(parts: ModelParts, scores: LayerScores) -> Path:
@@ -48,3 +96,23 @@ def _file(parts: ModelParts) -> Path:
             sample = weight.detach().flatten()[:64].float().tolist() if known else []
             digest.update(f"{name} {list(weight.shape)} {sample}".encode())
     return cache_folder("layers") / f"{digest.hexdigest()[:24]}.json"
+
+
+def _checked_layers(layers: Iterable[int] | None, num_layers: int) -> list[int]:
+    if layers is None:
+        raise LayerError(
+            "no memory layers are known for this model: its config has no mem_layers, and "
+            "`fotmem layers MODEL` has not been run for it; run that, or pass layers=[17, 18, ...]"
+        )
+    try:
+        chosen = sorted(checked_integer("each of layers", layer) for layer in layers)
+    except (TypeError, OptionError) as error:
+        raise LayerError(f"layers must be integers such as [17, 18], got {layers!r}") from error
+    if not chosen:
+        raise LayerError("layers must name at least one memory layer, got none")
+    for layer in chosen:
+        if not 0 <= layer < num_layers:
+            raise LayerError(f"layers must be from 0 to {num_layers - 1}, got {layer}")
+    if len(set(chosen)) < len(chosen):
+        raise LayerError(f"layers must name each memory layer once, got {chosen}")
+    return chosen

@@ -1,18 +1,15 @@
-"""Saves and loads what training makes of a model: a whole checkpoint, or an adapter for one."""
+"""Loads what training made of a model: an adapter, and how memory is attached with it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fotmem.errors import InputError
 from fotmem.models.lora import CONFIG_FILE, add_lora
-
-if TYPE_CHECKING:
-    from fotmem.crossbatch import Crossbatch
 
 MEMORY_FILE = "memory.json"
 """Beside an adapter: what it is for, and how memory is attached."""
@@ -43,26 +40,6 @@ class Adapted(BaseModel):
         if len(set(layers)) < len(layers):
             raise ValueError("a layer is named twice")
         return layers
-
-
-def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
-    """Save a tuned model: a `peft.PeftModel` as an adapter, another one whole."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    adapted = Adapted(
-        base=plain.name_or_path,
-        mem_layers=list(crossbatch.layers),
-        mem_distance=crossbatch.distance,
-        mem_decay=crossbatch.decay,
-        mem_temperature=crossbatch.temperature,
-    )
-    _configure(plain, adapted)
-    if plain is model:
-        model.save_pretrained(folder)
-        return
-    config = model.peft_config["default"]
-    config.base_model_name_or_path = adapted.base
-    model.save_pretrained(folder, save_embedding_layers=False)
-    write_adapted(folder, adapted)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -118,9 +95,10 @@ def apply(model: Any, folder: Path, adapted: Adapted) -> None:
                 f"got {number}"
             )
     add_lora(model, folder)
-    _configure(model, adapted)
+    configure(model, adapted)
 
 
-def _configure(model: Any, adapted: Adapted) -> None:
+def configure(model: Any, adapted: Adapted) -> None:
+    """Write into a model's config how memory is attached to it."""
     for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
         setattr(model.config, name, getattr(adapted, name))

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from transformers.trainer_callback import TrainerState
 
+from fotmem.arguments import differing
 from fotmem.errors import CheckpointError, InputError, StorageError
-from fotmem.measure.bench.report import differing
 from fotmem.outputs import check_folder, write_bytes
 from fotmem.training.options import TrainingOptions
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from fotmem.errors import InputError
 from fotmem.extra import require
 from fotmem.files import read_text
+from fotmem.models.tokens import token_ids
 
 
 def read_documents(paths: Iterable[Path], tokenizer: Any, *, least: int) -> list[Tensor]:
@@ -83,7 +84,7 @@ def _runs(texts: Iterator[str], tokenizer: Any, least: int) -> Iterator[Tensor]:
     joined: list[int] = []
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for text in texts:
-        tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        tokens = token_ids(tokenizer, text)
         if len(tokens) >= least:
             yield torch.tensor(tokens)
             continue

@@ -15,7 +15,6 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from fotmem.crossbatch import Crossbatch
 from fotmem.files import write_text
-from fotmem.models.tuned import save
 from fotmem.outputs import filling
 from fotmem.training.checkpoints import (
     Training,
@@ -27,6 +26,7 @@ from fotmem.training.checkpoints import (
 from fotmem.training.curves import draw_losses
 from fotmem.training.options import TrainingOptions
 from fotmem.training.progress import Progress
+from fotmem.training.save import save
 from fotmem.training.teacher import Teacher
 from fotmem.training.trainer import CrossbatchTrainer
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from fotmem.errors import OptionError
 from fotmem.memory.decay import OLDEST
+from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Facts
 
 TOKENS_PER_FACT = 32
@@ -111,7 +112,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
         return [piece for piece, end in zip(pieces, ends, strict=True) if end <= self._window]
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return token_ids(self._tokenizer, text)
 
 
 def _insert(

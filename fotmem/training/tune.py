@@ -11,10 +11,11 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from fotmem.arguments import checked_window
+from fotmem.arguments import checked_distance, checked_window
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
-from fotmem.models.model_parts import memory_distance, memory_layers, model_parts
+from fotmem.models.memory_layers import memory_layers
+from fotmem.models.model_parts import model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.fit import EVALUATED, Trained, fit
@@ -107,7 +108,7 @@ def train(
     distance = options.distance
     if distance is None:
         distance = max(0, min(DISTANCE, longest - 2 * options.window))
-    distance = memory_distance(parts.decoder.config, distance, options.window)
+    distance = checked_distance(distance, options.window, longest)
     training = Training(options=options, model=digest(projections), data=digest([*runs, *others]))
     set_seed(options.seed)  # of the adapters' first weights, too
     with Crossbatch(

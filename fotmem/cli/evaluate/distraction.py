@@ -70,10 +70,11 @@ def distraction(
     options["queries"] = queries
     from fotmem.measure.evaluate.distraction import check, cut, with_facts
     from fotmem.measure.evaluate.distraction import distraction as measured
+    from fotmem.models.tokens import token_ids
 
     check(documents, queries, window)
     task = Task("distraction", options)
-    ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(task.tokenizer, task.text)
     made = cut(ids, documents=documents, tokens=length, queries=queries, seed=seed)
     if facts:
         made = with_facts(task.tokenizer, made, seed)

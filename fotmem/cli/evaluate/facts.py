@@ -76,9 +76,10 @@ def facts(
     options["number"] = number
     task = Task("facts", options)
     from fotmem.measure.evaluate.facts import hide, keyed, make_facts
+    from fotmem.models.tokens import token_ids
 
     llama, tokenizer = task.model, task.tokenizer
-    ids = tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(tokenizer, task.text)
     made = make_facts(number, seed)
     piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
     rows: list[KeyedRow] = []

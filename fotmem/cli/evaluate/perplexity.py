@@ -77,8 +77,9 @@ def perplexity(
     from fotmem.measure.evaluate.perplexity import PerplexityRow, compare
     from fotmem.measure.evaluate.perplexity import perplexity as measured
     from fotmem.measure.evaluate.report import Measured
+    from fotmem.models.tokens import token_ids
 
-    ids = task.tokenizer(task.text, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(task.tokenizer, task.text)
     kept = Measured("perplexity", task.options, PerplexityRow, report) if task.settings else None
     with task.attach() as memory:
         chosen: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -168,15 +167,6 @@ class BenchReport(_Strict):
     def write(self, file: Path) -> None:
         """Write the report, at once or not at all."""
         write_text(file, self.model_dump_json(indent=1) + "\n")
-
-
-def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Say in which options another run differs from this one; nothing if in none."""
-    return "; ".join(
-        f"{name} {theirs.get(name)!r}, not {ours.get(name)!r}"
-        for name in dict(ours) | dict(theirs)
-        if theirs.get(name) != ours.get(name)
-    )
 
 
 def first_of(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from fotmem.arguments import differing
 from fotmem.errors import FotmemError, InputError
 from fotmem.extra import require
 from fotmem.measure.bench.figures import Figure, Truth, captured_truth, interval, judge
@@ -27,7 +28,6 @@ from fotmem.measure.bench.report import (
     GrowthRow,
     Row,
     Setting,
-    differing,
     first_of,
 )
 from fotmem.measure.bench.worker import Answer, Grown, Job

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fotmem import amounts
+from fotmem.arguments import checked_number
 from fotmem.errors import InputError
 from fotmem.extra import require
 from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
@@ -66,7 +66,7 @@ def capture_arrays(
             f"{queries.shape}"
         )
     scale = dim**-0.5 if scale is None else scale
-    scale = amounts.between("scale", scale, kind="a number above 0", above=0)
+    scale = checked_number("scale", scale, kind="a number above 0", above=0)
     asked = _floats("queries", queries, 0, None)
     info = CaptureInfo(
         source=source or {"kind": "arrays"},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem import amounts
+from fotmem.arguments import checked_number
 from fotmem.errors import OptionError
 from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
 
@@ -67,7 +68,7 @@ def capture_random(
         raise OptionError(
             f"num_heads * head_dim must be at most {WIDEST:,}, got {num_heads} * {head_dim}"
         )
-    mismatch = amounts.between("mismatch", mismatch, kind="from 0 to 1", least=0, most=1)
+    mismatch = checked_number("mismatch", mismatch, kind="from 0 to 1", least=0, most=1)
     seed = amounts.seed(seed)
     Capture.check_place(directory)
     info = CaptureInfo(

@@ -22,6 +22,7 @@ from fotmem.measure.capture import Rows
 from fotmem.measure.evaluate.facts import make_facts
 from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP, overlap_of, split_answer
 from fotmem.memory.contents import looked_up
+from fotmem.models.tokens import token_ids
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
@@ -116,7 +117,7 @@ def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list
     """
     draw, made = random.Random(f"places {seed}"), []
     for document, one in zip(documents, make_facts(len(documents), seed), strict=True):
-        hidden = tokenizer(f" {one.statement}", add_special_tokens=False).input_ids
+        hidden = token_ids(tokenizer, f" {one.statement}")
         tokens = document.tokens
         if len(hidden) > len(tokens):
             raise InputError(

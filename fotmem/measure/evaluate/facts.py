@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fotmem.errors import InputError
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.passkey import LOCAL, remember, split_answer
+from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import answer
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Fact, Facts
 
@@ -82,7 +83,7 @@ def hide(
         If the text is too short, or `tokens` has no room for all facts.
     """
     draw = random.Random(f"hide {seed}")
-    hidden = [tokenizer(f" {one.statement}", add_special_tokens=False).input_ids for one in facts]
+    hidden = [token_ids(tokenizer, f" {one.statement}") for one in facts]
     filler = tokens - sum(map(len, hidden))
     if filler < LOCAL:
         raise InputError(

@@ -18,6 +18,7 @@ from fotmem.errors import InputError
 from fotmem.measure.evaluate.compare_settings import Comparison, Reading, Tried
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.report import Measured, StoreRow
+from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import answer, first_choices
 
 if TYPE_CHECKING:
@@ -118,12 +119,12 @@ def make_trials(
     InputError
         If the text is shorter than `tokens`, or `tokens` leaves no room for the fact.
     """
-    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(tokenizer, text)
     draw, drawn = random.Random(seed), random.Random(f"pieces {seed}")
     made: list[Trial] = []
     for number in range(trials):
         code = str(draw.randrange(10_000, 100_000))
-        hidden = tokenizer(fact(NAME, code), add_special_tokens=False).input_ids
+        hidden = token_ids(tokenizer, fact(NAME, code))
         filler = tokens - len(hidden)
         if filler <= LOCAL:
             raise InputError(
@@ -172,7 +173,7 @@ def split_answer(tokenizer: Any, asked: str, code: str) -> tuple[list[int], list
     InputError
         No token decodes to a digit.
     """
-    tokens = list(tokenizer(f"{asked} {code}", add_special_tokens=False).input_ids)
+    tokens = token_ids(tokenizer, f"{asked} {code}")
     for first, token in enumerate(tokens):
         if any(map(str.isdigit, tokenizer.decode([token]))):
             return tokens[:first], tokens[first:]

@@ -11,9 +11,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from fotmem.arguments import differing
 from fotmem.errors import InputError
 from fotmem.files import read_utf8, write_text
-from fotmem.measure.bench.report import Setting, differing, first_of
+from fotmem.measure.bench.report import Setting, first_of
 from fotmem.measure.evaluate.compare_settings import Tried
 from fotmem.measure.evaluate.store_quality import Found
 from fotmem.measure.machine import machine, versions

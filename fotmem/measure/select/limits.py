@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fotmem.amounts import between
+from fotmem.arguments import checked_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("ram", "disk", "latency"):
             if (limit := getattr(self, name)) is not None:
-                between(name, limit, kind="more than 0", above=0)
+                checked_number(name, limit, kind="more than 0", above=0)
         for name in ("max_error", "min_recall"):
             if (limit := getattr(self, name)) is not None:
-                between(name, limit, kind="from 0 to 1", least=0, most=1)
+                checked_number(name, limit, kind="from 0 to 1", least=0, most=1)
 
 
 class Foretold(NamedTuple):

@@ -220,12 +220,13 @@ def _captured(
     from fotmem.measure.capture import capture_model
     from fotmem.measure.evaluate.passkey import OVERLAP
     from fotmem.models.load import load_model
+    from fotmem.models.tokens import token_ids
 
     text = python_reference() if text is None else text
     if not isinstance(text, str):
         raise InputError(f"text must be a string, got {type(text).__name__}")
     llama, tokenizer = load_model(model)
-    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    ids = token_ids(tokenizer, text)
     return capture_model(
         llama,
         ids,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fotmem.memory.attachment import attach
-from fotmem.memory.forward import cache_argument
 from fotmem.memory.memory import Memory
+from fotmem.models.model_parts import cache_argument
 
 IMPLEMENTATIONS = ("sdpa", "eager")
 SIDES = ("left", "right")

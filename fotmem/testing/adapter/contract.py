@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fotmem.adapter import Adapter
-from fotmem.models.model_parts import model_parts, plain_model, servable_layers
+from fotmem.models.memory_layers import servable_layers
+from fotmem.models.model_parts import model_parts, plain_model
 from fotmem.plugin.registry import registry
 from fotmem.plugin.specs import AdapterSpec
 from fotmem.testing.adapter.attach import AttachContract

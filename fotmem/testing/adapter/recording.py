@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from fotmem.memory.forward import cache_argument
+from fotmem.models.model_parts import cache_argument
 
 ARGUMENTS = ("hidden_states", "position_embeddings", "attention_mask")
 """What an attention module may be given by place, in this order."""

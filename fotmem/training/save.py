@@ -1,0 +1,29 @@
+"""Saves what training made of a model: a whole checkpoint, or an adapter for one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fotmem.crossbatch import Crossbatch
+from fotmem.models.tuned import Adapted, configure, write_adapted
+
+
+def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
+    """Save a tuned model: a `peft.PeftModel` as an adapter, any other model whole."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    adapted = Adapted(
+        base=plain.name_or_path,
+        mem_layers=list(crossbatch.layers),
+        mem_distance=crossbatch.distance,
+        mem_decay=crossbatch.decay,
+        mem_temperature=crossbatch.temperature,
+    )
+    configure(plain, adapted)
+    if plain is model:
+        model.save_pretrained(folder)
+        return
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = adapted.base
+    model.save_pretrained(folder, save_embedding_layers=False)
+    write_adapted(folder, adapted)
