@@ -15,10 +15,9 @@ from typing import Annotated
 
 import typer
 
-from fotmem.caches import cache_folder
 from fotmem.cli.options import parse_sizes
 from fotmem.errors import StorageError
-from fotmem.files import python_reference, read_text
+from fotmem.files import cache_folder, python_reference, read_text
 from fotmem.measure.capture import Capture, capture_model
 from fotmem.measure.capture.layout import VERSION
 from fotmem.measure.evaluate.passkey import OVERLAP

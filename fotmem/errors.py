@@ -22,6 +22,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 
 class FotmemError(Exception):
@@ -133,6 +134,33 @@ class BusyError(FotmemError, RuntimeError):
 
 class InputError(FotmemError, ValueError):
     """Text, tokens or a model name that cannot be used."""
+
+
+def require_packages(name: str, *packages: str, extra: str = "bench") -> None:
+    """Raise `MissingPackageError`, which names all missing packages, unless all are installed.
+
+    Parameters
+    ----------
+    name : str
+        What needs them, such as a command.
+    *packages : str
+        Their import names.
+    extra : str
+        The extra of fotmem that installs them.
+    """
+    if missing := [package for package in packages if not _installed(package)]:
+        *others, last = missing
+        listed = f"{', '.join(others)} and {last}" if others else last
+        raise MissingPackageError(
+            name, f"needs {listed}, not installed: pip install 'fotmem[{extra}]'"
+        )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # a half-removed package
+        return False
 
 
 def shown(value: object) -> str:

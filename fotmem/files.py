@@ -1,7 +1,8 @@
-"""Reads text files, and says which one is none; writes them whole or not at all."""
+"""Reads and checks text files, writes them atomically, and knows the folder of caches."""
 
 import codecs
 import io
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from fotmem.errors import InputError
 from fotmem.outputs import write_bytes
 
 BEGIN = 2**20
-"""Bytes by which is told whether a file is text at all."""
+"""Bytes that show whether a file is text."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -79,3 +80,9 @@ def python_reference() -> str:
     from pydoc_data.topics import topics
 
     return "\n".join(topics.values())
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder of ``$XDG_CACHE_HOME/fotmem`` (``~/.cache``); it need not exist."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "fotmem" / name

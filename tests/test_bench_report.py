@@ -206,7 +206,7 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     known = importlib.util.find_spec
     monkeypatch.setattr(
-        "fotmem.extra.find_spec", lambda name: None if name == "scipy" else known(name)
+        "fotmem.errors.find_spec", lambda name: None if name == "scipy" else known(name)
     )
     line = refusal(capsys, 1, "bench", "compare", tmp_path, tmp_path)
     assert line.endswith("needs scipy, not installed: pip install 'fotmem[bench]'")

@@ -192,7 +192,7 @@ def test_what_is_needed_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(
-        "fotmem.extra.find_spec", lambda name: None if name == missing else object()
+        "fotmem.errors.find_spec", lambda name: None if name == missing else object()
     )
     given = ["eval", "curve", tmp_path / "report.json", "--png", tmp_path / "curves.png"]
     assert refusal(capsys, 1, *given) == (

@@ -371,7 +371,7 @@ def test_what_only_the_model_can_tell(
 def test_what_is_needed_is_named(
     given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fotmem.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)
     assert "'fotmem eval distraction' is not available here: needs scipy" in refusal(
         capsys, 1, *given
     )

@@ -643,7 +643,7 @@ def test_wrong_use_is_refused(capture: Capture, monkeypatch: pytest.MonkeyPatch)
     for options, error, reason in wrong:
         with pytest.raises(error, match=reason):
             fotmem.select(capture, **{"tokens": 1000, **options})
-    monkeypatch.setattr("fotmem.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"needs psutil.*fotmem\[bench\]"):
         fotmem.select(capture, tokens=1000)
 

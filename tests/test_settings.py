@@ -525,7 +525,7 @@ def test_wrong_usage_is_told_in_one_line(
 def test_what_is_needed_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fotmem.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)
     given = ["eval", "passkey", folder, "--text", folder / "text.txt", "--stores", "exact"]
     assert refusal(capsys, 1, *given) == (
         "'fotmem eval --stores' is not available here: needs scipy, not installed: "

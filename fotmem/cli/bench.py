@@ -13,8 +13,7 @@ from typer.core import TyperGroup
 from fotmem.cli.command import Command
 from fotmem.cli.legend import explain
 from fotmem.cli.options import Grid, parse_layers, parse_stores, refuse_repeated, seed_option
-from fotmem.errors import InputError, LayerError
-from fotmem.extra import require
+from fotmem.errors import InputError, LayerError, require_packages
 from fotmem.outputs import check_file
 
 REPORT = "report.json"
@@ -41,7 +40,7 @@ def _group() -> None:
 
     Example: fotmem bench CAPTURE --stores exact,faiss-ivf
     """
-    require("fotmem bench", *PACKAGES)
+    require_packages("fotmem bench", *PACKAGES)
 
 
 @app.command("run", cls=Command)

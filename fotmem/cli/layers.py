@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.caches import cache_folder
 from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read_texts, seed_option
+from fotmem.files import cache_folder
 from fotmem.outputs import check_folder
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.options import Layers, Model, load_quietly, parse_layers, seed_option
-from fotmem.training.options import TrainingOptions, require_packages
+from fotmem.training.options import TrainingOptions, require_training_packages
 
 DEFAULTS = TrainingOptions()
 
@@ -124,7 +124,7 @@ def train(
         evaluate_every=evaluate_every,
         seed=seed,
     )
-    require_packages("fotmem train", options, [*data, *(evaluate_on or ())])
+    require_training_packages("fotmem train", options, [*data, *(evaluate_on or ())])
     from fotmem.training.checkpoints import check_output
 
     check_output(output, resume=resume)

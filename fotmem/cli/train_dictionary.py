@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fotmem.cli.options import seed_option
-from fotmem.extra import require
+from fotmem.errors import require_packages
 
 
 def train_dictionary(
@@ -23,7 +23,7 @@ def train_dictionary(
 
     Example: fotmem train-dictionary --output DIR
     """
-    require("fotmem train-dictionary", "accelerate", "matplotlib", extra="train")
+    require_packages("fotmem train-dictionary", "accelerate", "matplotlib", extra="train")
     from fotmem.training.dictionary import RECIPE, train_dictionary
 
     options = RECIPE.model_copy(update={"seed": seed, "steps": steps or RECIPE.steps})

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 
 PACKAGES = (
     "fotmem",
@@ -65,7 +65,7 @@ def resident() -> int:
     large in memory as there is room. Nor does it count what glibc keeps of what was freed: it is
     there for whoever asks next, such as the store of another layer. Needs psutil.
     """
-    require("the memory of a process", "psutil")
+    require_packages("the memory of a process", "psutil")
     import psutil
 
     gc.collect()

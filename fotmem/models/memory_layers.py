@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from fotmem.adapter import Adapter
 from fotmem.arguments import checked_integer
-from fotmem.caches import cache_folder
 from fotmem.errors import LayerError, OptionError, UnsupportedError
-from fotmem.files import write_text
+from fotmem.files import cache_folder, write_text
 from fotmem.models.model_parts import ModelParts
 from fotmem.models.unsupported import unsupported_attention
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.outputs import write_picture
 
 LOSSES = {
@@ -14,7 +14,7 @@ LOSSES = {
 
 def draw_losses(history: list[dict[str, float]], file: Path) -> None:
     """Draw training loss, loss on other text, and the share of answers right, as PNG."""
-    require("pictures", "matplotlib")
+    require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

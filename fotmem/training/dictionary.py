@@ -12,7 +12,7 @@ from fotmem.tasks.dictionary import WINDOW, DictionaryPairs, Part
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.dictionary_model import new_model, new_tokenizer
 from fotmem.training.fit import EVALUATED, Trained, fit
-from fotmem.training.options import TrainingOptions, require_packages
+from fotmem.training.options import TrainingOptions, require_training_packages
 
 PARTS = (
     *(Part(window=32), Part(window=64)),
@@ -72,7 +72,7 @@ def train_dictionary(
         As `fotmem.train`.
     """
     folder = Path(output)
-    require_packages("train_dictionary", options)
+    require_training_packages("train_dictionary", options)
     check_output(folder, resume=resume)
     model = new_model(options.seed)
     training = Training(options=options, model=digest(model.parameters()), data="records")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.errors import InputError
-from fotmem.extra import require
+from fotmem.errors import InputError, require_packages
 from fotmem.files import read_text
 from fotmem.models.tokens import token_ids
 
@@ -121,7 +120,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _dataset(path: Path) -> Iterator[str]:
-    require("a dataset on disk", "datasets", extra="train")
+    require_packages("a dataset on disk", "datasets", extra="train")
     from datasets import Dataset, load_from_disk
 
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 
 D = (1, 2, 4, 4)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -121,9 +121,11 @@ class TrainingOptions(BaseModel):
         return min(step * len(parts) // self.steps, len(parts) - 1)
 
 
-def require_packages(name: str, options: TrainingOptions, data: Iterable[Path] = ()) -> None:
+def require_training_packages(
+    name: str, options: TrainingOptions, data: Iterable[Path] = ()
+) -> None:
     """Raise `MissingPackageError`, which names all, unless what such a training needs is there."""
     packages = ["accelerate", "matplotlib"]
     packages += ["peft"] if options.method == "lora" else []
     packages += ["datasets"] if any(path.is_dir() for path in data) else []
-    require(name, *packages, extra="train")
+    require_packages(name, *packages, extra="train")

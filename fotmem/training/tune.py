@@ -19,7 +19,7 @@ from fotmem.models.model_parts import model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.fit import EVALUATED, Trained, fit
-from fotmem.training.options import TrainingOptions, require_packages
+from fotmem.training.options import TrainingOptions, require_training_packages
 from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
@@ -80,7 +80,7 @@ def train(
     """
     options = options or TrainingOptions()
     folder, read, held_out = Path(output), [*map(Path, data)], [*map(Path, evaluate_on)]
-    require_packages("fotmem.train", options, [*read, *held_out])
+    require_training_packages("fotmem.train", options, [*read, *held_out])
     check_output(folder, resume=resume)
     least = 2 * options.window
     runs = read_documents(read, tokenizer, least=least)

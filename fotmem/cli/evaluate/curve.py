@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fotmem.cli.evaluate.task import shown
 from fotmem.cli.legend import explain
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def curve(
 
     Example: fotmem eval curve passkey.json perplexity.json --png curves.png
     """
-    require("fotmem eval curve", "scipy", *(["matplotlib"] if png else []))
+    require_packages("fotmem eval curve", "scipy", *(["matplotlib"] if png else []))
     if png is not None:
         check_file(png, inputs=reports)
     from fotmem.measure.evaluate.curves import curves

@@ -24,7 +24,7 @@ from fotmem.cli.options import (
     parse_sizes,
     seed_option,
 )
-from fotmem.extra import require
+from fotmem.errors import require_packages
 
 QUERIES = 128
 EXPLAINED = {
@@ -65,7 +65,7 @@ def distraction(
     Example: fotmem eval distraction smollm2 --documents 64 --text book.txt
     """
     options, [length] = locals(), parse_sizes(tokens, "--tokens", one=True)
-    require("fotmem eval distraction", "scipy")
+    require_packages("fotmem eval distraction", "scipy")
     queries = min(QUERIES, window) if queries is None else queries
     options["queries"] = queries
     from fotmem.measure.evaluate.distraction import check, cut, with_facts

@@ -20,7 +20,7 @@ from fotmem.cli.options import (
     parse_top_k,
     read_texts,
 )
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
             "expected a number beside --stores, which compares what stores find; got 'all'",
             param_hint="'--top-k'",
         )
-    require("fotmem eval --stores", "scipy")
+    require_packages("fotmem eval --stores", "scipy")
     from fotmem.measure.grid import read_grid, settings
 
     return settings(parse_stores(stores), read_grid(grid) if grid else None)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from fotmem.errors import InputError
-from fotmem.extra import require
+from fotmem.errors import InputError, require_packages
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.report import REFERENCE, BenchReport, Row, Setting
 from fotmem.measure.bench.summary import BY_NAME, Column
@@ -83,7 +82,7 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
     InputError
         The captures differ, or the reports have nothing in common.
     """
-    require("fotmem bench compare", "scipy")
+    require_packages("fotmem bench compare", "scipy")
     _require_same_capture(before, after)
     one, other = (_rows(report) for report in (before, after))
     common = [key for key in one if key in other]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.stores.exact_search import exact_search
 from fotmem.stores.store import Bias
 
@@ -185,7 +185,7 @@ def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
 
     The statistic takes arrays, and `axis`, of which it makes one number.
     """
-    require("confidence intervals", "scipy")
+    require_packages("confidence intervals", "scipy")
     from scipy.stats import bootstrap  # an extra, which reading reports does not need
 
     arrays = [sample.double().cpu().numpy() for sample in samples]

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.files import write_text
 from fotmem.measure.bench.plot import colours
 from fotmem.measure.bench.report import BenchReport, GrowthRow
@@ -31,7 +31,7 @@ GROWN = {
 
 def write_page(report: BenchReport, file: Path) -> None:
     """Write a page with pictures to point at, a choice of what they show, and tables."""
-    require("pages", "plotly")
+    require_packages("pages", "plotly")
     from plotly.offline import get_plotlyjs
 
     template = files("fotmem.measure.bench").joinpath("page.html").read_text(encoding="utf-8")

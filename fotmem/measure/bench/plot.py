@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.bench.summary import BY_NAME, Column, Summary, stores, summaries
@@ -36,7 +36,7 @@ def draw(report: BenchReport, file: Path) -> None:
     """
     every, names = summaries(report), stores(report)
     asked = sorted({each.top_k for each in every})
-    require("pictures", "matplotlib")
+    require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(11, 3.6 * len(asked) + 0.9), layout="constrained")

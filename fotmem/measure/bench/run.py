@@ -16,8 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from fotmem.arguments import differing
-from fotmem.errors import FotmemError, InputError
-from fotmem.extra import require
+from fotmem.errors import FotmemError, InputError, require_packages
 from fotmem.measure.bench.figures import Figure, Truth, captured_truth, interval, judge
 from fotmem.measure.bench.process import StoreFailedError, Worker
 from fotmem.measure.bench.report import (
@@ -168,7 +167,7 @@ class Bench:
         file: Path,
         plan: Plan,
     ) -> None:
-        require("fotmem bench", "psutil", "scipy")
+        require_packages("fotmem bench", "psutil", "scipy")
         self.capture, self.settings, self.layers = capture, settings, layers
         self.file, self.plan = file, plan
         check_folder(file.parent, inputs=[capture.directory])

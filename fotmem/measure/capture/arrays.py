@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fotmem.arguments import checked_number
-from fotmem.errors import InputError
-from fotmem.extra import require
+from fotmem.errors import InputError, require_packages
 from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
 
 Array = NDArray[Any]
@@ -116,7 +115,7 @@ def capture_hdf5(directory: Path | str, file: Path) -> Capture:
     MissingPackageError
         h5py is not installed.
     """
-    require("HDF5 files", "h5py")
+    require_packages("HDF5 files", "h5py")
     import h5py
 
     try:

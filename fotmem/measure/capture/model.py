@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fotmem import amounts
-from fotmem.caches import cache_folder
 from fotmem.errors import InputError
+from fotmem.files import cache_folder
 from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
 from fotmem.memory.progress import with_progress
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fotmem.errors import InputError
-from fotmem.extra import require
+from fotmem.errors import InputError, require_packages
 from fotmem.measure.bench.figures import Array, Figure, interval
 from fotmem.measure.bench.report import REFERENCE, Setting
 from fotmem.measure.evaluate.dictionary import DictionaryRow
@@ -148,7 +147,7 @@ def curves(file: Path) -> Iterator[Curve]:
     InputError
         It is no such report, or has too few settings.
     """
-    require("fotmem eval curve", "scipy")
+    require_packages("fotmem eval curve", "scipy")
     content = read_report(file)
     quality = QUALITIES.get(content["task"])
     if quality is None:

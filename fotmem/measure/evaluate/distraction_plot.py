@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.plot import mark
 from fotmem.measure.evaluate.distraction import DistractionRow
@@ -24,7 +24,7 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     Once with `mass`, once with `weighted`. The dashed line is at ``1/d``: there attention does not
     tell documents apart.
     """
-    require("pictures", "matplotlib")
+    require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(9, 4), layout="constrained")

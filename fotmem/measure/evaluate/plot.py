@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from fotmem.extra import require
+from fotmem.errors import require_packages
 from fotmem.measure.bench.plot import mark
 from fotmem.measure.evaluate.curves import ENOUGH, QUALITIES, Curve
 from fotmem.measure.evaluate.store_quality import FIGURES
@@ -23,7 +23,7 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
     The dashed line is at 95% of the quality with `exact`.
     """
     names = list(dict.fromkeys(point.setting.store for each in curves for point in each.points))
-    require("pictures", "matplotlib")
+    require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(4 * len(FIGURES), 3.6 * len(curves) + 0.4), layout="constrained")

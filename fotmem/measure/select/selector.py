@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from fotmem import amounts
 from fotmem.arguments import checked_boolean
-from fotmem.caches import cache_folder
-from fotmem.errors import InputError, OptionError
-from fotmem.extra import require
+from fotmem.errors import InputError, OptionError, require_packages
+from fotmem.files import cache_folder
 from fotmem.measure.select.limits import Limits
 from fotmem.outputs import check_folder
 from fotmem.plugin.registry import available_stores, find_store
@@ -114,7 +113,7 @@ def select(
     --------
     >>> select("smollm2-fot", tokens=2**20, ram="16GiB", latency=0.05)  # doctest: +SKIP
     """
-    require("fotmem select", "psutil", "scipy")
+    require_packages("fotmem select", "psutil", "scipy")
     tokens, top_k = amounts.count("tokens", tokens), amounts.count("top_k", top_k)
     threads = None if threads is None else amounts.count("threads", threads)
     seconds = SECONDS if seconds is None else amounts.seconds("seconds", seconds)
