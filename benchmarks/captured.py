@@ -20,7 +20,7 @@ from fotmem.errors import StorageError
 from fotmem.files import cache_folder, python_reference, read_text
 from fotmem.measure.capture import Capture, capture_model
 from fotmem.measure.capture.layout import VERSION
-from fotmem.measure.evaluate.passkey import OVERLAP
+from fotmem.measure.reading import OVERLAP
 from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
 from fotmem.training.tune import DISTANCE

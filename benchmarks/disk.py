@@ -22,7 +22,7 @@ HEADS, DIM, STEP, TOP_K = 8, 64, 2048, 32
 MIB = 2**20
 
 
-class Rows:
+class RandomRows:
     """Keys like those of attention in that they lie in clusters; buffers are used again."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Rows:
         return 0.7 * self.centres[:, which] + noise
 
 
-def report(store: ZarrStore, rows: Rows, adds: list[float], base: int) -> None:
+def report(store: ZarrStore, rows: RandomRows, adds: list[float], base: int) -> None:
     """Print a line about a store of this size."""
     probed, searches = store.chunks_probed, []
     for _ in range(20):
@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """Measure up to so many tokens, with so much RAM."""
     torch.set_num_threads(1)
-    rows, adds = Rows(), list[float]()
+    rows, adds = RandomRows(), list[float]()
     rows.draw()
     with create_store(
         "zarr", num_heads=HEADS, head_dim=DIM, ram="8MiB"

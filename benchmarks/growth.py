@@ -22,7 +22,7 @@ import fotmem
 from benchmarks.captured import demo
 from fotmem.cli.options import parse_sizes
 from fotmem.measure.bench.figures import mass, truth
-from fotmem.measure.capture import Capture, Rows
+from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.evaluate.report import write_report
 from fotmem.measure.machine import machine, versions
 
@@ -60,11 +60,11 @@ def grow(name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
             }
 
 
-def blocks(capture: Capture, stop: int) -> Iterator[Rows]:
+def blocks(capture: Capture, stop: int) -> Iterator[KeyValues]:
     """Yield keys and values of the first tokens; the heads of all layers stand side by side."""
     layers = (capture.blocks(layer, STEP, stop) for layer in capture.info.layers)
     for several in zip(*layers, strict=True):
-        yield Rows(*(torch.cat(parts)[:HEADS] for parts in zip(*several, strict=True)))
+        yield KeyValues(*(torch.cat(parts)[:HEADS] for parts in zip(*several, strict=True)))
 
 
 def queries_after(capture: Capture, tokens: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 import fotmem
 from benchmarks.conftest import Captures, Compare
 from fotmem.measure.bench.figures import mass, truth
-from fotmem.measure.capture import CaptureInfo, Rows
+from fotmem.measure.capture import CaptureInfo, KeyValues
 
 TOP_K, WINDOW, STEP = 32, 512, 2048
 INSTALL = "pip install einops-exts joblib && pip install --no-deps memorizing-transformers-pytorch"
@@ -26,7 +26,7 @@ class Attention(NamedTuple):
     """Keys and values to add, `STEP` tokens at a time, and the queries of a window."""
 
     info: CaptureInfo
-    blocks: list[Rows]
+    blocks: list[KeyValues]
     queries: Tensor
 
 

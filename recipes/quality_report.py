@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.bench.report import Setting
 from fotmem.measure.evaluate.curves import QUALITIES, Curve, curves
 from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.distraction import DistractionRow
@@ -23,6 +22,7 @@ from fotmem.measure.evaluate.passkey import PasskeyRow
 from fotmem.measure.evaluate.plot import draw
 from fotmem.measure.evaluate.report import read_report, rows_of
 from fotmem.measure.evaluate.store_quality import FIGURES
+from fotmem.measure.setting import Setting
 from recipes.reports import evaluate, fill, ranged, table, texts_given
 from recipes.smollm2_report import ALIKE, BASE, TUNED
 

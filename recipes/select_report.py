@@ -14,9 +14,9 @@ from fotmem.files import read_text
 from fotmem.measure.bench.report import GrowthRow
 from fotmem.measure.bench.run import Bench, Plan
 from fotmem.measure.capture import Capture, capture_model
-from fotmem.measure.evaluate.passkey import OVERLAP
 from fotmem.measure.grid import settings
 from fotmem.measure.machine import machine, versions
+from fotmem.measure.reading import OVERLAP
 from fotmem.measure.select.choice import Candidate
 from fotmem.measure.select.limits import in_bytes, in_ms
 from fotmem.measure.select.selector import CAPTURED

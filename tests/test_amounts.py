@@ -15,7 +15,8 @@ import fotmem
 from fotmem import InputError, OptionError, UnknownStoreError, amounts
 from fotmem.measure.capture import Capture, capture_arrays, capture_model, capture_random
 from fotmem.measure.evaluate.facts import keyed, make_facts
-from fotmem.measure.evaluate.passkey import make_trials, passkey, split_answer
+from fotmem.measure.evaluate.passkey import make_trials, passkey
+from fotmem.tasks.pass_key import split_answer
 from tests import folders, tiny
 
 

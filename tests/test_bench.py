@@ -20,7 +20,7 @@ from fotmem.measure.bench.figures import Truth, interval, judge, mass, truth
 from fotmem.measure.bench.process import StoreFailedError, Worker
 from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.bench.run import Bench, Plan
-from fotmem.measure.bench.worker import Job
+from fotmem.measure.bench.worker import StoreJob
 from fotmem.measure.capture import Capture, capture_random
 from fotmem.measure.grid import Grid, read_grid, settings
 from fotmem.plugin import registry
@@ -229,7 +229,7 @@ def test_a_store_that_fails_is_reported_and_the_rest_goes_on(
 
 
 def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Capture) -> None:
-    job = Job(
+    job = StoreJob(
         capture=str(capture.directory),
         layer=0,
         settings=tuple(settings(["failing"])),

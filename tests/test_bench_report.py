@@ -17,12 +17,13 @@ from fotmem.errors import InputError
 from fotmem.measure.bench.compare import compare
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.page import write_page
-from fotmem.measure.bench.plot import Point, draw, front
-from fotmem.measure.bench.report import BenchReport, Build, Failure, GrowthRow, Row, Setting
+from fotmem.measure.bench.plot import PlotPoint, draw, front
+from fotmem.measure.bench.report import BenchReport, BuildCost, Failure, GrowthRow, Row
 from fotmem.measure.bench.table import WIDTH, tables
+from fotmem.measure.setting import Setting
 from tests.commands import call, refusal
 
-BUILD = Build(seconds=3.0, add_median=0.1, add_longest=0.4, ram=500.0, disk=0.0)
+BUILD = BuildCost(seconds=3.0, add_median=0.1, add_longest=0.4, ram=500.0, disk=0.0)
 EFFORTS = (1, 2, 4, 8)
 SETTINGS = [
     Setting(store="exact"),
@@ -104,7 +105,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
     random = np.random.default_rng(0)
     for best in (-1, 1):
         values = random.integers(0, 12, (60, 2)).astype(float)
-        points = [Point(Figure(x, x, x), Figure(y, y, y)) for x, y in values]
+        points = [PlotPoint(Figure(x, x, x), Figure(y, y, y)) for x, y in values]
         found = {(point.x.value, point.y.value) for point in front(points, best)}
         expected = {
             (x, y)

@@ -11,7 +11,7 @@ import torch
 import fotmem
 from benchmarks import captured
 from fotmem.files import python_reference
-from fotmem.measure.evaluate.passkey import OVERLAP
+from fotmem.measure.reading import OVERLAP
 from fotmem.training.tune import DISTANCE
 from tests import tiny
 from tests.tiny import one_thread  # noqa: F401 - tiny models are faster with it

@@ -16,7 +16,7 @@ from rich.console import Console
 import fotmem
 from fotmem import InputError
 from fotmem.cli import demo, options
-from fotmem.measure.evaluate.passkey import LOCAL
+from fotmem.measure.reading import LOCAL
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import Answer
 from tests import folders

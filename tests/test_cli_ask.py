@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.measure.evaluate.passkey import Outcome, Trial
+from fotmem.measure.evaluate.passkey import PasskeyAnswer, Trial
 from fotmem.models.load import PACKAGED, load_model
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import answer, question_prompt
@@ -297,9 +297,11 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Score a trial by its number, as a tiny random model never finds any; collect the trials."""
     asked: list[Trial] = []
 
-    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool) -> Outcome:
+    def score(
+        model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool
+    ) -> PasskeyAnswer:
         asked.append(trial)
-        return Outcome((int(trial.code) % 6 / 5 if memory else 0.0), memory is not None, [])
+        return PasskeyAnswer((int(trial.code) % 6 / 5 if memory else 0.0), memory is not None, [])
 
     monkeypatch.setattr("fotmem.measure.evaluate.passkey.score", score)
     return asked
@@ -334,10 +336,12 @@ def test_the_same_seed_gives_the_same_figures(
 def test_what_was_measured_is_written_before_a_longer_text_is_read(
     passkey: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool) -> Outcome:
+    def score(
+        model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool
+    ) -> PasskeyAnswer:
         if memory is not None and trial.tokens > 120:
             raise KeyboardInterrupt
-        return Outcome(1.0, True, [])
+        return PasskeyAnswer(1.0, True, [])
 
     monkeypatch.setattr("fotmem.measure.evaluate.passkey.score", score)
     file = tmp_path / "report.json"

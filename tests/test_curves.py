@@ -14,7 +14,7 @@ from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.passkey import PasskeyRow
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import StoreRow, report, write_report
-from fotmem.measure.evaluate.store_quality import FIGURES, Found
+from fotmem.measure.evaluate.store_quality import FIGURES, StoreQuality
 from tests.commands import call, refusal
 
 
@@ -28,11 +28,13 @@ def around(value: float, reach: float = 0.01) -> Figure:
     return Figure(value, value - reach, value + reach)
 
 
-def found(recall: float, error: float = 0.1) -> Found:
-    return Found(around(recall), around((1 + recall) / 2), around(0.6), around(error))
+def found(recall: float, error: float = 0.1) -> StoreQuality:
+    return StoreQuality(around(recall), around((1 + recall) / 2), around(0.6), around(error))
 
 
-def row(task: str, quality: float, what: Found | None, store: str | None, **about: Any) -> StoreRow:
+def row(
+    task: str, quality: float, what: StoreQuality | None, store: str | None, **about: Any
+) -> StoreRow:
     """A row whose quality is this."""
     about = {"store": store, "found": what, "tokens": 4096, "options": {}, **about}
     ends = (quality - 0.1, quality + 0.1)
@@ -202,4 +204,4 @@ def test_what_is_needed_is_named(
 
 
 def test_every_figure_is_explained() -> None:
-    assert list(FIGURES) == list(Found.__dataclass_fields__)
+    assert list(FIGURES) == list(StoreQuality.__dataclass_fields__)

@@ -14,7 +14,15 @@ from transformers.modeling_outputs import CausalLMOutput
 import fotmem
 from fotmem.measure.evaluate.dictionary import lookup
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.tasks.dictionary import FEW, KEY, QUERY, VALUE, DictionaryPairs, Part, make_records
+from fotmem.tasks.dictionary import (
+    FEW,
+    KEY,
+    QUERY,
+    VALUE,
+    DictionaryPairs,
+    TrainingStage,
+    make_records,
+)
 from fotmem.training.dictionary import RECIPE, TEMPERATURE, train_dictionary
 from fotmem.training.dictionary_model import new_model, new_tokenizer
 from tests import tiny
@@ -41,7 +49,7 @@ def test_records_differ_in_their_keys() -> None:
 
 @pytest.mark.parametrize("window", [32, 64, 128, 256])
 def test_what_is_asked_stands_whole_in_the_previous_window(window: int) -> None:
-    pairs = DictionaryPairs(20, 4, (Part(window),))
+    pairs = DictionaryPairs(20, 4, (TrainingStage(window),))
     asked, begins = window // 10 - 1, set()
     for index in range(len(pairs)):
         pair = pairs[index]
@@ -61,7 +69,7 @@ def test_what_is_asked_stands_whole_in_the_previous_window(window: int) -> None:
 
 
 def test_examples_depend_on_index_and_seed() -> None:
-    parts = (Part(window=32), Part())
+    parts = (TrainingStage(window=32), TrainingStage())
     pairs = DictionaryPairs(8, 4, parts)
     shapes = [tuple(pairs[index]["answers"].shape) for index in range(len(pairs))]
     assert shapes == [(8, 32)] * 4 + [(1, 256)] * 4
@@ -95,7 +103,7 @@ def test_records_may_be_alike() -> None:
 
 
 def test_no_two_records_of_a_batch_have_the_same_key() -> None:
-    pairs = DictionaryPairs(9, 4, (Part(window=32), Part(alike=0.5)), batch=3)
+    pairs = DictionaryPairs(9, 4, (TrainingStage(window=32), TrainingStage(alike=0.5)), batch=3)
     assert [len(pairs[index]["answers"]) for index in range(9)] == [8] * 6 + [1] * 3
     keys = []
     for index in (6, 7, 8):

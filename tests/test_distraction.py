@@ -19,8 +19,8 @@ from fotmem.measure.evaluate import distraction as evaluated
 from fotmem.measure.evaluate.distraction import DistractionRow, Document, cut, distraction
 from fotmem.measure.evaluate.distraction_plot import draw_distraction
 from fotmem.measure.evaluate.facts import make_facts
-from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP
 from fotmem.measure.evaluate.report import read_report, rows_of
+from fotmem.measure.reading import LOCAL, OVERLAP
 from tests import folders, tiny
 from tests.commands import call, refusal
 from tests.oracle import KeyValues, Oracle

@@ -21,7 +21,7 @@ from fotmem.measure.bench.run import Bench, Plan
 from fotmem.measure.bench.table import tables
 from fotmem.measure.capture import Capture, capture_random
 from fotmem.measure.evaluate.passkey import PasskeyRow
-from fotmem.measure.evaluate.report import Measured
+from fotmem.measure.evaluate.report import TaskReport
 from fotmem.measure.grid import settings
 from tests import test_curves
 from tests.commands import call
@@ -120,7 +120,7 @@ def test_reports_of_eval(tmp_path: Path, capsys: Any) -> None:
         one_line(ended.code, ended.err)
         refused += ended.code
         try:
-            Measured(content["task"], content["options"], PasskeyRow, file)
+            TaskReport(content["task"], content["options"], PasskeyRow, file)
         except FotmemError as error:
             named += str(file) in str(error)
         else:

@@ -22,9 +22,11 @@ from fotmem.measure.evaluate.facts import (
     make_facts,
 )
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.passkey import LOCAL, NAME, OVERLAP, fact, make_trials, passkey
+from fotmem.measure.evaluate.passkey import make_trials, passkey
 from fotmem.measure.evaluate.perplexity import perplexity
+from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS
+from fotmem.tasks.pass_key import NAME, fact
 from tests import folders
 from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -93,7 +95,7 @@ def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.Mo
     with fotmem.attach(model, window=64) as memory:
         plain = evaluated._ask
 
-        def looked(model: Any, tokenizer: Any, trial: Any) -> evaluated.Outcome:
+        def looked(model: Any, tokenizer: Any, trial: Any) -> evaluated.PasskeyAnswer:
             seen.append(memory.tokens.tolist())
             return plain(model, tokenizer, trial)
 

@@ -8,19 +8,10 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem.measure.evaluate.passkey import (
-    LOCAL,
-    NAME,
-    OVERLAP,
-    Trial,
-    fact,
-    make_trials,
-    passkey,
-    question,
-    score,
-    split_answer,
-)
+from fotmem.measure.evaluate.passkey import Trial, make_trials, passkey, score
+from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.memory.windows import Windowing
+from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 

@@ -11,16 +11,17 @@ from typer.testing import CliRunner
 
 from fotmem.cli.commands import app
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.bench.report import GrowthRow, Setting
-from fotmem.measure.evaluate.curves import Curve, Point
+from fotmem.measure.bench.report import GrowthRow
+from fotmem.measure.evaluate.curves import Curve, CurvePoint
 from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.distraction import DistractionRow
 from fotmem.measure.evaluate.passkey import PasskeyRow
 from fotmem.measure.evaluate.report import report, write_report
-from fotmem.measure.evaluate.store_quality import Found
+from fotmem.measure.evaluate.store_quality import StoreQuality
 from fotmem.measure.grid import read_grid, settings
 from fotmem.measure.select.choice import Candidate
-from fotmem.measure.select.limits import Foretold
+from fotmem.measure.select.limits import Prediction
+from fotmem.measure.setting import Setting
 from recipes import (
     ablation,
     quality_report,
@@ -199,7 +200,7 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_was_foretold_beside_what_was_measured() -> None:
     setting = Setting(store="faiss-ivf", options={"nprobe": 8})
-    foretold = Foretold(ram=5 * 2**20, disk=0, latency=5e-3, error=0.05, recall=0.9)
+    foretold = Prediction(ram=5 * 2**20, disk=0, latency=5e-3, error=0.05, recall=0.9)
     grown = [
         GrowthRow(
             setting=setting, layer=layer, top_k=32, size=1000, recall=around(0.9),
@@ -219,10 +220,10 @@ def test_what_was_foretold_beside_what_was_measured() -> None:
 
 def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
     points = [
-        Point(
+        CurvePoint(
             Setting(store=store, options=options),
             around(quality),
-            Found(around(recall), around(recall), around(1 - recall), around(1 - recall)),
+            StoreQuality(around(recall), around(recall), around(1 - recall), around(1 - recall)),
         )
         for store, options, quality, recall in (
             ("exact", {}, 1.0, 1.0),

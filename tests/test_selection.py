@@ -15,14 +15,14 @@ import torch
 import fotmem
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.measure.bench import process
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.bench.worker import Job
+from fotmem.measure.bench.worker import StoreJob
 from fotmem.measure.capture import Capture, capture_model, capture_random
 from fotmem.measure.select import calibration, selector
 from fotmem.measure.select import extrapolate as laws
 from fotmem.measure.select.choice import Candidate, Selection, candidates
-from fotmem.measure.select.limits import Foretold, Limits, misses
-from fotmem.measure.select.predict import Cost, Found, Measured, foretell
+from fotmem.measure.select.limits import Limits, Prediction, misses
+from fotmem.measure.select.predict import Cost, LayerQuality, SettingMeasurement, foretell
+from fotmem.measure.setting import Setting
 from fotmem.plugin import registry
 from tests import folders, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture
@@ -62,10 +62,10 @@ def test_a_larger_memory_is_like_one_that_is_searched_with_less() -> None:
     assert law(4, 2**17) == pytest.approx(0.1 + 0.4 + 0.4 / 7, abs=2e-3)
 
 
-def searches(effort: float, power: float, idle: float = 0.0) -> laws.Searches:
+def searches(effort: float, power: float, idle: float = 0.0) -> laws.SearchCosts:
     """Read ``effort * 2 * N ** power`` keys for 3e-7 s each, and so many more for nothing."""
     read = [min(n, idle + effort * 2 * n**power) for n in SIZES]
-    return laws.Searches(SIZES, [2e-4 + 3e-7 * effort * 2 * n**power for n in SIZES], read)
+    return laws.SearchCosts(SIZES, [2e-4 + 3e-7 * effort * 2 * n**power for n in SIZES], read)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.4, 0.5, 0.8])
@@ -89,13 +89,13 @@ def test_an_effort_that_read_all_of_a_small_memory_does_not_read_all_of_a_large_
 
 
 def test_a_search_that_read_a_part_but_once_goes_on_with_the_root() -> None:
-    once = laws.Searches(SIZES[:2], [1e-3, 2e-3], [8192.0, 12_000])
+    once = laws.SearchCosts(SIZES[:2], [1e-3, 2e-3], [8192.0, 12_000])
     assert laws.keys_compared({1.0: once})[1.0](2**20) == pytest.approx(12_000 * 2**3)
 
 
 def test_a_search_that_always_read_all_reads_all() -> None:
     times = [1e-8 * n for n in SIZES]
-    law = laws.costs({1.0: laws.Searches(SIZES, times, [float(n) for n in SIZES])})[1.0]
+    law = laws.costs({1.0: laws.SearchCosts(SIZES, times, [float(n) for n in SIZES])})[1.0]
     assert law(2**20) == pytest.approx(1e-8 * 2**20)
 
 
@@ -106,20 +106,20 @@ def test_a_search_through_a_graph_grows_by_what_its_effort_takes() -> None:
         return 3e-4 + 1e-6 * effort * float(np.log1p(tokens / 128))
 
     timed = {
-        effort: laws.Searches(SIZES, [seconds(effort, size) for size in SIZES], None)
+        effort: laws.SearchCosts(SIZES, [seconds(effort, size) for size in SIZES], None)
         for effort in (64.0, 32.0, 512.0)
     }
     for effort, law in laws.costs(timed).items():
         assert law(2**20) == pytest.approx(seconds(effort, 2**20))
     [alone] = laws.costs({64.0: timed[64.0]}).values()
     assert alone(2**20) > seconds(64, 2**20)
-    odd = {effort: laws.Searches(SIZES, [1e-3 / effort] * 3, None) for effort in (1.0, 2.0)}
+    odd = {effort: laws.SearchCosts(SIZES, [1e-3 / effort] * 3, None) for effort in (1.0, 2.0)}
     assert [law(2**20) > 1e-4 for law in laws.costs(odd).values()] == [True, True]
 
 
 def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
     """The line through two efforts that read the same would leave no keys to count."""
-    alike = {effort: laws.Searches(SIZES, [1e-3] * 3, [500.0] * 3) for effort in (1.0, 2.0)}
+    alike = {effort: laws.SearchCosts(SIZES, [1e-3] * 3, [500.0] * 3) for effort in (1.0, 2.0)}
     assert [law(2**20) for law in laws.keys_compared(alike).values()] == pytest.approx([500] * 2)
     assert [law(2**20) for law in laws.costs(alike).values()] == pytest.approx([1e-3] * 2)
 
@@ -127,14 +127,14 @@ def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
 def test_larger_sizes_tell_more_of_what_a_search_takes() -> None:
     """The squares of what is off, each relative, count as much as there are tokens."""
     first, second = 1.0e-3, 1.1e-3
-    timed = laws.Searches([8192, 32_768], [first, second], [500.0] * 2)
+    timed = laws.SearchCosts([8192, 32_768], [first, second], [500.0] * 2)
     found = laws.costs({1.0: timed})[1.0](2**20)
     assert (found - first) / first**2 == pytest.approx(4 * (second - found) / second**2)
 
 
 def test_costs_between_sizes_are_those_that_were_measured() -> None:
     times = [1e-3, 5e-3, 6e-3]
-    foretold = laws.costs({1.0: laws.Searches(SIZES, times, [100.0, 200.0, 300.0])})[1.0]
+    foretold = laws.costs({1.0: laws.SearchCosts(SIZES, times, [100.0, 200.0, 300.0])})[1.0]
     assert [foretold(size) for size in SIZES] == pytest.approx(times)
     assert 1e-3 < foretold(12_000) < 5e-3
     assert foretold(100) == pytest.approx(1e-3)
@@ -142,16 +142,16 @@ def test_costs_between_sizes_are_those_that_were_measured() -> None:
 
 def test_noise_makes_no_law_absurd() -> None:
     """Nothing gets cheaper as it grows, no share leaves 0 to 1, and nothing grows beyond N."""
-    falling = laws.Searches(SIZES, [3e-3, 2e-3, 1e-3], [3e3, 2e3, 1e3])
+    falling = laws.SearchCosts(SIZES, [3e-3, 2e-3, 1e-3], [3e3, 2e3, 1e3])
     assert 1e-3 <= laws.costs({1.0: falling})[1.0](2**20) <= 3e-3
-    steep = laws.Searches(SIZES, [1.0, 10.0, 100.0], [10.0, 100.0, 1000.0])
+    steep = laws.SearchCosts(SIZES, [1.0, 10.0, 100.0], [10.0, 100.0, 1000.0])
     assert laws.keys_compared({1.0: steep})[1.0](2**20) < 2**5 * 1000
     lower = {
-        effort: laws.Searches(SIZES, [1e-3] * 3, [read] * 3)
+        effort: laws.SearchCosts(SIZES, [1e-3] * 3, [read] * 3)
         for effort, read in ((1.0, 100.0), (2.0, 110.0), (4.0, 80.0))
     }
     assert laws.keys_compared(lower)[4.0](2**20) >= 1
-    silent = laws.Searches(SIZES, [1e-3] * 3, [0.0] * 3)
+    silent = laws.SearchCosts(SIZES, [1e-3] * 3, [0.0] * 3)
     assert 0.9e-3 <= laws.costs({1.0: silent, 2.0: silent})[2.0](2**20) < 1.0
     assert laws.shares([1], SIZES, [[0.3, 0.2, 0.1]])(1, 2**20) == pytest.approx(0.1)
     assert laws.shares([1], SIZES, [[0.3, 0.6, 0.9]])(1, 2**30) == 1
@@ -163,38 +163,38 @@ def test_noise_makes_no_law_absurd() -> None:
 
 def test_one_size_is_enough() -> None:
     assert laws.amount([8192], [0.5])(8192) == pytest.approx(0.5)
-    graph = laws.costs({1.0: laws.Searches([8192], [0.5], None)})[1.0]
+    graph = laws.costs({1.0: laws.SearchCosts([8192], [0.5], None)})[1.0]
     assert graph(8192) == pytest.approx(0.5)
-    once = laws.costs({1.0: laws.Searches([8192], [0.5], [100.0])})[1.0]
+    once = laws.costs({1.0: laws.SearchCosts([8192], [0.5], [100.0])})[1.0]
     assert once(8192) == pytest.approx(0.5)
     assert 0.5 <= once(2**20) < 0.5 * 2**7
     assert laws.shares([1, 2], [8192], [[0.5], [0.4]])(2, 8192) == pytest.approx(0.4)
 
 
 def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
-    measured = Measured(Setting(store="zarr", options={"ram": 50_000_000}), 50_000_000)
+    measured = SettingMeasurement(Setting(store="zarr", options={"ram": 50_000_000}), 50_000_000)
     for size in SIZES:
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
-        measured.found += [Found(size, 17, 0.02, 0.1), Found(size, 20, 0.04, 0.2)]
+        measured.found += [LayerQuality(size, 17, 0.02, 0.1), LayerQuality(size, 20, 0.04, 0.2)]
     [foretold] = foretell([measured], 10 * SIZES[-1], 3)
     assert foretold.error == pytest.approx(0.03)
     assert foretold.recall == pytest.approx(0.85)
     assert foretold.latency == pytest.approx(3e-3)
     assert foretold.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
     assert foretold.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
-    free = Measured(Setting(store="exact"), costs=measured.costs, found=measured.found)
+    free = SettingMeasurement(Setting(store="exact"), costs=measured.costs, found=measured.found)
     several = candidates([measured, free], [foretold, foretold], Limits())
     assert [each.at_most for each in several] == [True, False]
 
 
 def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
     """By as much as the first; what misses less, by as much in square roots."""
-    measured = Measured(Setting(store="exact"))
+    measured = SettingMeasurement(Setting(store="exact"))
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
         measured.costs.append(Cost(size, 1e-3, None, 1000.0, 0.0))
-        measured.found.append(Found(size, 17, error, 2 * error))
-    measured.found.append(Found(SIZES[0], 18, 0.01, 0.02))
-    measured.found.append(Found(SIZES[0], 20, 0.4, 0.8))
+        measured.found.append(LayerQuality(size, 17, error, 2 * error))
+    measured.found.append(LayerQuality(SIZES[0], 18, 0.01, 0.02))
+    measured.found.append(LayerQuality(SIZES[0], 20, 0.4, 0.8))
     [foretold] = foretell([measured], SIZES[-1], 3)
     less = 0.01**0.5 + 0.08**0.5 - 0.04**0.5
     assert foretold.error == pytest.approx((0.08 + less**2 + 0.44) / 3)
@@ -203,10 +203,10 @@ def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
 
 def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all_of_it() -> None:
     setting = Setting(store="zarr", options={"ram": 80_000_000})
-    measured = Measured(setting, 80_000_000, part=0.1)
+    measured = SettingMeasurement(setting, 80_000_000, part=0.1)
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
-        measured.found.append(Found(size, 17, error, 2 * error))
+        measured.found.append(LayerQuality(size, 17, error, 2 * error))
     [foretold] = foretell([measured], 10 * SIZES[-1], 1)
     assert foretold.error == pytest.approx(0.08)
     assert foretold.recall == pytest.approx(0.84)
@@ -218,7 +218,7 @@ def test_settings_that_differ_by_effort_are_foretold_together() -> None:
     """Alone, none of these would tell that a larger memory needs more effort."""
     efforts = (4, 8, 16, 32)
     measured = [
-        Measured(Setting(store="zarr", options={"nprobe": nprobe, "ram": ram}))
+        SettingMeasurement(Setting(store="zarr", options={"nprobe": nprobe, "ram": ram}))
         for ram in (2**26, 2**27)
         for nprobe in efforts
     ]
@@ -227,18 +227,18 @@ def test_settings_that_differ_by_effort_are_foretold_together() -> None:
             steps = np.log2(each.setting.options["nprobe"] / 4) - np.log2(size / SIZES[0])
             error = 0.4 - 0.1 * min(steps, 3) if each.setting.options["ram"] == 2**26 else 0.3
             each.costs.append(Cost(size, 1e-3, 500.0, 1000.0, 0.0))
-            each.found.append(Found(size, 17, error, error))
+            each.found.append(LayerQuality(size, 17, error, error))
     foretold = foretell(measured, 2 * SIZES[-1], 1)
     assert [each.error for each in foretold[:4]] == pytest.approx([0.7, 0.6, 0.5, 0.4])
     assert [each.error for each in foretold[4:]] == pytest.approx([0.3] * 4)
 
 
 def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> None:
-    measured = Measured(Setting(store="exact"))
+    measured = SettingMeasurement(Setting(store="exact"))
     for size in (*SIZES, 2 * SIZES[-1]):
         latency = 9.0 if size > SIZES[-1] else 1e-4 * np.log(1 + size / 128)
         measured.costs.append(Cost(size, latency, None, 1000.0, 0.0))
-    measured.found += [Found(size, 17, 0.0, 0.0) for size in SIZES]
+    measured.found += [LayerQuality(size, 17, 0.0, 0.0) for size in SIZES]
     for tokens in (SIZES[1], 2**20):
         [foretold] = foretell([measured], tokens, 1)
         assert foretold.latency == pytest.approx(1e-4 * np.log(1 + tokens / 128))
@@ -247,11 +247,11 @@ def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> Non
 # Limits and the choice
 
 FORETOLD = {
-    "small": Foretold(ram=1e9, disk=0, latency=30e-3, error=0.04, recall=0.9),
-    "quick": Foretold(ram=4e9, disk=0, latency=5e-3, error=0.03, recall=0.95),
-    "nearly": Foretold(ram=3e9, disk=0, latency=5.3e-3, error=0.03, recall=0.95),
-    "right": Foretold(ram=6e9, disk=0, latency=200e-3, error=0.0, recall=1.0),
-    "disk": Foretold(ram=1e8, disk=5e9, latency=90e-3, error=0.01, recall=0.99),
+    "small": Prediction(ram=1e9, disk=0, latency=30e-3, error=0.04, recall=0.9),
+    "quick": Prediction(ram=4e9, disk=0, latency=5e-3, error=0.03, recall=0.95),
+    "nearly": Prediction(ram=3e9, disk=0, latency=5.3e-3, error=0.03, recall=0.95),
+    "right": Prediction(ram=6e9, disk=0, latency=200e-3, error=0.0, recall=1.0),
+    "disk": Prediction(ram=1e8, disk=5e9, latency=90e-3, error=0.01, recall=0.99),
 }
 
 
@@ -464,9 +464,9 @@ def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
 
 def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:
     """Keys come again, each moved: none is a copy, and half of them are new to no list."""
-    from fotmem.measure.bench.worker import _Bench
+    from fotmem.measure.bench.worker import StoreBench
 
-    job = Job(
+    job = StoreJob(
         capture=str(capture.directory),
         layer=0,
         settings=(Setting(store="exact"),),
@@ -477,7 +477,7 @@ def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture
         sizes=(16_384, 30_000),
         top_k=4,
     )
-    with _Bench(job, capture.directory) as bench:
+    with StoreBench(job, capture.directory) as bench:
         small, large = bench.grow()
         ids = torch.arange(30_000).expand(HEADS, 1, -1)
         keys = bench.store.keys(ids)[:, 0]
@@ -592,11 +592,11 @@ def test_costs_are_those_of_a_budget_that_is_not_too_small(
     """Both are as much smaller as what is held: with a small one, work is done in small pieces."""
     jobs: list[dict[str, Any]] = []
 
-    def noted(**given: Any) -> Job:
+    def noted(**given: Any) -> StoreJob:
         jobs.append(given)
-        return Job(**given)
+        return StoreJob(**given)
 
-    monkeypatch.setattr(calibration, "Job", noted)
+    monkeypatch.setattr(calibration, "StoreJob", noted)
     monkeypatch.setattr(calibration, "monotonic", itertools.count().__next__)
     monkeypatch.setattr(calibration, "LARGER", larger)
     monkeypatch.setattr(calibration, "SMALLEST", 1)

@@ -18,10 +18,10 @@ from fotmem.measure.evaluate import compare_settings as compared
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
 from fotmem.measure.evaluate.dictionary import DictionaryRow
-from fotmem.measure.evaluate.passkey import Outcome, PasskeyRow, Trial, make_trials
+from fotmem.measure.evaluate.passkey import PasskeyAnswer, PasskeyRow, Trial, make_trials
 from fotmem.measure.evaluate.perplexity import PerplexityRow
-from fotmem.measure.evaluate.report import Measured
-from fotmem.measure.evaluate.store_quality import POSITIONS, Call, judge_call
+from fotmem.measure.evaluate.report import TaskReport
+from fotmem.measure.evaluate.store_quality import POSITIONS, CallQuality, judge_call
 from fotmem.measure.grid import Grid, settings
 from fotmem.plugin import registry
 from fotmem.training.dictionary_model import new_model, new_tokenizer
@@ -109,13 +109,13 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 def passkeys(
     every: Any, file: Path | None = None, *, readings: int | None = 1, attend: bool = False,
     length: int = 200, model: Any = None, **options: Any,
-) -> tuple[Measured[PasskeyRow], Memory]:  # fmt: skip
+) -> tuple[TaskReport[PasskeyRow], Memory]:  # fmt: skip
     """Ask settings for four pass keys; the memory is as it was left."""
     model, tokenizer = model or folders.model(), folders.tokenizer()
     trials = make_trials(
         tokenizer, TEXT, tokens=length, trials=4, seed=0, window=64, readings=readings
     )
-    measured = Measured("passkey", {"length": length}, PasskeyRow, file)
+    measured = TaskReport("passkey", {"length": length}, PasskeyRow, file)
     with fotmem.attach(model, window=64, top_k=TOP_K, **options) as memory:
         missing = measured.missing(length, every)
         steps = evaluated.compare(
@@ -129,7 +129,7 @@ def passkeys(
 
 
 def naive(memory: Memory, layer: int, queries: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The figures of `Call` by their definitions, in float64; queries ``[H, Q, D]``."""
+    """The figures of `CallQuality` by their definitions, in float64; queries ``[H, Q, D]``."""
     store = memory.store(layer)
     keys, values = (each.double().numpy() for each in contents(store))
     scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(store.head_dim)
@@ -179,9 +179,9 @@ def test_figures_are_those_of_what_the_model_asked(
         asked[store] = queries
         return attend(store, queries, **options)
 
-    calls: list[Call] = []
+    calls: list[CallQuality] = []
 
-    def judged(memory: Memory) -> Call:
+    def judged(memory: Memory) -> CallQuality:
         queries = {layer: asked[memory.store(layer)] for layer in memory.layers}
         found = judge_call(memory)
         expected = [naive(memory, layer, each.double().numpy()) for layer, each in queries.items()]
@@ -263,8 +263,10 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
 ) -> None:
     """What the model says at the end, instead of whether that is right, which it never is."""
 
-    def said(model: Any, tokenizer: Any, trial: Trial) -> Outcome:
-        return Outcome(float(model(torch.tensor([trial.local])).logits[0, -1].max()), True, [])
+    def said(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
+        return PasskeyAnswer(
+            float(model(torch.tensor([trial.local])).logits[0, -1].max()), True, []
+        )
 
     monkeypatch.setattr(evaluated, "_ask", said)
     every = settings(["exact", "sparse"], {"sparse": {"every": [1, 5]}})
@@ -291,7 +293,7 @@ def test_perplexity_with_settings_is_that_with_each_of_them(attend: bool, built:
     ids = folders.tokenizer()(TEXT[:3000], add_special_tokens=False).input_ids
     chosen: dict[str, Any] = {"scored": 130, "places": 2, "overlap": 8, "attend": attend}
     every = settings(["exact", "sparse"], {"sparse": {"every": [1, 5]}})
-    measured = Measured("perplexity", {}, PerplexityRow, None)
+    measured = TaskReport("perplexity", {}, PerplexityRow, None)
     with fotmem.attach(model, window=64, top_k=TOP_K) as memory:
         steps = perplexity.compare(model, memory, ids, [100, 200], every, measured, **chosen)
         assert sum(steps) == 2 * 2 * 3
@@ -330,7 +332,7 @@ def test_a_dictionary_is_read_once_and_built_once(
 
     monkeypatch.setattr(Memory, "read", counted)
     model, every = new_model(0), settings(["sparse"], GRID)
-    measured = Measured("dictionary", {}, DictionaryRow, None)
+    measured = TaskReport("dictionary", {}, DictionaryRow, None)
     with fotmem.attach(model, top_k=TOP_K) as memory:
         steps = dictionary.compare(model, memory, [999, 1500], every, measured, queries=60, seed=1)
         assert sum(steps) == 2 * 4
@@ -424,7 +426,7 @@ def test_what_has_a_row_is_not_measured_again(built: list[int], tmp_path: Path) 
 
 def test_another_report_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    first = Measured("passkey", {"tokens": "4k", "seed": 0, "stores": "exact"}, PasskeyRow, file)
+    first = TaskReport("passkey", {"tokens": "4k", "seed": 0, "stores": "exact"}, PasskeyRow, file)
     first.add(PasskeyRow(False, 0.0, 0.0, (0.0, 1.0), 1, 1.0, tokens=4096, store=None))
     for task, options, reason in (
         ("passkey", {"tokens": "8k", "seed": 0}, "with tokens '4k', not '8k': name a new file"),
@@ -432,14 +434,14 @@ def test_another_report_is_refused(tmp_path: Path) -> None:
         ("facts", {"tokens": "4k"}, "with task 'passkey', not 'facts'; seed 0, not None: name"),
     ):
         with pytest.raises(fotmem.InputError, match=reason):
-            Measured(task, options, PasskeyRow, file)
+            TaskReport(task, options, PasskeyRow, file)
     for content, reason in (
         ("[", "is no report of fotmem eval: Expecting value"),
         ("[]", "is no report of fotmem eval: it has no task, options and rows"),
     ):
         file.write_text(content)
         with pytest.raises(fotmem.InputError, match=reason):
-            Measured("passkey", {}, PasskeyRow, file)
+            TaskReport("passkey", {}, PasskeyRow, file)
 
 
 # The command line

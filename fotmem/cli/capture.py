@@ -57,7 +57,7 @@ def capture(
     Capture.check_place(out)
     llama, tokenizer = load_quietly(model)
     from fotmem.measure.capture import capture_model
-    from fotmem.measure.evaluate.passkey import OVERLAP
+    from fotmem.measure.reading import OVERLAP
     from fotmem.models.tokens import token_ids
 
     ids = token_ids(tokenizer, corpus)

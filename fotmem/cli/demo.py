@@ -38,7 +38,7 @@ FACTS = (
 )
 
 
-class Hidden(NamedTuple):
+class HiddenFact(NamedTuple):
     """A fact in the text: how it is asked for, what should come, and where that stands."""
 
     question: list[int]
@@ -53,7 +53,7 @@ def demo(store: Store = "exact") -> None:
     """
     find_store(store)
     llama, tokenizer = load_quietly(MODEL)
-    from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP
+    from fotmem.measure.reading import LOCAL, OVERLAP
     from fotmem.memory.attachment import attach
 
     console = Console(highlight=False)
@@ -91,7 +91,7 @@ def demo(store: Store = "exact") -> None:
     )
 
 
-def _text(tokenizer: Any) -> tuple[list[int], list[Hidden]]:
+def _text(tokenizer: Any) -> tuple[list[int], list[HiddenFact]]:
     """Take prose that every Python has, and hide the facts in it at even distances."""
     from fotmem.files import python_reference
     from fotmem.models.tokens import token_ids
@@ -107,7 +107,7 @@ def _text(tokenizer: Any) -> tuple[list[int], list[Hidden]]:
         place = TOKENS * (2 * index + 1) // (2 * len(FACTS))
         text[place:place] = [*told, *answer, *tokens(f"{after} ")]
         begin = place + len(told)
-        hidden.append(Hidden(tokens(f" {question}"), answer, range(begin, begin + len(answer))))
+        hidden.append(HiddenFact(tokens(f" {question}"), answer, range(begin, begin + len(answer))))
     return text, hidden
 
 
@@ -116,7 +116,7 @@ def _ask_all(
     llama: Any,
     tokenizer: Any,
     local: list[int],
-    hidden: list[Hidden],
+    hidden: list[HiddenFact],
     memory: "Memory | None",
 ) -> int:
     """Ask for every fact; show the answers and where they came from; count the right ones."""

@@ -18,7 +18,7 @@ AGAIN = 0.2
 """Seconds after which a stop comes again, if a library lost it."""
 
 
-class Stopped(KeyboardInterrupt):
+class StopSignal(KeyboardInterrupt):
     """A signal came that stops the command."""
 
 
@@ -26,7 +26,7 @@ class Stopping:
     """Lets signals stop a command from now on.
 
     As long as it only imports, there is nothing to clear up: it ends at once. Later a signal raises
-    `Stopped`, which comes again until it has reached `run`: some libraries lose exceptions, and
+    `StopSignal`, which comes again until it has reached `run`: some libraries lose exceptions, and
     Python does in ``__del__``. What clears up is not stopped by another.
     """
 
@@ -73,7 +73,7 @@ class Stopping:
                 self._take(signal.SIGALRM)
                 signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
         if self._running and not _clearing_up():
-            raise Stopped
+            raise StopSignal
 
     def _give_back(self) -> None:
         if signal.SIGALRM in self._before:

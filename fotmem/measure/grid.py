@@ -9,7 +9,7 @@ from typing import Any
 
 from fotmem.errors import InputError, UnknownStoreError
 from fotmem.files import read_toml
-from fotmem.measure.bench.report import Setting
+from fotmem.measure.setting import Setting
 from fotmem.plugin.registry import available_stores, find_store, validated_options
 
 Grid = Mapping[str, Mapping[str, list[Any]]]

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fotmem.errors import InputError
 from fotmem.files import python_reference
-from fotmem.measure.evaluate.passkey import split_answer
 from fotmem.models.memory_layers import LayerScores, servable_layers
 from fotmem.models.model_parts import cache_argument, model_parts
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import QUESTIONS, Facts
+from fotmem.tasks.pass_key import split_answer
 
 CONTEXT = 448
 """Tokens of text around a fact."""

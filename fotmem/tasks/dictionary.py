@@ -29,7 +29,7 @@ FEW = 6
 """Symbols of records that are alike."""
 
 
-class Part(NamedTuple):
+class TrainingStage(NamedTuple):
     """What a part of the training is about."""
 
     window: int = WINDOW
@@ -59,7 +59,11 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, size: int, seed: int, parts: tuple[Part, ...] = (Part(),), batch: int = 1
+        self,
+        size: int,
+        seed: int,
+        parts: tuple[TrainingStage, ...] = (TrainingStage(),),
+        batch: int = 1,
     ) -> None:
         self._size, self._seed, self._parts, self._batch = size, seed, parts, batch
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.tasks.dictionary import WINDOW, DictionaryPairs, Part
+from fotmem.tasks.dictionary import WINDOW, DictionaryPairs, TrainingStage
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.dictionary_model import new_model, new_tokenizer
 from fotmem.training.fit import EVALUATED, Trained, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
 
 PARTS = (
-    *(Part(window=32), Part(window=64)),
-    *[Part()] * 4,
-    *[Part(alike=0.5)] * 3,
-    *[Part(alike=0.9)] * 3,
+    *(TrainingStage(window=32), TrainingStage(window=64)),
+    *[TrainingStage()] * 4,
+    *[TrainingStage(alike=0.5)] * 3,
+    *[TrainingStage(alike=0.9)] * 3,
 )
 """Records are alike only once they are found among many: where they were so from the third part on,
 models did worse in a large memory."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from fotmem.cli.legend import explain
 
 if TYPE_CHECKING:
-    from fotmem.measure.evaluate.report import Measured
+    from fotmem.measure.evaluate.report import TaskReport
 
 
 def advance(label: str, steps: Iterable[int], total: int) -> None:
@@ -26,7 +26,7 @@ def advance(label: str, steps: Iterable[int], total: int) -> None:
 
 
 def show(
-    measured: Measured[Any],
+    measured: TaskReport[Any],
     name: str,
     meaning: str,
     quality: Callable[[Any], str],
@@ -37,9 +37,9 @@ def show(
     if as_json:
         print(json.dumps(measured.found(), indent=2))
         return
-    from fotmem.measure.bench.report import Setting
     from fotmem.measure.bench.table import WIDTH
     from fotmem.measure.evaluate.store_quality import FIGURES
+    from fotmem.measure.setting import Setting
 
     headings = (about.name for about in FIGURES.values())
     console, table = Console(width=WIDTH), Table("tokens", "store", name, *headings)

@@ -13,7 +13,7 @@ from fotmem.errors import require_packages
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
-    from fotmem.measure.evaluate.curves import Curve, Needed
+    from fotmem.measure.evaluate.curves import Curve, Threshold
 
 EXPLAINED = {
     "predicts": "rank correlation of figure and quality over settings, with its 95% interval",
@@ -67,7 +67,7 @@ def _table(curve: "Curve") -> Table:
     return table
 
 
-def _needed(needed: "Needed | None") -> str:
+def _needed(needed: "Threshold | None") -> str:
     if needed is None:
         return "-"
     return f"{needed.value.value:.3f} or worse" if needed.is_bound else shown(needed.value)

@@ -77,9 +77,9 @@ def dictionary(
     options["queries"] = queries
     task = Task("dictionary", options)
     from fotmem.measure.evaluate.dictionary import DictionaryRow, compare, lookup
-    from fotmem.measure.evaluate.report import Measured
+    from fotmem.measure.evaluate.report import TaskReport
 
-    kept = Measured("dictionary", task.options, DictionaryRow, report) if task.settings else None
+    kept = TaskReport("dictionary", task.options, DictionaryRow, report) if task.settings else None
     with task.attach() as memory:
         if kept is not None:
             steps = compare(

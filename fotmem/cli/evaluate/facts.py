@@ -29,7 +29,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.measure.evaluate.facts import KeyedRow
+    from fotmem.measure.evaluate.facts import FactsRow
 
 FACTS, TOKENS_PER_FACT = 32, 64
 EXPLAINED = {
@@ -82,7 +82,7 @@ def facts(
     ids = token_ids(tokenizer, task.text)
     made = make_facts(number, seed)
     piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
-    rows: list[KeyedRow] = []
+    rows: list[FactsRow] = []
     rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
     with task.attach() as memory:
         steps = keyed(llama, tokenizer, piece, made, memory, task.store, attend=attend)

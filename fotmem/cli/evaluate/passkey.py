@@ -78,7 +78,7 @@ def passkey(
     task = Task("passkey", options)
     from fotmem.measure.evaluate.passkey import PasskeyRow, compare, make_trials
     from fotmem.measure.evaluate.passkey import passkey as measured
-    from fotmem.measure.evaluate.report import Measured
+    from fotmem.measure.evaluate.report import TaskReport
 
     made = {
         size: make_trials(
@@ -101,7 +101,7 @@ def passkey(
         return row
 
     if task.settings:
-        kept = Measured("passkey", task.options, PasskeyRow, report)
+        kept = TaskReport("passkey", task.options, PasskeyRow, report)
         for size in sizes:
             if not kept.has(size, None, {}):
                 kept.add(measure("without memory", size, None))

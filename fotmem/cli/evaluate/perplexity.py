@@ -73,14 +73,14 @@ def perplexity(
     options, sizes = locals(), parse_sizes(tokens, "--tokens")
     [length] = parse_sizes(scored, "--scored", one=True)
     task = Task("perplexity", options)
-    from fotmem.measure.evaluate.passkey import overlap_of
     from fotmem.measure.evaluate.perplexity import PerplexityRow, compare
     from fotmem.measure.evaluate.perplexity import perplexity as measured
-    from fotmem.measure.evaluate.report import Measured
+    from fotmem.measure.evaluate.report import TaskReport
+    from fotmem.measure.reading import overlap_of
     from fotmem.models.tokens import token_ids
 
     ids = token_ids(task.tokenizer, task.text)
-    kept = Measured("perplexity", task.options, PerplexityRow, report) if task.settings else None
+    kept = TaskReport("perplexity", task.options, PerplexityRow, report) if task.settings else None
     with task.attach() as memory:
         chosen: dict[str, Any] = {
             "scored": length,

@@ -25,7 +25,7 @@ from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
     from fotmem.measure.bench.figures import Figure
-    from fotmem.measure.bench.report import Setting
+    from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
 

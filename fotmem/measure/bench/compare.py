@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from fotmem.errors import InputError, require_packages
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.bench.report import REFERENCE, BenchReport, Row, Setting
+from fotmem.measure.bench.report import REFERENCE, BenchReport, Row
 from fotmem.measure.bench.summary import BY_NAME, Column
+from fotmem.measure.setting import Setting
 
 LEVEL = 0.05
 """Share of wrong verdicts among all that say better or worse, at most."""
@@ -40,7 +41,7 @@ class Change(NamedTuple):
         return Figure(*map(math.exp, self.difference))
 
 
-class Comparison(NamedTuple):
+class ReportComparison(NamedTuple):
     """Everything that both reports have."""
 
     changes: list[Change]
@@ -69,7 +70,7 @@ class Comparison(NamedTuple):
             yield f"Different in A and B: {'; '.join(self.differences)}."
 
 
-def compare(before: BenchReport, after: BenchReport) -> Comparison:
+def compare(before: BenchReport, after: BenchReport) -> ReportComparison:
     """Compare two reports of the same capture.
 
     Every figure has a confidence interval; a difference counts as one where the two together do not
@@ -101,7 +102,7 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
         for column in COMPARED
         if not (relative and column.is_time and one[keys[0]].setting.store == REFERENCE)
     ]
-    return Comparison(
+    return ReportComparison(
         changes=_judged(changes),
         relative=relative,
         only_before=_names(one, other),

@@ -16,7 +16,7 @@ from fotmem.stores.exact_search import exact_search
 from fotmem.stores.store import Bias
 
 if TYPE_CHECKING:
-    from fotmem.measure.capture import Capture, Rows
+    from fotmem.measure.capture import Capture, KeyValues
 
 STEP = 2**14
 """Keys that are looked at in one step to know what is true."""
@@ -49,7 +49,7 @@ class Truth(NamedTuple):
     scale: float
 
 
-class Compared(NamedTuple):
+class QueryFigures(NamedTuple):
     """How close a store's answers come to the exact ones: of each head and query, ``[H, M]``."""
 
     recall: Tensor
@@ -64,7 +64,7 @@ class Compared(NamedTuple):
     """Relative to attention to the k best keys instead: what the store adds."""
 
 
-class Judged(NamedTuple):
+class SearchFigures(NamedTuple):
     """How good the top k of a store are."""
 
     recall: Figure
@@ -81,7 +81,7 @@ class Judged(NamedTuple):
 
 def truth(
     queries: Tensor,
-    blocks: Iterable[Rows],
+    blocks: Iterable[KeyValues],
     *,
     scale: float,
     top_k: int,
@@ -131,13 +131,13 @@ class _Best:
         self.values = every.take_along_dim(order[..., None], 2)
 
 
-def compare(scores: Tensor, out: Tensor, exact: Truth) -> Compared:
+def compare(scores: Tensor, out: Tensor, exact: Truth) -> QueryFigures:
     """Compare what a store answers, scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
     best = exact.scores[..., : scores.shape[2]].double()
     bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
     values = exact.values[:, :, : best.shape[2]]
     topk_out = topk_attention(best.float(), values, scale=exact.scale, dtype=torch.float32).out
-    return Compared(
+    return QueryFigures(
         (scores.double()[..., : best.shape[2]] >= bar).double().mean(-1),
         *_weights(scores, exact),
         _relative(out, exact.out),
@@ -145,10 +145,10 @@ def compare(scores: Tensor, out: Tensor, exact: Truth) -> Compared:
     )
 
 
-def judge(scores: Tensor, out: Tensor, exact: Truth) -> Judged:
+def judge(scores: Tensor, out: Tensor, exact: Truth) -> SearchFigures:
     """Put what `compare` finds into figures, over heads and queries."""
     recall, found, most, error, topk_error = compare(scores, out, exact)
-    return Judged(
+    return SearchFigures(
         recall=interval(np.mean, recall.mean(0)),
         mass=interval(ratio, found.mean(0), most.mean(0)),
         error=interval(np.mean, error.mean(0)),

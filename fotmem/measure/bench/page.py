@@ -13,7 +13,7 @@ from fotmem.errors import require_packages
 from fotmem.files import write_text
 from fotmem.measure.bench.plot import colours
 from fotmem.measure.bench.report import BenchReport, GrowthRow
-from fotmem.measure.bench.summary import COLUMNS, Summary, stores, summaries
+from fotmem.measure.bench.summary import COLUMNS, SettingSummary, stores, summaries
 
 ALL = "mean of all"
 GROWN = {
@@ -66,7 +66,7 @@ def _data(report: BenchReport) -> dict[str, Any]:
     }
 
 
-def _row(summary: Summary, layer: str) -> dict[str, Any]:
+def _row(summary: SettingSummary, layer: str) -> dict[str, Any]:
     return {
         "store": summary.setting.store,
         "setting": str(summary.setting),

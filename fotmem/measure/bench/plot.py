@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fotmem.errors import require_packages
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.report import BenchReport
-from fotmem.measure.bench.summary import BY_NAME, Column, Summary, stores, summaries
+from fotmem.measure.bench.summary import BY_NAME, Column, SettingSummary, stores, summaries
 from fotmem.outputs import write_picture
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ NOTHING = 1e-6
 """Relative error of what rounds as `exact` does: less cannot be drawn on a logarithmic axis."""
 
 
-class Point(NamedTuple):
+class PlotPoint(NamedTuple):
     """Where a setting lies in a picture."""
 
     x: Figure
@@ -59,16 +59,18 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
 
 
-def front(points: Sequence[Point], best: int) -> list[Point]:
+def front(points: Sequence[PlotPoint], best: int) -> list[PlotPoint]:
     """Return those that no other beats in both: less x, and less y (`best` -1) or more (1)."""
-    found: list[Point] = []
+    found: list[PlotPoint] = []
     for point in sorted(points, key=lambda each: (each.x.value, -best * each.y.value)):
         if not found or best * point.y.value > best * found[-1].y.value:
             found.append(point)
     return found
 
 
-def _panel(axes: Axes, every: Sequence[Summary], names: Sequence[str], column: Column) -> None:
+def _panel(
+    axes: Axes, every: Sequence[SettingSummary], names: Sequence[str], column: Column
+) -> None:
     colour = colours(names)
     for number, store in enumerate(names):
         points = [_point(each, column) for each in every if each.setting.store == store]
@@ -81,11 +83,11 @@ def _panel(axes: Axes, every: Sequence[Summary], names: Sequence[str], column: C
     axes.grid(which="both", alpha=0.2)
 
 
-def _point(summary: Summary, column: Column) -> Point:
+def _point(summary: SettingSummary, column: Column) -> PlotPoint:
     x, y = summary.figure(BY_NAME["p50"]), summary.figure(column)
     assert x is not None
     assert y is not None
-    return Point(x, Figure(*(max(end, NOTHING) for end in y)))
+    return PlotPoint(x, Figure(*(max(end, NOTHING) for end in y)))
 
 
 def mark(

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from fotmem.errors import StorageError
 from fotmem.interrupts import interrupts_deferred
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.bench.worker import Grown, Job, serve
+from fotmem.measure.bench.worker import SizeResult, StoreJob, serve
+from fotmem.measure.setting import Setting
 
 STARTS = 30.0
 """Seconds in which a process has loaded its libraries, and tried its store, or else never will."""
@@ -93,7 +93,7 @@ def _end_server() -> None:
 class Worker:
     """A store in a process and a temporary folder of its own."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: StoreJob) -> None:
         self._job = job
         self._started = ExitStack()
         self.settings: list[Setting] = []
@@ -119,7 +119,7 @@ class Worker:
             self._process.start()
         self._started.callback(_end, self._process)
 
-    def grown(self, patience: Sequence[float] | None = None) -> Iterator[Grown]:
+    def grown(self, patience: Sequence[float] | None = None) -> Iterator[SizeResult]:
         """Yield the store at each of its sizes; no more once it took longer, in seconds, to one."""
         if not self._waited(None if patience is None else monotonic() + max(patience) + STARTS):
             return

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from fotmem.errors import InputError
 from fotmem.files import read_utf8, write_text
 from fotmem.measure.bench.figures import Figure
+from fotmem.measure.setting import Setting, StrictModel, first_of
 
 REFERENCE = "exact"
 """Times are also told in units of this store's."""
@@ -35,27 +35,7 @@ Amount = Annotated[float, Field(ge=-1e18, le=1e18)]
 Number = Annotated[int, Field(ge=0, le=2**50)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Setting(_Strict):
-    """A store and its options."""
-
-    store: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Those that differ from the default."""
-
-    @property
-    def key(self) -> str:
-        """The same for equal settings."""
-        return json.dumps([self.store, self.options], sort_keys=True, default=str)
-
-    def __str__(self) -> str:
-        return " ".join([self.store, *(f"{name}={value}" for name, value in self.options.items())])
-
-
-class Build(_Strict):
+class BuildCost(StrictModel):
     """What it took to build a store of one layer."""
 
     seconds: Amount
@@ -69,7 +49,7 @@ class Build(_Strict):
     """Bytes per token on disk; 0 for stores in memory."""
 
 
-class _OfLayer(_Strict):
+class _OfLayer(StrictModel):
     """About one setting on one layer."""
 
     setting: Setting
@@ -103,7 +83,7 @@ class Row(_OfLayer):
     """`one_p50` in units of what `exact` took in the same round; null where it was not beside."""
     window_relative: Time | None = None
     """The same of `window`."""
-    build: Build
+    build: BuildCost
     batch: Number
     """Settings of the same batch were timed in turn, side by side."""
 
@@ -134,7 +114,7 @@ class Failure(_OfLayer):
     reason: str
 
 
-class BenchReport(_Strict):
+class BenchReport(StrictModel):
     """Everything that was measured, and on what."""
 
     fotmem_bench: Literal[1] = 1
@@ -167,9 +147,3 @@ class BenchReport(_Strict):
     def write(self, file: Path) -> None:
         """Write the report, at once or not at all."""
         write_text(file, self.model_dump_json(indent=1) + "\n")
-
-
-def first_of(error: ValidationError) -> str:
-    """Say what is wrong first, and where."""
-    found = error.errors()[0]
-    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")

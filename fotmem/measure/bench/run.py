@@ -19,19 +19,11 @@ from fotmem.arguments import differing
 from fotmem.errors import FotmemError, InputError, require_packages
 from fotmem.measure.bench.figures import Figure, Truth, captured_truth, interval, judge
 from fotmem.measure.bench.process import StoreFailedError, Worker
-from fotmem.measure.bench.report import (
-    REFERENCE,
-    BenchReport,
-    Build,
-    Failure,
-    GrowthRow,
-    Row,
-    Setting,
-    first_of,
-)
-from fotmem.measure.bench.worker import Answer, Grown, Job
+from fotmem.measure.bench.report import REFERENCE, BenchReport, BuildCost, Failure, GrowthRow, Row
+from fotmem.measure.bench.worker import SizeResult, StoreAnswer, StoreJob
 from fotmem.measure.capture import Capture
 from fotmem.measure.machine import machine, versions
+from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file, check_folder
 from fotmem.plugin.registry import find_store
 
@@ -59,7 +51,7 @@ class Plan:
     """Of the order."""
 
 
-class Step(NamedTuple):
+class BenchStep(NamedTuple):
     """What comes next, and how much of the work is done."""
 
     what: str
@@ -67,7 +59,7 @@ class Step(NamedTuple):
     of: int
 
 
-class _Built:
+class BuiltStore:
     """A store that was built, and what building it took."""
 
     def __init__(self, worker: Worker) -> None:
@@ -77,7 +69,7 @@ class _Built:
         adds = [seconds for grown in self.grown for seconds in grown.adds]
         last = self.grown[-1]
         self.ram = last.ram
-        self.figures = Build(
+        self.figures = BuildCost(
             seconds=sum(adds),
             add_median=median(adds),
             add_longest=max(adds),
@@ -86,14 +78,14 @@ class _Built:
         )
 
 
-class _Unit:
+class TimedSetting:
     """One setting of a built store, asked for so many keys, and what it answered so far."""
 
-    def __init__(self, built: _Built, setting: Setting, top_k: int) -> None:
+    def __init__(self, built: BuiltStore, setting: Setting, top_k: int) -> None:
         self.built, self.setting, self.top_k = built, setting, top_k
         self._singly: list[list[float]] = []
         self._windows: list[float] = []
-        self._answer: Answer | None = None
+        self._answer: StoreAnswer | None = None
         self._share_read: float | None = None
 
     def judge(self) -> None:
@@ -107,7 +99,7 @@ class _Unit:
         self._singly.append(self._ask("singly", number * SINGLE, SINGLE))
         self._windows.append(self._ask("window", number * WINDOW, WINDOW))
 
-    def row(self, layer: int, batch: int, exact: Truth, reference: _Unit | None) -> Row:
+    def row(self, layer: int, batch: int, exact: Truth, reference: TimedSetting | None) -> Row:
         """Say what came out; also in units of what a reference took in the same rounds."""
         assert self._answer is not None
         singly, windows = torch.tensor(self._singly), torch.tensor(self._windows)
@@ -193,7 +185,7 @@ class Bench:
         done = [row.setting for row in self.report.rows if row.layer == layer]
         return [setting for setting in self.settings if setting not in done]
 
-    def run(self) -> Generator[Step, None, None]:
+    def run(self) -> Generator[BenchStep, None, None]:
         """Measure what is missing.
 
         Yields
@@ -210,13 +202,13 @@ class Bench:
             self._truths: dict[int, Truth] = {}
             left = self.missing(layer)
             while left:
-                batch: list[_Built] = []
+                batch: list[BuiltStore] = []
                 room = SHARE_OF_RAM * psutil.virtual_memory().available
                 with ExitStack() as workers:
                     before = len(left)
                     while left and room > 0:
                         what = f"layer {layer}: building {left[0]}"
-                        yield Step(what, done + before - len(left), missing * rounds)
+                        yield BenchStep(what, done + before - len(left), missing * rounds)
                         built = self._build(layer, left, workers)
                         settled = [left[0]] if built is None else built.settings
                         left = [setting for setting in left if setting not in settled]
@@ -226,15 +218,15 @@ class Bench:
                     count = before - len(left)
                     for number, what in enumerate(self._measure(layer, batch)):
                         ready = done + count * (1 + number)
-                        yield Step(f"layer {layer}: {what}", ready, missing * rounds)
+                        yield BenchStep(f"layer {layer}: {what}", ready, missing * rounds)
                     done += count * rounds
 
-    def _build(self, layer: int, left: Sequence[Setting], workers: ExitStack) -> _Built | None:
+    def _build(self, layer: int, left: Sequence[Setting], workers: ExitStack) -> BuiltStore | None:
         """Build a store for the first of these settings, and those that need no other."""
         setting, plan = left[0], self.plan
         try:
             devices = find_store(setting.store).capabilities.devices
-            job = Job(
+            job = StoreJob(
                 capture=str(self.capture.directory),
                 layer=layer,
                 settings=tuple(each for each in left if each.store == setting.store),
@@ -246,7 +238,7 @@ class Bench:
                 top_k=max(plan.top_k),
             )
             with ExitStack() as begun:
-                built = _Built(begun.enter_context(Worker(job)))
+                built = BuiltStore(begun.enter_context(Worker(job)))
                 growth = [row for grown in built.grown for row in self._growth(built, layer, grown)]
                 workers.enter_context(begun.pop_all())
         except (StoreFailedError, FotmemError, ValidationError) as error:
@@ -258,7 +250,7 @@ class Bench:
         self._keep(growth=growth)
         return built
 
-    def _growth(self, built: _Built, layer: int, grown: Grown) -> Iterator[GrowthRow]:
+    def _growth(self, built: BuiltStore, layer: int, grown: SizeResult) -> Iterator[GrowthRow]:
         for setting, tuned in zip(built.settings, grown.tuned, strict=True):
             assert tuned.answer is not None
             judged = judge(*tuned.answer, self._truth(layer, grown.size))
@@ -278,10 +270,10 @@ class Bench:
                 one=tuned.one,
             )
 
-    def _measure(self, layer: int, batch: Sequence[_Built]) -> Iterator[str]:
+    def _measure(self, layer: int, batch: Sequence[BuiltStore]) -> Iterator[str]:
         """Judge all settings of a batch, then time them in turn; say what comes next."""
         units = [
-            _Unit(built, setting, top_k)
+            TimedSetting(built, setting, top_k)
             for built in batch
             for setting in built.settings
             for top_k in self.plan.top_k

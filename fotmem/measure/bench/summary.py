@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.bench.report import BenchReport, Row, Setting
+from fotmem.measure.bench.report import BenchReport, Row
+from fotmem.measure.setting import Setting
 
 
 class Column(NamedTuple):
@@ -162,7 +163,7 @@ COLUMNS = (
 BY_NAME = {column.name: column for column in COLUMNS}
 
 
-class Summary(NamedTuple):
+class SettingSummary(NamedTuple):
     """A setting asked for so many keys: its rows of all layers."""
 
     setting: Setting
@@ -174,17 +175,17 @@ class Summary(NamedTuple):
         known = [figure for figure in map(column.of, self.rows) if figure is not None]
         return Figure(*map(column.over, zip(*known, strict=True))) if known else None
 
-    def of_layer(self, layer: int) -> Summary:
+    def of_layer(self, layer: int) -> SettingSummary:
         """Return what there is of one layer."""
         return self._replace(rows=[row for row in self.rows if row.layer == layer])
 
 
-def summaries(report: BenchReport) -> list[Summary]:
+def summaries(report: BenchReport) -> list[SettingSummary]:
     """Put the layers of a setting together; in the order of stores, then of options."""
     found: dict[tuple[str, int], list[Row]] = {}
     for row in report.rows:
         found.setdefault((row.setting.key, row.top_k), []).append(row)
-    every = [Summary(rows[0].setting, rows[0].top_k, rows) for rows in found.values()]
+    every = [SettingSummary(rows[0].setting, rows[0].top_k, rows) for rows in found.values()]
     order = stores(report)
     return sorted(
         every,

@@ -8,9 +8,9 @@ from statistics import fmean
 from rich.markup import escape
 from rich.table import Table
 
-from fotmem.measure.bench.compare import Change, Comparison
+from fotmem.measure.bench.compare import Change, ReportComparison
 from fotmem.measure.bench.report import BenchReport
-from fotmem.measure.bench.summary import COLUMNS, Column, Summary, stores, summaries
+from fotmem.measure.bench.summary import COLUMNS, Column, SettingSummary, stores, summaries
 
 SHOWN = [column for column in COLUMNS if column.brief]
 WIDTH = 130
@@ -36,7 +36,7 @@ def tables(report: BenchReport) -> Iterator[Table]:
         yield table
 
 
-def changes(comparison: Comparison) -> Table:
+def changes(comparison: ReportComparison) -> Table:
     """Show what got better or worse."""
     table = _table("A to B", "store", "top", "figure", "A", "B", "change", "", "")
     for change in comparison.changes:
@@ -87,7 +87,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _cell(summary: Summary, column: Column) -> str:
+def _cell(summary: SettingSummary, column: Column) -> str:
     figure = summary.figure(column)
     return "-" if figure is None else format(figure.value, column.format)
 

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import topk_attention
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.capture import Capture, Rows
+from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.grid import same_build, search_changes
 from fotmem.measure.machine import resident
+from fotmem.measure.setting import Setting
 from fotmem.plugin.registry import create_store, find_store
 from fotmem.stores.rows_store import RowsStore
 from fotmem.stores.store import MemoryStore
@@ -50,7 +50,7 @@ WARM = 5000
 
 
 @dataclass(frozen=True)
-class Job:
+class StoreJob:
     """Which store to build, of what."""
 
     capture: str
@@ -75,7 +75,7 @@ class Job:
     """Whether it is told what a query costs, and the memory that is taken."""
 
 
-class Answer(NamedTuple):
+class StoreAnswer(NamedTuple):
     """What a store answers to all queries."""
 
     scores: Tensor
@@ -84,17 +84,17 @@ class Answer(NamedTuple):
     """Shape ``[H, M, D]``."""
 
 
-class Tuned(NamedTuple):
+class SettingResult(NamedTuple):
     """A store of some size, tuned to a setting."""
 
-    answer: Answer | None
+    answer: StoreAnswer | None
     """None for more tokens than are captured."""
     share_read: float | None = None
     one: float = math.nan
     """Seconds of one query of each head: median, the lowest of those of some turns."""
 
 
-class Grown(NamedTuple):
+class SizeResult(NamedTuple):
     """A store of some size."""
 
     size: int
@@ -104,15 +104,15 @@ class Grown(NamedTuple):
     """Bytes that the process needs more than with the empty store; 0 if `costs` are not told."""
     disk: int
     """Bytes on disk: of the store's folder, or of unnamed temporary files."""
-    tuned: list[Tuned]
+    tuned: list[SettingResult]
     """For each of its settings."""
 
 
-def serve(connection: Connection, job: Job, folder: str) -> None:
-    """Build a store, in this folder if it has one, then obey until told to stop.
+def serve(connection: Connection, job: StoreJob, folder: str) -> None:
+    """Build a store, with `folder` for its files, then carry out orders until one says stop.
 
-    Sends the settings that it can be tuned to, and a `Grown` for every size. What goes wrong is
-    sent as an exception, and ends it.
+    It sends the settings that the store can be tuned to, then a `SizeResult` for every size. An
+    exception is sent too, and ends the process.
     """
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     with suppress(_GoneError):
@@ -128,10 +128,10 @@ class _GoneError(Exception):
     """Nobody listens any more."""
 
 
-def _work(connection: Connection, job: Job, folder: str) -> None:
+def _work(connection: Connection, job: StoreJob, folder: str) -> None:
     if job.threads:
         torch.set_num_threads(job.threads)
-    with _Bench(job, Path(folder)) as bench:
+    with StoreBench(job, Path(folder)) as bench:
         _send(connection, bench.settings)
         for grown in bench.grow():
             _send(connection, grown)
@@ -164,8 +164,10 @@ def _received(connection: Connection) -> Any:
         raise _GoneError from error
 
 
-class _Bench:
-    def __init__(self, job: Job, folder: Path) -> None:
+class StoreBench:
+    """Builds one store from a capture, tunes it, asks it and times it."""
+
+    def __init__(self, job: StoreJob, folder: Path) -> None:
         self.job, self.folder = job, folder
         self.capture = Capture.open(job.capture)
         first = job.settings[0]
@@ -183,13 +185,13 @@ class _Bench:
         self.settings = [each for each in job.settings if same_build(each, first, tuned)]
         self.before = resident() if job.costs else 0
 
-    def __enter__(self) -> _Bench:
+    def __enter__(self) -> StoreBench:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.store.close()
 
-    def grow(self) -> Iterator[Grown]:
+    def grow(self) -> Iterator[SizeResult]:
         """Add all tokens; stop at each size to be asked."""
         for size in self.job.sizes:
             adds = []
@@ -207,9 +209,9 @@ class _Bench:
                 turns = [[self._timed(each) for each in self.settings] for _ in range(TURNS)]
                 lowest = map(min, zip(*turns, strict=True))
                 tuned = [each._replace(one=one) for each, one in zip(tuned, lowest, strict=True)]
-            yield Grown(size, adds, ram, self._disk(), tuned)
+            yield SizeResult(size, adds, ram, self._disk(), tuned)
 
-    def _next_rows(self, most: int) -> Rows:
+    def _next_rows(self, most: int) -> KeyValues:
         """Return the keys and values that come next, at most so many."""
         tokens, end = self.capture.info.tokens, len(self.store)
         start = end % tokens
@@ -218,13 +220,13 @@ class _Bench:
             return rows
         draw = torch.Generator().manual_seed(end)
         moved = torch.randn(rows.keys.shape, generator=draw) * (MOVED * rows.keys.std())
-        return Rows(rows.keys + moved, rows.values)
+        return KeyValues(rows.keys + moved, rows.values)
 
-    def _tuned(self, setting: Setting) -> Tuned:
+    def _tuned(self, setting: Setting) -> SettingResult:
         self.tune(setting)
         top_k, captured = self.job.top_k, len(self.store) <= self.capture.info.tokens
         answer = self.answer(top_k) if captured else None
-        return Tuned(answer, self.share_read(top_k) if self.job.costs else None)
+        return SettingResult(answer, self.share_read(top_k) if self.job.costs else None)
 
     def _timed(self, setting: Setting) -> float:
         """Ask one query after the other; return the median of their seconds."""
@@ -239,12 +241,12 @@ class _Bench:
         if changes := search_changes(setting, self.store.search_options):
             self.store.tune(**changes)
 
-    def answer(self, top_k: int) -> Answer:
+    def answer(self, top_k: int) -> StoreAnswer:
         """Answer all queries."""
         ids, scores = self.store.search(self.queries, top_k)
         values = self.store.values(ids)
         out = topk_attention(scores, values, scale=self.scale, dtype=scores.dtype).out
-        return Answer(scores.cpu(), out.cpu())
+        return StoreAnswer(scores.cpu(), out.cpu())
 
     def share_read(self, top_k: int) -> float | None:
         """Tell which share of the keys a query is compared with."""

@@ -5,14 +5,14 @@ From a model that reads a text (`capture_model`), from arrays (`capture_arrays`,
 """
 
 from fotmem.measure.capture.arrays import capture_arrays, capture_files, capture_hdf5
-from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows
+from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues
 from fotmem.measure.capture.model import capture_model
 from fotmem.measure.capture.synthetic import capture_random
 
 __all__ = [
     "Capture",
     "CaptureInfo",
-    "Rows",
+    "KeyValues",
     "capture_arrays",
     "capture_files",
     "capture_hdf5",

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from fotmem.arguments import checked_number
 from fotmem.errors import InputError, require_packages
-from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
+from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
 
 Array = NDArray[Any]
 
@@ -83,7 +83,7 @@ def capture_arrays(
         for span in capture.missing:
             both = (("keys", keys), ("values", values))
             pair = (_floats(name, array, span.start, span.stop) for name, array in both)
-            capture.write_part({0: Rows(*pair)})
+            capture.write_part({0: KeyValues(*pair)})
     return Capture.open(directory)
 
 

@@ -88,14 +88,14 @@ def doublings(tokens: int) -> tuple[int, ...]:
     return (*sizes, tokens)
 
 
-class _Written(BaseModel):
+class _Progress(BaseModel):
     """How much is there."""
 
     parts: int = Field(ge=0)
     asked: int = Field(ge=0)
 
 
-class Rows(NamedTuple):
+class KeyValues(NamedTuple):
     """Keys and values of some consecutive tokens, as one memory layer sees them."""
 
     keys: Tensor
@@ -218,7 +218,7 @@ class Capture:
         starts = range(self.parts * PART, self.info.tokens, PART)
         return [range(start, min(start + PART, self.info.tokens)) for start in starts]
 
-    def rows(self, layer: int, start: int = 0, stop: int | None = None) -> Rows:
+    def rows(self, layer: int, start: int = 0, stop: int | None = None) -> KeyValues:
         """Read keys and values of the tokens from `start` to before `stop`.
 
         Raises
@@ -230,9 +230,9 @@ class Capture:
         chunks = range(first // PART, math.ceil(last / PART)) if first < last else range(0)
         some = (slice(None), slice(first, last))
         keys, values = (self._read(layer, name, some, chunks) for name in ("keys", "values"))
-        return Rows(keys, values)
+        return KeyValues(keys, values)
 
-    def blocks(self, layer: int, step: int, stop: int | None = None) -> Iterator[Rows]:
+    def blocks(self, layer: int, step: int, stop: int | None = None) -> Iterator[KeyValues]:
         """Read keys and values of the tokens before `stop`, at most `step` at a time."""
         end = self.info.tokens if stop is None else min(stop, self.info.tokens)
         for start in range(0, end, step):
@@ -270,7 +270,7 @@ class Capture:
         chosen = torch.arange(min(count, self.info.queries))
         return places[chosen % len(places), :, chosen].transpose(0, 1)
 
-    def write_part(self, seen: Mapping[int, Rows]) -> None:
+    def write_part(self, seen: Mapping[int, KeyValues]) -> None:
         """Append the first of the `missing` parts, as each layer sees it."""
         start = self.parts * PART
         for layer, rows in seen.items():
@@ -287,7 +287,7 @@ class Capture:
 
     def _commit(self, **written: int) -> None:
         self._group.attrs["written"] = written
-        self._written = _Written(**written)
+        self._written = _Progress(**written)
 
     def _make_arrays(self) -> None:
         """Make those arrays that are not there yet."""
@@ -403,7 +403,7 @@ def _damaged(place: Path, error: Exception) -> StorageError:
     return StorageError(f"{place} is damaged ({error}): {ANEW}")
 
 
-def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _Written]:
+def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _Progress]:
     """Check what a group says about itself."""
     version = attributes.pop("fotmem_capture", None)
     if version != VERSION:
@@ -413,7 +413,7 @@ def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _W
             "name a folder that fotmem capture wrote"
         )
     try:
-        written = _Written.model_validate(attributes.pop("written", None))
+        written = _Progress.model_validate(attributes.pop("written", None))
         return CaptureInfo.model_validate_json(json.dumps(attributes)), written
     except (ValidationError, RecursionError) as error:
         if isinstance(error, RecursionError):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fotmem import amounts
 from fotmem.errors import InputError
 from fotmem.files import cache_folder
-from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
+from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
 from fotmem.memory.progress import with_progress
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ def _kept(info: CaptureInfo) -> Path:
     return cache_folder("captures") / digest[:24]
 
 
-def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, Rows]:
+def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, KeyValues]:
     """Join what each layer sees of the last `count` tokens."""
     pairs = _by_layer(windows, lambda seen: (seen.keys, seen.values))
     return {
-        layer: Rows(*(torch.cat(parts, 1)[:, -count:] for parts in zip(*found, strict=True)))
+        layer: KeyValues(*(torch.cat(parts, 1)[:, -count:] for parts in zip(*found, strict=True)))
         for layer, found in pairs.items()
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fotmem import amounts
 from fotmem.arguments import checked_number
 from fotmem.errors import OptionError
-from fotmem.measure.capture.layout import Capture, CaptureInfo, Rows, doublings
+from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
 
 CENTRES = 1000
 """Around so many centres lie the keys of a head."""
@@ -90,7 +90,7 @@ def capture_random(
         for span in capture.missing:
             keys = _around(centres + mean, len(span), f"{seed} keys {span.start}")
             values = _around(torch.zeros(shape), len(span), f"{seed} values {span.start}")
-            capture.write_part({0: Rows(keys, values)})
+            capture.write_part({0: KeyValues(keys, values)})
     return Capture.open(directory)
 
 

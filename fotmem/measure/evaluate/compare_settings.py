@@ -9,48 +9,48 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from fotmem.errors import FotmemError
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.evaluate.store_quality import Call, Found, judge_call, over_calls
+from fotmem.measure.evaluate.store_quality import CallQuality, StoreQuality, judge_call, over_calls
 from fotmem.measure.grid import same_build, search_changes
+from fotmem.measure.setting import Setting
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
     from fotmem.stores.store import MemoryStore
 
-Outcome = TypeVar("Outcome")
+ResultT = TypeVar("ResultT")
 """What a task makes of one call."""
-Session = Callable[[], Iterator[Callable[[], Outcome]]]
+Session = Callable[[], Iterator[Callable[[], ResultT]]]
 """Yields what to ask each setting; in between it may change the memory. What it does before the
 first is done once, before the memory is put into a store."""
 
 
-class Reading(NamedTuple, Generic[Outcome]):
+class Reading(NamedTuple, Generic[ResultT]):
     """What is read once, and what is asked about it."""
 
     read: Callable[[], None]
-    sessions: Sequence[Session[Outcome]]
+    sessions: Sequence[Session[ResultT]]
     """The memory is the same at the beginning of each."""
 
 
 @dataclass(eq=False)
-class Tried(Generic[Outcome]):
+class SettingRun(Generic[ResultT]):
     """A setting, and what came of it so far."""
 
     setting: Setting
-    outcomes: list[Outcome] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
+    outcomes: list[ResultT] = field(default_factory=list)
+    calls: list[CallQuality] = field(default_factory=list)
     seconds: float = 0.0
     """Of asking, without reading, building and judging."""
     failure: str = ""
     """Why it is not asked any more."""
 
     @property
-    def found(self) -> Found:
+    def found(self) -> StoreQuality:
         """What the store found of everything that was asked."""
         return over_calls(self.calls)
 
 
-class Comparison(Generic[Outcome]):
+class SettingComparison(Generic[ResultT]):
     """Asks settings of stores the same, each with what a memory has read.
 
     A text is read once, into the stores that the memory has, and then put into those of the
@@ -69,10 +69,10 @@ class Comparison(Generic[Outcome]):
         self, memory: Memory, settings: Sequence[Setting], *, attend: bool = False
     ) -> None:
         self._memory, self._attend = memory, attend
-        self._tried: list[Tried[Outcome]] = [Tried(setting) for setting in settings]
+        self._tried: list[SettingRun[ResultT]] = [SettingRun(setting) for setting in settings]
 
     def run(
-        self, readings: Sequence[Reading[Outcome]], done: Callable[[Tried[Outcome]], None]
+        self, readings: Sequence[Reading[ResultT]], done: Callable[[SettingRun[ResultT]], None]
     ) -> Iterator[int]:
         """Ask everything.
 
@@ -103,7 +103,7 @@ class Comparison(Generic[Outcome]):
                     if tried.failure or number == len(readings):
                         done(tried)
 
-    def _build(self, left: Sequence[Tried[Outcome]]) -> list[Tried[Outcome]]:
+    def _build(self, left: Sequence[SettingRun[ResultT]]) -> list[SettingRun[ResultT]]:
         """Return the first, and those for which it need only be tuned."""
         first = left[0]
         if self._attend:
@@ -117,7 +117,7 @@ class Comparison(Generic[Outcome]):
         return [each for each in left if same_build(each.setting, first.setting, free)]
 
     @contextmanager
-    def _read_apart(self, tried: Tried[Outcome], reading: Reading[Outcome]) -> Iterator[None]:
+    def _read_apart(self, tried: SettingRun[ResultT], reading: Reading[ResultT]) -> Iterator[None]:
         """Let a setting read by itself, where reading looks at memory."""
         if not self._attend:
             yield
@@ -128,7 +128,7 @@ class Comparison(Generic[Outcome]):
             reading.read()
             yield
 
-    def _ask(self, build: Sequence[Tried[Outcome]], session: Session[Outcome]) -> None:
+    def _ask(self, build: Sequence[SettingRun[ResultT]], session: Session[ResultT]) -> None:
         built = self._attend
         with self._memory.temporarily():
             for ask in session():
@@ -139,7 +139,7 @@ class Comparison(Generic[Outcome]):
                     with _blaming([tried]):
                         self._ask_one(tried, ask)
 
-    def _ask_one(self, tried: Tried[Outcome], ask: Callable[[], Outcome]) -> None:
+    def _ask_one(self, tried: SettingRun[ResultT], ask: Callable[[], ResultT]) -> None:
         if tried.failure:
             return
         for store in self._memory.stores.values():
@@ -157,7 +157,7 @@ class Comparison(Generic[Outcome]):
 
 
 @contextmanager
-def _blaming(build: Sequence[Tried[Any]]) -> Iterator[None]:
+def _blaming(build: Sequence[SettingRun[Any]]) -> Iterator[None]:
     """Keep what goes wrong as the failure of these settings: the others go on."""
     try:
         yield

@@ -13,12 +13,13 @@ import torch
 
 from fotmem.errors import InputError, require_packages
 from fotmem.measure.bench.figures import Array, Figure, interval
-from fotmem.measure.bench.report import REFERENCE, Setting
+from fotmem.measure.bench.report import REFERENCE
 from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.passkey import PasskeyRow
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import StoreRow, read_report, rows_of
-from fotmem.measure.evaluate.store_quality import FIGURES, Found
+from fotmem.measure.evaluate.store_quality import FIGURES, StoreQuality
+from fotmem.measure.setting import Setting
 
 ENOUGH = 0.95
 """Of the quality that a model has with `exact`."""
@@ -51,15 +52,15 @@ QUALITIES = {
 """By task."""
 
 
-class Point(NamedTuple):
+class CurvePoint(NamedTuple):
     """A setting of a store."""
 
     setting: Setting
     quality: Figure
-    found: Found
+    found: StoreQuality
 
 
-class Needed(NamedTuple):
+class Threshold(NamedTuple):
     """From which value of a figure on a model is nearly as good as with `exact`."""
 
     value: Figure
@@ -73,10 +74,10 @@ class Curve:
 
     task: str
     tokens: int
-    points: Sequence[Point]
+    points: Sequence[CurvePoint]
 
     @property
-    def exact(self) -> Point | None:
+    def exact(self) -> CurvePoint | None:
         """The point of `exact`, if it was measured."""
         exact = Setting(store=REFERENCE)
         return next((point for point in self.points if point.setting == exact), None)
@@ -109,7 +110,7 @@ class Curve:
         ]
         return [first, *alike]
 
-    def needed(self, figure: str) -> Needed | None:
+    def needed(self, figure: str) -> Threshold | None:
         """Tell which value of a figure keeps 95% of the quality with `exact`.
 
         Between settings quality is taken for linear in the figure, and never for falling with a
@@ -129,7 +130,7 @@ class Curve:
             torch.tensor(qualities),
         )
         ends = sorted(sign * end for end in found[1:])
-        return Needed(Figure(sign * found.value, *ends), bool(found.value <= min(values)))
+        return Threshold(Figure(sign * found.value, *ends), bool(found.value <= min(values)))
 
     def _values(self, figure: str) -> tuple[Array, Array]:
         """Return a figure, such that more is better, and the quality of all settings."""
@@ -155,11 +156,13 @@ def curves(file: Path) -> Iterator[Curve]:
             f"{file} is a report of fotmem eval {content['task']}, expected one of "
             f"{', '.join(QUALITIES)}"
         )
-    points: dict[int, list[Point]] = {}
+    points: dict[int, list[CurvePoint]] = {}
     for row in rows_of(content, quality.kind, file):
         if row.store is not None and row.found is not None:
             setting = Setting(store=row.store, options=row.options)
-            points.setdefault(row.tokens, []).append(Point(setting, quality.of(row), row.found))
+            points.setdefault(row.tokens, []).append(
+                CurvePoint(setting, quality.of(row), row.found)
+            )
     if not points:
         raise InputError(f"{file} compares no settings of stores: measure with --stores")
     for tokens, some in sorted(points.items()):

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import InputError
-from fotmem.measure.evaluate.compare_settings import Comparison, Reading, Tried
+from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison, SettingRun
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.report import Measured, StoreRow
+from fotmem.measure.evaluate.report import StoreRow, TaskReport
 from fotmem.measure.machine import resident
 from fotmem.tasks.dictionary import LENGTH, QUERY, SYMBOLS_PER_VALUE, as_queries, make_records
 
 if TYPE_CHECKING:
-    from fotmem.measure.bench.report import Setting
+    from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
 
@@ -76,12 +76,12 @@ def compare(
     memory: Memory,
     sizes: list[int],
     settings: Sequence[Setting],
-    measured: Measured[DictionaryRow],
+    measured: TaskReport[DictionaryRow],
     *,
     queries: int,
     seed: int,
 ) -> Iterator[int]:
-    """Query the same records with settings of stores; yields as `Comparison.run`.
+    """Query the same records with settings of stores; yields as `SettingComparison.run`.
 
     `measured` takes of each size and setting a row, or why there is none. Parameters and exceptions
     as for `lookup`.
@@ -94,19 +94,19 @@ def compare(
             missing = measured.missing(tokens, settings)
             if not missing:
                 continue
-            task = _Task(memory, size, queries, seed)
+            task = DictionaryTask(memory, size, queries, seed)
 
-            def row(tried: Tried[Tensor], task: _Task = task) -> DictionaryRow:
+            def row(tried: SettingRun[Tensor], task: DictionaryTask = task) -> DictionaryRow:
                 return task.row(tried.outcomes, tried.setting.store, tried.seconds)
 
             readings = [Reading(task.read, [partial(task.asks, model)])]
-            comparison: Comparison[Tensor] = Comparison(memory, missing)
+            comparison: SettingComparison[Tensor] = SettingComparison(memory, missing)
             yield from comparison.run(readings, partial(measured.keep, tokens=tokens, row=row))
 
     return compared()
 
 
-class _Task:
+class DictionaryTask:
     """A dictionary to read, and records to query."""
 
     def __init__(self, memory: Memory, size: int, queries: int, seed: int) -> None:
@@ -118,6 +118,7 @@ class _Task:
         self._memory, self._reading = memory, 0.0
 
     def read(self, *, progress: bool = False) -> None:
+        """Read the dictionary into an empty memory, and time it."""
         self._memory.clear()
         begin = time.perf_counter()
         self._memory.read(self.told.flatten(), overlap=LENGTH, progress=progress)
@@ -167,7 +168,7 @@ def _measured(
     model: Any, memory: Memory, size: int, queries: int, store: str, *, seed: int, progress: bool
 ) -> DictionaryRow:
     counted = find_spec("psutil") is not None
-    task = _Task(memory, size, queries, seed)
+    task = DictionaryTask(memory, size, queries, seed)
     memory.clear()  # of what was measured before: it would be missing in the difference
     before = resident() if counted else 0
     task.read(progress=progress)

@@ -18,11 +18,12 @@ from torch import Tensor
 from fotmem.attention import dense_attention
 from fotmem.errors import InputError, OptionError
 from fotmem.measure.bench.figures import Figure, interval, ratio
-from fotmem.measure.capture import Rows
+from fotmem.measure.capture import KeyValues
 from fotmem.measure.evaluate.facts import make_facts
-from fotmem.measure.evaluate.passkey import LOCAL, OVERLAP, overlap_of, split_answer
+from fotmem.measure.reading import LOCAL, OVERLAP, overlap_of
 from fotmem.memory.contents import looked_up
 from fotmem.models.tokens import token_ids
+from fotmem.tasks.pass_key import split_answer
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
@@ -169,13 +170,13 @@ def _measured(
     memory.clear()
 
 
-def _read(memory: Memory, document: Document) -> dict[int, Rows]:
+def _read(memory: Memory, document: Document) -> dict[int, KeyValues]:
     """Return what memory layers remember of a document that is read by itself."""
     text = [*document.before, *document.tokens]
     seen = list(memory.observe(text, overlap=overlap_of(memory)))
     first = len(document.before)
     return {
-        layer: Rows(
+        layer: KeyValues(
             torch.cat([window[layer].keys for window in seen], 1)[:, first:],
             torch.cat([window[layer].values for window in seen], 1)[:, first:],
         )
@@ -183,7 +184,7 @@ def _read(memory: Memory, document: Document) -> dict[int, Rows]:
     }
 
 
-def _remember(memory: Memory, documents: Sequence[dict[int, Rows]]) -> None:
+def _remember(memory: Memory, documents: Sequence[dict[int, KeyValues]]) -> None:
     """Let the stores of a memory hold these documents, one after another, and nothing else."""
     memory.clear()
     for document in documents:
@@ -203,9 +204,9 @@ def _split_keys(memory: Memory, lengths: list[int]) -> dict[int, Sequence[Tensor
 def _ask(
     model: Any, memory: Memory, document: Document, keys: dict[int, Sequence[Tensor]], right: int
 ) -> Tensor:
-    """Look for a document; return what `Attention` says of each memory layer: [layers, 3, H * G].
+    """Look for a document; return the `AttentionShare` of each memory layer.
 
-    It is a mean over positions.
+    Shape ``[layers, 3, H * G]``: means over positions.
     """
     with torch.no_grad():
         model(torch.tensor([document.queries], device=model.device))
@@ -214,7 +215,7 @@ def _ask(
     return torch.stack([each.mean(2).cpu() for each in looking])
 
 
-class Attention(NamedTuple):
+class AttentionShare(NamedTuple):
     """Where a layer's attention to all keys goes, by query head and position: ``[H * G, T]``."""
 
     right: Tensor
@@ -225,7 +226,7 @@ class Attention(NamedTuple):
     """To all documents."""
 
 
-def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -> Attention:
+def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -> AttentionShare:
     """Attend from the queries of the last call to the keys of documents, each ``[H, n, D]``."""
     trace, store = memory.last_trace, memory.store(layer)
     assert trace is not None
@@ -239,7 +240,7 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
     seen = store.attend(asked, top_k=trace.top_k, scale=scale, bias=bias).lse.reshape(total.shape)
     local = total + torch.log1p(-(seen - total).clamp(max=0).exp())
     of_all = (found.logsumexp(0) - local).sigmoid()
-    return Attention(shares[right], shares[right] * of_all, of_all)
+    return AttentionShare(shares[right], shares[right] * of_all, of_all)
 
 
 def _lse(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from fotmem.errors import InputError
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.passkey import LOCAL, remember, split_answer
+from fotmem.measure.reading import LOCAL, remember
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import answer
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Fact, Facts
+from fotmem.tasks.pass_key import split_answer
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
@@ -34,7 +35,7 @@ DIGITS = (3, 4, 5, 6, 7, 8, 9)
 
 
 @dataclass(frozen=True)
-class Asked:
+class FactQuestion:
     """One fact: its words in the text, the question, and the answer."""
 
     fact: Fact
@@ -44,7 +45,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class KeyedRow:
+class FactsRow:
     """What was measured for a kind of fact."""
 
     kind: str
@@ -58,7 +59,7 @@ class KeyedRow:
     seconds: float
 
 
-def make_facts(number: int, seed: int) -> list[Asked]:
+def make_facts(number: int, seed: int) -> list[FactQuestion]:
     """Invent numbered facts, every other one in words that training does not use."""
     draw = random.Random(f"keyed {seed}")
     facts = Facts(seed + 10**6, DIGITS)
@@ -68,12 +69,12 @@ def make_facts(number: int, seed: int) -> list[Asked]:
         other = place % 2 == 1
         statement = draw.choice(OTHER_STATEMENTS if other else STATEMENTS)
         question = draw.choice(OTHER_QUESTIONS if other else QUESTIONS)
-        made.append(Asked(fact, fact.say(statement), fact.say(question), other))
+        made.append(FactQuestion(fact, fact.say(statement), fact.say(question), other))
     return made
 
 
 def hide(
-    tokenizer: Any, ids: list[int], facts: list[Asked], *, tokens: int, seed: int
+    tokenizer: Any, ids: list[int], facts: list[FactQuestion], *, tokens: int, seed: int
 ) -> list[int]:
     """Hide facts at random depths of a piece of text; `tokens` in all.
 
@@ -104,12 +105,12 @@ def keyed(
     model: Any,
     tokenizer: Any,
     text: list[int],
-    facts: list[Asked],
+    facts: list[FactQuestion],
     memory: Memory | None,
     store: str | None,
     *,
     attend: bool = False,
-) -> Iterator[list[KeyedRow]]:
+) -> Iterator[list[FactsRow]]:
     """Ask for fact after fact; each list of rows covers the facts so far."""
     begin = time.perf_counter()
     if memory is not None:
@@ -123,7 +124,7 @@ def keyed(
         for kind in ("all", wording, f"{len(one.fact.answer)} digits"):
             right.setdefault(kind, []).append(given == one.fact.answer)
         yield [
-            KeyedRow(
+            FactsRow(
                 kind=kind,
                 tokens=len(text),
                 memory=memory is not None,

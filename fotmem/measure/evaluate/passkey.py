@@ -15,28 +15,20 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fotmem.errors import InputError
-from fotmem.measure.evaluate.compare_settings import Comparison, Reading, Tried
+from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison, SettingRun
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.report import Measured, StoreRow
+from fotmem.measure.evaluate.report import StoreRow, TaskReport
+from fotmem.measure.reading import LOCAL, OVERLAP, overlap_of, remember
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import answer, first_choices
+from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 
 if TYPE_CHECKING:
-    from fotmem.measure.bench.report import Setting
+    from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
-NAME = "pass key"
-OVERLAP = 16
-"""Tokens by which reading windows overlap, at most half a window; see `Memory.read`."""
-LOCAL = 16
-"""Last tokens of the text that stay in front of the question.
 
-A context that begins with the question leaves its heads nothing else to look at: an untuned
-SmolLM2 then finds half as many digits as with a few tokens of text before it.
-"""
-
-
-class Outcome(NamedTuple):
+class PasskeyAnswer(NamedTuple):
     """What came of one question."""
 
     digits: float
@@ -45,16 +37,6 @@ class Outcome(NamedTuple):
     """Whether the generated answer is."""
     step_seconds: list[float]
     """Of each token of the answer after the first."""
-
-
-def fact(name: str, code: str) -> str:
-    """Say what is hidden in the text: on a line of its own, as in the original task."""
-    return f"\nThe {name} is {code}. Remember it. {code} is the {name}.\n"
-
-
-def question(name: str) -> str:
-    """Ask for it, so that the next token is the answer."""
-    return f"\nWhat is the {name}? The {name} is"
 
 
 @dataclass(frozen=True)
@@ -148,7 +130,7 @@ def make_trials(
 
 def score(
     model: Any, tokenizer: Any, trial: Trial, memory: Memory | None, *, attend: bool = False
-) -> Outcome:
+) -> PasskeyAnswer:
     """Ask for the number."""
     if memory is None:
         return _ask(model, tokenizer, trial)
@@ -159,28 +141,6 @@ def score(
     with memory.temporarily():
         _put(memory, trial, attend=attend)
         return _ask(model, tokenizer, trial)
-
-
-def split_answer(tokenizer: Any, asked: str, code: str) -> tuple[list[int], list[int]]:
-    """Tokenize a question without digits and its answer, so that the answer begins with a digit.
-
-    Where a tokenizer has a token of its own for the space before a number, as LLaMA's have, it
-    belongs to the question: the task is to find digits, not to guess that digits follow. Both are
-    tokenized at once, as in the text: LLaMA's put a space before whatever they are given.
-
-    Raises
-    ------
-    InputError
-        No token decodes to a digit.
-    """
-    tokens = token_ids(tokenizer, f"{asked} {code}")
-    for first, token in enumerate(tokens):
-        if any(map(str.isdigit, tokenizer.decode([token]))):
-            return tokens[:first], tokens[first:]
-    raise InputError(
-        f"the tokenizer has no digits: of {f'{asked} {code}'!r} it makes "
-        f"{tokenizer.decode(tokens)!r}, so no number can be hidden; measure perplexity instead"
-    )
 
 
 def passkey(
@@ -196,7 +156,7 @@ def passkey(
 
     `attend`: whether windows that are read look at memory.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[PasskeyAnswer] = []
     held: list[int] | None = None
     begin = time.perf_counter()
     for trial in trials:
@@ -213,34 +173,36 @@ def compare(
     trials: list[Trial],
     memory: Memory,
     settings: Sequence[Setting],
-    measured: Measured[PasskeyRow],
+    measured: TaskReport[PasskeyRow],
     *,
     attend: bool = False,
 ) -> Iterator[int]:
-    """Ask settings of stores for the same numbers; yields as `Comparison.run`.
+    """Ask settings of stores for the same numbers; yields as `SettingComparison.run`.
 
     `measured` takes a row of each setting, or why there is none.
     """
     tokens = trials[0].tokens
 
-    def told(trial: Trial) -> Iterator[Callable[[], Outcome]]:
+    def told(trial: Trial) -> Iterator[Callable[[], PasskeyAnswer]]:
         if trial.shared:
             _put(memory, trial, attend=attend)
         yield partial(_ask, model, tokenizer, trial)
 
-    def row(tried: Tried[Outcome]) -> PasskeyRow:
+    def row(tried: SettingRun[PasskeyAnswer]) -> PasskeyRow:
         return _row(tokens, tried.outcomes, store=tried.setting.store, seconds=tried.seconds)
 
     readings = [
         Reading(partial(_hold, memory, text, attend=attend), [partial(told, one) for one in some])
         for text, some in groupby(trials, key=lambda trial: trial.shared or trial.read)
     ]
-    comparison: Comparison[Outcome] = Comparison(memory, settings, attend=attend)
+    comparison: SettingComparison[PasskeyAnswer] = SettingComparison(
+        memory, settings, attend=attend
+    )
     return comparison.run(readings, partial(measured.keep, tokens=tokens, row=row))
 
 
 def _row(
-    tokens: int, outcomes: Sequence[Outcome], *, store: str | None, seconds: float
+    tokens: int, outcomes: Sequence[PasskeyAnswer], *, store: str | None, seconds: float
 ) -> PasskeyRow:
     answers = sum(outcome.right for outcome in outcomes)
     steps = [seconds for outcome in outcomes for seconds in outcome.step_seconds]
@@ -273,11 +235,6 @@ def _surrounded(
     return text[begin:depth] + hidden + text[depth:end], range(begin, end)
 
 
-def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:
-    """Read a text as all evaluations do, its windows overlapping by `OVERLAP`."""
-    memory.read(tokens, overlap=overlap_of(memory), attend=attend)
-
-
 def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
     """Let a memory hold a text; what it has of its beginning is not read again."""
     known = memory.tokens.tolist()
@@ -293,16 +250,11 @@ def _put(memory: Memory, trial: Trial, *, attend: bool) -> None:
     memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
 
 
-def overlap_of(memory: Memory) -> int:
-    """Return by how many tokens the windows of a reading overlap, in all evaluations."""
-    return min(OVERLAP, memory.windowing.window // 2)
-
-
-def _ask(model: Any, tokenizer: Any, trial: Trial) -> Outcome:
+def _ask(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
     prompt = trial.local + asked
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
     given = answer(model, tokenizer, prompt, max_new_tokens=len(code))
     choices = first_choices(model, prompt, code)  # the last call: what it asks stores is judged
     right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
-    return Outcome(right / sum(digits), given.text == trial.code, given.step_seconds)
+    return PasskeyAnswer(right / sum(digits), given.text == trial.code, given.step_seconds)

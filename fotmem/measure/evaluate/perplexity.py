@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fotmem.errors import InputError
-from fotmem.measure.evaluate.compare_settings import Comparison, Reading, Tried
-from fotmem.measure.evaluate.report import Measured, StoreRow
+from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison, SettingRun
+from fotmem.measure.evaluate.report import StoreRow, TaskReport
 
 if TYPE_CHECKING:
-    from fotmem.measure.bench.report import Setting
+    from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
 SCORED = 4096
@@ -43,7 +43,7 @@ class PerplexityRow(StoreRow):
     """Reading included, unless settings were compared: their text is read once for all."""
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A piece of text whose end is scored."""
 
     before: list[int]
@@ -83,14 +83,14 @@ def compare(
     ids: list[int],
     sizes: list[int],
     settings: Sequence[Setting],
-    measured: Measured[PerplexityRow],
+    measured: TaskReport[PerplexityRow],
     *,
     scored: int = SCORED,
     places: int = 1,
     overlap: int,
     attend: bool = False,
 ) -> Iterator[int]:
-    """Score the same with settings of stores; yields as `Comparison.run`.
+    """Score the same with settings of stores; yields as `SettingComparison.run`.
 
     `measured` takes the row without memory, and of each size and setting a row, or why there is
     none. Parameters and exceptions as for `perplexity`.
@@ -109,7 +109,7 @@ def compare(
 
         for size in sizes:
 
-            def row(tried: Tried[Tensor], size: int = size) -> PerplexityRow:
+            def row(tried: SettingRun[Tensor], size: int = size) -> PerplexityRow:
                 return _row(tried.outcomes, plain, size, tried.setting.store, tried.seconds)
 
             readings = [
@@ -120,7 +120,9 @@ def compare(
                 for part in parts
             ]
             missing = measured.missing(size, settings)
-            comparison: Comparison[Tensor] = Comparison(memory, missing, attend=attend)
+            comparison: SettingComparison[Tensor] = SettingComparison(
+                memory, missing, attend=attend
+            )
             yield from comparison.run(readings, partial(measured.keep, tokens=size, row=row))
 
     return compared()
@@ -128,7 +130,7 @@ def compare(
 
 def _parts(
     ids: list[int], sizes: list[int], memory: Memory, scored: int, places: int
-) -> list[Part]:
+) -> list[TextPart]:
     """Cut a text into pieces, and the end of each into windows."""
     longest = places * (max(sizes) + scored)
     if len(ids) < longest:
@@ -138,14 +140,14 @@ def _parts(
         end = len(ids) * (place + 1) // places
         start = end - scored
         windows = [ids[first : min(first + window, end)] for first in range(start, end, window)]
-        parts.append(Part(ids[:start], windows))
+        parts.append(TextPart(ids[:start], windows))
     return parts
 
 
 def _measured(
     model: Any,
     memory: Memory,
-    parts: list[Part],
+    parts: list[TextPart],
     sizes: list[int],
     store: str,
     *,
@@ -164,7 +166,7 @@ def _measured(
         yield _row(losses, plain, size, store, time.perf_counter() - begin)
 
 
-def _without(model: Any, memory: Memory, parts: list[Part]) -> tuple[list[Tensor], float]:
+def _without(model: Any, memory: Memory, parts: list[TextPart]) -> tuple[list[Tensor], float]:
     """Return the losses of all windows without memory, and the seconds that took."""
     memory.clear()
     begin = time.perf_counter()
@@ -172,7 +174,7 @@ def _without(model: Any, memory: Memory, parts: list[Part]) -> tuple[list[Tensor
     return losses, time.perf_counter() - begin
 
 
-def _remember(memory: Memory, part: Part, size: int, *, overlap: int, attend: bool) -> None:
+def _remember(memory: Memory, part: TextPart, size: int, *, overlap: int, attend: bool) -> None:
     memory.clear()
     memory.read(part.before[len(part.before) - size :], overlap=overlap, attend=attend)
 

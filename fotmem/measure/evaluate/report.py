@@ -14,10 +14,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fotmem.arguments import differing
 from fotmem.errors import InputError
 from fotmem.files import read_utf8, write_text
-from fotmem.measure.bench.report import Setting, first_of
-from fotmem.measure.evaluate.compare_settings import Tried
-from fotmem.measure.evaluate.store_quality import Found
+from fotmem.measure.evaluate.compare_settings import SettingRun
+from fotmem.measure.evaluate.store_quality import StoreQuality
 from fotmem.measure.machine import machine, versions
+from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file
 
 FREE = ("stores", "grid", "report", "as_json")
@@ -38,7 +38,7 @@ class StoreRow:
     """None: without memory."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the store, where settings were compared."""
-    found: Found | None = None
+    found: StoreQuality | None = None
     """What the store found of what it was asked; None where settings were not compared."""
 
 
@@ -47,7 +47,7 @@ AnyRow = TypeVar("AnyRow")
 
 
 @dataclass(frozen=True)
-class Failed:
+class SettingFailure:
     """A setting that could not be measured."""
 
     tokens: int
@@ -79,7 +79,7 @@ class _Content(BaseModel):
     task: str
     options: dict[str, Any]
     rows: list[dict[str, Any]]
-    failures: list[Failed] = []
+    failures: list[SettingFailure] = []
 
 
 def read_report(file: Path) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _count(text: str) -> float:
     return int(text) if len(text) < 19 else _refused(text)  # 64 bits
 
 
-class Measured(Generic[RowT]):
+class TaskReport(Generic[RowT]):
     """The rows of several settings in a task, in a file that is written after each.
 
     Parameters
@@ -141,7 +141,7 @@ class Measured(Generic[RowT]):
         self, task: str, options: dict[str, Any], kind: type[RowT], file: Path | None
     ) -> None:
         self.rows: list[RowT] = []
-        self.failures: list[Failed] = []
+        self.failures: list[SettingFailure] = []
         self._report, self._file = report(task, options, []), file
         if file is not None:
             check_file(file)
@@ -162,10 +162,12 @@ class Measured(Generic[RowT]):
         self.rows.append(row)
         self._write()
 
-    def keep(self, tried: Tried[Any], tokens: int, row: Callable[[Tried[Any]], RowT]) -> None:
+    def keep(
+        self, tried: SettingRun[Any], tokens: int, row: Callable[[SettingRun[Any]], RowT]
+    ) -> None:
         """Add a setting's row with what its store found, or why there is none; write the report."""
         store, options = tried.setting.store, tried.setting.options
-        failed = Failed(tokens, store, options, tried.failure)
+        failed = SettingFailure(tokens, store, options, tried.failure)
         self.failures = [
             each for each in self.failures if replace(each, reason=tried.failure) != failed
         ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fotmem.measure.bench.figures import STEP, Figure, compare, interval, ratio, truth
-from fotmem.measure.capture import Rows
+from fotmem.measure.capture import KeyValues
 from fotmem.memory.contents import looked_up
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ POSITIONS = 32
 """Of a call, at most, whose queries are judged: looking at all keys is slow."""
 
 
-class About(NamedTuple):
+class FigureLabel(NamedTuple):
     """What a figure is."""
 
     name: str
@@ -34,18 +34,20 @@ class About(NamedTuple):
 
 
 FIGURES = {
-    "recall": About("recall", "share of the k best keys that are among the k found", 1),
-    "mass": About("mass", "softmax weight of the keys found, as a share of that of the k best", 1),
-    "error": About("error", "of the attention output, relative to attention to all keys", -1),
-    "topk_error": About(
+    "recall": FigureLabel("recall", "share of the k best keys that are among the k found", 1),
+    "mass": FigureLabel(
+        "mass", "softmax weight of the keys found, as a share of that of the k best", 1
+    ),
+    "error": FigureLabel("error", "of the attention output, relative to attention to all keys", -1),
+    "topk_error": FigureLabel(
         "added", "error that the store adds: relative to attention to the k best keys", -1
     ),
 }
-"""Of `Found`."""
+"""Of `StoreQuality`."""
 
 
 @dataclass(frozen=True)
-class Found:
+class StoreQuality:
     """What a store finds in a task, see `FIGURES`: over memory layers, heads and queries."""
 
     recall: Figure
@@ -54,7 +56,7 @@ class Found:
     topk_error: Figure
 
 
-class Call(NamedTuple):
+class CallQuality(NamedTuple):
     """What the stores found of what one call of the model asked: means over all queries."""
 
     recall: float
@@ -66,7 +68,7 @@ class Call(NamedTuple):
     topk_error: float
 
 
-def judge_call(memory: Memory) -> Call:
+def judge_call(memory: Memory) -> CallQuality:
     """Judge what the stores answer to the queries of the last call of the model.
 
     They are asked once more. What is true is found by looking at all remembered keys, weighed as
@@ -78,13 +80,13 @@ def judge_call(memory: Memory) -> Call:
     layers = [
         _judge(memory, layer, queries[0], top_k) for layer, (queries, _) in trace.layers.items()
     ]
-    return Call(*torch.stack(layers).mean(0).tolist())
+    return CallQuality(*torch.stack(layers).mean(0).tolist())
 
 
-def over_calls(calls: Sequence[Call]) -> Found:
+def over_calls(calls: Sequence[CallQuality]) -> StoreQuality:
     """Put calls together; intervals are bootstrap percentiles over calls."""
     recall, found, most, error, topk_error = torch.tensor(calls, dtype=torch.float64).T
-    return Found(
+    return StoreQuality(
         recall=interval(np.mean, recall),
         mass=interval(ratio, found, most),
         error=interval(np.mean, error),
@@ -93,7 +95,7 @@ def over_calls(calls: Sequence[Call]) -> Found:
 
 
 def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
-    """Judge a layer's answers to queries ``[H * G, T, D]``; the figures of `Call`."""
+    """Judge a layer's answers to queries ``[H * G, T, D]``; the figures of `CallQuality`."""
     store = memory.store(layer)
     _, _, scale = memory.geometry(layer)
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
@@ -107,7 +109,7 @@ def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     return torch.stack([each.mean() for each in compare(scores, out, exact)]).cpu()
 
 
-def _remembered(store: MemoryStore) -> Iterator[Rows]:
+def _remembered(store: MemoryStore) -> Iterator[KeyValues]:
     for start in range(store.first_id, store.next_id, STEP):
         ids = torch.arange(start, min(start + STEP, store.next_id), device=store.device)
-        yield Rows(*looked_up(store, ids))
+        yield KeyValues(*looked_up(store, ids))

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from fotmem.measure.bench.figures import Truth, captured_truth
 from fotmem.measure.bench.process import StoreFailedError, Worker
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.bench.worker import Job
+from fotmem.measure.bench.worker import StoreJob
 from fotmem.measure.capture import Capture
-from fotmem.measure.select.predict import Measured
+from fotmem.measure.select.predict import SettingMeasurement
+from fotmem.measure.setting import Setting
 from fotmem.plugin.registry import find_store, validated_options
 
 BEGIN = 8192
@@ -50,7 +50,7 @@ def with_budget(setting: Setting, size: int) -> Setting:
 Told = Callable[[Setting, str], None]
 
 
-class Built(NamedTuple):
+class StoreBuild(NamedTuple):
     """Settings that shared a build, on the first layer."""
 
     seconds: float
@@ -95,7 +95,7 @@ class Calibration:
     ) -> None:
         self.capture, self.tokens, self.top_k = capture, tokens, top_k
         self.device, self.threads, self.seconds = device, threads, seconds
-        self.measured: list[Measured] = []
+        self.measured: list[SettingMeasurement] = []
         sizes = capture.info.sizes
         self._captured = [size for size in sizes if size >= BEGIN] or [sizes[-1]]
         self._truth = cache(self._exact)
@@ -114,7 +114,7 @@ class Calibration:
 
     def _first(
         self, settings: Sequence[Setting], end: float, failed: Told
-    ) -> Generator[str, None, list[Built]]:
+    ) -> Generator[str, None, list[StoreBuild]]:
         """Grow every store on the first layer; return the approximate ones.
 
         To take up what is captured, it may use time that is for the other layers.
@@ -138,7 +138,7 @@ class Calibration:
                 waiting.append(left)
         return approximate
 
-    def _build(self, group: Sequence[Setting], most: float, share: float) -> Built:
+    def _build(self, group: Sequence[Setting], most: float, share: float) -> StoreBuild:
         """Grow a store on the first layer, for the first of some settings and all that fit it.
 
         It has `most` seconds for what is captured, and `share` for more.
@@ -156,9 +156,11 @@ class Calibration:
         if in_part:
             self._cost_in_part(measured, monotonic() - begin, most)
         judged = sorted({found.tokens for each in measured for found in each.found})
-        return Built(seconds, [each.setting for each in measured], judged)
+        return StoreBuild(seconds, [each.setting for each in measured], judged)
 
-    def _cost_in_part(self, measured: Sequence[Measured], seconds: float, most: float) -> None:
+    def _cost_in_part(
+        self, measured: Sequence[SettingMeasurement], seconds: float, most: float
+    ) -> None:
         """Measure what settings cost with a part of their budget; judging them took `seconds`."""
         size = max(found.tokens for found in measured[0].found)
         larger = min(self.tokens, LARGER * size)
@@ -169,7 +171,7 @@ class Calibration:
         if not measured[0].costs:
             raise _too_slow(size, most)
 
-    def _others(self, built: list[Built], end: float, failed: Told) -> Iterator[str]:
+    def _others(self, built: list[StoreBuild], end: float, failed: Told) -> Iterator[str]:
         """Judge stores on the other layers, at the sizes that they reached on the first."""
         quickest = sorted(built, key=lambda each: each.seconds)
         turns = [(each, layer) for each in quickest for layer in self.capture.info.layers[1:]]
@@ -209,7 +211,7 @@ class Calibration:
         held = max(sizes[-1], self.capture.info.tokens)
         smaller = [self._fitting(setting, held) for setting in group]
         real = {each.key: setting for each, setting in zip(smaller, group, strict=True)}
-        job = Job(
+        job = StoreJob(
             capture=str(self.capture.directory),
             layer=layer,
             settings=tuple(smaller),
@@ -234,13 +236,15 @@ class Calibration:
                     seconds += sum(grown.adds)
         return seconds
 
-    def _of(self, setting: Setting) -> Measured:
+    def _of(self, setting: Setting) -> SettingMeasurement:
         for each in self.measured:
             if each.setting == setting:
                 return each
         fitting = self._fitting(setting, self.capture.info.tokens)
         budget, told = map(budget_of, (setting, fitting))
-        self.measured.append(Measured(setting, budget, told / budget if told and budget else 1.0))
+        self.measured.append(
+            SettingMeasurement(setting, budget, told / budget if told and budget else 1.0)
+        )
         return self.measured[-1]
 
     def _fitting(self, setting: Setting, held: int) -> Setting:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fotmem.errors import InputError
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.select.limits import Foretold, Limits, Miss, misses
+from fotmem.measure.select.limits import Limits, LimitViolation, Prediction, misses
+from fotmem.measure.setting import Setting
 from fotmem.memory.config import StoreConfig, write_config
 
 if TYPE_CHECKING:
-    from fotmem.measure.select.predict import Measured
+    from fotmem.measure.select.predict import SettingMeasurement
 
 ALIKE = 1.1
 """Of settings whose latencies differ by no more than this factor, the smaller one is chosen."""
@@ -24,8 +24,8 @@ class Candidate:
     """A setting, what is foretold of it, and which limits it misses."""
 
     setting: Setting
-    foretold: Foretold
-    misses: tuple[Miss, ...]
+    foretold: Prediction
+    misses: tuple[LimitViolation, ...]
     layers: tuple[int, ...]
     """On which its error and recall were measured."""
     judged: int
@@ -164,7 +164,7 @@ def _excess(candidate: Candidate) -> float:
 
 
 def candidates(
-    measured: Sequence[Measured], foretold: Sequence[Foretold], limits: Limits
+    measured: Sequence[SettingMeasurement], foretold: Sequence[Prediction], limits: Limits
 ) -> tuple[Candidate, ...]:
     """Compare what is foretold of what was measured with the limits."""
     found = []

@@ -33,7 +33,7 @@ SHIFTS = np.linspace(0, 1, 101)
 """Powers of the number of tokens with which effort may have to grow."""
 
 
-class Searches(NamedTuple):
+class SearchCosts(NamedTuple):
     """What was measured of searches with some effort, by size, ascending."""
 
     sizes: Sequence[int]
@@ -43,7 +43,7 @@ class Searches(NamedTuple):
     """Keys that a query is compared with; None where the store cannot tell."""
 
 
-def costs(searches: Mapping[float, Searches]) -> dict[float, Law]:
+def costs(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
     """Fit the seconds of searches by effort: up to the largest size as measured, then by a law.
 
     With stores that tell what they read it is ``a + b * keys`` (see `keys_compared`), `a` and `b`
@@ -68,7 +68,7 @@ def costs(searches: Mapping[float, Searches]) -> dict[float, Law]:
     }
 
 
-def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
+def keys_compared(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
     """Fit with how many keys a query is compared for its effort: ``k * N ** c``, at most N.
 
     The power is the same for all efforts, by the sizes at which not all keys were read, or the root
@@ -97,14 +97,14 @@ def keys_compared(searches: Mapping[float, Searches]) -> dict[float, Law]:
     return {effort: law(effort) for effort in searches}
 
 
-def _partial(searches: Searches) -> list[tuple[int, float]]:
+def _partial(searches: SearchCosts) -> list[tuple[int, float]]:
     """Return the sizes at which a query is compared with some of the keys, and with how many."""
     assert searches.read is not None
     pairs = zip(searches.sizes, searches.read, strict=True)
     return [(size, read) for size, read in pairs if 0 < read < ALL * size]
 
 
-def _through_graphs(searches: Mapping[float, Searches]) -> dict[float, Law]:
+def _through_graphs(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
     """Fit the seconds of searches through graphs, by effort: ``a + b * log N``.
 
     N counts from `NEAR` on. How steeply it grows is not fitted: times of a few sizes that are so

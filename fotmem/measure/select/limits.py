@@ -41,7 +41,7 @@ class Limits:
                 checked_number(name, limit, kind="from 0 to 1", least=0, most=1)
 
 
-class Foretold(NamedTuple):
+class Prediction(NamedTuple):
     """What a setting takes and finds at some size; costs are of all memory layers together."""
 
     ram: float
@@ -56,7 +56,7 @@ class Foretold(NamedTuple):
     """Share of the exact top k that are found: mean."""
 
 
-class Miss(NamedTuple):
+class LimitViolation(NamedTuple):
     """A limit that is not kept."""
 
     limit: str
@@ -72,7 +72,7 @@ class Miss(NamedTuple):
 
 class _Rule(NamedTuple):
     limit: str
-    of: Callable[[Foretold], float]
+    of: Callable[[Prediction], float]
     most: bool
     """Whether the limit is the most that is allowed, or the least."""
     told: Callable[[float], str]
@@ -108,7 +108,7 @@ SPARE = 0.02
 """Of a limit that is proposed: a figure that is rounded must still keep it."""
 
 
-def misses(limits: Limits, found: Foretold) -> list[Miss]:
+def misses(limits: Limits, found: Prediction) -> list[LimitViolation]:
     """Return the limits that are not kept."""
     missed = []
     for rule in RULES:
@@ -119,7 +119,7 @@ def misses(limits: Limits, found: Foretold) -> list[Miss]:
         low, high = sorted((max(value, 1e-9), max(limit, 1e-9)))
         bound = "at most" if rule.most else "at least"
         missed.append(
-            Miss(
+            LimitViolation(
                 limit=rule.limit,
                 needed=needed,
                 factor=high / low,

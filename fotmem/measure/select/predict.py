@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 from fotmem.measure.bench.figures import Truth, compare
-from fotmem.measure.bench.report import Setting
-from fotmem.measure.bench.worker import Grown
+from fotmem.measure.bench.worker import SizeResult
 from fotmem.measure.select import extrapolate as laws
-from fotmem.measure.select.limits import Foretold
+from fotmem.measure.select.limits import Prediction
+from fotmem.measure.setting import Setting
 from fotmem.plugin.registry import find_store, validated_options
 
 
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     """Bytes."""
 
 
-class Found(NamedTuple):
+class LayerQuality(NamedTuple):
     """What a setting finds at some size, on one layer."""
 
     tokens: int
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 @dataclass
-class Measured:
+class SettingMeasurement:
     """What was measured of one setting."""
 
     setting: Setting
@@ -52,29 +52,29 @@ class Measured:
     memory finds that is as much larger, with all of the budget."""
     costs: list[Cost] = field(default_factory=list)
     """By size, ascending."""
-    found: list[Found] = field(default_factory=list)
+    found: list[LayerQuality] = field(default_factory=list)
 
-    def note(self, grown: Grown, place: int) -> None:
+    def note(self, grown: SizeResult, place: int) -> None:
         """Note what the store took at some size."""
         tuned = grown.tuned[place]
         read = None if tuned.share_read is None else tuned.share_read * grown.size
         self.costs.append(Cost(grown.size, tuned.one, read, grown.ram, grown.disk))
 
-    def judge(self, grown: Grown, place: int, layer: int, exact: Truth) -> None:
+    def judge(self, grown: SizeResult, place: int, layer: int, exact: Truth) -> None:
         """Note what the store found at some size."""
         answer = grown.tuned[place].answer
         assert answer is not None
         judged = compare(*answer, exact)
         error, recall = (float(each.mean()) for each in (judged.topk_error, judged.recall))
-        self.found.append(Found(grown.size, layer, error, 1 - recall))
+        self.found.append(LayerQuality(grown.size, layer, error, 1 - recall))
 
     def foretold(
         self, tokens: int, layers: int, *, seconds: float, error: float, missed: float
-    ) -> Foretold:
+    ) -> Prediction:
         """Foretell memory at some size, in so many layers, beside the rest of one layer."""
         sizes, _, _, ram, disk = zip(*self.costs, strict=True)
         memory = laws.amount(sizes, ram)(tokens) if self.budget is None else self.budget
-        return Foretold(
+        return Prediction(
             ram=layers * memory,
             disk=layers * laws.amount(sizes, disk)(tokens),
             latency=layers * seconds,
@@ -82,17 +82,17 @@ class Measured:
             recall=1 - missed,
         )
 
-    def searches(self) -> laws.Searches:
+    def searches(self) -> laws.SearchCosts:
         """Return what searching took; of a store that cannot tell what it reads, when captured.
 
         Where keys lie beside their likes, as they do beyond the capture, a graph is soon through.
         """
         sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
         if None not in read:
-            return laws.Searches(sizes, latencies, read)
+            return laws.SearchCosts(sizes, latencies, read)
         last = max(found.tokens for found in self.found)
         judged = max(1, sum(size <= last for size in sizes))
-        return laws.Searches(sizes[:judged], latencies[:judged], None)
+        return laws.SearchCosts(sizes[:judged], latencies[:judged], None)
 
     def mean(self, name: str) -> dict[int, float]:
         """Return the mean of all layers by size, for those at which the first was judged.
@@ -127,10 +127,10 @@ class Measured:
         return Setting(store=setting.store, options=others).key, float(value)
 
 
-def foretell(measured: Sequence[Measured], tokens: int, layers: int) -> list[Foretold]:
+def foretell(measured: Sequence[SettingMeasurement], tokens: int, layers: int) -> list[Prediction]:
     """Foretell what settings take and find at some size, in so many layers."""
     efforts = [each.effort() for each in measured]
-    families: dict[str, dict[float, Measured]] = {}
+    families: dict[str, dict[float, SettingMeasurement]] = {}
     for (family, effort), each in zip(efforts, measured, strict=True):
         families.setdefault(family, {})[effort] = each
     seconds = {
@@ -149,7 +149,7 @@ def foretell(measured: Sequence[Measured], tokens: int, layers: int) -> list[For
     return found
 
 
-def _shares(alike: dict[float, Measured], name: str) -> laws.Shares:
+def _shares(alike: dict[float, SettingMeasurement], name: str) -> laws.Shares:
     """Fit the law of what settings miss that differ by effort, at the sizes they have in common."""
     efforts = sorted(alike)
     means = [alike[effort].mean(name) for effort in efforts]

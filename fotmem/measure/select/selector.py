@@ -16,9 +16,9 @@ from fotmem.outputs import check_folder
 from fotmem.plugin.registry import available_stores, find_store
 
 if TYPE_CHECKING:
-    from fotmem.measure.bench.report import Setting
     from fotmem.measure.capture import Capture
     from fotmem.measure.select.choice import Selection
+    from fotmem.measure.setting import Setting
 
 CAPTURED = 2**15
 """Tokens that stores are measured with."""
@@ -217,7 +217,7 @@ def _captured(
 ) -> Capture:
     from fotmem.files import python_reference
     from fotmem.measure.capture import capture_model
-    from fotmem.measure.evaluate.passkey import OVERLAP
+    from fotmem.measure.reading import OVERLAP
     from fotmem.models.load import load_model
     from fotmem.models.tokens import token_ids
 
