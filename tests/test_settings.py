@@ -36,7 +36,8 @@ GRID: Grid = {"sparse": {"salt": [1, 2], "every": [1, 3]}}
 """Two stores to build, each tuned twice."""
 
 SPARSE = """
-from fotmem import Hits, exact_search
+from fotmem import Hits
+from fotmem.stores.exact_search import exact_search
 from fotmem_exact.store import ExactStore
 
 class SparseOptions(StoreOptions):
