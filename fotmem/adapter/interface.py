@@ -1,4 +1,4 @@
-"""The interface of an adapter: how one model family's attention is taken apart."""
+"""The interface of an adapter: how the attention of one model family is taken apart."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,23 +7,25 @@ from torch import Tensor, nn
 
 
 class Adapter(ABC):
-    """Tells fotmem where a model family keeps its parts, so that it can put memory layers in.
+    """Takes the attention of one model family apart, so that fotmem can give it a memory.
 
-    fotmem splits long input into windows, keeps the cache, asks the stores and merges what they
-    answer; an adapter only projects, rotates and calls the model's own attention. It has no
-    state: every method gets the module it is about. Where layers differ, `for_layer` tells how.
+    fotmem splits long input into windows, keeps the cache, asks the stores and merges their
+    answers. An adapter projects, encodes positions and calls the model's own attention.
+
+    fotmem calls `decoder` and `attentions` once, then `for_layer` for each memory layer, and
+    all other methods on what `for_layer` returned. An adapter keeps nothing between calls.
     """
 
     def for_layer(self, attention: nn.Module) -> "Adapter":
-        """Return the adapter of one layer, which serves no other: this one, where all are alike.
+        """Return the adapter for one layer; by default this one, for all layers.
 
-        Where layers encode positions in different ways, `rotate` and `at_first_position` cannot
-        tell from their arguments in which they are: return another adapter for each way.
+        `rotate` and `at_first_position` do not get the attention module. Where layers encode
+        positions in different ways, return an adapter that knows the way of this layer.
 
         Raises
         ------
         UnsupportedError
-            The layer cannot have memory; say why, and what can be done.
+            This layer cannot have memory. Say why, and what the user can do.
         """
         return self
 
@@ -31,7 +33,7 @@ class Adapter(ABC):
     def decoder(self, model: nn.Module) -> nn.Module:
         """Return the module that runs the layers.
 
-        It is called with ``input_ids`` or ``inputs_embeds``, ``attention_mask``,
+        fotmem calls it with ``input_ids`` or ``inputs_embeds``, ``attention_mask``,
         ``position_ids``, ``use_cache`` and ``cache`` (or ``past_key_values``).
         """
 
@@ -47,7 +49,8 @@ class Adapter(ABC):
     def project(self, attention: nn.Module, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project ``[B, T, hidden]`` to query ``[B, H * G, T, D]``, key and value ``[B, H, T, D]``.
 
-        Before positions are encoded. Query heads ``h * G`` to ``h * G + G - 1`` share head ``h``.
+        Positions are not encoded yet; all else is done. Query heads ``h * G`` to
+        ``h * G + G - 1`` share key/value head ``h``.
         """
 
     @abstractmethod

@@ -1,0 +1,175 @@
+"""A base for adapters of decoders that are built like LLaMA."""
+
+import copy
+import sys
+from itertools import chain
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.adapter.interface import Adapter
+from fotmem.errors import UnsupportedError
+
+
+class RotaryAdapter(Adapter):
+    """Adapter for decoders with rotary embeddings (Su et al. 2021, arXiv:2104.09864).
+
+    It reads everything from transformers' own modules: projections, biases, norms on queries and
+    keys, grouped queries, the scale, the family's rotation, attention factors by type of layer.
+    So it is the adapter of many families as it stands. Derive from it where a family differs,
+    and override the method or attribute that differs.
+
+    Examples
+    --------
+    A family whose output projection is called `dense`, and in which some layers do not rotate:
+
+    >>> class MyAdapter(RotaryAdapter):
+    ...     output_projection = "dense"
+    ...
+    ...     @property
+    ...     def rotates(self):
+    ...         return self.attention.use_rope
+    """
+
+    projections: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    """Names of the projections: of query, key and value, or one name for all three."""
+    norms: tuple[str, str] = ("q_norm", "k_norm")
+    """Names of the norms of query and key, where a layer has them: of each head or of all."""
+    output_projection: str = "o_proj"
+    """Name of the output projection."""
+    attention: Any = None
+    """The attention module of this adapter's layer, set by `for_layer`."""
+
+    def for_layer(self, attention: nn.Module) -> Self:
+        """Return the adapter of one layer, which has its attention module as `attention`.
+
+        Raises
+        ------
+        UnsupportedError
+            The attention module has weights that this adapter does not use.
+        """
+        used = {*self.projections, *self.norms, self.output_projection}
+        for name, _ in chain(attention.named_children(), attention.named_parameters(recurse=False)):
+            if name not in used:
+                raise UnsupportedError(
+                    f"memory in a layer whose attention has {name!r}, which "
+                    f"{type(self).__name__} does not know,",
+                    "choose other layers, or write an adapter that uses it: see docs/adapters.md",
+                )
+        own = copy.copy(self)
+        own.attention = attention
+        return own
+
+    @property
+    def rotates(self) -> bool:
+        """Whether this layer encodes positions; override it where some layers do not."""
+        return True
+
+    def decoder(self, model: Any) -> nn.Module:
+        """Return ``model.model``."""
+        decoder: nn.Module = model.model
+        return decoder
+
+    def attentions(self, decoder: Any) -> list[nn.Module]:
+        """Return the ``self_attn`` of each of ``decoder.layers``."""
+        return [layer.self_attn for layer in decoder.layers]
+
+    def geometry(self, attention: Any) -> tuple[int, int, float]:
+        """Return the config's key/value heads, and the module's ``head_dim`` and ``scaling``."""
+        return attention.config.num_key_value_heads, attention.head_dim, attention.scaling
+
+    def project(self, attention: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project with `projections`, then apply `norms`."""
+        parts = [getattr(attention, name)(hidden_states) for name in self.projections]
+        if len(parts) == 1:
+            size = attention.config.num_key_value_heads * attention.head_dim
+            parts = parts[0].split([parts[0].shape[-1] - 2 * size, size, size], -1)
+        norms = [getattr(attention, name, None) for name in self.norms]
+        query, key, value = (
+            _in_heads(part, attention.head_dim, norm)
+            for part, norm in zip(parts, [*norms, None], strict=True)
+        )
+        return query, key, value
+
+    def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
+        """Apply the family's ``apply_rotary_pos_emb`` to the dimensions that it is for."""
+        if not self.rotates:
+            return query, key
+        cos, sin = position_embeddings
+        size = cos.shape[-1]
+        function = _family_function(self.attention, "apply_rotary_pos_emb")
+        rotated: tuple[Tensor, Tensor] = function(query[..., :size], key[..., :size], cos, sin)
+        return _with_rest(rotated[0], query), _with_rest(rotated[1], key)
+
+    def at_first_position(self, key: Tensor, decoder: Any) -> Tensor:
+        """Multiply by the attention factor that YaRN and LongRoPE have; nothing is rotated."""
+        factor = _of_rope(self.attention, decoder, "attention_scaling")
+        if factor == 1.0 or not self.rotates:
+            return key
+        size = 2 * _of_rope(self.attention, decoder, "inv_freq").shape[-1]
+        return _with_rest(key[..., :size] * factor, key)
+
+    def attend(
+        self,
+        attention: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Call the attention implementation that the config names."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # slow to import
+
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(
+            attention.config._attn_implementation,
+            _family_function(attention, "eager_attention_forward"),
+        )
+        options = {
+            "dropout": attention.attention_dropout if attention.training else 0.0,
+            "scaling": self.geometry(attention)[2],
+        }
+        output, _ = function(attention, query, key, value, mask, **options, **kwargs)
+        flat: Tensor = output.flatten(2)
+        return flat
+
+    def project_out(self, attention: Any, output: Tensor) -> Tensor:
+        """Project with `output_projection`."""
+        projected: Tensor = getattr(attention, self.output_projection)(output.contiguous())
+        return projected
+
+
+def _in_heads(states: Tensor, head_dim: int, norm: Any) -> Tensor:
+    """Apply a norm to ``[B, T, heads * D]``, or to each head; return ``[B, heads, T, D]``."""
+    of_all = norm is not None and norm.weight.shape[-1] != head_dim
+    heads = (norm(states) if of_all else states).view(*states.shape[:-1], -1, head_dim)
+    heads = heads if norm is None or of_all else norm(heads)
+    return heads.transpose(1, 2)
+
+
+def _with_rest(part: Tensor, whole: Tensor) -> Tensor:
+    """Append the dimensions of `whole` that `part` lacks: some families rotate a part of each."""
+    size = part.shape[-1]
+    return part if size == whole.shape[-1] else torch.cat([part, whole[..., size:]], -1)
+
+
+def _family_function(attention: nn.Module, name: str) -> Any:
+    """Find a function in the module that defines the class of an attention module."""
+    for kind in type(attention).__mro__:
+        if function := getattr(sys.modules.get(kind.__module__), name, None):
+            return function
+    raise UnsupportedError(
+        f"a model of {type(attention).__module__}, which has no function {name},",
+        "write an adapter for it: see docs/adapters.md",
+    )
+
+
+def _of_rope(attention: Any, decoder: Any, name: str) -> Any:
+    """Read an attribute of a decoder's rotary embedding, which may have one by type of layer."""
+    found = getattr(decoder.rotary_emb, name, None)
+    if found is not None:
+        return found
+    return getattr(
+        decoder.rotary_emb, f"{attention.config.layer_types[attention.layer_idx]}_{name}"
+    )
