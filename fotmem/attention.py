@@ -11,6 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+__all__ = [
+    "WORKSPACE",
+    "PartialAttention",
+    "causal_attention",
+    "dense_attention",
+    "merge",
+    "topk_attention",
+]
+
 WORKSPACE = 2**22
 """Elements of the largest temporary of blocked attention and search (16 MiB of float32)."""
 

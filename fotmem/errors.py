@@ -24,6 +24,25 @@ import difflib
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
+__all__ = [
+    "AttachError",
+    "BusyError",
+    "CheckpointError",
+    "DtypeError",
+    "FotmemError",
+    "IdError",
+    "InputError",
+    "LayerError",
+    "MissingPackageError",
+    "ModelError",
+    "NonFiniteError",
+    "OptionError",
+    "ShapeError",
+    "StorageError",
+    "UnknownStoreError",
+    "UnsupportedError",
+]
+
 
 class FotmemError(Exception):
     """Base class of all errors of fotmem."""

@@ -171,21 +171,21 @@ import os, signal
 
 def failing(**arguments):
     store = build(**arguments)
-    add = store._add
+    add = store.add_rows
     def refuse(keys, values):
-        if store._added >= 1000:
+        if store.added_rows >= 1000:
             raise OSError('the disk is full')
         add(keys, values)
-    store._add = refuse
+    store.add_rows = refuse
     return store
 
 def dying(**arguments):
     store = build(**arguments)
     def die(*given):
-        if store._added == 1500:
+        if store.added_rows == 1500:
             os.kill(os.getpid(), signal.SIGKILL)
-        return type(store)._search(store, *given)
-    store._search = die
+        return type(store).search_rows(store, *given)
+    store.search_rows = die
     return store
 
 def poor(**arguments):

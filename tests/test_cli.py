@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 import fotmem
-from fotmem import InputError
 from fotmem.cli import demo, options
+from fotmem.errors import InputError
 from fotmem.measure.reading import LOCAL
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import Answer

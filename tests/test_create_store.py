@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import DtypeError, MissingPackageError, OptionError, UnknownStoreError, create_store
+from fotmem import create_store
+from fotmem.errors import DtypeError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.plugin import registry
 from fotmem.testing.store.naive import draw
 from tests.plugins import hook, install

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fotmem import InputError, StorageError
+from fotmem.errors import InputError, StorageError
 from fotmem.measure.capture import capture_arrays, capture_random
 from fotmem.outputs import check_file, check_folder, filling, write_bytes
 from tests.commands import call, refusal
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_nothing(make: Callable[[Path], None], place: Path) -
 TOO_MANY = """
 import os, resource, sys
 from fotmem.measure.capture import capture_random, Capture
-from fotmem import StorageError
+from fotmem.errors import StorageError
 
 place = sys.argv[1]
 capture_random(place + "/whole", tokens=2, queries=1, num_heads=1, head_dim=1)

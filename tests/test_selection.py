@@ -370,24 +370,24 @@ def slow(**arguments):
     from pathlib import Path
     from threading import Event
     store = build(**arguments)
-    add = store._add
+    add = store.add_rows
     def wait(keys, values):
         if len(store) > 6000:  # not yet when it is tried
             Path(__file__).with_name('asleep').touch()
             Event().wait()
         add(keys, values)
-    store._add = wait
+    store.add_rows = wait
     return store
 
 def dying(**arguments):
     import os
     store = build(**arguments)
-    add = store._add
+    add = store.add_rows
     def die(keys, values):
         if len(store) > 17000:  # not at the first sizes
             os._exit(5)
         add(keys, values)
-    store._add = die
+    store.add_rows = die
     return store
 """ + hook(
     "[spec('failing', factory=failing), spec('slow', factory=slow), spec('dying', factory=dying)]"

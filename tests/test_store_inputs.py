@@ -10,19 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import (
+from fotmem import FotmemError, available_stores, create_store
+from fotmem.errors import (
     DtypeError,
-    FotmemError,
-    MemoryStore,
     NonFiniteError,
     OptionError,
     ShapeError,
     StorageError,
-    StoreOptions,
     UnknownStoreError,
-    available_stores,
-    create_store,
 )
+from fotmem.stores import MemoryStore, StoreOptions
 from fotmem.testing.store.naive import draw
 from fotmem_exact.store import ExactStore
 from tests.plain_stores import PlainStore

@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 import torch
 
-from fotmem import MemoryStore
 from fotmem.memory.decay import Weighing
+from fotmem.stores import MemoryStore
 
 
 def holding(tokens: int) -> MemoryStore:

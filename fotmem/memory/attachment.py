@@ -24,7 +24,8 @@ from fotmem.models.model_parts import ModelParts, cache_argument, model_parts, p
 from fotmem.models.replace_forward import own_forward, refuse_methods, replace_forward
 from fotmem.models.unsupported import refuse_changing_rope
 from fotmem.plugin.registry import available_stores, create_store, find_store, shared_options
-from fotmem.stores.store import DTYPES, MemoryStore
+from fotmem.stores.checks import DTYPES
+from fotmem.stores.store import MemoryStore
 
 DEFAULT_WINDOW = 2048
 DEFAULT_TOP_K = 32

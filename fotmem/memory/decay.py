@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fotmem.stores.store import Bias, MemoryStore
+    from fotmem.stores.hits import Bias
+    from fotmem.stores.store import MemoryStore
 
 OLDEST = 64
 """Windows; all that is older counts alike, so that what is looked for is found at any age."""
