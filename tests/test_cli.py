@@ -263,7 +263,7 @@ def test_an_unknown_store_is_told_before_a_model_is_loaded(
 ) -> None:
     line = refusal(capsys, 1, *command.format(text=text).split(), "--store", "exat")
     known = ", ".join(sorted(BUILT_IN))
-    assert line == f"no store is named 'exat'; did you mean 'exact'? (there are: {known})"
+    assert line == f"no store is named 'exat'; did you mean 'exact'? (the stores are: {known})"
 
 
 # What options mean

@@ -117,21 +117,21 @@ def test_id_error() -> None:
     store, ids = exact(), torch.tensor([[[7]], [[0]]])
     message = raised(IdError, lambda: store.values(ids))
     assert message == (
-        "id 7 is not in this store, which holds nothing: it was never stored: the next key that "
-        "is added gets 0, see next_id"
+        "id 7 is not in this store, which holds nothing: it was never added: the next key "
+        "gets id 0 (next_id)"
     )
     store.start_at(2)
     store.add(torch.ones(2, 7, 4), torch.ones(2, 7, 4))
     store.forget(6)
     message = raised(IdError, lambda: store.keys(ids))
     assert message == (
-        "id 7 is not in this store, which holds 8 to 8: it was forgotten, as all before 8; look up "
-        "what you need before forget"
+        "id 7 is not in this store, which holds 8 to 8: it was forgotten, like all ids "
+        "before 8; look keys up before that"
     )
     for outside, reason in (
-        (0, "it was never stored: ids begin at 2 here, see first_id"),
-        (9, "it was never stored: the next key that is added gets 9, see next_id"),
-        (-3, "ids are never negative, but for -1 where search found no hit"),
+        (0, "it was never added: ids of this store begin at 2 (first_id)"),
+        (9, "it was never added: the next key gets id 9 (next_id)"),
+        (-3, "ids are not negative; search returns -1 where it found no hit"),
     ):
         message = raised(IdError, lambda: store.keys(torch.full((2, 1, 1), outside)))  # noqa: B023
         assert message == f"id {outside} is not in this store, which holds 8 to 8: {reason}"

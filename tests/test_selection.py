@@ -674,7 +674,7 @@ def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[memory", "is no TOML"),
+        ("[memory", "is not TOML"),
         ("[memory]\n", "memory.store: Field required"),
         ("[memory]\nstore = 'exact'\ntop = 3\n", "memory.top: Extra inputs"),
         ("[memory]\nstore = 'exact'\n[other]\n", "other: Extra inputs"),
