@@ -25,7 +25,6 @@ from fotmem.memory.contents import Contents
 from fotmem.models.load import load_model
 from fotmem.models.model_parts import cache_argument
 from fotmem.models.tokens import token_ids
-from fotmem.stores import MemoryStore
 from fotmem.training.tune import DISTANCE
 
 STEPS, LOCAL = 40, 128
@@ -38,7 +37,7 @@ def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int
     """Yield the time of a step with empty memory, then at each mark: median and middle half."""
     info = capture.info
     with fotmem.attach(model, name, info.layers, window=WINDOW, distance=DISTANCE) as memory:
-        held = {size: Contents(memory.contents.makers) for size in (0, *marks)}
+        held = {size: Contents(memory.attached_model.contents.makers) for size in (0, *marks)}
         for size, contents in held.items():
             for layer in info.layers:
                 contents.stores[layer] = filled(name, capture, layer, size)
@@ -47,7 +46,7 @@ def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int
             yield {"store": name, "tokens": size, "step": median, "low": low, "high": high}
 
 
-def filled(name: str, capture: Capture, layer: int, tokens: int) -> MemoryStore:
+def filled(name: str, capture: Capture, layer: int, tokens: int) -> fotmem.MemoryStore:
     """Make a store that holds the first captured tokens."""
     store = fotmem.create_store(
         name, num_heads=capture.info.num_heads, head_dim=capture.info.head_dim
@@ -60,12 +59,12 @@ def filled(name: str, capture: Capture, layer: int, tokens: int) -> MemoryStore:
 @torch.no_grad()
 def steps(model: Any, ids: Tensor, memory: fotmem.Memory, held: Held) -> dict[int, list[float]]:
     """Time steps after a local context, in seconds, with one size of memory after the other."""
-    memory.contents = held[0]
+    memory.attached_model.contents = held[0]
     caches = {size: model(ids[None, :LOCAL], use_cache=True)[1] for size in held}
     taken: dict[int, list[float]] = {size: [] for size in held}
     for place in range(LOCAL, LOCAL + STEPS):
         for size, cache in caches.items():
-            memory.contents = held[size]
+            memory.attached_model.contents = held[size]
             begin = time.perf_counter()
             model(ids[None, place : place + 1], **{cache_argument(type(model)): cache})
             taken[size].append(time.perf_counter() - begin)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.conftest import Compare
-from fotmem.stores import MemoryStore
 from tests import tiny
 
 LAYERS = [17, 20, 23]
@@ -25,7 +24,7 @@ def smollm2() -> Any:
 
     try:
         return load_model("smollm2")[0]
-    except fotmem.errors.InputError as error:
+    except fotmem.InputError as error:
         pytest.skip(str(error))
 
 
@@ -99,16 +98,16 @@ def test_read(
     ids = torch.arange(1, window + 1)[None] % 50
     with fotmem.attach(model, layers=LAYERS, window=window) as memory:
         fill(memory, before if timed else min(before, 64))
-        full = memory.contents
+        full = memory.attached_model.contents
 
         def read() -> None:
-            memory.contents = full.copy()
+            memory.attached_model.contents = full.copy()
             memory.read(ids, attend=attend)
 
         compare(read, torch.no_grad()(lambda: plain.model(ids)), rounds=7)
 
 
-def concatenate_memory(attention: Any, store: MemoryStore) -> None:
+def concatenate_memory(attention: Any, store: fotmem.MemoryStore) -> None:
     """Attend as the released code does: dense, over memory and local keys in one tensor."""
     ids = torch.arange(len(store)).expand(store.num_heads, 1, -1)
     memory_keys, memory_values = store.keys(ids).transpose(0, 1), store.values(ids).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Output files and folders: checked before results are computed, written atomically."""
+"""Where results go: tried before they are computed, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def check_file(file: Path | str, *, inputs: Iterable[Path | str | None] = ()) -> None:
-    """Check that a file can be written, without creating or changing it.
+    """Check that a file can be written, by trying; it is neither made nor changed.
 
     Parameters
     ----------
     file : path
-        Its parent folders need not exist: `write_bytes` creates them.
+        Folders that lead to it need not be there: `write_bytes` makes them.
     inputs : iterable of path
-        Files that are read, and so must not be overwritten. None is ignored.
+        What is read, and thus must not be written over; None stands for nothing.
 
     Raises
     ------
     StorageError
-        The file cannot be written, is a folder, or is one of the inputs.
+        It cannot be written, is a folder, or one of the inputs.
     """
     with _refusing(file, "file", inputs):
         place = Path(file).resolve()
@@ -46,35 +46,32 @@ def check_file(file: Path | str, *, inputs: Iterable[Path | str | None] = ()) ->
 def check_folder(
     folder: Path | str, *, inputs: Iterable[Path | str | None] = (), empty: bool = False
 ) -> None:
-    """Check that files can be written to a folder, which need not exist yet.
+    """Check that files can be written to a folder, which need not be there, by trying.
 
     Raises
     ------
     StorageError
-        Files cannot be written there; or it is a file, one of the inputs, or not empty although
-        `empty` is True.
+        They cannot, it is a file, one of the inputs, or not `empty`, if it must be.
     """
     with _refusing(folder, "folder", inputs):
         place = Path(folder)
         if os.path.lexists(place) and not place.is_dir():
-            raise NotADirectoryError(None, "it is not a folder")
+            raise NotADirectoryError(None, "it is no folder")
         if empty and place.is_dir() and any(place.iterdir()):
             raise FileExistsError(None, "it is not empty")
         _try_writing_in(place.resolve())
 
 
 def write_bytes(file: Path | str, content: bytes) -> None:
-    """Write a file atomically; create its parent folders.
-
-    If it cannot be written, an existing file stays as it was.
+    """Write a file at once, or what was there stays; folders that lead to it are made.
 
     Raises
     ------
     StorageError
-        The file cannot be written.
+        It cannot be written.
     """
     try:
-        place = Path(file).resolve()  # so that a link stays a link
+        place = Path(file).resolve()  # a link goes on pointing to it
         if place.exists() and not place.is_file():
             place.write_bytes(content)  # such as /dev/stdout
             return
@@ -90,7 +87,7 @@ def write_bytes(file: Path | str, content: bytes) -> None:
 
 
 def write_picture(picture: Figure, file: Path | str) -> None:
-    """Write a matplotlib figure as PNG, atomically."""
+    """Write a picture of matplotlib's as PNG, as `write_bytes`."""
     drawn = io.BytesIO()
     picture.savefig(drawn, dpi=120, format="png")
     write_bytes(file, drawn.getvalue())
@@ -100,14 +97,14 @@ def write_picture(picture: Figure, file: Path | str) -> None:
 def filling(
     folder: Path, *, kept: Callable[[BaseException], bool] = lambda error: False
 ) -> Iterator[None]:
-    """Create a folder unless it exists, and fill it; if that fails, restore what was before.
+    """Make a folder, where it is not there, and fill it; if that fails, it is as it was before.
 
     Parameters
     ----------
     folder : Path
-        Missing, or empty.
+        Is not there, or empty.
     kept : callable
-        Gets the error; returns whether the files written so far are kept nevertheless.
+        Is told what failed, and tells whether what is there nevertheless stays.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -122,7 +119,7 @@ def filling(
 
 
 def _remove(place: Path) -> None:
-    """Remove a file, or a folder and its content; needs few open files."""
+    """Remove a file, or a folder with all that is in it, by as few open files as can be."""
     with suppress(OSError):
         if place.is_symlink() or not place.is_dir():
             place.unlink()
@@ -144,7 +141,7 @@ def _refusing(place: Path | str, kind: str, inputs: Iterable[Path | str | None])
         for each in inputs:
             both = each is not None and os.path.exists(each) and os.path.exists(place)
             if both and os.path.samefile(str(each), place):
-                raise FileExistsError(None, "it is an input")
+                raise FileExistsError(None, "it is what is read")
         yield
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null byte
         reason = getattr(error, "strerror", None) or error
@@ -152,7 +149,7 @@ def _refusing(place: Path | str, kind: str, inputs: Iterable[Path | str | None])
 
 
 def _try_writing_in(folder: Path) -> None:
-    """Write a temporary file into a folder, or into its nearest parent that exists."""
+    """Write into a folder, or the one in which it would be made, and take that away again."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder) as file:

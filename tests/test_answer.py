@@ -63,7 +63,7 @@ def test_an_answer_with_memory(model: Any, memory: fotmem.Memory) -> None:
 def test_sources_are_the_best_over_layers_and_answer_tokens(
     model: Any, memory: fotmem.Memory
 ) -> None:
-    best: dict[int, fotmem.Attended] = {}
+    best: dict[int, fotmem.AttendedToken] = {}
     for _ in greedy(model, PROMPT, 4):
         for found in memory.explain(tokenizer(), top=1000):
             if found.position not in best or best[found.position].weight < found.weight:

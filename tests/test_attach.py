@@ -22,12 +22,12 @@ from transformers import (
 )
 
 import fotmem
-from fotmem import Memory
-from fotmem.errors import (
+from fotmem import (
     AttachError,
     DtypeError,
     InputError,
     LayerError,
+    Memory,
     ModelError,
     OptionError,
     UnknownStoreError,
@@ -162,7 +162,7 @@ def test_numbers_may_be_those_of_numpy_and_torch() -> None:
         assert model(tiny.ids(40)).logits.isfinite().all()
         assert [type(number) for number in (memory.top_k, memory.distance)] == [int, int]
         assert (memory.layers, memory.top_k, memory.distance) == (LAYERS, 7, 9)
-        assert memory.weighing == (0.5, 2.0)
+        assert (memory.decay, memory.temperature) == (0.5, 2.0)
 
 
 def rope(kind: str, **parameters: Any) -> dict[str, Any]:
@@ -208,7 +208,10 @@ def test_dynamically_quantised_models_work() -> None:
         assert not torch.equal(near, plain)
     with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW) as memory:
         memory.read(tiny.ids(40))
-        exact = memory.decoder(question).last_hidden_state @ tiny.llama().lm_head.weight.T
+        exact = (
+            memory.attached_model.decoder(question).last_hidden_state
+            @ tiny.llama().lm_head.weight.T
+        )
     assert (near - exact).abs().max() < 0.2 * exact.abs().max()
 
 
@@ -235,15 +238,15 @@ def test_a_file_says_all_that_attach_takes(tmp_path: Path) -> None:
     file.write_text(CONFIG)
     with fotmem.attach(tiny.llama(), config=file) as memory:
         assert (memory.layers, memory.top_k, memory.distance) == (LAYERS, 7, 5)
-        assert (memory.windowing.window, memory.windowing.last_context_length) == (20, 9)
-        assert memory.weighing == (1, 0.5)
+        assert (memory.options.window, memory.options.last_context_length) == (20, 9)
+        assert (memory.decay, memory.temperature) == (1, 0.5)
         assert memory.store(1).dtype == torch.bfloat16
         assert memory.store(1).options.nprobe == 3  # type: ignore[attr-defined]
     given: dict[str, Any] = {"layers": [0], "top_k": None, "window": 16, "last_context_length": 8}
     with fotmem.attach(tiny.llama(), config=file, **given, decay=0, dtype=torch.float32) as memory:
         assert (memory.layers, memory.top_k, memory.distance) == ((0,), None, 5)
-        assert (memory.windowing.window, memory.windowing.last_context_length) == (16, 8)
-        assert memory.weighing == (0, 0.5)
+        assert (memory.options.window, memory.options.last_context_length) == (16, 8)
+        assert (memory.decay, memory.temperature) == (0, 0.5)
         assert memory.store(0).dtype == torch.float32
     file.write_text('[memory]\nstore = "exact"\ntop_k = "all"\n')
     with fotmem.attach(tiny.llama(), config=str(file), layers=LAYERS) as memory:
@@ -314,16 +317,21 @@ def test_defaults() -> None:
     with fotmem.attach(model) as memory:
         assert memory.layers == (0, 3)
         assert memory.top_k == 32
-        assert memory.windowing.window == memory.windowing.split_above == 2048
-        assert memory.windowing.last_context_length == 1024
+        assert memory.options.window == memory.options.split_above == 2048
+        assert memory.options.last_context_length == 1024
         assert memory.store(0).dtype == torch.float32
-        assert (memory.distance, *memory.weighing) == (0, 0, 1)
+        assert (memory.distance, memory.decay, memory.temperature) == (0, 0, 1)
     weighing: dict[str, Any] = {"mem_decay": 0.5, "mem_temperature": 0.25}
     with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, **weighing)) as memory:
-        assert (memory.distance, memory.windowing.window, *memory.weighing) == (50, 14, 0.5, 0.25)
+        assert (memory.distance, memory.options.window, memory.decay, memory.temperature) == (
+            50,
+            14,
+            0.5,
+            0.25,
+        )
     with fotmem.attach(tiny.llama(), store={2: "exact"}, dtype=torch.bfloat16) as memory:
         assert memory.layers == (2,)
-        assert memory.windowing.window == 64
+        assert memory.options.window == 64
         assert memory.store(2).dtype == torch.bfloat16
 
 

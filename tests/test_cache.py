@@ -7,8 +7,7 @@ import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
 import fotmem
-from fotmem import MemoryCache
-from fotmem.errors import AttachError, LayerError, ShapeError, UnsupportedError
+from fotmem import AttachError, LayerError, MemoryCache, ShapeError, UnsupportedError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
@@ -81,7 +80,7 @@ def test_copy_goes_its_own_way() -> None:
         memory.read(tiny.ids(20))
         cache = begun(model)
         twin, later = copy.deepcopy(cache), tiny.ids(20, seed=5)
-        assert twin.memory is memory
+        assert twin.attached is memory.attached_model
         expected = model(later, **tiny.cached(begun(model))).logits
         for used in (cache, twin):
             assert torch.equal(model(later, **tiny.cached(used)).logits, expected)

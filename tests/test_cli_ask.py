@@ -146,7 +146,7 @@ def test_layers_from_the_option_or_the_config(
     call(capsys, *ask, "--top-k", "all", *(["--layers", layers] if layers else []))
     [memory] = attached
     assert set(memory.layers) == expected
-    assert (memory.top_k, memory.windowing.window, memory.attached) == (None, 32, False)
+    assert (memory.top_k, memory.options.window, memory.attached) == (None, 32, False)
 
 
 def test_rich_markup_in_a_question_or_a_name_is_plain_text(

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 import fotmem
 from fotmem import Memory
-from fotmem.memory.attachment import _execution_device
+from fotmem.memory.store_makers import execution_device
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,
@@ -148,4 +148,4 @@ def test_stores_live_where_the_layer_computes() -> None:
     model: Any = tiny.llama()
     attention = model.to("meta").model.layers[1].self_attn
     attention.k_proj._hf_hook = SimpleNamespace(execution_device="cuda:0")
-    assert _execution_device(attention) == torch.device("cuda:0")
+    assert execution_device(attention) == torch.device("cuda:0")

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import Attended, Memory
-from fotmem.errors import LayerError, OptionError
+from fotmem import AttendedToken, LayerError, Memory, OptionError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
@@ -53,7 +52,7 @@ def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
     return sorted(((share, *place) for place, share in found.items()), reverse=True)
 
 
-def assert_shares(explained: list[Attended], oracle: Oracle) -> None:
+def assert_shares(explained: list[AttendedToken], oracle: Oracle) -> None:
     expected = true_shares(oracle)[: len(explained)]
     for entry, (share, layer, position) in zip(explained, expected, strict=True):
         assert (entry.layer, entry.position) == (layer, position)

@@ -74,7 +74,7 @@ def test_a_failing_add_keeps_all_layers_at_one_length(
     """Two windows are committed; the next one breaks in one of the layers."""
     memory = attached()
     memory.read(tiny.ids(20))
-    broken, add, left = memory.store(layer), ExactStore.add_rows, [1]
+    broken, add, left = memory.store(layer), ExactStore._add, [1]
 
     def maybe(store: ExactStore, *pieces: Tensor) -> None:
         if store is not broken or left[0]:
@@ -85,7 +85,7 @@ def test_a_failing_add_keeps_all_layers_at_one_length(
 
     text = tiny.ids(60, seed=1)
     with monkeypatch.context() as patched:
-        patched.setattr(ExactStore, "add_rows", maybe)
+        patched.setattr(ExactStore, "_add", maybe)
         with pytest.raises(error):
             memory.read(text)
     assert len(memory) == kept
@@ -106,7 +106,7 @@ def test_an_error_in_the_model_drops_the_window() -> None:
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    memory.attention(3).register_forward_pre_hook(fail)
+    memory.attached_model.attention(3).register_forward_pre_hook(fail)
     with pytest.raises(KeyboardInterrupt):
         memory.read(tiny.ids(60))
     assert len(memory) == len(memory.store(1)) == len(memory.store(3)) == 32

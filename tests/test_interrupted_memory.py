@@ -18,7 +18,10 @@ from tests.traces import assert_untouched, snapshot
 
 FILES = tuple(
     f"fotmem/{name}.py"
-    for name in ("memory", "contents", "attachment", "patch", "parts", "interrupt")
+    for name in (
+        *("memory/memory", "memory/contents", "memory/reading", "memory/attachment"),
+        *("memory/attached", "models/replace_forward", "models/model_parts", "interrupts"),
+    )
 )
 
 
@@ -44,9 +47,9 @@ def test_a_memory_stays_whole(name: str) -> None:
     model = tiny.llama()
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
     memory.read(tiny.ids(20))
-    before = memory.contents.copy()
+    before = memory.attached_model.contents.copy()
     change(memory)  # what it imports is no part of it
-    memory.contents = kept = before.copy()
+    memory.attached_model.contents = kept = before.copy()
     tried = 0
     for ended in at_every_line(lambda: change(memory), FILES):
         assert not ended  # Ctrl-C waits, but is never lost
@@ -56,9 +59,9 @@ def test_a_memory_stays_whole(name: str) -> None:
         assert len({type(store) for store in stores}) == 1
         assert model(tiny.ids(9)).logits.isfinite().all()
         if name == "temporarily":
-            assert memory.contents is kept
+            assert memory.attached_model.contents is kept
         else:
-            memory.contents = before.copy()
+            memory.attached_model.contents = before.copy()
         tried += 1
     assert tried > 10
 

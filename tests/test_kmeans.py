@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotmem.stores import kmeans, moved_centres, nearest_centres
+from fotmem import moved_centres, nearest_centres
+from fotmem.stores import kmeans
 from fotmem.testing.store.naive import draw, quick
 
 

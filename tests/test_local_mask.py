@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fotmem
-from fotmem.memory.forward import _local
-from fotmem.plugin import AdapterSpec
+from fotmem.memory.attend import local_attention
 from fotmem.plugin.registry import registry
 from tests import families, tiny
 from tests.tiny import WINDOW, difference, one_thread  # noqa: F401 - a fixture
@@ -49,7 +48,7 @@ def test_masks_of_all_kinds(tokens: int, past: int, kind: str, seed: int) -> Non
     if kind.startswith("bias"):
         added = added + torch.randn(1, HEADS * GROUPS, tokens, length, generator=random)
     mask = {"none": None, "bool": shown}.get(kind, added)
-    out, lse = _local(query, key, value, mask, SCALE)
+    out, lse = local_attention(query, key, value, mask, SCALE)
     whole = added.expand(ROWS, HEADS * GROUPS, tokens, length).double()
     for actual, expected in zip((out, lse), naive(query, key, value, whole), strict=True):
         assert difference(actual, expected) <= 1e-5
@@ -64,7 +63,7 @@ class AnyFamily(families.FamilyAdapter):
 def test_a_sliding_window_hides_what_is_local_and_far(
     attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = AdapterSpec(name="qwen2", architectures=("Qwen2ForCausalLM",), factory=AnyFamily)
+    spec = fotmem.AdapterSpec(name="qwen2", architectures=("Qwen2ForCausalLM",), factory=AnyFamily)
     monkeypatch.setitem(registry().adapters, "qwen2", spec)
     model: Any = families.tiny("qwen2", num_hidden_layers=1, layer_types=["sliding_attention"])
     model.set_attn_implementation(attention)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import Memory
-from fotmem.errors import AttachError, InputError, LayerError, OptionError, ShapeError
+from fotmem import AttachError, InputError, LayerError, Memory, OptionError, ShapeError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
@@ -148,7 +147,7 @@ def test_what_says_how_memory_is_looked_at_is_checked() -> None:
                 setattr(memory, name, value)
     assert (memory.top_k, memory.decay, memory.temperature, memory.distance) == (32, 0.5, 2, 4)
     assert torch.equal(model(tiny.ids(9)).logits, before)
-    for name in ("layers", "tokens", "attached", "weighing", "stores"):
+    for name in ("layers", "tokens", "attached", "options", "stores"):
         with pytest.raises(AttributeError, match=name):
             setattr(memory, name, None)
 
@@ -165,7 +164,7 @@ def test_distance_changes_for_sequences_that_begin() -> None:
     assert difference(model(ids[:, 6:], **tiny.cached(cache)).logits, near[:, 6:]) <= 1e-5
     with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW, top_k=None, distance=20) as new:
         new.read(tiny.ids(40))
-        expected = new.decoder(ids).last_hidden_state
+        expected = new.attached_model.decoder(ids).last_hidden_state
         assert difference(model.model(ids).last_hidden_state, expected) <= 1e-5
 
 
@@ -260,21 +259,21 @@ def test_temporary_blocks_end_in_reverse_order() -> None:
     """Tasks of one thread can begin and end them crosswise."""
     _, memory = attached()
     memory.read(tiny.ids(40))
-    before, kept = snapshot(memory), memory.contents
+    before, kept = snapshot(memory), memory.attached_model.contents
     first, second = memory.temporarily(), memory.temporarily()
     first.__enter__()
     memory.read(tiny.ids(5, seed=1))
     second.__enter__()
     memory.read(tiny.ids(5, seed=2))
     first.__exit__(None, None, None)
-    assert memory.contents is kept
+    assert memory.attached_model.contents is kept
     with pytest.raises(AttachError, match="ended first; end blocks in the reverse order"):
         second.__exit__(None, None, None)
-    assert memory.contents is kept
+    assert memory.attached_model.contents is kept
     assert_equal(snapshot(memory), before)
     with memory.temporarily():
         memory.clear()
-    assert memory.contents is kept
+    assert memory.attached_model.contents is kept
 
 
 @pytest.mark.parametrize(

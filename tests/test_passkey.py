@@ -10,7 +10,6 @@ from torch import Tensor
 import fotmem
 from fotmem.measure.evaluate.passkey import Trial, make_trials, passkey, score
 from fotmem.measure.reading import LOCAL, OVERLAP
-from fotmem.memory.windows import Windowing
 from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -81,7 +80,7 @@ def test_how_short_a_trial_can_be(kind: str) -> None:
     if kind != "numbers":  # where the fact's length depends on the number
         [trial] = make_trials(tokenizer(kind), TEXT, tokens=words + LOCAL + 1, trials=1, seed=0)
         assert len(trial.read) == words + 1
-        with pytest.raises(fotmem.errors.InputError) as error:
+        with pytest.raises(fotmem.InputError) as error:
             make_trials(tokenizer(kind), TEXT, tokens=words + LOCAL, trials=1, seed=0)
         least = words + LOCAL
         assert str(error.value) == (
@@ -94,7 +93,7 @@ def test_how_long_a_trial_can_be() -> None:
     make = functools.partial(make_trials, tokenizer("digits"), TEXT, trials=1, seed=0)
     [trial] = make(tokens=has + words)
     assert trial.local == bare("digits", TEXT)[-LOCAL:]
-    with pytest.raises(fotmem.errors.InputError) as error:
+    with pytest.raises(fotmem.InputError) as error:
         make(tokens=has + words + 1)
     assert str(error.value) == (f"the text has {has:,} tokens, {has + 1:,} are needed: add text")
 
@@ -203,7 +202,7 @@ def test_the_whole_answer_is_what_was_generated(monkeypatch: pytest.MonkeyPatch)
 
 
 class Reader:
-    windowing = Windowing(512, 256, split_above=512)
+    options = SimpleNamespace(window=512)
 
     """A memory that only writes down what is done with it."""
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import fotmem
+from fotmem import UnsupportedError
 from fotmem.crossbatch import Crossbatch
-from fotmem.errors import UnsupportedError
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,
@@ -119,7 +119,7 @@ def test_a_memory_and_its_caches_are_not_pickled() -> None:
     model = tiny.llama()
     with attached(model) as memory:
         out = model(tiny.ids(40))
-        for thing in (memory, out[1], out, [memory.contents, memory]):
+        for thing in (memory, out[1], out, [memory.attached_model.contents, memory]):
             with pytest.raises(UnsupportedError, match=r"^pickle .* of a Memory, .* save the tok"):
                 pickle.dumps(thing)
             with pytest.raises(UnsupportedError, match=r"^pickle"):

@@ -370,24 +370,24 @@ def slow(**arguments):
     from pathlib import Path
     from threading import Event
     store = build(**arguments)
-    add = store.add_rows
+    add = store._add
     def wait(keys, values):
         if len(store) > 6000:  # not yet when it is tried
             Path(__file__).with_name('asleep').touch()
             Event().wait()
         add(keys, values)
-    store.add_rows = wait
+    store._add = wait
     return store
 
 def dying(**arguments):
     import os
     store = build(**arguments)
-    add = store.add_rows
+    add = store._add
     def die(keys, values):
         if len(store) > 17000:  # not at the first sizes
             os._exit(5)
         add(keys, values)
-    store.add_rows = die
+    store._add = die
     return store
 """ + hook(
     "[spec('failing', factory=failing), spec('slow', factory=slow), spec('dying', factory=dying)]"
@@ -674,7 +674,7 @@ def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[memory", "is not TOML"),
+        ("[memory", "is no TOML"),
         ("[memory]\n", "memory.store: Field required"),
         ("[memory]\nstore = 'exact'\ntop = 3\n", "memory.top: Extra inputs"),
         ("[memory]\nstore = 'exact'\n[other]\n", "other: Extra inputs"),
@@ -758,9 +758,14 @@ def test_what_a_file_says_is_the_default_of_options(
     for more in ([], ["--layers", "1", "--top-k", "9", "--window", 32, "--decay", "0"]):
         assert call(capsys, *words, "--config", file, *more).code == 0
     first, second = memories
-    assert (first.layers, first.top_k, first.windowing.window) == ((0, 2), None, 40)
-    assert (first.distance, *first.weighing, first.store(0).dtype) == (3, 0.5, 2, torch.bfloat16)
-    assert (second.layers, second.top_k, second.windowing.window) == ((1,), 9, 32)
-    assert (second.distance, *second.weighing) == (3, 0, 2)
+    assert (first.layers, first.top_k, first.options.window) == ((0, 2), None, 40)
+    assert (first.distance, first.decay, first.temperature, first.store(0).dtype) == (
+        3,
+        0.5,
+        2,
+        torch.bfloat16,
+    )
+    assert (second.layers, second.top_k, second.options.window) == ((1,), 9, 32)
+    assert (second.distance, second.decay, second.temperature) == (3, 0, 2)
     file.write_text('[memory]\nstore = "exact"\nwindows = 3\n')
     assert "did you mean 'window'?" in refusal(capsys, 1, *words, "--config", file)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import fotmem
-from fotmem import Memory
+from fotmem import Memory, MemoryStore
 from fotmem.measure.evaluate import compare_settings as compared
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
@@ -24,7 +24,6 @@ from fotmem.measure.evaluate.report import TaskReport
 from fotmem.measure.evaluate.store_quality import POSITIONS, CallQuality, judge_call
 from fotmem.measure.grid import Grid, settings
 from fotmem.plugin import registry
-from fotmem.stores import MemoryStore
 from fotmem.training.dictionary_model import new_model, new_tokenizer
 from tests import folders
 from tests.commands import call, refusal
@@ -37,7 +36,7 @@ GRID: Grid = {"sparse": {"salt": [1, 2], "every": [1, 3]}}
 """Two stores to build, each tuned twice."""
 
 SPARSE = """
-from fotmem.stores import Hits
+from fotmem import Hits
 from fotmem.stores.exact_search import exact_search
 from fotmem_exact.store import ExactStore
 
@@ -55,27 +54,27 @@ class SparseStore(ExactStore):
         super().__init__(**layer)
         self.options = options
 
-    def add_rows(self, keys, values):
+    def _add(self, keys, values):
         if not len(self):
             self.built.append(self.options.salt)
         if self.options.salt == 13:
             raise OSError('the disk is full')
         if self.options.salt == 99:
             raise KeyboardInterrupt
-        super().add_rows(keys, values)
+        super()._add(keys, values)
 
-    def search_rows_biased(self, queries, top_k, bias):
+    def _search_biased(self, queries, top_k, bias):
         every = self.options.every
         if every == 13:
             raise RuntimeError('no luck')
-        keys = self.stored_keys.since(0)[1][:, ::every]
+        keys = self._key_rows.since(0)[1][:, ::every]
         if bias is None:
             hits = exact_search(queries, keys, top_k)
         else:
             hits = exact_search(queries, keys, top_k, bias=lambda ids: bias(ids * every))
         return Hits(hits.ids * every, hits.scores)
 
-    def tune_options(self, options):
+    def _tune(self, options):
         self.options = self.options.changed(options)
 
 def sparse(directory, options, **layer):
@@ -232,8 +231,8 @@ def test_of_a_long_call_some_positions_are_judged(monkeypatch: pytest.MonkeyPatc
         model(torch.arange(5, 155)[None])
         monkeypatch.setattr(MemoryStore, "search", recorded)
         judge_call(memory)
-        assert memory.last_trace is not None
-        [asked, _] = memory.last_trace.layers[memory.layers[0]]
+        assert memory.attached_model.last_trace is not None
+        [asked, _] = memory.attached_model.last_trace.layers[memory.layers[0]]
     assert [each.shape for each in seen] == [(2, 2 * POSITIONS, 8)] * 2
     assert torch.equal(seen[0][0, POSITIONS - 1], asked[0, 0, -1])
     assert torch.equal(seen[0][1, POSITIONS], asked[0, 3, 0])
@@ -381,7 +380,7 @@ def test_the_memory_is_left_as_it_was(attend: bool, built: list[int]) -> None:
     assert bool(len(memory)) != attend
     for layer in memory.layers:
         assert type(memory.store(layer)).__name__ == "ExactStore"
-        assert type(memory.new_store(layer)).__name__ == "ExactStore"
+        assert type(memory.attached_model.new_store(layer)).__name__ == "ExactStore"
         assert len(memory.store(layer)) == len(memory)
 
 
@@ -435,14 +434,14 @@ def test_another_report_is_refused(tmp_path: Path) -> None:
         ("passkey", {"tokens": "4k", "seed": 1}, "with seed 0, not 1: name a new file"),
         ("facts", {"tokens": "4k"}, "with task 'passkey', not 'facts'; seed 0, not None: name"),
     ):
-        with pytest.raises(fotmem.errors.InputError, match=reason):
+        with pytest.raises(fotmem.InputError, match=reason):
             TaskReport(task, options, PasskeyRow, file)
     for content, reason in (
         ("[", "is no report of fotmem eval: Expecting value"),
         ("[]", "is no report of fotmem eval: it has no task, options and rows"),
     ):
         file.write_text(content)
-        with pytest.raises(fotmem.errors.InputError, match=reason):
+        with pytest.raises(fotmem.InputError, match=reason):
             TaskReport("passkey", {}, PasskeyRow, file)
 
 

@@ -2,17 +2,24 @@
 
 import math
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
 
-from fotmem.memory.decay import Weighing
-from fotmem.stores import MemoryStore
+from fotmem import MemoryStore
+from fotmem.memory.decay import scale_and_bias
+from fotmem.memory.options import MemoryOptions
+
+
+def options(**changes: float) -> MemoryOptions:
+    """Return options with a window of 10 tokens."""
+    chosen: dict[str, Any] = {"window": 10, "last_context_length": 5, "split_above": 10, **changes}
+    return MemoryOptions(longest=64, dtype=torch.float32, **chosen)
 
 
 def holding(tokens: int) -> MemoryStore:
-    """Return a store that seems to hold so many."""
+    """Return a store that seems to hold this many."""
     return cast(MemoryStore, SimpleNamespace(next_id=tokens))
 
 
@@ -24,7 +31,9 @@ def holding(tokens: int) -> MemoryStore:
 def test_weights_are_a_power_of_the_windows_since(
     age: int, weight: float, temperature: float
 ) -> None:
-    scale, bias = Weighing(2.0, temperature).of(holding(10**7 + 5), 10, 0.5)
+    scale, bias = scale_and_bias(
+        holding(10**7 + 5), 0.5, options(decay=2.0, temperature=temperature)
+    )
     assert scale == 0.5 / temperature
     assert bias is not None
     found = bias(torch.tensor([[10**7 + 5 - age]]))
@@ -34,4 +43,4 @@ def test_weights_are_a_power_of_the_windows_since(
 
 
 def test_without_decay_there_is_no_bias() -> None:
-    assert Weighing().of(holding(100), 10, 0.5) == (0.5, None)
+    assert scale_and_bias(holding(100), 0.5, options()) == (0.5, None)

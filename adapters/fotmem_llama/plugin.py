@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from fotmem.adapter import Adapter
-from fotmem.plugin import AdapterSpec, hookimpl
+from fotmem import Adapter, AdapterSpec, hookimpl
 
 
 def create_llama_adapter() -> Adapter:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import MemoryStore, StoreOptions
+from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
 
 
 class ExactOptions(StoreOptions):

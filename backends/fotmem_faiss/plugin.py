@@ -5,8 +5,14 @@ from typing import Any
 
 from pydantic import Field
 
-from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import IndexedOptions, MemoryStore, StoreOptions
+from fotmem import (
+    IndexedOptions,
+    MemoryStore,
+    StoreCapabilities,
+    StoreOptions,
+    StoreSpec,
+    hookimpl,
+)
 
 
 class FlatOptions(StoreOptions):

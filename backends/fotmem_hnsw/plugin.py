@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import IndexedOptions, MemoryStore
+from fotmem import IndexedOptions, MemoryStore, StoreCapabilities, StoreSpec, hookimpl
 
 
 class HnswOptions(IndexedOptions):

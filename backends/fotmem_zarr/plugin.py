@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import ByteSize, Field
 
-from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import MemoryStore, StoreOptions
+from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
 
 
 class ZarrOptions(StoreOptions):

@@ -31,7 +31,7 @@ from fotmem.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fotmem.memory.explain import Attended
+    from fotmem.memory.explain import AttendedToken
 
 
 def ask(
@@ -102,7 +102,7 @@ def ask(
     console.print(sources_table(found.sources, passages))
 
 
-def sources_table(sources: "list[Attended]", passages: list[tuple[str, str, str]]) -> Table:
+def sources_table(sources: "list[AttendedToken]", passages: list[tuple[str, str, str]]) -> Table:
     """Show remembered tokens in their passages."""
     table = Table("token", "layer", "attention", "in its passage", title="looked at most")
     for source, (before, token, after) in zip(sources, passages, strict=True):

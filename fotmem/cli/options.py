@@ -31,7 +31,7 @@ def _take_settings(context: typer.Context, config: Path | None) -> Path | None:
     if config is not None:
         from fotmem.memory.config import read_config
 
-        settings = read_config(config).settings
+        settings = read_config(config).arguments
         if "layers" in settings:
             settings["layers"] = ",".join(map(str, settings["layers"]))
         if "top_k" in settings:

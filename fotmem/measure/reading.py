@@ -19,7 +19,7 @@ untuned SmolLM2 then finds half as many digits as with a few tokens of text befo
 
 def overlap_of(memory: Memory) -> int:
     """Return the number of tokens that consecutive reading windows share."""
-    return min(OVERLAP, memory.windowing.window // 2)
+    return min(OVERLAP, memory.options.window // 2)
 
 
 def remember(memory: Memory, tokens: list[int], *, attend: bool) -> None:

@@ -24,12 +24,12 @@ class StoreConfig(NamedTuple):
 
 
 class MemoryConfig(NamedTuple):
-    """What a file says of a memory."""
+    """The arguments of `fotmem.attach` that a file gives."""
 
     store: str
     options: dict[str, Any]
-    settings: dict[str, Any]
-    """Other arguments of `fotmem.attach`, those that the file names."""
+    arguments: dict[str, Any]
+    """Those besides the store and its options."""
 
 
 class _Memory(BaseModel):
@@ -75,7 +75,7 @@ def read_config(file: Path | str) -> MemoryConfig:
             f"{file} is no configuration of fotmem ({where}: {first['msg']}"
             f"{_meant(first['loc'])}): "
             'expected a table [memory] with store, such as "exact", perhaps with '
-            f"{', '.join(_settings())}, and perhaps a table [memory.options]; "
+            f"{', '.join(_arguments())}, and perhaps a table [memory.options]; "
             "fotmem select writes one"
         ) from error
     for name in memory.options:
@@ -84,15 +84,15 @@ def read_config(file: Path | str) -> MemoryConfig:
                 f"{file} has {name} in [memory.options], where a store's own options stand: "
                 "write it in [memory]"
             )
-    settings = memory.model_dump(include=set(_settings()), exclude_none=True)
-    if settings.get("top_k") == "all":
-        settings["top_k"] = None
-    if "dtype" in settings:
-        settings["dtype"] = getattr(torch, settings["dtype"])
-    return MemoryConfig(memory.store, memory.options, settings)
+    arguments = memory.model_dump(include=set(_arguments()), exclude_none=True)
+    if arguments.get("top_k") == "all":
+        arguments["top_k"] = None
+    if "dtype" in arguments:
+        arguments["dtype"] = getattr(torch, arguments["dtype"])
+    return MemoryConfig(memory.store, memory.options, arguments)
 
 
-def _settings() -> list[str]:
+def _arguments() -> list[str]:
     return [name for name in _Memory.model_fields if name not in ("store", "options")]
 
 

@@ -1,49 +1,46 @@
-"""Says how much remembered keys count for beside those of the local context."""
+"""Weighs remembered keys by their age, and sharpens or flattens their scores."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from fotmem.stores.hits import Bias
-    from fotmem.stores.store import MemoryStore
+from fotmem.memory.options import MemoryOptions
+from fotmem.stores.store import Bias, MemoryStore
 
 OLDEST = 64
-"""Windows; all that is older counts alike, so that what is looked for is found at any age."""
+"""Windows. Older keys have the weight of this age, so that a match is found at any age."""
 
 
-class Weighing(NamedTuple):
-    """How scores of remembered keys become weights."""
+def scale_and_bias(
+    store: MemoryStore, scale: float, options: MemoryOptions
+) -> tuple[float, Bias | None]:
+    """Return the scale and the bias with which to attend to a store.
 
-    decay: float = 0.0
-    """A key of `n` windows ago counts for ``n ** -decay``: forgetting is a power law in people, too
-    (Anderson and Schooler 1991), and in Transformers, biases that grow with the logarithm of the
-    distance are those of KERPLE (Chi et al. 2022, arXiv:2205.09921)."""
-    temperature: float = 1.0
-    """What scores are divided by. The more keys, the more those that fit badly weigh together; the
-    lower the temperature, the less (as in Scalable-Softmax, Nakanishi 2025, arXiv:2501.19399)."""
+    With a ``decay``, a key of `n` windows ago has ``n ** -decay`` times the weight of a local key
+    with the same score. Forgetting is a power law in people, too (Anderson and Schooler 1991); a
+    bias that grows with the logarithm of the distance is that of KERPLE (Chi et al. 2022,
+    arXiv:2205.09921).
 
-    def of(self, store: MemoryStore, window: int, scale: float) -> tuple[float, Bias | None]:
-        """Return the scale and the bias with which to attend to a store.
+    The ``temperature`` divides scores. The more keys there are, the more the poor matches weigh
+    together; a lower temperature makes them weigh less (as in Scalable-Softmax, Nakanishi 2025,
+    arXiv:2501.19399).
 
-        Parameters
-        ----------
-        store : MemoryStore
-            It holds keys of windows of `window` tokens.
-        window : int
-            Tokens of a window; so many keys, the last ones, count in full.
-        scale : float
-            What the model multiplies scores with.
-        """
-        scale = scale / self.temperature
-        if not self.decay:
-            return scale, None
-        decay, end = self.decay / scale, store.next_id
+    Parameters
+    ----------
+    store : MemoryStore
+        Its last ``window`` keys keep their full weight.
+    scale : float
+        Factor of the scores in the model.
+    options : MemoryOptions
+        Their ``decay``, ``temperature`` and ``window``.
+    """
+    scale = scale / options.temperature
+    if not options.decay:
+        return scale, None
+    decay, end, window = options.decay / scale, store.next_id, options.window
 
-        def bias(ids: Tensor) -> Tensor:
-            windows_ago = ((end - ids).float() / window).clamp(1, OLDEST)
-            return windows_ago.log() * -decay
+    def bias(ids: Tensor) -> Tensor:
+        windows_ago = ((end - ids).float() / window).clamp(1, OLDEST)
+        return windows_ago.log() * -decay
 
-        return scale, bias
+    return scale, bias

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from fotmem.memory.decay import Weighing
-    from fotmem.memory.memory import Memory
+from fotmem.arguments import checked_integer
+from fotmem.errors import LayerError, OptionError
+from fotmem.memory.attached import AttachedModel
+from fotmem.memory.decay import scale_and_bias
+from fotmem.memory.trace import Trace
 
 CANDIDATES = 32
 """Hits per head that are looked at when attention is dense."""
 
 
-@dataclass
-class Trace:
-    """What is kept of a forward call's last step to explain it later."""
-
-    real: Tensor
-    """Shape ``[B, T]``, bool: which positions of the step are not padding."""
-    top_k: int | None
-    """Hits per query and head in that step."""
-    weighing: Weighing
-    """Of memory in that step."""
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
-
-    def last(self, row: int) -> int:
-        """Return the last position of a row that is not padding."""
-        positions = self.real[row].nonzero()
-        return int(positions[-1]) if len(positions) else -1
-
-
-class Attended(NamedTuple):
+class AttendedToken(NamedTuple):
     """One remembered token that the last position attended to."""
 
     layer: int
@@ -50,37 +30,52 @@ class Attended(NamedTuple):
     """The token as text; empty without a tokenizer."""
 
 
-def explain(memory: Memory, trace: Trace, tokenizer: object, top: int, row: int) -> list[Attended]:
+def explain(attached: AttachedModel, tokenizer: object, top: int, row: int) -> list[AttendedToken]:
     """See `Memory.explain`."""
-    found = []
-    last = trace.last(row)
-    if last < 0:
+    top, row = checked_integer("top", top), checked_integer("row", row)
+    if tokenizer is not None and not hasattr(tokenizer, "decode"):
+        raise OptionError(f"tokenizer must be one of transformers, or None, got {tokenizer!r}")
+    if top < 1:
+        raise OptionError(f"top must be at least 1, got {top}")
+    trace = attached.last_trace
+    if trace is None:
         return []
-    for layer, (query, lse) in trace.layers.items():
-        store = memory.stores[layer]
-        if len(store) == 0:
-            continue
-        _, _, scale = memory.geometry(layer)
-        last_query = query[row, :, last].view(store.num_heads, -1, store.head_dim)  # [H, G, D]
-        last_lse = lse[row, :, last].view(store.num_heads, -1, 1)
-        scale, bias = trace.weighing.of(store, memory.windowing.window, scale)
-        hits = store.search(last_query, min(trace.top_k or CANDIDATES, len(store)), bias=bias)
-        weights = (hits.scores * scale - last_lse).exp()
-        shares: dict[int, float] = {}
-        for token, share in zip(
-            hits.ids.flatten().tolist(), weights.flatten().tolist(), strict=True
-        ):
-            shares[token] = max(share, shares.get(token, 0.0))
-        shares.pop(-1, None)
-        found += [(layer, token, share) for token, share in shares.items()]
-    found.sort(key=lambda entry: -entry[2])
-    tokens = memory.tokens
-    return [
-        Attended(
-            layer, int(tokens[position]), position, weight, _text(tokenizer, int(tokens[position]))
+    rows = len(trace.real)
+    if not 0 <= row < rows:
+        raise LayerError(
+            f"the last call had {rows} rows, there is no row {row}; pass one from 0 to {rows - 1}"
         )
-        for layer, position, weight in found[:top]
+    shares = [
+        (share, layer, position)
+        for layer in trace.layers
+        for position, share in _shares(attached, trace, layer, row).items()
     ]
+    shares.sort(key=lambda each: -each[0])
+    tokens = attached.contents.tokens
+    return [
+        AttendedToken(layer, token, position, share, _text(tokenizer, token))
+        for share, layer, position in shares[:top]
+        for token in [int(tokens[position])]
+    ]
+
+
+def _shares(attached: AttachedModel, trace: Trace, layer: int, row: int) -> dict[int, float]:
+    """Return what share of its attention the last position gave to each hit of one layer."""
+    last, store = trace.last(row), attached.contents.stores[layer]
+    if last < 0 or len(store) == 0:
+        return {}
+    query, lse = (each[row, :, last] for each in trace.layers[layer])
+    queries = query.view(store.num_heads, -1, store.head_dim)  # [H, G, D]
+    scale, bias = scale_and_bias(store, attached.geometry(layer)[2], trace.options)
+    top_k = min(trace.options.top_k or CANDIDATES, len(store))
+    hits = store.search(queries, top_k, bias=bias)
+    weights = (hits.scores * scale - lse.view(store.num_heads, -1, 1)).exp()
+    shares: dict[int, float] = {}
+    flat = (hits.ids.flatten().tolist(), weights.flatten().tolist())
+    for position, share in zip(*flat, strict=True):
+        shares[position] = max(share, shares.get(position, 0.0))
+    shares.pop(-1, None)
+    return shares
 
 
 def _text(tokenizer: object, token_id: int) -> str:

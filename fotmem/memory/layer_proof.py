@@ -1,48 +1,33 @@
-"""Proves, when a layer first runs, that its adapter makes the same keys as the layer itself.
+"""Compares an adapter's keys with those of the layer itself, when the layer first runs.
 
-An adapter that does not know how layers of a family differ would answer wrongly in silence.
+An adapter that does not know how the layers of a family differ would answer wrongly in silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from fotmem.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from fotmem.memory.memory import Memory
-
-
-class _Noted(Exception):  # noqa: N818 - no error
-    """The keys are there: what comes after them need not be computed."""
-
-
-class _Keys(DynamicCache):
-    """Notes the keys that an attention module caches, and ends its call."""
-
-    found: Tensor | None = None
-
-    def update(self, key_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        self.found = key_states
-        raise _Noted
+from fotmem.memory.attached import AttachedModel
+from fotmem.memory.cache import StopForward
 
 
 def prove_keys(
-    memory: Memory, layer: int, key: Tensor, first: Tensor, call: Callable[..., Any]
+    attached: AttachedModel, layer: int, key: Tensor, first: Tensor, call: Callable[..., Any]
 ) -> None:
     """Compare the keys of an adapter with those of its layer, once.
 
     Parameters
     ----------
-    memory : Memory
+    attached : AttachedModel
     layer : int
-        One of those that are unproven; if this call can prove it, it is not so any more.
+        One of the unproven layers; it is taken from these if the keys agree.
     key, first : Tensor
         Shape ``[B, H, T, D]``, as the adapter makes them: at their positions and at the first one.
     call : callable
@@ -53,19 +38,30 @@ def prove_keys(
     UnsupportedError
         They differ.
     """
-    if key.shape[2] < 2 or memory.attention(layer).training:
+    if key.shape[2] < 2 or attached.attention(layer).training:
         return  # at the first position nothing is rotated; in training there may be dropout
     cache = _Keys()
-    with torch.no_grad(), suppress(_Noted):
+    with torch.no_grad(), suppress(StopForward):
         call(cache)
-    own = cache.found
+    own = cache.keys
     if own is None or not (_alike(key, own) and _as_long(first, own)):
+        adapter = type(attached.adapters[layer]).__name__
         raise UnsupportedError(
-            f"memory in layer {layer}, whose keys {type(memory.adapters[layer]).__name__} makes in "
-            "another way than the layer itself,",
+            f"memory in layer {layer}, whose keys {adapter} makes in another way than the layer "
+            "itself,",
             "attach it to other layers, layers=[...]; an adapter tells layers apart by for_layer()",
         )
-    memory.unproven.discard(layer)
+    attached.unproven.discard(layer)
+
+
+class _Keys(DynamicCache):
+    """Keeps the keys that an attention module caches, and ends its call."""
+
+    keys: Tensor | None = None
+
+    def update(self, key_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys = key_states
+        raise StopForward
 
 
 def _alike(mine: Tensor, theirs: Tensor) -> bool:

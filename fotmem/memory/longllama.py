@@ -7,15 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fotmem.arguments import checked_last_context_length
 from fotmem.errors import CheckpointError
-from fotmem.memory.attachment import attach_with
-from fotmem.memory.windows import Windowing
+from fotmem.memory.attachment import attach_to
+from fotmem.memory.memory import Memory
+from fotmem.memory.options import MemoryOptions
 from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files
+from fotmem.models.model_parts import model_parts
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-
-    from fotmem.memory.memory import Memory
 
 MEMORY_FIELDS = {
     "mem_layers": [],
@@ -99,7 +100,7 @@ def load_longllama(
     path = Path(directory)
     config = _llama_config(_read_config(path))
     last = config.last_context_length if last_context_length is None else last_context_length
-    windowing = Windowing(config.max_position_embeddings, last, split_above=last)
+    checked_last_context_length(last, config.max_position_embeddings)
     try:
         check_attention(config)
         check_files(path)
@@ -119,18 +120,17 @@ def load_longllama(
             "copy or download it again"
         )
     model.eval()
-    memory = attach_with(
-        model,
-        store,
-        None,
-        top_k=None,
-        windowing=windowing,
-        distance=0,
-        decay=0,
-        temperature=1,
-        dtype=None,
-        options=options,
-    )
+    parts = model_parts(model)
+    released = {
+        "top_k": None,
+        "window": config.max_position_embeddings,
+        "last_context_length": last,
+        "split_above": last,
+        "distance": 0,
+        "decay": 0,
+        "temperature": 1,
+    }
+    memory = attach_to(parts, store, None, MemoryOptions.choose(parts, released), options)
     return model, memory
 
 

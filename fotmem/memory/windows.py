@@ -10,65 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from fotmem.arguments import checked_integer
 from fotmem.errors import OptionError
-
-
-@dataclass(frozen=True)
-class Windowing:
-    """How long input is split.
-
-    The first ``n - last_context_length`` tokens of an input of more than ``split_above`` run in
-    windows of ``window`` tokens, each moved to memory when it is done; the rest stays local.
-    """
-
-    window: int
-    last_context_length: int
-    split_above: int
-
-    def __post_init__(self) -> None:
-        last = checked_integer("last_context_length", self.last_context_length)
-        if self.window < 2:
-            raise OptionError(f"window must be at least 2 tokens, got {self.window}")
-        if not 1 <= last <= self.window:
-            raise OptionError(
-                f"last_context_length must be from 1 to the window ({self.window}), got {last}"
-            )
-        object.__setattr__(self, "last_context_length", last)
-
-    def cut(self, length: int) -> list[int]:
-        """Return the lengths of the windows that go to memory, and last what stays local."""
-        if length <= self.split_above:
-            return [length]
-        gone = length - self.last_context_length
-        windows = [min(self.window, gone - start) for start in range(0, gone, self.window)]
-        return [*windows, self.last_context_length]
-
-    def checked_overlap(self, overlap: int) -> int:
-        """Check by how many tokens windows of a reading may overlap.
-
-        Raises
-        ------
-        OptionError
-            If `overlap` is negative, or leaves a window nothing to add.
-        """
-        overlap = checked_integer("overlap", overlap)
-        if not 0 <= overlap < self.window:
-            raise OptionError(
-                f"overlap must be from 0 to the window less one ({self.window - 1}), got {overlap}"
-            )
-        return overlap
-
-    def spans(self, length: int, overlap: int, before: int = 0) -> list[range]:
-        """Return the tokens that each window of a reading adds to memory.
-
-        Every window also sees the `overlap` tokens before its span, or as many as there are;
-        `before` stand before the first.
-        """
-        spans, start = [], 0
-        while start < length:
-            room = self.window - min(overlap, before + start)
-            spans.append(range(start, min(start + room, length)))
-            start += room
-        return spans
+from fotmem.memory.options import MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -149,7 +91,7 @@ class Outputs:
         return joined
 
 
-def plan(real: Tensor, windowing: Windowing) -> list[Step]:
+def plan(real: Tensor, options: MemoryOptions) -> list[Step]:
     """Plan the decoder calls for one input.
 
     Each row is cut by its own tokens, wherever its padding stands, so that it is treated just
@@ -159,11 +101,11 @@ def plan(real: Tensor, windowing: Windowing) -> list[Step]:
     ----------
     real : Tensor
         Shape ``[B, n]``, bool on CPU: False is padding.
-    windowing : Windowing
-        How to cut.
+    options : MemoryOptions
+        Their ``window``, ``last_context_length`` and ``split_above``.
     """
     rows = [row.nonzero()[:, 0] for row in real]
-    cuts = [windowing.cut(len(row)) for row in rows]
+    cuts = [window_lengths(len(row), options) for row in rows]
     if all(len(cut) == 1 for cut in cuts):
         columns = torch.arange(real.shape[1]).expand(real.shape)
         return [Step(columns.where(real, -1), is_window=False)]
@@ -174,6 +116,49 @@ def plan(real: Tensor, windowing: Windowing) -> list[Step]:
         steps.append(Step(_pad_left(window), is_window=True))
     steps.append(Step(_pad_left([row[-1] for row in pieces]), is_window=False))
     return steps
+
+
+def window_lengths(length: int, options: MemoryOptions) -> list[int]:
+    """Return the lengths of the windows that overflow, and last what stays local.
+
+    The first ``length - last_context_length`` tokens of an input of more than ``split_above`` run
+    in windows of ``window`` tokens.
+    """
+    if length <= options.split_above:
+        return [length]
+    gone = length - options.last_context_length
+    windows = [min(options.window, gone - start) for start in range(0, gone, options.window)]
+    return [*windows, options.last_context_length]
+
+
+def checked_overlap(overlap: Any, window: int) -> int:
+    """Check by how many tokens the windows of a reading may overlap.
+
+    Raises
+    ------
+    OptionError
+        It is negative, or leaves a window nothing to add.
+    """
+    tokens = checked_integer("overlap", overlap)
+    if not 0 <= tokens < window:
+        raise OptionError(
+            f"overlap must be from 0 to the window less one ({window - 1}), got {tokens}"
+        )
+    return tokens
+
+
+def spans(length: int, window: int, overlap: int, before: int = 0) -> list[range]:
+    """Return the tokens that each window of a reading adds to memory.
+
+    Every window also sees the `overlap` tokens before its span, or as many as there are; `before`
+    of them stand before the first.
+    """
+    spans, start = [], 0
+    while start < length:
+        room = window - min(overlap, before + start)
+        spans.append(range(start, min(start + room, length)))
+        start += room
+    return spans
 
 
 def _pad_left(rows: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 
 from fotmem.adapter import Adapter
 from fotmem.errors import AttachError
-from fotmem.models.replace_forward import attached
+from fotmem.models.replace_forward import owner_of
 from fotmem.models.unsupported import refuse_empty, refuse_unsupported
 from fotmem.plugin.registry import registry, unknown_model
 
@@ -36,7 +36,7 @@ def model_parts(model: nn.Module) -> ModelParts:
     plain = plain_model(model)
     adapter = _find_adapter(plain)
     decoder: Any = adapter.decoder(plain)
-    if attached(decoder) is not None:
+    if owner_of(decoder) is not None:
         raise AttachError("this model has a memory already; call its detach() first")
     refuse_unsupported(decoder.config, None, {})
     refuse_empty(plain)

@@ -15,10 +15,12 @@ from fotmem.errors import UnsupportedError
 # can load.
 
 
-class Attached(Protocol):
-    """What has put its functions into a model."""
+class Owner(Protocol):
+    """Whoever has replaced functions of a model: an attached memory, or crossbatch training."""
 
-    decoder: nn.Module
+    @property
+    def decoder(self) -> nn.Module:
+        """The decoder whose functions were replaced."""
 
 
 REFUSED_METHODS = {
@@ -35,14 +37,14 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
     return function or (lambda _, *args, **kwargs: forward(*args, **kwargs))
 
 
-def attached(decoder: nn.Module) -> Attached | None:
-    """Return what is attached to a decoder: a memory, or crossbatch training."""
-    owner: Attached | None = getattr(own_forward(decoder), "fotmem_owner", None)
+def owner_of(decoder: nn.Module) -> Owner | None:
+    """Return who has replaced the forward of a decoder, if anybody."""
+    owner: Owner | None = getattr(own_forward(decoder), "fotmem_owner", None)
     return owner
 
 
 def replace_forward(
-    module: nn.Module, owner: Attached, function: Callable[..., Any]
+    module: nn.Module, owner: Owner, function: Callable[..., Any]
 ) -> Callable[[], None]:
     """Put `function` in place of a module's forward; return what undoes it."""
     function.fotmem_owner = owner  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 if TYPE_CHECKING:
-    from fotmem.memory.explain import Attended
+    from fotmem.memory.explain import AttendedToken
     from fotmem.memory.memory import Memory
 
 
@@ -20,7 +20,7 @@ class Answer:
     """What a model generated, and what it looked at."""
 
     text: str
-    sources: list[Attended]
+    sources: list[AttendedToken]
     """Remembered tokens, best first; ``weight`` is the largest over layers and answer tokens."""
     step_seconds: list[float] = field(default_factory=list, compare=False)
     """How long each token took after the first, which comes with the prompt."""
@@ -43,7 +43,7 @@ class _Watch(LogitsProcessor):
     """Asks the memory after every generated token where attention went."""
 
     def __init__(self, memory: Memory, tokenizer: Any) -> None:
-        self.found: list[Attended] = []
+        self.found: list[AttendedToken] = []
         self._memory, self._tokenizer = memory, tokenizer
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -126,8 +126,8 @@ def passage(tokenizer: Any, memory: Memory, position: int, around: int = 8) -> t
     return before, whole[len(before) : end], whole[end:]
 
 
-def _best(attended: list[Attended], top: int) -> list[Attended]:
-    best: dict[int, Attended] = {}
+def _best(attended: list[AttendedToken], top: int) -> list[AttendedToken]:
+    best: dict[int, AttendedToken] = {}
     for found in attended:
         if found.position not in best or best[found.position].weight < found.weight:
             best[found.position] = found

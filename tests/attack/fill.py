@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from fotmem.errors import StorageError
-from fotmem.stores import MemoryStore
+from fotmem import MemoryStore, StorageError
 from tests.attack import troubles
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, REFUSED, Outcome, outcome_of

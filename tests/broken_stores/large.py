@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, Hits, MemoryStore
+from fotmem import Bias, Hits, MemoryStore, PartialAttention
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import GrowingLossyStore, PlainStore
 
@@ -25,10 +24,10 @@ class FindsTooLittle(GrowingLossyStore):
 class MissesTheBest(PlainStore):
     """Recall 31/32, but never the one that counts most."""
 
-    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
         if self.size < 1000 or top_k < 3 or top_k == self.size:
-            return super().search_rows(queries, top_k)
-        ids, scores = super().search_rows(queries, top_k + 2)
+            return super()._search(queries, top_k)
+        ids, scores = super()._search(queries, top_k + 2)
         return Hits(ids[..., 2:], scores[..., 2:])
 
 
@@ -61,8 +60,8 @@ class ScoresOfTheIndexAreNotThoseOfKeys(PlainStore):
 
 @caught_by("sound_while_growing", APPROXIMATE)
 class IdsAreFoundTwice(PlainStore):
-    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        found = super().search_rows(queries, top_k)
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        found = super()._search(queries, top_k)
         if self.size < 1000:
             return found
         return Hits(*(torch.cat([each[..., :1], each[..., :-1]], -1) for each in found))
@@ -88,14 +87,14 @@ class OneQueryIsSearchedBadly(PlainStore):
 
 @caught_by("large_lookups", APPROXIMATE)
 class LargeIdsAreNarrow(PlainStore):
-    def value_rows(self, ids: Tensor) -> Tensor:
-        return super().value_rows(ids % 2**14)
+    def _values(self, ids: Tensor) -> Tensor:
+        return super()._values(ids % 2**14)
 
 
 @caught_by("large_attention")
 class LargeAttentionIsApproximate(PlainStore):
-    def live_blocks(self) -> Any:
-        for keys, values in super().live_blocks():
+    def _stream(self) -> Any:
+        for keys, values in super()._stream():
             most = 10_000
             yield keys[:, :most], values[:, :most]
 
@@ -103,10 +102,10 @@ class LargeAttentionIsApproximate(PlainStore):
 @caught_by("forgetting_in_a_large_store", APPROXIMATE)
 class ForgottenKeysCrowdOutTheRest(PlainStore):
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
-        if self.added_rows < 1000:
+        if self._added < 1000:
             return super()._search_live(queries, wanted)
-        ids, scores = self.search_rows(queries, wanted)
-        live = ids >= self.forgotten_rows
+        ids, scores = self._search(queries, wanted)
+        live = ids >= self._forgotten
         order = live.int().argsort(dim=-1, descending=True, stable=True)
         found = Hits(ids.where(live, -1), scores.where(live, -torch.inf))
         return Hits(*(each.gather(-1, order) for each in found))
@@ -142,14 +141,14 @@ class LongKeysAreLost(PlainStore):
 class LargePiecesAreAliased(PlainStore):
     """Keeps the values that it was given last, and looks them up there."""
 
-    def add_rows(self, keys: Tensor, values: Tensor) -> None:
-        super().add_rows(keys, values)
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
         self.last = values
 
-    def value_rows(self, ids: Tensor) -> Tensor:
+    def _values(self, ids: Tensor) -> Tensor:
         first = self.size - self.last.shape[1]
         if self.size < LARGE or int(ids.min()) < first:
-            return super().value_rows(ids)
+            return super()._values(ids)
         return self._take(self.last, ids - first)
 
 
@@ -162,8 +161,8 @@ class LargeQueriesAreRounded(PlainStore):
 
 @caught_by("indexed_scores", APPROXIMATE)
 class QueriesAreScaledInPlace(PlainStore):
-    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        found = super().search_rows(queries, top_k)
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        found = super()._search(queries, top_k)
         if self.size > LARGE:
             queries *= 1.01
         return found
@@ -171,16 +170,16 @@ class QueriesAreScaledInPlace(PlainStore):
 
 @caught_by("indexed_bias", APPROXIMATE)
 class AnIndexKnowsNoBias(PlainStore):
-    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         if self.size > LARGE:
             return self._search_live(queries, top_k)
-        return super().search_rows_biased(queries, top_k, bias)
+        return super()._search_biased(queries, top_k, bias)
 
 
 @caught_by("indexed_copies", APPROXIMATE)
 class CopiesLoseTheirFirstBlock(PlainStore):
-    def copy_rows(self) -> MemoryStore:
-        twin = super().copy_rows()
+    def _copy(self) -> MemoryStore:
+        twin = super()._copy()
         if self.size > LARGE:
             assert isinstance(twin, PlainStore)
             twin.rows[0, :, :1000] = 0
@@ -189,20 +188,20 @@ class CopiesLoseTheirFirstBlock(PlainStore):
 
 @caught_by("indexed_searching_together", APPROXIMATE)
 class LargeQueriesLieInAnAttribute(PlainStore):
-    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
         if self.size < LARGE:
-            return super().search_rows(queries, top_k)
+            return super()._search(queries, top_k)
         self.asked = queries
         self.wanted = top_k
-        return super().search_rows(self.asked, self.wanted)
+        return super()._search(self.asked, self.wanted)
 
 
 @caught_by("index_while_adding")
 class TheIndexKnowsKeysTooEarly(PlainStore):
-    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+    def _add(self, keys: Tensor, values: Tensor) -> None:
         before, size = self.size, self.size + keys.shape[1]
         if not LARGE < size <= self.rows.shape[2]:
-            super().add_rows(keys, values)
+            super()._add(keys, values)
             return
         self.size = size
         self.rows[0, :, before:size] = keys
@@ -219,8 +218,8 @@ class OneKeyIsLost(PlainStore):
 
 @caught_by("indexed_attention", APPROXIMATE)
 class LaterBlocksGetTheWeightsOfTheirNeighbours(PlainStore):
-    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super().attend_rows(queries, top_k, scale)
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
         if queries.shape[1] > 500:
             out[:, 500:] = out[:, 500:].roll(1, 1)
         return PartialAttention(out, lse)

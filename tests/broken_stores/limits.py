@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, Hits
+from fotmem import Bias, Hits, PartialAttention
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import PlainStore
 
@@ -50,26 +49,26 @@ class RowsAreLookedUpIn16Bits(PlainStore):
 
 @caught_by("adding_stays_as_quick", told="add copies earlier keys again and again")
 class GrowsByTheSameEachTime(PlainStore):
-    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+    def _add(self, keys: Tensor, values: Tensor) -> None:
         size = self.size + keys.shape[1]
         if size > self.rows.shape[2]:
             rows = self.room(size + 2_000)
             rows[:, :, : self.size] = self.rows[:, :, : self.size]
             self.rows = rows
-        super().add_rows(keys, values)
+        super()._add(keys, values)
 
 
 @caught_by("adding_stays_as_quick", APPROXIMATE, told="add copies earlier keys again and again")
 class CopiesAllInNumpy(PlainStore):
-    def add_rows(self, keys: Tensor, values: Tensor) -> None:
-        super().add_rows(keys, values)
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        super()._add(keys, values)
         self.rows = torch.from_numpy(self.rows.numpy().copy())
 
 
 @caught_by("many_queries", told="did not answer all of 66,536 queries of one call")
 class QueriesAreCountedIn16Bits(PlainStore):
-    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        hits = super().search_rows(queries, top_k)
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        hits = super()._search(queries, top_k)
         hits.ids[:, 2**16 - 1 :] = 0
         hits.scores[:, 2**16 - 1 :] = 0
         return hits
@@ -77,15 +76,15 @@ class QueriesAreCountedIn16Bits(PlainStore):
 
 @caught_by("many_queries", told="attend did not answer all of 66,536 queries of one call")
 class AttendsTo65535Queries(PlainStore):
-    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super().attend_rows(queries, top_k, scale)
+    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super()._attend(queries, top_k, scale)
         return PartialAttention(out[:, : 2**16 - 1], lse[:, : 2**16 - 1])
 
 
 @caught_by("many_heads", told="a store of 17 heads answers wrongly")
 class IdsAreThoseOfTheFirst16Heads(PlainStore):
-    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super().search_rows(queries, top_k)
+    def _search(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super()._search(queries, top_k)
         return Hits(ids[torch.arange(len(ids)) % 16], scores)
 
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fotmem.plugin import StoreCapabilities
-from fotmem.stores import Hits, MemoryStore
+from fotmem import Hits, MemoryStore, StoreCapabilities
 
 EXACT = StoreCapabilities(exact=True)
 APPROXIMATE = StoreCapabilities(exact=False)

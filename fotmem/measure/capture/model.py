@@ -16,9 +16,10 @@ from fotmem.errors import InputError
 from fotmem.files import cache_folder
 from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
 from fotmem.memory.progress import with_progress
+from fotmem.memory.windows import checked_overlap
 
 if TYPE_CHECKING:
-    from fotmem.memory.memory import Seen
+    from fotmem.memory.reading import Projections
 
 
 def capture_model(
@@ -83,8 +84,8 @@ def capture_model(
     if directory is not None:
         Capture.check_place(directory)
     with attach(model, "exact", layers, window=window, distance=distance) as memory:
-        overlap = memory.windowing.checked_overlap(overlap)
-        heads, dim, scale = memory.geometry(memory.layers[0])
+        overlap = checked_overlap(overlap, memory.options.window)
+        heads, dim, scale = memory.attached_model.geometry(memory.layers[0])
         scale /= memory.temperature
         asking = max(
             window - overlap, math.ceil(queries * heads / model.config.num_attention_heads)
@@ -99,7 +100,9 @@ def capture_model(
         source = {
             "kind": "model",
             "model": model.name_or_path,
-            "projections": _digest(memory.attention(layer) for layer in memory.layers),
+            "projections": _digest(
+                memory.attached_model.attention(layer) for layer in memory.layers
+            ),
             "text": hashlib.sha256(text.numpy().tobytes()).hexdigest(),
             "window": window,
             "overlap": overlap,
@@ -134,7 +137,7 @@ def _kept(info: CaptureInfo) -> Path:
     return cache_folder("captures") / digest[:24]
 
 
-def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, KeyValues]:
+def _rows(windows: Iterable[Mapping[int, Projections]], count: int) -> dict[int, KeyValues]:
     """Join what each layer sees of the last `count` tokens."""
     pairs = _by_layer(windows, lambda seen: (seen.keys, seen.values))
     return {
@@ -144,7 +147,7 @@ def _rows(windows: Iterable[Mapping[int, Seen]], count: int) -> dict[int, KeyVal
 
 
 def _drawn(
-    windows: Iterable[Mapping[int, Seen]], count: int, queries: int, seed: int
+    windows: Iterable[Mapping[int, Projections]], count: int, queries: int, seed: int
 ) -> dict[int, Tensor]:
     """Draw from what each layer is asked by the last `count` tokens: ``[H, M, D]``."""
     chosen = {}
@@ -156,7 +159,7 @@ def _drawn(
 
 
 def _by_layer(
-    windows: Iterable[Mapping[int, Seen]], kept: Callable[[Seen], Any]
+    windows: Iterable[Mapping[int, Projections]], kept: Callable[[Projections], Any]
 ) -> dict[int, list[Any]]:
     """Keep of every window what is wanted, and nothing else."""
     found: dict[int, list[Any]] = {}

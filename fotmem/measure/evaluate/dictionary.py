@@ -126,7 +126,7 @@ class DictionaryTask:
 
     def asks(self, model: Any) -> Iterator[Callable[[], Tensor]]:
         """Yield what to call for the queries of one window after another."""
-        for some in self._asked.split(self._memory.windowing.window // LENGTH):
+        for some in self._asked.split(self._memory.options.window // LENGTH):
             yield partial(_right, model, some)
 
     def row(self, answers: list[Tensor], store: str, seconds: float) -> DictionaryRow:
@@ -151,7 +151,7 @@ class DictionaryTask:
 
 def _check(memory: Memory, sizes: list[int], queries: int) -> None:
     """Raise `InputError` unless such dictionaries can be looked up."""
-    vocabulary: int = memory.decoder.config.vocab_size  # type: ignore[union-attr, assignment]
+    vocabulary: int = memory.attached_model.decoder.config.vocab_size  # type: ignore[union-attr, assignment]
     if vocabulary != QUERY + 1:
         raise InputError(
             "dictionary lookup needs a model with 64 tokens, `dictionary-fot` or one that "

@@ -22,6 +22,7 @@ from fotmem.measure.capture import KeyValues
 from fotmem.measure.evaluate.facts import make_facts
 from fotmem.measure.reading import LOCAL, OVERLAP, overlap_of
 from fotmem.memory.contents import looked_up
+from fotmem.memory.decay import scale_and_bias
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.pass_key import split_answer
 
@@ -148,7 +149,7 @@ def distraction(
         As `check`.
     """
     longest = max((len(each.queries) for each in documents), default=0)
-    check(len(documents), longest, memory.windowing.split_above)
+    check(len(documents), longest, memory.options.split_above)
     return _measured(model, memory, documents)
 
 
@@ -228,16 +229,18 @@ class AttentionShare(NamedTuple):
 
 def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -> AttentionShare:
     """Attend from the queries of the last call to the keys of documents, each ``[H, n, D]``."""
-    trace, store = memory.last_trace, memory.store(layer)
+    trace, store = memory.attached_model.last_trace, memory.store(layer)
     assert trace is not None
     queries, total = (each[0].to(store.device) for each in trace.layers[layer])
     asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
-    _, _, scale = memory.geometry(layer)
-    scale, bias = trace.weighing.of(store, memory.windowing.window, scale)
+    _, _, scale = memory.attached_model.geometry(layer)
+    scale, bias = scale_and_bias(store, scale, trace.options)
     found = torch.stack([_lse(asked, each, scale).reshape(total.shape) for each in keys])
     shares = found.softmax(0)
 
-    seen = store.attend(asked, top_k=trace.top_k, scale=scale, bias=bias).lse.reshape(total.shape)
+    seen = store.attend(asked, top_k=trace.options.top_k, scale=scale, bias=bias).lse.reshape(
+        total.shape
+    )
     local = total + torch.log1p(-(seen - total).clamp(max=0).exp())
     of_all = (found.logsumexp(0) - local).sigmoid()
     return AttentionShare(shares[right], shares[right] * of_all, of_all)

@@ -135,7 +135,7 @@ def _parts(
     longest = places * (max(sizes) + scored)
     if len(ids) < longest:
         raise InputError(f"the text has {len(ids):,} tokens, {longest:,} are needed: add text")
-    window, parts = memory.windowing.window, []
+    window, parts = memory.options.window, []
     for place in range(places):
         end = len(ids) * (place + 1) // places
         start = end - scored

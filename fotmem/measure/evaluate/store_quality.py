@@ -13,6 +13,7 @@ from torch import Tensor
 from fotmem.measure.bench.figures import STEP, Figure, compare, interval, ratio, truth
 from fotmem.measure.capture import KeyValues
 from fotmem.memory.contents import looked_up
+from fotmem.memory.decay import scale_and_bias
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
@@ -74,7 +75,7 @@ def judge_call(memory: Memory) -> CallQuality:
     They are asked once more. What is true is found by looking at all remembered keys, weighed as
     the model does.
     """
-    trace, top_k = memory.last_trace, memory.top_k
+    trace, top_k = memory.attached_model.last_trace, memory.top_k
     assert trace is not None
     assert top_k is not None
     layers = [
@@ -97,10 +98,10 @@ def over_calls(calls: Sequence[CallQuality]) -> StoreQuality:
 def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     """Judge a layer's answers to queries ``[H * G, T, D]``; the figures of `CallQuality`."""
     store = memory.store(layer)
-    _, _, scale = memory.geometry(layer)
+    _, _, scale = memory.attached_model.geometry(layer)
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
     asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device).float()
-    scale, bias = memory.weighing.of(store, memory.windowing.window, scale)
+    scale, bias = scale_and_bias(store, scale, memory.options)
     scores = store.search(asked, top_k, bias=bias).scores
     out = store.attend(asked, top_k=top_k, scale=scale, bias=bias).out
     exact = truth(

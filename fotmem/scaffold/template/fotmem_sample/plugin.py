@@ -6,8 +6,7 @@ from typing import Literal
 
 import torch
 
-from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import MemoryStore, StoreOptions
+from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
 
 
 class SampleOptions(StoreOptions):

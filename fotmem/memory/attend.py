@@ -1,0 +1,171 @@
+"""What a memory layer runs instead of its own forward: it attends to three parts, and merges.
+
+The parts are the local context, the overflow of the batch row, and the attached memory. Shapes as
+in `fotmem.attention`, which has the arithmetic of a part and the merging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
+from fotmem.errors import UnsupportedError
+from fotmem.memory.attached import AttachedModel
+from fotmem.memory.cache import MemoryCache, StopForward
+from fotmem.memory.decay import scale_and_bias
+from fotmem.memory.gradients import without_gradient
+from fotmem.memory.layer_proof import prove_keys
+from fotmem.models.model_parts import cache_argument
+from fotmem.stores.store import MemoryStore
+
+
+def attention_forward(
+    attached: AttachedModel,
+    layer: int,
+    plain_forward: Callable[..., Any],
+    attention: nn.Module,
+    hidden_states: Tensor,
+    position_embeddings: Any = None,
+    attention_mask: Tensor | None = None,
+    past_key_values: MemoryCache | None = None,
+    *,
+    cache: MemoryCache | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Run one memory layer's attention: local, overflow and memory, in one softmax."""
+    cache = past_key_values if cache is None else cache
+    if not isinstance(cache, MemoryCache) or not cache.in_call:
+        raise _refusal(attached, attention)
+    adapter, local = attached.adapters[layer], cache.memory_layer(layer)
+    query, key, value = adapter.project(attention, hidden_states)
+    stored = key
+    if attached.options.positionals:
+        stored = adapter.at_first_position(key, attached.decoder)
+        query, key = adapter.rotate(query, key, position_embeddings)
+        if layer in attached.unproven:
+            inputs = (hidden_states, position_embeddings, attention_mask)
+            call = _plain_call(plain_forward, attention, *inputs, **kwargs)
+            prove_keys(attached, layer, key, stored, call)
+    local.remember(stored)
+    key, value = cache.update(key, value, layer)
+    if cache.reading:
+        local.queries = query
+        if layer == attached.layers[-1]:
+            raise StopForward
+
+    _, _, scale = adapter.geometry(attention)
+    parts = _memory_and_overflow(attached, cache, layer, query, scale)
+    if not parts:
+        output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
+        return adapter.project_out(attention, output), None
+    out, lse = merge([*parts, local_attention(query, key, value, attention_mask, scale)])
+    if cache.trace is not None:
+        cache.trace.layers[layer] = (query.detach(), lse.detach())
+    return adapter.project_out(attention, without_gradient(out).transpose(1, 2).flatten(2)), None
+
+
+def _memory_and_overflow(
+    attached: AttachedModel, cache: MemoryCache, layer: int, query: Tensor, scale: float
+) -> list[PartialAttention]:
+    """Attend to what is not local: the attached memory, and each batch row's own overflow.
+
+    ``query [B, H * G, T, D]`` is folded to ``[H, Q, D]``: a store does not know of batches.
+    """
+    rows, _, tokens, head_dim = query.shape
+    overflow, parts = cache.memory_layer(layer).overflow, []
+    store = None if cache.contents is None else cache.contents.stores[layer]
+    if store is not None and len(store):
+        heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
+        folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
+        out, lse = _attend(attached, store, folded, scale)
+        shape = (store.num_heads, rows, -1, tokens)
+        out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
+        lse = lse.reshape(shape).transpose(0, 1).reshape(query.shape[:-1])
+        parts.append(PartialAttention(out, lse))
+    if any(len(store) for store in overflow):
+        attended = [
+            _attend(attached, store, row.reshape(store.num_heads, -1, head_dim), scale)
+            for store, row in zip(overflow, query, strict=True)  # [H * G, T, D] each
+        ]
+        out = torch.stack([part.out for part in attended]).reshape(query.shape)
+        lse = torch.stack([part.lse for part in attended]).reshape(query.shape[:-1])
+        parts.append(PartialAttention(out, lse))
+    return parts
+
+
+def _attend(
+    attached: AttachedModel, store: MemoryStore, queries: Tensor, scale: float
+) -> PartialAttention:
+    scale, bias = scale_and_bias(store, scale, attached.options)
+    return store.attend(queries, top_k=attached.options.top_k, scale=scale, bias=bias)
+
+
+def local_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> PartialAttention:
+    """Attend to the local context, with the log-sum-exp that merging needs.
+
+    ``mask [B, 1 or H * G, T, n]`` is the decoder's own: it also hides what a sliding window hides.
+    None: plain causal attention.
+    """
+    key, value = key.to(query.dtype), value.to(query.dtype)
+    rows, query_heads, tokens, head_dim = query.shape
+    length, groups = key.shape[2], query_heads // key.shape[1]
+    if tokens == length and mask is None:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+        return causal_attention(query, key, value, scale=scale)
+    if mask is None and tokens > 1:
+        mask = torch.ones(1, 1, tokens, length, dtype=torch.bool).tril(length - tokens)
+    if mask is not None:
+        mask = _folded_mask(mask.to(query.device), groups)
+    folded = query.reshape(rows, key.shape[1], groups * tokens, head_dim)
+    out, lse = dense_attention(folded, key, value, scale=scale, mask=mask)
+    return PartialAttention(out.reshape(query.shape), lse.reshape(query.shape[:-1]))
+
+
+def _folded_mask(mask: Tensor, groups: int) -> Tensor:
+    """Fold a mask as grouped queries are: ``[B, 1 or H, G * T, n]``."""
+    if mask.shape[1] == 1:
+        return mask.repeat(1, 1, groups, 1)
+    folded: Tensor = mask.unflatten(1, (-1, groups)).flatten(2, 3)
+    return folded
+
+
+def _plain_call(
+    plain_forward: Callable[..., Any],
+    attention: nn.Module,
+    hidden_states: Tensor,
+    position_embeddings: Any,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> Callable[[Any], None]:
+    """Return what calls the layer's own attention on the same input, with another cache."""
+
+    def call(cache: Any) -> None:
+        plain_forward(
+            attention,
+            hidden_states=hidden_states,
+            position_embeddings=position_embeddings,
+            attention_mask=attention_mask,
+            **{cache_argument(type(attention)): cache},
+            **kwargs,
+        )
+
+    return call
+
+
+def _refusal(attached: AttachedModel, attention: nn.Module) -> UnsupportedError:
+    """Return why a memory layer was called without the cache of a call of the decoder."""
+    if attention.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in attached.decoder.modules()
+    ):
+        return UnsupportedError(
+            "gradient checkpointing", "call model.gradient_checkpointing_disable() or model.eval()"
+        )
+    return UnsupportedError(
+        "a memory layer on its own", "call the whole model, or memory.detach() first"
+    )

@@ -1,0 +1,99 @@
+"""Runs a text through a model, window by window, for what its memory layers make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fotmem.errors import AttachError
+from fotmem.memory.attached import AttachedModel
+from fotmem.memory.cache import MemoryCache, StopForward
+from fotmem.memory.contents import Contents
+from fotmem.memory.forward import run_step
+from fotmem.memory.inputs import checked_tokens
+from fotmem.memory.progress import with_progress
+from fotmem.memory.windows import Step, spans
+
+
+class Projections(NamedTuple):
+    """The keys, values and queries that a memory layer computes for some tokens."""
+
+    keys: Tensor
+    """Shape ``[H, n, D]``, as a store takes them: before rotary embedding."""
+    values: Tensor
+    """Shape ``[H, n, D]``."""
+    queries: Tensor
+    """Shape ``[H, G, n, D]``, as a store is asked: with rotary embedding."""
+
+    def last(self, count: int) -> Projections:
+        """Return those of the last tokens."""
+        return Projections(*(each[..., -count:, :] for each in self))
+
+
+def read(
+    attached: AttachedModel,
+    contents: Contents,
+    tokens: Tensor,
+    attend: bool,
+    overlap: int,
+    progress: bool = False,
+) -> None:
+    """Append a text to `contents`, window by window; arguments as in `Memory.read`."""
+    before = contents.tokens[max(0, len(contents) - overlap) :]
+    context = torch.cat([before, tokens])
+    window = attached.options.window
+    for span in with_progress(spans(len(tokens), window, overlap, len(before)), progress):
+        stop = len(before) + span.stop
+        begin = max(0, len(before) + span.start - overlap)
+        projections = _run(attached, context[begin:stop], contents if attend else None)
+        pieces = {layer: (each.keys, each.values) for layer, each in projections.items()}
+        contents.append(tokens[span.start : span.stop], pieces)
+
+
+def observe(
+    attached: AttachedModel, tokens: Tensor, overlap: int
+) -> Iterator[dict[int, Projections]]:
+    """Yield for every window what `read` would append; see `Memory.observe`."""
+    for span in spans(len(tokens), attached.options.window, overlap):
+        window = tokens[max(0, span.start - overlap) : span.stop]
+        projections = _run(attached, window, None)
+        yield {layer: each.last(len(span)) for layer, each in projections.items()}
+
+
+def checked_text(attached: AttachedModel, input_ids: Any) -> Tensor:
+    """Check that a text can be read; return its token ids, int64 ``[n]`` on CPU."""
+    if not attached.is_attached:
+        raise AttachError("this memory was detached from its model; attach again to read")
+    return checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
+
+
+@torch.no_grad()
+def _run(
+    attached: AttachedModel, window: Tensor, contents: Contents | None
+) -> dict[int, Projections]:
+    """Run one window that looks at `contents`; return what every memory layer makes of it."""
+    cache = MemoryCache(attached, reading=True)
+    cache.contents = contents
+    step = Step(torch.arange(len(window))[None], is_window=True)
+    inputs = window[None].to(_embedding_device(attached.decoder))
+    with suppress(StopForward):
+        run_step(attached.plain_forward, cache, step, "input_ids", inputs)
+    return {layer: _projections(cache, layer) for layer in attached.layers}
+
+
+def _projections(cache: MemoryCache, layer: int) -> Projections:
+    local = cache.memory_layer(layer)
+    assert local.queries is not None
+    keys, values = (each[0] for each in local.window())
+    queries = local.queries[0].detach()  # [H * G, T, D]
+    return Projections(keys, values, queries.unflatten(0, (len(keys), -1)))
+
+
+def _embedding_device(decoder: nn.Module) -> torch.device:
+    embeddings = decoder.get_input_embeddings()  # type: ignore[operator]
+    device: torch.device = embeddings.weight.device
+    return torch.device("cpu") if device.type == "meta" else device
