@@ -135,7 +135,7 @@ def test_unknown_store_error() -> None:
         fotmem.UnknownStoreError,
         lambda: fotmem.create_store("exacts", num_heads=1, head_dim=1),
     )
-    assert message.startswith("no store is named 'exacts'; did you mean 'exact'? (there are: ")
+    assert message.startswith("no store is named 'exacts'; did you mean 'exact'? (the stores are: ")
 
 
 def test_missing_package_error() -> None:
