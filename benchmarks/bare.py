@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import MemoryStore
+from fotmem.stores import MemoryStore
 from fotmem.stores.graph_store import FAR
 
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -39,7 +39,7 @@ def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
 
 def _flat(store: Any) -> Search:
     faiss = _faiss()
-    rows = store._key_rows.since(0)[1].numpy()
+    rows = store.stored_keys.since(0)[1].numpy()
 
     def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         pairs = zip(queries.numpy(), rows, strict=True)

@@ -25,6 +25,7 @@ from fotmem.memory.contents import Contents
 from fotmem.models.load import load_model
 from fotmem.models.model_parts import cache_argument
 from fotmem.models.tokens import token_ids
+from fotmem.stores import MemoryStore
 from fotmem.training.tune import DISTANCE
 
 STEPS, LOCAL = 40, 128
@@ -46,7 +47,7 @@ def decode(model: Any, ids: Tensor, name: str, capture: Capture, marks: list[int
             yield {"store": name, "tokens": size, "step": median, "low": low, "high": high}
 
 
-def filled(name: str, capture: Capture, layer: int, tokens: int) -> fotmem.MemoryStore:
+def filled(name: str, capture: Capture, layer: int, tokens: int) -> MemoryStore:
     """Make a store that holds the first captured tokens."""
     store = fotmem.create_store(
         name, num_heads=capture.info.num_heads, head_dim=capture.info.head_dim

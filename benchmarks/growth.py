@@ -25,6 +25,7 @@ from fotmem.measure.bench.figures import mass, truth
 from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.evaluate.report import write_report
 from fotmem.measure.machine import machine, versions
+from fotmem.stores import MemoryStore
 
 MARKS = (10 * 2**10, 100 * 2**10, 2**20)
 HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512
@@ -73,7 +74,7 @@ def queries_after(capture: Capture, tokens: int) -> Tensor:
     return torch.cat([capture.queries(layer, size) for layer in capture.info.layers])[:HEADS]
 
 
-def searching(store: fotmem.MemoryStore, capture: Capture) -> Row:
+def searching(store: MemoryStore, capture: Capture) -> Row:
     """Time searches with the default effort, then with the least that finds `MASS`."""
     queries, seen = queries_after(capture, len(store)), blocks(capture, len(store))
     exact = truth(queries[:, :JUDGED], seen, scale=capture.info.scale, top_k=TOP_K)
@@ -97,7 +98,7 @@ def searching(store: fotmem.MemoryStore, capture: Capture) -> Row:
     return row
 
 
-def timed(store: fotmem.MemoryStore, queries: Tensor) -> Row:
+def timed(store: MemoryStore, queries: Tensor) -> Row:
     """Time one query a head, and a window of them; seconds, medians."""
     ones = [query.contiguous() for query in queries[:, :60].split(1, 1)]
     windows = [window.contiguous() for window in queries[:, : 3 * WINDOW].split(WINDOW, 1)]
@@ -107,7 +108,7 @@ def timed(store: fotmem.MemoryStore, queries: Tensor) -> Row:
     }
 
 
-def _seconds(store: fotmem.MemoryStore, queries: Tensor) -> float:
+def _seconds(store: MemoryStore, queries: Tensor) -> float:
     begin = time.perf_counter()
     store.search(queries, TOP_K)
     return time.perf_counter() - begin

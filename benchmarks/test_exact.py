@@ -6,6 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import fotmem
 from benchmarks.conftest import Compare
+from fotmem.stores import MemoryStore
 
 HEADS, HEAD_DIM, TOP_K = 3, 64, 32
 SIZES = [2**12, 2**14, 2**16, 2**18]
@@ -21,7 +22,7 @@ def tensors(size: int, queries: int, timed: bool) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(shape) for shape in shapes)
 
 
-def _filled(keys: torch.Tensor, values: torch.Tensor) -> fotmem.MemoryStore:
+def _filled(keys: torch.Tensor, values: torch.Tensor) -> MemoryStore:
     store = fotmem.create_store("exact", num_heads=HEADS, head_dim=HEAD_DIM)
     store.add(keys, values)
     return store

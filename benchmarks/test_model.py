@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.conftest import Compare
+from fotmem.stores import MemoryStore
 from tests import tiny
 
 LAYERS = [17, 20, 23]
@@ -24,7 +25,7 @@ def smollm2() -> Any:
 
     try:
         return load_model("smollm2")[0]
-    except fotmem.InputError as error:
+    except fotmem.errors.InputError as error:
         pytest.skip(str(error))
 
 
@@ -107,7 +108,7 @@ def test_read(
         compare(read, torch.no_grad()(lambda: plain.model(ids)), rounds=7)
 
 
-def concatenate_memory(attention: Any, store: fotmem.MemoryStore) -> None:
+def concatenate_memory(attention: Any, store: MemoryStore) -> None:
     """Attend as the released code does: dense, over memory and local keys in one tensor."""
     ids = torch.arange(len(store)).expand(store.num_heads, 1, -1)
     memory_keys, memory_values = store.keys(ids).transpose(0, 1), store.values(ids).transpose(0, 1)

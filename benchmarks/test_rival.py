@@ -17,6 +17,7 @@ import fotmem
 from benchmarks.conftest import Captures, Compare
 from fotmem.measure.bench.figures import mass, truth
 from fotmem.measure.capture import CaptureInfo, KeyValues
+from fotmem.stores import MemoryStore
 
 TOP_K, WINDOW, STEP = 32, 512, 2048
 INSTALL = "pip install einops-exts joblib && pip install --no-deps memorizing-transformers-pytorch"
@@ -75,7 +76,7 @@ def test_searching(
     assert masses["ours_mass"] > 0.5  # of random keys, none is much better than others
 
 
-def filled_store(attention: Attention) -> fotmem.MemoryStore:
+def filled_store(attention: Attention) -> MemoryStore:
     """Add tokens, as many at a time as on the other side."""
     info = attention.info
     store = fotmem.create_store("faiss-ivf", num_heads=info.num_heads, head_dim=info.head_dim)
@@ -98,7 +99,7 @@ def filled_rival(rival: Any, attention: Attention, folder: Path, processes: bool
     return memory
 
 
-def found(store: fotmem.MemoryStore, queries: Tensor) -> tuple[Tensor, Tensor]:
+def found(store: MemoryStore, queries: Tensor) -> tuple[Tensor, Tensor]:
     ids = store.search(queries, TOP_K).ids
     return store.keys(ids), store.values(ids)
 

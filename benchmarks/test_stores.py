@@ -9,13 +9,14 @@ import fotmem
 from benchmarks.bare import bare_search
 from benchmarks.conftest import Captures, Compare
 from fotmem.measure.capture import Capture
+from fotmem.stores import MemoryStore
 
 TOP_K, STEP = 32, 2048
 STORES = ["faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw"]
 
 
 @functools.lru_cache(maxsize=1)  # the slowest parameters come last: one store at a time is in use
-def filled(name: str, capture: Capture) -> tuple[fotmem.MemoryStore, Tensor, Tensor]:
+def filled(name: str, capture: Capture) -> tuple[MemoryStore, Tensor, Tensor]:
     """Return a store of the first layer, its keys, and queries."""
     info, layer = capture.info, capture.info.layers[0]
     store = fotmem.create_store(name, num_heads=info.num_heads, head_dim=info.head_dim)

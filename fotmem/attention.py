@@ -1,4 +1,4 @@
-"""Attention in parts: what each part of the context answers, and how parts are merged.
+"""Partial attention over a part of the keys, and how parts are merged.
 
 Shapes, here and everywhere: ``B`` batch rows, ``H`` key/value heads, ``G`` query heads per
 key/value head, ``T`` tokens of a window, ``Q`` queries of one head (``G * T`` folded), ``N``
@@ -11,6 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+__all__ = [
+    "WORKSPACE",
+    "PartialAttention",
+    "causal_attention",
+    "dense_attention",
+    "merge",
+    "topk_attention",
+]
+
 WORKSPACE = 2**22
 """Elements of the largest temporary of blocked attention and search (16 MiB of float32)."""
 
@@ -18,7 +27,7 @@ WORKSPACE = 2**22
 class PartialAttention(NamedTuple):
     """The attention of some queries over one part of their keys.
 
-    Parts over disjoint keys are joined by `merge`, exactly as if one softmax had seen them all.
+    `merge` joins parts over disjoint keys; the result equals one softmax over all of them.
     """
 
     out: Tensor
@@ -36,13 +45,13 @@ def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
     Parameters
     ----------
     partials : sequence of PartialAttention
-        At least one; all of the same shapes. Computed in float32, returned in the dtype of the
-        first part's ``out``.
+        At least one, all of the same shapes.
 
     Returns
     -------
     PartialAttention
-        Equal to one joint softmax; 0 and -inf for queries that have no key in any part.
+        The attention over all keys, computed in float32, ``out`` in the dtype of the first part.
+        Queries without a key in any part get 0 and -inf.
 
     Examples
     --------
@@ -68,25 +77,25 @@ def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
 def dense_attention(
     queries: Tensor, keys: Tensor, values: Tensor, *, scale: float, mask: Tensor | None = None
 ) -> PartialAttention:
-    """Attend to all keys, never materialising ``Q x N``.
+    """Attend to all keys in blocks, without a tensor of ``Q x N`` scores.
 
     Parameters
     ----------
     queries : Tensor
         Shape ``[B, H, Q, D]``, floating point.
     keys, values : Tensor
-        Shape ``[B, H, N, D]``; they may have another dtype (bfloat16 keys, float32 queries).
+        Shape ``[B, H, N, D]``. Their dtype may differ from that of the queries.
     scale : float
         Factor of the inner products, usually ``1 / sqrt(D)``.
     mask : Tensor, optional
-        Broadcastable to ``[B, H, Q, N]``. Boolean: True where a query may look. Floating point:
+        Broadcastable to ``[B, H, Q, N]``. Boolean: True where a query attends. Floating point:
         added to the scaled inner products.
 
     Returns
     -------
     PartialAttention
-        ``out [B, H, Q, D]`` in the queries' dtype and ``lse [B, H, Q]``. Temporaries hold at
-        most `WORKSPACE` elements each, or twice as many as ``out``.
+        ``out [B, H, Q, D]`` in the queries' dtype, and ``lse [B, H, Q]``. No temporary has more
+        than `WORKSPACE` elements, or twice as many as ``out``.
     """
     if mask is None and queries.device.type == "cpu":
         return _flash(queries, keys, values, scale)
@@ -109,9 +118,9 @@ def dense_attention(
 def causal_attention(
     queries: Tensor, keys: Tensor, values: Tensor, *, scale: float
 ) -> PartialAttention:
-    """Attend causally within a window that begins with these queries (``Q == N``).
+    """Attend causally within a window (``Q == N``).
 
-    Shapes and result as in `dense_attention`.
+    Shapes and result are those of `dense_attention`.
     """
     if queries.device.type == "cpu":
         return _kernel(queries, keys, values, scale, is_causal=True)
@@ -134,7 +143,7 @@ def topk_attention(
     scale : float
         Factor of the scores.
     dtype : torch.dtype
-        Of the result's ``out``.
+        Dtype of ``out``.
     """
     scaled = scores * scale
     weights = scaled.softmax(-1).nan_to_num(0.0)  # NaN: a query without any hit
@@ -145,7 +154,7 @@ def topk_attention(
 def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> PartialAttention:
     if keys.dtype == queries.dtype and values.dtype == queries.dtype:
         return _kernel(queries, keys, values, scale, is_causal=False)
-    # Neither queries nor keys lose digits; keys are converted block by block, not all at once.
+    # In float32, so that no digits are lost; block by block, so that memory stays bounded.
     queries32 = queries.float()
     length = max(1, WORKSPACE // (keys.shape[0] * keys.shape[1] * keys.shape[3]))
     merged = PartialAttention(torch.zeros_like(queries32), _no_keys(queries))
@@ -161,7 +170,7 @@ def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Parti
 def _kernel(
     queries: Tensor, keys: Tensor, values: Tensor, scale: float, *, is_causal: bool
 ) -> PartialAttention:
-    """Call the kernel behind `scaled_dot_product_attention` on CPU, which alone returns the lse."""
+    """Call the CPU kernel of `scaled_dot_product_attention`, which also returns the lse."""
     if queries.shape[2] == 0 or keys.shape[2] == 0:
         return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
     out, lse = torch._scaled_dot_product_flash_attention_for_cpu(
@@ -175,7 +184,7 @@ def _kernel(
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
-    """Copy unless rows are dense and apart: called directly, the kernel does not check."""
+    """Copy unless rows are dense and do not overlap: the kernel itself does not check this."""
     dense = tensor.stride(-1) == 1 and tensor.stride(-2) >= tensor.shape[-1]
     return tensor if dense else tensor.contiguous()
 

@@ -1,28 +1,47 @@
-"""Every error fotmem raises, each also a builtin one.
+"""All errors that fotmem raises; each is also a builtin error.
 
 ::
 
     FotmemError
-    ├── ShapeError(ValueError)            a tensor has another shape than documented
-    ├── DtypeError(TypeError)             a tensor has a dtype that is not supported
-    ├── NonFiniteError(ValueError)        NaN or Inf in keys, values or queries
-    ├── IdError(IndexError)               an id that this store does not hold
-    ├── OptionError(ValueError)           an unknown option, or a value out of range
+    ├── ShapeError(ValueError)            a tensor's shape differs from the documented one
+    ├── DtypeError(TypeError)             a tensor's dtype is not supported
+    ├── NonFiniteError(ValueError)        keys, values or queries contain NaN or Inf
+    ├── IdError(IndexError)               the store has no key with this id
+    ├── OptionError(ValueError)           an option is unknown, or its value is not allowed
     ├── UnknownStoreError(LookupError)    no plugin offers a store of that name
     ├── MissingPackageError(ImportError)  a store's or adapter's package is not installed
-    ├── LayerError(IndexError)            a layer that is not there, or not a memory layer
-    ├── ModelError(TypeError)             a model no adapter knows
-    ├── CheckpointError(ValueError)       a checkpoint or config that cannot be honoured
-    ├── AttachError(RuntimeError)         attaching twice, or using what was detached
-    ├── UnsupportedError(RuntimeError)    a transformers feature that cannot work with memory
-    ├── StorageError(OSError)             a store that is closed, or whose files cannot be used
-    ├── BusyError(RuntimeError)           a store that another thread is just changing
-    └── InputError(ValueError)            text, tokens or model names that cannot be used
+    ├── LayerError(IndexError)            the model has no such layer, or it is not a memory layer
+    ├── ModelError(TypeError)             no adapter supports the model
+    ├── CheckpointError(ValueError)       a checkpoint or config is damaged or not supported
+    ├── AttachError(RuntimeError)         a memory is attached twice, or used after it was detached
+    ├── UnsupportedError(RuntimeError)    a transformers feature does not work with memory
+    ├── StorageError(OSError)             a store is closed, or its files cannot be used
+    ├── BusyError(RuntimeError)           another thread is changing the store
+    └── InputError(ValueError)            a text, token ids or a model name cannot be used
 """
 
 import difflib
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+
+__all__ = [
+    "AttachError",
+    "BusyError",
+    "CheckpointError",
+    "DtypeError",
+    "FotmemError",
+    "IdError",
+    "InputError",
+    "LayerError",
+    "MissingPackageError",
+    "ModelError",
+    "NonFiniteError",
+    "OptionError",
+    "ShapeError",
+    "StorageError",
+    "UnknownStoreError",
+    "UnsupportedError",
+]
 
 
 class FotmemError(Exception):
@@ -50,7 +69,7 @@ class DtypeError(FotmemError, TypeError):
 
 
 class NonFiniteError(FotmemError, ValueError):
-    """Keys, values or queries hold NaN or Inf."""
+    """Keys, values or queries contain NaN or Inf."""
 
     def __init__(self, name: str, place: str = "") -> None:
         where = f", first at {place}" if place else ""
@@ -61,18 +80,18 @@ class NonFiniteError(FotmemError, ValueError):
 
 
 class IdError(FotmemError, IndexError):
-    """An id that the store does not hold: never given out, or forgotten since."""
+    """The store has no key with this id: it was never added, or it was forgotten."""
 
     def __init__(self, actual: int, *, start: int, first: int, end: int) -> None:
         held = f"{first} to {end - 1}" if end > first else "nothing"
         if start <= actual < first:
-            reason = f"it was forgotten, as all before {first}; look up what you need before forget"
+            reason = f"it was forgotten, like all ids before {first}; look keys up before that"
         elif actual < 0:
-            reason = "ids are never negative, but for -1 where search found no hit"
+            reason = "ids are not negative; search returns -1 where it found no hit"
         elif actual < start:
-            reason = f"it was never stored: ids begin at {start} here, see first_id"
+            reason = f"it was never added: ids of this store begin at {start} (first_id)"
         else:
-            reason = f"it was never stored: the next key that is added gets {end}, see next_id"
+            reason = f"it was never added: the next key gets id {end} (next_id)"
         super().__init__(f"id {actual} is not in this store, which holds {held}: {reason}")
 
 
@@ -91,49 +110,51 @@ class UnknownStoreError(FotmemError, LookupError):
     """No plugin offers a store of that name."""
 
     def __init__(self, name: object, known: Iterable[str]) -> None:
-        super().__init__(f"no store is named {name!r}; {_suggest(str(name), known, 'there are')}")
+        super().__init__(
+            f"no store is named {name!r}; {_suggest(str(name), known, 'the stores are')}"
+        )
 
 
 class MissingPackageError(FotmemError, ImportError):
-    """What a store or adapter needs is not installed."""
+    """A package that a store, adapter or command needs is not installed."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name!r} is not available here: {reason}")
 
 
 class LayerError(FotmemError, IndexError):
-    """A layer that the model does not have, or that is not a memory layer."""
+    """The model has no such layer, or it is not a memory layer."""
 
 
 class ModelError(FotmemError, TypeError):
-    """A model that no adapter knows."""
+    """No adapter supports the model."""
 
 
 class CheckpointError(FotmemError, ValueError):
-    """A checkpoint or a config that cannot be honoured."""
+    """A checkpoint or config is damaged or not supported."""
 
 
 class AttachError(FotmemError, RuntimeError):
-    """Attaching twice, or using a memory or cache that was detached."""
+    """A memory is attached twice, or a memory or cache is used after it was detached."""
 
 
 class UnsupportedError(FotmemError, RuntimeError):
-    """A feature of transformers that cannot work while a memory is attached."""
+    """A feature of transformers does not work while a memory is attached."""
 
     def __init__(self, feature: str, cure: str) -> None:
         super().__init__(f"{feature} cannot be used while a memory is attached; {cure}")
 
 
 class StorageError(FotmemError, OSError):
-    """A store that is closed, or its files: damaged, foreign, in use, not to be read or written."""
+    """A store is closed, or its files are damaged, foreign, in use, unreadable or read-only."""
 
 
 class BusyError(FotmemError, RuntimeError):
-    """Two threads at a time change a store, or one changes it while the other copies it."""
+    """Another thread is changing or copying the store."""
 
 
 class InputError(FotmemError, ValueError):
-    """Text, tokens or a model name that cannot be used."""
+    """A text, token ids or a model name cannot be used."""
 
 
 def require_packages(name: str, *packages: str, extra: str = "bench") -> None:
@@ -164,7 +185,7 @@ def _installed(package: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """Show a value in one line of an error, cut short."""
+    """Return a value as one short line for a message."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 

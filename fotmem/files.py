@@ -20,13 +20,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        It cannot be read, or is none; the message names it.
+        The file cannot be read, or is not TOML; the message names it.
     """
     text = read_utf8(path)
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is no TOML: {error}") from error
+        raise InputError(f"{path} is not TOML: {error}") from error
 
 
 def read_text(path: Path) -> str:
@@ -35,7 +35,7 @@ def read_text(path: Path) -> str:
     Raises
     ------
     InputError
-        It cannot be read, is binary, in another encoding, or empty; the message names it.
+        The file cannot be read, is binary, in another encoding, or empty; the message names it.
     """
     text = read_utf8(path, "utf-8-sig")
     if not text.strip():
@@ -44,12 +44,14 @@ def read_text(path: Path) -> str:
 
 
 def read_utf8(path: Path, encoding: str = "utf-8") -> str:
-    """Read a file in UTF-8, which may be empty, and may have no end until it shows to be no text.
+    """Read a UTF-8 file, which may be empty.
+
+    Its beginning is checked first, so that an endless binary device is refused.
 
     Raises
     ------
     InputError
-        It cannot be read, is binary, or in another encoding; the message names it.
+        The file cannot be read, is binary, or in another encoding; the message names it.
     """
     try:
         with path.open("rb") as file:
@@ -71,12 +73,12 @@ def read_utf8(path: Path, encoding: str = "utf-8") -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, as `write_bytes`."""
+    """Write a text file in UTF-8, atomically."""
     write_bytes(path, text.encode())
 
 
 def python_reference() -> str:
-    """Return the prose that every Python brings along: its language reference, 465 kB."""
+    """Return Python's language reference, 465 kB of prose that comes with every Python."""
     from pydoc_data.topics import topics
 
     return "\n".join(topics.values())

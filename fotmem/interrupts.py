@@ -1,4 +1,4 @@
-"""Lets Ctrl-C wait while something must not be left half done."""
+"""Delays Ctrl-C while a change is made that must not stop halfway."""
 
 import signal as names
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-try:  # `signal` makes enums of all it takes and gives, which takes ten times as long
+try:  # ten times as fast as `signal`, which converts every argument and result to an enum
     from _signal import getsignal, signal  # type: ignore[import-not-found]
 except ImportError:
     from signal import getsignal, signal
@@ -16,19 +16,19 @@ SIGNALS = [
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")
     if hasattr(names, name)
 ]
-"""Ctrl-C, and those by which the command line is stopped, too."""
+"""Ctrl-C, and the signals that stop the command line."""
 
 
-class interrupts_deferred:  # noqa: N801 - used as a function; as a generator it takes twice as long
-    """Let Ctrl-C, and whatever else raises an exception in its place, wait until this is done.
+class interrupts_deferred:  # noqa: N801 - used like a function; twice as fast as a generator
+    """Delay Ctrl-C, and other signals that raise an exception, until the end of a block.
 
-    Use it as ``with interrupts_deferred():``; also where the block raises, Ctrl-C is not lost.
+    Use it as ``with interrupts_deferred():``. Ctrl-C is not lost if the block raises.
     """
 
     def __enter__(self) -> None:
         self._handlers: dict[int, Callable[..., Any]] = {}
         self._caught: list[int] = []
-        if threading.current_thread() is not threading.main_thread():  # only there Ctrl-C arrives
+        if threading.current_thread() is not threading.main_thread():  # others get no signals
             return
         try:
             for number in SIGNALS:
@@ -48,13 +48,13 @@ class interrupts_deferred:  # noqa: N801 - used as a function; as a generator it
     ) -> None:
         try:
             self._restore()
-        finally:  # once more: another signal may have come in between
+        finally:  # again: a signal may have interrupted the first
             self._restore()
         if self._caught:
             names.raise_signal(self._caught[-1])
 
     def _restore(self) -> None:
-        while self._handlers:  # Ctrl-C last: what it raises would end this loop
+        while self._handlers:  # Ctrl-C last: its exception would end this loop
             number = next(reversed(self._handlers))
             signal(number, self._handlers[number])
             del self._handlers[number]

@@ -1,4 +1,4 @@
-"""Where results go: tried before they are computed, and written whole or not at all."""
+"""Output files and folders: checked before results are computed, written atomically."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def check_file(file: Path | str, *, inputs: Iterable[Path | str | None] = ()) -> None:
-    """Check that a file can be written, by trying; it is neither made nor changed.
+    """Check that a file can be written, without creating or changing it.
 
     Parameters
     ----------
     file : path
-        Folders that lead to it need not be there: `write_bytes` makes them.
+        Its parent folders need not exist: `write_bytes` creates them.
     inputs : iterable of path
-        What is read, and thus must not be written over; None stands for nothing.
+        Files that are read, and so must not be overwritten. None is ignored.
 
     Raises
     ------
     StorageError
-        It cannot be written, is a folder, or one of the inputs.
+        The file cannot be written, is a folder, or is one of the inputs.
     """
     with _refusing(file, "file", inputs):
         place = Path(file).resolve()
@@ -46,32 +46,35 @@ def check_file(file: Path | str, *, inputs: Iterable[Path | str | None] = ()) ->
 def check_folder(
     folder: Path | str, *, inputs: Iterable[Path | str | None] = (), empty: bool = False
 ) -> None:
-    """Check that files can be written to a folder, which need not be there, by trying.
+    """Check that files can be written to a folder, which need not exist yet.
 
     Raises
     ------
     StorageError
-        They cannot, it is a file, one of the inputs, or not `empty`, if it must be.
+        Files cannot be written there; or it is a file, one of the inputs, or not empty although
+        `empty` is True.
     """
     with _refusing(folder, "folder", inputs):
         place = Path(folder)
         if os.path.lexists(place) and not place.is_dir():
-            raise NotADirectoryError(None, "it is no folder")
+            raise NotADirectoryError(None, "it is not a folder")
         if empty and place.is_dir() and any(place.iterdir()):
             raise FileExistsError(None, "it is not empty")
         _try_writing_in(place.resolve())
 
 
 def write_bytes(file: Path | str, content: bytes) -> None:
-    """Write a file at once, or what was there stays; folders that lead to it are made.
+    """Write a file atomically; create its parent folders.
+
+    If it cannot be written, an existing file stays as it was.
 
     Raises
     ------
     StorageError
-        It cannot be written.
+        The file cannot be written.
     """
     try:
-        place = Path(file).resolve()  # a link goes on pointing to it
+        place = Path(file).resolve()  # so that a link stays a link
         if place.exists() and not place.is_file():
             place.write_bytes(content)  # such as /dev/stdout
             return
@@ -87,7 +90,7 @@ def write_bytes(file: Path | str, content: bytes) -> None:
 
 
 def write_picture(picture: Figure, file: Path | str) -> None:
-    """Write a picture of matplotlib's as PNG, as `write_bytes`."""
+    """Write a matplotlib figure as PNG, atomically."""
     drawn = io.BytesIO()
     picture.savefig(drawn, dpi=120, format="png")
     write_bytes(file, drawn.getvalue())
@@ -97,14 +100,14 @@ def write_picture(picture: Figure, file: Path | str) -> None:
 def filling(
     folder: Path, *, kept: Callable[[BaseException], bool] = lambda error: False
 ) -> Iterator[None]:
-    """Make a folder, where it is not there, and fill it; if that fails, it is as it was before.
+    """Create a folder unless it exists, and fill it; if that fails, restore what was before.
 
     Parameters
     ----------
     folder : Path
-        Is not there, or empty.
+        Missing, or empty.
     kept : callable
-        Is told what failed, and tells whether what is there nevertheless stays.
+        Gets the error; returns whether the files written so far are kept nevertheless.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -119,7 +122,7 @@ def filling(
 
 
 def _remove(place: Path) -> None:
-    """Remove a file, or a folder with all that is in it, by as few open files as can be."""
+    """Remove a file, or a folder and its content; needs few open files."""
     with suppress(OSError):
         if place.is_symlink() or not place.is_dir():
             place.unlink()
@@ -141,7 +144,7 @@ def _refusing(place: Path | str, kind: str, inputs: Iterable[Path | str | None])
         for each in inputs:
             both = each is not None and os.path.exists(each) and os.path.exists(place)
             if both and os.path.samefile(str(each), place):
-                raise FileExistsError(None, "it is what is read")
+                raise FileExistsError(None, "it is an input")
         yield
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null byte
         reason = getattr(error, "strerror", None) or error
@@ -149,7 +152,7 @@ def _refusing(place: Path | str, kind: str, inputs: Iterable[Path | str | None])
 
 
 def _try_writing_in(folder: Path) -> None:
-    """Write into a folder, or the one in which it would be made, and take that away again."""
+    """Write a temporary file into a folder, or into its nearest parent that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fotmem import Adapter, UnsupportedError
+from fotmem.adapter import Adapter
+from fotmem.errors import UnsupportedError
 from tests.families import SLIDING, YARN, FamilyAdapter
 
 GEMMA3: dict[str, Any] = {"head_dim": 8, "layer_types": SLIDING, "sliding_window": 6}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fotmem import Adapter
+from fotmem.adapter import Adapter
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,

@@ -9,7 +9,8 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore, OptionError, StorageError
+from fotmem.errors import OptionError, StorageError
+from fotmem.stores import Hits, MemoryStore
 
 QUERIES, KEYS = 256, 512
 
@@ -36,11 +37,11 @@ class PlainStore(MemoryStore):
     def all_values(self) -> Tensor:
         return self.rows[1, :, : self.size]
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         assert keys.shape[1] > 0
         if self.full:
             raise OSError("no space left")
-        self.calls.append("_add")
+        self.calls.append("add_rows")
         size = self.size + keys.shape[1]
         if size > self.rows.shape[2]:
             rows = self.room(2 * size)
@@ -49,11 +50,11 @@ class PlainStore(MemoryStore):
         self.rows[:, :, self.size : size] = torch.stack([keys, values])
         self.size = size
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         assert queries.shape[1] > 0
         keys = self.all_keys
         assert 1 <= top_k <= keys.shape[1]
-        self.calls.append("_search")
+        self.calls.append("search_rows")
         parts = [self._best(part.float(), keys, top_k) for part in queries.split(QUERIES, dim=1)]
         ids, scores = (torch.cat(each, 1) for each in zip(*parts, strict=True))
         self.found.append(ids.numel())
@@ -68,10 +69,10 @@ class PlainStore(MemoryStore):
     def _hide(self, scores: Tensor) -> Tensor:
         return scores
 
-    def _keys(self, ids: Tensor) -> Tensor:
+    def key_rows(self, ids: Tensor) -> Tensor:
         return self._take(self.all_keys, ids)
 
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         return self._take(self.all_values, ids)
 
     def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class ForgettingStore(PlainStore):
 
     gone = 0
 
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         self.gone += count
         self.all_keys[:, : self.gone] = torch.nan
         self.all_values[:, : self.gone] = torch.nan
@@ -160,7 +161,7 @@ class DiskStore(PlainStore):
         if rows["rows"].shape != shape or rows["rows"].dtype != self.dtype:
             raise OptionError(f"{file} holds {rows['rows'].shape}, expected {shape}")
         self.rows, self.size = rows["rows"], shape[2]
-        self._resume(*map(int, rows["ids"]))
+        self.resume_at(*map(int, rows["ids"]))
 
     def checked(self, file: Path) -> bytes:
         try:
@@ -172,7 +173,9 @@ class DiskStore(PlainStore):
         return content[4:]
 
     def write(self, file: Path) -> None:
-        ids = torch.tensor([self._offset, self._added, self._forgotten])
+        ids = torch.tensor(
+            [self.first_id - self.forgotten_rows, self.added_rows, self.forgotten_rows]
+        )
         content = save({"rows": self.rows[:, :, : self.size].clone(), "ids": ids})
         new = file.with_suffix(".new")
         new.write_bytes(zlib.crc32(content).to_bytes(4) + content)

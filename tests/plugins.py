@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 HEADER = """
-from fotmem import (
-    AdapterSpec, MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, create_store, hookimpl
-)
+from fotmem import create_store
+from fotmem.plugin import AdapterSpec, StoreCapabilities, StoreSpec, hookimpl
+from fotmem.stores import MemoryStore, StoreOptions
 
 def build(**arguments):
     from fotmem_exact.store import ExactStore

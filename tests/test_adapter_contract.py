@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fotmem import Adapter
+from fotmem.adapter import Adapter
 from fotmem.testing import AdapterContract
 from tests import families
 from tests.broken_adapters import BROKEN

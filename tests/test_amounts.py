@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import fotmem
-from fotmem import InputError, OptionError, UnknownStoreError, amounts
+from fotmem import amounts
+from fotmem.errors import InputError, OptionError, UnknownStoreError
 from fotmem.measure.capture import Capture, capture_arrays, capture_model, capture_random
 from fotmem.measure.evaluate.facts import keyed, make_facts
 from fotmem.measure.evaluate.passkey import make_trials, passkey

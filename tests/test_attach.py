@@ -22,12 +22,12 @@ from transformers import (
 )
 
 import fotmem
-from fotmem import (
+from fotmem import Memory
+from fotmem.errors import (
     AttachError,
     DtypeError,
     InputError,
     LayerError,
-    Memory,
     ModelError,
     OptionError,
     UnknownStoreError,

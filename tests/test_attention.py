@@ -6,8 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fotmem import PartialAttention, attention, dense_attention, merge, topk_attention
-from fotmem.attention import causal_attention
+from fotmem import attention
+from fotmem.attention import (
+    PartialAttention,
+    causal_attention,
+    dense_attention,
+    merge,
+    topk_attention,
+)
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.naive import (

@@ -144,7 +144,7 @@ def test_settings_are_all_combinations_and_begin_with_the_defaults() -> None:
 def test_wrong_grids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownStoreError, match="did you mean 'exact'"):
         settings(["exat"])
-    with pytest.raises(UnknownStoreError, match="no store is named 'hnsw'; there are: exact"):
+    with pytest.raises(UnknownStoreError, match="no store is named 'hnsw'; the stores are: exact"):
         settings(["exact"], {"hnsw": {"M": [8]}})
     with pytest.raises(OptionError, match="did you mean 'nprobe'"):
         settings(["zarr"], {"zarr": {"nprob": [8]}})
@@ -155,7 +155,7 @@ def test_wrong_grids_are_refused(tmp_path: Path) -> None:
         ("hnsw = 3", r"hnsw is 3; a grid has a table for each store"),
         ("[hnsw]\nM = 8", r"hnsw\.M is 8; a grid"),
         ("[hnsw]\nM = []", r"hnsw\.M is \[\]; a grid"),
-        ("[hnsw", "is no TOML"),
+        ("[hnsw", "is not TOML"),
     ):
         file.write_text(content)
         with pytest.raises(InputError, match=reason):
@@ -171,21 +171,21 @@ import os, signal
 
 def failing(**arguments):
     store = build(**arguments)
-    add = store._add
+    add = store.add_rows
     def refuse(keys, values):
-        if store._added >= 1000:
+        if store.added_rows >= 1000:
             raise OSError('the disk is full')
         add(keys, values)
-    store._add = refuse
+    store.add_rows = refuse
     return store
 
 def dying(**arguments):
     store = build(**arguments)
     def die(*given):
-        if store._added == 1500:
+        if store.added_rows == 1500:
             os.kill(os.getpid(), signal.SIGKILL)
-        return type(store)._search(store, *given)
-    store._search = die
+        return type(store).search_rows(store, *given)
+    store.search_rows = die
     return store
 
 def poor(**arguments):

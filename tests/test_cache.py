@@ -7,7 +7,8 @@ import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
 import fotmem
-from fotmem import AttachError, LayerError, MemoryCache, ShapeError, UnsupportedError
+from fotmem import MemoryCache
+from fotmem.errors import AttachError, LayerError, ShapeError, UnsupportedError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture

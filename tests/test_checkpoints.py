@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import CheckpointError, InputError, StorageError
+from fotmem.errors import CheckpointError, InputError, StorageError
 from fotmem.training import checkpoints
 from fotmem.training.checkpoints import last_checkpoint
 from tests import folders

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 import fotmem
-from fotmem import InputError
 from fotmem.cli import demo, options
+from fotmem.errors import InputError
 from fotmem.measure.reading import LOCAL
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import Answer
@@ -263,7 +263,7 @@ def test_an_unknown_store_is_told_before_a_model_is_loaded(
 ) -> None:
     line = refusal(capsys, 1, *command.format(text=text).split(), "--store", "exat")
     known = ", ".join(sorted(BUILT_IN))
-    assert line == f"no store is named 'exat'; did you mean 'exact'? (there are: {known})"
+    assert line == f"no store is named 'exat'; did you mean 'exact'? (the stores are: {known})"
 
 
 # What options mean

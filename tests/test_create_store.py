@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import DtypeError, MissingPackageError, OptionError, UnknownStoreError, create_store
+from fotmem import create_store
+from fotmem.errors import DtypeError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.plugin import registry
 from fotmem.testing.store.naive import draw
 from tests.plugins import hook, install
@@ -104,9 +105,9 @@ def test_the_exact_store_has_no_options() -> None:
     [
         (
             "exakt",
-            r"no store is named 'exakt'; did you mean 'exact'\? \(there are: absent, disk-store, ",
+            r"no store is named 'exakt'; did you mean 'exact'\? \(the stores are: absent, ",
         ),
-        ("qqq", r"no store is named 'qqq'; there are: absent, .*ivf-store"),
+        ("qqq", r"no store is named 'qqq'; the stores are: absent, .*ivf-store"),
         (None, r"no store is named None"),
     ],
 )

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-import fotmem
 from fotmem import crossbatch
 from fotmem.crossbatch.attention import Sight, crossbatch_attention
+from fotmem.errors import OptionError, ShapeError
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "crossbatch"
@@ -217,13 +217,13 @@ def assert_unsuitable(error: type[Exception], message: str, **overrides: object)
 
 def test_what_longllama_refuses() -> None:
     refuse = assert_unsuitable
-    refuse(fotmem.OptionError, "context_range must be at least 1, got 0", context_range=0)
-    refuse(fotmem.OptionError, "packing must divide the batch of 4, got 3", packing=3)
-    refuse(fotmem.OptionError, "packing must divide the batch of 4, got 0", packing=0)
-    refuse(fotmem.ShapeError, r"query must have shape .* got \[4, 3, 3, 6\]", query=zeros(3))
-    refuse(fotmem.ShapeError, r"value must have shape .* got \[4, 3, 1, 6\]", value=zeros(1))
-    refuse(fotmem.ShapeError, r"padding_mask must have shape \[4, 3\]", padding_mask=zeros(1))
-    refuse(fotmem.ShapeError, "the bank's keys must have shape", bank=(zeros(2), zeros(2)))
+    refuse(OptionError, "context_range must be at least 1, got 0", context_range=0)
+    refuse(OptionError, "packing must divide the batch of 4, got 3", packing=3)
+    refuse(OptionError, "packing must divide the batch of 4, got 0", packing=0)
+    refuse(ShapeError, r"query must have shape .* got \[4, 3, 3, 6\]", query=zeros(3))
+    refuse(ShapeError, r"value must have shape .* got \[4, 3, 1, 6\]", value=zeros(1))
+    refuse(ShapeError, r"padding_mask must have shape \[4, 3\]", padding_mask=zeros(1))
+    refuse(ShapeError, "the bank's keys must have shape", bank=(zeros(2), zeros(2)))
 
 
 def zeros(heads: int) -> Tensor:
@@ -233,7 +233,7 @@ def zeros(heads: int) -> Tensor:
 def test_d_is_at_most_the_batch() -> None:
     tensors = [torch.randn(2, 3, 1, 4) for _ in range(5)]
     with pytest.raises(
-        fotmem.OptionError, match="d must be from 0 to the 2 documents of the batch, got 3"
+        OptionError, match="d must be from 0 to the 2 documents of the batch, got 3"
     ):
         crossbatch.paper(*tensors, d=3)
 

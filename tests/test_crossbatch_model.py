@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fotmem
 from fotmem.crossbatch import Crossbatch
+from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
 from tests import tiny
 from tests.tiny import LAYERS, WINDOW, contents, difference, one_thread  # noqa: F401 - a fixture
 from tests.traces import assert_untouched, snapshot
@@ -185,9 +186,9 @@ def test_it_leaves_no_trace() -> None:
     model, ids = tiny.llama(), tiny.ids(9)
     before, plain = [dict(vars(module)) for module in model.modules()], model(ids).logits
     with Crossbatch(model, LAYERS):
-        with pytest.raises(fotmem.AttachError, match="has a memory already"):
+        with pytest.raises(AttachError, match="has a memory already"):
             fotmem.attach(model, layers=LAYERS)
-        with pytest.raises(fotmem.ShapeError, match="B previous windows, then their current ones"):
+        with pytest.raises(ShapeError, match="B previous windows, then their current ones"):
             model(ids)
     assert [dict(vars(module)).keys() for module in model.modules()] == [
         module.keys() for module in before
@@ -196,11 +197,11 @@ def test_it_leaves_no_trace() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(fotmem.LayerError, match="layers must be from 0 to 3, got 9"):
+    with pytest.raises(LayerError, match="layers must be from 0 to 3, got 9"):
         Crossbatch(tiny.llama(), [9])
-    with pytest.raises(fotmem.OptionError, match="bank_windows must be at least 0, got -1"):
+    with pytest.raises(OptionError, match="bank_windows must be at least 0, got -1"):
         Crossbatch(tiny.llama(), LAYERS, bank_windows=-1)
-    with pytest.raises(fotmem.OptionError, match="bank_weight must be above 0, got 0"):
+    with pytest.raises(OptionError, match="bank_weight must be above 0, got 0"):
         Crossbatch(tiny.llama(), LAYERS, bank_weight=0.0)
 
 
@@ -222,6 +223,6 @@ def test_what_is_refused() -> None:
 def test_numbers_are_checked(options: dict[str, Any]) -> None:
     model = tiny.llama()
     before = snapshot(model)
-    with pytest.raises(fotmem.OptionError, match=f"^{next(iter(options))} must be"):
+    with pytest.raises(OptionError, match=f"^{next(iter(options))} must be"):
         Crossbatch(model, LAYERS, **options)
     assert_untouched(model, before)

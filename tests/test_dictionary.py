@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
+from fotmem.errors import InputError
 from fotmem.measure.evaluate.dictionary import lookup
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.tasks.dictionary import (
@@ -43,7 +44,7 @@ def test_records_differ_in_their_keys() -> None:
     assert (int(symbols.min()), int(symbols.max())) == (0, 60)
     assert torch.equal(records, make_records(200_000, draw()))
     assert not torch.equal(records, make_records(200_000, draw(1)))
-    with pytest.raises(fotmem.InputError, match="there are at most 6,922,920 records"):
+    with pytest.raises(InputError, match="there are at most 6,922,920 records"):
         make_records(10**7, draw())
 
 
@@ -170,12 +171,12 @@ def test_without_psutil_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -
 def test_what_cannot_be_measured() -> None:
     with (
         fotmem.attach(new_model(0)) as memory,
-        pytest.raises(fotmem.InputError, match="60 records to query take 600 tokens, got 500"),
+        pytest.raises(InputError, match="60 records to query take 600 tokens, got 500"),
     ):
         lookup(None, memory, [500], queries=60, store="exact", seed=0)
     with (
         fotmem.attach(tiny.llama(), layers=[1], window=16) as memory,
-        pytest.raises(fotmem.InputError, match="a model with 64 tokens, `dictionary-fot` or"),
+        pytest.raises(InputError, match="a model with 64 tokens, `dictionary-fot` or"),
     ):
         lookup(None, memory, [500], queries=6, store="exact", seed=0)
 
@@ -195,7 +196,7 @@ def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [entry.get("loss") for entry in trained.history] == [
         entry.get("loss") for entry in again.history
     ]
-    with pytest.raises(fotmem.InputError, match="holds a training already"):
+    with pytest.raises(InputError, match="holds a training already"):
         train_dictionary(tmp_path / "lookup", options=options)
     for _ in range(2):  # it is used at a temperature of its own, after a second run, too
         model = LlamaForCausalLM.from_pretrained(tmp_path / "lookup")

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from torch import Tensor
 
 import fotmem
+from fotmem.errors import InputError, OptionError
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate import distraction as evaluated
 from fotmem.measure.evaluate.distraction import DistractionRow, Document, cut, distraction
@@ -74,7 +75,7 @@ def test_a_text_that_just_suffices() -> None:
     make = functools.partial(cut, documents=4, tokens=60, queries=10, seed=0)
     needed = 4 * (OVERLAP + 70)
     assert len(make(list(range(needed)))) == 4
-    with pytest.raises(fotmem.InputError, match="the text has 343 tokens, 344 are needed: add"):
+    with pytest.raises(InputError, match="the text has 343 tokens, 344 are needed: add"):
         make(list(range(needed - 1)))
 
 
@@ -226,11 +227,11 @@ def test_documents_that_are_the_same() -> None:
 
 
 def test_what_cannot_be_measured() -> None:
-    with pytest.raises(fotmem.OptionError, match="documents must be a power of two, got 3"):
+    with pytest.raises(OptionError, match="documents must be a power of two, got 3"):
         measure(tiny.llama(), documents(3))
-    with pytest.raises(fotmem.OptionError, match="must be a power of two, got 0"):
+    with pytest.raises(OptionError, match="must be a power of two, got 0"):
         measure(tiny.llama(), [])
-    with pytest.raises(fotmem.OptionError, match="fit into one window, at most 40, got 41"):
+    with pytest.raises(OptionError, match="fit into one window, at most 40, got 41"):
         measure(tiny.llama(), documents(2, queries=41))
     assert len(measure(tiny.llama(), documents(2, queries=40))) == 2
 
@@ -273,7 +274,7 @@ def test_only_where_the_answer_is_said_is_judged() -> None:
 
 def test_a_fact_needs_room() -> None:
     tokenizer = folders.tokenizer()
-    with pytest.raises(fotmem.InputError, match=r"a fact takes \d+ tokens, a document has 5: make"):
+    with pytest.raises(InputError, match=r"a fact takes \d+ tokens, a document has 5: make"):
         evaluated.with_facts(tokenizer, documents(2, tokens=5), seed=0)
 
 

@@ -14,7 +14,8 @@ import torch
 import zarr
 from rich.console import Console
 
-from fotmem import FotmemError, StorageError
+from fotmem import FotmemError
+from fotmem.errors import StorageError
 from fotmem.measure.bench.page import write_page
 from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.bench.run import Bench, Plan

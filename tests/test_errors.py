@@ -12,6 +12,22 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fotmem
 from fotmem import errors
+from fotmem.errors import (
+    AttachError,
+    CheckpointError,
+    DtypeError,
+    IdError,
+    InputError,
+    LayerError,
+    MissingPackageError,
+    ModelError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    UnknownStoreError,
+    UnsupportedError,
+)
+from fotmem.plugin import AdapterSpec
 
 BUILTIN = {
     "ShapeError": ValueError,
@@ -53,7 +69,7 @@ def model() -> LlamaForCausalLM:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_is_fotmems_and_a_builtin_one(kind: type[Exception]) -> None:
-    assert getattr(fotmem, kind.__name__) is kind
+    assert kind.__name__ in errors.__all__
     if kind is not fotmem.FotmemError:
         assert kind.__bases__ == (fotmem.FotmemError, BUILTIN[kind.__name__])
 
@@ -75,13 +91,13 @@ def raised(kind: type[Exception], work: Callable[[], object]) -> str:
 
 def test_shape_error() -> None:
     keys = torch.ones(3, 5, 4)
-    message = raised(fotmem.ShapeError, lambda: exact().add(keys, keys))
+    message = raised(ShapeError, lambda: exact().add(keys, keys))
     assert message == "keys must have shape [H=2, N, D=4], got [3, 5, 4]"
 
 
 def test_dtype_error() -> None:
     queries = torch.ones(2, 5, 4, dtype=torch.float64)
-    message = raised(fotmem.DtypeError, lambda: exact().search(queries, 1))
+    message = raised(DtypeError, lambda: exact().search(queries, 1))
     assert message == (
         "queries must be float32, bfloat16, float16, got torch.float64; convert with .to(...)"
     )
@@ -90,7 +106,7 @@ def test_dtype_error() -> None:
 def test_non_finite_error() -> None:
     values = torch.ones(2, 5, 4)
     values[1, 2, 3] = torch.nan
-    message = raised(fotmem.NonFiniteError, lambda: exact().add(torch.ones(2, 5, 4), values))
+    message = raised(NonFiniteError, lambda: exact().add(torch.ones(2, 5, 4), values))
     assert message == (
         "values must be finite, found NaN or Inf, first at [1, 2, 3] of [2, 5, 4]; nothing was "
         "stored or searched. Look for an overflow in the model (float16?)"
@@ -99,32 +115,32 @@ def test_non_finite_error() -> None:
 
 def test_id_error() -> None:
     store, ids = exact(), torch.tensor([[[7]], [[0]]])
-    message = raised(fotmem.IdError, lambda: store.values(ids))
+    message = raised(IdError, lambda: store.values(ids))
     assert message == (
-        "id 7 is not in this store, which holds nothing: it was never stored: the next key that "
-        "is added gets 0, see next_id"
+        "id 7 is not in this store, which holds nothing: it was never added: the next key "
+        "gets id 0 (next_id)"
     )
     store.start_at(2)
     store.add(torch.ones(2, 7, 4), torch.ones(2, 7, 4))
     store.forget(6)
-    message = raised(fotmem.IdError, lambda: store.keys(ids))
+    message = raised(IdError, lambda: store.keys(ids))
     assert message == (
-        "id 7 is not in this store, which holds 8 to 8: it was forgotten, as all before 8; look up "
-        "what you need before forget"
+        "id 7 is not in this store, which holds 8 to 8: it was forgotten, like all ids "
+        "before 8; look keys up before that"
     )
     for outside, reason in (
-        (0, "it was never stored: ids begin at 2 here, see first_id"),
-        (9, "it was never stored: the next key that is added gets 9, see next_id"),
-        (-3, "ids are never negative, but for -1 where search found no hit"),
+        (0, "it was never added: ids of this store begin at 2 (first_id)"),
+        (9, "it was never added: the next key gets id 9 (next_id)"),
+        (-3, "ids are not negative; search returns -1 where it found no hit"),
     ):
-        message = raised(fotmem.IdError, lambda: store.keys(torch.full((2, 1, 1), outside)))  # noqa: B023
+        message = raised(IdError, lambda: store.keys(torch.full((2, 1, 1), outside)))  # noqa: B023
         assert message == f"id {outside} is not in this store, which holds 8 to 8: {reason}"
 
 
 def test_option_error() -> None:
-    message = raised(fotmem.OptionError, lambda: exact().search(torch.ones(2, 1, 4), 0))
+    message = raised(OptionError, lambda: exact().search(torch.ones(2, 1, 4), 0))
     assert message == "top_k must be an integer of at least 1, got 0"
-    unknown = fotmem.OptionError.unknown("nlst", "store 'x'", ["nprobe", "nlist"])
+    unknown = OptionError.unknown("nlst", "store 'x'", ["nprobe", "nlist"])
     assert str(unknown) == (
         "store 'x' has no option 'nlst'; did you mean 'nlist'? (its options are: nlist, nprobe)"
     )
@@ -132,62 +148,63 @@ def test_option_error() -> None:
 
 def test_unknown_store_error() -> None:
     message = raised(
-        fotmem.UnknownStoreError,
+        UnknownStoreError,
         lambda: fotmem.create_store("exacts", num_heads=1, head_dim=1),
     )
     assert message.startswith("no store is named 'exacts'; did you mean 'exact'? (the stores are: ")
 
 
 def test_missing_package_error() -> None:
-    spec = fotmem.AdapterSpec(
+    spec = AdapterSpec(
         name="other",
         architectures=("Other",),
         factory=dict,  # type: ignore[arg-type]
         requires=("not_there",),
         install="pip install 'fotmem[other]'",
     )
-    assert raised(fotmem.MissingPackageError, spec.require) == (
+    assert raised(MissingPackageError, spec.require) == (
         "'other' is not available here: needs not_there, not installed: pip install 'fotmem[other]'"
     )
 
 
 def test_layer_error(model: LlamaForCausalLM) -> None:
-    message = raised(fotmem.LayerError, lambda: fotmem.attach(model, layers=[1, 2]))
+    message = raised(LayerError, lambda: fotmem.attach(model, layers=[1, 2]))
     assert message == "layers must be from 0 to 1, got 2"
-    message = raised(fotmem.LayerError, lambda: fotmem.attach(model))
+    message = raised(LayerError, lambda: fotmem.attach(model))
     assert "pass layers=[17, 18, ...]" in message
 
 
 def test_model_error() -> None:
-    message = raised(fotmem.ModelError, lambda: fotmem.attach(nn.Linear(2, 2), layers=[0]))
+    message = raised(ModelError, lambda: fotmem.attach(nn.Linear(2, 2), layers=[0]))
     assert message.startswith("no adapter knows Linear; there are: llama")
     assert "LlamaForCausalLM" in message
 
 
 def test_checkpoint_error(tmp_path: Path) -> None:
-    message = raised(fotmem.CheckpointError, lambda: fotmem.load_longllama(tmp_path))
+    message = raised(CheckpointError, lambda: fotmem.load_longllama(tmp_path))
     assert (
         message
         == f"{tmp_path} is no checkpoint: it has no config.json; pass the folder that has one"
     )
     config = tmp_path / "config.json"
     config.write_text('{"model_type": "llama"}', encoding="utf-8")
-    message = raised(fotmem.CheckpointError, lambda: fotmem.load_longllama(tmp_path))
+    message = raised(CheckpointError, lambda: fotmem.load_longllama(tmp_path))
     assert f"{config} must have model_type 'longllama', got 'llama'; for other" in message
 
 
 def test_attach_error(model: LlamaForCausalLM) -> None:
     with fotmem.attach(model, layers=[1]) as memory:
-        message = raised(fotmem.AttachError, lambda: fotmem.attach(model, layers=[1]))
+        message = raised(AttachError, lambda: fotmem.attach(model, layers=[1]))
         assert message == "this model has a memory already; call its detach() first"
-    message = raised(fotmem.AttachError, lambda: memory.read(torch.tensor([1])))
+    message = raised(AttachError, lambda: memory.read(torch.tensor([1])))
     assert message == "this memory was detached from its model; attach again to read"
 
 
 def test_unsupported_error(model: LlamaForCausalLM) -> None:
     with fotmem.attach(model, layers=[1]):
         message = raised(
-            fotmem.UnsupportedError, lambda: model(torch.tensor([[1]]), output_attentions=True)
+            UnsupportedError,
+            lambda: model(torch.tensor([[1]]), output_attentions=True),
         )
     assert message == (
         "output_attentions cannot be used while a memory is attached; "
@@ -197,7 +214,7 @@ def test_unsupported_error(model: LlamaForCausalLM) -> None:
 
 def test_input_error(model: LlamaForCausalLM) -> None:
     with fotmem.attach(model, layers=[1]) as memory:
-        message = raised(fotmem.InputError, lambda: memory.read(torch.tensor([3, 16])))
+        message = raised(InputError, lambda: memory.read(torch.tensor([3, 16])))
         assert len(memory) == 0
     assert message == (
         "input_ids must be from 0 to 15, got 16: were they made by this model's tokenizer?"

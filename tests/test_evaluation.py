@@ -169,9 +169,9 @@ def test_facts_are_hidden_in_a_text_of_the_length_asked_for() -> None:
     said = str(tokenizer().decode(text))
     assert all(one.statement in said for one in facts)
     assert all(one.fact.answer not in tokenizer().decode(text[-LOCAL:]) for one in facts)
-    with pytest.raises(fotmem.InputError, match="8 facts take more than 100 tokens"):
+    with pytest.raises(fotmem.errors.InputError, match="8 facts take more than 100 tokens"):
         hide(tokenizer(), tokens(TEXT), facts, tokens=100, seed=1)
-    with pytest.raises(fotmem.InputError, match="are needed: add text"):
+    with pytest.raises(fotmem.errors.InputError, match="are needed: add text"):
         hide(tokenizer(), tokens(TEXT), facts, tokens=10**6, seed=1)
 
 
@@ -247,7 +247,7 @@ def test_places_are_the_ends_of_equal_parts() -> None:
         parts = [measure(ids[:end], 1) for end in (200, 400, 600)]
         for together, apart in zip(measure(ids, 3), zip(*parts, strict=True), strict=True):
             assert together == pytest.approx(sum(apart) / 3, abs=1e-5)
-        with pytest.raises(fotmem.InputError, match="600 tokens, 640 are needed"):
+        with pytest.raises(fotmem.errors.InputError, match="600 tokens, 640 are needed"):
             measure(ids, 5)
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, MemoryStore, attention, create_store
+from fotmem import attention, create_store
+from fotmem.attention import WORKSPACE
+from fotmem.stores import MemoryStore, rows_store
 from fotmem.stores import exact_search as search
-from fotmem.stores import rows_store
 from fotmem.stores import store as base
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention

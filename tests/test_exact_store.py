@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore, NonFiniteError, PartialAttention, create_store, merge
+from fotmem import create_store
+from fotmem.attention import PartialAttention, merge
+from fotmem.errors import NonFiniteError
+from fotmem.stores import Hits, MemoryStore
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import (

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-import fotmem
-import fotmem.testing
 from tests import plugins
-from tests.test_import import PROJECT, names_used_of_fotmem
+from tests.public_names import PUBLIC, names_used
+from tests.test_import import PROJECT
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(file.parent for file in (ROOT / "examples").glob("*/pyproject.toml"))
@@ -90,9 +89,8 @@ def test_its_plugin_module_is_light(example: Path, tmp_path: Path) -> None:
 
 @examples
 def test_it_imports_only_public_names(example: Path) -> None:
-    public = {*fotmem.__all__, *(f"testing.{name}" for name in fotmem.testing.__all__)}
     sources = sorted(example.rglob("*.py"))
     assert sources
     for source in sources:
-        used = set(names_used_of_fotmem(source.read_text("utf-8")))
-        assert used - public == set(), source
+        used = set(names_used(source.read_text("utf-8")))
+        assert used - PUBLIC == set(), source

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import AttendedToken, LayerError, Memory, OptionError
+from fotmem import AttendedToken, Memory
+from fotmem.errors import LayerError, OptionError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture

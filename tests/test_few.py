@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Hits, IndexedOptions, IndexedStore, MemoryStore
+from fotmem.stores import Hits, IndexedOptions, IndexedStore, MemoryStore
 from fotmem.stores import indexed_store as indexed
 from fotmem.stores import rerank_numpy as few
 from fotmem.stores.buffers import Place
@@ -22,13 +22,13 @@ class AnyStore(IndexedStore):
 
     named = 40
 
-    def _build(self) -> None:
+    def build_index(self) -> None:
         pass
 
-    def _extend(self, first: int, keys: Tensor) -> None:
+    def extend_index(self, first: int, keys: Tensor) -> None:
         pass
 
-    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+    def find_candidates(self, queries: Tensor, top_k: int) -> Tensor:
         generator = torch.Generator().manual_seed(queries.shape[1])
         shape = *queries.shape[:2], COUNT
         order = torch.rand(shape, generator=generator).argsort(2)[..., : self.named]
@@ -38,7 +38,7 @@ class AnyStore(IndexedStore):
         others = order.masked_fill((order[..., None] == hubs[:, :, None]).any(3), -1)
         return torch.cat([others, hubs], 2)
 
-    def _clone(self, twin: Self) -> None:
+    def copy_index(self, twin: Self) -> None:
         pass
 
 
@@ -104,7 +104,7 @@ def test_whatever_the_index_names(
     store = filled(dtype=dtype)
     hits = both(store, 2, monkeypatch)
     if named == COUNT:
-        queries, keys = draw(HEADS, 2, DIM, seed=2), next(store._stream())[0].float()
+        queries, keys = draw(HEADS, 2, DIM, seed=2), next(store.live_blocks())[0].float()
         expect_exact(hits, queries, keys, TOP_K)
 
 

@@ -10,7 +10,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gemma3.modeling_gemma3 import apply_rotary_pos_emb, eager_attention_forward
 
 import fotmem
-from fotmem import Adapter, AdapterSpec, UnsupportedError
+from fotmem.adapter import Adapter
+from fotmem.errors import UnsupportedError
+from fotmem.plugin import AdapterSpec
 from fotmem.plugin.registry import registry
 from fotmem.testing import AdapterContract
 

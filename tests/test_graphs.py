@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Graph, GraphStore, Hits, Ids, IndexedOptions, MemoryStore, Vectors
+from fotmem.stores import Graph, GraphStore, Hits, Ids, IndexedOptions, MemoryStore, Vectors
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw
@@ -42,7 +42,7 @@ class ListGraph(Graph):
 
 
 class ListStore(GraphStore):
-    def _new_graph(self, head: int) -> Graph:
+    def new_graph(self, head: int) -> Graph:
         return ListGraph()
 
 
@@ -62,7 +62,7 @@ def test_a_graph_is_told_and_asked_what_is_documented(
     store = ListStore(num_heads=2, head_dim=8, options=IndexedOptions())
     for some in keys.split(step, 1):
         store.add(some, some)
-    assert store._indexed == 500
+    assert store.indexed_rows == 500
     expect_exact(best(store, queries), queries, keys, 16)
     twin = store.copy()
     twin.add(queries, queries)

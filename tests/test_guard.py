@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Bias, BusyError, MemoryStore, StorageError, create_store
+from fotmem import create_store
+from fotmem.errors import BusyError, StorageError
+from fotmem.stores import Bias, MemoryStore
 from fotmem.stores import indexed_store as indexed
 from fotmem.stores.guard import Guard
 from fotmem.stores.parallel import ReadWriteLock
@@ -63,14 +65,14 @@ class Slow(PlainStore):
             self.within.set()
             assert self.go_on.wait(100)
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         self.wait("add")
-        super()._add(keys, values)
+        super().add_rows(keys, values)
 
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         self.wait("forget")
 
-    def _copy(self) -> MemoryStore:
+    def copy_rows(self) -> MemoryStore:
         self.wait("copy")
         return PlainStore(num_heads=HEADS, head_dim=DIM)
 

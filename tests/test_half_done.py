@@ -12,15 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import (
-    Hits,
-    MemoryStore,
-    RowsStore,
-    StorageError,
-    StoreOptions,
-    create_store,
-    exact_search,
-)
+from fotmem import create_store
+from fotmem.errors import StorageError
+from fotmem.stores import Hits, MemoryStore, RowsStore, StoreOptions, exact_search
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.interrupting import (
     Stopped,
@@ -180,14 +174,14 @@ class ListStore(MemoryStore):
         if self.breaks == 0:
             raise OSError("no space left")
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         self.step()
         self.pieces["keys"].append(keys.clone())
         self.step()
         self.pieces["values"].append(values.clone())
         self.step()
 
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         self.step()
         self.pieces["keys"] = [self.rows("keys")[:, count:]]
         self.step()
@@ -196,7 +190,7 @@ class ListStore(MemoryStore):
         self.first += count
         self.step()
 
-    def _tune(self, options: dict[str, Any]) -> None:
+    def tune_options(self, options: dict[str, Any]) -> None:
         self.step()
         self.nprobe = options.get("nprobe", self.nprobe)
         self.step()
@@ -206,15 +200,15 @@ class ListStore(MemoryStore):
     def rows(self, which: str) -> Tensor:
         return torch.cat(self.pieces[which], 1)
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         scores = queries.float() @ self.rows("keys").float().transpose(1, 2)
         best = scores.topk(min(top_k, scores.shape[2]), dim=-1)
         return Hits(best.indices + self.first, best.values)
 
-    def _keys(self, ids: Tensor) -> Tensor:
+    def key_rows(self, ids: Tensor) -> Tensor:
         return self.rows("keys")[torch.arange(HEADS)[:, None, None], ids - self.first]
 
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         return self.rows("values")[torch.arange(HEADS)[:, None, None], ids - self.first]
 
 
@@ -249,7 +243,9 @@ def test_what_forget_left_half_done_is_never_an_answer(step: int) -> None:
         store.forget(11)
     if step in (2, 3):  # keys have moved, which only the store itself could undo
         for call in (*CHANGES.values(), *QUESTIONS.values()):
-            with pytest.raises(StorageError, match="ListStore cannot be used any more: _forget"):
+            with pytest.raises(
+                StorageError, match="ListStore cannot be used any more: forget_rows"
+            ):
                 call(store)
         assert "cannot be used any more" in caught.value.__notes__[0]
         store.close()
@@ -307,15 +303,15 @@ class NotedStore(RowsStore):
         self.options = options
         self.noted: list[int] = []
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        first = len(self._key_rows)
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        first = len(self.stored_keys)
+        super().add_rows(keys, values)
         for number in range(first, first + keys.shape[1]):
             self.noted.append(number)
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        assert self.noted == list(range(len(self._key_rows)))
-        first, keys = self._key_rows.since(self._forgotten)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        assert self.noted == list(range(len(self.stored_keys)))
+        first, keys = self.stored_keys.since(self.forgotten_rows)
         return exact_search(queries, keys, top_k, first_id=first)
 
 
@@ -327,10 +323,10 @@ def test_what_only_a_subclass_knows_is_taken_back() -> None:
         return store
 
     change = CHANGES["add"]
-    for line in range(count_lines(partial(change, made()), inside=["_add"])):
+    for line in range(count_lines(partial(change, made()), inside=["add_rows"])):
         store = made()
         stop = raising(OSError("no space left"))
-        how = stopped(partial(change, store), line, stop=stop, inside=["_add"])
+        how = stopped(partial(change, store), line, stop=stop, inside=["add_rows"])
         assert store.options.effort == 3
         expect_whole(store, how)
 
@@ -344,7 +340,7 @@ def test_a_store_that_shares_what_it_was_made_with_is_not_built_anew() -> None:
     store.breaks = 2
     with pytest.raises(OSError, match="no space left"):
         CHANGES["add"](store)
-    with pytest.raises(StorageError, match=r"made with \[1\], so it must implement _empty_twin"):
+    with pytest.raises(StorageError, match=r"made with \[1\], so it must implement new_empty"):
         len(store)
 
 
@@ -352,13 +348,13 @@ def test_a_store_with_a_directory_is_not_built_anew_in_memory() -> None:
     class OnDisk(ListStore):
         def __init__(self, **layer: Any) -> None:
             super().__init__(**layer)
-            self._resume(0, 0, 0)
+            self.resume_at(0, 0, 0)
 
     store = listed(OnDisk)
     store.breaks = 2
     with pytest.raises(OSError, match="no space left"):
         CHANGES["add"](store)
-    with pytest.raises(StorageError, match=r"OnDisk must implement _take_back.*open its directory"):
+    with pytest.raises(StorageError, match=r"OnDisk must implement undo_rows.*open its directory"):
         store.search(QUERIES, 1)
 
 
@@ -369,7 +365,7 @@ def test_a_store_that_was_given_a_directory_is_not_built_anew_in_memory(tmp_path
     store.full = True
     with pytest.raises(OSError, match="no space left"):
         CHANGES["add"](store)
-    with pytest.raises(StorageError, match="DiskStore must implement _take_back"):
+    with pytest.raises(StorageError, match="DiskStore must implement undo_rows"):
         store.flush()
     del store  # which lets go of the directory
     gc.collect()
@@ -384,7 +380,7 @@ def test_ctrl_c_and_an_error_at_once_are_both_heard() -> None:
         ctrl_c()
         raise OSError("no space left")
 
-    store._add = broken  # type: ignore[method-assign]
+    store.add_rows = broken  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt) as caught:
         CHANGES["add"](store)
     assert isinstance(caught.value.__context__, OSError)

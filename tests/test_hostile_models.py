@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fotmem
-from fotmem import CheckpointError, FotmemError, InputError
+from fotmem import FotmemError
+from fotmem.errors import CheckpointError, InputError
 from fotmem.models.load import load_model
 from fotmem.models.tuned import Adapted, write_adapted
 from tests import folders, tiny

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotmem import Hubs
+from fotmem.stores import HubKeys
 from fotmem.testing.store.naive import draw
 
 
@@ -17,7 +17,7 @@ def test_they_contain_what_they_hold(hubs: list[set[int]], start: int) -> None:
     ids = torch.full((len(hubs), 20), -1)
     for row, some in zip(ids, hubs, strict=True):
         row[: len(some)] = start + torch.tensor(list(some))
-    held = Hubs.of(draw(len(hubs), 50, 4)).holding(ids, draw(len(hubs), 20, 4))
+    held = HubKeys.of(draw(len(hubs), 50, 4)).holding(ids, draw(len(hubs), 20, 4))
     asked = torch.arange(start - 20, start + 100).view(4, 30).expand(len(hubs), -1, -1)
     expected = [[int(one) - start in some for one in asked[0].ravel()] for some in hubs]
     assert held.contain(asked).flatten(1).tolist() == expected
@@ -25,4 +25,4 @@ def test_they_contain_what_they_hold(hubs: list[set[int]], start: int) -> None:
 
 @pytest.mark.parametrize("asked", [-1, 0, 7])
 def test_there_are_none_at_first(asked: int) -> None:
-    assert not Hubs.of(draw(2, 50, 4)).contain(torch.full((2, 3, 4), asked)).any()
+    assert not HubKeys.of(draw(2, 50, 4)).contain(torch.full((2, 3, 4), asked)).any()

@@ -1,15 +1,22 @@
-import ast
+import importlib
 import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import fotmem
+from tests.public_names import (
+    PUBLIC,
+    PUBLIC_MODULES,
+    foreign_private_names,
+    names_used,
+    private_names,
+    private_names_of,
+)
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -75,7 +82,7 @@ def test_public_names_mean_the_same_in_whatever_order_they_are_imported() -> Non
         "print(json.dumps({name: type(getattr(fotmem, name)).__name__ for name in dir(fotmem)}))"
     )
     assert isinstance(kinds, dict)
-    assert [name for name, kind in kinds.items() if kind == "module"] == ["crossbatch"]
+    assert [name for name, kind in kinds.items() if kind == "module"] == ["crossbatch", "errors"]
 
 
 def test_all_lists_the_public_names() -> None:
@@ -86,24 +93,13 @@ def test_all_lists_the_public_names() -> None:
         for name, value in vars(fotmem).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-    assert public - {"TYPE_CHECKING", "Any"} == set(every) - {"__version__", "crossbatch"}
+    assert public - {"TYPE_CHECKING", "Any"} == set(every) - {"__version__", "crossbatch", "errors"}
+    assert len(every) <= 20
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'fotmem' has no attribute 'recall'"):
         fotmem.recall  # noqa: B018
-
-
-def names_used_of_fotmem(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fotmem":
-            prefix = (node.module or "").removeprefix("fotmem").lstrip(".")
-            yield from (f"{prefix}.{name.name}".lstrip(".") for name in node.names)
-        elif isinstance(node, ast.Import):
-            modules = [name.name for name in node.names if name.name.startswith("fotmem.")]
-            yield from (module.removeprefix("fotmem.") for module in modules)
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fotmem":
-            yield node.attr
 
 
 def test_the_check_below_sees_every_way_of_importing() -> None:
@@ -112,14 +108,44 @@ def test_the_check_below_sees_every_way_of_importing() -> None:
         "from fotmem.plugin.specs import StoreSpec\nfrom fotmem_exact.store import ExactStore\n"
         "def f():\n    from fotmem import merge\n    return fotmem.plugin.registry, fotmem.attach\n"
     )
-    expected = ["store", "Hits", "_x", "errors", "specs.StoreSpec", "merge", "registry", "attach"]
-    assert sorted(names_used_of_fotmem(source)) == sorted(expected)
+    expected = ["stores.store", "Hits", "_x", "errors", "plugin.specs.StoreSpec", "merge"]
+    expected += ["plugin", "attach"]
+    assert sorted(names_used(source)) == sorted(expected)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(ROOT)))
 def test_plugins_import_only_public_names(source: Path) -> None:
-    used = set(names_used_of_fotmem(source.read_text(encoding="utf-8")))
-    assert used - set(fotmem.__all__) == set()
+    used = set(names_used(source.read_text(encoding="utf-8")))
+    assert used - PUBLIC == set()
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_plugins_use_no_private_name_of_fotmem(folder: Path) -> None:
+    sources = [source.read_text("utf-8") for source in folder.rglob("*.py")]
+    assert foreign_private_names(sources) == set()
+    ours = {name for source in sources for name in private_names_of(source, "Store")}
+    assert ours & private_names("stores", "Store") == set()
+
+
+def test_the_check_above_sees_private_names() -> None:
+    source = (
+        "class MyStore(RowsStore):\n    def _own(self):\n        self._mine = self._mine + 1\n"
+        "        self._guard = self._lock\n        return super()._undo()\n"
+    )
+    assert foreign_private_names([source]) == {"_lock", "_undo"}
+    assert private_names_of(source, "Store") & private_names("stores", "Store") == {"_guard"}
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_modules_for_authors_of_plugins_list_their_names(name: str) -> None:
+    module = importlib.import_module(f"fotmem.{name}")
+    assert all(hasattr(module, each) for each in module.__all__)
+    defined = {
+        each
+        for each, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and each[0] != "_"
+    }
+    assert defined <= set(module.__all__)
 
 
 def test_entry_points_and_wheel_packages_are_the_folders() -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import Hits, IndexedStore, MemoryStore, create_store
+from fotmem import create_store
 from fotmem.errors import OptionError
+from fotmem.stores import Hits, IndexedStore, MemoryStore
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
@@ -44,7 +45,7 @@ def filled(make: Make, vectors: Tensor, step: int = 100, **options: Any) -> Inde
     assert isinstance(store, IndexedStore)
     for some in vectors.split(step, 1):
         store.add(some, some)
-    assert store._indexed == vectors.shape[1]  # or nothing here tests an index
+    assert store.indexed_rows == vectors.shape[1]  # or nothing here tests an index
     return store
 
 
@@ -159,14 +160,14 @@ def test_an_index_that_fails_leaves_the_store_as_it_was(
         raise MemoryError("no room for the index")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(store), "_extend", fail)
+        patch.setattr(type(store), "extend_index", fail)
         with pytest.raises(MemoryError):
             store.add(keys, keys)
     assert store.next_id == 600
     expect_exact(store.search(queries, 16), queries, keys, 16)
     store.add(keys, keys)
     both = torch.cat([keys, keys], 1)
-    assert store._indexed == 1200
+    assert store.indexed_rows == 1200
     expect_exact(store.search(queries, 16), queries, both, 16)
 
 
@@ -252,7 +253,9 @@ def test_hubs_are_found_whatever_the_index_does(
     keys[:, sinks] = -0.5 * mean + 0.01 * keys[:, sinks]
     store = filled(make, keys)
     monkeypatch.setattr(  # an index that leads nowhere
-        type(store), "_find", lambda self, some, top_k: torch.full((HEADS, some.shape[1], 1), -1)
+        type(store),
+        "find_candidates",
+        lambda self, some, top_k: torch.full((HEADS, some.shape[1], 1), -1),
     )
     for each in (store, store.copy()):
         ids = each.search(queries, 10).ids
@@ -305,7 +308,7 @@ def test_forgetting_that_fails_leaves_the_store_as_it_was(
     keys, queries = attention_like(900)
     store = filled(make, keys)
     with monkeypatch.context() as patch:
-        patch.setattr(type(store), "_build", _stopped)
+        patch.setattr(type(store), "build_index", _stopped)
         with pytest.raises(KeyboardInterrupt):
             store.forget(700)
     assert (store.first_id, len(store)) == (0, 900)

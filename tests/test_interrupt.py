@@ -74,7 +74,7 @@ def test_a_failing_add_keeps_all_layers_at_one_length(
     """Two windows are committed; the next one breaks in one of the layers."""
     memory = attached()
     memory.read(tiny.ids(20))
-    broken, add, left = memory.store(layer), ExactStore._add, [1]
+    broken, add, left = memory.store(layer), ExactStore.add_rows, [1]
 
     def maybe(store: ExactStore, *pieces: Tensor) -> None:
         if store is not broken or left[0]:
@@ -85,7 +85,7 @@ def test_a_failing_add_keeps_all_layers_at_one_length(
 
     text = tiny.ids(60, seed=1)
     with monkeypatch.context() as patched:
-        patched.setattr(ExactStore, "_add", maybe)
+        patched.setattr(ExactStore, "add_rows", maybe)
         with pytest.raises(error):
             memory.read(text)
     assert len(memory) == kept

@@ -4,8 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotmem import moved_centres, nearest_centres
-from fotmem.stores import kmeans
+from fotmem.stores import kmeans, moved_centres, nearest_centres
 from fotmem.testing.store.naive import draw, quick
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fotmem
 from fotmem.memory.attend import local_attention
+from fotmem.plugin import AdapterSpec
 from fotmem.plugin.registry import registry
 from tests import families, tiny
 from tests.tiny import WINDOW, difference, one_thread  # noqa: F401 - a fixture
@@ -63,7 +64,7 @@ class AnyFamily(families.FamilyAdapter):
 def test_a_sliding_window_hides_what_is_local_and_far(
     attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = fotmem.AdapterSpec(name="qwen2", architectures=("Qwen2ForCausalLM",), factory=AnyFamily)
+    spec = AdapterSpec(name="qwen2", architectures=("Qwen2ForCausalLM",), factory=AnyFamily)
     monkeypatch.setitem(registry().adapters, "qwen2", spec)
     model: Any = families.tiny("qwen2", num_hidden_layers=1, layer_types=["sliding_attention"])
     model.set_attn_implementation(attention)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 import fotmem
-from fotmem import CheckpointError, DtypeError, LayerError, OptionError
+from fotmem.errors import CheckpointError, DtypeError, LayerError, OptionError
 from tests import tiny
 from tests.longllama_layout import released, write
 from tests.oracle import Oracle

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import AttachError, InputError, LayerError, Memory, OptionError, ShapeError
+from fotmem import Memory
+from fotmem.errors import AttachError, InputError, LayerError, OptionError, ShapeError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture

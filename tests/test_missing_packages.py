@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import fotmem
-from fotmem import MissingPackageError
+from fotmem.errors import MissingPackageError
 from fotmem.measure.bench.compare import compare
 from fotmem.measure.bench.figures import interval
 from fotmem.measure.bench.page import write_page

@@ -25,6 +25,7 @@ from transformers import (
 
 import fotmem
 from fotmem.models.load import PACKAGED, load_model
+from fotmem.plugin import AdapterSpec
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
@@ -51,7 +52,7 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(name: object) -> str:
-    with pytest.raises(fotmem.InputError) as error:
+    with pytest.raises(fotmem.errors.InputError) as error:
         load_model(str(name))
     return str(error.value)
 
@@ -275,7 +276,7 @@ OTHERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("family", OTHERS)
 def test_another_family_is_refused_before_its_weights_are_read(family: str, tmp_path: Path) -> None:
     OTHERS[family]().config.save_pretrained(tmp_path)
-    with pytest.raises(fotmem.ModelError) as error:
+    with pytest.raises(fotmem.errors.ModelError) as error:
         load_model(str(tmp_path))
     assert str(error.value) == (
         f"no adapter knows {str(tmp_path)!r}, a model of type {family!r}; there are: "
@@ -288,7 +289,7 @@ def test_a_family_that_a_plugin_knows(
     architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = fotmem.available_adapters()["llama"].factory
-    spec = fotmem.AdapterSpec(name="mistral", architectures=(architecture,), factory=adapter)
+    spec = AdapterSpec(name="mistral", architectures=(architecture,), factory=adapter)
     monkeypatch.setattr("fotmem.models.load.available_adapters", lambda: {"mistral": spec})
     OTHERS["mistral"]().save_pretrained(tmp_path)
     folders.tokenizer().save_pretrained(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fotmem import InputError, StorageError
+from fotmem.errors import InputError, StorageError
 from fotmem.measure.capture import capture_arrays, capture_random
 from fotmem.outputs import check_file, check_folder, filling, write_bytes
 from tests.commands import call, refusal
@@ -24,13 +24,13 @@ NOWHERE = {
     "loop": "Symlink loop",
     "x" * 300: "File name too long",
     "null\0byte": "null",
-    "read": "it is what is read",
-    "folder/../read": "it is what is read",
+    "read": "it is an input",
+    "folder/../read": "it is an input",
 }
 NO_FOLDER = {
-    "file": "it is no folder",
-    "dangling": "it is no folder",
-    "loop": "it is no folder",
+    "file": "it is not a folder",
+    "dangling": "it is not a folder",
+    "loop": "it is not a folder",
     "file/below": "Not a directory",
     "/proc/report": "No such file or directory",
     "x" * 300: "File name too long",
@@ -79,7 +79,7 @@ def test_what_can_be_written_is_neither_made_nor_changed(place: Path) -> None:
     check_folder(place / "folder", empty=True)
     with pytest.raises(StorageError, match="it is not empty"):
         check_folder(place / "full", empty=True)
-    with pytest.raises(StorageError, match="it is what is read"):
+    with pytest.raises(StorageError, match="it is an input"):
         check_folder(place / "folder", inputs=[place / "full/../folder"])
     assert content(place) == before
     assert (place / "file").read_text() == "text"
@@ -185,7 +185,7 @@ def test_a_report_replaces_nothing_but_reports(
 def test_what_is_read_is_not_written_over(
     command: str, commands: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "it is what is read" in refusal(capsys, 1, *command.split(), "read")
+    assert "it is an input" in refusal(capsys, 1, *command.split(), "read")
     assert (commands / "read").read_text() == "text"
 
 
@@ -210,7 +210,7 @@ def test_a_folder_where_bench_would_write_is_refused_first(
     (commands / "out" / name).mkdir(parents=True)
     line = refusal(capsys, 1, "bench", "capture", "--stores", "exact", "--out", "out")
     assert line == f"cannot write out/{name} (it is a folder); name another file"
-    assert "it is what is read" in refusal(capsys, 1, "bench", "capture", "--out", "capture")
+    assert "it is an input" in refusal(capsys, 1, "bench", "capture", "--out", "capture")
 
 
 # Captures
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_nothing(make: Callable[[Path], None], place: Path) -
 TOO_MANY = """
 import os, resource, sys
 from fotmem.measure.capture import capture_random, Capture
-from fotmem import StorageError
+from fotmem.errors import StorageError
 
 place = sys.argv[1]
 capture_random(place + "/whole", tokens=2, queries=1, num_heads=1, head_dim=1)

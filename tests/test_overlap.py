@@ -53,6 +53,6 @@ def test_what_was_read_last_stands_before_the_next_text() -> None:
 @pytest.mark.parametrize("overlap", [-1, WINDOW])
 def test_overlap_out_of_range_reads_nothing(overlap: int) -> None:
     with fotmem.attach(tiny.llama(), layers=[1], window=WINDOW) as memory:
-        with pytest.raises(fotmem.OptionError, match=rf"from 0 to .* \(15\), got {overlap}"):
+        with pytest.raises(fotmem.errors.OptionError, match=rf"from 0 to .* \(15\), got {overlap}"):
             memory.read(tiny.ids(20), overlap=overlap)
         assert len(memory) == 0

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 import fotmem
-from fotmem import InputError, MemoryCache, ShapeError, UnsupportedError
+from fotmem import MemoryCache
+from fotmem.errors import InputError, ShapeError, UnsupportedError
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,

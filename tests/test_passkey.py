@@ -80,7 +80,7 @@ def test_how_short_a_trial_can_be(kind: str) -> None:
     if kind != "numbers":  # where the fact's length depends on the number
         [trial] = make_trials(tokenizer(kind), TEXT, tokens=words + LOCAL + 1, trials=1, seed=0)
         assert len(trial.read) == words + 1
-        with pytest.raises(fotmem.InputError) as error:
+        with pytest.raises(fotmem.errors.InputError) as error:
             make_trials(tokenizer(kind), TEXT, tokens=words + LOCAL, trials=1, seed=0)
         least = words + LOCAL
         assert str(error.value) == (
@@ -93,7 +93,7 @@ def test_how_long_a_trial_can_be() -> None:
     make = functools.partial(make_trials, tokenizer("digits"), TEXT, trials=1, seed=0)
     [trial] = make(tokens=has + words)
     assert trial.local == bare("digits", TEXT)[-LOCAL:]
-    with pytest.raises(fotmem.InputError) as error:
+    with pytest.raises(fotmem.errors.InputError) as error:
         make(tokens=has + words + 1)
     assert str(error.value) == (f"the text has {has:,} tokens, {has + 1:,} are needed: add text")
 

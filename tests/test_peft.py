@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import AttachError, UnsupportedError
+from fotmem.errors import AttachError, UnsupportedError
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture

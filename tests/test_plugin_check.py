@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fotmem import MissingPackageError
+from fotmem.errors import MissingPackageError
 from fotmem.plugin.registry import registry
 from fotmem.testing import requirements
 from fotmem.testing.store.check import SLOW, _tests
@@ -27,17 +27,17 @@ import os, signal, time
 from fotmem_exact.store import ExactStore
 
 class Sorted(ExactStore):
-    def _search(self, queries, top_k):
-        ids, scores = super()._search(queries, top_k)
-        return type(super()._search(queries, top_k))(ids.flip(-1), scores.flip(-1))
+    def search_rows(self, queries, top_k):
+        ids, scores = super().search_rows(queries, top_k)
+        return type(super().search_rows(queries, top_k))(ids.flip(-1), scores.flip(-1))
 
 class Pausing(ExactStore):
-    def _search(self, queries, top_k):
+    def search_rows(self, queries, top_k):
         time.sleep(0.003)
-        return super()._search(queries, top_k)
+        return super().search_rows(queries, top_k)
 
 class Crashing(ExactStore):
-    def _search(self, queries, top_k):
+    def search_rows(self, queries, top_k):
         os.kill(os.getpid(), signal.SIGKILL)
 
 def make(kind):

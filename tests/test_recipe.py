@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 
 import fotmem
+from fotmem.errors import InputError
 from fotmem.files import python_reference
 from fotmem.measure.evaluate.dictionary import lookup
 from fotmem.measure.evaluate.passkey import make_trials, score
@@ -21,7 +22,7 @@ FOLDER, DICTIONARY = RECIPES["smollm2"], RECIPES["dictionary"]
 def tuned() -> tuple[Any, Any]:
     try:
         return load_recipe("smollm2")
-    except fotmem.InputError as error:
+    except InputError as error:
         pytest.skip(str(error))
 
 
@@ -61,7 +62,7 @@ def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_recipe("smollm2", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
     assert load_model("smollm2-fot", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
     assert loaded == [str(FOLDER)] * 3
-    with pytest.raises(fotmem.InputError, match="there is no recipe 'llama'; there are: smollm2"):
+    with pytest.raises(InputError, match="there is no recipe 'llama'; there are: smollm2"):
         load_recipe("llama")
 
 

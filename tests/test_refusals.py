@@ -7,8 +7,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import typer
 
-from fotmem import InputError
 from fotmem.cli import commands
+from fotmem.errors import InputError
 from fotmem.files import read_text, read_toml, read_utf8
 from tests.commands import Ended, call, refusal
 

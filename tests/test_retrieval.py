@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_proposed_are_layers_near_the_best() -> None:
     assert propose([0.0, 0.1, 0.05, 0.021, 0.023]) == [1, 2, 4]
-    with pytest.raises(fotmem.InputError, match="no layer of this model retrieves anything"):
+    with pytest.raises(fotmem.errors.InputError, match="no layer of this model retrieves anything"):
         propose([0.0, 0.0])
 
 
@@ -76,13 +76,13 @@ def test_a_layer_that_attends_to_what_comes_next_scores_highest(
 
 @pytest.mark.parametrize("text", ["Too short.", ""])
 def test_a_text_that_is_too_short(text: str) -> None:
-    with pytest.raises(fotmem.InputError, match="tokens, 448 are needed: add text"):
+    with pytest.raises(fotmem.errors.InputError, match="tokens, 448 are needed: add text"):
         fotmem.find_memory_layers(folders.model(), folders.tokenizer(), text=text)
 
 
 def test_a_proposal_is_used_where_nothing_else_is_known() -> None:
     model, other = tiny.llama(), tiny.llama(num_key_value_heads=4)
-    with pytest.raises(fotmem.LayerError, match="`fotmem layers MODEL` has not been run"):
+    with pytest.raises(fotmem.errors.LayerError, match="`fotmem layers MODEL` has not been run"):
         fotmem.attach(model)
     scores = LayerScores([0.0, 0.1, 0.2, 0.0], [1, 2])
     file = store_proposal(model_parts(model), scores)
@@ -91,14 +91,14 @@ def test_a_proposal_is_used_where_nothing_else_is_known() -> None:
         assert memory.layers == (1, 2)
     with fotmem.attach(model, layers=[3]) as memory:
         assert memory.layers == (3,)
-    with pytest.raises(fotmem.LayerError):
+    with pytest.raises(fotmem.errors.LayerError):
         fotmem.attach(other)
     model.config.mem_layers = [0]
     with fotmem.attach(model) as memory:
         assert memory.layers == (0,)
     del model.config.mem_layers
     file.write_text("{")
-    with pytest.raises(fotmem.LayerError):
+    with pytest.raises(fotmem.errors.LayerError):
         fotmem.attach(model)
 
 

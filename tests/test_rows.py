@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fotmem import Rows
+from fotmem.stores import GrowingRows
 from fotmem.stores import buffers as rooms
 from fotmem.stores import growing_rows as rows
 from fotmem.testing.store.naive import DTYPES, draw, quick
@@ -24,11 +24,11 @@ HEADS, DIM = 2, 3
 PLACES = ("ram", "mmap")
 
 
-def made(place: str = "ram", dtype: torch.dtype = torch.float32) -> Rows:
-    return Rows(HEADS, DIM, dtype=dtype, device=torch.device("cpu"), place=place)  # type: ignore[arg-type]
+def made(place: str = "ram", dtype: torch.dtype = torch.float32) -> GrowingRows:
+    return GrowingRows(HEADS, DIM, dtype=dtype, device=torch.device("cpu"), place=place)  # type: ignore[arg-type]
 
 
-def held(some: Rows, first: int) -> Tensor:
+def held(some: GrowingRows, first: int) -> Tensor:
     """Read all rows from `first` on in both ways that there are."""
     ids = torch.arange(first, len(some)).expand(HEADS, 1, -1)
     looked_up = some.take(ids)[:, 0]

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import fotmem
-from fotmem import UnsupportedError
 from fotmem.crossbatch import Crossbatch
+from fotmem.errors import UnsupportedError
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import fotmem
-import fotmem.testing
-from fotmem import OptionError, StorageError
+from fotmem.errors import OptionError, StorageError
 from fotmem.scaffold import LONGEST, write_package
 from tests import plugins
 from tests.commands import ONE_THREAD, call, refusal
-from tests.test_import import names_used_of_fotmem
+from tests.public_names import PUBLIC, names_used
 
 FILES = [
     ".github/workflows/ci.yml",
@@ -89,14 +87,11 @@ def test_it_is_complete_and_bears_its_name(tmp_path: Path) -> None:
 
 def test_it_uses_public_names_only(tmp_path: Path) -> None:
     write_package("my-index", tmp_path)
-    public = {*fotmem.__all__, *(f"testing.{name}" for name in fotmem.testing.__all__)}
     used = {
-        name
-        for source in tmp_path.rglob("*.py")
-        for name in names_used_of_fotmem(source.read_text("utf-8"))
+        name for source in tmp_path.rglob("*.py") for name in names_used(source.read_text("utf-8"))
     }
-    assert "MemoryStore" in used
-    assert used <= public
+    assert "stores.RowsStore" in used
+    assert used <= PUBLIC
 
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(

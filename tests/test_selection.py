@@ -370,24 +370,24 @@ def slow(**arguments):
     from pathlib import Path
     from threading import Event
     store = build(**arguments)
-    add = store._add
+    add = store.add_rows
     def wait(keys, values):
         if len(store) > 6000:  # not yet when it is tried
             Path(__file__).with_name('asleep').touch()
             Event().wait()
         add(keys, values)
-    store._add = wait
+    store.add_rows = wait
     return store
 
 def dying(**arguments):
     import os
     store = build(**arguments)
-    add = store._add
+    add = store.add_rows
     def die(keys, values):
         if len(store) > 17000:  # not at the first sizes
             os._exit(5)
         add(keys, values)
-    store._add = die
+    store.add_rows = die
     return store
 """ + hook(
     "[spec('failing', factory=failing), spec('slow', factory=slow), spec('dying', factory=dying)]"
@@ -674,7 +674,7 @@ def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[memory", "is no TOML"),
+        ("[memory", "is not TOML"),
         ("[memory]\n", "memory.store: Field required"),
         ("[memory]\nstore = 'exact'\ntop = 3\n", "memory.top: Extra inputs"),
         ("[memory]\nstore = 'exact'\n[other]\n", "other: Extra inputs"),

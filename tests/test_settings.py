@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import fotmem
-from fotmem import Memory, MemoryStore
+from fotmem import Memory
 from fotmem.measure.evaluate import compare_settings as compared
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
@@ -24,6 +24,7 @@ from fotmem.measure.evaluate.report import TaskReport
 from fotmem.measure.evaluate.store_quality import POSITIONS, CallQuality, judge_call
 from fotmem.measure.grid import Grid, settings
 from fotmem.plugin import registry
+from fotmem.stores import MemoryStore
 from fotmem.training.dictionary_model import new_model, new_tokenizer
 from tests import folders
 from tests.commands import call, refusal
@@ -36,7 +37,7 @@ GRID: Grid = {"sparse": {"salt": [1, 2], "every": [1, 3]}}
 """Two stores to build, each tuned twice."""
 
 SPARSE = """
-from fotmem import Hits
+from fotmem.stores import Hits
 from fotmem.stores.exact_search import exact_search
 from fotmem_exact.store import ExactStore
 
@@ -54,27 +55,27 @@ class SparseStore(ExactStore):
         super().__init__(**layer)
         self.options = options
 
-    def _add(self, keys, values):
+    def add_rows(self, keys, values):
         if not len(self):
             self.built.append(self.options.salt)
         if self.options.salt == 13:
             raise OSError('the disk is full')
         if self.options.salt == 99:
             raise KeyboardInterrupt
-        super()._add(keys, values)
+        super().add_rows(keys, values)
 
-    def _search_biased(self, queries, top_k, bias):
+    def search_rows_biased(self, queries, top_k, bias):
         every = self.options.every
         if every == 13:
             raise RuntimeError('no luck')
-        keys = self._key_rows.since(0)[1][:, ::every]
+        keys = self.stored_keys.since(0)[1][:, ::every]
         if bias is None:
             hits = exact_search(queries, keys, top_k)
         else:
             hits = exact_search(queries, keys, top_k, bias=lambda ids: bias(ids * every))
         return Hits(hits.ids * every, hits.scores)
 
-    def _tune(self, options):
+    def tune_options(self, options):
         self.options = self.options.changed(options)
 
 def sparse(directory, options, **layer):
@@ -434,14 +435,14 @@ def test_another_report_is_refused(tmp_path: Path) -> None:
         ("passkey", {"tokens": "4k", "seed": 1}, "with seed 0, not 1: name a new file"),
         ("facts", {"tokens": "4k"}, "with task 'passkey', not 'facts'; seed 0, not None: name"),
     ):
-        with pytest.raises(fotmem.InputError, match=reason):
+        with pytest.raises(fotmem.errors.InputError, match=reason):
             TaskReport(task, options, PasskeyRow, file)
     for content, reason in (
         ("[", "is no report of fotmem eval: Expecting value"),
         ("[]", "is no report of fotmem eval: it has no task, options and rows"),
     ):
         file.write_text(content)
-        with pytest.raises(fotmem.InputError, match=reason):
+        with pytest.raises(fotmem.errors.InputError, match=reason):
             TaskReport("passkey", {}, PasskeyRow, file)
 
 

@@ -23,7 +23,7 @@ TRUTH = " hedgehog"
 def loaded() -> tuple[Any, Any]:
     try:
         return load_model("smollm2")
-    except fotmem.InputError as error:
+    except fotmem.errors.InputError as error:
         pytest.skip(str(error))  # names the command that installs it
 
 

@@ -192,7 +192,7 @@ def stuck(**arguments):
     def wait(*given):
         open(os.environ["FOTMEM_TEST_MARK"], "w").close()
         time.sleep(1000)
-    store._add = wait
+    store.add_rows = wait
     return store
 
 """ + hook("[spec('stuck', factory=stuck)]")

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import DtypeError, FotmemError, IdError, NonFiniteError, OptionError, ShapeError
+from fotmem import FotmemError
+from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
 from fotmem.testing.store.naive import draw
 from tests.plain_stores import PlainStore
 
@@ -49,7 +50,7 @@ def test_bad_keys_and_values_are_refused_and_never_reach_the_store(
     with pytest.raises(error, match=message):
         made.add(keys, values)
     assert made.next_id == len(made) == 30
-    assert made.calls == ["_add"]
+    assert made.calls == ["add_rows"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_bad_queries_are_refused(queries: Tensor, error: type[FotmemError], mess
         made.search(queries, 3)
     with pytest.raises(error, match=message):
         made.attend(queries, top_k=None, scale=1.0)
-    assert made.calls == ["_add"]
+    assert made.calls == ["add_rows"]
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, True, "3"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import OptionError, StoreCapabilities
+from fotmem.errors import OptionError
+from fotmem.plugin import StoreCapabilities
 from fotmem.testing import StoreContract, StoreFactory
 from fotmem.testing.store.stores import Stores, promised
 from tests.plain_stores import DiskStore, ForgettingStore, GrowingLossyStore, PlainStore

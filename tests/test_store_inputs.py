@@ -10,19 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem import (
+from fotmem import FotmemError, available_stores, create_store
+from fotmem.errors import (
     DtypeError,
-    FotmemError,
-    MemoryStore,
     NonFiniteError,
     OptionError,
     ShapeError,
     StorageError,
-    StoreOptions,
     UnknownStoreError,
-    available_stores,
-    create_store,
 )
+from fotmem.stores import MemoryStore, StoreOptions
 from fotmem.testing.store.naive import draw
 from fotmem_exact.store import ExactStore
 from tests.plain_stores import PlainStore
@@ -267,7 +264,7 @@ def test_a_directory_is_a_path_or_a_url(
 
 @pytest.mark.parametrize("name", [None, 5, b"exact", ["exact"], {}, "EXACT", ""])
 def test_a_store_is_named_by_a_text(name: Any) -> None:
-    with pytest.raises(UnknownStoreError, match=r"no store is named .*there are: .*exact"):
+    with pytest.raises(UnknownStoreError, match=r"no store is named .*the stores are: .*exact"):
         create_store(name, num_heads=HEADS, head_dim=DIM)
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from fotmem import Hits, MemoryStore, OptionError
-from fotmem.stores import store
+from fotmem.errors import OptionError
+from fotmem.stores import Hits, MemoryStore, store
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
@@ -34,7 +34,7 @@ def test_a_plugin_sees_its_own_dtype_and_callers_get_theirs(
     made = kind(num_heads=HEADS, head_dim=DIM, dtype=dtype)
     made.add(KEYS.to(given), VALUES.to(given).requires_grad_())
     made.add(KEYS[:, :0], VALUES[:, :0])
-    assert made.calls == ["_add"]
+    assert made.calls == ["add_rows"]
     stored = KEYS.to(given).to(dtype), VALUES.to(given).to(dtype)
     assert torch.equal(made.all_keys, stored[0])
     assert torch.equal(made.all_values, stored[1])
@@ -84,7 +84,7 @@ def test_a_store_that_found_too_few_is_not_asked_again() -> None:
     made.forget(10)
     made.calls.clear()
     hits = made.search(QUERIES, 9)
-    assert made.calls == ["_search"]
+    assert made.calls == ["search_rows"]
     missing = hits.ids < 0
     assert missing.any()
     assert torch.equal(missing, hits.scores == -torch.inf)
@@ -220,7 +220,7 @@ def test_a_failing_add_leaves_the_store_as_it_was() -> None:
 def test_leaving_a_with_block_flushes_and_closes() -> None:
     with filled() as made:
         assert isinstance(made, MemoryStore)
-    assert made.calls == ["_add", "close", "flush"]
+    assert made.calls == ["add_rows", "close", "flush"]
 
 
 def test_hits_unpack_in_the_documented_order() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import Memory, MemoryStore
+from fotmem import Memory
+from fotmem.stores import MemoryStore
 from fotmem_exact.store import ExactStore
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture

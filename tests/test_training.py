@@ -108,15 +108,15 @@ def test_bad_data_is_named(tmp_path: Path, name: str, content: bytes | None, rea
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(fotmem.InputError, match=f"{name}.*{reason}"):
+    with pytest.raises(fotmem.errors.InputError, match=f"{name}.*{reason}"):
         read_documents([path], folders.tokenizer(), least=64)
 
 
 def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(fotmem.InputError, match="is no dataset on disk"):
+    with pytest.raises(fotmem.errors.InputError, match="is no dataset on disk"):
         read_documents([tmp_path], folders.tokenizer(), least=64)
     Dataset.from_dict({"words": ["a"]}).save_to_disk(str(tmp_path / "set"))
-    with pytest.raises(fotmem.InputError, match="must be a dataset with a text column"):
+    with pytest.raises(fotmem.errors.InputError, match="must be a dataset with a text column"):
         read_documents([tmp_path / "set"], folders.tokenizer(), least=64)
 
 
@@ -126,7 +126,7 @@ def test_ends_are_split_off() -> None:
     assert torch.equal(torch.cat([kept[0], ends[0]]), runs[0])
     assert (len(ends), len(ends[0])) == (1, 50)
     assert kept[1] is runs[1]
-    with pytest.raises(fotmem.InputError, match="the longest document has 30 tokens"):
+    with pytest.raises(fotmem.errors.InputError, match="the longest document has 30 tokens"):
         split_off(runs[1:], 0.05, least=20)
 
 
@@ -280,7 +280,7 @@ def test_d_and_the_bank_have_their_own_equal_parts() -> None:
 
 
 def test_memory_too_far_away(folder: Path, text: Path, tmp_path: Path) -> None:
-    with pytest.raises(fotmem.OptionError, match="distance must be from 0 to 32, got 33"):
+    with pytest.raises(fotmem.errors.OptionError, match="distance must be from 0 to 32, got 33"):
         tune(folder, text, tmp_path / "out", distance=33)
     assert not (tmp_path / "out").exists()
 
@@ -293,7 +293,7 @@ def test_windows_too_long(
     folder: Path, text: Path, tmp_path: Path, window: int, distillation: float, reason: str
 ) -> None:
     weights = {"text_weight": 1.0, "distillation": distillation}
-    with pytest.raises(fotmem.OptionError, match=f"window must be at most .*{reason}"):
+    with pytest.raises(fotmem.errors.OptionError, match=f"window must be at most .*{reason}"):
         tune(folder, text, tmp_path / "out", window=window, **weights)
     assert not (tmp_path / "out").exists()
 
@@ -373,7 +373,7 @@ def test_resuming_changes_nothing(
     whole = tune(folder, text, tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
         tune(folder, text, tmp_path / "parts", callbacks=[Stop(5)], **options)
-    with pytest.raises(fotmem.InputError, match="holds a training already: resume it"):
+    with pytest.raises(fotmem.errors.InputError, match="holds a training already: resume it"):
         tune(folder, text, tmp_path / "parts", **options)
     resumed = tune(folder, text, tmp_path / "parts", resume=True, **options)
     assert losses(resumed.history) == losses(whole.history)

@@ -8,11 +8,11 @@ import torch
 from transformers import DynamicCache, QuantizedCache, StaticCache
 
 import fotmem
-from fotmem import (
+from fotmem import Memory
+from fotmem.errors import (
     AttachError,
     InputError,
     LayerError,
-    Memory,
     OptionError,
     ShapeError,
     UnsupportedError,

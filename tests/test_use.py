@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem import FotmemError, Memory, MissingPackageError, OptionError, UnknownStoreError
+from fotmem import FotmemError, Memory
+from fotmem.errors import MissingPackageError, OptionError, UnknownStoreError
 from tests import tiny
 from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
     LAYERS,

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 import torch
 
-from fotmem import MemoryStore
 from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.options import MemoryOptions
+from fotmem.stores import MemoryStore
 
 
 def options(**changes: float) -> MemoryOptions:

@@ -20,7 +20,8 @@ import torch
 import zarr
 from torch import Tensor
 
-from fotmem import FotmemError, OptionError, StorageError, create_store
+from fotmem import FotmemError, create_store
+from fotmem.errors import OptionError, StorageError
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
@@ -413,7 +414,7 @@ IN_A_FORK = """
 import gc, os, sys
 from pathlib import Path
 import torch
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from tests.test_zarr_files import assert_holds, data, opened
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fotmem import OptionError, StorageError
+from fotmem.errors import OptionError, StorageError
 from fotmem.testing.store.naive import draw, quick
 from fotmem_zarr.disk.root import checksum_of
 from fotmem_zarr.disk.tree import Tree
@@ -577,7 +577,7 @@ def test_a_store_whose_writer_was_killed_while_it_began(tmp_path: Path) -> None:
 AS_NOBODY = """
 import os, sys
 from tests.test_zarr_files import assert_holds, data, opened
-from fotmem import StorageError
+from fotmem.errors import StorageError
 directory, told = sys.argv[1:]
 opened().close()  # imports
 os.setuid(65534)

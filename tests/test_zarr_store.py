@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from torch import Tensor
 
-from fotmem import OptionError, create_store
+from fotmem import create_store
+from fotmem.errors import OptionError
 from fotmem.testing.store.calls import Calls
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact

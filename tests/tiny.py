@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fotmem import MemoryStore
 from fotmem.models.model_parts import cache_argument
+from fotmem.stores import MemoryStore
 
 VOCABULARY, PAD, BOS, EOS = 97, 0, 1, 2
 LAYERS, WINDOW = (1, 3), 16

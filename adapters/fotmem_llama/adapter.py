@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import (
     eager_attention_forward,
 )
 
-from fotmem import Adapter
+from fotmem.adapter import Adapter
 
 
 class LlamaAdapter(Adapter):

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from fotmem import Adapter, AdapterSpec, hookimpl
+from fotmem.adapter import Adapter
+from fotmem.plugin import AdapterSpec, hookimpl
 
 
 def create_llama_adapter() -> Adapter:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
+from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
+from fotmem.stores import MemoryStore, StoreOptions
 
 
 class ExactOptions(StoreOptions):

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Hits, RowsStore, best_hits, exact_search
+from fotmem.attention import WORKSPACE
+from fotmem.stores import Hits, RowsStore, best_hits, exact_search
 from fotmem_faiss.plugin import FlatOptions
 from fotmem_faiss.threads import faiss_threads
 
@@ -21,9 +22,9 @@ class FlatStore(RowsStore):
         self._threads = options.threads
         self._gpu = _gpu_resources() if self.device.type == "cuda" else None
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         queries = queries.float().contiguous()
-        first, rows = self._key_rows.since(self._forgotten)
+        first, rows = self.stored_keys.since(self.forgotten_rows)
         if self.dtype == torch.float32:  # nothing to convert, so no need to do it in blocks
             ids, scores = self._search_block(queries, rows, top_k)
             return Hits(ids + first if first else ids, scores)

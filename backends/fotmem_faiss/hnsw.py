@@ -5,7 +5,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from fotmem import Graph, GraphStore, Ids, Vectors
+from fotmem.stores import Graph, GraphStore, Ids, Vectors
 from fotmem_faiss.plugin import HnswOptions
 from fotmem_faiss.threads import faiss_threads
 
@@ -61,5 +61,5 @@ class HnswStore(GraphStore):
     options: HnswOptions
     search_options = frozenset({"ef_search"})
 
-    def _new_graph(self, head: int) -> Graph:
+    def new_graph(self, head: int) -> Graph:
         return FaissGraph(self.head_dim, self.options, self.options.seed + head)

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fotmem import IndexedStore, Rows
+from fotmem.stores import GrowingRows, IndexedStore
 from fotmem_faiss.lists import Lists
 from fotmem_faiss.plugin import IvfOptions, IvfpqOptions
 from fotmem_faiss.threads import faiss_threads
@@ -40,20 +40,20 @@ class IvfStore(IndexedStore):
     _known = 0  # the lists hold the keys before this one
     _trained_for = 0  # so many keys the lists, or those at work, suit
 
-    def _build(self) -> None:
-        self._known = len(self._key_rows)
-        self._trained_for = self._known - self._start
+    def build_index(self) -> None:
+        self._known = len(self.stored_keys)
+        self._trained_for = self._known - self.first_row
         self._begin_anew(self._trained_for)
         self._owed = math.inf
         faiss_threads(self.options.threads, self._pay)
 
-    def _extend(self, first: int, keys: Tensor) -> None:
+    def extend_index(self, first: int, keys: Tensor) -> None:
         faiss_threads(self.options.threads, lambda: self._grow(first, keys))
 
     def _grow(self, first: int, keys: Tensor) -> None:
         self._lists.add(first, keys)
         self._known = first + keys.shape[1]
-        size = self._known - self._start
+        size = self._known - self.first_row
         if not self._in_work and size >= 2 * self._trained_for:
             sample = min(size, _sample_size(self._count(size)))
             work = self.num_heads * (ITERATIONS * sample + (1 + SPAN) * size)
@@ -64,28 +64,21 @@ class IvfStore(IndexedStore):
             self._owed += self._pace * keys.shape[1]
             self._pay()
 
-    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+    def find_candidates(self, queries: Tensor, top_k: int) -> Tensor:
         candidates = self._candidates(top_k)
         return faiss_threads(self.options.threads, lambda: self._lists.search(queries, candidates))
 
-    def _clone(self, twin: Self) -> None:
+    def copy_index(self, twin: Self) -> None:
         twin._lists = self._lists.copy()
         if self._in_work:  # the twin begins anew
             twin._training = twin._coming = None
             twin._trained_for = self._trained_for // 2
 
-    def _retune(self) -> None:
+    def tune_index(self) -> None:
         self._lists.tune(self.options.nprobe)
 
-    def share_read(self, queries: Tensor, top_k: int) -> float:
-        queries = self._clean_queries(queries).float().cpu()
-        return self._lock.reading(lambda: self._share_read(queries))
-
-    def _share_read(self, queries: Tensor) -> float:
-        if not self._indexed or self._hubs is None:
-            return 1.0
-        looked = self._lists.keys_read(queries) + self._hubs.most
-        return min(1.0, looked / len(self))
+    def count_compared(self, queries: Tensor) -> float:
+        return self._lists.keys_read(queries)
 
     @property
     def _in_work(self) -> bool:
@@ -93,7 +86,7 @@ class IvfStore(IndexedStore):
 
     def _begin_anew(self, size: int) -> None:
         """Begin to train new lists, for so many keys."""
-        count, rows, start = self._count(size), self._key_rows, self._start
+        count, rows, start = self._count(size), self.stored_keys, self.first_row
         generator = torch.Generator().manual_seed(self.options.seed)
         chosen = torch.randperm(size, generator=generator)[: _sample_size(count)].sort().values
         self._coming = None
@@ -119,12 +112,12 @@ class IvfStore(IndexedStore):
                     self._training, self._coming = None, trained.value
             elif self._coming is not None and self._coming.end < self._known:
                 start, stop = self._coming.end, min(self._coming.end + STEP, self._known)
-                for first, keys in self._key_blocks(start, stop):
+                for first, keys in self.key_blocks(start, stop):
                     self._coming.add(first, keys)
                 self._owed -= self.num_heads * (stop - start)
             elif self._coming is not None:
                 self._lists, self._coming = self._coming, None
-                self._retune()
+                self.tune_index()
 
     def _count(self, size: int) -> int:
         """Tell how many lists so many keys should have."""
@@ -139,7 +132,7 @@ class IvfStore(IndexedStore):
         return None
 
 
-def _some_keys(rows: Rows, start: int, head: int, chosen: Tensor) -> Tensor:
+def _some_keys(rows: GrowingRows, start: int, head: int, chosen: Tensor) -> Tensor:
     """Return keys of a head ``[n, D]``, counted from `start`."""
     _, keys = rows.since(start)
     return keys[head, chosen.to(keys.device)].float().cpu()
@@ -159,7 +152,7 @@ class IvfpqStore(IvfStore):
     search_options = frozenset({"nprobe", "rerank"})
 
     def _candidates(self, top_k: int) -> int:
-        return min(self.options.rerank * top_k, max(top_k, len(self._key_rows)))
+        return min(self.options.rerank * top_k, max(top_k, len(self.stored_keys)))
 
     def _code_size(self) -> int:
         sizes = range(max(1, self.head_dim // 4), 0, -1)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import WORKSPACE, Frame, Ids, Vectors, nearest_centres
+from fotmem.attention import WORKSPACE
+from fotmem.stores import Centring, Ids, Vectors, nearest_centres
 
 LARGEST = 2.0**15
 """Of a vector's numbers (those of the sample reach about 1): float16 ends at twice that."""
@@ -79,7 +80,7 @@ class Lists:
 class Clusters(NamedTuple):
     """Where the lists of each head lie."""
 
-    frame: Frame
+    frame: Centring
     centres: Tensor
     """Shape ``[H, L, D]``."""
     reach: Tensor
@@ -95,7 +96,7 @@ class Clusters(NamedTuple):
     def joined(cls, heads: Sequence[Self]) -> Self:
         """Join those of single heads."""
         frames, centres, reach = zip(*heads, strict=True)
-        frame = Frame(*map(torch.cat, zip(*frames, strict=True)))
+        frame = Centring(*map(torch.cat, zip(*frames, strict=True)))
         return cls(frame, torch.cat(centres), torch.cat(reach))
 
     def lists_of(self, vectors: Tensor) -> Ids:

@@ -5,14 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fotmem import (
-    IndexedOptions,
-    MemoryStore,
-    StoreCapabilities,
-    StoreOptions,
-    StoreSpec,
-    hookimpl,
-)
+from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
+from fotmem.stores import IndexedOptions, MemoryStore, StoreOptions
 
 
 class FlatOptions(StoreOptions):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import Frame, Vectors, moved_centres, nearest_centres
+from fotmem.stores import Centring, Vectors, moved_centres, nearest_centres
 from fotmem_faiss.lists import Clusters, Lists
 
 CODES, CODES_FROM = 256, 2**13
@@ -54,7 +54,7 @@ def train_lists(
     """
     heads, offsets = [], []
     for sample in samples:
-        frame = Frame.of(sample[None])
+        frame = Centring.of(sample[None])
         vectors = frame.vectors(sample[None])[0]
         centres = yield from _centres(vectors, count, seed)
         apart, reach = _reach(vectors[::4], centres)

@@ -6,7 +6,7 @@ from typing import Any
 import hnswlib
 import numpy as np
 
-from fotmem import Graph, GraphStore, Ids, Vectors
+from fotmem.stores import Graph, GraphStore, Ids, Vectors
 from fotmem_hnsw.plugin import HnswOptions
 
 ROOM = 2**13
@@ -68,5 +68,5 @@ class HnswStore(GraphStore):
     options: HnswOptions
     search_options = frozenset({"ef_search"})
 
-    def _new_graph(self, head: int) -> Graph:
+    def new_graph(self, head: int) -> Graph:
         return HnswGraph(self.head_dim, self.options, self.options.seed + head)

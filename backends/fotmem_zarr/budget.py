@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fotmem import OptionError
+from fotmem.errors import OptionError
 
 CLUSTER = 128
 """Keys of a cluster, at most: a chunk on disk."""

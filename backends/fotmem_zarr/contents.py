@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.disk.chunk_cache import Cache
 from fotmem_zarr.disk.log import Log

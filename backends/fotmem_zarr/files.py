@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.disk.folder import temporary_folder
 from fotmem_zarr.disk.log import Log, Part

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.disk.log import Log, Part
 from fotmem_zarr.disk.manifest import Manifest
 from fotmem_zarr.disk.owned import Owned, Spot

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import ByteSize, Field
 
-from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
+from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
+from fotmem.stores import MemoryStore, StoreOptions
 
 
 class ZarrOptions(StoreOptions):

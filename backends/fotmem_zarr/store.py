@@ -8,16 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fotmem import (
-    Bias,
-    Hits,
-    MemoryStore,
-    PartialAttention,
-    StorageError,
-    best_hits,
-    exact_search,
-    topk_attention,
-)
+from fotmem.attention import PartialAttention, topk_attention
+from fotmem.errors import StorageError
+from fotmem.stores import Bias, Hits, MemoryStore, best_hits, exact_search
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import Contents, State
 from fotmem_zarr.index.cluster_search import Probe
@@ -72,7 +65,7 @@ class ZarrStore(MemoryStore):
         self._outer = Outer()
         if directory is not None:
             manifest = self._contents.open(directory)
-            self._resume(manifest.first_id, manifest.rows, manifest.forgotten)
+            self.resume_at(manifest.first_id, manifest.rows, manifest.forgotten)
             if not options.exact:
                 self._outer = Outer.resumed(manifest.hubs, self._contents)
 
@@ -108,7 +101,7 @@ class ZarrStore(MemoryStore):
             )
         return self._contents.state
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         self._now()
         before = self._contents.before()
         try:
@@ -119,7 +112,7 @@ class ZarrStore(MemoryStore):
             self._contents.restore(before)
             raise
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         state, wide = self._now(), queries.float()
         keys = self._contents.keys(state) if self.options.exact else state.tail.keys()
         found = self._scan(wide, keys, top_k)
@@ -129,13 +122,13 @@ class ZarrStore(MemoryStore):
         best = best_hits(found, top_k)
         return Hits(best.ids.where(best.scores > -torch.inf, -1), best.scores)
 
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         contents, state, wide = self._contents, self._now(), queries.float()
         if self.options.exact:
             start, parts = 0, []
         else:  # it is the newest rows that a decay favours, of which clusters know nothing
             start = max(contents.forgotten, state.end - RECENT)
-            near = super()._search_biased(queries, top_k, bias)
+            near = super().search_rows_biased(queries, top_k, bias)
             parts = [Hits(near.ids, near.scores.masked_fill(near.ids >= start, -torch.inf))]
         for first, keys in contents.keys(state, start):
             skip = max(0, start - first, contents.forgotten - first)
@@ -159,45 +152,45 @@ class ZarrStore(MemoryStore):
             first=contents.forgotten,
         )
 
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is None:
-            return super()._attend(queries, top_k, scale)
+            return super().attend_rows(queries, top_k, scale)
         wanted = min(top_k, len(self))
         rows = max(1, self._contents.budget.workspace // (self.num_heads * wanted * self.head_dim))
         parts = []
         # Many queries at once read a cluster that several want only once; values come in turn.
         for block in queries.split(QUERIES, dim=1):
-            hits = self._search(block, wanted)
+            hits = self.search_rows(block, wanted)
             for ids, scores in zip(
                 hits.ids.split(rows, 1), hits.scores.split(rows, 1), strict=True
             ):
-                values = self._values(ids.clamp(min=self._contents.forgotten))
+                values = self.value_rows(ids.clamp(min=self._contents.forgotten))
                 parts.append(topk_attention(scores, values, scale=scale, dtype=queries.dtype))
         out, lse = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         return PartialAttention(out, lse)
 
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for first, keys, values in self._contents.blocks(self._now()):
             skip = max(0, self._contents.forgotten - first)
             yield keys[:, skip:], values[:, skip:]
 
-    def _keys(self, ids: Tensor) -> Tensor:
+    def key_rows(self, ids: Tensor) -> Tensor:
         self._now()
         return self._contents.take("keys", ids)
 
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         self._now()
         return self._contents.take("values", ids)
 
-    def _tune(self, options: dict[str, Any]) -> None:
+    def tune_options(self, options: dict[str, Any]) -> None:
         self.options = self.options.changed(options)
 
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         self._now()
         if count:
             self._contents.forget(self._contents.forgotten + count)
 
-    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+    def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
         contents = self._contents
         if contents.state.end != added:
             raise StorageError(f"it holds {contents.state.end} rows, of which {added} count")
@@ -205,7 +198,7 @@ class ZarrStore(MemoryStore):
             contents.forget(contents.forgotten)  # to the end
         return contents.forgotten
 
-    def _copy(self) -> Self:
+    def copy_rows(self) -> Self:
         self._now()
         twin = copy.copy(self)
         twin._contents = self._contents.copy()

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+__all__ = ["Adapter"]
+
 
 class Adapter(ABC):
     """Takes the attention of one model family apart, so that fotmem can give it a memory.

@@ -66,8 +66,7 @@ def crossbatch_attention(
     -------
     Tensor
         Shape ``[B, H * G, T, D]``, in the query's dtype; 0 for padding. Differentiable once, by all
-        tensors. Temporaries hold at most `fotmem.WORKSPACE` elements each, or twice as many
-        as the query.
+        tensors. Temporaries hold at most `WORKSPACE` elements each, or twice as many as the query.
     """
     inputs = (query, key, value, context_keys, context_values)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from fotmem.memory.options import MemoryOptions
-from fotmem.stores.store import Bias, MemoryStore
+from fotmem.stores.hits import Bias
+from fotmem.stores.store import MemoryStore
 
 OLDEST = 64
 """Windows. Older keys have the weight of this age, so that a match is found at any age."""

@@ -18,7 +18,7 @@ from fotmem.arguments import (
 )
 from fotmem.errors import DtypeError
 from fotmem.models.model_parts import ModelParts
-from fotmem.stores.store import DTYPES
+from fotmem.stores.checks import DTYPES
 
 DEFAULT_WINDOW = 2048
 DEFAULT_TOP_K = 32

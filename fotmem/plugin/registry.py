@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from fotmem.errors import FotmemError, ModelError, OptionError, UnknownStoreError
 from fotmem.plugin import hookspecs
-from fotmem.plugin.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec, checked_options
+from fotmem.plugin.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec
 from fotmem.stores.checks import (
     checked_directory,
     checked_dtype,
@@ -20,6 +20,7 @@ from fotmem.stores.checks import (
     usable_device,
     whole,
 )
+from fotmem.stores.options import checked_options
 from fotmem.stores.store import MOST, MemoryStore
 
 GROUP = "fotmem"
@@ -68,7 +69,7 @@ class Registry:
         known = [hook for hook in vars(hookspecs) if hook.startswith("fotmem_")]
         callers = self._plugins.get_hookcallers(plugin)
         if not callers:
-            raise OptionError(f"no hook; mark {' or '.join(known)} with @fotmem.hookimpl")
+            raise OptionError(f"no hook; mark {' or '.join(known)} with @fotmem.plugin.hookimpl")
         for caller in callers:
             if not caller.has_spec():
                 raise OptionError.unknown(caller.name, "fotmem", known, kind="hook")

@@ -1,1 +1,37 @@
-"""What a store is, and the pieces to build one from."""
+"""What a store is, bases that do most of it, and pieces to build one from."""
+
+from fotmem.stores.arrays import Ids, Vectors
+from fotmem.stores.centring import Centring
+from fotmem.stores.exact_search import best_hits, exact_search
+from fotmem.stores.graph_store import Graph, GraphStore
+from fotmem.stores.growing_rows import GrowingRows
+from fotmem.stores.hits import Bias, Hits
+from fotmem.stores.hub_keys import HubKeys
+from fotmem.stores.indexed_store import IndexedOptions, IndexedStore
+from fotmem.stores.kmeans import moved_centres, nearest_centres
+from fotmem.stores.options import StoreOptions
+from fotmem.stores.parallel import over_heads
+from fotmem.stores.rows_store import RowsStore
+from fotmem.stores.store import MemoryStore
+
+__all__ = [
+    "Bias",
+    "Centring",
+    "Graph",
+    "GraphStore",
+    "GrowingRows",
+    "Hits",
+    "HubKeys",
+    "Ids",
+    "IndexedOptions",
+    "IndexedStore",
+    "MemoryStore",
+    "RowsStore",
+    "StoreOptions",
+    "Vectors",
+    "best_hits",
+    "exact_search",
+    "moved_centres",
+    "nearest_centres",
+    "over_heads",
+]

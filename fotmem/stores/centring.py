@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Frame(NamedTuple):
+class Centring(NamedTuple):
     """Turns keys into vectors, ``(key - origin) / unit``, which rank alike by inner product.
 
     Distances between keys far from 0, or of huge norm, would drown in rounding.
@@ -19,7 +19,7 @@ class Frame(NamedTuple):
     """Shape ``[H, 1, 1]``: about the length of the longest key, from the mean."""
 
     @classmethod
-    def of(cls, keys: Tensor) -> "Frame":
+    def of(cls, keys: Tensor) -> "Centring":
         """Suit keys like these ``[H, n, D]``, float32."""
         keys = shortened(keys)
         origin = keys.mean(1, keepdim=True)

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError, shown
+from fotmem.stores.hits import Bias
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What a store accepts and keeps."""
-
-Bias = Callable[[Tensor], Tensor]
-"""Takes ids of keys, int64 of any shape, and returns what is added to their scores."""
 
 
 def whole(name: str, number: object, *, least: int, most: int | None = None) -> int:

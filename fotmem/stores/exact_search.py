@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE
-from fotmem.stores.store import Bias, Hits
+from fotmem.stores.hits import Bias, Hits
 
 KEYS_PER_BLOCK = 2**14
 SMALL = 2**16
@@ -21,8 +21,8 @@ def exact_search(
 ) -> Hits:
     """Find the best keys by looking at all of them.
 
-    Each temporary holds at most ``max(fotmem.WORKSPACE, H * 8 * top_k * D)`` elements or twice
-    those of the result, and at most four are alive at a time, whatever ``Q`` and ``N``.
+    Each temporary holds at most ``max(WORKSPACE, H * 8 * top_k * D)`` elements or twice those of
+    the result, and at most four are alive at a time, whatever ``Q`` and ``N``.
 
     Parameters
     ----------

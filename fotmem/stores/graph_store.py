@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fotmem.stores.arrays import Ids, Vectors
-from fotmem.stores.centring import Frame
+from fotmem.stores.centring import Centring
 from fotmem.stores.duplicate_keys import Copies, first_equal
 from fotmem.stores.indexed_store import IndexedStore
 from fotmem.stores.parallel import over_heads
@@ -54,7 +54,7 @@ class Graph(ABC):
 
 
 class GraphStore(IndexedStore):
-    """Base of a store with one graph of a library per head; a subclass implements `_new_graph`.
+    """Base of a store with one graph of a library per head; a subclass implements `new_graph`.
 
     Attention queries do not look like keys, and keys are of unequal norm: a graph built by inner
     product leaves many keys without a way to them. So the graph is one of Euclidean distance
@@ -64,25 +64,25 @@ class GraphStore(IndexedStore):
     """
 
     @abstractmethod
-    def _new_graph(self, head: int) -> Graph:
+    def new_graph(self, head: int) -> Graph:
         """Make an empty graph."""
 
-    def _build(self) -> None:
-        self._frame = Frame.of(self._sample().cpu())
+    def build_index(self) -> None:
+        self._frame = Centring.of(self._sample().cpu())
         self._copies = [Copies() for _ in range(self.num_heads)]
-        self._graphs = [self._new_graph(head) for head in range(self.num_heads)]
-        for first, block in self._key_blocks(self._start, len(self._key_rows)):
-            self._extend(first, block)
+        self._graphs = [self.new_graph(head) for head in range(self.num_heads)]
+        for first, block in self.key_blocks(self.first_row, len(self.stored_keys)):
+            self.extend_index(first, block)
 
-    def _extend(self, first: int, keys: Tensor) -> None:
+    def extend_index(self, first: int, keys: Tensor) -> None:
         vectors = self._frame.vectors(keys)
         over_heads(
-            lambda head: self._grow(head, first, vectors[head].numpy()),
+            lambda head: self._grow_graph(head, first, vectors[head].numpy()),
             self.num_heads,
             self.options.threads,
         )
 
-    def _find(self, queries: Tensor, top_k: int) -> Tensor:
+    def find_candidates(self, queries: Tensor, top_k: int) -> Tensor:
         far, count = _moved_far(queries.numpy()), queries.shape[1]
         threads = 1 if count <= FEW else self.options.threads
         found = over_heads(
@@ -100,15 +100,15 @@ class GraphStore(IndexedStore):
         heads = zip(self._copies, ids.numpy(), strict=True)
         return torch.from_numpy(np.stack([each.following(found, top_k) for each, found in heads]))
 
-    def _retune(self) -> None:
+    def tune_index(self) -> None:
         for graph in self._graphs:
             graph.tune(self.options)
 
-    def _clone(self, twin: Self) -> None:
+    def copy_index(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
         twin._copies = [copies.copy() for copies in self._copies]
 
-    def _grow(self, head: int, first: int, vectors: Vectors) -> None:
+    def _grow_graph(self, head: int, first: int, vectors: Vectors) -> None:
         """Add the vectors that are new; note of which one the others are copies."""
         graph, ids = self._graphs[head], np.arange(first, first + len(vectors))
         earlier = first_equal(vectors)

@@ -20,7 +20,7 @@ class _Held(NamedTuple):
     end: int  # id of the first row that is not filled
 
 
-class Rows:
+class GrowingRows:
     """Vectors ``[H, N, D]`` that are added at the end and forgotten from the start.
 
     They lie side by side, so that looking up and searching takes one call. Few rows move to twice
@@ -172,8 +172,8 @@ def _restored(
     place: Place,
     first: int,
     rows: Tensor,
-) -> Rows:
-    new = Rows(num_heads, head_dim, dtype=dtype, device=device, place=place)
+) -> GrowingRows:
+    new = GrowingRows(num_heads, head_dim, dtype=dtype, device=device, place=place)
     new._held = new._held._replace(first=first, end=first)
     new.add(rows)
     return new

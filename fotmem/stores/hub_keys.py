@@ -1,4 +1,4 @@
-"""Hubs: the few keys that many queries look for."""
+"""Hub keys: the few keys that many queries look for."""
 
 import math
 from typing import NamedTuple
@@ -9,20 +9,20 @@ from torch import Tensor
 from fotmem.attention import WORKSPACE
 from fotmem.stores.centring import lengths_of, shortened, usual_length
 from fotmem.stores.exact_search import in_blocks, largest
-from fotmem.stores.store import Bias, Hits
+from fotmem.stores.hits import Bias, Hits
 
 SLACK = 1.05
-"""Hubs are chosen anew when there are so many times as many keys; until then they only grow."""
+"""Hub keys are chosen anew when there are so many times as many keys; until then they only grow."""
 _NONE = torch.iinfo(torch.long).max
 
 
-class Hubs(NamedTuple):
+class HubKeys(NamedTuple):
     """The keys that stand far from all others, kept aside: every query looks at them.
 
     Attention queries do not look like keys: most point away from the mean key, and give most of
     their weight to the same few keys, such as the first token of a window (an attention sink, Xiao
     et al. 2023, arXiv:2309.17453). These stand so far from all others that an index seldom leads to
-    them. Hubs are the ``sqrt(N)`` keys whose inner product with the mean key is the smallest; and
+    them. Hub keys are the ``sqrt(N)`` keys with the smallest inner product with the mean key; and
     the longest, ``sqrt(N)`` at most, of those that are more than twice as long as is usual.
     """
 
@@ -44,7 +44,7 @@ class Hubs(NamedTuple):
     """Keys of a head when hubs were last chosen."""
 
     @classmethod
-    def of(cls, keys: Tensor) -> "Hubs":
+    def of(cls, keys: Tensor) -> "HubKeys":
         """Learn from keys like these ``[H, n, D]`` what is usual; there are no hubs yet."""
         heads, _, dim = keys.shape
         against = -shortened(keys).mean(1)
@@ -55,7 +55,7 @@ class Hubs(NamedTuple):
         bits = torch.zeros(heads, 1, dtype=torch.uint8, device=keys.device)
         return cls(against, none, keys.new_empty(heads, 0, dim), bar, usual_length(keys), bits)
 
-    def grown(self, ids: Tensor, keys: Tensor, total: int) -> "Hubs":
+    def grown(self, ids: Tensor, keys: Tensor, total: int) -> "HubKeys":
         """Take up those of more keys that stand far enough out.
 
         Parameters
@@ -74,7 +74,7 @@ class Hubs(NamedTuple):
         )
         return more._chosen(total) if total >= SLACK * self.chosen_of else more
 
-    def _chosen(self, total: int) -> "Hubs":
+    def _chosen(self, total: int) -> "HubKeys":
         """Keep the furthest and the longest only, and let the last of them set the bars."""
         none, most = self.ids == _NONE, min(self.most, math.isqrt(total))
         heights = self._heights(self.keys).masked_fill_(none, -torch.inf)
@@ -90,7 +90,7 @@ class Hubs(NamedTuple):
         """Tell how far against the mean key lie ``[H, n, D]``: ``[H, n]``."""
         return (keys @ self.against[..., None]).squeeze(2)
 
-    def holding(self, ids: Tensor, keys: Tensor) -> "Hubs":
+    def holding(self, ids: Tensor, keys: Tensor) -> "HubKeys":
         """Take these for hubs: ids ``[H, m]``, -1 for none, and keys ``[H, m, D]``."""
         ids, order = ids.where(ids >= 0, _NONE).sort(dim=1)
         size = int((ids != _NONE).sum(1).max()) if ids.numel() else 0
@@ -101,7 +101,7 @@ class Hubs(NamedTuple):
 
     @property
     def most(self) -> int:
-        """Hubs of a head, at most."""
+        """Hub keys of a head, at most."""
         return self.ids.shape[1]
 
     def held(self) -> Tensor:

@@ -35,7 +35,7 @@ def twin_of(store: "MemoryStore", args: tuple[Any, ...], kwargs: dict[str, Any])
         if not (value is None or isinstance(value, PLAIN)):
             raise StorageError(
                 f"{type(store).__name__} was made with {shown(value)}, so it must implement "
-                "_empty_twin"
+                "new_empty"
             )
     return type(store)(*args, **kwargs)
 
@@ -64,10 +64,10 @@ def rebuild(store: "MemoryStore", rows: Iterable[tuple[Tensor, Tensor]]) -> int:
     """
     kind = type(store)
     if store._on_disk or store._made_with[1].get("directory") is not None:
-        raise StorageError(f"with a directory, {kind.__name__} must implement _take_back")
-    twin = store._empty_twin()
+        raise StorageError(f"with a directory, {kind.__name__} must implement undo_rows")
+    twin = store.new_empty()
     if type(twin) is not kind or any(getattr(each, "__slots__", ()) for each in kind.mro()):
-        raise StorageError(f"{kind.__name__} must implement _take_back")
+        raise StorageError(f"{kind.__name__} must implement undo_rows")
     twin.start_at(store.first_id)
     for keys, values in rows:
         twin.add(keys, values)

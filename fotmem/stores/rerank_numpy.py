@@ -10,9 +10,9 @@ from torch import Tensor
 from fotmem.attention import WORKSPACE
 from fotmem.stores.arrays import Ids
 from fotmem.stores.exact_search import sorted_hits
-from fotmem.stores.growing_rows import Rows
-from fotmem.stores.hub_keys import Hubs
-from fotmem.stores.store import Bias, Hits
+from fotmem.stores.growing_rows import GrowingRows
+from fotmem.stores.hits import Bias, Hits
+from fotmem.stores.hub_keys import HubKeys
 
 FEW = 4
 """Queries of a head that are answered sooner so."""
@@ -29,11 +29,11 @@ class FewQueries:
 
     Parameters
     ----------
-    hubs : Hubs
+    hubs : HubKeys
         On the CPU.
     """
 
-    def __init__(self, hubs: Hubs) -> None:
+    def __init__(self, hubs: HubKeys) -> None:
         held = hubs.held().numpy()
         self._keys = hubs.keys.transpose(1, 2).contiguous()  # [H, D, m]
         self._ids = held[:, None]  # [H, 1, m]
@@ -47,7 +47,13 @@ class FewQueries:
         return found.shape[1] <= FEW and found.numel() * self._keys.shape[1] <= WORKSPACE
 
     def best(
-        self, queries: Tensor, found: Tensor, rows: Rows, top_k: int, bias: Bias | None, start: int
+        self,
+        queries: Tensor,
+        found: Tensor,
+        rows: GrowingRows,
+        top_k: int,
+        bias: Bias | None,
+        start: int,
     ) -> Hits:
         """Compute the scores of candidates and hubs, each key once; best first.
 
@@ -57,7 +63,7 @@ class FewQueries:
             Shape ``[H, Q, D]``, contiguous float32.
         found : Tensor
             Shape ``[H, Q, C]``: ids of candidates, -1 for none.
-        rows : Rows
+        rows : GrowingRows
             The keys.
         top_k : int
         bias : callable, optional
@@ -85,10 +91,10 @@ class FewQueries:
         return here
 
 
-def _pick(rows: Rows, heads: Ids | int, ids: Ids) -> NDArray[Any]:
+def _pick(rows: GrowingRows, heads: Ids | int, ids: Ids) -> NDArray[Any]:
     """Look up rows ``[..., D]`` by head and id, which broadcast to ``[...]``, in fewer calls.
 
-    Finds what `Rows.take` does; bfloat16, which NumPy does not know, becomes float32.
+    Finds what `GrowingRows.take` does; bfloat16, which NumPy does not know, becomes float32.
     """
     flat, first, room = rows.flat()
     places: Ids = np.add(np.maximum(ids, first), heads * room - first, dtype=np.int64)

@@ -10,12 +10,13 @@ from torch import Tensor
 from fotmem.attention import WORKSPACE
 from fotmem.stores.buffers import Place
 from fotmem.stores.exact_search import exact_search
-from fotmem.stores.growing_rows import Rows
-from fotmem.stores.store import Bias, Hits, MemoryStore
+from fotmem.stores.growing_rows import GrowingRows
+from fotmem.stores.hits import Bias, Hits
+from fotmem.stores.store import MemoryStore
 
 
 class RowsStore(MemoryStore):
-    """Base of a store that keeps keys and values in `Rows`; a subclass implements `_search`.
+    """Base of a store that keeps keys and values itself; a subclass implements `search_rows`.
 
     With a bias, every query looks at every key. A copy shares the rows until either grows.
 
@@ -25,57 +26,65 @@ class RowsStore(MemoryStore):
         Where they are kept: in memory (or on the device), or in a temporary file.
     **layer
         As for `MemoryStore`.
+
+    Attributes
+    ----------
+    stored_keys, stored_values : GrowingRows
+        All keys and values, ``[H, N, D]``.
     """
 
     def __init__(self, *, keys: Place = "ram", values: Place = "ram", **layer: Any) -> None:
         super().__init__(**layer)
-        self._key_rows, self._value_rows = self._new_rows(keys), self._new_rows(values)
+        self.stored_keys, self.stored_values = self._new_rows(keys), self._new_rows(values)
 
     @property
     def disk_bytes(self) -> int:
         """Bytes that are reserved on disk."""
-        return self._key_rows.disk_bytes + self._value_rows.disk_bytes
+        return self.stored_keys.disk_bytes + self.stored_values.disk_bytes
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        for rows in (self._key_rows, self._value_rows):
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        for rows in (self.stored_keys, self.stored_values):
             rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added
-        self._value_rows.add(values)
-        self._key_rows.add(keys)  # last: who finds a key finds its value
+        self.stored_values.add(values)
+        self.stored_keys.add(keys)  # last: who finds a key finds its value
 
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        first, keys = self._key_rows.since(self._forgotten)
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        first, keys = self.stored_keys.since(self.forgotten_rows)
         return exact_search(queries, keys, top_k, first_id=first, bias=bias)
 
-    def _keys(self, ids: Tensor) -> Tensor:
-        return self._key_rows.take(ids)
+    def key_rows(self, rows: Tensor) -> Tensor:
+        return self.stored_keys.take(rows)
 
-    def _values(self, ids: Tensor) -> Tensor:
-        return self._value_rows.take(ids)
+    def value_rows(self, rows: Tensor) -> Tensor:
+        return self.stored_values.take(rows)
 
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
-        end = self._added  # the same for both, though another thread may add
+        end = self.added_rows  # the same for both, though another thread may add
         pairs = (
-            rows.blocks(self._forgotten, end, length) for rows in (self._key_rows, self._value_rows)
+            rows.blocks(self.forgotten_rows, end, length)
+            for rows in (self.stored_keys, self.stored_values)
         )
         for (_, keys), (_, values) in zip(*pairs, strict=True):
             yield keys, values
 
-    def _forget(self, count: int) -> None:
-        for rows in (self._key_rows, self._value_rows):
-            rows.forget(self._forgotten + count)
+    def forget_rows(self, count: int) -> None:
+        for rows in (self.stored_keys, self.stored_values):
+            rows.forget(self.forgotten_rows + count)
 
-    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
-        both = self._key_rows, self._value_rows
+    def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
+        both = self.stored_keys, self.stored_values
         for rows in both:
             rows.truncate(added)
         return forgetting if any(rows.first > forgotten for rows in both) else forgotten
 
-    def _copy(self) -> Self:
+    def copy_rows(self) -> Self:
         twin = copy.copy(self)
-        twin._key_rows, twin._value_rows = self._key_rows.copy(), self._value_rows.copy()
+        twin.stored_keys, twin.stored_values = self.stored_keys.copy(), self.stored_values.copy()
         return twin
 
-    def _new_rows(self, place: Place) -> Rows:
+    def _new_rows(self, place: Place) -> GrowingRows:
         device = torch.device("cpu") if place == "mmap" else self.device
-        return Rows(self.num_heads, self.head_dim, dtype=self.dtype, device=device, place=place)
+        return GrowingRows(
+            self.num_heads, self.head_dim, dtype=self.dtype, device=device, place=place
+        )

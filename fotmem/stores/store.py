@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from torch.nn.functional import pad
 from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
 from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
 from fotmem.stores.checks import (
-    DTYPES,
-    Bias,
     checked_bias,
     checked_dtype,
     checked_scale,
@@ -27,15 +25,14 @@ from fotmem.stores.checks import (
     whole,
 )
 from fotmem.stores.guard import GUARDED, Guard, changes, closes, copies, reads
+from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.rebuilding import rebuild, twin_of
-
-__all__ = ["DTYPES", "OVERFETCH", "Bias", "Hits", "MemoryStore"]
 
 OVERFETCH = 4
 """A store that cannot search with a bias chooses the best among so many times as many hits."""
 LARGEST = 2**63 - 1
 """Ids are below it: they, and the one that would come next, are int64."""
-CHANGING = {"_add", "_forget", "_tune", "_take_back"}
+CHANGING = {"add_rows", "forget_rows", "tune_options", "undo_rows"}
 MOST = 2**31 - 1
 """Heads, numbers of a key, or hits of a query, at most."""
 
@@ -63,29 +60,14 @@ def _in_own_precision(
     return call
 
 
-class Hits(NamedTuple):
-    """The ``top_k`` nearest remembered keys of each query, best first."""
-
-    ids: Tensor
-    """Shape ``[H, Q, K]``, int64: position in reading order, -1 where fewer exist."""
-    scores: Tensor
-    """Shape ``[H, Q, K]``, float32: inner products, unscaled (no ``1/sqrt(D)``); -inf for -1."""
-
-    def first(self, most: int) -> "Hits":
-        """Keep so many of each query, at most."""
-        if self.ids.shape[-1] <= most:
-            return self
-        return Hits(self.ids[..., :most], self.scores[..., :most])
-
-
 class MemoryStore(ABC):
     """Keys and values of one memory layer: ``H`` heads that grow together.
 
     The public methods check and convert their input, number the keys, and emulate what a store
     cannot do itself. A store implements the inner methods, which get clean input:
-    `_add`, `_search`, `_keys` and `_values`; where it can do better also `_attend`,
-    `_search_biased`, `_forget`, `_take_back` and `_copy`. Inner methods count keys from 0 in the
-    order of adding, and never see -1.
+    `add_rows`, `search_rows`, `key_rows` and `value_rows`; where it can do better also
+    `attend_rows`, `search_rows_biased`, `live_blocks`, `forget_rows`, `undo_rows` and `copy_rows`.
+    Inner methods count *rows*: keys, from 0 in the order of adding; they never see -1.
 
     Searching is safe from several threads at a time, also while another one adds. Changes (`add`,
     `forget`, `tune`, `flush`, `close`, `start_at`) are for one thread at a time: another one, or
@@ -146,7 +128,7 @@ class MemoryStore(ABC):
     how to take it back."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note what it is made with, for `_empty_twin`."""
+        """Note what it is made with, for `new_empty`."""
         store = super().__new__(cls)
         store._made_with = args, kwargs
         return store
@@ -157,16 +139,16 @@ class MemoryStore(ABC):
             if inspect.isfunction(method := vars(cls).get(name)):
                 setattr(cls, name, guarded(method))
         definers = (kind for kind in cls.mro() if CHANGING & vars(kind).keys())
-        cls._rebuilds = "_take_back" not in vars(next(definers))
+        cls._rebuilds = "undo_rows" not in vars(next(definers))
 
     # What a store implements -----------------------------------------------------------------
 
     @abstractmethod
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         """Append ``[H, N, D]`` each, ``N >= 1``, in the store's dtype and device; copy them."""
 
     @abstractmethod
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         """Find the best ``top_k <= keys ever added`` for queries ``[H, Q, D]``, ``Q >= 1``.
 
         Queries come in the caller's dtype on the store's device. Scores are inner products of
@@ -175,18 +157,18 @@ class MemoryStore(ABC):
         """
 
     @abstractmethod
-    def _keys(self, ids: Tensor) -> Tensor:
-        """Look up keys: ids ``[H, Q, K]`` -> ``[H, Q, K, D]`` in the store's dtype."""
+    def key_rows(self, rows: Tensor) -> Tensor:
+        """Look up keys: rows ``[H, Q, K]`` -> ``[H, Q, K, D]`` in the store's dtype."""
 
     @abstractmethod
-    def _values(self, ids: Tensor) -> Tensor:
-        """Look up values: ids ``[H, Q, K]`` -> ``[H, Q, K, D]`` in the store's dtype."""
+    def value_rows(self, rows: Tensor) -> Tensor:
+        """Look up values: rows ``[H, Q, K]`` -> ``[H, Q, K, D]`` in the store's dtype."""
 
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         """Attend with queries ``[H, Q, D]`` to a store that is not empty."""
         return self._attend_to_found(queries, top_k, scale)
 
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         """Search by inner product plus what `bias` returns for inner ids (forgotten: -inf)."""
         ids, scores = self._search_live(queries, min(OVERFETCH * top_k, self._live))
         ids = ids.to(self.device, torch.long)
@@ -194,21 +176,21 @@ class MemoryStore(ABC):
         scores, best = scores.topk(top_k, dim=-1)
         return Hits(ids.gather(-1, best), scores)
 
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
         length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
         for start in range(self._forgotten, self._added, length):
             ids = torch.arange(start, min(start + length, self._added), device=self.device)
             ids = ids.expand(self.num_heads, 1, -1)
-            yield self._keys(ids)[:, 0], self._values(ids)[:, 0]
+            yield self.key_rows(ids)[:, 0], self.value_rows(ids)[:, 0]
 
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         """Drop the `count` oldest keys for good. The base class already hides them."""
 
-    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
-        """Undo what `_add`, `_forget` or `_tune` had done when it raised.
+    def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
+        """Undo what `add_rows`, `forget_rows` or `tune_options` had done when it raised.
 
-        The base class reads all keys and values that count, by id, and adds them to `_empty_twin`,
+        The base class reads all keys and values that count, by id, and adds them to `new_empty`,
         whose attributes the store takes over. A store that can do better, such as cutting off
         what was added, overrides it; so must one with a directory, which that would lose. What a
         base class overrides counts only if you override none of the three methods yourself.
@@ -233,21 +215,21 @@ class MemoryStore(ABC):
             It cannot. All later calls of the store will be refused, with this as the reason.
         """
         self._forgotten = forgetting  # these may be lost
-        return rebuild(self, MemoryStore._stream(self))
+        return rebuild(self, MemoryStore.live_blocks(self))
 
-    def _copy(self) -> "MemoryStore":
+    def copy_rows(self) -> "MemoryStore":
         """Build an independent store of the same keys. The base class reads and adds them."""
-        twin = self._empty_twin()
+        twin = self.new_empty()
         twin.start_at(self.first_id)
-        for keys, values in self._stream():
+        for keys, values in self.live_blocks():
             twin.add(keys, values)
         return twin
 
-    def _tune(self, options: dict[str, Any]) -> None:
+    def tune_options(self, options: dict[str, Any]) -> None:
         """Change some of `search_options`; raise `OptionError` before anything is changed."""
-        raise NotImplementedError("a store that names search_options implements _tune")
+        raise NotImplementedError("a store that names search_options implements tune_options")
 
-    def _resume(self, first_id: int, added: int, forgotten: int) -> None:
+    def resume_at(self, first_id: int, added: int, forgotten: int) -> None:
         """Count from where a directory that was reopened left off; for `__init__`.
 
         Its first key ever got the id `first_id`; `added` keys followed, of which the oldest
@@ -256,8 +238,8 @@ class MemoryStore(ABC):
         self._offset, self._added, self._forgotten = first_id, added, forgotten
         self._on_disk = True
 
-    def _empty_twin(self) -> "MemoryStore":
-        """Build an empty store like this one, without a directory, for `_copy` and `_take_back`.
+    def new_empty(self) -> "MemoryStore":
+        """Build an empty store like this one, without a directory, for `copy_rows` and `undo_rows`.
 
         The base class passes the arguments that this one was made with, and its `options`. A store
         that was made with others than numbers, texts and such (a tensor, a connection), which two
@@ -271,6 +253,16 @@ class MemoryStore(ABC):
     def __len__(self) -> int:
         """Count the keys that can be found."""
         return self._live
+
+    @property
+    def added_rows(self) -> int:
+        """Keys ever added."""
+        return self._added
+
+    @property
+    def forgotten_rows(self) -> int:
+        """Of these, forgotten: the oldest, whose rows are before this one."""
+        return self._forgotten
 
     @property
     def _live(self) -> int:
@@ -343,9 +335,9 @@ class MemoryStore(ABC):
         with torch.inference_mode(False):  # what is made in that mode could not be added to later
             newest = torch.stack([keys[:, -1], values[:, -1]]) if self._rebuilds else None
             try:
-                self._add(keys, values)
+                self.add_rows(keys, values)
             except BaseException as error:
-                self._undo(error, "_add", self._forgotten)
+                self._undo(error, "add_rows", self._forgotten)
                 raise
         self._added += count
         self._newest = newest
@@ -377,7 +369,7 @@ class MemoryStore(ABC):
             Also for what `bias` returns. On CUDA, NaN or Inf in queries, or NaN from `bias`, is
             reported by the next `add`, `flush` or `close`, so that no query waits for the device.
         """
-        queries, device = self._clean_queries(queries), queries.device
+        queries, device = self.checked_queries(queries), queries.device
         top_k = whole("top_k", top_k, least=1, most=MOST)
         if bias is not None:
             bias = checked_bias(bias, self._note_unseen)
@@ -406,12 +398,12 @@ class MemoryStore(ABC):
         ------
         ShapeError, DtypeError, IdError
         """
-        return self._look_up(self._keys, ids)
+        return self._look_up(self.key_rows, ids)
 
     @reads
     def values(self, ids: Tensor) -> Tensor:
         """Look up values by id; parameters and result as for `keys`."""
-        return self._look_up(self._values, ids)
+        return self._look_up(self.value_rows, ids)
 
     @reads
     @_in_own_precision
@@ -443,7 +435,7 @@ class MemoryStore(ABC):
             As `search`.
         """
         given = queries
-        queries = self._clean_queries(queries)
+        queries = self.checked_queries(queries)
         if top_k is not None:
             top_k = whole("top_k", top_k, least=1, most=MOST)
         scale = checked_scale(scale)
@@ -452,7 +444,7 @@ class MemoryStore(ABC):
         if self._live == 0 or queries.shape[1] == 0:
             return PartialAttention(torch.zeros_like(given), _no_keys(given))
         if bias is None:
-            out, lse = self._attend(queries, top_k, scale)
+            out, lse = self.attend_rows(queries, top_k, scale)
         else:
             out, lse = self._attend_to_found(queries, top_k, scale, bias)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
@@ -471,9 +463,9 @@ class MemoryStore(ABC):
         """
         count = min(whole("count", count, least=0), self._live)
         try:
-            self._forget(count)
+            self.forget_rows(count)
         except BaseException as error:
-            self._undo(error, "_forget", self._forgotten + count)
+            self._undo(error, "forget_rows", self._forgotten + count)
             raise
         self._forgotten += count
 
@@ -495,11 +487,11 @@ class MemoryStore(ABC):
             return
         before = dict(vars(self))
         try:
-            self._tune(options)
+            self.tune_options(options)
         except BaseException as error:
             vars(self).update(before)
             if not isinstance(error, OptionError):  # raised before anything is changed
-                self._undo(error, "_tune", self._forgotten)
+                self._undo(error, "tune_options", self._forgotten)
             raise
 
     @reads
@@ -525,8 +517,8 @@ class MemoryStore(ABC):
         BusyError
             Another thread is just changing the store.
         """
-        twin = self._copy()
-        twin._guard = Guard(type(twin).__name__)  # `_copy` may have copied attributes
+        twin = self.copy_rows()
+        twin._guard = Guard(type(twin).__name__)  # `copy_rows` may have copied attributes
         return twin
 
     def __deepcopy__(self, memo: dict[int, object]) -> "MemoryStore":
@@ -577,7 +569,7 @@ class MemoryStore(ABC):
                 found = bias(ids + offset)
                 return found.masked_fill(ids < first, -torch.inf) if first else found
 
-            ids, scores = self._search_biased(queries, wanted, live)
+            ids, scores = self.search_rows_biased(queries, wanted, live)
             ids = ids.where(scores > -torch.inf, -1)
         missing = top_k - ids.shape[-1]
         if missing:
@@ -587,14 +579,14 @@ class MemoryStore(ABC):
 
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
         """Search, and hide what was forgotten."""
-        search = self._search_remembered if self._forgotten else self._search
+        search = self._search_remembered if self._forgotten else self.search_rows
         return search(queries, wanted).first(wanted)
 
     def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
         """Search among keys of which some are forgotten, asking for more until enough are live."""
         asked = wanted
         while True:
-            hits = self._search(queries, asked)
+            hits = self.search_rows(queries, asked)
             live = hits.ids >= self._forgotten
             if asked == self._added or hits.ids.shape[-1] < asked:
                 break
@@ -624,7 +616,7 @@ class MemoryStore(ABC):
         parts = []
         for block in queries.split(rows, dim=1):
             hits = self._best_hits(block, top_k, bias)
-            values = self._values(hits.ids.clamp(min=self._forgotten))
+            values = self.value_rows(hits.ids.clamp(min=self._forgotten))
             parts.append(topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype))
         return PartialAttention(
             torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1)
@@ -634,7 +626,7 @@ class MemoryStore(ABC):
         # The first part sets the dtype of the merged: float32, or every block would round.
         merged = PartialAttention(torch.zeros_like(queries, dtype=torch.float32), _no_keys(queries))
         start = self.first_id
-        for keys, values in self._stream():
+        for keys, values in self.live_blocks():
             end = start + keys.shape[1]
             ids = torch.arange(start, end, device=self.device)
             mask = None if bias is None else bias(ids) * scale
@@ -660,7 +652,8 @@ class MemoryStore(ABC):
         found = inner(inner_ids).to(ids.device)
         return found.masked_fill(missing[..., None], 0)
 
-    def _clean_queries(self, queries: Tensor) -> Tensor:
+    def checked_queries(self, queries: Tensor) -> Tensor:
+        """Check queries ``[H, Q, D]`` as `search` does, and move them to the store's device."""
         self._check("queries", queries, "Q")
         queries = queries.detach().to(self.device)
         if queries.is_cpu:
@@ -691,7 +684,7 @@ class MemoryStore(ABC):
     def _undo(self, error: BaseException, method: str, forgetting: int) -> None:
         """Take back what an inner method left, or refuse the store from now on."""
         try:
-            take_back = MemoryStore._take_back if self._rebuilds else type(self)._take_back
+            take_back = MemoryStore.undo_rows if self._rebuilds else type(self).undo_rows
             self._forgotten = take_back(self, self._added, self._forgotten, forgetting)
         except BaseException as reason:
             self._guard.refusal = (

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from fotmem import MemoryStore, StorageError
+from fotmem.errors import StorageError
+from fotmem.stores import MemoryStore
 from tests.attack import troubles
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, REFUSED, Outcome, outcome_of

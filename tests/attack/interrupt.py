@@ -8,7 +8,8 @@ from random import Random
 import torch
 
 import fotmem
-from fotmem import Memory, MemoryStore
+from fotmem import Memory
+from fotmem.stores import MemoryStore
 from fotmem.testing.store.interrupting import count_lines, stopped
 from fotmem.testing.store.naive import draw
 from tests import tiny

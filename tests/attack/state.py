@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fotmem import MemoryStore
+from fotmem.stores import MemoryStore
 from tests.attack.target import FIRST
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem import MemoryStore, create_store
+from fotmem import create_store
+from fotmem.stores import MemoryStore
 from fotmem.testing.store.expectations import expect_attention, expect_rows, expect_state
 from fotmem.testing.store.hits import expect_exact, expect_sound
 from fotmem.testing.store.naive import draw, naive_attention

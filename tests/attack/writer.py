@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from fotmem import MemoryStore
+from fotmem.stores import MemoryStore
 from fotmem.testing.store.interrupting import stopped
 from tests.attack.file_events import at_files, below
 from tests.attack.state import State

@@ -4,73 +4,75 @@ from typing import Any
 
 from torch import Tensor
 
-from fotmem import Bias, Hits, PartialAttention, StoreCapabilities
+from fotmem.attention import PartialAttention
+from fotmem.plugin import StoreCapabilities
+from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
 
 @caught_by("log_sum_exp")
 class LseIsOffByLogTwo(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super()._attend(queries, top_k, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super().attend_rows(queries, top_k, scale)
         return PartialAttention(out, lse + 0.6931472)
 
 
 @caught_by("log_sum_exp")
 class LseIsToBaseTwo(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super()._attend(queries, top_k, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super().attend_rows(queries, top_k, scale)
         return PartialAttention(out, lse * 1.442695)
 
 
 @caught_by("log_sum_exp")
 class LseIsTheLargestScore(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, _ = super()._attend(queries, top_k, scale)
-        return PartialAttention(out, self._search(queries, 1).scores[..., 0] * scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, _ = super().attend_rows(queries, top_k, scale)
+        return PartialAttention(out, self.search_rows(queries, 1).scores[..., 0] * scale)
 
 
 @caught_by("dense_attention")
 class DenseAttentionSkipsTheLastKey(PlainStore):
-    def _stream(self) -> Any:
-        for keys, values in super()._stream():
+    def live_blocks(self) -> Any:
+        for keys, values in super().live_blocks():
             yield keys[:, :-1], values[:, :-1]
 
 
 @caught_by("dense_attention")
 class DenseAttentionCountsForgottenKeys(PlainStore):
-    def _stream(self) -> Any:
+    def live_blocks(self) -> Any:
         yield self.all_keys, self.all_values
 
 
 @caught_by("dense_attention")
 class DenseAttentionIsTheTopKeys(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        return super()._attend(queries, top_k or 32, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, top_k or 32, scale)
 
 
 @caught_by("softmax_over_hits")
 class ScaleIsIgnored(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        return super()._attend(queries, top_k, self.head_dim**-0.5)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, top_k, self.head_dim**-0.5)
 
 
 @caught_by("softmax_over_hits")
 class TopKIsIgnored(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        return super()._attend(queries, None, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, None, scale)
 
 
 @caught_by("softmax_over_hits")
 class AttendsToOneHitLess(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        return super()._attend(queries, top_k and max(1, top_k - 1), scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, top_k and max(1, top_k - 1), scale)
 
 
 @caught_by("softmax_over_hits")
 class WeightsAreNotNormalised(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super()._attend(queries, top_k, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super().attend_rows(queries, top_k, scale)
         return PartialAttention(out * 0.99, lse)
 
 
@@ -85,11 +87,11 @@ class OutIsAlwaysFloat32(PlainStore):
 
 @caught_by("huge_scores")
 class SoftmaxOverflows(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         hits = self._search_live(queries, min(top_k or len(self), len(self)))
         weights = (hits.scores * scale).exp()[..., None]
         total = weights.sum(2)
-        out = (weights * self._values(hits.ids).float()).sum(2) / total
+        out = (weights * self.value_rows(hits.ids).float()).sum(2) / total
         return PartialAttention(out, total[..., 0].log())
 
 
@@ -104,8 +106,8 @@ class NothingGivesNan(PlainStore):
 
 @caught_by("merged_halves")
 class LseKnowsTheScaleTwice(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super()._attend(queries, top_k, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super().attend_rows(queries, top_k, scale)
         return PartialAttention(out, lse * scale)
 
 
@@ -141,7 +143,7 @@ class BiasGetsInnerIds(PlainStore):
 
 @caught_by("bias_of_search")
 class BiasReordersTheTopOnly(PlainStore):
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         ids, scores = self._search_live(queries, top_k)
         scores, order = (scores + bias(ids)).sort(dim=-1, descending=True)
         return Hits(ids.gather(-1, order), scores)
@@ -149,8 +151,8 @@ class BiasReordersTheTopOnly(PlainStore):
 
 @caught_by("bias_that_hides_nearly_all")
 class NothingIsHidden(PlainStore):
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
-        return super()._search_biased(queries, top_k, lambda ids: bias(ids).clamp(min=-1e4))
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        return super().search_rows_biased(queries, top_k, lambda ids: bias(ids).clamp(min=-1e4))
 
 
 ESTIMATING = StoreCapabilities(exact=True, estimates_tail=True)
@@ -158,18 +160,18 @@ ESTIMATING = StoreCapabilities(exact=True, estimates_tail=True)
 
 @caught_by("an_estimated_tail", ESTIMATING, told="the tail is dropped, not estimated")
 class TailIsDropped(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        return super()._attend(queries, top_k or 512, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, top_k or 512, scale)
 
 
 @caught_by("an_estimated_tail", ESTIMATING, told="the tail is dropped, not estimated")
 class TailBeyond20000IsDropped(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        return super()._attend(queries, top_k or 20_000, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, top_k or 20_000, scale)
 
 
 @caught_by("an_estimated_tail", ESTIMATING, told="the values of the tail are dropped")
 class ValuesOfTheTailAreDropped(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        lse = super()._attend(queries, top_k, scale).lse
-        return PartialAttention(super()._attend(queries, top_k or 512, scale).out, lse)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        lse = super().attend_rows(queries, top_k, scale).lse
+        return PartialAttention(super().attend_rows(queries, top_k or 512, scale).out, lse)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from fotmem import MemoryStore
 from fotmem.errors import OptionError, StorageError
+from fotmem.stores import MemoryStore
 from tests.broken_stores.registry import PERSISTENT, OnPurposeError, caught_by
 from tests.plain_stores import DiskStore
 
@@ -78,8 +78,8 @@ class ConvertsSilently(DiskStore):
 
 @caught_by("directories_are_apart", PERSISTENT)
 class CopyWritesIntoTheDirectory(DiskStore):
-    def _copy(self) -> MemoryStore:
-        twin = super()._copy()
+    def copy_rows(self) -> MemoryStore:
+        twin = super().copy_rows()
         assert isinstance(twin, DiskStore)
         twin.file = self.file
         return twin
@@ -156,7 +156,7 @@ class TwoFilesThatMustAgree(DiskStore):
 
     def read(self, file: Path) -> None:
         super().read(file)
-        self._resume(*json.loads(self.checked(file.with_name("ids.json"))))
+        self.resume_at(*json.loads(self.checked(file.with_name("ids.json"))))
 
 
 UNPICKLES = "who can write there could run any code"

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits, MemoryStore
 from fotmem.errors import IdError
+from fotmem.stores import Bias, Hits, MemoryStore
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
@@ -15,7 +15,7 @@ from tests.plain_stores import PlainStore
 class IdsShiftWhenForgetting(PlainStore):
     def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         ids, scores = super().search(queries, top_k, bias=bias)
-        return Hits(ids.where(ids < 0, ids - self._forgotten), scores)
+        return Hits(ids.where(ids < 0, ids - self.forgotten_rows), scores)
 
 
 @caught_by("forgotten_keys_are_gone")
@@ -27,7 +27,7 @@ class ForgetsOneTooMany(PlainStore):
 @caught_by("forgotten_keys_are_gone")
 class ForgottenKeysAreFound(PlainStore):
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
-        return self._search(queries, wanted)
+        return self.search_rows(queries, wanted)
 
 
 @caught_by("forgotten_keys_are_gone")
@@ -35,8 +35,8 @@ class ForgottenKeysTakePlaces(PlainStore):
     """Filters the best hits, and does not look for others in their place."""
 
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
-        ids, scores = self._search(queries, wanted)
-        live = ids >= self._forgotten
+        ids, scores = self.search_rows(queries, wanted)
+        live = ids >= self.forgotten_rows
         order = live.int().argsort(dim=-1, descending=True, stable=True)
         found = Hits(ids.where(live, -1), scores.where(live, -torch.inf))
         return Hits(*(each.gather(-1, order) for each in found))
@@ -52,7 +52,7 @@ class ForgettingAllFails(PlainStore):
 
 @caught_by("forgetting_step_by_step")
 class ForgetsTheNewest(PlainStore):
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         if count:
             self.rows[:, :, self.size - 1] = 0
 
@@ -68,7 +68,7 @@ class IdsStartAgain(PlainStore):
 @caught_by("start_at")
 class StartAtIsIgnored(PlainStore):
     def start_at(self, first_id: int) -> None:
-        if first_id < 0 or self._added:
+        if first_id < 0 or self.added_rows:
             super().start_at(first_id)
 
 
@@ -89,8 +89,8 @@ class IdsAreNarrow(PlainStore):
 
 @caught_by("ids_of_a_long_text")
 class RowsAreCountedIn16Bits(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         return Hits(ids.to(torch.int16).long(), scores)
 
 
@@ -102,20 +102,20 @@ class MissingRowsAreNotZero(PlainStore):
 
 @caught_by("keys_and_values_come_back_as_stored")
 class ValuesAreRounded(PlainStore):
-    def _values(self, ids: Tensor) -> Tensor:
-        return super()._values(ids).bfloat16().to(self.dtype)
+    def value_rows(self, ids: Tensor) -> Tensor:
+        return super().value_rows(ids).bfloat16().to(self.dtype)
 
 
 @caught_by("keys_and_values_come_back_as_stored")
 class KeysAreKeptCentred(PlainStore):
-    def _keys(self, ids: Tensor) -> Tensor:
+    def key_rows(self, ids: Tensor) -> Tensor:
         centre = self.all_keys.float().mean(1)[:, None, None]
-        return (super()._keys(ids).float() - centre + centre * 1.001).to(self.dtype)
+        return (super().key_rows(ids).float() - centre + centre * 1.001).to(self.dtype)
 
 
 @caught_by("heads_do_not_mix")
 class ValuesAreAnotherHeads(PlainStore):
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         return self._take(self.all_values.flip(0), ids)
 
 
@@ -130,7 +130,7 @@ class WrongIdsGiveZeros(PlainStore):
 
 @caught_by("copies_are_independent")
 class CopySharesItsRows(PlainStore):
-    def _copy(self) -> MemoryStore:
+    def copy_rows(self) -> MemoryStore:
         return copy.copy(self)
 
 
@@ -142,18 +142,18 @@ class CopyIsTheStore(PlainStore):
 
 @caught_by("copies_are_independent")
 class CopyCountsFromZero(PlainStore):
-    def _copy(self) -> MemoryStore:
-        twin = self._empty_twin()
-        for keys, values in self._stream():
+    def copy_rows(self) -> MemoryStore:
+        twin = self.new_empty()
+        for keys, values in self.live_blocks():
             twin.add(keys, values)
         return twin
 
 
 @caught_by("copies_are_independent")
 class CopyKnowsWhatWasForgotten(PlainStore):
-    def _copy(self) -> MemoryStore:
-        twin = self._empty_twin()
+    def copy_rows(self) -> MemoryStore:
+        twin = self.new_empty()
         twin.start_at(self._offset)
-        if self._added:
+        if self.added_rows:
             twin.add(self.all_keys, self.all_values)
         return twin

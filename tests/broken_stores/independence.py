@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits
+from fotmem.stores import Bias, Hits
 from fotmem.stores.guard import Guard
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
@@ -37,30 +37,32 @@ class AnswersAreCached(PlainStore):
 
 @caught_by("chunks_of_adding")
 class LargePiecesAreCut(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         if keys.shape[1] >= 255:
             keys, values = keys.clone(), values.clone()
             keys[:, 200:] = 0
-        super()._add(keys, values)
+        super().add_rows(keys, values)
 
 
 @caught_by("other_queries")
 class QueriesAreMixed(PlainStore):
     """Searches once for all queries of a call, by their mean."""
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        near = super()._search(queries.float().mean(1, keepdim=True), min(self.size, 4 * top_k))
-        scores = torch.einsum("hqd,hkd->hqk", queries.float(), self._keys(near.ids)[:, 0].float())
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        near = super().search_rows(queries.float().mean(1, keepdim=True), min(self.size, 4 * top_k))
+        scores = torch.einsum(
+            "hqd,hkd->hqk", queries.float(), self.key_rows(near.ids)[:, 0].float()
+        )
         scores, order = scores.topk(top_k, dim=-1)
         return Hits(near.ids.expand(-1, queries.shape[1], -1).gather(-1, order), scores)
 
 
 @caught_by("fewer_hits")
 class FewHitsAreSearchedBadly(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if top_k > 2 or self.size < 200:
-            return super()._search(queries, top_k)
-        ids, scores = super()._search(queries, 3)
+            return super().search_rows(queries, top_k)
+        ids, scores = super().search_rows(queries, 3)
         return Hits(ids[..., -top_k:], scores[..., -top_k:])
 
 
@@ -73,8 +75,8 @@ class ThreadsLoseKeys(PlainStore):
 
 @caught_by("asking_twice")
 class SearchingUsesUp(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        found = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        found = super().search_rows(queries, top_k)
         self.rows[1] *= 1.01
         return found
 
@@ -85,16 +87,16 @@ class NumbersAreRandom(PlainStore):
         super().__init__(**options)
         self.off = 1 + 1e-3 * torch.rand(self.head_dim)  # no two stores draw the same
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return super()._search(queries * self.off, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        return super().search_rows(queries * self.off, top_k)
 
 
 @caught_by("stores_share_nothing")
 class StoresShareTheirRows(PlainStore):
     shared: ClassVar[list[Tensor]] = []
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         self.shared.append(self.rows)
 
     @property
@@ -114,8 +116,8 @@ class FlushingDropsTheNewest(PlainStore):
 class DroppingOneHarmsOthers(PlainStore):
     opened: ClassVar[list[Tensor]] = []
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         self.opened.append(self.rows)
 
     def __del__(self) -> None:
@@ -127,7 +129,7 @@ class DroppingOneHarmsOthers(PlainStore):
 class FlushingForgetsWhereToStart(PlainStore):
     def flush(self) -> None:
         super().flush()
-        if not self._added:
+        if not self.added_rows:
             self._offset = 0
 
 
@@ -154,8 +156,8 @@ class EveryStoreIsRemembered(PlainStore):
 
 @caught_by("nothing_is_left_behind")
 class FilesAreLeft(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         os.close(tempfile.mkstemp()[0])
 
 
@@ -194,19 +196,19 @@ class AnswersAfterClose(PlainStore):
 
 @caught_by("adding_is_all_or_nothing", told="an error in .* left a change half done")
 class WhatFailedIsNotTakenBack(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         self.calls.append("added")
 
-    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+    def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
         return forgotten
 
 
 @caught_by("forgetting_is_all_or_nothing", told="an error in .* left a change half done")
 class WhatWasLostIsNotTold(PlainStore):
-    def _forget(self, count: int) -> None:
+    def forget_rows(self, count: int) -> None:
         self.all_keys[:, :count] = 0
         self.calls.append("forgotten")
 
-    def _take_back(self, added: int, forgotten: int, forgetting: int) -> int:
+    def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
         return forgotten

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits, PartialAttention
+from fotmem.attention import PartialAttention
+from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
@@ -14,8 +15,8 @@ class TensorsAreAliased(PlainStore):
 
     pieces: tuple[Tensor, ...] = ()
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         self.pieces = (keys, values) if self.size == keys.shape[1] else ()
 
     @property
@@ -29,24 +30,24 @@ class TensorsAreAliased(PlainStore):
 
 @caught_by("ids_go_on", told="add changed the caller's keys in place")
 class KeysAreScaledInPlace(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         keys /= 2
 
 
 @caught_by("shapes_and_dtypes", told="search changed the caller's queries in place")
 class QueriesAreNormalisedInPlace(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if queries.dtype == torch.float32:
             queries /= 1.25
-        return super()._search(queries, top_k)
+        return super().search_rows(queries, top_k)
 
 
 @caught_by("softmax_over_hits", told="attend changed the caller's queries in place")
 class QueriesAreScaledByAttention(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         queries *= scale
-        return super()._attend(queries, top_k, 1.0)
+        return super().attend_rows(queries, top_k, 1.0)
 
 
 @caught_by("callers_tensors_are_not_changed", told="values changed the caller's ids in place")
@@ -139,7 +140,7 @@ class RefusedKeysStay(PlainStore):
     """Counts first and checks afterwards."""
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        before = self._added
+        before = self.added_rows
         if keys.ndim == 3:
             self._added += keys.shape[1]
         super().add(keys, values)

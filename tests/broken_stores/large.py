@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits, MemoryStore, PartialAttention
+from fotmem.attention import PartialAttention
+from fotmem.stores import Bias, Hits, MemoryStore
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import GrowingLossyStore, PlainStore
 
@@ -24,10 +25,10 @@ class FindsTooLittle(GrowingLossyStore):
 class MissesTheBest(PlainStore):
     """Recall 31/32, but never the one that counts most."""
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if self.size < 1000 or top_k < 3 or top_k == self.size:
-            return super()._search(queries, top_k)
-        ids, scores = super()._search(queries, top_k + 2)
+            return super().search_rows(queries, top_k)
+        ids, scores = super().search_rows(queries, top_k + 2)
         return Hits(ids[..., 2:], scores[..., 2:])
 
 
@@ -60,8 +61,8 @@ class ScoresOfTheIndexAreNotThoseOfKeys(PlainStore):
 
 @caught_by("sound_while_growing", APPROXIMATE)
 class IdsAreFoundTwice(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        found = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        found = super().search_rows(queries, top_k)
         if self.size < 1000:
             return found
         return Hits(*(torch.cat([each[..., :1], each[..., :-1]], -1) for each in found))
@@ -87,14 +88,14 @@ class OneQueryIsSearchedBadly(PlainStore):
 
 @caught_by("large_lookups", APPROXIMATE)
 class LargeIdsAreNarrow(PlainStore):
-    def _values(self, ids: Tensor) -> Tensor:
-        return super()._values(ids % 2**14)
+    def value_rows(self, ids: Tensor) -> Tensor:
+        return super().value_rows(ids % 2**14)
 
 
 @caught_by("large_attention")
 class LargeAttentionIsApproximate(PlainStore):
-    def _stream(self) -> Any:
-        for keys, values in super()._stream():
+    def live_blocks(self) -> Any:
+        for keys, values in super().live_blocks():
             most = 10_000
             yield keys[:, :most], values[:, :most]
 
@@ -102,10 +103,10 @@ class LargeAttentionIsApproximate(PlainStore):
 @caught_by("forgetting_in_a_large_store", APPROXIMATE)
 class ForgottenKeysCrowdOutTheRest(PlainStore):
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
-        if self._added < 1000:
+        if self.added_rows < 1000:
             return super()._search_live(queries, wanted)
-        ids, scores = self._search(queries, wanted)
-        live = ids >= self._forgotten
+        ids, scores = self.search_rows(queries, wanted)
+        live = ids >= self.forgotten_rows
         order = live.int().argsort(dim=-1, descending=True, stable=True)
         found = Hits(ids.where(live, -1), scores.where(live, -torch.inf))
         return Hits(*(each.gather(-1, order) for each in found))
@@ -141,14 +142,14 @@ class LongKeysAreLost(PlainStore):
 class LargePiecesAreAliased(PlainStore):
     """Keeps the values that it was given last, and looks them up there."""
 
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         self.last = values
 
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         first = self.size - self.last.shape[1]
         if self.size < LARGE or int(ids.min()) < first:
-            return super()._values(ids)
+            return super().value_rows(ids)
         return self._take(self.last, ids - first)
 
 
@@ -161,8 +162,8 @@ class LargeQueriesAreRounded(PlainStore):
 
 @caught_by("indexed_scores", APPROXIMATE)
 class QueriesAreScaledInPlace(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        found = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        found = super().search_rows(queries, top_k)
         if self.size > LARGE:
             queries *= 1.01
         return found
@@ -170,16 +171,16 @@ class QueriesAreScaledInPlace(PlainStore):
 
 @caught_by("indexed_bias", APPROXIMATE)
 class AnIndexKnowsNoBias(PlainStore):
-    def _search_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         if self.size > LARGE:
             return self._search_live(queries, top_k)
-        return super()._search_biased(queries, top_k, bias)
+        return super().search_rows_biased(queries, top_k, bias)
 
 
 @caught_by("indexed_copies", APPROXIMATE)
 class CopiesLoseTheirFirstBlock(PlainStore):
-    def _copy(self) -> MemoryStore:
-        twin = super()._copy()
+    def copy_rows(self) -> MemoryStore:
+        twin = super().copy_rows()
         if self.size > LARGE:
             assert isinstance(twin, PlainStore)
             twin.rows[0, :, :1000] = 0
@@ -188,20 +189,20 @@ class CopiesLoseTheirFirstBlock(PlainStore):
 
 @caught_by("indexed_searching_together", APPROXIMATE)
 class LargeQueriesLieInAnAttribute(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if self.size < LARGE:
-            return super()._search(queries, top_k)
+            return super().search_rows(queries, top_k)
         self.asked = queries
         self.wanted = top_k
-        return super()._search(self.asked, self.wanted)
+        return super().search_rows(self.asked, self.wanted)
 
 
 @caught_by("index_while_adding")
 class TheIndexKnowsKeysTooEarly(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         before, size = self.size, self.size + keys.shape[1]
         if not LARGE < size <= self.rows.shape[2]:
-            super()._add(keys, values)
+            super().add_rows(keys, values)
             return
         self.size = size
         self.rows[0, :, before:size] = keys
@@ -218,8 +219,8 @@ class OneKeyIsLost(PlainStore):
 
 @caught_by("indexed_attention", APPROXIMATE)
 class LaterBlocksGetTheWeightsOfTheirNeighbours(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super()._attend(queries, top_k, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super().attend_rows(queries, top_k, scale)
         if queries.shape[1] > 500:
             out[:, 500:] = out[:, 500:].roll(1, 1)
         return PartialAttention(out, lse)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fotmem import Hits
+from fotmem.stores import Hits
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import PlainStore
 
@@ -14,15 +14,15 @@ from tests.plain_stores import PlainStore
     large=True,
 )
 class KeysAreCountedInFloat32(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         return Hits(ids.float().long(), scores)
 
 
 @caught_by("many_queries_of_an_index", told="search did not answer all of 132,072", large=True)
 class AnIndexAnswers65535(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        hits = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        hits = super().search_rows(queries, top_k)
         if self.size > 4_000:
             hits.scores[:, 2**16 - 1 :] = 0
         return hits
@@ -35,8 +35,8 @@ class AnIndexAnswers65535(PlainStore):
     large=True,
 )
 class AnIndexHas32Heads(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         if self.size < 4_000:
             return Hits(ids, scores)
         return Hits(ids[torch.arange(len(ids)) % 32], scores)

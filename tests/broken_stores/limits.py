@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits, PartialAttention
+from fotmem.attention import PartialAttention
+from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import PlainStore
 
@@ -49,26 +50,26 @@ class RowsAreLookedUpIn16Bits(PlainStore):
 
 @caught_by("adding_stays_as_quick", told="add copies earlier keys again and again")
 class GrowsByTheSameEachTime(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         size = self.size + keys.shape[1]
         if size > self.rows.shape[2]:
             rows = self.room(size + 2_000)
             rows[:, :, : self.size] = self.rows[:, :, : self.size]
             self.rows = rows
-        super()._add(keys, values)
+        super().add_rows(keys, values)
 
 
 @caught_by("adding_stays_as_quick", APPROXIMATE, told="add copies earlier keys again and again")
 class CopiesAllInNumpy(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        super()._add(keys, values)
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        super().add_rows(keys, values)
         self.rows = torch.from_numpy(self.rows.numpy().copy())
 
 
 @caught_by("many_queries", told="did not answer all of 66,536 queries of one call")
 class QueriesAreCountedIn16Bits(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        hits = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        hits = super().search_rows(queries, top_k)
         hits.ids[:, 2**16 - 1 :] = 0
         hits.scores[:, 2**16 - 1 :] = 0
         return hits
@@ -76,15 +77,15 @@ class QueriesAreCountedIn16Bits(PlainStore):
 
 @caught_by("many_queries", told="attend did not answer all of 66,536 queries of one call")
 class AttendsTo65535Queries(PlainStore):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
-        out, lse = super()._attend(queries, top_k, scale)
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        out, lse = super().attend_rows(queries, top_k, scale)
         return PartialAttention(out[:, : 2**16 - 1], lse[:, : 2**16 - 1])
 
 
 @caught_by("many_heads", told="a store of 17 heads answers wrongly")
 class IdsAreThoseOfTheFirst16Heads(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         return Hits(ids[torch.arange(len(ids)) % 16], scores)
 
 

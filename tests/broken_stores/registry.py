@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fotmem import Hits, MemoryStore, StoreCapabilities
+from fotmem.plugin import StoreCapabilities
+from fotmem.stores import Hits, MemoryStore
 
 EXACT = StoreCapabilities(exact=True)
 APPROXIMATE = StoreCapabilities(exact=False)

@@ -5,28 +5,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits
+from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import OnPurposeError, caught_by, sorted_hits
 from tests.plain_stores import PlainStore
 
 
 @caught_by("scores_are_inner_products_of_stored_keys")
 class IdsAreOffByOne(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         return Hits((ids + 1).clamp(max=self.size - 1), scores)
 
 
 @caught_by("heads_do_not_mix")
 class HeadsAreSwapped(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return Hits(*(each.flip(0) for each in super()._search(queries.flip(0), top_k)))
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        return Hits(*(each.flip(0) for each in super().search_rows(queries.flip(0), top_k)))
 
 
 @caught_by("heads_do_not_mix")
 class OneHeadAnswersForAll(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return Hits(*(each[:1].expand_as(each) for each in super()._search(queries, top_k)))
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        return Hits(*(each[:1].expand_as(each) for each in super().search_rows(queries, top_k)))
 
 
 @caught_by("larger_norms_win")
@@ -55,14 +55,14 @@ class ScoresAreDistances(PlainStore):
 
 @caught_by("best_first")
 class HitsAreUnsorted(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return Hits(*(each.roll(1, dims=-1) for each in super()._search(queries, top_k)))
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        return Hits(*(each.roll(1, dims=-1) for each in super().search_rows(queries, top_k)))
 
 
 @caught_by("best_first")
 class WorstHitsComeFirst(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return Hits(*(each.flip(-1) for each in super()._search(queries, top_k)))
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        return Hits(*(each.flip(-1) for each in super().search_rows(queries, top_k)))
 
 
 @caught_by("equal_to_brute_force")
@@ -88,15 +88,15 @@ class OnlyTheLastBlockCounts(PlainStore):
 
 @caught_by("scores_are_inner_products_of_stored_keys")
 class ScoresAreScaledTwice(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         return Hits(ids, scores * self.head_dim**-0.5)
 
 
 @caught_by("scores_are_inner_products_of_stored_keys")
 class QueriesAreRounded(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        return super()._search(queries.to(self.dtype), top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        return super().search_rows(queries.to(self.dtype), top_k)
 
 
 @caught_by("scores_are_inner_products_of_stored_keys")
@@ -225,10 +225,10 @@ class HugeNormsOverflow(PlainStore):
 
 @caught_by("one_key")
 class OneKeyIsSqueezed(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if self.size == 1:
             raise OnPurposeError("expected two dimensions, got one")
-        return super()._search(queries, top_k)
+        return super().search_rows(queries, top_k)
 
 
 @caught_by("many_heads_and_dimensions")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits
+from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
@@ -18,10 +18,10 @@ KEPT = "ever more: a cache must have a bound"
 class HitsLieInAClassAttribute(PlainStore):
     hits: ClassVar[dict[Any, Hits]] = {}
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         key = queries.float().numpy().tobytes(), top_k, self.size
         if key not in self.hits:
-            self.hits[key] = super()._search(queries, top_k)
+            self.hits[key] = super().search_rows(queries, top_k)
         return self.hits[key]
 
 
@@ -31,8 +31,8 @@ class HitsLieInOneBuffer(PlainStore):
 
     scores: ClassVar[Tensor] = torch.empty(2**16)
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        ids, scores = super()._search(queries, top_k)
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        ids, scores = super().search_rows(queries, top_k)
         if scores.numel() > len(self.scores):
             return Hits(ids, scores)
         return Hits(ids, self.scores[: scores.numel()].view(scores.shape).copy_(scores))
@@ -44,8 +44,8 @@ class LastHitsLieInAClassAttribute(PlainStore):
 
     last: ClassVar[list[Hits]] = []
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
-        self.last[:] = [super()._search(queries, top_k)]
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
+        self.last[:] = [super().search_rows(queries, top_k)]
         return self.last[0]
 
 
@@ -59,7 +59,7 @@ class Answers(PlainStore):
     def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         if bias is not None or not isinstance(queries, Tensor) or queries.dtype != torch.float32:
             return super().search(queries, top_k, bias=bias)
-        key = queries.detach().numpy().tobytes(), top_k, self._added, self._forgotten
+        key = queries.detach().numpy().tobytes(), top_k, self.added_rows, self.forgotten_rows
         if key not in self.answers():
             self.answers()[key] = super().search(queries, top_k)
         return Hits(*(each.clone() for each in self.answers()[key]))
@@ -80,9 +80,9 @@ class AnswersAreKeptElsewhere(Answers):
 
 @caught_by("different_questions_are_not_kept", told=KEPT)
 class QuestionsAreKeptAsBytes(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         vars(self).setdefault("asked", set()).add(queries.float().numpy().tobytes())
-        return super()._search(queries, top_k)
+        return super().search_rows(queries, top_k)
 
 
 @caught_by("different_questions_are_not_kept", told=KEPT)
@@ -92,5 +92,5 @@ class LookUpsAreKept(PlainStore):
         chosen = torch.frombuffer(bytearray(ids), dtype=torch.int64)
         return self._take(self.all_values, chosen.view(self.num_heads, count, -1)).clone()
 
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         return self._looked_up(ids.contiguous().numpy().tobytes(), ids.shape[1])

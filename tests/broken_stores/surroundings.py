@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import Hits
+from fotmem.stores import Hits
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
@@ -20,9 +20,9 @@ class Disturbing(PlainStore):
     def disturb(self) -> None:
         raise NotImplementedError
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         self.disturb()
-        return super()._search(queries, top_k)
+        return super().search_rows(queries, top_k)
 
 
 @caught_by("nothing_global_changes", told="changed the state of torch's random numbers")

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem import Bias, Hits, PartialAttention
+from fotmem.attention import PartialAttention
+from fotmem.stores import Bias, Hits
 from fotmem.stores.guard import Guard
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
@@ -15,10 +16,10 @@ from tests.plain_stores import PlainStore
 
 @caught_by("searching_together")
 class ScratchIsShared(PlainStore):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         self.asked = queries
         self.wanted = top_k
-        return super()._search(self.asked, self.wanted)
+        return super().search_rows(self.asked, self.wanted)
 
 
 @caught_by("searching_together")
@@ -37,36 +38,36 @@ class ScoresLieInOneBuffer(PlainStore):
 class OneSearchAtATime(PlainStore):
     busy = False
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if self.busy:
             raise OnPurposeError("another search is running")
         self.busy = True
         try:
-            return super()._search(queries, top_k)
+            return super().search_rows(queries, top_k)
         finally:
             self.busy = False
 
 
 @caught_by("attending_together")
 class OneLookUpAtATime(PlainStore):
-    def _values(self, ids: Tensor) -> Tensor:
+    def value_rows(self, ids: Tensor) -> Tensor:
         self.asked = ids
-        return super()._values(self.asked)
+        return super().value_rows(self.asked)
 
 
 @caught_by("searching_while_adding")
 class RowsArePublishedBeforeTheyAreWritten(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
         begin, count = self.size, keys.shape[1]
-        super()._add(torch.zeros_like(keys), torch.zeros_like(values))
+        super().add_rows(torch.zeros_like(keys), torch.zeros_like(values))
         self.rows[0, :, begin : begin + count] = keys
         self.rows[1, :, begin : begin + count] = values
 
 
 @caught_by("searching_while_adding")
 class IndexIsEmptiedFirst(PlainStore):
-    def _add(self, keys: Tensor, values: Tensor) -> None:
-        size, self.size = self.size, 0  # `_search` cannot do with that
+    def add_rows(self, keys: Tensor, values: Tensor) -> None:
+        size, self.size = self.size, 0  # `search_rows` cannot do with that
         rows = torch.cat([self.rows[:, :, :size], torch.stack([keys, values])], 2)
         self.rows = rows
         self.size = rows.shape[2]
@@ -78,11 +79,11 @@ class GivesZerosWhileBusy(PlainStore):
         super().__init__(**options)
         self.lock = threading.Lock()
 
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if not self.lock.acquire(blocking=False):
-            return Hits(*(each * 0 for each in super()._search(queries, top_k)))
+            return Hits(*(each * 0 for each in super().search_rows(queries, top_k)))
         try:
-            return super()._search(queries, top_k)
+            return super().search_rows(queries, top_k)
         finally:
             self.lock.release()
 
@@ -95,9 +96,9 @@ class Locked(PlainStore):
 
 @caught_by("no_search_waits_for_another", told="^AssertionError: search kept another thread's")
 class OneLockAroundEverySearch(Locked):
-    def _search(self, queries: Tensor, top_k: int) -> Hits:
+    def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         with self.lock:
-            return super()._search(queries, top_k)
+            return super().search_rows(queries, top_k)
 
 
 @caught_by("no_search_waits_for_another", told="^AssertionError: search kept another thread's")
@@ -111,11 +112,11 @@ class OneLockForTheClass(PlainStore):
 
 @caught_by("no_search_waits_for_another", told="^AssertionError: attend with top_k=None kept")
 class OneLockAroundAttention(Locked):
-    def _attend(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is not None:
-            return super()._attend(queries, top_k, scale)
+            return super().attend_rows(queries, top_k, scale)
         with self.lock:
-            return super()._attend(queries, top_k, scale)
+            return super().attend_rows(queries, top_k, scale)
 
 
 class NoGuard(Guard):

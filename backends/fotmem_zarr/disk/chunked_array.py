@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.disk.place import Place, Range
 
 CRC = 4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.disk.place import LOCK, TRANSIENT, UNWRITABLE, Place, Range, cure_of
 from fotmem_zarr.disk.tree import Tree
 

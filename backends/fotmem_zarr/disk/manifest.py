@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fotmem import OptionError
+from fotmem.errors import OptionError
 from fotmem_zarr.budget import BLOCK_ROWS, BLOCKS, CLUSTER, MAX_BUCKETS, MAX_SHARD
 from fotmem_zarr.disk.place import Place
 

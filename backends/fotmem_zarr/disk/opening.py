@@ -4,7 +4,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.disk.folder import Folder
 from fotmem_zarr.disk.place import Place
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.disk.chunked_array import Rows
 from fotmem_zarr.disk.place import Place
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 
 LOCK = ".lock"
 PARTIAL = ".partial"

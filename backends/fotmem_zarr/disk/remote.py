@@ -9,7 +9,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
-from fotmem import MissingPackageError, StorageError
+from fotmem.errors import MissingPackageError, StorageError
 from fotmem_zarr.disk.place import Place, Range
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 from pydantic import ValidationError
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.disk.manifest import Manifest
 from fotmem_zarr.disk.place import LOCK, PARTIAL, Place, Range
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fotmem import Hits
+from fotmem.stores import Hits
 from fotmem_zarr.budget import CLUSTER, Budget
 from fotmem_zarr.disk.chunk_cache import Cache
 from fotmem_zarr.disk.lookup import take

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fotmem import moved_centres, nearest_centres
+from fotmem.stores import moved_centres, nearest_centres
 from fotmem_zarr.budget import CLUSTER
 
 SAMPLE, ITERATIONS = 64, 8

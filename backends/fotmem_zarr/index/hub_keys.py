@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fotmem import Hits, Hubs, best_hits
+from fotmem.stores import Hits, HubKeys, best_hits
 from fotmem_zarr.contents import Contents
 
 SAMPLE = 4096
@@ -15,9 +15,9 @@ STEP = 2048
 
 
 class Outer:
-    """Hubs (`fotmem.Hubs`) among the rows of a store. Replaced as a whole when there are more."""
+    """Hubs (`HubKeys`) among the rows of a store. Replaced as a whole when there are more."""
 
-    def __init__(self, hubs: Hubs | None = None, end: int = 0) -> None:
+    def __init__(self, hubs: HubKeys | None = None, end: int = 0) -> None:
         self._hubs = hubs
         self._end = end  # rows that were looked at
 
@@ -61,9 +61,9 @@ class Outer:
         return [Hits(others.ids, others.scores.masked_fill(known, -torch.inf)), far]
 
 
-def _learnt(contents: Contents) -> Hubs:
+def _learnt(contents: Contents) -> HubKeys:
     last = min(contents.forgotten + SAMPLE, contents.state.end)
-    return Hubs.of(_keys(contents, torch.arange(contents.forgotten, last)).float())
+    return HubKeys.of(_keys(contents, torch.arange(contents.forgotten, last)).float())
 
 
 def _keys(contents: Contents, ids: Tensor) -> Tensor:

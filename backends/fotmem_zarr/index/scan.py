@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fotmem import Hits, best_hits
+from fotmem.stores import Hits, best_hits
 
 
 def scan(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fotmem import StorageError
+from fotmem.errors import StorageError
 from fotmem_zarr.budget import CLUSTER
 from fotmem_zarr.disk.chunked_array import Rows
 from fotmem_zarr.disk.manifest import SegmentEntry

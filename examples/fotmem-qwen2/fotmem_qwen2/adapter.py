@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb, eager_attention_forward
 
-from fotmem import Adapter
+from fotmem.adapter import Adapter
 
 
 class Qwen2Adapter(Adapter):

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from fotmem import IndexedOptions, MemoryStore, StoreCapabilities, StoreSpec, hookimpl
+from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
+from fotmem.stores import IndexedOptions, MemoryStore
 
 
 class UsearchOptions(IndexedOptions):

@@ -3,7 +3,7 @@
 import numpy as np
 from usearch.index import Index, Matches
 
-from fotmem import Graph, GraphStore, Ids, Vectors
+from fotmem.stores import Graph, GraphStore, Ids, Vectors
 from fotmem_usearch.plugin import UsearchOptions
 
 
@@ -32,7 +32,7 @@ class UsearchStore(GraphStore):
 
     options: UsearchOptions
 
-    def _new_graph(self, head: int) -> Graph:
+    def new_graph(self, head: int) -> Graph:
         index = Index(
             ndim=self.head_dim,
             metric="l2sq",

@@ -13,7 +13,7 @@ from torch import Tensor
 from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
 from fotmem.errors import require_packages
 from fotmem.stores.exact_search import exact_search
-from fotmem.stores.store import Bias
+from fotmem.stores.hits import Bias
 
 if TYPE_CHECKING:
     from fotmem.measure.capture import Capture, KeyValues

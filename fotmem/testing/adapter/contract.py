@@ -1,4 +1,4 @@
-"""The contract of an adapter: what `fotmem.Adapter` promises, checked on a tiny model."""
+"""The contract of an adapter: what `fotmem.adapter.Adapter` promises, checked on a tiny model."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores.store import Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import MemoryStore
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 """Of an attention output in units of its largest value: the rounding of results and weights."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fotmem.stores.store import Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.naive import draw
 from fotmem.testing.store.stores import Stores

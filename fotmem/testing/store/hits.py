@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.stores.store import Bias, Hits, MemoryStore
+from fotmem.stores.hits import Bias, Hits
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import (
     expect_attention,
     expect_rows,
@@ -144,7 +145,7 @@ def share_missing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> floa
 def _shaped(hits: Hits, queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     __tracebackhide__ = True
     if not isinstance(hits, Hits):
-        fail(f"search must return fotmem.Hits, got {type(hits).__name__}")
+        fail(f"search must return fotmem.stores.Hits, got {type(hits).__name__}")
     shape = (*queries.shape[:2], top_k)
     expect_tensor(hits.ids, shape, torch.int64, queries.device, "ids")
     expect_tensor(hits.scores, shape, torch.float32, queries.device, "scores")

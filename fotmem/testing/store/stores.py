@@ -138,7 +138,7 @@ def promised(make: StoreFactory, given: StoreCapabilities | None) -> StoreCapabi
         raise OptionError(
             "make_store must call fotmem.create_store, whose spec says what the store promises; "
             "for a store that is not declared, set `capabilities = "
-            "fotmem.StoreCapabilities(...)` in the test class"
+            "fotmem.plugin.StoreCapabilities(...)` in the test class"
         )
     if given not in (None, found):
         raise OptionError(f"capabilities must be those of the spec, {found}, got {given}")

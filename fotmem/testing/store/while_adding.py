@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem.stores.store import Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import fail
 from fotmem.testing.store.interleaved import together
 

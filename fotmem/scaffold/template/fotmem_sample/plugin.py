@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from fotmem import MemoryStore, StoreCapabilities, StoreOptions, StoreSpec, hookimpl
+from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
+from fotmem.stores import MemoryStore, StoreOptions
 
 
 class SampleOptions(StoreOptions):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import merge
-from fotmem.stores.store import OVERFETCH, Bias
+from fotmem.stores.hits import Bias
+from fotmem.stores.store import OVERFETCH
 from fotmem.testing.store.expectations import expect, expect_attention, expect_softmax_of, fail
 from fotmem.testing.store.hits import expect_exact, expect_sound
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention

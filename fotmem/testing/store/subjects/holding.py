@@ -106,7 +106,7 @@ class Holding:
             fail(
                 f"after adding 20,000 keys and forgetting all but the last 1,000, the store "
                 f"holds {held:,} bytes of tensors and arrays, expected at most {8 * live:,}: "
-                f"free memory in _forget, or declare forgets=False"
+                f"free memory in forget_rows, or declare forgets=False"
             )
         both = torch.cat([piece, piece], 1)
         expect_contents(store, both, both, first_id=19_000)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem.stores.store import Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.expectations import expect_rows, expect_state, fail
 from fotmem.testing.store.footprint import written_bytes

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem.stores.store import OVERFETCH, Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import OVERFETCH, MemoryStore
 from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.expectations import (
     expect,

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fotmem.attention import PartialAttention
 from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError
-from fotmem.stores.store import Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, told
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_same
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, naive_attention

@@ -39,7 +39,7 @@ class Interrupted:
             begin = store.next_id
             store.add(keys[:, begin : begin + MORE], values[:, begin : begin + MORE])
 
-        self._expect_whole(stores, how, add, "_add")
+        self._expect_whole(stores, how, add, "add_rows")
 
     @pytest.mark.parametrize("how", ["Ctrl-C", "an error"])
     def test_forgetting_is_all_or_nothing(self, stores: Stores, how: str) -> None:
@@ -48,7 +48,7 @@ class Interrupted:
         def forget(store: MemoryStore) -> None:
             store.forget(DROPPED)
 
-        self._expect_whole(stores, how, forget, "_forget")
+        self._expect_whole(stores, how, forget, "forget_rows")
 
     @staticmethod
     def _expect_whole(

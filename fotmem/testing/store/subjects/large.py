@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fotmem.errors import OptionError
-from fotmem.stores.store import Hits
+from fotmem.stores.hits import Hits
 from fotmem.testing.store import growing
 from fotmem.testing.store.expectations import (
     expect_attention,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem.stores.store import Hits, MemoryStore
+from fotmem.stores.hits import Hits
+from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import expect, fail, told
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.naive import draw

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import FotmemError
-from fotmem.stores.store import Hits
+from fotmem.stores.hits import Hits
 from fotmem.testing.store.expectations import (
     expect_attention,
     expect_softmax_of,

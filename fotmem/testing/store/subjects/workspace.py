@@ -76,13 +76,13 @@ class Workspace:
                     f"{name} with one query of a store of {keys.nbytes / 2**20:.0f} MiB of "
                     f"bfloat16 keys took {peak / 2**20:.0f} MiB of temporaries, expected at most "
                     f"{MOST_OF_ONE / 2**20:.0f}: it copies all of them to float; convert them in "
-                    "blocks of fotmem.WORKSPACE elements"
+                    "blocks of fotmem.attention.WORKSPACE elements"
                 )
-        blocks = [max(map(Tensor.numel, block)) for block in store._stream()]
+        blocks = [max(map(Tensor.numel, block)) for block in store.live_blocks()]
         if max(blocks) > 2 * WORKSPACE:
             fail(
-                f"_stream yields keys and values in {len(blocks)} piece(s) of up to "
-                f"{max(blocks):,} elements, expected blocks of about fotmem.WORKSPACE "
+                f"live_blocks yields keys and values in {len(blocks)} piece(s) of up to "
+                f"{max(blocks):,} elements, expected blocks of about fotmem.attention.WORKSPACE "
                 f"({WORKSPACE:,}) elements"
             )
 
@@ -105,8 +105,8 @@ class Workspace:
             fail(
                 f"temporaries of {what} grew by {grown / 2**20:.0f} MiB as queries grew from {few} "
                 f"to {many:,}, expected at most {MOST / 2**20:.0f} MiB (a tensor for all of them "
-                f"would take {forbidden / 2**20:.0f} MiB more): work in blocks of fotmem.WORKSPACE "
-                f"elements"
+                f"would take {forbidden / 2**20:.0f} MiB more): work in blocks of "
+                f"fotmem.attention.WORKSPACE elements"
             )
 
     def test_adding_is_amortised(self, stores: Stores) -> None:

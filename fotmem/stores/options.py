@@ -1,0 +1,69 @@
+"""The options of a store: a model that takes values as they are given."""
+
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from fotmem.errors import OptionError, shown
+
+_Options = TypeVar("_Options", bound=BaseModel)
+
+
+def checked_options(model: type[_Options], options: Mapping[str, Any], owner: str) -> _Options:
+    """Make an options model, or raise `OptionError` that names `owner`."""
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "options"
+        raise OptionError(
+            f"option {place!r} of {owner}: {first['msg']}, got {shown(first['input'])}"
+        ) from error
+
+
+class StoreOptions(BaseModel):
+    """Base of a store's options model: immutable, unknown options refused, numbers as given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Take numbers and truth values as they are given: True is no 1, and ``"3"`` no 3."""
+        taken = handler(value)
+        if _is_converted(value, taken):
+            kind = "boolean" if type(taken) is bool else "number"
+            raise PydanticCustomError(
+                "as_given", f"Input should be a {kind}, which {type(value).__name__} is not"
+            )
+        return taken
+
+    def changed(self, options: Mapping[str, Any]) -> Self:
+        """Return these options with some of them changed.
+
+        Raises
+        ------
+        OptionError
+            One is unknown, or its value not allowed.
+        """
+        return checked_options(type(self), {**self.model_dump(), **options}, "this store")
+
+
+def _is_converted(value: object, taken: object) -> bool:
+    """Tell whether a number or a truth value was made of something else."""
+    truth = type(value).__name__ in ("bool", "bool_")  # also NumPy's
+    if type(taken) is bool:
+        return not truth
+    if not isinstance(taken, int | float):
+        return False
+    texts = () if type(taken) not in (int, float) else (str, bytes)  # pydantic.ByteSize reads them
+    floats = (float,) if isinstance(taken, int) else ()
+    return truth or isinstance(value, (*texts, *floats))
