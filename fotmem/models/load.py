@@ -171,7 +171,7 @@ def _load(name: str, **options: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     if options and importlib.util.find_spec("gguf") is None:
-        raise InputError("GGUF files need the gguf package: pip install 'fotmem[demo]'")
+        raise InputError("GGUF files need the gguf package: pip install 'fotmem[smollm2]'")
     shown = options.get("gguf_file", name)
     with _reasons_in_one_line(shown, "model"):
         fields = PreTrainedConfig.get_config_dict(name)[0] if not options else {}

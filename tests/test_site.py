@@ -1,0 +1,106 @@
+"""The site of the documentation: its navigation, its API reference, and that it builds."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAVIGATION = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+REFERENCE = {
+    "fotmem",
+    "fotmem.adapter",
+    "fotmem.crossbatch",
+    "fotmem.errors",
+    "fotmem.measure.capture",
+    "fotmem.testing",
+}
+"""Modules from which other people import."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site as ``make docs`` does."""
+    for package in ("material", "mkdocstrings_handlers"):
+        if find_spec(package) is None:
+            pytest.skip("needs mkdocs-material and mkdocstrings: pip install 'fotmem[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(
+        command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False
+    )
+    assert (built.returncode, built.stdout + built.stderr) == (0, "")
+    return folder
+
+
+def documented() -> dict[str, Path]:
+    """Give the page of each module of the reference."""
+    pages = sorted((ROOT / "docs/api").glob("*.md"))
+    return {
+        name: page
+        for page in pages
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)
+    }
+
+
+def public_names(module: ModuleType) -> set[str]:
+    """Those of ``__all__``; where there is none, what is defined there without an underscore."""
+    if hasattr(module, "__all__"):
+        return set(module.__all__) - {"__version__"}
+    return {
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
+    }
+
+
+def test_the_navigation_has_five_groups_and_every_page_once() -> None:
+    groups = re.findall(r"^  - (.+):$", NAVIGATION, re.MULTILINE)
+    assert groups == ["Start", "Use", "Choose and measure", "Extend", "Understand"]
+    pages = sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+    assert sorted(re.findall(r"(\S+\.md)$", NAVIGATION, re.MULTILINE)) == pages
+
+
+def test_the_overview_leads_to_every_page() -> None:
+    overview = (ROOT / "docs/index.md").read_text("utf-8")
+    pages = set(re.findall(r"(\S+\.md)$", NAVIGATION, re.MULTILINE))
+    aside = {page for page in pages if re.match(r"(stores|api)/", page)} | {"index.md"}
+    assert not [page for page in pages - aside if f"({page}" not in overview]
+    assert "(stores/index.md)" in overview
+    assert "(api/fotmem.md)" in overview
+
+
+def test_the_reference_has_every_module() -> None:
+    assert set(documented()) == REFERENCE
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_the_reference_has_every_public_name(name: str, site: Path) -> None:
+    page = documented()[name].relative_to(ROOT / "docs").with_suffix(".html")
+    shown = set(re.findall(r'<h\d id="([^"]+)"', (site / page).read_text("utf-8")))
+    names = public_names(importlib.import_module(name))
+    assert names
+    assert not {f"{name}.{public}" for public in names} - shown
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    module = importlib.import_module(name)
+    values = {public: getattr(module, public) for public in public_names(module)}
+    own = {public: value for public, value in values.items() if hasattr(value, "__module__")}
+    assert not [public for public, value in own.items() if not (value.__doc__ or "").strip()]
+
+
+def test_the_site_needs_no_network(site: Path) -> None:
+    """Nothing is loaded from elsewhere: not even search, which works from ``file://``."""
+    loaded = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"((?:https?:)?//[^\"]+)\"")
+    found = {file.name: loaded.findall(file.read_text("utf-8")) for file in site.rglob("*.html")}
+    assert len(found) > 30
+    assert not {name: urls for name, urls in found.items() if urls}
