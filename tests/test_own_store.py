@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fotmem.scaffold import write_package
 from tests.commands import process
-from tests.test_docs import ROOT, Block, blocks
+from tests.pages import ROOT, Block, blocks
 from tests.test_scaffold import install, written
 
 PAGE = ROOT / "docs" / "own-store.md"

@@ -8,7 +8,7 @@ import pytest
 
 from tests import folders
 from tests.commands import call
-from tests.test_docs import ROOT, blocks
+from tests.pages import ROOT, blocks
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 WORDS = "captain sailed island pass key What number Remember the of is it locker code 48213 ship"
