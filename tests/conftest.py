@@ -21,7 +21,7 @@ settings.register_profile(
 )
 settings.load_profile("always")
 
-BUILT_IN = {"fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_llama", "fotmem_zarr"}
+BUILT_IN = {"fotmem_decoders", "fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_zarr"}
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,8 @@ class RotaryAdapter(Adapter):
     """Names of the norms of query and key, where a layer has them: of each head or of all."""
     output_projection: str = "o_proj"
     """Name of the output projection."""
+    other_parts: tuple[str, ...] = ()
+    """Names of what else in an attention module has weights, and is used by a subclass."""
     attention: Any = None
     """The attention module of this adapter's layer, set by `for_layer`."""
 
@@ -49,7 +51,7 @@ class RotaryAdapter(Adapter):
         UnsupportedError
             The attention module has weights that this adapter does not use.
         """
-        used = {*self.projections, *self.norms, self.output_projection}
+        used = {*self.projections, *self.norms, self.output_projection, *self.other_parts}
         for name, _ in chain(attention.named_children(), attention.named_parameters(recurse=False)):
             if name not in used:
                 raise UnsupportedError(
@@ -79,18 +81,21 @@ class RotaryAdapter(Adapter):
         """Return the config's key/value heads, and the module's ``head_dim`` and ``scaling``."""
         return attention.config.num_key_value_heads, attention.head_dim, attention.scaling
 
-    def project(self, attention: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project with `projections`, then apply `norms`."""
+    def project_heads(self, attention: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project with `projections` and split into heads: as `project`, without norms."""
         parts = [getattr(attention, name)(hidden_states) for name in self.projections]
         if len(parts) == 1:
             size = attention.config.num_key_value_heads * attention.head_dim
             parts = parts[0].split([parts[0].shape[-1] - 2 * size, size, size], -1)
-        norms = [getattr(attention, name, None) for name in self.norms]
-        query, key, value = (
-            _in_heads(part, attention.head_dim, norm)
-            for part, norm in zip(parts, [*norms, None], strict=True)
-        )
+        heads = (*hidden_states.shape[:-1], -1, attention.head_dim)
+        query, key, value = (part.view(heads).transpose(1, 2) for part in parts)
         return query, key, value
+
+    def project(self, attention: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project with `projections`, then apply `norms`."""
+        query, key, value = self.project_heads(attention, hidden_states)
+        query_norm, key_norm = (getattr(attention, name, None) for name in self.norms)
+        return _normalised(query, query_norm), _normalised(key, key_norm), value
 
     def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
         """Apply the family's ``apply_rotary_pos_emb`` to the dimensions that it is for."""
@@ -140,11 +145,15 @@ class RotaryAdapter(Adapter):
         return projected
 
 
-def _in_heads(states: Tensor, head_dim: int, norm: Any) -> Tensor:
-    """Apply a norm to ``[B, T, heads * D]``, or to each head; return ``[B, heads, T, D]``."""
-    of_all = norm is not None and norm.weight.shape[-1] != head_dim
-    heads = (norm(states) if of_all else states).view(*states.shape[:-1], -1, head_dim)
-    heads = heads if norm is None or of_all else norm(heads)
+def _normalised(states: Tensor, norm: Any) -> Tensor:
+    """Apply a norm, if there is one, to each head of ``[B, heads, T, D]``, or to all heads."""
+    if norm is None:
+        return states
+    if norm.weight.shape[-1] == states.shape[-1]:
+        normalised: Tensor = norm(states.transpose(1, 2)).transpose(1, 2)
+        return normalised
+    joined = norm(states.transpose(1, 2).flatten(2))  # [B, T, heads * D]
+    heads: Tensor = joined.unflatten(-1, (-1, states.shape[-1]))
     return heads.transpose(1, 2)
 
 

@@ -47,9 +47,9 @@ def attention_forward(
         stored = adapter.at_first_position(key, attached.decoder)
         query, key = adapter.rotate(query, key, position_embeddings)
         if layer in attached.unproven:
-            inputs = (hidden_states, position_embeddings, attention_mask)
+            inputs = (hidden_states, attention_mask)
             call = _plain_call(plain_forward, attention, *inputs, **kwargs)
-            prove_keys(attached, layer, key, stored, call)
+            prove_keys(attached, layer, key, stored, position_embeddings, call)
     local.remember(stored)
     key, value = cache.update(key, value, layer)
     if cache.reading:
@@ -139,13 +139,12 @@ def _plain_call(
     plain_forward: Callable[..., Any],
     attention: nn.Module,
     hidden_states: Tensor,
-    position_embeddings: Any,
     attention_mask: Tensor | None,
     **kwargs: Any,
-) -> Callable[[Any], None]:
-    """Return what calls the layer's own attention on the same input, with another cache."""
+) -> Callable[[Any, Any], None]:
+    """Return what calls the layer's own attention with another cache, at given positions."""
 
-    def call(cache: Any) -> None:
+    def call(cache: Any, position_embeddings: Any) -> None:
         plain_forward(
             attention,
             hidden_states=hidden_states,

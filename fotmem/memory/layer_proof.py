@@ -19,7 +19,12 @@ from fotmem.memory.cache import StopForward
 
 
 def prove_keys(
-    attached: AttachedModel, layer: int, key: Tensor, first: Tensor, call: Callable[..., Any]
+    attached: AttachedModel,
+    layer: int,
+    key: Tensor,
+    first: Tensor,
+    position_embeddings: Any,
+    call: Callable[[DynamicCache, Any], Any],
 ) -> None:
     """Compare the keys of an adapter with those of its layer, once.
 
@@ -30,8 +35,10 @@ def prove_keys(
         One of the unproven layers; it is taken from these if the keys agree.
     key, first : Tensor
         Shape ``[B, H, T, D]``, as the adapter makes them: at their positions and at the first one.
+    position_embeddings : object
+        As the decoder computed them for the positions of `key`.
     call : callable
-        Calls the layer's own attention module, given a cache.
+        Calls the layer's own attention module, given a cache and position embeddings.
 
     Raises
     ------
@@ -40,18 +47,27 @@ def prove_keys(
     """
     if key.shape[2] < 2 or attached.attention(layer).training:
         return  # at the first position nothing is rotated; in training there may be dropout
-    cache = _Keys()
-    with torch.no_grad(), suppress(StopForward):
-        call(cache)
-    own = cache.keys
-    if own is None or not (_alike(key, own) and _as_long(first, own)):
-        adapter = type(attached.adapters[layer]).__name__
-        raise UnsupportedError(
-            f"memory in layer {layer}, whose keys {adapter} makes in another way than the layer "
-            "itself,",
-            "attach it to other layers, layers=[...]; an adapter tells layers apart by for_layer()",
-        )
+    for mine, positions in ((key, position_embeddings), (first, _first(position_embeddings))):
+        cache = _Keys()
+        with torch.no_grad(), suppress(StopForward):
+            call(cache, positions)
+        if cache.keys is None or not _alike(mine, cache.keys):
+            adapter = type(attached.adapters[layer]).__name__
+            raise UnsupportedError(
+                f"memory in layer {layer}, whose keys {adapter} makes in another way than the "
+                "layer itself,",
+                "attach it to other layers, layers=[...]; an adapter tells layers apart by "
+                "for_layer()",
+            )
     attached.unproven.discard(layer)
+
+
+def _first(position_embeddings: Any) -> Any:
+    """Return the embeddings of the first position: not rotated, scaled as at any position."""
+    if not isinstance(position_embeddings, tuple):
+        return position_embeddings
+    cos, sin = position_embeddings
+    return torch.hypot(cos.float(), sin.float()).to(cos.dtype), torch.zeros_like(sin)
 
 
 class _Keys(DynamicCache):
@@ -67,14 +83,5 @@ class _Keys(DynamicCache):
 def _alike(mine: Tensor, theirs: Tensor) -> bool:
     if mine.shape != theirs.shape:
         return False
-    return bool((mine - theirs).abs().max() <= _rounding(theirs) * theirs.abs().max())
-
-
-def _as_long(first: Tensor, theirs: Tensor) -> bool:
-    """Rotating keeps lengths, and what scales keys scales them alike at all positions."""
-    mine, length = first.float().norm(), theirs.float().norm()
-    return bool((mine - length).abs() <= _rounding(theirs) * length)
-
-
-def _rounding(keys: Tensor) -> float:
-    return max(1e-3, 8 * torch.finfo(keys.dtype).eps)
+    rounding = max(1e-3, 8 * torch.finfo(theirs.dtype).eps)
+    return bool((mine - theirs).abs().max() <= rounding * theirs.abs().max())

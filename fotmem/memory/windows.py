@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, MoeModelOutputWithPast
 
 from fotmem.arguments import checked_integer
 from fotmem.errors import OptionError
@@ -51,25 +51,30 @@ class Outputs:
         """Take the decoder's output of one step."""
         self._steps.append((step, outputs))
 
-    def joined(self, cache: Any) -> BaseModelOutputWithPast:
+    def joined(self, cache: Any) -> BaseModelOutputWithPast | MoeModelOutputWithPast:
         """Return one output for the whole input.
 
         Hidden states of padding are 0; behind the tokens of a row, that of its last token:
         `generate` goes on from the last column, be it padding or not.
         """
-        last = self._steps[-1][1]
-        hidden_states = None
-        if last.hidden_states is not None:
-            by_layer = zip(*(outputs.hidden_states for _, outputs in self._steps), strict=True)
-            # None where the caller asked for some layers only
-            hidden_states = tuple(self._scatter(pieces) for pieces in by_layer)
         last_hidden_states = [outputs.last_hidden_state for _, outputs in self._steps]
         # By place: transformers 5.24 renamed past_key_values to cache.
-        return BaseModelOutputWithPast(
+        fields: tuple[Any, ...] = (
             self._padded_right(self._scatter(last_hidden_states)),
             cache,
-            hidden_states,  # type: ignore[arg-type]
+            self._joined_layers("hidden_states"),
         )
+        if not hasattr(self._steps[-1][1], "router_logits"):
+            return BaseModelOutputWithPast(*fields)
+        return MoeModelOutputWithPast(*fields, None, self._joined_layers("router_logits"))
+
+    def _joined_layers(self, name: str) -> tuple[Tensor | None, ...] | None:
+        """Join what the decoder returned of each layer; None if it returned nothing."""
+        if getattr(self._steps[-1][1], name) is None:
+            return None
+        by_layer = zip(*(getattr(outputs, name) for _, outputs in self._steps), strict=True)
+        # None where the caller asked for some layers only
+        return tuple(map(self._scatter, by_layer))
 
     def _padded_right(self, hidden_states: Tensor | None) -> Tensor | None:
         if hidden_states is None or bool(self._real[:, -1:].all()):
@@ -87,8 +92,11 @@ class Outputs:
         for (step, _), piece in zip(self._steps, pieces, strict=True):
             rows, places = (step.columns >= 0).nonzero(as_tuple=True)
             assert piece is not None
-            joined[rows, step.columns[rows, places]] = piece[rows, places].to(joined.device)
-        return joined
+            by_row = piece.reshape(
+                *step.columns.shape, -1
+            )  # router logits come as [B * t, experts]
+            joined[rows, step.columns[rows, places]] = by_row[rows, places].to(joined.device)
+        return joined if first.ndim == 3 else joined.flatten(0, 1)
 
 
 def plan(real: Tensor, options: MemoryOptions) -> list[Step]:

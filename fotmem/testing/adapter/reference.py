@@ -62,6 +62,7 @@ class Reference:
     ) -> None:
         self._model = copy.deepcopy(model).double()
         self._model.set_attn_implementation("eager")
+        self._model.config._experts_implementation = "eager"  # others have no float64
         one = torch.zeros(1, 1, dtype=torch.long)
         calls = record(self._model, one + 1, position_ids=one).calls
         self._attentions = {layer: calls[layer].attention for layer in layers}

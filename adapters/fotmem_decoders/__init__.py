@@ -1,0 +1,1 @@
+"""Adapters for the decoders of transformers that are built like LLaMA: one table of families."""

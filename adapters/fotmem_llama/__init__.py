@@ -1,1 +1,0 @@
-"""The `llama` adapter: memory layers for transformers' `LlamaForCausalLM`."""
