@@ -69,7 +69,7 @@ VARIED: dict[str, dict[str, Any]] = {
     "arcee": {"attention_bias": True},
     "cohere": {"use_qk_norm": True},
     "cohere2": SLIDING,
-    **dict.fromkeys(("gemma2", "vaultgemma"), {**SLIDING, "attn_logit_softcapping": None}),
+    "gemma2": {**SLIDING, "attn_logit_softcapping": None},
     "gemma3": SLIDING,
     "granite": {"attention_multiplier": 0.7},
     "jais2": {"attention_bias": True},
@@ -85,6 +85,7 @@ VARIED: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layers": [1, 0]},
     "stablelm": {"qk_layernorm": True, "use_qkv_bias": True},
     "starcoder2": {"use_bias": True, "sliding_window": None},
+    "vaultgemma": {**SLIDING, "attn_logit_softcapping": None},
 }
 """What the config of a family needs, or can vary, besides sizes."""
 

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-from fotmem.adapter import Adapter
-from fotmem.testing import AdapterContract
 from tests import families
 from tests.broken_adapters import BROKEN
 
@@ -18,7 +16,7 @@ from tests import broken_adapters, families
 """
 BODY = """
 class Test{name}(AdapterContract):
-    layers = getattr(broken_adapters.{name}, "layers", None)
+    layers = getattr(broken_adapters.{module}.{name}, "layers", None)
 
     @pytest.fixture
     def model(self):
@@ -26,27 +24,18 @@ class Test{name}(AdapterContract):
 
     @pytest.fixture
     def adapter(self):
-        return broken_adapters.{name}({family!r})
+        return broken_adapters.{module}.{name}()
 """
-
-
-class TestOtherFamilies(AdapterContract):
-    @pytest.fixture(params=families.FAMILIES)
-    def family(self, request: Any) -> Any:
-        return request.param
-
-    @pytest.fixture
-    def model(self, family: str) -> Any:
-        return families.tiny(family)
-
-    @pytest.fixture
-    def adapter(self, family: str) -> Adapter:
-        return families.FamilyAdapter(family)
 
 
 def test_every_mistake_is_told_by_its_test(pytester: pytest.Pytester) -> None:
     bodies = [
-        BODY.format(name=broken.__name__, family=family, config=config)
+        BODY.format(
+            module=broken.__module__.rpartition(".")[2],
+            name=broken.__name__,
+            family=family,
+            config=config,
+        )
         for broken, (_, family, config) in BROKEN.items()
     ]
     file = pytester.makepyfile(HEADER + "".join(bodies)).name
@@ -75,7 +64,7 @@ def test_a_model_is_needed(pytester: pytest.Pytester) -> None:
     ],
 )
 def test_models_that_are_too_small_are_named(config: dict[str, int], message: str) -> None:
-    from fotmem.testing.adapter.contract import prepared
+    from fotmem.testing.adapter.fixtures import prepared
 
     with pytest.raises(AssertionError, match=message):
         prepared(families.tiny("qwen3", **config))

@@ -10,8 +10,6 @@ from torch import Tensor
 
 import fotmem
 from fotmem.memory.attend import local_attention
-from fotmem.plugin import AdapterSpec
-from fotmem.plugin.registry import registry
 from tests import families, tiny
 from tests.tiny import WINDOW, difference, one_thread  # noqa: F401 - a fixture
 
@@ -55,17 +53,8 @@ def test_masks_of_all_kinds(tokens: int, past: int, kind: str, seed: int) -> Non
         assert difference(actual, expected) <= 1e-5
 
 
-class AnyFamily(families.FamilyAdapter):
-    def __init__(self) -> None:
-        super().__init__("qwen2")
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_sliding_window_hides_what_is_local_and_far(
-    attention: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = AdapterSpec(name="qwen2", architectures=("Qwen2ForCausalLM",), factory=AnyFamily)
-    monkeypatch.setitem(registry().adapters, "qwen2", spec)
+def test_a_sliding_window_hides_what_is_local_and_far(attention: str) -> None:
     model: Any = families.tiny("qwen2", num_hidden_layers=1, layer_types=["sliding_attention"])
     model.set_attn_implementation(attention)
     torch.nn.init.normal_(model.lm_head.weight)
@@ -76,5 +65,5 @@ def test_a_sliding_window_hides_what_is_local_and_far(
         memory.read(question)
         one, other = model(question).logits[0], model(changed).logits[0]
     moved = (one - other).abs().amax(-1) > 1e-6
-    width = families.FAMILIES["qwen2"]["sliding_window"]
+    width = families.SLIDING["sliding_window"]
     assert moved.nonzero()[:, 0].tolist() == list(range(3, 3 + width))

@@ -67,7 +67,7 @@ BROKEN = {
     ),
     "takes_llama": (
         hook("[AdapterSpec(name='llama', architectures=('X',), factory=dict)]", "fotmem_adapters"),
-        "'llama' is already taken by plugin 'fotmem_llama'",
+        "'llama' is already taken by plugin 'fotmem_decoders'",
     ),
 }
 
@@ -127,7 +127,7 @@ def test_everything_else_works_beside_them(found: Registry) -> None:
     owners = {spec.name: owner for spec, owner in found.owners.items()}
     assert owners["exact"] == "fotmem_exact"
     assert owners["good-store"] == owners["second-store"] == "good"
-    working = {"good", "fotmem_llama", "poor", "poorer"}
+    working = {"good", "fotmem_decoders", "poor", "poorer"}
     assert not working & {problem.plugin for problem in found.problems}
 
 

@@ -56,7 +56,7 @@ class RotaryAdapter(Adapter):
             if name not in used:
                 raise UnsupportedError(
                     f"memory in a layer whose attention has {name!r}, which "
-                    f"{type(self).__name__} does not know,",
+                    f"{type(self).__name__} does not use,",
                     "choose other layers, or write an adapter that uses it: see docs/adapters.md",
                 )
         own = copy.copy(self)

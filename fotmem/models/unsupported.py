@@ -46,12 +46,20 @@ def refuse_empty(model: nn.Module) -> None:
 
 
 def refuse_changing_rope(config: Any, positions: int) -> None:
-    """Refuse RoPE whose frequencies depend on how long the input is, up to so many positions.
+    """Refuse RoPE that changes with the length of the input, or with the position of a query.
+
+    What was remembered at one length would be searched with queries of another.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+    positions : int
+        How many positions a window and its distance take.
 
     Raises
     ------
     UnsupportedError
-        They do: what was remembered at one length would be looked at with the other.
+        It changes within these positions.
     """
     parameters = getattr(config, "rope_parameters", None) or {}
     by_type = [each for each in parameters.values() if isinstance(each, dict)]
@@ -64,9 +72,12 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
                 "take rope_parameters of type 'default': up to the model's "
                 "max_position_embeddings it is the same, and windows are never longer",
             )
-        if kind == "longrope" and positions > longest:
+        changing = "RoPE of type 'longrope'" if kind == "longrope" else ""
+        if each.get("llama_4_scaling_beta"):
+            changing = "queries that are scaled by their position"
+        if changing and positions > longest:
             raise UnsupportedError(
-                f"RoPE of type 'longrope' beyond {longest} positions",
+                f"attention with {changing} beyond {longest} positions",
                 f"choose window and distance of together at most {longest}",
             )
 

@@ -12,8 +12,9 @@ from fotmem.adapter import Adapter
 from fotmem.errors import UnsupportedError
 from fotmem.testing.adapter.calls import attached
 from fotmem.testing.adapter.expect import expect, expect_close
-from fotmem.testing.adapter.parts import FIRST, chosen, of_layer, plain_run, projected, rotated
+from fotmem.testing.adapter.parts import FIRST
 from fotmem.testing.adapter.recording import attention_keys, record
+from fotmem.testing.adapter.steps import chosen, of_layer, plain_run, projected, rotated
 
 
 class DifferencesContract:

@@ -7,14 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
 from fotmem.testing.adapter.calls import IMPLEMENTATIONS, use_attention
 from fotmem.testing.adapter.expect import expect, expect_close
 from fotmem.testing.adapter.naive import naive_attention
-from fotmem.testing.adapter.parts import TOKENS, chosen, of_layer, plain_run, projected, rotated
-from fotmem.testing.adapter.recording import AttentionCall, Run
+from fotmem.testing.adapter.recording import Run
+from fotmem.testing.adapter.steps import (
+    TOKENS,
+    attended,
+    chosen,
+    composed,
+    of_layer,
+    plain_run,
+    projected,
+    rotated,
+)
 
 
 class LayerContract:
@@ -69,8 +78,7 @@ class LayerContract:
         for padding in (0, 3):
             mask[1, :padding] = 0
             for layer, call in chosen(plain_run(tiny, attention_mask=mask), memory_layers):
-                output = attended(adapter, call, *rotated(adapter, call))
-                actual = of_layer(adapter, call).project_out(call.attention, output)
+                actual = composed(adapter, call)
                 hint = "attend() must pass on mask and kwargs; project_out() comes last."
                 what = f"output of layer {layer} ({attention}, {padding} tokens of padding)"
                 real = mask.bool()
@@ -129,11 +137,28 @@ class LayerContract:
             chosen(run, memory_layers), chosen(plain_run(other), memory_layers), strict=True
         ):
             for layer, call in (one, two, one):
-                output = attended(adapter, call, *rotated(adapter, call))
-                actual = of_layer(adapter, call).project_out(call.attention, output)
+                actual = composed(adapter, call)
                 hint = "The adapter was asked about two models in turn, and must keep nothing."
                 what = f"output of layer {layer}"
                 expect_close(what, actual, call.output, within=1e-5, hint=hint)
+
+    def test_dropout_in_training_is_the_models_own(
+        self, tiny: Any, adapter: Adapter, memory_layers: list[int]
+    ) -> None:
+        """With the same random numbers, `attend` and `project_out` drop what the layer drops."""
+        use_attention(tiny, "eager")
+        run = plain_run(tiny)
+        for layer, call in chosen(run, memory_layers):
+            drop_half(call.attention)
+            call.attention.train()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                actual = composed(adapter, call)
+                torch.manual_seed(0)
+                expected, *_ = call.attention(**call.arguments)
+            hint = "attend() takes the rate from the module, as its forward does."
+            what = f"output of layer {layer} in training, with a dropout of 0.5"
+            expect_close(what, actual, expected, within=1e-5, hint=hint)
 
     def test_gradients_are_the_models_own(
         self, tiny: Any, adapter: Adapter, memory_layers: list[int]
@@ -142,8 +167,7 @@ class LayerContract:
         run = plain_run(tiny.requires_grad_(True), grad=True)
         for layer, call in chosen(run, memory_layers):
             parameters = dict(call.attention.named_parameters())
-            output = attended(adapter, call, *rotated(adapter, call))
-            actual = of_layer(adapter, call).project_out(call.attention, output)
+            actual = composed(adapter, call)
             expect(actual.requires_grad, f"the output of layer {layer} must have a gradient")
             sums = [part.square().sum() for part in (actual, call.output)]
             mine, theirs = (
@@ -159,14 +183,12 @@ class LayerContract:
                     expect_close(what, one, two, within=1e-4 * (1 + float(two.abs().max())))
 
 
-def attended(
-    adapter: Adapter, call: AttentionCall, query: Tensor, key: Tensor, value: Tensor
-) -> Tensor:
-    """Attend as the model would, with the mask and all else that this call got."""
-    given = ("hidden_states", "position_embeddings", "attention_mask")
-    rest = {name: value for name, value in call.arguments.items() if name not in given}
-    mask = call.arguments.get("attention_mask")
-    return of_layer(adapter, call).attend(call.attention, query, key, value, mask, **rest)
+def drop_half(attention: nn.Module) -> None:
+    """Let all dropout of an attention module drop half, by whatever name it goes."""
+    for module in attention.modules():
+        for name, value in vars(module).items():
+            if name == "p" or ("dropout" in name and isinstance(value, float)):
+                setattr(module, name, 0.5)
 
 
 def expect_dtype(dtype: torch.dtype, layer: int, parts: dict[str, Tensor]) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from fotmem.adapter import Adapter
-from fotmem.testing.adapter.calls import draw
 from fotmem.testing.adapter.expect import expect, expect_close
-from fotmem.testing.adapter.recording import AttentionCall, Run, attention_keys, record
+from fotmem.testing.adapter.recording import Run, attention_keys, record
 from fotmem.testing.adapter.reference import repeated
+from fotmem.testing.adapter.steps import TOKENS, chosen, of_layer, plain_run, projected, rotated
 
-TOKENS = 9
 FIRST = (
     "With RoPE, the key as it is, times the attention factor of the RoPE, once; if that is not the "
     "same in all layers, for_layer() tells which one it is."
@@ -129,39 +126,6 @@ class PartsContract:
             actual = of_layer(adapter, call).at_first_position(key, run.decoder)
             what = f"the key at the first position, layer {layer}"
             expect_close(what, actual, expected, within=1e-5, hint=FIRST)
-
-
-def plain_run(model: Any, *, grad: bool = False, **options: Any) -> Run:
-    """Call a plain model with two rows, the second one further on."""
-    tokens = draw(model, 2 * TOKENS).reshape(2, TOKENS)
-    positions = torch.arange(TOKENS) + torch.tensor([[0], [5]])
-    with torch.set_grad_enabled(grad):
-        return record(model, tokens, position_ids=positions, **options)
-
-
-def chosen(run: Run, layers: Sequence[int]) -> list[tuple[int, AttentionCall]]:
-    """Pick the calls of some layers."""
-    return [(layer, run.calls[layer]) for layer in layers]
-
-
-def of_layer(adapter: Adapter, call: AttentionCall) -> Adapter:
-    """Return the adapter of the layer that a call is about."""
-    return adapter.for_layer(call.attention)
-
-
-def projected(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
-    """Return query, key and value of a call, before positions are encoded."""
-    hidden_states = call.arguments["hidden_states"]
-    return of_layer(adapter, call).project(call.attention, hidden_states)
-
-
-def rotated(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
-    """Return query, key and value of a call, positions encoded."""
-    query, key, value = projected(adapter, call)
-    query, key = of_layer(adapter, call).rotate(
-        query, key, call.arguments.get("position_embeddings")
-    )
-    return query, key, value
 
 
 def _path(model: Any, module: object) -> str:

@@ -45,10 +45,11 @@ class PlainContract:
     def test_empty_memory_equals_the_plain_model_with_padding(
         self, tiny: Any, memory_layers: list[int], side: str
     ) -> None:
-        """Padding is seen by nobody."""
+        """Padding is seen by nobody, and has no position."""
         ids, mask = padded([draw(tiny, n, seed=n) for n in (5, WINDOW, 9)], side)
         real = mask.bool()
-        plain = tiny(ids, attention_mask=mask).logits[real]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        plain = tiny(ids, attention_mask=mask, position_ids=positions).logits[real]
         with attached(tiny, memory_layers):
             actual = tiny(ids, attention_mask=mask).logits[real]
         expect_close(f"logits, {side} padding", actual, plain, within=EMPTY)
