@@ -18,7 +18,10 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-SLIDING = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+SLIDING: dict[str, Any] = {
+    "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 ROPE: dict[str, dict[str, Any]] = {
     "default": {"rope_type": "default"},
     "linear": {"rope_type": "linear", "factor": 4.0},

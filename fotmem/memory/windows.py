@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPast, MoeModelOutputWithPast
 
 from fotmem.arguments import checked_integer
 from fotmem.errors import OptionError
@@ -51,22 +50,23 @@ class Outputs:
         """Take the decoder's output of one step."""
         self._steps.append((step, outputs))
 
-    def joined(self, cache: Any) -> BaseModelOutputWithPast | MoeModelOutputWithPast:
-        """Return one output for the whole input.
+    def joined(self, cache: Any) -> Any:
+        """Return one output for the whole input, of the decoder's own class.
 
         Hidden states of padding are 0; behind the tokens of a row, that of its last token:
         `generate` goes on from the last column, be it padding or not.
         """
+        kind: Any = type(self._steps[-1][1])
         last_hidden_states = [outputs.last_hidden_state for _, outputs in self._steps]
         # By place: transformers 5.24 renamed past_key_values to cache.
-        fields: tuple[Any, ...] = (
+        joined = kind(
             self._padded_right(self._scatter(last_hidden_states)),
             cache,
             self._joined_layers("hidden_states"),
         )
-        if not hasattr(self._steps[-1][1], "router_logits"):
-            return BaseModelOutputWithPast(*fields)
-        return MoeModelOutputWithPast(*fields, None, self._joined_layers("router_logits"))
+        if hasattr(joined, "router_logits"):  # of a mixture of experts
+            joined.router_logits = self._joined_layers("router_logits")
+        return joined
 
     def _joined_layers(self, name: str) -> tuple[Tensor | None, ...] | None:
         """Join what the decoder returned of each layer; None if it returned nothing."""

@@ -77,7 +77,7 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
             changing = "queries that are scaled by their position"
         if changing and positions > longest:
             raise UnsupportedError(
-                f"attention with {changing} beyond {longest} positions",
+                f"{changing} beyond {longest} positions",
                 f"choose window and distance of together at most {longest}",
             )
 
