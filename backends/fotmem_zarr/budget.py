@@ -1,21 +1,11 @@
-"""How a RAM budget is divided."""
+"""Divides a RAM budget."""
 
 from dataclasses import dataclass
 
 import torch
 
 from fotmem.errors import OptionError
-
-CLUSTER = 128
-"""Keys of a cluster, at most: a chunk on disk."""
-BLOCK_ROWS = (16, 2048)
-"""Least and most rows of a block, which is written at a time; a power of two."""
-BLOCKS = 16
-"""Blocks of a part of the log."""
-MAX_SHARD = 128
-"""Clusters that are written at a time, at most; a power of two."""
-MAX_BUCKETS = 64
-"""Buckets that the keys of a head are divided into before they are clustered, at most."""
+from fotmem_zarr.disk.limits import BLOCK_ROWS, CLUSTER, MAX_SHARD
 
 
 def _power_of_two(number: int, low: int, high: int) -> int:
@@ -27,8 +17,8 @@ def _power_of_two(number: int, low: int, high: int) -> int:
 class Budget:
     """Sizes that keep a store of ``[H, N, D]`` within `ram` bytes.
 
-    A third is for rows in memory, a quarter for what building and searching work with; the index
-    takes what it needs, and the cache of chunks the rest.
+    Recent rows get a third, and building and searching a quarter. The index takes what it needs,
+    and the cache of chunks the rest.
     """
 
     ram: int
@@ -45,7 +35,7 @@ class Budget:
                 f"ram must be at least {least} bytes for H={num_heads} heads of D={head_dim} in "
                 f"{str(dtype).removeprefix('torch.')}, got {ram}"
             )
-        # A quarter is left for what Python and the allocator need beside.
+        # A quarter is left for Python and the allocator.
         return cls(ram * 3 // 4, num_heads, head_dim, dtype.itemsize)
 
     @property
@@ -55,23 +45,23 @@ class Budget:
 
     @property
     def block(self) -> int:
-        """Rows that are written at a time."""
+        """Rows of a block of the log."""
         return _power_of_two(self.ram // (128 * self.row), *BLOCK_ROWS)
 
     @property
     def segment(self) -> int:
-        """Rows of a new segment; 1.6 times as many lie in memory at most, keys and values."""
+        """Rows of a new segment; at most 1.6 times as many lie in memory, keys and values."""
         rows = max(64, min(2**15, self.ram // (12 * self.row)))
         return max(1, rows // self.block) * self.block
 
     @property
     def shard(self) -> int:
-        """Clusters that are written at a time."""
+        """Clusters of a shard, which are written at a time."""
         cluster = CLUSTER * self.head_dim * self.itemsize
         return _power_of_two(min(self.ram // 64, 2**22) // cluster, 1, MAX_SHARD)
 
     @property
-    def piece(self) -> int:
+    def clustering(self) -> int:
         """Rows of one head that are clustered at a time."""
         return max(4 * CLUSTER, self.ram // (128 * self.head_dim))
 
@@ -79,16 +69,16 @@ class Budget:
     def workspace(self) -> int:
         """Elements of a temporary of a search.
 
-        With twice as many, glibc takes what is larger than rows and shards from its heap, too, and
+        With twice as many, glibc serves even tensors larger than rows and shards from its heap, and
         a store takes half as much memory again.
         """
         return max(2**16, min(2**22, self.ram // 128))
 
     @property
     def candidates(self) -> int:
-        """Scores that a search holds: the more, the more queries share what is read."""
+        """Scores that a search holds. With more, more queries share what is read."""
         return max(2**18, min(2**22, self.ram // 16))
 
     def cache(self, index: int) -> int:
-        """Bytes for the cache, beside an index of so many bytes."""
+        """Bytes of the cache beside an index of so many bytes."""
         return max(self.ram // 32, self.ram // 4 - index)

@@ -1,95 +1,96 @@
-"""What a manifest names, taken up again."""
+"""Loads the groups that a manifest names."""
 
 import json
 from collections.abc import Sequence
 from itertools import pairwise
 
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.log import Log, Part
+from fotmem_zarr.disk.array_group import ArrayGroup, Location
+from fotmem_zarr.disk.log import Log, LogPart
 from fotmem_zarr.disk.manifest import Manifest
-from fotmem_zarr.disk.owned import Owned, Spot
-from fotmem_zarr.disk.pieces import Piece
-from fotmem_zarr.disk.place import Place, Range
-from fotmem_zarr.disk.root import LARGEST, group
+from fotmem_zarr.disk.manifest_file import LARGEST
+from fotmem_zarr.disk.storage import ByteRange, Storage
+from fotmem_zarr.disk.tail_piece import TailPiece
+from fotmem_zarr.disk.zarr_metadata import group_json
 from fotmem_zarr.files import Files
 from fotmem_zarr.index.segment import Segment
 
 
-def load_log(files: Files, place: Place, manifest: Manifest) -> Log:
-    """Find the parts of the log."""
+def load_log(files: Files, storage: Storage, manifest: Manifest) -> Log:
+    """Load the parts of the log."""
     log = Log(files.block)
     log.end = manifest.logged
     log.parts = tuple(
-        Part(
-            Spot(place, f"log/{entry.name}", entry.generation),
+        LogPart(
+            Location(storage, f"log/{entry.name}", entry.generation),
             first=entry.first,
             block=files.block,
-            like=files.like,
+            layer=files.layer,
         )
         for entry in manifest.log
     )
     firsts = [*(part.first for part in log.parts), log.end]
     for part, (first, end) in zip(log.parts, pairwise(firsts), strict=True):
         part.written, part.sealed = (end - first) // files.block, True
-    _check_descriptions(place, log.parts)
+    _check_descriptions(storage, log.parts)
     files.keep(*log.parts)
     return log
 
 
-def load_pieces(files: Files, place: Place, manifest: Manifest) -> list[Piece]:
-    """Find the pieces behind the log."""
+def load_pieces(files: Files, storage: Storage, manifest: Manifest) -> list[TailPiece]:
+    """Load the pieces after the log."""
     files.pieces = [
-        Piece(
-            Spot(place, f"tail/{entry.name}", entry.generation),
+        TailPiece(
+            Location(storage, f"tail/{entry.name}", entry.generation),
             first=entry.first,
             rows=entry.rows,
-            like=files.like,
+            layer=files.layer,
         )
         for entry in manifest.pieces
     ]
-    _check_descriptions(place, files.pieces)
+    _check_descriptions(storage, files.pieces)
     files.keep(*files.pieces)
     return files.pieces
 
 
-def load_segments(files: Files, place: Place, manifest: Manifest) -> tuple[Segment, ...]:
-    """Read the segments' indexes, up to the first that was removed: what follows is made anew."""
+def load_segments(files: Files, storage: Storage, manifest: Manifest) -> tuple[Segment, ...]:
+    """Load the segments before the first that was removed; the others are rebuilt."""
     found: list[Segment] = []
     for entry in manifest.segments:
         path = f"segments/{entry.name}"
-        if place.missing([f"{path}/zarr.json"]):
+        if storage.missing([f"{path}/zarr.json"]):
             break
         segment = Segment(
-            Spot(place, path, entry.generation),
+            Location(storage, path, entry.generation),
             first=entry.first,
             rows=entry.rows,
             level=entry.level,
             shard=entry.shard,
-            like=files.like,
+            layer=files.layer,
             clusters=entry.clusters,
         )
         segment.set_buckets(entry.buckets)
         files.keep(segment)
         found.append(segment)
-    _check_descriptions(place, found)
+    _check_descriptions(storage, found)
     for segment in found:
         segment.load_index()
     return tuple(found)
 
 
-def _check_descriptions(place: Place, found: Sequence[Owned]) -> None:
-    """Raise `StorageError` if what other programs read a store by is not what was written."""
-    arrays = [rows for owned in found for rows in owned.arrays()]
-    expected = {f"{owned.path}/zarr.json": json.loads(group()) for owned in found}
-    expected |= {f"{rows.path}/zarr.json": rows.description() for rows in arrays}
-    cures = {f"{rows.path}/zarr.json": rows.cure() for rows in arrays}
-    read = place.read([Range(file, 0, LARGEST) for file in expected])
-    for (file, description), data in zip(expected.items(), read, strict=True):
+def _check_descriptions(storage: Storage, groups: Sequence[ArrayGroup]) -> None:
+    """Raise `StorageError` if a ``zarr.json``, which other programs read, was changed."""
+    arrays = [array for group in groups for array in group.arrays()]
+    expected = {f"{group.path}/zarr.json": json.loads(group_json()) for group in groups}
+    expected |= {f"{array.path}/zarr.json": array.description() for array in arrays}
+    cures = {f"{array.path}/zarr.json": array.cure for array in arrays}
+    read = storage.read([ByteRange(key, 0, LARGEST) for key in expected])
+    for (key, description), data in zip(expected.items(), read, strict=True):
         try:
             right = json.loads(data or b"") == description
         except (ValueError, RecursionError):
             right = False
         if not right:
-            what = "is missing" if data is None else "is damaged"
-            cure = cures.get(file, "restore the store from a copy")
-            raise StorageError(f"{file} of {place.name} {what}; {cure}")
+            problem = "is missing" if data is None else "is damaged"
+            cure = cures.get(key, "restore the store from a copy")
+            raise StorageError(f"{key} of {storage.name} {problem}; {cure}")

@@ -1,14 +1,14 @@
-"""Gives freed memory back to the system."""
+"""Returns freed memory to the system."""
 
 import ctypes
 import sys
 
 
-def trim() -> None:
-    """Let glibc give back the pages that it keeps between blocks in use; elsewhere do nothing.
+def trim_malloc() -> None:
+    """Let glibc return the free pages between blocks in use; do nothing on other systems.
 
-    Rows, chunks and temporaries of all sizes come and go: what lies free between them can be as
-    much as what is in use. Takes about a millisecond.
+    Rows, chunks and temporaries of all sizes come and go. The free memory between them can be as
+    much as the memory in use. A call takes about a millisecond.
     """
     if sys.platform == "linux":
         malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

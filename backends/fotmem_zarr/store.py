@@ -12,22 +12,24 @@ from fotmem.attention import PartialAttention, topk_attention
 from fotmem.errors import StorageError
 from fotmem.stores import Bias, Hits, MemoryStore, best_hits, exact_search
 from fotmem_zarr.budget import Budget
-from fotmem_zarr.contents import Contents, State
-from fotmem_zarr.index.cluster_search import Probe
-from fotmem_zarr.index.hub_keys import Outer
-from fotmem_zarr.index.scan import scan
-from fotmem_zarr.plugin import ZarrOptions
+from fotmem_zarr.contents import Contents
+from fotmem_zarr.disk.array_group import LayerShape
+from fotmem_zarr.index.cluster_search import ClusterSearch
+from fotmem_zarr.index.hub_keys import HubRows
+from fotmem_zarr.index.scan import scan_blocks
+from fotmem_zarr.options import ZarrOptions
+from fotmem_zarr.snapshot import Snapshot
 
 RECENT = 2048
-"""With a bias, so many of the newest rows are all looked at."""
+"""Newest rows that are all scored when there is a bias."""
 QUERIES = 2048
-"""Queries of a head whose hits `attend` holds at a time."""
+"""Queries of a head for which `attend` holds hits at a time."""
 
 
 class ZarrStore(MemoryStore):
-    """A log of all rows in zarr arrays, and segments of clustered keys to search it by.
+    """A log of all rows in zarr arrays, and segments of clustered keys that are searched.
 
-    New rows lie in memory, where they are searched exactly, until there are enough for a segment.
+    Recent rows lie in memory and are searched exactly, until they are enough for a segment.
     Segments are merged into larger ones. Both happen in steps, as rows are added.
 
     Parameters
@@ -36,7 +38,7 @@ class ZarrStore(MemoryStore):
         A folder (made if missing), a zip file (read-only) or a URL; None: a temporary folder,
         made when needed, which goes away with the store.
     options : ZarrOptions
-        What rows, index, cache and work may take, and how far a query looks.
+        How much memory the store takes, and how far a query looks.
 
     Raises
     ------
@@ -61,45 +63,50 @@ class ZarrStore(MemoryStore):
         super().__init__(num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device)
         self.options = options
         budget = Budget.of(int(options.ram), num_heads, head_dim, dtype)
-        self._contents = Contents((num_heads, head_dim, dtype), budget)
-        self._outer = Outer()
+        self._contents = Contents(LayerShape(num_heads, head_dim, dtype), budget)
+        self._hubs = HubRows()
         if directory is not None:
             manifest = self._contents.open(directory)
             self.resume_at(manifest.first_id, manifest.rows, manifest.forgotten)
             if not options.exact:
-                self._outer = Outer.resumed(manifest.hubs, self._contents)
+                self._hubs = HubRows.restored(
+                    manifest.hubs,
+                    self._contents.keys_of,
+                    first=manifest.forgotten,
+                    end=manifest.rows,
+                )
 
     @property
     def chunks(self) -> int:
-        """Count the chunks of clustered keys on disk, one for each cluster of each head."""
+        """Chunks of clustered keys on disk: one for each cluster of each head."""
         return sum(int((segment.index.sizes > 0).sum()) for segment in self._now().segments)
 
     @property
     def chunks_probed(self) -> int:
-        """Count the chunks of clustered keys that queries asked for so far, each for itself."""
+        """Chunks of clustered keys that queries asked for so far, counted for each query."""
         return self._contents.cache.chunks_probed
 
     @property
     def chunks_read(self) -> int:
-        """Count the chunks of any kind that were read so far because the cache had them not."""
+        """Chunks of any kind that were read so far because the cache did not hold them."""
         return self._contents.cache.chunks_read
 
     def share_read(self, queries: Tensor, top_k: int) -> float:
-        state = self._now()
-        if self.options.exact or not state.segments:
+        now = self._now()
+        if self.options.exact or not now.segments:
             return 1.0
         before = self.chunks_probed
         self.search(queries, top_k)
         probed = (self.chunks_probed - before) / (queries.shape[1] * self.chunks)
-        scanned = sum(block.keys.shape[1] for block in state.tail.blocks) / len(self)
+        scanned = sum(block.keys.shape[1] for block in now.recent.blocks) / len(self)
         return min(1.0, scanned + probed * (1 - scanned))
 
-    def _now(self) -> State:
+    def _now(self) -> Snapshot:
         if self._contents.files.closed:
             raise StorageError(
                 f"the store in {self._contents.files.closed} is closed; open it again"
             )
-        return self._contents.state
+        return self._contents.now
 
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         self._now()
@@ -107,30 +114,31 @@ class ZarrStore(MemoryStore):
         try:
             self._contents.add(keys, values)
             if not self.options.exact:
-                self._outer = self._outer.grown(self._contents)
+                first, end = self._contents.forgotten, self._contents.now.end
+                self._hubs = self._hubs.grown(self._contents.keys_of, first=first, end=end)
         except BaseException:
             self._contents.restore(before)
             raise
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        state, wide = self._now(), queries.float()
-        keys = self._contents.keys(state) if self.options.exact else state.tail.keys()
+        now, wide = self._now(), queries.float()
+        keys = self._contents.keys(now) if self.options.exact else now.recent.keys()
         found = self._scan(wide, keys, top_k)
-        if state.segments and not self.options.exact:
-            found.append(self._probe(state).search(wide, top_k))
-            found = self._outer.joined(found, wide, top_k, first=self._contents.forgotten)
+        if now.segments and not self.options.exact:
+            found.append(self._clusters(now).search(wide, top_k))
+            found = self._hubs.joined(found, wide, top_k, first=self._contents.forgotten)
         best = best_hits(found, top_k)
         return Hits(best.ids.where(best.scores > -torch.inf, -1), best.scores)
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
-        contents, state, wide = self._contents, self._now(), queries.float()
+        contents, now, wide = self._contents, self._now(), queries.float()
         if self.options.exact:
             start, parts = 0, []
-        else:  # it is the newest rows that a decay favours, of which clusters know nothing
-            start = max(contents.forgotten, state.end - RECENT)
+        else:  # a decay favours the newest rows, which clusters do not know
+            start = max(contents.forgotten, now.end - RECENT)
             near = super().search_rows_biased(queries, top_k, bias)
             parts = [Hits(near.ids, near.scores.masked_fill(near.ids >= start, -torch.inf))]
-        for first, keys in contents.keys(state, start):
+        for first, keys in contents.keys(now, start):
             skip = max(0, start - first, contents.forgotten - first)
             if skip < keys.shape[1]:
                 here = keys[:, skip:]
@@ -140,16 +148,17 @@ class ZarrStore(MemoryStore):
 
     def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> list[Hits]:
         limit = self._contents.budget.workspace
-        return scan(queries, keys, top_k, first=self._contents.forgotten, limit=limit)
+        return scan_blocks(queries, keys, top_k, first=self._contents.forgotten, limit=limit)
 
-    def _probe(self, state: State) -> Probe:
+    def _clusters(self, now: Snapshot) -> ClusterSearch:
         contents = self._contents
-        return Probe(
-            state.segments,
+        return ClusterSearch(
+            now.segments,
             contents.cache,
-            contents.budget,
             nprobe=self.options.nprobe,
             first=contents.forgotten,
+            workspace=contents.budget.workspace,
+            candidates=contents.budget.candidates,
         )
 
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
@@ -158,7 +167,7 @@ class ZarrStore(MemoryStore):
         wanted = min(top_k, len(self))
         rows = max(1, self._contents.budget.workspace // (self.num_heads * wanted * self.head_dim))
         parts = []
-        # Many queries at once read a cluster that several want only once; values come in turn.
+        # Queries of a block read a cluster once, though several want it; values come in turn.
         for block in queries.split(QUERIES, dim=1):
             hits = self.search_rows(block, wanted)
             for ids, scores in zip(
@@ -176,11 +185,11 @@ class ZarrStore(MemoryStore):
 
     def key_rows(self, ids: Tensor) -> Tensor:
         self._now()
-        return self._contents.take("keys", ids)
+        return self._contents.look_up("keys", ids)
 
     def value_rows(self, ids: Tensor) -> Tensor:
         self._now()
-        return self._contents.take("values", ids)
+        return self._contents.look_up("values", ids)
 
     def tune_options(self, options: dict[str, Any]) -> None:
         self.options = self.options.changed(options)
@@ -192,8 +201,8 @@ class ZarrStore(MemoryStore):
 
     def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
         contents = self._contents
-        if contents.state.end != added:
-            raise StorageError(f"it holds {contents.state.end} rows, of which {added} count")
+        if contents.now.end != added:
+            raise StorageError(f"it holds {contents.now.end} rows, but {added} count")
         if contents.forgotten > forgotten:
             contents.forget(contents.forgotten)  # to the end
         return contents.forgotten
@@ -209,7 +218,7 @@ class ZarrStore(MemoryStore):
         self._now()
         if self._contents.files.lasting:
             first_id = self.first_id - self._contents.forgotten
-            self._contents.flush(first_id=first_id, hubs=self._outer.rows())
+            self._contents.flush(first_id=first_id, hubs=self._hubs.rows())
 
     def close(self) -> None:
         if not self._contents.files.closed:

@@ -2,6 +2,7 @@
 
 from fotmem.stores.arrays import Ids, Vectors
 from fotmem.stores.centring import Centring
+from fotmem.stores.directory_lock import DirectoryLock
 from fotmem.stores.exact_search import best_hits, exact_search
 from fotmem.stores.graph_store import Graph, GraphStore
 from fotmem.stores.growing_rows import GrowingRows
@@ -13,10 +14,12 @@ from fotmem.stores.options import StoreOptions
 from fotmem.stores.parallel import over_heads
 from fotmem.stores.rows_store import RowsStore
 from fotmem.stores.store import MemoryStore
+from fotmem.stores.store_directory import StoreDirectory
 
 __all__ = [
     "Bias",
     "Centring",
+    "DirectoryLock",
     "Graph",
     "GraphStore",
     "GrowingRows",
@@ -27,6 +30,7 @@ __all__ = [
     "IndexedStore",
     "MemoryStore",
     "RowsStore",
+    "StoreDirectory",
     "StoreOptions",
     "Vectors",
     "best_hits",

@@ -16,16 +16,14 @@ from tests.attack.worker import KINDS
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Attack until the time is over, or so many times; return 1 if something was found."""
+    """Attack for a time, or a number of rounds; return 1 if a fault was found."""
     asked = options().parse_args(words)
     target = Target()
     if asked.store != target.store:
         exact = fotmem.available_stores()[asked.store].capabilities.exact
         target = Target(asked.store, json.loads(asked.options), exact, zips=False)
-    known = [
-        kind for kind in KINDS if kind != "edit" or target == Target()
-    ]  # whose format it knows
-    asked.kinds = asked.kinds or known
+    # "edit" knows the format of zarr only.
+    asked.kinds = asked.kinds or [kind for kind in KINDS if kind != "edit" or target == Target()]
     counts: Counter[tuple[str, str]] = Counter()
     try:
         attack(asked, target, counts)
@@ -39,19 +37,23 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def options() -> argparse.ArgumentParser:
-    """Say what can be asked for."""
+    """Declare the options of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.attack", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all")
-    parser.add_argument("--seed", type=int, default=0, help="of the first attack of each kind")
-    parser.add_argument("--rounds", type=int, help="attacks of each kind, one seed each")
-    parser.add_argument("--seconds", type=float, default=60, help="how long, without --rounds")
-    parser.add_argument("--store", default="zarr", help="a persistent store")
-    parser.add_argument("--options", default="{}", help="of another store than zarr, as JSON")
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help=f"one of {', '.join(KINDS)}; default: all"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first attack of each kind")
+    parser.add_argument("--rounds", type=int, help="number of attacks of each kind, one seed each")
+    parser.add_argument("--seconds", type=float, default=60, help="time, if --rounds is not given")
+    parser.add_argument("--store", default="zarr", help="name of a persistent store")
+    parser.add_argument(
+        "--options", default="{}", help="options of a store other than zarr, as JSON"
+    )
     return parser
 
 
 def attack(asked: argparse.Namespace, target: Target, counts: Counter[tuple[str, str]]) -> None:
-    """Try one kind after the other, over and over."""
+    """Attack with one kind after the other, again and again."""
     end = time.monotonic() + asked.seconds
     with Attacker(target) as attacker:
         for number in itertools.count():

@@ -1,4 +1,4 @@
-"""A writer is killed, once or several times in a row; then what it left is opened."""
+"""Kills a writer, once or several times in a row, and opens what it left."""
 
 import math
 import multiprocessing
@@ -13,12 +13,12 @@ from tests.attack.target import MOST, Target, strays
 from tests.attack.writer import BEGUN, FAILED, OPENED, Kill, write
 
 MOMENTS = {"file": 4000, "line": 200_000}
-"""Up to which event of a file, or line of Python, a writer lives."""
+"""Most events of files, or lines of Python, before a writer is killed."""
 SECONDS = 0.5
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
-    """Kill writers of one directory: it is as at the last flush, or at the one in progress."""
+    """Kill writers of one directory: it must be as of the last flush, or of the one in progress."""
     directory, kills = folder / "store", [draw(random) for _ in range(random.choice((1, 1, 2, 3)))]
     tried = f"killed at {', '.join(map(str, kills))}"
 
@@ -30,14 +30,14 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
 
     outcome = outcome_of(tried, attempt)
     if outcome.kind != HELD:
-        return Outcome(FOUND, tried, outcome.told)
+        return Outcome(FOUND, tried, outcome.message)
     if left := strays(directory):
-        return Outcome(FOUND, tried, f"left after the next writer: {', '.join(left[:3])}")
+        return Outcome(FOUND, tried, f"the next writer left {', '.join(left[:3])}")
     return outcome
 
 
 def draw(random: Random) -> Kill:
-    """Draw a moment: early ones as often as late ones."""
+    """Draw a moment, early ones as often as late ones."""
     unit = random.choice(("file", "file", "line", "second"))
     if unit == "second":
         return Kill(unit, random.uniform(0, SECONDS))
@@ -45,7 +45,7 @@ def draw(random: Random) -> Kill:
 
 
 def read_on(target: Target, directory: Path, allowed: list[State]) -> None:
-    """Open what a killed writer left, and go on."""
+    """Open what a killed writer left, and continue."""
     with target.open(directory) as store:
         state = State.of(store)
         assert state in allowed, f"reopened with {state}, not {' or '.join(map(str, allowed))}"
@@ -58,7 +58,7 @@ def read_on(target: Target, directory: Path, allowed: list[State]) -> None:
 def killed(
     target: Target, directory: Path, allowed: list[State], seed: int, kill: Kill
 ) -> list[State]:
-    """Let a process write until it is killed; return the states that may be on disk."""
+    """Let a process write until it is killed; return the states that the disk may hold."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=write, args=(theirs, target, directory, seed, kill))
@@ -70,11 +70,11 @@ def killed(
         process.kill()
     try:
         while True:
-            told, state = ours.recv()
-            assert told != FAILED, f"a writer failed after {allowed}: {state}"
-            if told == OPENED:
+            report, state = ours.recv()
+            assert report != FAILED, f"a writer failed after {allowed}: {state}"
+            if report == OPENED:
                 assert state in allowed, f"a writer found {state}, not {allowed}"
-            allowed = [allowed[0], state] if told == BEGUN else [state]
+            allowed = [allowed[0], state] if report == BEGUN else [state]
     except EOFError:
         process.join()
     return allowed

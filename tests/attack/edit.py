@@ -1,4 +1,4 @@
-"""A manifest says what is not so, with a right checksum."""
+"""Edits a manifest so that it states what is not true, with a right checksum."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fotmem_zarr.disk.root import checksum_of
+from fotmem_zarr.disk.manifest_file import checksum_of
 from tests.attack.file_events import at_files
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
@@ -18,7 +18,7 @@ from tests.attack.target import FIRST, MANIFEST, ROWS, Target, files_of
 
 HOW = ("replace", "replace", "near", "near", "of another", "remove", "twice", "order", "new")
 SEALED = ("format", "version", "crc32c")
-"""What the checksum does not cover."""
+"""Fields that the checksum does not cover."""
 NAMES = (
     "../../victim",
     "../victim",
@@ -48,11 +48,11 @@ OTHERS: tuple[Any, ...] = (
     "../../victim",
 )
 MEMORY = 2**29
-"""Bytes that opening may take."""
+"""Most bytes that opening may take."""
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
-    """Open a store whose manifest is edited, or a folder of which is a link to a foreign one."""
+    """Open a store with an edited manifest, or with a link to a foreign folder in it."""
     store, victim = originals.copy(folder / "store"), folder / "victim"
     shutil.copytree(store / "log" / sorted((store / "log").iterdir())[0].name, victim)
     for number in range(3):
@@ -68,14 +68,14 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
     with at_files(watch), bounded_memory():
         outcome = outcome_of(tried, lambda: use(target, store))
     if before != {name: (victim / name).read_bytes() for name in files_of(victim)}:
-        return Outcome(FOUND, tried, f"a foreign folder was changed; {outcome.told}")
+        return Outcome(FOUND, tried, f"a foreign folder was changed; {outcome.message}")
     if touched and outcome.kind == HELD:
         return Outcome(FOUND, tried, f"a foreign folder was reached: {touched[0]}")
     return outcome
 
 
 def use(target: Target, directory: Path) -> None:
-    """Read what a store holds, then let it forget, add and flush."""
+    """Read all rows of a store, then forget, add and flush."""
     with target.open(directory) as store:
         expect_suffix(target, store)
         store.forget(100)
@@ -87,14 +87,14 @@ def use(target: Target, directory: Path) -> None:
 
 
 def expect_suffix(target: Target, store: Any) -> None:
-    """Expect the newest rows, however many: a manifest decides what is forgotten, and the ids."""
+    """Expect the newest rows; the manifest decides how many are forgotten, and the ids."""
     first = store.next_id - ROWS
     assert len(store) or first == FIRST, "opened without a row"
     target.expect(store, forgotten=ROWS - len(store), first=first)
 
 
 def link(store: Path, victim: Path, random: Random) -> str:
-    """Put a symbolic link to a foreign folder or file in the place of one of the store's."""
+    """Replace a folder or file of the store by a symbolic link to a foreign one."""
     names = [
         "log",
         "segments",
@@ -113,7 +113,7 @@ def link(store: Path, victim: Path, random: Random) -> str:
 
 
 def edit(store: Path, victim: Path, random: Random) -> str:
-    """Edit the manifest, and seal it again."""
+    """Edit the manifest, and make its checksum right."""
     file = store / MANIFEST
     root = json.loads(file.read_text(encoding="utf-8"))
     attributes = root["attributes"]["fotmem"]
@@ -129,7 +129,7 @@ def edit(store: Path, victim: Path, random: Random) -> str:
 
 
 def edited(attributes: dict[str, Any], victim: Path, random: Random) -> str:
-    """Change one thing of a manifest; return what, in words."""
+    """Change one field of a manifest; return a description."""
     where, key, value = random.choice(list(leaves(attributes)))
     path = ".".join(map(str, where))
     holder: Any = attributes
@@ -158,7 +158,7 @@ def edited(attributes: dict[str, Any], victim: Path, random: Random) -> str:
 
 
 def leaves(part: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
-    """Yield all places of a manifest."""
+    """Yield the path, the key and the value of each field of a manifest."""
     steps = part.items() if isinstance(part, dict) else enumerate(part)
     for key, value in list(steps):
         yield (*where, key), key, value
@@ -168,7 +168,7 @@ def leaves(part: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
 
 @contextmanager
 def bounded_memory() -> Iterator[None]:
-    """Let the process have no more memory than it has, and a little."""
+    """Limit the memory of this process to what it has now, and `MEMORY` more."""
     with open("/proc/self/statm", encoding="ascii") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

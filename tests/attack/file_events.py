@@ -1,4 +1,4 @@
-"""Something happens whenever a file is about to be opened, made, renamed, listed or removed."""
+"""Calls a function before a file is opened, made, renamed, listed or removed."""
 
 import os
 import sys
@@ -10,12 +10,12 @@ from unittest.mock import patch
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.listdir", "os.scandir"}
 
 Happening = Callable[[str, str], None]
-"""Takes what is about to be done (``open``, ``write``, ``os.rename``, ...), and the path."""
+"""Gets the event (``open``, ``write``, ``os.rename``, ...) and the path."""
 
 
 @contextmanager
 def at_files(happening: Happening) -> Iterator[None]:
-    """Let something happen before each event of a file: an audit hook, and `os.fsync`."""
+    """Call `happening` before each event of a file: an audit hook, and `os.fsync`."""
     global _hooked  # noqa: PLW0603 - hooks stay for as long as the process lives
     if not _hooked:
         sys.addaudithook(_hook)
@@ -53,7 +53,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _tell(event: str, path: str) -> None:
     happenings = list(_happenings)
-    _happenings.clear()  # what they do themselves does not count
+    _happenings.clear()  # their own events do not count
     try:
         for happening in happenings:
             happening(event, path)
@@ -62,5 +62,5 @@ def _tell(event: str, path: str) -> None:
 
 
 def below(path: str, directory: object) -> bool:
-    """Whether a path is a directory or in it; of a relative one (to an open folder) it is."""
+    """Whether a path is a directory or in it; a path relative to an open folder always is."""
     return not os.path.isabs(path) or f"{path}/".startswith(f"{directory}/")

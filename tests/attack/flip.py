@@ -1,4 +1,4 @@
-"""A file is damaged: bits flip, its end is cut off or grows, it is emptied or gone."""
+"""Damages a file: flips bits, cuts or extends its end, empties or removes it."""
 
 import functools
 from pathlib import Path
@@ -12,7 +12,7 @@ HOW = ("flip", "cut", "grow", "zero", "empty", "remove")
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
-    """Damage one file of a store; it must be named, or the answers be right."""
+    """Damage one file of a store: the error must name it, or all answers must be right."""
     store = originals.copy(folder / "store")
     name = random.choice(files_of(store))
     before = (store / name).read_bytes()
@@ -37,7 +37,7 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
 
 
 def damaged(content: bytes, how: str, random: Random) -> bytes | None:
-    """Return what is left of a file; None: nothing, not even the file."""
+    """Return the damaged content; None if the file is removed."""
     if how == "flip":
         changed = bytearray(content)
         for _ in range(random.choice((1, 1, 2, 9))):

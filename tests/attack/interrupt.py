@@ -1,4 +1,4 @@
-"""Ctrl-C comes at some line of a call: the call is done, or it never was."""
+"""Presses Ctrl-C at some line of a call: the call is done as a whole, or not at all."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ IN_MEMORY = (
     Target("faiss-hnsw", {}, exact=False),
     Target("hnsw", {}, exact=False),
 )
-"""Beside the store that is attacked, which may have a directory."""
+"""Stores that are attacked too, without a directory."""
 CALLS: dict[str, Callable[[MemoryStore], object]] = {
     "forget": lambda store: store.forget(min(70, len(store))),
     "flush": lambda store: store.flush(),
@@ -38,7 +38,7 @@ CALLS: dict[str, Callable[[MemoryStore], object]] = {
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
-    """Interrupt a call of a store, or of a memory."""
+    """Interrupt a call of a store or of a memory."""
     moment = random.random()
     if random.random() < 0.3:
         call = random.choice(list(MEMORY_CALLS))
@@ -55,15 +55,15 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
 
 
 def must_hold(tried: str, attempt: Callable[[], object]) -> Outcome:
-    """Do what nothing may refuse."""
+    """Make an attempt that must not be refused."""
     outcome = outcome_of(tried, attempt)
     return outcome if outcome.kind == HELD else replace(outcome, kind=FOUND)
 
 
 def interrupted(call: Callable[[], object], same: Callable[[], object], moment: float) -> bool:
-    """Make a call, with Ctrl-C at some line; `same` tells how many there are.
+    """Make a call with Ctrl-C at some line; return whether `KeyboardInterrupt` was raised.
 
-    Returns whether Ctrl-C was heard: at the line, or at the end.
+    `same` is an equal call, whose lines are counted.
     """
     error = stopped(call, int(moment * count_lines(same))).error
     if error is not None and not isinstance(error, KeyboardInterrupt):
@@ -74,7 +74,7 @@ def interrupted(call: Callable[[], object], same: Callable[[], object], moment: 
 def interrupt_store(
     target: Target, folder: Path | None, name: str, rows: int, moment: float
 ) -> None:
-    """Interrupt a call, look at the store, and let it go on."""
+    """Interrupt a call, check the store, and continue."""
     keys, values = data()
     directory = folder and folder / "store"
     store, twin = opened(target, directory, rows), opened(target, folder and folder / "twin", rows)
@@ -87,20 +87,15 @@ def interrupt_store(
     call = CALLS.get(name, add)
     heard = interrupted(lambda: call(store), lambda: call(twin), moment)
     twin.close()
-    if name == "close":
-        store.close()
-        if directory:
-            with target.open(directory) as store:
-                target.expect(store, rows=rows, forgotten=0)
-        return
-    now = State.of(store)
-    allowed = {before, after} if heard else {after}
-    assert now in allowed, f"{now} rows after {before}, to become {after}"
-    target.expect(store, rows=now.rows, forgotten=now.forgotten)
-    if now != after:
-        call(store)
-    upto = after.rows + 200
-    target.read_on(store, rows=after.rows, forgotten=after.forgotten, upto=upto)
+    upto = rows
+    if name != "close":
+        now, allowed = State.of(store), {before, after} if heard else {after}
+        assert now in allowed, f"{now} rows after {before}, to become {after}"
+        target.expect(store, rows=now.rows, forgotten=now.forgotten)
+        if now != after:
+            call(store)
+        upto = after.rows + 200
+        target.read_on(store, rows=after.rows, forgotten=after.forgotten, upto=upto)
     store.close()
     if directory:
         with target.open(directory) as store:
@@ -108,7 +103,7 @@ def interrupt_store(
 
 
 def opened(target: Target, directory: Path | None, rows: int) -> MemoryStore:
-    """Open a store, and add so many rows."""
+    """Open a store, and add rows."""
     keys, values = data()
     store = target.open(directory)
     store.start_at(FIRST)
@@ -122,7 +117,7 @@ FIRST_READ, NEXT_READ = 20, 60
 
 
 def temporarily(memory: Memory) -> None:
-    """Read another text, and forget it."""
+    """Read another text and drop it."""
     with memory.temporarily():
         memory.read(tiny.ids(30, seed=7))
 
@@ -137,19 +132,19 @@ MEMORY_CALLS: dict[str, Callable[[Memory], object]] = {
 
 
 def attached() -> Memory:
-    """Attach a memory to a tiny model, and read a text."""
+    """Attach a memory to a tiny model and read a text."""
     memory = fotmem.attach(tiny.llama(), layers=tiny.LAYERS, window=tiny.WINDOW)
     memory.read(tiny.ids(FIRST_READ))
     return memory
 
 
 def interrupt_memory(name: str, moment: float) -> None:
-    """Interrupt a call; all layers and the tokens are as before it, or as after it."""
+    """Interrupt a call; all layers and tokens must be as before or as after it."""
     call = MEMORY_CALLS[name]
     memory, before, after = attached(), attached(), attached()
     heard = interrupted(lambda: call(memory), lambda: call(after), moment)
     same = after if not heard or len(memory) != len(before) else before
-    if name == "read":  # which is done window by window
+    if name == "read":  # it reads window by window
         kept = len(memory) - FIRST_READ
         assert kept in [*range(0, NEXT_READ, tiny.WINDOW), NEXT_READ], f"{kept} tokens were kept"
         same = attached()
@@ -162,7 +157,7 @@ def interrupt_memory(name: str, moment: float) -> None:
 
 
 def expect_same(memory: Memory, other: Memory) -> None:
-    """Expect two memories to hold the same, in all layers."""
+    """Expect two memories to hold the same tokens, keys and values."""
     assert torch.equal(memory.tokens, other.tokens), f"{len(memory)} tokens, not {len(other)}"
     for layer in tiny.LAYERS:
         mine, theirs = memory.store(layer), other.store(layer)

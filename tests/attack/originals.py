@@ -1,4 +1,4 @@
-"""Stores as they were written, copies of which are attacked."""
+"""The stores whose copies are attacked."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from tests.attack.target import MANIFEST, Target
 
 
 class Originals:
-    """A store, itself at an earlier flush, and another one of the same shape."""
+    """A store, its state at an earlier flush, and another store of the same shape."""
 
     def __init__(self, target: Target, folder: Path) -> None:
         self.target = target
@@ -27,12 +27,12 @@ class Originals:
         return to
 
     def look_into_zip(self, store: Path) -> None:
-        """Look at what a store is once it is packed."""
+        """Pack a store into a zip file, and check that."""
         packed = shutil.make_archive(str(store.with_name("packed")), "zip", store)
         self.target.look(Path(packed))
 
     def matters(self, name: str) -> bool:
-        """Whether any damage must be noticed, since other readers of zarr go by this file."""
+        """Whether any damage must be noticed, because other readers of zarr need this file."""
         return Path(name).name == MANIFEST and b'"array"' in (self.store / name).read_bytes()
 
     def judged(
@@ -43,7 +43,7 @@ class Originals:
         mend: Callable[[], object],
         look: Callable[[Path], object] | None = None,
     ) -> Outcome:
-        """Look at a damaged store; refusing to open it must not have harmed it further."""
+        """Check a damaged store; if it is refused, it must open once the damage is mended."""
         look = look or self.target.look
         outcome = outcome_of(tried, lambda: look(store), names)
         if outcome.kind != REFUSED:
@@ -52,8 +52,8 @@ class Originals:
         mended = outcome_of(tried, lambda: look(store))
         if mended.kind == HELD:
             return outcome
-        return Outcome(FOUND, tried, f"refused, and mended it still fails: {mended.told}")
+        return Outcome(FOUND, tried, f"refused, and mended it still fails: {mended.message}")
 
     def unnoticed(self, outcome: Outcome) -> Outcome:
-        """Turn right answers into a finding."""
-        return replace(outcome, kind=FOUND, told="went unnoticed")
+        """Count right answers as a fault: the damage went unnoticed."""
+        return replace(outcome, kind=FOUND, message="went unnoticed")

@@ -1,4 +1,4 @@
-"""How an attack ended."""
+"""The outcome of an attack."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,27 +11,27 @@ HELD, REFUSED, FOUND = "held", "refused", "found"
 
 @dataclass(frozen=True)
 class Outcome:
-    """`HELD` (right answers), `REFUSED` (an error that names the culprit) or `FOUND` (a fault)."""
+    """`HELD`: right answers; `REFUSED`: an error that names the culprit; `FOUND`: a fault."""
 
     kind: str
     tried: str
-    """What was done, in words."""
-    told: str = ""
-    """The error, or the fault."""
+    """Description of the attack."""
+    message: str = ""
+    """Message of the error, or of the fault."""
 
     def __str__(self) -> str:
-        """One line."""
-        return f"{self.tried}: {' '.join(self.told.split())[:400] or self.kind}"
+        """Describe it in one line."""
+        return f"{self.tried}: {' '.join(self.message.split())[:400] or self.kind}"
 
 
 def outcome_of(tried: str, attempt: Callable[[], object], names: Sequence[str] = ("",)) -> Outcome:
-    """Do something that must succeed, or be refused by an error that has one of these names."""
+    """Make an attempt that must succeed, or raise an error that contains one of these names."""
     try:
         attempt()
     except FotmemError as error:
         if any(name in str(error) for name in names):
             return Outcome(REFUSED, tried, str(error))
-        return Outcome(FOUND, tried, f"refused without a word on {' or '.join(names)}: {error}")
+        return Outcome(FOUND, tried, f"refused without naming {' or '.join(names)}: {error}")
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if type(error) is AssertionError else f" (in {place.filename}:{place.lineno})"

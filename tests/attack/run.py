@@ -1,4 +1,4 @@
-"""Lets a process try attacks, one by one."""
+"""Makes attacks one by one, in a process of their own."""
 
 import multiprocessing
 import tempfile
@@ -15,12 +15,12 @@ from tests.attack.outcome import FOUND, Outcome
 from tests.attack.target import Target
 
 LOOK, STILL = 10, 60
-"""Seconds between two looks at processes, and in how many they took no processor time if they hang:
-ten minutes, in which even the busiest machine lets all of them do something."""
+"""Seconds between two checks, and the number of checks in a row that find no processor time used
+before the processes count as hanging: ten minutes, enough even for a busy machine."""
 
 
 class Attacker:
-    """Tries attacks in a process; one that dies or hangs is a finding, and another follows it."""
+    """Attacks in a process. If it dies or hangs, that is a fault, and a new process goes on."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -36,19 +36,19 @@ class Attacker:
         self._folder.cleanup()
 
     def attempt(self, kind: str, seed: int) -> Outcome:
-        """Try what a seed decides."""
+        """Make the attack that a seed decides."""
         process = self._process or self._begin()
         try:
             self._connection.send((kind, seed))
             if self._answers():
                 outcome: Outcome = self._connection.recv()
                 return outcome
-            told = "hangs"
+            message = "hangs"
         except (EOFError, ConnectionError):
             process.join()
-            told = f"the process ended with {process.exitcode}"
+            message = f"the process ended with {process.exitcode}"
         self._end()
-        return Outcome(FOUND, f"{kind} {seed}", told)
+        return Outcome(FOUND, f"{kind} {seed}", message)
 
     def _begin(self) -> BaseProcess:
         context = multiprocessing.get_context("forkserver")
@@ -61,7 +61,7 @@ class Attacker:
         return process
 
     def _answers(self) -> bool:
-        """Wait for the answer, for as long as anything is done for it."""
+        """Wait for the answer as long as the processes use processor time."""
         before, still = -1.0, 0
         while not self._connection.poll(LOOK):
             now = _processor_time()
@@ -79,10 +79,10 @@ class Attacker:
 
 
 def _processor_time() -> float:
-    """Sum the seconds of all processes that this one started: attacks start some, too."""
+    """Add up the seconds of all processes that descend from this one."""
     total = 0.0
     for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended
+        with suppress(psutil.Error):  # the process has ended
             times = process.cpu_times()
             total += times.user + times.system
     return total

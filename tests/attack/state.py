@@ -1,4 +1,4 @@
-"""How much of the rows of an attack a store was given, and how many it was told to forget."""
+"""How many of the rows of an attack a store was given, and how many it forgot."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ from tests.attack.target import FIRST
 
 
 class State(NamedTuple):
-    """As many rows as were ever added, of which the oldest are forgotten."""
+    """Rows ever added, and how many of the oldest are forgotten."""
 
     rows: int = 0
     forgotten: int = 0
 
     @classmethod
     def of(cls, store: MemoryStore) -> "State":
-        """Tell the state of a store."""
+        """Return the state of a store."""
         rows = max(0, store.next_id - FIRST)
         return cls(rows, rows - len(store))

@@ -1,4 +1,4 @@
-"""Files that are sound by themselves stand where others belong."""
+"""Puts intact files into wrong places."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ HOW = ("files", "files", "arrays", "folders", "earlier", "other")
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
-    """Exchange two files or folders of a kind, or bring one from an earlier or another store."""
+    """Exchange two files or folders of a kind, or take one from an earlier or another store."""
     store, how = originals.copy(folder / "store"), random.choice(HOW)
     if how in ("earlier", "other"):
         name = foreign(originals.store, getattr(originals, how), random)
@@ -28,7 +28,7 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
         one, two = (store / name for name in names)
         mend = functools.partial(exchange, one, two, folder / "aside")
         mend()
-    if names == [MANIFEST]:  # what it does not fit may be named
+    if names == [MANIFEST]:  # the error may name what it does not fit
         return originals.judged(tried, store, [""], mend, functools.partial(look_back, target))
     packed = target.zips and random.random() < 0.2
     look = originals.look_into_zip if packed else target.look
@@ -39,7 +39,7 @@ def attack(target: Target, random: Random, folder: Path, originals: Originals) -
 
 
 def pair(store: Path, how: str, random: Random) -> list[str]:
-    """Choose two files, arrays or folders of a kind that differ."""
+    """Choose two files, arrays or folders of one kind that differ."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for name in files_of(store):
         parts = name.split("/")
@@ -57,7 +57,7 @@ def pair(store: Path, how: str, random: Random) -> list[str]:
 
 
 def foreign(store: Path, source: Path, random: Random) -> str:
-    """Choose a file, an array or a folder that both have, but not the same."""
+    """Choose a file, an array or a folder that both stores have and that differs."""
     theirs = set(files_of(source))
     files = [name for name in files_of(store) if name in theirs]
     changed = [name for name in files if differ(store / name, source / name)]
@@ -73,7 +73,7 @@ def differ(one: Path, two: Path) -> bool:
 
 
 def exchange(one: Path, two: Path, aside: Path) -> None:
-    """Let two files or folders trade places."""
+    """Exchange two files or folders."""
     one.rename(aside)
     two.rename(one)
     aside.rename(two)
@@ -90,7 +90,7 @@ def put(source: Path, place: Path) -> None:
 
 
 def look_back(target: Target, store: Path) -> None:
-    """Look at a store whose manifest may be an earlier one: it holds what it held then, or now."""
+    """Check a store whose manifest may be an earlier one: it holds the rows of then or of now."""
     with target.open(store) as opened:
         then = opened.next_id - opened.first_id == EARLIER - 166
         target.expect(opened, **({"rows": EARLIER} if then else {}))

@@ -1,4 +1,4 @@
-"""A persistent store to attack, what it holds, and what it must answer."""
+"""The persistent store that is attacked, its rows, and what it must answer."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -26,18 +26,18 @@ class Target:
     store: str = "zarr"
     options: dict[str, Any] = field(default_factory=lambda: {"ram": 2**18, "nprobe": 10_000})
     exact: bool = True
-    """Whether its hits are the best ones, with these options."""
+    """Whether it finds the best hits with these options."""
     zips: bool = True
-    """Whether it opens what it wrote when it is packed into a zip file."""
+    """Whether it opens a zip file of its directory."""
 
     def open(self, directory: Path | None) -> MemoryStore:
-        """Open what a directory holds, or begin there."""
+        """Open the store of a directory, or begin one there."""
         return create_store(
             self.store, num_heads=HEADS, head_dim=DIM, directory=directory, **self.options
         )
 
     def write(self, directory: Path, *, seed: int = 0, earlier: Path | None = None) -> None:
-        """Write rows in many steps, all sorts of files; `earlier` gets a copy in between."""
+        """Write rows in many steps, so in all kinds of files; `earlier` gets a copy midway."""
         keys, values = data(seed)
         with self.open(directory) as store:
             store.start_at(FIRST)
@@ -58,7 +58,7 @@ class Target:
         forgotten: int = FORGOTTEN,
         first: int = FIRST,
     ) -> None:
-        """Expect a store to hold these rows, bit for bit, and to find them."""
+        """Expect a store to hold these rows bit for bit, and to find them."""
         every, their_values = data()
         keys, values = every[:, forgotten:rows], their_values[:, forgotten:rows]
         oldest = first + forgotten
@@ -73,14 +73,14 @@ class Target:
         expect_attention(dense, naive_attention(queries, keys, values, 0.25), torch.float32)
 
     def look(self, directory: Path) -> None:
-        """Open it and expect what `write` wrote."""
+        """Open a directory, and expect what `write` wrote."""
         with self.open(directory) as store:
             self.expect(store)
 
     def read_on(
         self, store: MemoryStore, *, rows: int, forgotten: int, upto: int, first: int = FIRST
     ) -> None:
-        """Add the rows that follow, and expect what a store gives that was never attacked."""
+        """Add the next rows, and expect the answers of a store that was never attacked."""
         if not rows:
             store.start_at(first)
         keys, values = data()
@@ -92,7 +92,7 @@ class Target:
 
 
 def data(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Keys and values ``[H, MOST, D]`` of which stores hold the first."""
+    """Keys and values ``[H, MOST, D]``; stores hold the first of them."""
     if seed not in _DRAWN:
         _DRAWN[seed] = (
             draw(HEADS, MOST, DIM, seed=2 * seed + 10),
@@ -111,10 +111,10 @@ def files_of(directory: Path) -> list[str]:
 
 
 def strays(directory: Path) -> list[str]:
-    """List unfinished files, and folders that the manifest does not name."""
+    """List partial files, and folders that the manifest does not name."""
     left = [name for name in files_of(directory) if ".partial" in name]
     if (directory / MANIFEST).is_file():
-        told = (directory / MANIFEST).read_text(encoding="utf-8")
+        text = (directory / MANIFEST).read_text(encoding="utf-8")
         folders = (path for path in directory.glob("*/*") if path.is_dir())
-        left += [f"{path.parent.name}/{path.name}" for path in folders if path.name not in told]
+        left += [f"{path.parent.name}/{path.name}" for path in folders if path.name not in text]
     return left

@@ -1,4 +1,4 @@
-"""What a system does to a store: no room, no more open files, a broken or read-only disk."""
+"""Troubles of a system: no room, no more open files, a broken or read-only disk."""
 
 import ctypes
 import errno
@@ -25,41 +25,41 @@ CODES = {
     "EROFS": CHANGING,
     "EACCES": CHANGING,
 }
-"""What fails with each."""
+"""Events that fail with each error."""
 
 
 class Trouble(NamedTuple):
-    """From some event of a file on, all like it fail; or a limit of the system is reached."""
+    """From some event on, all events of a kind fail; or a limit of the system is reached."""
 
     code: str
     after: int
-    """Events that still succeed; of a limit: how much is left."""
+    """Events that still succeed; for a limit: how much is left."""
     real: bool = False
-    """Whether the system itself fails; else its answer is feigned."""
+    """Whether the system itself fails; otherwise the error is simulated."""
 
     @property
     def readable(self) -> bool:
-        """Whether all that is there can still be read."""
+        """Whether all files can still be read."""
         return self.code not in ("EIO", "EMFILE")
 
     @property
     def reason(self) -> str:
-        """How the system words it."""
+        """The system's message."""
         return os.strerror(getattr(errno, self.code))
 
     def __str__(self) -> str:
-        """Name it."""
+        """Describe it."""
         return f"{'real ' * self.real}{self.code} after {self.after}"
 
     @contextmanager
     def begun(self, directory: Path) -> Iterator[None]:
-        """Let it happen."""
+        """Begin the trouble, and end it."""
         how = {"EMFILE": _few_files, "EFBIG": _small_files, "ENOSPC": _small_disk}
-        with how[self.code](self.after, directory) if self.real else self._feigned(directory):
+        with how[self.code](self.after, directory) if self.real else self._simulated(directory):
             yield
 
     @contextmanager
-    def _feigned(self, directory: Path) -> Iterator[None]:
+    def _simulated(self, directory: Path) -> Iterator[None]:
         left, failing = self.after, CODES[self.code]
 
         def fail(event: str, path: str) -> None:
@@ -75,7 +75,7 @@ class Trouble(NamedTuple):
 
 
 def draw(random: Random, events: int, *, disk: bool) -> Trouble:
-    """Draw one that comes after so many events at most; `disk`: whether it is the store's own."""
+    """Draw a trouble after at most `events` events; `disk`: whether the store has its own disk."""
     if random.random() < 0.3:
         limits = [("EMFILE", 4), ("EFBIG", 3000), ("ENOSPC", 60_000)]
         code, most = random.choice(limits if disk else limits[:2])
@@ -107,7 +107,7 @@ def _small_files(size: int, directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _small_disk(left: int, directory: Path) -> Iterator[None]:
-    """Fill the disk of a directory, which must be one of its own (`own_disk`)."""
+    """Fill the disk of a directory, which must be its own (`own_disk`)."""
     filler = directory.parent / "filler"
     free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
     with filler.open("wb") as file:
@@ -120,7 +120,7 @@ def _small_disk(left: int, directory: Path) -> Iterator[None]:
 
 @contextmanager
 def own_disk(folder: Path) -> Iterator[bool]:
-    """Mount a small disk at a folder, where the system lets us."""
+    """Mount a small disk at a folder, if the system allows it; yield whether it does."""
     folder.mkdir()
     mounted = _mounts_are_ours() and _done("mount", "-t", "tmpfs", "-o", "size=8m", "-", folder)
     try:
@@ -132,7 +132,7 @@ def own_disk(folder: Path) -> Iterator[bool]:
 
 @functools.cache
 def _mounts_are_ours() -> bool:
-    """Let what this process mounts go with it, whatever ends it."""
+    """Make the mounts of this process end with it; return whether that is possible."""
     new_namespace = 0x20000  # CLONE_NEWNS
     unshare = getattr(ctypes.CDLL(None), "unshare", None)
     return (

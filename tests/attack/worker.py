@@ -1,4 +1,4 @@
-"""Tries attacks in a process of its own, which may hang, be killed or run out of memory."""
+"""Attacks in a process of its own, which may hang, be killed or run out of memory."""
 
 import gc
 import os
@@ -22,8 +22,8 @@ NOT_OURS = ("pymp-", "torchinductor_")
 
 
 def work(connection: Connection, target: Target, folder: Path) -> None:
-    """Try what is asked for, until told to stop."""
-    os.setsid()  # Ctrl-C is for whoever asks
+    """Make the attacks that are asked for, until None comes."""
+    os.setsid()  # Ctrl-C is for the process that asks
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     temporary = folder / "temporary"
@@ -35,7 +35,7 @@ def work(connection: Connection, target: Target, folder: Path) -> None:
 
 
 def once(target: Target, folder: Path, originals: Originals, kind: str, seed: int) -> Outcome:
-    """Try one thing in an empty folder; temporary files must be gone afterwards."""
+    """Make one attack in an empty folder; temporary files must be gone afterwards."""
     place, random = folder / "attack", Random(f"{kind} {seed}")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()

@@ -1,4 +1,4 @@
-"""A process that writes to a store as its seed says, tells of each flush, and is killed."""
+"""A process that writes to a store as its seed decides, reports each flush, and is killed."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.attack.target import FIRST, MOST, Target, data
 
 STEPS = 20
 OPENED, BEGUN, FLUSHED, FAILED = "opened", "begun", "flushed", "failed"
-"""What a writer tells: with the state, or with the error."""
+"""Reports of a writer: with the state, or with the error."""
 
 
 class Kill(NamedTuple):
@@ -23,16 +23,16 @@ class Kill(NamedTuple):
 
     unit: str
     """``file``: before an event of a file; ``line``: before a line of Python; ``second``: by
-    another process, which no seed repeats, but may hit the middle of a system call."""
+    another process, which no seed repeats, but which may hit the middle of a system call."""
     at: float
 
     def __str__(self) -> str:
-        """Name the moment."""
+        """Describe the moment."""
         return f"{self.unit} {self.at:.3g}"
 
 
-def write(told: Connection, target: Target, directory: Path, seed: int, kill: Kill) -> None:
-    """Write until killed; at the latest, when all steps are done."""
+def write(reports: Connection, target: Target, directory: Path, seed: int, kill: Kill) -> None:
+    """Write until killed; when all steps are done, end in the same way."""
     left = kill.at
 
     def count(event: str, path: str) -> None:
@@ -42,15 +42,7 @@ def write(told: Connection, target: Target, directory: Path, seed: int, kill: Ki
             die()
 
     def work() -> None:
-        try:
-            store, random = target.open(directory), Random(seed)
-            told.send((OPENED, State.of(store)))
-            if not store.next_id:
-                store.start_at(FIRST)
-            for _ in range(STEPS):
-                store = step(target, directory, store, random, told)
-        except Exception as error:
-            told.send((FAILED, f"{type(error).__name__}: {error}"))
+        run(reports, target, directory, Random(seed))
 
     if kill.unit == "line":
         stopped(work, int(kill.at), stop=die)
@@ -62,13 +54,26 @@ def write(told: Connection, target: Target, directory: Path, seed: int, kill: Ki
     die()
 
 
+def run(reports: Connection, target: Target, directory: Path, random: Random) -> None:
+    """Make all steps, and report the states."""
+    try:
+        store = target.open(directory)
+        reports.send((OPENED, State.of(store)))
+        if not store.next_id:
+            store.start_at(FIRST)
+        for _ in range(STEPS):
+            store = step(target, directory, store, random, reports)
+    except Exception as error:
+        reports.send((FAILED, f"{type(error).__name__}: {error}"))
+
+
 def die() -> None:
-    """End without a chance to tidy up."""
+    """Kill this process, which cannot tidy up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def step(
-    target: Target, directory: Path, store: MemoryStore, random: Random, told: Connection
+    target: Target, directory: Path, store: MemoryStore, random: Random, reports: Connection
 ) -> MemoryStore:
     """Add, forget, flush, or close and open again."""
     keys, values = data()
@@ -81,9 +86,9 @@ def step(
             store.forget(random.randrange(len(store) // 3 + 1))
         case flush:
             state = State.of(store)
-            told.send((BEGUN, state))
+            reports.send((BEGUN, state))
             store.flush() if flush == "flush" else store.close()
-            told.send((FLUSHED, state))
+            reports.send((FLUSHED, state))
             if flush == "reopen":
                 return target.open(directory)
     return store

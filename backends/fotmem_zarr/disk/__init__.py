@@ -1,1 +1,1 @@
-"""What is in the folder: files, arrays, the manifest."""
+"""What lies in the directory: storage, arrays, the log and the manifest."""

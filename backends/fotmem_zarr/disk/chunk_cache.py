@@ -1,4 +1,4 @@
-"""Chunks that were read lately, within a budget."""
+"""Keeps the chunks that were read last, within a budget."""
 
 import threading
 from collections import OrderedDict
@@ -6,28 +6,28 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fotmem_zarr.disk.chunked_array import Chunk, read_chunks, side_by_side
+from fotmem_zarr.disk.chunk_reader import Chunk, read_chunks
 
 ENTRY = 512
 """Bytes that a chunk in the cache takes beside its rows."""
 
 
-class Cache:
-    """The chunks that were used last. Several threads may ask it."""
+class ChunkCache:
+    """A least-recently-used cache of chunks. Several threads may read from it at a time."""
 
     def __init__(self) -> None:
         self.limit = 0
-        """Bytes."""
+        """Most bytes that it keeps."""
         self.chunks_read = 0
-        """How many were not in it."""
+        """Chunks that it had to read from storage."""
         self.chunks_probed = 0
-        """How many queries wanted to look into."""
+        """Chunks that queries asked for."""
         self._chunks: OrderedDict[Chunk, bytes] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
     def read(self, chunks: Sequence[Chunk]) -> Tensor:
-        """Read different chunks, all of one shape: ``[n, chunk_rows, *rest]``."""
+        """Read distinct chunks, all of one shape: ``[n, chunk_rows, *rest]``."""
         found: dict[Chunk, bytes] = {}
         with self._lock:
             for chunk in chunks:
@@ -36,17 +36,17 @@ class Cache:
                     self._chunks.move_to_end(chunk)
                     found[chunk] = held
         missing = [chunk for chunk in chunks if chunk not in found]
-        missing.sort(key=lambda chunk: (chunk[0].path, chunk[1]))  # neighbours come together
+        missing.sort(key=lambda chunk: (chunk[0].path, chunk[1]))  # so that neighbours meet
         fetched = read_chunks(missing)
         with self._lock:
             self.chunks_read += len(missing)
             for chunk, data in fetched.items():
                 self._hold(chunk, data)
         found |= fetched
-        return side_by_side(chunks[0][0], [found[chunk] for chunk in chunks])
+        return chunks[0][0].tensor([found[chunk] for chunk in chunks])
 
     def count_probed(self, chunks: int) -> None:
-        """Take note of what queries want."""
+        """Count chunks that queries ask for."""
         with self._lock:
             self.chunks_probed += chunks
 

@@ -1,11 +1,11 @@
-"""Rows of all heads in one sharded zarr array, read and written chunk by chunk."""
+"""One array of a store on disk: sharded zarr, in chunks whose checksums cover their place."""
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.place import Place, Range
+from fotmem_zarr.disk.storage import Storage
+from fotmem_zarr.disk.zarr_metadata import array_description
 
 CRC = 4
 """Bytes of a checksum."""
 INTACT = 0x48674BC7
-"""The crc32c of anything that is followed by its own."""
+"""The crc32c of any bytes that are followed by their own crc32c."""
 ABSENT = 2**64 - 1
 
 NUMPY = {
@@ -30,21 +31,23 @@ NUMPY = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
+class ChunkedArray:
     """An array ``[H, rows, *rest]`` of zarr v3 in chunks of one head, with crc32c, sharded.
 
-    The chunks of a shard lie in order, so that where each one is needs no look at the index of
-    the shard, and neighbours are read at once. Behind each chunk and its own checksum, where zarr
-    does not look, stands a second one that covers its place, too: the array, its shape, its
-    generation, the head, and the number of the chunk. A right chunk in a wrong place is damage.
+    The chunks of a shard lie in order. So a chunk is found without the shard's index, and
+    neighbouring chunks are read at once.
+
+    After each chunk and its checksum follows a second checksum, where zarr does not look. It covers
+    the first checksum and the chunk's place: array, shape, generation, head and chunk number. So an
+    intact chunk in a wrong place is recognised as damage.
     """
 
-    place: Place
+    storage: Storage
     path: str
     generation: str
-    """Of the part, segment or piece that it belongs to."""
+    """Of the group that the array belongs to."""
     first: int
-    """The first row of that."""
+    """First row of that group."""
     heads: int
     rows: int
     rest: tuple[int, ...]
@@ -55,7 +58,7 @@ class Rows:
 
     @cached_property
     def chunk_bytes(self) -> int:
-        """Of one chunk, without its checksums."""
+        """Bytes of a chunk without its checksums."""
         return self.chunk_rows * math.prod(self.rest) * self.dtype.itemsize
 
     @cached_property
@@ -65,37 +68,44 @@ class Rows:
 
     @cached_property
     def _identity(self) -> int:
-        """The crc32c of what tells this array from all others, of any version and any store."""
-        told = (self.path, self.generation, self.first, self.heads, *self.rest, self.dtype)
+        """The crc32c of what distinguishes this array from all others, of any store and version."""
+        facts = (self.path, self.generation, self.first, self.heads, *self.rest, self.dtype)
         layout = (self.chunk_rows, self.chunks_per_shard, self.heads_per_shard)
-        return int(google_crc32c.value(repr((*told, *layout)).encode()))
+        return int(google_crc32c.value(repr((*facts, *layout)).encode()))
+
+    @property
+    def chunks_per_head(self) -> int:
+        """Chunks of one head."""
+        return -(-self.rows // self.chunk_rows)
+
+    @property
+    def cure(self) -> str:
+        """What helps when a file of the array is damaged."""
+        if self.path.startswith("segments/") and not self.storage.read_only:
+            return "remove its folder 'segments' and open the store again: it is rebuilt"
+        return "restore the store from a copy"
 
     def files(self, shards: int | None = None) -> set[str]:
-        """Name the files that belong here: `shards` of each head (default: all)."""
+        """Return the names of its files, with `shards` shards of each head (default: all)."""
         if shards is None:
             shards = -(-self.chunks_per_head // self.chunks_per_shard)
         groups = range(-(-self.heads // self.heads_per_shard))
         names = {self._name(group, shard) for group in groups for shard in range(shards)}
         return {"zarr.json", *names}
 
-    @property
-    def chunks_per_head(self) -> int:
-        """Of one head."""
-        return -(-self.rows // self.chunk_rows)
-
-    def describe(self) -> None:
-        """Write ``zarr.json``."""
-        self.place.write(f"{self.path}/zarr.json", json.dumps(self.description()).encode())
-
     def description(self) -> dict[str, Any]:
-        """Describe it as zarr v3 does."""
+        """Return the content of its ``zarr.json``."""
         shard = (self.heads_per_shard, self.chunk_rows * self.chunks_per_shard, *self.rest)
         chunk = (1, self.chunk_rows, *self.rest)
         shape = (self.heads, self.rows, *self.rest)
-        return _metadata(shape, chunk, shard, NUMPY[self.dtype])
+        return array_description(shape, chunk, shard, NUMPY[self.dtype])
+
+    def write_description(self) -> None:
+        """Write its ``zarr.json``."""
+        self.storage.write(f"{self.path}/zarr.json", json.dumps(self.description()).encode())
 
     def write(self, head: int, shard: int, data: Tensor) -> None:
-        """Write a shard of ``[heads_per_shard, rows, *rest]``; fewer rows only of a single head."""
+        """Write a shard ``[heads_per_shard, rows, *rest]``; fewer rows only of a single head."""
         tiles = data.contiguous().unflatten(1, (-1, self.chunk_rows)).flatten(0, 1)
         parts, index = [], np.full((self.heads_per_shard * self.chunks_per_shard, 2), ABSENT, "<u8")
         per_head = self.chunks_per_shard
@@ -106,44 +116,39 @@ class Rows:
             parts += [raw, checksum, self._placed(head + number // per_head, chunk, checksum)]
             index[number] = number * self.stride, len(raw) + CRC
         parts += [index.tobytes(), _checksum(index.tobytes())]
-        self.place.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
-
-    def load(self, numbers: Iterable[int]) -> Tensor:
-        """Read chunks, numbered through all heads: ``[n, chunk_rows, *rest]``."""
-        return side_by_side(
-            self, list(read_chunks([(self, number) for number in numbers]).values())
-        )
-
-    def read_all(self) -> Tensor:
-        """Read everything, ``[H, rows, *rest]``; for small arrays."""
-        whole = self.load(range(self.heads * self.chunks_per_head))
-        return whole.reshape(self.heads, -1, *self.rest)[:, : self.rows]
+        self.storage.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
 
     def locate(self, number: int) -> tuple[str, int]:
-        """Find a chunk: its file, and its place there."""
+        """Return the file of a chunk, and its number in that file."""
         head, number = divmod(number, self.chunks_per_head)
         shard, number = divmod(number, self.chunks_per_shard)
         group, head = divmod(head, self.heads_per_shard)
         return self._file(group, shard), head * self.chunks_per_shard + number
 
     def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
-        """Raise `StorageError` unless this is the chunk with its checksums."""
+        """Raise `StorageError` unless `data` is this chunk with its checksums."""
         head, number = divmod(number, self.chunks_per_head)
         checksum, placed = data[-2 * CRC : -CRC], data[-CRC:]
         if missing:
-            what = "is missing"
+            problem = "is missing"
         elif len(data) < self.stride:
-            what = f"is truncated (expected {self.stride} bytes, got {len(data)})"
+            problem = f"is truncated (expected {self.stride} bytes, got {len(data)})"
         elif google_crc32c.value(data) != google_crc32c.extend(INTACT, placed):
-            what = "is damaged (its checksum differs)"
+            problem = "is damaged (its checksum differs)"
         elif self._placed(head, number, checksum) != placed:
-            what = "is another one's (its checksum is of another place, version or store)"
+            problem = "is in the wrong place (its checksum is of another place, version or store)"
         else:
             return
         raise StorageError(
-            f"chunk {number} of head {head} of {self.path} {what}, in file {file} of "
-            f"{self.place.name}; {self.cure()}"
+            f"chunk {number} of head {head} of {self.path} {problem}, in file {file} of "
+            f"{self.storage.name}; {self.cure}"
         )
+
+    def tensor(self, chunks: Sequence[bytes]) -> Tensor:
+        """Join chunks with their checksums into a tensor ``[n, chunk_rows, *rest]``."""
+        data = torch.frombuffer(bytearray().join(chunks), dtype=self.dtype).view(len(chunks), -1)
+        rows = data[:, : -2 * CRC // self.dtype.itemsize]
+        return rows.view(len(chunks), self.chunk_rows, *self.rest)
 
     def _file(self, group: int, shard: int) -> str:
         return f"{self.path}/{self._name(group, shard)}"
@@ -152,89 +157,10 @@ class Rows:
         return f"c.{group}.{shard}{'.0' * len(self.rest)}"
 
     def _placed(self, head: int, chunk: int, checksum: bytes) -> bytes:
-        """Compute the checksum that covers a chunk's own, and its place."""
+        """Compute the checksum that covers a chunk's first checksum and its place."""
         place = head.to_bytes(8, "little") + chunk.to_bytes(8, "little") + checksum
         return int(google_crc32c.extend(self._identity, place)).to_bytes(CRC, "little")
-
-    def cure(self) -> str:
-        """Say what helps where a file is damaged."""
-        if self.path.startswith("segments/") and not self.place.read_only:
-            return "remove its folder 'segments' and open the store again: it is made anew"
-        return "restore the store from a copy"
-
-
-Chunk = tuple[Rows, int]
-"""One chunk of an array, by its number through all heads."""
-
-
-class _Run(NamedTuple):
-    """Chunks that lie one behind the other in a file, from the place `first` on."""
-
-    rows: Rows
-    file: str
-    first: int
-    numbers: list[int]
-
-    def range(self) -> Range:
-        size = self.rows.stride
-        return Range(self.file, self.first * size, (self.first + len(self.numbers)) * size)
-
-    def cut(self, data: bytes | None) -> Iterator[tuple[Chunk, bytes]]:
-        size = self.rows.stride
-        for i, number in enumerate(self.numbers):
-            part = b"" if data is None else data[i * size : (i + 1) * size]
-            self.rows.verify(number, part, self.file, missing=data is None)
-            yield (self.rows, number), part
-
-
-def read_chunks(chunks: Iterable[Chunk]) -> dict[Chunk, bytes]:
-    """Read chunks with their checksums, all of a place in one call; neighbours at once."""
-    runs: dict[Place, list[_Run]] = {}
-    for rows, number in chunks:
-        file, place = rows.locate(number)
-        here = runs.setdefault(rows.place, [])
-        if here and here[-1].file == file and here[-1].first + len(here[-1].numbers) == place:
-            here[-1].numbers.append(number)
-        else:
-            here.append(_Run(rows, file, place, [number]))
-    read: dict[Chunk, bytes] = {}
-    for where, some in runs.items():
-        found = where.read([run.range() for run in some])
-        for run, data in zip(some, found, strict=True):
-            read.update(run.cut(data))
-    return read
-
-
-def side_by_side(like: Rows, chunks: Sequence[bytes]) -> Tensor:
-    """Put chunks with their checksums into a tensor, ``[n, chunk_rows, *rest]``."""
-    data = torch.frombuffer(bytearray().join(chunks), dtype=like.dtype).view(len(chunks), -1)
-    rows = data[:, : -2 * CRC // like.dtype.itemsize]
-    return rows.view(len(chunks), like.chunk_rows, *like.rest)
 
 
 def _checksum(raw: bytes) -> bytes:
     return int(google_crc32c.value(raw)).to_bytes(CRC, "little")
-
-
-def _metadata(
-    shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int], dtype: str
-) -> dict[str, Any]:
-    """Describe an array as zarr v3 does; asking zarr to would take 5 ms."""
-    checked = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-    sharding = {
-        "chunk_shape": list(chunks),
-        "codecs": checked,
-        "index_codecs": checked,
-        "index_location": "end",
-    }
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(shape),
-        "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shards)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": 0,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": {},
-    }

@@ -1,4 +1,4 @@
-"""From what a caller names as a directory to a place."""
+"""Opens the storage that a caller names as a directory."""
 
 import os
 import zipfile
@@ -6,22 +6,22 @@ from pathlib import Path
 
 from fotmem.errors import StorageError
 from fotmem_zarr.disk.folder import Folder
-from fotmem_zarr.disk.place import Place
+from fotmem_zarr.disk.storage import Storage
 
 
-def open_place(directory: Path | str) -> Place:
+def open_storage(directory: Path | str) -> Storage:
     """Open a folder (made if missing), a zip file or a URL."""
     text = str(directory)
     if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
-        from fotmem_zarr.disk.remote import remote_place
+        from fotmem_zarr.disk.remote import remote_storage
 
-        return remote_place(text)
+        return remote_storage(text)
     path = Path(text.removeprefix("file://"))
     is_file = os.path.isfile(path)  # pathlib's raises where a name is too long
     if is_file and zipfile.is_zipfile(path):
-        from fotmem_zarr.disk.zipped import ZipPlace
+        from fotmem_zarr.disk.zip_file import ZipStorage
 
-        return ZipPlace(path)
+        return ZipStorage(path)
     if is_file or (path.suffix == ".zip" and not os.path.isdir(path)):
         raise StorageError(
             f"{path} is no zip file; a store is written to a folder, which can be zipped afterwards"

@@ -10,68 +10,68 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
 from fotmem.errors import MissingPackageError, StorageError
-from fotmem_zarr.disk.place import Place, Range
+from fotmem_zarr.disk.storage import ByteRange, Storage
 
 
-class RemotePlace(Place):
-    """Files of a zarr store; those of one call are read at the same time."""
+class RemoteStorage(Storage):
+    """Files of a zarr store. The files of one call are read at the same time."""
 
     def __init__(self, store: Store, name: str) -> None:
         read_only = "is read-only; open a copy that can be written to" if store.read_only else ""
         super().__init__(name, read_only=read_only, durable=True, local=False)
-        self._store = store
+        self._zarr = store
 
-    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+    def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         async def together() -> list[Any]:
-            await self._store._ensure_open()
+            await self._zarr._ensure_open()
             return await asyncio.gather(*map(self._get, ranges))
 
         cure = "is the URL right, and is the storage reachable?"
         return self._wait(together(), "read", ranges[0].key if ranges else "", cure)  # type: ignore[no-any-return]
 
-    async def _get(self, part: Range) -> bytes | None:
+    async def _get(self, part: ByteRange) -> bytes | None:
         request: ByteRequest
         if part.stop is None:
             request = OffsetByteRequest(part.start)
         else:
             request = RangeByteRequest(part.start, part.stop)
-        found = await self._store.get(part.key, default_buffer_prototype(), request)
+        found = await self._zarr.get(part.key, default_buffer_prototype(), request)
         return None if found is None else found.to_bytes()
 
     def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         cure = "nothing was lost: try again when the storage can be written to"
-        self._wait(self._store.set(key, buffer), "write", key, cure)
+        self._wait(self._zarr.set(key, buffer), "write", key, cure)
 
     def remove(self, path: str) -> None:
-        self._wait(self._store.delete_dir(path), "remove", path, "remove it yourself")
+        self._wait(self._zarr.delete_dir(path), "remove", path, "remove it yourself")
 
     def names(self, path: str) -> list[str]:
         async def listed() -> list[str]:
-            await self._store._ensure_open()
-            return sorted({name async for name in self._store.list_dir(path)})
+            await self._zarr._ensure_open()
+            return sorted({name async for name in self._zarr.list_dir(path)})
 
         return self._wait(listed(), "list", path, "is the URL right?")  # type: ignore[no-any-return]
 
     def close(self, *, unused: bool = False) -> None:
-        self._store.close()
+        self._zarr.close()
 
     def _wait(self, doing: Coroutine[Any, Any, Any], verb: str, key: str, cure: str) -> Any:
         try:
             return sync(doing)
         except Exception as error:  # each kind of storage has its own
-            raise self.broken(verb, key, error, cure) from error
+            raise self.failure(verb, key, error, cure) from error
 
 
-def remote_place(url: str) -> Place:
+def remote_storage(url: str) -> Storage:
     """Open a URL by fsspec, or by obstore where fsspec cannot."""
     try:
-        return RemotePlace(FsspecStore.from_url(url), url)
+        return RemoteStorage(FsspecStore.from_url(url), url)
     except (ImportError, ValueError) as error:
         try:
             from obstore.store import from_url
 
-            return RemotePlace(ObjectStore(from_url(url)), url)
+            return RemoteStorage(ObjectStore(from_url(url)), url)
         except ImportError:
             raise MissingPackageError(
                 "zarr", f"{url} needs a package: {error}; or pip install obstore"

@@ -1,1 +1,1 @@
-"""Clusters and segments: how keys are found."""
+"""How rows are found: recent rows in memory, segments of clustered keys, and their compaction."""

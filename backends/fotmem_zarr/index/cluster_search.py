@@ -1,4 +1,4 @@
-"""Approximate search: read the clusters that promise most, and score their keys."""
+"""Approximate search: read the most promising clusters, and score their keys."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,40 +7,61 @@ import torch
 from torch import Tensor
 
 from fotmem.stores import Hits
-from fotmem_zarr.budget import CLUSTER, Budget
-from fotmem_zarr.disk.chunk_cache import Cache
-from fotmem_zarr.disk.lookup import take
+from fotmem_zarr.disk.chunk_cache import ChunkCache
+from fotmem_zarr.disk.limits import CLUSTER
+from fotmem_zarr.disk.row_lookup import look_up_rows
 from fotmem_zarr.index.segment import Segment
 
 FEW = 2**16
 """Rows up to which a query reads `nprobe` clusters."""
 
 
-class Probe:
-    """Searches some segments together. Clusters are numbered through, in all of them."""
+class ClusterSearch:
+    """Searches segments together. Their clusters are numbered across all segments.
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+        At least one, in order.
+    cache : ChunkCache
+    nprobe : int
+        Clusters that a query reads of up to ``FEW`` rows.
+    first : int
+        Rows before this one are left out.
+    workspace : int
+        Most elements of a temporary.
+    candidates : int
+        Most scores that are held at a time.
+    """
 
     def __init__(
-        self, segments: Sequence[Segment], cache: Cache, budget: Budget, *, nprobe: int, first: int
+        self,
+        segments: Sequence[Segment],
+        cache: ChunkCache,
+        *,
+        nprobe: int,
+        first: int,
+        workspace: int,
+        candidates: int,
     ) -> None:
         self.segments = segments
         self.cache = cache
         self.nprobe = nprobe
         self.first = first
-        """Rows before this one are left out."""
-        self.limit = budget.workspace
-        self.candidates = budget.candidates
+        self.workspace = workspace
+        self.candidates = candidates
         counts = [segment.clusters for segment in segments]
         self.offsets = torch.tensor([0, *counts]).cumsum(0)
         self.clusters = sum(counts)
         self.sizes = torch.cat([segment.index.sizes for segment in segments], 1).flatten()
-        """``[H * clusters]``, int32: keys of each."""
+        """``[H * clusters]``, int32: keys of each cluster."""
 
-    def wanted(self, top_k: int) -> int:
-        """Count the clusters that each query reads.
+    def clusters_per_query(self, top_k: int) -> int:
+        """Return how many clusters each query reads.
 
-        The more keys there are, the more clusters the best of them lie in. And they lie in as many
-        clusters of each segment as in those of one large one, or nearly: so more are read where
-        segments are many and of like size, and where part of the rows is forgotten.
+        The best keys lie in more clusters the more keys there are: the count grows with the square
+        root. The best keys also lie in nearly as many clusters of each segment as of a single large
+        one: the count grows with the number of segments of like size, and if rows are forgotten.
         """
         sizes = [min(segment.rows, segment.end - self.first) for segment in self.segments]
         effective = sum(sizes) ** 2 / sum(size * size for size in sizes)
@@ -49,13 +70,13 @@ class Probe:
         return min(self.clusters, round(max(self.nprobe, 4 * top_k / CLUSTER) * more))
 
     def search(self, queries: Tensor, top_k: int) -> Hits:
-        """Search for queries ``[H, Q, D]``, float32."""
-        nprobe = self.wanted(top_k)
+        """Find the best keys for queries ``[H, Q, D]``, float32."""
+        nprobe = self.clusters_per_query(top_k)
         top_k = min(top_k, nprobe * CLUSTER)
         chosen = self._choose(queries, nprobe)
         self.cache.count_probed(int((chosen >= 0).sum()))
         heads = torch.arange(queries.shape[0])[:, None].expand(queries.shape[:2])
-        # Head after head, so that queries that read the same clusters come together.
+        # Head by head, so that queries that read the same clusters come together.
         step = max(1, self.candidates // (nprobe * CLUSTER))
         parts = [
             self._score(*part, top_k)
@@ -73,10 +94,10 @@ class Probe:
 
     def _choose(self, queries: Tensor, nprobe: int) -> Tensor:
         """Choose the clusters ``[H, Q, nprobe]`` of each query; -1 where there are fewer."""
-        step = max(1, self.limit // (self.clusters * queries.shape[0]))
+        step = max(1, self.workspace // (self.clusters * queries.shape[0]))
         parts = []
         for block in queries.split(step, dim=1):
-            estimates = torch.cat([segment.estimate(block) for segment in self.segments], -1)
+            estimates = torch.cat([each.index.estimate(block) for each in self.segments], -1)
             best = estimates.topk(nprobe, dim=-1, sorted=False)
             parts.append(best.indices.where(best.values > -torch.inf, -1))
         return torch.cat(parts, 1)
@@ -87,7 +108,7 @@ class Probe:
         """Find the best keys of clusters ``[n, nprobe]`` for queries ``[n, D]`` of `heads`."""
         keys = torch.where(chosen < 0, -1, heads[:, None] * self.clusters + chosen)
         clusters, inverse, counts = keys.flatten().unique(return_inverse=True, return_counts=True)
-        pairs = inverse.argsort()  # of a query and a cluster, by cluster
+        pairs = inverse.argsort()  # pairs of query and cluster, by cluster
         begins = counts.cumsum(0) - counts
         found = queries.new_full((keys.numel(), CLUSTER), -torch.inf)
         for part, most in self._batches(counts, skip=int(clusters[0] < 0)):
@@ -95,7 +116,7 @@ class Probe:
             there = columns < counts[part, None]
             pair = pairs[begins[part, None] + columns.where(there, 0)]  # [c, most]
             members = self._read(clusters[part])
-            # In this order: torch multiplies a few rows by many columns several times slower.
+            # In this order: torch multiplies few rows by many columns several times slower.
             scores = members @ queries[pair // keys.shape[1]].transpose(1, 2)  # [c, CLUSTER, most]
             scores.masked_fill_(self._hidden(clusters[part])[..., None], -torch.inf)
             found[pair[there]] = scores.transpose(1, 2)[there]
@@ -107,12 +128,12 @@ class Probe:
         return rows, scores
 
     def _batches(self, counts: Tensor, skip: int) -> Iterator[tuple[Tensor, int]]:
-        """Group clusters that about as many queries want: bounded work for each group."""
+        """Group clusters that about equally many queries want: bounded work for each group."""
         order = counts[skip:].argsort(descending=True, stable=True) + skip
-        dim = self.segments[0].head_dim
+        dim = self.segments[0].layer.head_dim
         while len(order):
             most = int(counts[order[0]])
-            step = max(1, self.limit // (CLUSTER * dim + most * (dim + CLUSTER)))
+            step = max(1, self.workspace // (CLUSTER * dim + most * (dim + CLUSTER)))
             yield order[:step], most
             order = order[step:]
 
@@ -124,7 +145,7 @@ class Probe:
         return self.cache.read(chunks).float()
 
     def _hidden(self, clusters: Tensor) -> Tensor:
-        """Tell what is no key of clusters ``[c]``, or a forgotten one: ``[c, CLUSTER]``."""
+        """Tell which places of clusters ``[c]`` hold no live key: ``[c, CLUSTER]``."""
         columns = torch.arange(CLUSTER)
         hidden = columns >= self.sizes[clusters, None]
         if self.segments[0].first < self.first:
@@ -140,10 +161,10 @@ class Probe:
         arrays = [each.ids for each in self.segments]
         lengths = torch.tensor([ids.chunk_rows for ids in arrays])[segment]
         rows = torch.tensor([each.first for each in self.segments])[segment]
-        for length in lengths.unique().tolist():  # those written with another budget differ
+        for length in lengths.unique().tolist():  # another budget, another length
             here = lengths == length
             some = segment[here], head[here], places[here]
-            rows[here] += take(self.cache, arrays, *some, self.limit)
+            rows[here] += look_up_rows(self.cache, arrays, *some, self.workspace)
         return rows
 
     def _locate(self, clusters: Tensor) -> tuple[Tensor, Tensor, Tensor]:

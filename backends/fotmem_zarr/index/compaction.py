@@ -1,4 +1,4 @@
-"""Work that is put off: making and merging segments, in steps between adds."""
+"""Making and merging segments, in steps between adds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,13 +7,13 @@ from fotmem_zarr.index.segment import Segment
 from fotmem_zarr.index.segment_writer import Steps
 
 FAN_OUT = 4
-"""So many segments of one level are merged into one of the next."""
+"""Segments of one level that are merged into one of the next."""
 SPEED = 2
-"""Keys handled per key added, by each job: it ends before as many rows more are there."""
+"""Keys that each job handles for each key added: it ends before as many new rows came."""
 
 
-class Job:
-    """Makes one segment, from rows in memory (no sources) or from others."""
+class SegmentJob:
+    """Makes one segment, from recent rows (no sources) or from other segments."""
 
     def __init__(self, segment: Segment, steps: Steps, sources: tuple[Segment, ...] = ()) -> None:
         self.segment = segment
@@ -22,7 +22,7 @@ class Job:
         self._credit = 0
 
     def advance(self, keys: int) -> bool:
-        """Do the work that is due for so many keys added; True when the segment is complete."""
+        """Do the work that is due for so many added keys; True when the segment is complete."""
         self._credit += SPEED * keys
         while self._credit > 0:
             done = next(self._steps, None)
@@ -32,15 +32,15 @@ class Job:
         return False
 
 
-class Merge(NamedTuple):
+class MergePlan(NamedTuple):
     """Segments to be merged into one of a level."""
 
     segments: tuple[Segment, ...]
     level: int
 
 
-def next_merge(segments: Sequence[Segment], busy: Sequence[Segment]) -> Merge | None:
-    """Find the oldest segments of one level that are enough for a merge, if any."""
+def next_merge(segments: Sequence[Segment], busy: Sequence[Segment]) -> MergePlan | None:
+    """Return the oldest ``FAN_OUT`` segments of a level, if there are so many; low levels first."""
     free: dict[int, list[Segment]] = {}
     for segment in segments:
         if segment not in busy:
@@ -48,5 +48,5 @@ def next_merge(segments: Sequence[Segment], busy: Sequence[Segment]) -> Merge | 
     working = {segment.level for segment in busy}
     for level, found in sorted(free.items()):
         if level not in working and len(found) >= FAN_OUT:
-            return Merge(tuple(found[:FAN_OUT]), level + 1)
+            return MergePlan(tuple(found[:FAN_OUT]), level + 1)
     return None

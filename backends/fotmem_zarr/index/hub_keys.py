@@ -1,57 +1,69 @@
-"""The rows that stand far from all others: a search looks at every one of them."""
+"""The hub keys of a store: a search scores all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from fotmem.stores import Hits, HubKeys, best_hits
-from fotmem_zarr.contents import Contents
 
 SAMPLE = 4096
-"""Rows from which it is learnt where hubs lie; fewer need none."""
+"""Rows from which a store learns what hub keys are; a smaller store needs none."""
 STEP = 2048
-"""Rows that are looked at at a time: bounded work."""
+"""Rows that are examined at a time: bounded work."""
+
+KeysOf = Callable[[Tensor], Tensor]
+"""Looks up the keys of rows ``[H, n]``, or ``[1, n]`` of all heads: ``[H, n, D]``."""
 
 
-class Outer:
-    """Hubs (`HubKeys`) among the rows of a store. Replaced as a whole when there are more."""
+class HubRows:
+    """Hub keys (`fotmem.stores.HubKeys`) among the rows of a store; replaced, never changed."""
 
     def __init__(self, hubs: HubKeys | None = None, end: int = 0) -> None:
         self._hubs = hubs
-        self._end = end  # rows that were looked at
+        self._end = end  # rows that were examined
 
     @classmethod
-    def resumed(cls, rows: Sequence[Sequence[int]], contents: Contents) -> "Outer":
-        """Take up the rows that a manifest names, of each head."""
+    def restored(
+        cls, rows: Sequence[Sequence[int]], keys_of: KeysOf, *, first: int, end: int
+    ) -> "HubRows":
+        """Restore the hub keys of each head whose rows a manifest names; parameters as `grown`."""
         if not rows:
-            return cls().grown(contents)
+            return cls().grown(keys_of, first=first, end=end)
         longest = max(map(len, rows))
         ids = torch.tensor([[*some, *[-1] * (longest - len(some))] for some in rows])
-        keys = contents.take("keys", ids.clamp(min=contents.forgotten)[:, None])[:, 0]
-        return cls(_learnt(contents).holding(ids, keys.float()), contents.state.end)
+        keys = keys_of(ids.clamp(min=first)).float()
+        return cls(_learnt(keys_of, first, end).holding(ids, keys), end)
 
     def rows(self) -> tuple[tuple[int, ...], ...]:
-        """List the rows of each head, for the manifest."""
+        """Return the rows of each head, for the manifest."""
         if self._hubs is None:
             return ()
         return tuple(tuple(ids[ids >= 0].tolist()) for ids in self._hubs.held())
 
-    def grown(self, contents: Contents) -> "Outer":
-        """Look at the rows that came since."""
-        end, hubs, start = contents.state.end, self._hubs, self._end
+    def grown(self, keys_of: KeysOf, *, first: int, end: int) -> "HubRows":
+        """Examine the rows that were added since.
+
+        Parameters
+        ----------
+        keys_of : callable
+        first : int
+            First row that is not forgotten.
+        end : int
+            Rows ever added.
+        """
+        hubs, start = self._hubs, self._end
         if hubs is None:
-            if end - contents.forgotten < SAMPLE:
+            if end - first < SAMPLE:
                 return self
-            hubs, start = _learnt(contents), contents.forgotten
-        for first in range(start, end, STEP):
-            ids = torch.arange(first, min(first + STEP, end))
-            keys = _keys(contents, ids).float()
-            hubs = hubs.grown(ids, keys, first + len(ids) - contents.forgotten)
-        return Outer(hubs, end)
+            hubs, start = _learnt(keys_of, first, end), first
+        for row in range(start, end, STEP):
+            ids = torch.arange(row, min(row + STEP, end))
+            hubs = hubs.grown(ids, keys_of(ids[None]).float(), row + len(ids) - first)
+        return HubRows(hubs, end)
 
     def joined(self, found: list[Hits], queries: Tensor, top_k: int, *, first: int) -> list[Hits]:
-        """Add the hubs to what was found, each once; rows before `first` are left out."""
+        """Add the hub keys to the hits, each once; rows before `first` are left out."""
         hubs = self._hubs
         if hubs is None:
             return found
@@ -61,11 +73,6 @@ class Outer:
         return [Hits(others.ids, others.scores.masked_fill(known, -torch.inf)), far]
 
 
-def _learnt(contents: Contents) -> HubKeys:
-    last = min(contents.forgotten + SAMPLE, contents.state.end)
-    return HubKeys.of(_keys(contents, torch.arange(contents.forgotten, last)).float())
-
-
-def _keys(contents: Contents, ids: Tensor) -> Tensor:
-    """Look up the keys ``[H, n, D]`` of rows ``[n]``."""
-    return contents.take("keys", ids.expand(contents.budget.num_heads, 1, -1))[:, 0]
+def _learnt(keys_of: KeysOf, first: int, end: int) -> HubKeys:
+    """Learn what hub keys are from the oldest rows."""
+    return HubKeys.of(keys_of(torch.arange(first, min(first + SAMPLE, end))[None]).float())

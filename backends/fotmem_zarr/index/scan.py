@@ -8,12 +8,12 @@ from torch import Tensor
 from fotmem.stores import Hits, best_hits
 
 
-def scan(
+def scan_blocks(
     queries: Tensor, blocks: Iterable[tuple[int, Tensor]], top_k: int, *, first: int, limit: int
 ) -> list[Hits]:
-    """Search blocks of keys: the first id of each, and ``[H, n, D]``; empty if there are no blocks.
+    """Search blocks of keys, each a first row and ``[H, n, D]``; no hits if there are no blocks.
 
-    Ids before `first` are left out. Scores of about `limit` elements are held at a time.
+    Rows before `first` are left out. About `limit` scores are held at a time.
     """
     best: list[Hits] = []
     ids, scores, held = [], [], 0

@@ -7,36 +7,36 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from fotmem_zarr.budget import CLUSTER, Budget
-from fotmem_zarr.disk.log import Log, PartMaker
-from fotmem_zarr.index.clusters import Summary, clusters, summarise
-from fotmem_zarr.index.segment import Index, Segment
-from fotmem_zarr.index.segment_sources import Source, source_of_blocks
-from fotmem_zarr.unwritten import Block
+from fotmem_zarr.disk.limits import CLUSTER
+from fotmem_zarr.index.clusters import ClusterSummary, cluster_keys, summarise
+from fotmem_zarr.index.segment import Segment
+from fotmem_zarr.index.segment_index import SegmentIndex
+from fotmem_zarr.index.segment_sources import SegmentSource
 
 Steps = Iterator[int]
-"""Work, done when the next item is asked for: how many keys of one head each step handled."""
+"""Work, done step by step as items are asked for: the keys of one head that each step handled."""
 
 
-class Writer:
-    """Takes the keys of one head and writes their clusters, shard by shard."""
+class ClusterWriter:
+    """Clusters the keys of one head, and writes the clusters shard by shard."""
 
     def __init__(self, segment: Segment, head: int) -> None:
         self.segment = segment
         self.head = head
         self.clusters = 0
-        self.summaries: list[Summary] = []
+        self.summaries: list[ClusterSummary] = []
         self.sizes: list[Tensor] = []
         self._shard = 0
-        # One shard, filled in place: tensors that wait among temporaries would scatter the memory.
-        self._keys = torch.empty(segment.shard, CLUSTER, segment.head_dim, dtype=segment.dtype)
+        # One shard, filled in place: tensors that wait among temporaries would fragment the memory.
+        _, head_dim, dtype = segment.layer
+        self._keys = torch.empty(segment.shard, CLUSTER, head_dim, dtype=dtype)
         self._ids = torch.empty(segment.shard, CLUSTER, dtype=torch.int32)
         self._filled = 0
 
     def add(self, keys: Tensor, rows: Tensor) -> None:
-        """Cluster keys ``[n, D]`` of rows ``[n]``."""
+        """Cluster keys ``[n, D]`` of rows ``[n]``, and write the shards that are full."""
         wide = keys.float()
-        order = clusters(wide)
+        order = cluster_keys(wide)
         self.summaries.append(summarise(wide, order))
         self.sizes.append((order >= 0).sum(1).int())
         self.clusters += len(order)
@@ -52,7 +52,7 @@ class Writer:
             order = order[len(some) :]
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the clusters that are left."""
         if self._filled:
             keys, ids = self._keys[: self._filled], self._ids[: self._filled].flatten()
             self.segment.keys.write(self.head, self._shard, keys.flatten(0, 1)[None])
@@ -61,44 +61,31 @@ class Writer:
             self._shard += 1
             self._filled = 0
 
+    def summary(self) -> ClusterSummary:
+        """Return the summary of all clusters."""
+        return ClusterSummary(*map(torch.cat, zip(*self.summaries, strict=True)))
 
-def build(source: Source, segment: Segment) -> Steps:
-    """Cluster and write all rows of `source`; afterwards `segment` is complete."""
-    summaries = []
-    sizes = []
-    starts = []
-    for head in range(segment.heads):
-        writer = Writer(segment, head)
+
+def write_segment(source: SegmentSource, segment: Segment) -> Steps:
+    """Cluster and write all rows of `source`; the last step completes `segment`."""
+    summaries, sizes, starts = [], [], []
+    for head in range(segment.layer.heads):
+        writer = ClusterWriter(segment, head)
         starts.append([0])
         for bucket in range(source.buckets):
-            for keys, rows in source.pieces(head, bucket):
-                writer.add(keys, rows)
-                done = len(keys)
-                del keys, rows  # nothing large stays between steps
+            for part in source.parts(head, bucket):
+                writer.add(*part)
+                done = len(part.keys)
+                del part  # nothing large stays between steps
                 yield done
             starts[-1].append(writer.clusters)
         writer.finish()
-        summaries.append(Summary(*map(torch.cat, zip(*writer.summaries, strict=True))))
+        summaries.append(writer.summary())
         sizes.append(torch.cat(writer.sizes))
-    summary = Summary(
+    summary = ClusterSummary(
         *(pad_sequence(list(part), batch_first=True) for part in zip(*summaries, strict=True))
     )
-    centres = torch.stack([source.centres(head) for head in range(segment.heads)])
-    size = pad_sequence(sizes, batch_first=True)
+    centres = torch.stack([source.centres(head) for head in range(segment.layer.heads)])
+    size, buckets = pad_sequence(sizes, batch_first=True), torch.tensor(starts, dtype=torch.int32)
     segment.set_clusters(size.shape[1])
-    segment.save_index(Index(summary, size, torch.tensor(starts, dtype=torch.int32), centres))
-
-
-def index(
-    blocks: tuple[Block, ...],
-    segment: Segment,
-    like: Segment | None,
-    log: Log,
-    files: PartMaker,
-    budget: Budget,
-) -> Steps:
-    """Write blocks in memory to the log, and cluster them."""
-    for block in blocks:
-        log.write(block, files)
-        yield budget.num_heads * log.block // 4  # takes about as long as clustering so many keys
-    yield from build(source_of_blocks(blocks, budget, like), segment)
+    segment.save_index(SegmentIndex(summary, size, buckets, centres))

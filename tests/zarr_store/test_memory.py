@@ -45,7 +45,7 @@ def test_ten_times_the_budget_is_held_within_it() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         # Or each thread's malloc keeps some for itself.
         env={**os.environ, "MALLOC_ARENA_MAX": "1"},
     )

@@ -8,14 +8,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from fotmem_zarr.disk.place import Place, Range
+from fotmem_zarr.disk.storage import ByteRange, Storage
 
 BROKEN = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
-"""What `zipfile` raises for files that are damaged, encrypted, or packed in a way unknown to it."""
+"""What `zipfile` raises for files that are damaged, encrypted, or packed in an unknown way."""
+CURE = "restore it from a copy"
 
 
-class ZipPlace(Place):
-    """A zip file. Nothing is unpacked: members are read where they are, never more than is asked.
+class ZipStorage(Storage):
+    """A zip file. Nothing is unpacked: only the bytes that are asked for are read.
 
     Parameters
     ----------
@@ -30,14 +31,14 @@ class ZipPlace(Place):
         try:
             self._file = zipfile.ZipFile(path)
         except BROKEN as error:
-            raise self.broken("open", "", error, "restore it from a copy") from error
+            raise self.failure("open", "", error, CURE) from error
 
-    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+    def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         files = groupby(ranges, lambda part: part.key)
         with self._mutex:
             return [data for key, parts in files for data in self._read(key, list(parts))]
 
-    def _read(self, key: str, parts: Sequence[Range]) -> Sequence[bytes | None]:
+    def _read(self, key: str, parts: Sequence[ByteRange]) -> Sequence[bytes | None]:
         try:
             info = self._file.getinfo(key)
         except KeyError:
@@ -46,7 +47,7 @@ class ZipPlace(Place):
             with self._file.open(info) as member:
                 return [_read(member, part, info.file_size) for part in parts]
         except BROKEN as error:
-            raise self.broken("read", key, error, "restore it from a copy") from error
+            raise self.failure("read", key, error, CURE) from error
 
     def names(self, path: str) -> list[str]:
         below = f"{path}/" if path else ""
@@ -57,7 +58,7 @@ class ZipPlace(Place):
         self._file.close()
 
 
-def _read(member: IO[bytes], part: Range, size: int) -> bytes:
+def _read(member: IO[bytes], part: ByteRange, size: int) -> bytes:
     stop = size if part.stop is None else min(part.stop, size)
     if part.start >= stop:
         return b""

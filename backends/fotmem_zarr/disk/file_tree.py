@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
-from fotmem_zarr.disk.place import PARTIAL, Range
+from fotmem_zarr.disk.storage import PARTIAL, ByteRange
 
 HANDLES = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
 """Whether this system reaches files from the handle of a folder (Windows does not)."""
@@ -21,7 +21,7 @@ HERE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 FILE = HERE | getattr(os, "O_NONBLOCK", 0)  # a pipe in place of a file must not stop the reader
 
 
-class Tree:
+class FileTree:
     """The files below a folder, by key (``a/b/c``).
 
     No symbolic link below the folder is followed: whatever lies there, nothing outside is read,
@@ -59,7 +59,7 @@ class Tree:
             return False
         return True
 
-    def read(self, ranges: Sequence[Range]) -> list[bytes | None]:
+    def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         """Read parts of files; None where there is no such file.
 
         Folders and files that follow one another are opened once. An error's `filename` is the key.
@@ -67,7 +67,7 @@ class Tree:
         folders = groupby(ranges, lambda part: part.key.rpartition("/")[0])
         return [data for folder, some in folders for data in self._read_in(folder, list(some))]
 
-    def _read_in(self, folder: str, ranges: list[Range]) -> list[bytes | None]:
+    def _read_in(self, folder: str, ranges: list[ByteRange]) -> list[bytes | None]:
         """Read parts of files of one folder."""
         found: list[bytes | None] = []
         key = folder
@@ -82,7 +82,7 @@ class Tree:
         return found
 
     def _read_file(
-        self, folder: int | None, key: str, parts: list[Range]
+        self, folder: int | None, key: str, parts: list[ByteRange]
     ) -> Sequence[bytes | None]:
         name = key.rpartition("/")[2] if folder is not None else self._path(key)
         try:
@@ -193,7 +193,7 @@ def _opened(name: str, mode: int, folder: int | None) -> tuple[FileIO, int]:
     return file, facts.st_size
 
 
-def _read(file: FileIO, part: Range, size: int) -> bytes:
+def _read(file: FileIO, part: ByteRange, size: int) -> bytes:
     """Read a part, as far as the file goes: what is asked for may be any number."""
     left = (size if part.stop is None else min(part.stop, size)) - part.start
     if left <= 0:

@@ -1,0 +1,76 @@
+"""Turns recent rows into segments, and small segments into larger ones, while rows are added."""
+
+from fotmem_zarr.budget import Budget
+from fotmem_zarr.disk.log import Log
+from fotmem_zarr.files import Files
+from fotmem_zarr.index.compaction import SegmentJob, next_merge
+from fotmem_zarr.index.recent_rows import Block
+from fotmem_zarr.index.segment import Segment
+from fotmem_zarr.index.segment_sources import source_of_blocks, source_of_segments
+from fotmem_zarr.index.segment_writer import Steps, write_segment
+from fotmem_zarr.snapshot import Snapshot
+
+
+class Compactor:
+    """The jobs of a store. A job that is dropped removes what it wrote.
+
+    Parameters
+    ----------
+    files : Files
+        Where segments and parts of the log are written.
+    budget : Budget
+    """
+
+    def __init__(self, files: Files, budget: Budget) -> None:
+        self.files = files
+        self.budget = budget
+        self._jobs: list[SegmentJob] = []
+
+    def clear(self) -> None:
+        """Drop all jobs; they begin again with the next add."""
+        self._jobs.clear()
+
+    def advance(self, now: Snapshot, log: Log, *, forgotten: int, rows: int) -> Snapshot:
+        """Do the work that is due for so many added rows; return what a search sees then."""
+        self._begin(now, log, forgotten)
+        for job in list(self._jobs):
+            if job.advance(rows * self.budget.num_heads):
+                self._jobs.remove(job)
+                now = _published(job, now, forgotten)
+        return now
+
+    def _begin(self, now: Snapshot, log: Log, forgotten: int) -> None:
+        blocks = now.recent.blocks
+        count = -(-self.budget.segment // self.files.block)
+        if len(blocks) > count and all(job.sources for job in self._jobs):
+            some = blocks[:count]
+            segment = self.files.new_segment(some[0].first, some[-1].end, 0)
+            like = now.segments[0] if now.segments else None
+            self._jobs.append(SegmentJob(segment, self._write(some, segment, like, log)))
+        busy = [segment for job in self._jobs for segment in job.sources]
+        if merge := next_merge(now.segments, busy):
+            source = source_of_segments(merge.segments, forgotten, self.budget.clustering)
+            segment = self.files.new_segment(source.first, source.end, merge.level)
+            steps = write_segment(source, segment)
+            self._jobs.append(SegmentJob(segment, steps, merge.segments))
+
+    def _write(
+        self, blocks: tuple[Block, ...], segment: Segment, like: Segment | None, log: Log
+    ) -> Steps:
+        """Write recent rows to the log, and then as a segment."""
+        for block in blocks:
+            self.files.write_block(log, block)
+            # It takes about as long as clustering so many keys.
+            yield self.budget.num_heads * log.block // 4
+        yield from write_segment(source_of_blocks(blocks, like, self.budget.clustering), segment)
+
+
+def _published(job: SegmentJob, now: Snapshot, forgotten: int) -> Snapshot:
+    """Put a job's segment in the place of what it was made from."""
+    segments, recent, end = now
+    kept = [segment for segment in segments if segment not in job.sources]
+    if job.segment.end > forgotten:
+        kept.append(job.segment)
+    if not job.sources:
+        recent = recent.drop(job.segment.end)
+    return Snapshot(tuple(sorted(kept, key=lambda segment: segment.first)), recent, end)

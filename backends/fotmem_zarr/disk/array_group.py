@@ -1,0 +1,115 @@
+"""A group of arrays, and when its files are removed."""
+
+import contextlib
+import secrets
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from fotmem.errors import StorageError
+from fotmem_zarr.disk.chunked_array import ChunkedArray
+from fotmem_zarr.disk.storage import Storage
+
+
+class LayerShape(NamedTuple):
+    """Heads ``H``, head dimension ``D`` and dtype of a layer."""
+
+    heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+
+class Location(NamedTuple):
+    """Where a group lies, and which of all groups that ever lay there it is."""
+
+    storage: Storage
+    path: str
+    generation: str
+    in_manifest: bool = True
+    """Whether the manifest names it."""
+
+    @classmethod
+    def new(cls, storage: Storage, path: str) -> "Location":
+        """Draw a generation for a new group."""
+        return cls(storage, path, secrets.token_hex(8), in_manifest=False)
+
+
+class ArrayGroup(ABC):
+    """Arrays of rows from `first` on. Its files go with this object, unless the manifest names it.
+
+    Parameters
+    ----------
+    location : Location
+    first : int
+        First row.
+    layer : LayerShape
+    """
+
+    def __init__(self, location: Location, *, first: int, layer: LayerShape) -> None:
+        self.storage, self.path = location.storage, location.path
+        self.generation = location.generation
+        self.first = first
+        self.layer = layer
+        self._finalizer: weakref.finalize[[Storage, str], ArrayGroup] | None = None
+        if not location.in_manifest:
+            self.release()
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, for the manifest."""
+        return self.path.rpartition("/")[2]
+
+    @abstractmethod
+    def arrays(self) -> Sequence[ChunkedArray]:
+        """List its arrays."""
+
+    def files(self) -> dict[str, set[str]]:
+        """Return the names of its files, by folder."""
+        return {array.path: array.files() for array in self.arrays()}
+
+    def keep(self) -> None:
+        """Keep the files from now on: the manifest names the group."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = None
+
+    def release(self) -> None:
+        """Remove the files as soon as no search and no copy uses this object."""
+        if self._finalizer is None:
+            self._finalizer = weakref.finalize(self, _remove, self.storage, self.path)
+
+    def _array(
+        self,
+        name: str,
+        rows: int,
+        rest: tuple[int, ...],
+        dtype: torch.dtype,
+        *,
+        chunk_rows: int,
+        chunks_per_shard: int = 1,
+        heads_per_shard: int = 1,
+    ) -> ChunkedArray:
+        """Describe an array ``[H, rows, *rest]`` of the group."""
+        return ChunkedArray(
+            storage=self.storage,
+            path=f"{self.path}/{name}",
+            generation=self.generation,
+            first=self.first,
+            heads=self.layer.heads,
+            rows=rows,
+            rest=rest,
+            dtype=dtype,
+            chunk_rows=chunk_rows,
+            chunks_per_shard=chunks_per_shard,
+            heads_per_shard=heads_per_shard,
+        )
+
+
+def _remove(storage: Storage, path: str) -> None:
+    if storage.inherited:  # the parent process still uses them
+        return
+    with contextlib.suppress(StorageError):  # leftovers are removed after the next opening
+        storage.remove(path)

@@ -1,0 +1,48 @@
+"""Removes the files that a killed writer left."""
+
+import re
+from collections.abc import Sequence
+
+from fotmem_zarr.disk.array_group import ArrayGroup
+from fotmem_zarr.disk.manifest_file import KINDS
+from fotmem_zarr.disk.storage import PARTIAL, Storage
+
+OWN_FOLDER = re.compile(r"[0-9]{8,20}")
+OWN_PARTIAL = re.compile(r".+\.[0-9a-f]{32}" + re.escape(PARTIAL))
+OWN_FILE = re.compile(r"c(\.[0-9]+)+|zarr\.json|" + OWN_PARTIAL.pattern)
+
+
+def remove_leftovers(
+    storage: Storage, kept: Sequence[ArrayGroup], known: set[str], given: range
+) -> None:
+    """Remove files that have a store's names and that nothing needs; leave all others.
+
+    Parameters
+    ----------
+    storage : Storage
+        Where listing is slow, the folders of `kept` are not searched.
+    kept : sequence of ArrayGroup
+        The groups that the manifest names.
+    known : set of str
+        Paths that it named when it was opened: a merge, a search or a copy may still need them.
+    given : range
+        Names that this process gave to its folders, which may be in use.
+    """
+    for folder in ("", *KINDS):
+        names = storage.names(folder)
+        strays = {
+            name
+            for name in names
+            if OWN_PARTIAL.fullmatch(name)
+            or (folder and OWN_FOLDER.fullmatch(name) and int(name) not in given)
+        }
+        _remove(storage, folder, {name for name in strays if f"{folder}/{name}" not in known})
+    for group in kept if storage.local else ():
+        for folder, files in {group.path: {"zarr.json"}, **group.files()}.items():
+            there = {name for name in storage.names(folder) if OWN_FILE.fullmatch(name)}
+            _remove(storage, folder, there - files)
+
+
+def _remove(storage: Storage, folder: str, names: set[str]) -> None:
+    for name in sorted(names):
+        storage.remove(f"{folder}/{name}" if folder else name)

@@ -1,0 +1,1 @@
+"""The `safetensors` store of fotmem."""

@@ -1,0 +1,14 @@
+"""The store keeps the contract of fotmem, on disk too."""
+
+import functools
+
+import pytest
+
+import fotmem
+from fotmem.testing import StoreContract, StoreFactory
+
+
+class TestSafetensorsStore(StoreContract):
+    @pytest.fixture
+    def make_store(self) -> StoreFactory:
+        return functools.partial(fotmem.create_store, "safetensors")

@@ -1,0 +1,236 @@
+"""A directory that one store keeps its files in."""
+
+import errno
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fotmem.errors import OptionError, StorageError
+from fotmem.stores.directory_lock import LOCK, DirectoryLock
+from fotmem.stores.directory_manifest import DirectoryManifest, LayerKind, checksum
+from fotmem.stores.durable_files import PARTIAL, read_file, sync_folder, write_file
+from fotmem.stores.store import MemoryStore
+
+MANIFEST = "manifest.json"
+LARGEST = 2**26
+"""Most bytes of a manifest."""
+UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC})
+"""Errors that forbid writing, though reading may still work."""
+
+
+class StoreDirectory:
+    """Files of one store, and the manifest that names them: what a persistent store is built on.
+
+    A file is written whole, under a new name, and never changed. `commit` makes the files durable,
+    and only then replaces the manifest. So a process that is killed at any moment leaves the
+    directory as of its last commit. The manifest holds a checksum of each file: damage raises
+    `StorageError`, which names the file. A second writer is refused. No link is followed. A
+    directory that cannot be written to opens for reading.
+
+    Parameters
+    ----------
+    path : path
+        Made if it is missing.
+    store : MemoryStore
+        Whose heads, head dimension and dtype the directory must have.
+    format : str
+        Name and version of what the store writes, such as ``"my-store 1"``; others are refused.
+    suffix : str
+        Of the files' names.
+
+    Raises
+    ------
+    StorageError
+        The directory is in use, damaged, or holds other files, or cannot be read or written.
+    OptionError
+        It belongs to a layer of another shape or dtype.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from fotmem import create_store
+    >>> store = create_store("exact", num_heads=2, head_dim=4)
+    >>> with TemporaryDirectory() as folder:
+    ...     directory = StoreDirectory(folder, store, format="example 1")
+    ...     name = directory.write(b"some rows")
+    ...     directory.commit([name], rows=3)
+    ...     directory.close()
+    ...     again = StoreDirectory(folder, store, format="example 1")
+    ...     again.facts, again.read(name)
+    ({'rows': 3}, b'some rows')
+    """
+
+    def __init__(
+        self, path: Path | str, store: MemoryStore, *, format: str, suffix: str = ".bin"
+    ) -> None:
+        self.path = Path(os.path.abspath(path))  # the working directory may change
+        dtype = str(store.dtype).removeprefix("torch.")
+        kind = LayerKind(format, store.num_heads, store.head_dim, dtype)
+        self._manifest = DirectoryManifest(kind, 0, {}, {})
+        self._suffix = suffix
+        self._written: dict[str, str] = {}  # files that the manifest does not name yet
+        self._refusal = ""  # why nothing can be committed any more
+        self._lock = self._locked()
+        try:
+            if os.path.lexists(self.path / MANIFEST):
+                self._load()
+            else:
+                self._begin()
+        except BaseException:
+            self._lock.release(unused=True)
+            raise
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts of the last commit; empty for a new directory."""
+        return self._manifest.facts
+
+    def read(self, name: str) -> bytes:
+        """Read a file that the last commit named.
+
+        Raises
+        ------
+        StorageError
+            It is missing or damaged. The directory is released, so that it can be repaired.
+        """
+        try:
+            data = self._bytes(name)
+            if checksum(data) != self._manifest.files.get(name):
+                raise self._broken(f"{name} is damaged (its checksum differs)")
+        except StorageError:
+            self.close()
+            raise
+        return data
+
+    def write(self, data: bytes) -> str:
+        """Write a new file, and return its name; `commit` makes it durable.
+
+        Raises
+        ------
+        StorageError
+            It cannot be written; nothing has changed.
+        """
+        number = self._manifest.next
+        name = f"{number:08d}{self._suffix}"
+        self._put(name, data)
+        self._manifest = self._manifest._replace(next=number + 1)
+        self._written[name] = checksum(data)
+        return name
+
+    def commit(self, files: Iterable[str], **facts: Any) -> None:
+        """Replace the manifest: from now on the directory holds these files and facts.
+
+        Parameters
+        ----------
+        files : iterable of str
+            Names that `write` returned, or that the last commit named. All others are removed.
+        **facts
+            What JSON can hold; `facts` returns it when the directory is opened again.
+
+        Raises
+        ------
+        StorageError
+            The disk is full or broken. The directory is as of the last commit.
+        """
+        if self._refusal:
+            raise StorageError(self._refusal)
+        known = self._manifest.files | self._written
+        named = {name: known[name] for name in files}
+        manifest = self._manifest._replace(files=named, facts=facts)
+        self._sync()  # the names of new files
+        self._put(MANIFEST, manifest.encode())
+        self._sync()
+        self._manifest, self._written = manifest, {}
+        self._remove_others()
+
+    def close(self) -> None:
+        """Let another writer in."""
+        self._refusal = f"{self.path} is closed; open it again"
+        self._lock.release()
+
+    # Opening -------------------------------------------------------------------------------
+
+    def _locked(self) -> DirectoryLock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = DirectoryLock(self.path)
+            lock.acquire()
+        except StorageError:
+            raise
+        except (OSError, ValueError) as error:  # such as a zero byte in the name
+            if getattr(error, "errno", None) not in UNWRITABLE or not self.path.is_dir():
+                raise self._failed("open", "the lock", error) from error
+            lock.release()  # any number of stores may read
+            self._refusal = str(self._failed("write", "the lock", error))
+        return lock
+
+    def _begin(self) -> None:
+        found = sorted(os.listdir(self.path))
+        if found := [name for name in found if name != LOCK and not name.endswith(PARTIAL)]:
+            raise self._broken(f"it has no {MANIFEST}, but {', '.join(found[:3])}")
+        self.commit([])
+        with suppress(OSError):  # the parent may be somebody else's
+            sync_folder(self.path.parent)
+
+    def _load(self) -> None:
+        """Read the manifest, and check whose it is."""
+        try:
+            manifest = DirectoryManifest.decode(self._bytes(MANIFEST))
+        except ValueError as error:
+            raise self._broken(f"{MANIFEST} is damaged ({error})") from error
+        if manifest.kind != self._manifest.kind:
+            raise OptionError(
+                f"{self.path} holds {manifest.kind}, but the caller asked for "
+                f"{self._manifest.kind}; ask for what it holds, or choose another directory"
+            )
+        self._manifest = manifest
+
+    # Files ---------------------------------------------------------------------------------
+
+    def _bytes(self, name: str) -> bytes:
+        if not re.fullmatch(r"[0-9]{8,}\.[a-z0-9.-]+|" + re.escape(MANIFEST), name):
+            raise self._broken(f"{name!r} is no file of a store")
+        try:
+            return read_file(self.path / name, LARGEST if name == MANIFEST else -1)
+        except FileNotFoundError as error:
+            raise self._broken(f"{name} is missing") from error
+        except OSError as error:
+            raise self._failed("read", name, error) from error
+
+    def _put(self, name: str, data: bytes) -> None:
+        try:
+            write_file(self.path / name, data)
+        except OSError as error:
+            raise self._failed("write", name, error) from error
+
+    def _sync(self) -> None:
+        try:
+            sync_folder(self.path)
+        except OSError as error:
+            failed = self._failed("write", "names of files", error)
+            # A second sync may succeed, though names are lost.
+            self._refusal = f"{failed}; open the store again: it is as of its last flush"
+            raise StorageError(self._refusal) from error
+
+    def _remove_others(self) -> None:
+        """Remove the files of earlier commits and of a killed writer; leave all other files."""
+        own = re.compile(rf"[0-9]{{8,}}{re.escape(self._suffix)}|.+{re.escape(PARTIAL)}")
+        with suppress(OSError):
+            for name in os.listdir(self.path):
+                if own.fullmatch(name) and name not in self._manifest.files:
+                    (self.path / name).unlink()
+
+    def _broken(self, problem: str) -> StorageError:
+        return StorageError(
+            f"{self.path} is no whole {self._manifest.kind.format}: {problem}; restore it from a "
+            "copy, or choose another directory"
+        )
+
+    def _failed(self, doing: str, name: str, error: Exception) -> StorageError:
+        reason = getattr(error, "strerror", None) or error
+        return StorageError(
+            f"cannot {doing} {name} of {self.path}: {reason}; repair that, then try again"
+        )

@@ -1,0 +1,40 @@
+"""Edits of a manifest whose checksum is right afterwards."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fotmem_zarr.disk.manifest_file import checksum_of
+
+
+def edited(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest, and make its checksum right."""
+    path = store / "zarr.json"
+    root = json.loads(path.read_text("utf-8"))
+    facts = root["attributes"]["fotmem"]
+    edit(facts)
+    log = json.loads((store / "log/zarr.json").read_text("utf-8"))
+    told = {k: v for k, v in facts.items() if k not in ("format", "version", "crc32c")}
+    facts["crc32c"] = checksum_of(told, log["attributes"]["fotmem"]["store"])
+    path.write_text(json.dumps(root), "utf-8")
+
+
+def at(path: str) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
+    """Find the container and the key of ``a.0.b``."""
+
+    def find(facts: dict[str, Any]) -> tuple[Any, Any]:
+        *above, last = (int(part) if part.isdigit() else part for part in path.split("."))
+        for part in above:
+            facts = facts[part]  # type: ignore[index]
+        return facts, last
+
+    return find
+
+
+def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(facts: dict[str, Any]) -> None:
+        container, key = at(path)(facts)
+        container[key] = value
+
+    return edit

@@ -1,0 +1,98 @@
+"""Links and pipes in the place of files and folders."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fotmem.errors import StorageError
+from fotmem_zarr.disk.file_tree import FileTree
+from tests.zarr_store.stores import KINDS, contents, data, opened, used
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "log/*", "segments/*", "tail/*", "log/*/keys", "."])
+def test_no_link_is_followed(store: Path, victim: Path, kind: str) -> None:
+    before = contents(victim)
+    if kind == ".":  # the folder itself may be one
+        link = store.with_name("link")
+        link.symlink_to(store)
+        used(link)
+        return
+    (found, *_) = sorted(path for path in store.glob(kind) if path.is_dir())
+    shutil.rmtree(found)
+    found.symlink_to(victim)
+    with pytest.raises(StorageError, match="follows no symbolic link"):
+        used(store)
+    assert contents(victim) == before
+    assert found.is_symlink()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_link_is_followed_that_comes_while_a_store_is_open(
+    store: Path, victim: Path, kind: str
+) -> None:
+    before = contents(victim)
+    open_store = opened(directory=store)
+    (store / kind).rename(store.with_name("away"))
+    (store / kind).symlink_to(victim)
+    with pytest.raises(StorageError):  # noqa: PT012
+        open_store.add(*data(2000))
+        open_store.forget(4000)
+        open_store.flush()
+    del open_store
+    assert contents(victim) == before
+
+
+@pytest.mark.parametrize("link", ["zarr.json", "log/zarr.json", ".lock", "log/*/keys/c.*"])
+def test_no_link_to_a_file_is_followed(store: Path, victim: Path, link: str) -> None:
+    (*_, path) = sorted(store.glob(link))
+    target = victim / "copy"
+    target.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(target)
+    before = contents(victim)
+    with pytest.raises(StorageError):
+        used(store)
+    assert contents(victim) == before
+
+
+def test_links_among_what_is_left_over_are_removed_themselves(store: Path, victim: Path) -> None:
+    before = contents(victim)
+    for name in ("log/00009999", "segments/00009998", "tail/00009997"):
+        (store / name).symlink_to(victim)
+    used(store)
+    assert contents(victim) == before
+    assert not [path for path in store.rglob("*") if path.is_symlink()]
+
+
+def test_what_is_no_file_of_a_store_is_left_alone(store: Path) -> None:
+    notes = [store / "notes.txt", store / "segments" / "my notes", store / "log" / "x.partial"]
+    for note in notes:
+        note.write_text("dear", "utf-8")
+    used(store)
+    assert [note.read_text("utf-8") for note in notes] == ["dear"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("file", ["zarr.json", "log/*/keys/c.*"])
+def test_a_pipe_in_place_of_a_file_stops_nobody(store: Path, file: str) -> None:
+    (*_, path) = sorted(store.glob(file))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StorageError, match="no regular file"):
+        used(store)
+
+
+def test_links_are_refused_where_there_are_no_handles(
+    store: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem_zarr.disk.file_tree.HANDLES", False)
+    assert FileTree(store).handle is None
+    used(shutil.copytree(store, store.with_name("plain")))
+    shutil.rmtree(store / "segments")
+    (store / "segments").symlink_to(victim)
+    before = contents(victim)
+    with pytest.raises(StorageError, match="follows no symbolic link"):
+        used(store)
+    assert contents(victim) == before
