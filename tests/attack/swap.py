@@ -50,6 +50,8 @@ def pair(store: Path, how: str, random: Random) -> list[str]:
         elif how == "folders" and len(parts) > 2:
             kinds[parts[0]].add("/".join(parts[:2]))
     several = [sorted(names) for names in kinds.values() if len(names) > 1]
+    if not several:  # a store without folders
+        return pair(store, "files", random)
     while True:
         names = random.sample(random.choice(several), 2)
         if how != "files" or differ(*(store / name for name in names)):
