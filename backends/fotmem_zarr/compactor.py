@@ -6,7 +6,7 @@ from fotmem_zarr.files import Files
 from fotmem_zarr.index.compaction import SegmentJob, next_merge
 from fotmem_zarr.index.recent_rows import Block
 from fotmem_zarr.index.segment import Segment
-from fotmem_zarr.index.segment_sources import source_of_blocks, source_of_segments
+from fotmem_zarr.index.segment_sources import SegmentSource, source_of_blocks, source_of_segments
 from fotmem_zarr.index.segment_writer import Steps, write_segment
 from fotmem_zarr.snapshot import Snapshot
 
@@ -46,7 +46,9 @@ class Compactor:
             some = blocks[:count]
             segment = self.files.new_segment(some[0].first, some[-1].end, 0)
             like = now.segments[0] if now.segments else None
-            self._jobs.append(SegmentJob(segment, self._write(some, segment, like, log)))
+            source = source_of_blocks(some, like, self.budget.clustering)
+            steps = _written(some, source, segment, log, self.files)
+            self._jobs.append(SegmentJob(segment, steps))
         busy = [segment for job in self._jobs for segment in job.sources]
         if merge := next_merge(now.segments, busy):
             source = source_of_segments(merge.segments, forgotten, self.budget.clustering)
@@ -54,15 +56,17 @@ class Compactor:
             steps = write_segment(source, segment)
             self._jobs.append(SegmentJob(segment, steps, merge.segments))
 
-    def _write(
-        self, blocks: tuple[Block, ...], segment: Segment, like: Segment | None, log: Log
-    ) -> Steps:
-        """Write recent rows to the log, and then as a segment."""
-        for block in blocks:
-            self.files.write_block(log, block)
-            # It takes about as long as clustering so many keys.
-            yield self.budget.num_heads * log.block // 4
-        yield from write_segment(source_of_blocks(blocks, like, self.budget.clustering), segment)
+
+def _written(
+    blocks: tuple[Block, ...], source: SegmentSource, segment: Segment, log: Log, files: Files
+) -> Steps:
+    """Write recent rows to the log, and then as a segment."""
+    # No method: its steps would keep the compactor alive, and so the lock of the directory.
+    for block in blocks:
+        files.write_block(log, block)
+        # It takes about as long as clustering so many keys.
+        yield segment.layer.heads * log.block // 4
+    yield from write_segment(source, segment)
 
 
 def _published(job: SegmentJob, now: Snapshot, forgotten: int) -> Snapshot:
