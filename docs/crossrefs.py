@@ -9,9 +9,10 @@ NAME = re.compile(r"(?<![`\w])`([A-Za-z]\w*(?:\.\w+)*)`(?!`)")
 
 
 class CrossReferences(griffe.Extension):
-    """Rewrites docstrings when a package is loaded; autorefs drops links that lead nowhere."""
+    """Writes the links; autorefs drops those that lead nowhere."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+        """Rewrite all docstrings of a package."""
         self._link(pkg)
 
     def _link(self, parent: griffe.Object) -> None:
