@@ -29,6 +29,7 @@ BUILT_IN = ("exact", "faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hn
 COMMANDS = {
     "": "demo",
     "stores": "stores --json",
+    "models": "models --json",
     "demo": "demo --store exact",
     "ask": 'ask smollm2 --text book.txt "Who is the captain?"',
     "eval": "eval passkey smollm2 --tokens 4096 --text book.txt",

@@ -17,8 +17,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
-    MistralConfig,
-    MistralForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -267,8 +267,8 @@ OTHERS: dict[str, Callable[[], Any]] = {
         T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     ),
     "bert": lambda: BertModel(BertConfig(**SIZES, intermediate_size=16)),
-    "mistral": lambda: MistralForCausalLM(
-        MistralConfig(**SIZES, num_key_value_heads=2, intermediate_size=16, vocab_size=400)
+    "gpt_neox": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(**SIZES, intermediate_size=16, vocab_size=400)
     ),
 }
 
@@ -279,22 +279,22 @@ def test_another_family_is_refused_before_its_weights_are_read(family: str, tmp_
     with pytest.raises(fotmem.errors.ModelError) as error:
         load_model(str(tmp_path))
     assert str(error.value) == (
-        f"no adapter knows {str(tmp_path)!r}, a model of type {family!r}; there are: "
-        f"llama (LlamaForCausalLM). Another family needs an adapter plugin."
+        f"no adapter knows {str(tmp_path)!r}, a model of type {family!r}; `fotmem models` lists "
+        "the families that can have memory, docs/adapters.md shows how to add one"
     )
 
 
-@pytest.mark.parametrize("architecture", ["MistralForCausalLM", "MistralPreTrainedModel"])
+@pytest.mark.parametrize("architecture", ["GPTNeoXForCausalLM", "GPTNeoXPreTrainedModel"])
 def test_a_family_that_a_plugin_knows(
     architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = fotmem.available_adapters()["llama"].factory
-    spec = AdapterSpec(name="mistral", architectures=(architecture,), factory=adapter)
-    monkeypatch.setattr("fotmem.models.load.available_adapters", lambda: {"mistral": spec})
-    OTHERS["mistral"]().save_pretrained(tmp_path)
+    spec = AdapterSpec(name="gpt-neox", architectures=(architecture,), factory=adapter)
+    monkeypatch.setattr("fotmem.models.load.available_adapters", lambda: {"gpt-neox": spec})
+    OTHERS["gpt_neox"]().save_pretrained(tmp_path)
     folders.tokenizer().save_pretrained(tmp_path)
     model, _ = load_model(str(tmp_path))
-    assert type(model) is MistralForCausalLM
+    assert type(model) is GPTNeoXForCausalLM
 
 
 def test_a_longllama_checkpoint_is_loaded_otherwise(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands: ``fotmem stores``, ``demo``, ``ask``, ``train``, ``eval``, ``plugin`` ..."""
+"""The commands: ``fotmem stores``, ``models``, ``demo``, ``ask``, ``train``, ``eval`` ..."""
 
 import io
 import os
@@ -16,6 +16,7 @@ from fotmem.cli import (
     demo,
     evaluate,
     layers,
+    models,
     plugin,
     select,
     stores,
@@ -57,6 +58,7 @@ def before_the_command(
 
 
 app.command("stores", cls=Command)(stores.stores)
+app.command("models", cls=Command)(models.models)
 app.command("demo", cls=Command)(demo.demo)
 app.command("ask", cls=Command)(ask.ask)
 app.command("layers", cls=Command)(layers.layers)

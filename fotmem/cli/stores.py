@@ -1,11 +1,10 @@
 """``fotmem stores``."""
 
-import json
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fotmem.cli.offers import print_json, print_problems, row
 from fotmem.cli.options import Json
 from fotmem.plugin.registry import registry
 from fotmem.plugin.specs import StoreSpec
@@ -18,17 +17,7 @@ def stores(as_json: Json = False) -> None:
     """
     found = registry()
     if as_json:
-        rows = [
-            {
-                "name": name,
-                "plugin": found.owners[spec],
-                "available": spec.available,
-                "reason": spec.reason,
-            }
-            for name, spec in found.stores.items()
-        ]
-        problems = [problem._asdict() for problem in found.problems]
-        print(json.dumps({"stores": rows, "problems": problems}, indent=2))
+        print_json("stores", [row(spec) for spec in found.stores.values()])
         return
     console = Console()
     table = Table("store", "plugin", "exact", "on disk", "devices", "available")
@@ -43,10 +32,7 @@ def stores(as_json: Json = False) -> None:
             escape(spec.reason or "; ".join(filter(None, ["yes", _note(spec)]))),
         )
     console.print(table)
-    for problem in found.problems:
-        console.print(
-            f"[red]problem[/red] in plugin {escape(problem.plugin)}: {escape(problem.reason)}"
-        )
+    print_problems(console)
 
 
 def _note(spec: StoreSpec) -> str:

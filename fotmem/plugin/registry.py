@@ -219,13 +219,10 @@ def create_store(
 
 
 def unknown_model(culprit: str) -> ModelError:
-    """Build the error for a model that no adapter knows; it names those that exist."""
-    known = "; ".join(
-        f"{name} ({', '.join(spec.architectures)})" for name, spec in registry().adapters.items()
-    )
+    """Build the error for a model that no adapter knows; it names where families are listed."""
     return ModelError(
-        f"no adapter knows {culprit}; there are: {known or 'none'}. "
-        f"Another family needs an adapter plugin."
+        f"no adapter knows {culprit}; `fotmem models` lists the families that can have memory, "
+        "docs/adapters.md shows how to add one"
     )
 
 
