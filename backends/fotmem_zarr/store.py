@@ -1,7 +1,7 @@
 """Keys and values on disk, found through clusters, within a RAM budget."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,18 +10,15 @@ from torch import Tensor
 
 from fotmem.attention import PartialAttention, topk_attention
 from fotmem.errors import StorageError
-from fotmem.stores import Bias, Hits, MemoryStore, best_hits, exact_search
+from fotmem.stores import Bias, Hits, MemoryStore
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import Contents
 from fotmem_zarr.disk.array_group import LayerShape
-from fotmem_zarr.index.cluster_search import ClusterSearch
 from fotmem_zarr.index.hub_keys import HubRows
-from fotmem_zarr.index.scan import scan_blocks
 from fotmem_zarr.options import ZarrOptions
+from fotmem_zarr.search import scan_all, scan_biased, search_clusters
 from fotmem_zarr.snapshot import Snapshot
 
-RECENT = 2048
-"""Newest rows that are all scored when there is a bias."""
 QUERIES = 2048
 """Queries of a head for which `attend` holds hits at a time."""
 
@@ -121,45 +118,16 @@ class ZarrStore(MemoryStore):
             raise
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        now, wide = self._now(), queries.float()
-        keys = self._contents.keys(now) if self.options.exact else now.recent.keys()
-        found = self._scan(wide, keys, top_k)
-        if now.segments and not self.options.exact:
-            found.append(self._clusters(now).search(wide, top_k))
-            found = self._hubs.joined(found, wide, top_k, first=self._contents.forgotten)
-        best = best_hits(found, top_k)
-        return Hits(best.ids.where(best.scores > -torch.inf, -1), best.scores)
-
-    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         contents, now, wide = self._contents, self._now(), queries.float()
         if self.options.exact:
-            start, parts = 0, []
-        else:  # a decay favours the newest rows, which clusters do not know
-            start = max(contents.forgotten, now.end - RECENT)
-            near = super().search_rows_biased(queries, top_k, bias)
-            parts = [Hits(near.ids, near.scores.masked_fill(near.ids >= start, -torch.inf))]
-        for first, keys in contents.keys(now, start):
-            skip = max(0, start - first, contents.forgotten - first)
-            if skip < keys.shape[1]:
-                here = keys[:, skip:]
-                found = exact_search(wide, here, top_k, first_id=first + skip, bias=bias)
-                parts = [best_hits([*parts, found], top_k)]
-        return parts[0]
+            return scan_all(contents, now, wide, top_k)
+        nprobe = self.options.nprobe
+        return search_clusters(contents, now, self._hubs, wide, top_k, nprobe=nprobe)
 
-    def _scan(self, queries: Tensor, keys: Iterable[tuple[int, Tensor]], top_k: int) -> list[Hits]:
-        limit = self._contents.budget.workspace
-        return scan_blocks(queries, keys, top_k, first=self._contents.forgotten, limit=limit)
-
-    def _clusters(self, now: Snapshot) -> ClusterSearch:
-        contents = self._contents
-        return ClusterSearch(
-            now.segments,
-            contents.cache,
-            nprobe=self.options.nprobe,
-            first=contents.forgotten,
-            workspace=contents.budget.workspace,
-            candidates=contents.budget.candidates,
-        )
+    def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
+        now = self._now()
+        near = None if self.options.exact else super().search_rows_biased(queries, top_k, bias)
+        return scan_biased(self._contents, now, queries.float(), top_k, bias, near)
 
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is None:

@@ -15,8 +15,8 @@ def edited(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     facts = root["attributes"]["fotmem"]
     edit(facts)
     log = json.loads((store / "log/zarr.json").read_text("utf-8"))
-    told = {k: v for k, v in facts.items() if k not in ("format", "version", "crc32c")}
-    facts["crc32c"] = checksum_of(told, log["attributes"]["fotmem"]["store"])
+    content = {k: v for k, v in facts.items() if k not in ("format", "version", "crc32c")}
+    facts["crc32c"] = checksum_of(content, log["attributes"]["fotmem"]["store"])
     path.write_text(json.dumps(root), "utf-8")
 
 

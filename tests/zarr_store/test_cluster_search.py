@@ -20,7 +20,7 @@ from fotmem_zarr.store import ZarrStore
 from tests.zarr_store.stores import DIM, HEADS, filled, folder_of, opened
 
 
-def test_a_query_reads_few_chunks_and_finds_what_stands_out() -> None:
+def test_a_query_reads_few_chunks_and_finds_the_best_keys() -> None:
     centres = 4 * draw(HEADS, 50, DIM, seed=5)
     which = torch.randint(50, (16_000,), generator=torch.Generator().manual_seed(0))
     keys = centres[:, which] + draw(HEADS, 16_000, DIM)
@@ -84,7 +84,7 @@ def test_exact_scans_everything_whatever_nprobe() -> None:
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("forgotten", [0, 5900])
-def test_with_a_bias_for_the_newest_these_are_looked_at(exact: bool, forgotten: int) -> None:
+def test_a_bias_for_the_newest_rows_finds_them(exact: bool, forgotten: int) -> None:
     store, keys, _ = filled(6000, step=500, exact=exact)
     store.forget(forgotten)
     q = draw(HEADS, 5, DIM, seed=7)
@@ -96,7 +96,7 @@ def test_with_a_bias_for_the_newest_these_are_looked_at(exact: bool, forgotten: 
     torch.testing.assert_close(hits.scores, scores.gather(2, hits.ids), rtol=1e-4, atol=1e-4)
 
 
-def test_what_stands_far_from_the_rest_is_found_also_when_reopened(tmp_path: Path) -> None:
+def test_hub_keys_are_found_also_after_reopening(tmp_path: Path) -> None:
     keys = draw(HEADS, 9000, DIM) + 5 * draw(HEADS, 1, DIM, seed=8)
     sinks = torch.arange(50, 9000, 500)
     mean = keys.mean(1, keepdim=True)
@@ -112,7 +112,7 @@ def test_what_stands_far_from_the_rest_is_found_also_when_reopened(tmp_path: Pat
 
 
 @pytest.mark.parametrize("scanned", [False, True])
-def test_keys_against_the_mean_are_found_though_no_cluster_that_is_read_has_them(
+def test_hub_keys_are_found_though_no_probed_cluster_holds_them(
     tmp_path: Path, scanned: bool
 ) -> None:
     mean = 5 * draw(HEADS, 1, DIM, seed=9)

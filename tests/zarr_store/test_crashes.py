@@ -59,7 +59,7 @@ def test_killed_at_any_moment_it_reopens_at_its_last_flush(tmp_path: Path, calls
 
 
 @pytest.mark.parametrize("room", range(4))
-def test_what_fails_leaves_no_folders(
+def test_a_failed_opening_leaves_no_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     plain, calls = os.replace, itertools.count()
@@ -98,7 +98,7 @@ def test_an_interrupted_rename_leaves_nothing(
     opened(directory=store).close()
 
 
-def test_what_a_killed_writer_left_goes_with_the_next_flush(store: Path) -> None:
+def test_the_next_flush_removes_what_a_killed_writer_left(store: Path) -> None:
     (part, *_) = sorted(path for path in (store / "log").iterdir() if path.is_dir())
     (segment, *_) = sorted(path for path in (store / "segments").iterdir() if path.is_dir())
     name = f"c.0.0.0.{'a' * 32}.partial"
@@ -138,7 +138,7 @@ def test_an_earlier_manifest_opens_as_it_was_and_destroys_nothing(tmp_path: Path
         assert_holds(store, keys, values)
 
 
-def test_a_store_whose_writer_was_killed_while_it_began(tmp_path: Path) -> None:
+def test_a_store_whose_writer_was_killed_at_its_beginning_opens(tmp_path: Path) -> None:
     fill(tmp_path / "whole", 0)
     for kept in ((), ("log",), ("log", "segments"), KINDS):
         begun = tmp_path / f"begun-{len(kept)}"

@@ -93,7 +93,7 @@ def test_a_file_of_another_store_with_the_same_history_is_damage(tmp_path: Path)
         opened(directory=one)
 
 
-def test_damage_to_what_other_programs_read_is_noticed(store: Path) -> None:
+def test_damage_to_any_zarr_json_is_noticed(store: Path) -> None:
     for path in sorted(store.rglob("zarr.json")):
         before = path.read_bytes()
         for damage in (before[:-9], before.replace(b"3", b"2", 1), b"", b"[" * 100_000, b"null"):

@@ -11,7 +11,7 @@ import zarr
 from tests.zarr_store.stores import data, fill
 
 
-def test_zarr_reads_the_same(tmp_path: Path) -> None:
+def test_the_zarr_library_reads_the_same_rows(tmp_path: Path) -> None:
     fill(tmp_path)
     keys, values = data()
     root: Any = zarr.open_group(tmp_path, mode="r")

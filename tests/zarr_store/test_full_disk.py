@@ -48,7 +48,7 @@ def test_nothing_is_lost_on_a_full_disk(
         assert_holds(again, keys, values)
 
 
-def test_a_flush_has_all_files_on_disk_and_adding_waits_for_none(
+def test_a_flush_syncs_all_files_and_adding_syncs_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, values = data()
@@ -72,7 +72,7 @@ def test_a_flush_has_all_files_on_disk_and_adding_waits_for_none(
         assert {path.stat().st_ino for path in folders} <= set(synced)
 
 
-def test_what_the_disk_lost_is_never_named_by_a_manifest(
+def test_no_manifest_names_files_whose_sync_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, values = data()
@@ -113,7 +113,7 @@ def test_the_folders_above_a_new_store_are_synced(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_a_full_disk_opens_to_be_read(
+def test_a_store_on_a_full_disk_opens_for_reading(
     store: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     shutil.rmtree(store / "segments")  # so that opening would have to write
@@ -134,7 +134,7 @@ def test_a_full_disk_opens_to_be_read(
         found.add(*data(1))
 
 
-def test_too_many_open_files_are_named_as_what_they_are(store: Path) -> None:
+def test_too_many_open_files_are_named(store: Path) -> None:
     found, other = opened(directory=store), shutil.copytree(store, store.with_name("other"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -155,7 +155,7 @@ def test_too_many_open_files_are_named_as_what_they_are(store: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
-def test_a_flush_into_a_folder_that_is_gone_says_so(store: Path, how: str) -> None:
+def test_a_flush_into_a_removed_folder_is_refused(store: Path, how: str) -> None:
     found = opened(directory=store)
     found.add(*data(2000))
     if how == "moved":
@@ -171,7 +171,7 @@ def test_a_flush_into_a_folder_that_is_gone_says_so(store: Path, how: str) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flush_that_would_name_what_was_removed_says_so(store: Path, kind: str) -> None:
+def test_a_flush_that_would_name_removed_files_is_refused(store: Path, kind: str) -> None:
     found = opened(directory=store)
     shutil.rmtree(store / kind)
     found.add(*data(5))

@@ -29,7 +29,7 @@ def test_no_link_is_followed(store: Path, victim: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_link_is_followed_that_comes_while_a_store_is_open(
+def test_no_link_made_while_a_store_is_open_is_followed(
     store: Path, victim: Path, kind: str
 ) -> None:
     before = contents(victim)
@@ -57,7 +57,7 @@ def test_no_link_to_a_file_is_followed(store: Path, victim: Path, link: str) -> 
     assert contents(victim) == before
 
 
-def test_links_among_what_is_left_over_are_removed_themselves(store: Path, victim: Path) -> None:
+def test_links_among_leftovers_are_removed_and_not_followed(store: Path, victim: Path) -> None:
     before = contents(victim)
     for name in ("log/00009999", "segments/00009998", "tail/00009997"):
         (store / name).symlink_to(victim)
@@ -66,7 +66,7 @@ def test_links_among_what_is_left_over_are_removed_themselves(store: Path, victi
     assert not [path for path in store.rglob("*") if path.is_symlink()]
 
 
-def test_what_is_no_file_of_a_store_is_left_alone(store: Path) -> None:
+def test_files_of_others_are_left_alone(store: Path) -> None:
     notes = [store / "notes.txt", store / "segments" / "my notes", store / "log" / "x.partial"]
     for note in notes:
         note.write_text("dear", "utf-8")
@@ -76,7 +76,7 @@ def test_what_is_no_file_of_a_store_is_left_alone(store: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("file", ["zarr.json", "log/*/keys/c.*"])
-def test_a_pipe_in_place_of_a_file_stops_nobody(store: Path, file: str) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused(store: Path, file: str) -> None:
     (*_, path) = sorted(store.glob(file))
     path.unlink()
     os.mkfifo(path)

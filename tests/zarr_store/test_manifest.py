@@ -19,7 +19,7 @@ from tests.zarr_store.stores import DIM, HEADS, assert_holds, contents, data, fi
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (lambda text: text[: len(text) // 2], "zarr.json.*is damaged.*from a copy"),
         (lambda text: text.replace('"rows": 10', '"rows": 11'), "is damaged"),
@@ -29,12 +29,14 @@ from tests.zarr_store.stores import DIM, HEADS, assert_holds, contents, data, fi
         (lambda text: "[]", "is damaged"),
     ],
 )
-def test_a_manifest_that_cannot_be_honoured(tmp_path: Path, change: Any, told: str) -> None:
+def test_a_manifest_of_another_version_or_program_is_refused(
+    tmp_path: Path, change: Any, message: str
+) -> None:
     fill(tmp_path, 10)
     manifest = tmp_path / "zarr.json"
     before = manifest.read_text("utf-8")
     manifest.write_text(change(before), "utf-8")
-    with pytest.raises(StorageError, match=told):
+    with pytest.raises(StorageError, match=message):
         opened(directory=tmp_path)
     manifest.write_text(before, "utf-8")
     with opened(directory=tmp_path) as store:
@@ -94,7 +96,9 @@ EDITS |= {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_manifest_that_says_what_cannot_be(store: Path, victim: Path, edit: str) -> None:
+def test_a_manifest_that_states_what_cannot_be_true_is_refused(
+    store: Path, victim: Path, edit: str
+) -> None:
     edited(store, EDITS[edit])
     before = contents(store), contents(victim)
     with pytest.raises((StorageError, OptionError)):

@@ -18,7 +18,7 @@ from tests.zarr_store.stores import DIM, HEADS, ROWS, assert_holds, data, fill, 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [0, 1, 100, ROWS])
-def test_what_was_flushed_is_there_again(tmp_path: Path, rows: int, dtype: torch.dtype) -> None:
+def test_flushed_rows_are_there_again(tmp_path: Path, rows: int, dtype: torch.dtype) -> None:
     fill(tmp_path / "a" / "store", rows, dtype=dtype)
     for ram in (2**20, 2**22):
         with opened(directory=tmp_path / "a" / "store", dtype=dtype, ram=ram) as store:
@@ -62,7 +62,7 @@ def test_small_flushes_make_few_pieces(tmp_path: Path) -> None:
         assert_holds(store, keys, values)
 
 
-def test_ids_and_what_is_forgotten_are_remembered(tmp_path: Path) -> None:
+def test_ids_and_forgotten_rows_survive_reopening(tmp_path: Path) -> None:
     keys, values = data()
     store = opened(directory=tmp_path)
     store.start_at(70)
@@ -77,18 +77,20 @@ def test_ids_and_what_is_forgotten_are_remembered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other, told",
+    "other, message",
     [({"num_heads": 3}, "H=3"), ({"head_dim": 8}, "D=8"), ({"dtype": torch.float16}, "float16")],
 )
-def test_another_kind_of_layer_is_refused(tmp_path: Path, other: dict[str, Any], told: str) -> None:
+def test_another_kind_of_layer_is_refused(
+    tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
     fill(tmp_path, 10)
-    with pytest.raises(OptionError, match=f"H=2 heads of D=16 in float32.*{told}"):
+    with pytest.raises(OptionError, match=f"H=2 heads of D=16 in float32.*{message}"):
         opened(directory=tmp_path, **other)
     with opened(directory=tmp_path) as store:
         assert_holds(store, *data(10))
 
 
-def test_a_closed_store_says_so(tmp_path: Path) -> None:
+def test_a_closed_store_refuses_calls(tmp_path: Path) -> None:
     store = opened(directory=tmp_path)
     store.add(*data(10))
     store.close()
@@ -98,7 +100,7 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
             call()
 
 
-def test_segments_are_made_anew_when_removed(tmp_path: Path) -> None:
+def test_removed_segments_are_rebuilt(tmp_path: Path) -> None:
     fill(tmp_path)
     for path in (tmp_path / "segments").iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -127,7 +129,7 @@ def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
         assert_holds(store, *data(10))
 
 
-def test_a_url_reaches_zarr_as_it_is() -> None:
+def test_a_url_opens_a_store_behind_it() -> None:
     fill("memory://tests/zarr-store")
     with opened(directory="memory://tests/zarr-store") as store:
         assert_holds(store, *data())

@@ -25,15 +25,15 @@ AS_NOBODY = """
 import os, sys
 from tests.zarr_store.stores import assert_holds, data, opened
 from fotmem.errors import StorageError
-directory, told = sys.argv[1:]
+directory, message = sys.argv[1:]
 opened().close()  # imports
 os.setuid(65534)
 try:
     store = opened(directory=directory)
 except StorageError as error:
-    assert told != "read" and told in str(error), error
+    assert message != "read" and message in str(error), error
 else:
-    assert told == "read"
+    assert message == "read"
     other = opened(directory=directory)  # any number may read
     assert_holds(store, *data(), forgotten=300)
     assert_holds(other, *data(), forgotten=300)
@@ -64,10 +64,10 @@ def test_a_folder_of_somebody_else(store: Path, case: str) -> None:
         (store / "log").chmod(0)
     if case == "unreadable":
         store.chmod(0)
-    told = "read" if case in ("read-only", "no lock file") else "Permission denied"
+    message = "read" if case in ("read-only", "no lock file") else "Permission denied"
     before = contents(store)
     ended = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(store), told],
+        [sys.executable, "-c", AS_NOBODY, str(store), message],
         cwd=store.parent / "code",
         env=os.environ | {"OMP_NUM_THREADS": "1", "HOME": "/nonexistent"},
         capture_output=True,

@@ -72,7 +72,7 @@ def test_any_length_cut_anywhere_equals_naive(
         expect_attention(part, naive_attention(q, *live, SCALE), torch.float32)
 
 
-def test_any_order_of_calls_equals_the_model(tmp_path: Path) -> None:
+def test_any_order_of_calls_agrees_with_the_model(tmp_path: Path) -> None:
     make = functools.partial(create_store, "zarr", ram=2**16, nprobe=10_000)  # many segments
     stores = Stores(make, promised(make, None))
     machine: Any = type(
@@ -97,7 +97,7 @@ def test_results_depend_neither_on_batch_nor_on_chunks_of_adding() -> None:
 
 
 @pytest.mark.parametrize("norm, query_norm", [(1e18, 1e18), (1e25, 1e5), (1e-20, 1.0), (0, 1)])
-def test_norms_may_be_anything_whose_products_are_finite(norm: float, query_norm: float) -> None:
+def test_norms_may_be_anything_with_finite_products(norm: float, query_norm: float) -> None:
     keys = draw(HEADS, 1500, DIM) * norm * torch.logspace(-3, 0, 1500)[:, None]
     store = opened()
     for part in keys.split(100, 1):

@@ -48,7 +48,7 @@ def test_forgetting_frees_space() -> None:
 
 
 @pytest.mark.parametrize("ram", ["64", 1000, "many", -1])
-def test_a_budget_that_is_none_is_refused(ram: str | int) -> None:
+def test_a_wrong_budget_is_refused(ram: str | int) -> None:
     with pytest.raises(OptionError, match="ram"):
         opened(ram=ram)
 

@@ -29,7 +29,7 @@ def test_a_zip_file_can_be_searched_but_not_added_to(tmp_path: Path, compression
         assert twin.next_id == ROWS + 1
 
 
-def test_a_zip_file_of_the_folder_itself_is_told_apart(tmp_path: Path) -> None:
+def test_a_zip_file_with_the_folder_in_it_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "store", 10)
     packed = shutil.make_archive(str(tmp_path / "store"), "zip", tmp_path, "store")
     with pytest.raises(StorageError, match="must be at its root"):
@@ -43,7 +43,7 @@ def zipped(store: Path, packed: Path) -> Path:
     return packed
 
 
-def test_members_of_a_zip_file_are_read_where_they_are(store: Path, victim: Path) -> None:
+def test_a_hostile_zip_file_writes_nothing_outside(store: Path, victim: Path) -> None:
     edited(store, setting("log.0.name", "../../victim"))
     packed = zipped(store, store.with_name("hostile.zip"))
     with zipfile.ZipFile(packed, "a") as file:
