@@ -1,6 +1,6 @@
 """The page "A store that outlives the process" shows the example, file by file."""
 
-from tests.test_docs import ROOT, blocks
+from tests.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "persistent-store.md"
 EXAMPLE = ROOT / "examples" / "fotmem-safetensors"

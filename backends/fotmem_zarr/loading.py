@@ -6,10 +6,11 @@ from itertools import pairwise
 
 from fotmem.errors import StorageError
 from fotmem_zarr.disk.array_group import ArrayGroup, Location
+from fotmem_zarr.disk.byte_range import ByteRange
 from fotmem_zarr.disk.log import Log, LogPart
 from fotmem_zarr.disk.manifest import Manifest
 from fotmem_zarr.disk.manifest_file import LARGEST
-from fotmem_zarr.disk.storage import ByteRange, Storage
+from fotmem_zarr.disk.storage import Storage
 from fotmem_zarr.disk.tail_piece import TailPiece
 from fotmem_zarr.disk.zarr_metadata import group_json
 from fotmem_zarr.files import Files

@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
-from fotmem_zarr.disk.storage import PARTIAL, ByteRange
+from fotmem_zarr.disk.byte_range import ByteRange
+from fotmem_zarr.disk.storage import PARTIAL
 
 HANDLES = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
 """Whether this system reaches files from the handle of a folder (Windows does not)."""
@@ -88,7 +89,7 @@ class FileTree:
         try:
             file, size = _opened(name, os.O_RDONLY, folder)
             with file:
-                return [_read(file, part, size) for part in parts]
+                return [part.read(file, size) for part in parts]
         except FileNotFoundError:
             return [None] * len(parts)
 
@@ -191,15 +192,3 @@ def _opened(name: str, mode: int, folder: int | None) -> tuple[FileIO, int]:
         file.close()
         raise OSError(ELOOP, "it is no regular file")
     return file, facts.st_size
-
-
-def _read(file: FileIO, part: ByteRange, size: int) -> bytes:
-    """Read a part, as far as the file goes: what is asked for may be any number."""
-    left = (size if part.stop is None else min(part.stop, size)) - part.start
-    if left <= 0:
-        return b""
-    file.seek(part.start)
-    data = file.read(left) or b""
-    while len(data) < left and (more := file.read(left - len(data))):
-        data += more
-    return data

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from fotmem.errors import StorageError
 from fotmem.stores import DirectoryLock
+from fotmem_zarr.disk.byte_range import ByteRange
 from fotmem_zarr.disk.file_tree import FileTree
-from fotmem_zarr.disk.storage import TRANSIENT, UNWRITABLE, ByteRange, Storage, cure_of
+from fotmem_zarr.disk.storage import TRANSIENT, UNWRITABLE, Storage, cure_of
 
 
 class Folder(Storage):

@@ -10,8 +10,9 @@ import google_crc32c
 from pydantic import ValidationError
 
 from fotmem.errors import StorageError
+from fotmem_zarr.disk.byte_range import ByteRange
 from fotmem_zarr.disk.manifest import Manifest
-from fotmem_zarr.disk.storage import LOCK, PARTIAL, ByteRange, Storage
+from fotmem_zarr.disk.storage import LOCK, PARTIAL, Storage
 from fotmem_zarr.disk.zarr_metadata import group_json
 
 ROOT = "zarr.json"

@@ -10,7 +10,8 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
 from fotmem.errors import MissingPackageError, StorageError
-from fotmem_zarr.disk.storage import ByteRange, Storage
+from fotmem_zarr.disk.byte_range import ByteRange
+from fotmem_zarr.disk.storage import Storage
 
 
 class RemoteStorage(Storage):

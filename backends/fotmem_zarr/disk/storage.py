@@ -4,9 +4,9 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fotmem.errors import StorageError
+from fotmem_zarr.disk.byte_range import ByteRange
 
 LOCK = ".lock"
 PARTIAL = ".partial"
@@ -38,14 +38,6 @@ CURES = {
 def cure_of(error: OSError, otherwise: str) -> str:
     """Return the cure of a system error for a file of a store."""
     return CURES.get(error.errno or 0, otherwise)
-
-
-class ByteRange(NamedTuple):
-    """Bytes of one file; `stop` None: to its end."""
-
-    key: str
-    start: int = 0
-    stop: int | None = None
 
 
 class Storage(ABC):

@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import IO
 
-from fotmem_zarr.disk.storage import ByteRange, Storage
+from fotmem_zarr.disk.byte_range import ByteRange
+from fotmem_zarr.disk.storage import Storage
 
 BROKEN = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 """What `zipfile` raises for files that are damaged, encrypted, or packed in an unknown way."""
@@ -45,7 +45,7 @@ class ZipStorage(Storage):
             return [None] * len(parts)
         try:
             with self._file.open(info) as member:
-                return [_read(member, part, info.file_size) for part in parts]
+                return [part.read(member, info.file_size) for part in parts]
         except BROKEN as error:
             raise self.failure("read", key, error, CURE) from error
 
@@ -56,11 +56,3 @@ class ZipStorage(Storage):
 
     def close(self, *, unused: bool = False) -> None:
         self._file.close()
-
-
-def _read(member: IO[bytes], part: ByteRange, size: int) -> bytes:
-    stop = size if part.stop is None else min(part.stop, size)
-    if part.start >= stop:
-        return b""
-    member.seek(part.start)
-    return member.read(stop - part.start)
