@@ -19,7 +19,7 @@ from benchmarks.growth import STEP, TOP_K, write
 from fotmem.cli.options import parse_sizes
 from fotmem.measure.bench.figures import mass, truth
 from fotmem.measure.capture import Capture
-from fotmem.plugin.registry import find_store
+from fotmem.plugin.create import find_store
 
 LAYERS = range(30)
 JUDGED = 256

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.conftest import Compare
+from fotmem.plugin.create import create_adapter
 from fotmem.stores import MemoryStore
 from tests import tiny
 
@@ -112,7 +113,7 @@ def concatenate_memory(attention: Any, store: MemoryStore) -> None:
     """Attend as the released code does: dense, over memory and local keys in one tensor."""
     ids = torch.arange(len(store)).expand(store.num_heads, 1, -1)
     memory_keys, memory_values = store.keys(ids).transpose(0, 1), store.values(ids).transpose(0, 1)
-    adapter = fotmem.available_adapters()["llama"].factory()
+    adapter = create_adapter(fotmem.available_adapters()["llama"])
 
     def forward(
         module: Any,

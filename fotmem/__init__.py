@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
     from fotmem.models.load import load_recipe
     from fotmem.models.memory_layers import LayerScores
-    from fotmem.plugin.registry import available_adapters, available_stores, create_store
+    from fotmem.plugin.create import create_store
+    from fotmem.plugin.registry import available_adapters, available_stores
     from fotmem.training.fit import Trained
     from fotmem.training.options import TrainingOptions
     from fotmem.training.tune import train
@@ -67,7 +68,7 @@ _HOMES = {
     "attach": "fotmem.memory.attachment",
     "available_adapters": "fotmem.plugin.registry",
     "available_stores": "fotmem.plugin.registry",
-    "create_store": "fotmem.plugin.registry",
+    "create_store": "fotmem.plugin.create",
     "crossbatch": "fotmem.crossbatch",
     "errors": "fotmem.errors",
     "find_memory_layers": "fotmem.measure.retrieval_heads",

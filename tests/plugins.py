@@ -16,7 +16,7 @@ def build(**arguments):
     return store
 
 def spec(name, **fields):
-    defaults = {"factory": build, "capabilities": StoreCapabilities(exact=True)}
+    defaults = {"factory": f"{__name__}:build", "capabilities": StoreCapabilities(exact=True)}
     return StoreSpec(name=name, **{**defaults, **fields})
 """
 

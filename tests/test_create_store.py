@@ -10,6 +10,7 @@ import torch
 import fotmem
 from fotmem import create_store
 from fotmem.errors import DtypeError, MissingPackageError, OptionError, UnknownStoreError
+from fotmem.plugin import create as plugin_create
 from fotmem.plugin import registry
 from fotmem.testing.store.naive import draw
 from tests.plugins import hook, install
@@ -40,15 +41,26 @@ SPECS = """[
     spec("ivf-store", options=Options, factory=Unhashable()),
     spec("disk-store", capabilities=disk),
     spec("absent", requires=("not_there",), install="pip install cure"),
+    spec("no-module", factory="third_party.gone:Store"),
+    spec("no-name", factory="third_party.plugin:Gone"),
+    spec("no-callable", factory="third_party.plugin:disk"),
+    spec("no-store", factory="builtins:dict"),
+    spec("raises", factory="third_party.broken:Store"),
+]"""
+ADAPTERS = """[
+    AdapterSpec(name="broken", architectures=("X",), factory="third_party.gone:X"),
+    AdapterSpec(name="no-adapter", architectures=("X",), factory="builtins:dict"),
 ]"""
 
 
 @pytest.fixture(autouse=True)
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, "third_party", OPTIONS + hook(SPECS))
+    install(tmp_path, "third_party", OPTIONS + hook(SPECS) + hook(ADAPTERS, "fotmem_adapters"))
+    (tmp_path / "third_party/broken.py").write_text("raise RuntimeError('boom,\\n twice')")
     monkeypatch.syspath_prepend(tmp_path)
     fresh = registry.Registry()
-    monkeypatch.setattr(registry, "registry", lambda: fresh)
+    for module in (registry, plugin_create):
+        monkeypatch.setattr(module, "registry", lambda: fresh)
     for name in ("third_party", "third_party.plugin"):
         monkeypatch.delitem(sys.modules, name)
     assert fresh.problems == []
@@ -62,13 +74,11 @@ def test_the_factory_gets_clean_arguments(tmp_path: Path) -> None:
     arguments = create("ivf-store", nprobe=2, dtype=torch.float16).arguments
     options = arguments.pop("options")
     assert (type(options).__name__, options.nlist, options.nprobe) == ("Options", 64, 2)
-    assert arguments == {
-        "num_heads": 2,
-        "head_dim": 8,
-        "dtype": torch.float16,
-        "device": torch.device("cpu"),
-        "directory": None,
-    }
+    layer = {"num_heads": 2, "head_dim": 8, "device": torch.device("cpu")}
+    assert arguments == layer | {"dtype": torch.float16}
+    # No options where a spec names no model of them, a directory only where it is persistent.
+    directory = {"dtype": torch.float32, "directory": None}
+    assert create("disk-store").arguments == layer | directory
     assert create("disk-store", directory=str(tmp_path)).arguments["directory"] == tmp_path
     url = "s3://bucket//a"  # a path would lose slashes
     assert create("disk-store", directory=url).arguments["directory"] == url
@@ -120,6 +130,36 @@ def test_a_store_without_its_package_says_what_to_install() -> None:
     message = "'absent' is not available here: needs not_there, not installed: pip install cure"
     with pytest.raises(MissingPackageError, match=message):
         create("absent")
+
+
+BROKEN = [
+    ("no-module", "third_party.gone:Store", "ModuleNotFoundError: No module named 'third_party.g"),
+    ("no-name", "third_party.plugin:Gone", "AttributeError: "),
+    ("no-callable", "third_party.plugin:disk", "TypeError: a StoreCapabilities, which cannot be"),
+    ("raises", "third_party.broken:Store", "RuntimeError: boom, twice"),
+]
+
+
+@pytest.mark.parametrize("name, factory, reason", BROKEN)
+def test_a_factory_that_cannot_be_imported_is_named(name: str, factory: str, reason: str) -> None:
+    with pytest.raises(MissingPackageError) as error:
+        create(name)
+    message = str(error.value)
+    assert message.startswith(
+        f"{name!r} is not available here: {factory} of plugin 'third_party' cannot be imported "
+        f"({reason}"
+    )
+    assert message.endswith("; install that plugin again, or tell its author")
+
+
+def test_a_factory_must_return_a_store_or_an_adapter() -> None:
+    with pytest.raises(OptionError, match="'no-store', of plugin 'third_party', must return Mem"):
+        create("no-store")
+    adapters = fotmem.available_adapters()
+    with pytest.raises(OptionError, match=r"'no-adapter', .* must return Adapter, got dict; tell"):
+        plugin_create.create_adapter(adapters["no-adapter"])
+    with pytest.raises(MissingPackageError, match=r"third_party\.gone:X of plugin 'third_party'"):
+        plugin_create.create_adapter(adapters["broken"])
 
 
 @pytest.mark.parametrize(
@@ -174,14 +214,8 @@ def test_nothing_of_the_registry_runs_after_creating(name: str) -> None:
         store.forget(2)
         store.copy().close()
 
-    assert "fotmem.plugin.registry" in modules_called(lambda: create(name))
+    assert "fotmem.plugin.create" in modules_called(lambda: create(name))
     called = modules_called(use)
     assert "fotmem.stores.store" in called
-    machinery = (
-        "fotmem.plugin.registry",
-        "fotmem.plugin.specs",
-        "fotmem.plugin.hookspecs",
-        "pluggy",
-        "pydantic",
-    )
+    machinery = ("fotmem.plugin", "pluggy", "pydantic")
     assert not [module for module in called if module.startswith(machinery)]

@@ -158,7 +158,7 @@ def test_missing_package_error() -> None:
     spec = AdapterSpec(
         name="other",
         architectures=("Other",),
-        factory=dict,  # type: ignore[arg-type]
+        factory=dict,
         requires=("not_there",),
         install="pip install 'fotmem[other]'",
     )

@@ -41,7 +41,7 @@ class Crashing(ExactStore):
         os.kill(os.getpid(), signal.SIGKILL)
 
 def make(kind):
-    def build(*, directory, options, **layer):
+    def build(**layer):
         return kind(**layer)
     return build
 

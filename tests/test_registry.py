@@ -48,7 +48,11 @@ BROKEN = {
     "twice": (hook("[spec('twin'), spec('twin')]"), "'twin' is already taken by plugin 'twice'"),
     "name": (hook("[spec('My store')]"), "lower-case words joined by '-', got 'My store'"),
     "name_type": (hook("[spec(7)]"), "lower-case words joined by '-', got 7"),
-    "factory": (hook("[spec('s', factory=3)]"), "factory of 's' must be callable, got 3"),
+    "factory": (
+        hook("[spec('s', factory=3)]"),
+        "factory of 's' must be a text such as 'my_package.store:MyStore', or callable, got 3",
+    ),
+    "factory_text": (hook("[spec('s', factory='a.b.C')]"), "or callable, got 'a.b.C'"),
     "options": (hook("[spec('s', options={'a': 1})]"), "options of 's' must be a pydantic model"),
     "requires": (hook("[spec('s', requires='faiss')]"), "requires of 's' must be a tuple of str"),
     "requires_list": (hook("[spec('s', requires=['faiss'])]"), "tuple of str, got ['faiss']"),

@@ -78,7 +78,7 @@ class SparseStore(ExactStore):
     def tune_options(self, options):
         self.options = self.options.changed(options)
 
-def sparse(directory, options, **layer):
+def sparse(options, **layer):
     return SparseStore(options, **layer)
 
 def none(**arguments):
@@ -96,8 +96,8 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
     install(tmp_path, "sparse_stores", SPARSE)
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.registry.cache_clear()
-    spec = registry.find_store("sparse")
-    yield spec.factory.__globals__["SparseStore"].built
+    spec = registry.available_stores()["sparse"]
+    yield spec.load().__globals__["SparseStore"].built
     monkeypatch.undo()
     registry.registry.cache_clear()
 

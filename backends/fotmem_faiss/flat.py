@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fotmem.attention import WORKSPACE
 from fotmem.stores import Hits, RowsStore, best_hits, exact_search
-from fotmem_faiss.plugin import FlatOptions
+from fotmem_faiss.options import FlatOptions
 from fotmem_faiss.threads import faiss_threads
 
 

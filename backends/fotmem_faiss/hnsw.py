@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from fotmem.stores import Graph, GraphStore, Ids, Vectors
-from fotmem_faiss.plugin import HnswOptions
+from fotmem_faiss.options import HnswOptions
 from fotmem_faiss.threads import faiss_threads
 
 QUICK = 16

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fotmem.stores import GrowingRows, IndexedStore
 from fotmem_faiss.lists import Lists
-from fotmem_faiss.plugin import IvfOptions, IvfpqOptions
+from fotmem_faiss.options import IvfOptions, IvfpqOptions
 from fotmem_faiss.threads import faiss_threads
 from fotmem_faiss.training import ITERATIONS, train_lists
 

@@ -7,7 +7,7 @@ import hnswlib
 import numpy as np
 
 from fotmem.stores import Graph, GraphStore, Ids, Vectors
-from fotmem_hnsw.plugin import HnswOptions
+from fotmem_hnsw.options import HnswOptions
 
 ROOM = 2**13
 """Vectors that a new graph has room for."""

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fotmem.cli.options import Store, load_quietly
-from fotmem.plugin.registry import find_store
+from fotmem.plugin.create import find_store
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory

@@ -17,7 +17,7 @@ from rich.markup import escape
 from fotmem.amounts import SEEDS
 from fotmem.errors import OptionError
 from fotmem.files import python_reference, read_text
-from fotmem.plugin.registry import find_store, validated_options
+from fotmem.plugin.create import find_store, validated_options
 
 
 def _parse_temperature(temperature: float | None) -> float | None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from fotmem.cli.command import Command
 from fotmem.cli.options import Json, StoreOption, parse_options
-from fotmem.plugin.registry import find_store
+from fotmem.plugin.create import find_store
 from fotmem.plugin.specs import StoreSpec
 
 if TYPE_CHECKING:

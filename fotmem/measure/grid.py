@@ -10,7 +10,8 @@ from typing import Any
 from fotmem.errors import InputError, UnknownStoreError
 from fotmem.files import read_toml
 from fotmem.measure.setting import Setting
-from fotmem.plugin.registry import available_stores, find_store, validated_options
+from fotmem.plugin.create import find_store, validated_options
+from fotmem.plugin.registry import available_stores
 
 Grid = Mapping[str, Mapping[str, list[Any]]]
 """By store: values of its options."""

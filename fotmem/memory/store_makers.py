@@ -13,7 +13,8 @@ from fotmem.adapter import Adapter
 from fotmem.errors import OptionError, UnknownStoreError
 from fotmem.memory.contents import Makers
 from fotmem.models.model_parts import ModelParts
-from fotmem.plugin.registry import available_stores, create_store, find_store, shared_options
+from fotmem.plugin.create import create_store, find_store, shared_options
+from fotmem.plugin.registry import available_stores
 from fotmem.stores.store import MemoryStore
 
 

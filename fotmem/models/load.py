@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fotmem.errors import InputError
 from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
+from fotmem.models.model_parts import unknown_model
 from fotmem.models.tuned import MEMORY_FILE, Adapted, apply, is_adapter, read_adapted
-from fotmem.plugin.registry import available_adapters, unknown_model
+from fotmem.plugin.registry import available_adapters
 
 if TYPE_CHECKING:
     import torch

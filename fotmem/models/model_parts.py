@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fotmem.adapter import Adapter
-from fotmem.errors import AttachError
+from fotmem.errors import AttachError, ModelError
 from fotmem.models.replace_forward import owner_of
 from fotmem.models.unsupported import refuse_empty, refuse_unsupported
-from fotmem.plugin.registry import registry, unknown_model
+from fotmem.plugin.create import create_adapter
+from fotmem.plugin.registry import available_adapters
+from fotmem.plugin.specs import AdapterSpec
 
 
 class ModelParts(NamedTuple):
@@ -54,22 +56,27 @@ def plain_model(model: nn.Module) -> Any:
     return plain
 
 
+def unknown_model(culprit: str) -> ModelError:
+    """Build the error for a model that no adapter knows; it names where families are listed."""
+    return ModelError(
+        f"no adapter knows {culprit}; `fotmem models` lists the families that can have memory, "
+        "docs/adapters.md shows how to add one"
+    )
+
+
 def cache_argument(model: type[nn.Module]) -> str:
     """Return the name of a model's argument for its cache, which transformers 5.24 renamed."""
     names = inspect.signature(model.forward).parameters
     return "cache" if "cache" in names else "past_key_values"
 
 
-def _find_spec(model: nn.Module) -> Any:
+def _find_spec(model: nn.Module) -> AdapterSpec:
     for cls in type(model).__mro__:  # the nearest class first
-        for spec in registry().adapters.values():
+        for spec in available_adapters().values():
             if cls.__name__ in spec.architectures:
                 return spec
     raise unknown_model(type(model).__name__)
 
 
 def _find_adapter(model: nn.Module) -> Adapter:
-    spec = _find_spec(model)
-    spec.require()
-    adapter: Adapter = spec.factory()
-    return adapter
+    return create_adapter(_find_spec(model))

@@ -1,6 +1,7 @@
 """What a plugin declares: its stores and adapters, as data."""
 
 import importlib.util
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fotmem.adapter import Adapter
 from fotmem.errors import MissingPackageError, OptionError
 from fotmem.stores.options import StoreOptions
-from fotmem.stores.store import MemoryStore
 
 INTERFACE_VERSION = 1
 """Version of the plugin interface that this fotmem speaks."""
@@ -40,6 +39,10 @@ class StoreCapabilities:
 class _Spec:
     name: str
     """By which users ask for it: lower case, words joined by ``-``."""
+    factory: str | Callable[..., Any]
+    """What makes it: ``"my_package.store:MyStore"``, as in entry points, or a callable.
+
+    The module is imported when the first one is made, so that plugins stay light."""
     requires: tuple[str, ...] = ()
     """Import names of packages it needs beyond fotmem's own."""
     install: str = ""
@@ -51,6 +54,11 @@ class _Spec:
         if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise OptionError(
                 f"a spec's name must be lower-case words joined by '-', got {self.name!r}"
+            )
+        if not (callable(self.factory) or _names_an_object(self.factory)):
+            raise OptionError(
+                f"factory of {self.name!r} must be a text such as 'my_package.store:MyStore', or "
+                f"callable, got {self.factory!r}"
             )
         _require_names(f"requires of {self.name!r}", self.requires)
         if not isinstance(self.interface_version, int):
@@ -78,25 +86,38 @@ class _Spec:
         if reason := self.reason:
             raise MissingPackageError(self.name, reason)
 
+    def load(self) -> Callable[..., Any]:
+        """Import the factory; raises whatever its module raises, or `AttributeError`."""
+        if not isinstance(self.factory, str):
+            return self.factory
+        found = pkgutil.resolve_name(self.factory)
+        if not callable(found):
+            raise TypeError(f"a {type(found).__name__}, which cannot be called")
+        made: Callable[..., Any] = found
+        return made
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoreSpec(_Spec):
     """One store that a plugin offers.
 
+    Its factory is called with ``num_heads``, ``head_dim``, ``dtype`` and ``device`` by keyword;
+    with ``options``, an instance of the model that the spec names; and with ``directory``, where it
+    is persistent: a path, a URL (a str with ``://`` in it) or None.
+
     Examples
     --------
-    >>> spec = StoreSpec(name="my-store", factory=dict, capabilities=StoreCapabilities(exact=True))
+    >>> spec = StoreSpec(
+    ...     name="my-store",
+    ...     factory="my_package.store:MyStore",
+    ...     capabilities=StoreCapabilities(exact=True),
+    ... )
     >>> spec.available
     True
     """
 
-    factory: Callable[..., MemoryStore]
-    """Called with ``num_heads, head_dim, dtype, device, directory, options`` by keyword.
-
-    `directory` is a path, a URL (a str with ``://`` in it) or None.
-    """
     options: type[BaseModel] = field(default=StoreOptions)
-    """Pydantic model of its options; the factory gets an instance."""
+    """Pydantic model of its options; none by default."""
     capabilities: StoreCapabilities
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Options by which a search finds more and takes longer, such as ``nprobe``, and the values
@@ -109,8 +130,6 @@ class StoreSpec(_Spec):
         super().__post_init__()
         if self.note is not None and not callable(self.note):
             raise OptionError(f"note of {self.name!r} must be callable, got {self.note!r}")
-        if not callable(self.factory):
-            raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
         if not (isinstance(self.options, type) and issubclass(self.options, BaseModel)):
             raise OptionError(
                 f"options of {self.name!r} must be a pydantic model class, got {self.options!r}"
@@ -128,23 +147,27 @@ class StoreSpec(_Spec):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AdapterSpec(_Spec):
-    """One model family that a plugin can put memory layers into."""
+    """One model family that a plugin can put memory layers into.
+
+    Its factory is called without arguments.
+    """
 
     architectures: tuple[str, ...]
     """Class names of the models it knows, as in a config's ``architectures``."""
-    factory: Callable[[], Adapter]
-    """Called without arguments; imports the model family, so it may be heavy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_names(f"architectures of {self.name!r}", self.architectures)
-        if not callable(self.factory):
-            raise OptionError(f"factory of {self.name!r} must be callable, got {self.factory!r}")
 
 
 def _require_names(label: str, names: object) -> None:
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise OptionError(f"{label} must be a tuple of str, got {names!r}")
+
+
+def _names_an_object(text: object) -> bool:
+    name = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+    return isinstance(text, str) and re.fullmatch(f"{name}:{name}", text) is not None
 
 
 def _installed(name: str) -> bool:

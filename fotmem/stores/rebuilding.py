@@ -63,7 +63,7 @@ def rebuild(store: "MemoryStore", rows: Iterable[tuple[Tensor, Tensor]]) -> int:
         They are not what was added, or a new store would not be where the old one is.
     """
     kind = type(store)
-    if store._on_disk or store._made_with[1].get("directory") is not None:
+    if store.has_directory or store._made_with[1].get("directory") is not None:
         raise StorageError(f"with a directory, {kind.__name__} must implement undo_rows")
     twin = store.new_empty()
     if type(twin) is not kind or any(getattr(each, "__slots__", ()) for each in kind.mro()):

@@ -120,7 +120,7 @@ class MemoryStore(ABC):
         self._unseen: Tensor | None = None  # on CUDA: finite checks whose answer was not awaited
         self._guard = Guard(type(self).__name__)
         self._newest: Tensor | None = None  # key and value [2, H, D] added last, if it rebuilds
-        self._on_disk = False  # it has a directory, which the base class cannot build anew
+        self.has_directory = False  # it has a directory, which the base class cannot build anew
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     _rebuilds: ClassVar[bool] = True
@@ -236,7 +236,7 @@ class MemoryStore(ABC):
         `forgotten` are gone.
         """
         self._offset, self._added, self._forgotten = first_id, added, forgotten
-        self._on_disk = True
+        self.has_directory = True
 
     def new_empty(self) -> "MemoryStore":
         """Build an empty store like this one, without a directory, for `copy_rows` and `undo_rows`.

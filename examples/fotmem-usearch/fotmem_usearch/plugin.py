@@ -1,13 +1,11 @@
 """What this package offers. Nothing heavy is imported here: fotmem does so to list stores."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import torch
 from pydantic import Field
 
 from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import IndexedOptions, MemoryStore
+from fotmem.stores import IndexedOptions
 
 
 class UsearchOptions(IndexedOptions):
@@ -21,33 +19,12 @@ class UsearchOptions(IndexedOptions):
     """Candidates that a search keeps: more find more, and take longer."""
 
 
-def create_usearch(
-    *,
-    num_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    directory: Path | None,
-    options: UsearchOptions,
-) -> MemoryStore:
-    """Create an empty store. USearch is imported with the store's module, not before."""
-    from fotmem_usearch.store import UsearchStore
-
-    return UsearchStore(
-        num_heads=num_heads,
-        head_dim=head_dim,
-        dtype=dtype,
-        device=device,
-        options=options,
-    )
-
-
 @hookimpl
 def fotmem_stores() -> Iterable[StoreSpec]:
     """Declare `usearch`."""
     yield StoreSpec(
         name="usearch",
-        factory=create_usearch,
+        factory="fotmem_usearch.store:UsearchStore",
         options=UsearchOptions,
         capabilities=StoreCapabilities(exact=False, devices=("cpu", "cuda"), forgets=True),
         requires=("usearch",),

@@ -25,7 +25,7 @@ from fotmem.measure.capture import Capture
 from fotmem.measure.machine import machine, versions
 from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file, check_folder
-from fotmem.plugin.registry import find_store
+from fotmem.plugin.create import find_store
 
 SINGLE = 30
 """Single queries of a round."""

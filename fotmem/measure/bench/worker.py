@@ -29,7 +29,7 @@ from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.grid import same_build, search_changes
 from fotmem.measure.machine import resident
 from fotmem.measure.setting import Setting
-from fotmem.plugin.registry import create_store, find_store
+from fotmem.plugin.create import create_store, find_store
 from fotmem.stores.rows_store import RowsStore
 from fotmem.stores.store import MemoryStore
 

@@ -13,7 +13,7 @@ from fotmem.measure.bench.worker import StoreJob
 from fotmem.measure.capture import Capture
 from fotmem.measure.select.predict import SettingMeasurement
 from fotmem.measure.setting import Setting
-from fotmem.plugin.registry import find_store, validated_options
+from fotmem.plugin.create import find_store, validated_options
 
 BEGIN = 8192
 """Tokens from which stores are measured: those with an index have one by then."""

@@ -13,7 +13,7 @@ from fotmem.measure.bench.worker import SizeResult
 from fotmem.measure.select import extrapolate as laws
 from fotmem.measure.select.limits import Prediction
 from fotmem.measure.setting import Setting
-from fotmem.plugin.registry import find_store, validated_options
+from fotmem.plugin.create import find_store, validated_options
 
 
 class Cost(NamedTuple):

@@ -13,7 +13,8 @@ from fotmem.errors import InputError, OptionError, require_packages
 from fotmem.files import cache_folder
 from fotmem.measure.select.limits import Limits
 from fotmem.outputs import check_folder
-from fotmem.plugin.registry import available_stores, find_store
+from fotmem.plugin.create import find_store
+from fotmem.plugin.registry import available_stores
 
 if TYPE_CHECKING:
     from fotmem.measure.capture import Capture

@@ -15,7 +15,8 @@ from typing import Any
 
 from fotmem.errors import OptionError
 from fotmem.interrupts import interrupts_deferred
-from fotmem.plugin.registry import find_store, registry, validated_options
+from fotmem.plugin.create import find_store, validated_options
+from fotmem.plugin.registry import registry
 from fotmem.testing.store import worker
 from fotmem.testing.store.contract import StoreContract
 

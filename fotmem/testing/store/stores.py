@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import FotmemError, OptionError
-from fotmem.plugin import registry
+from fotmem.plugin import create
 from fotmem.plugin.specs import StoreCapabilities, StoreSpec
 from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.callers_tensors import watch
@@ -108,14 +108,14 @@ class Stores:
 def declared(make: StoreFactory) -> StoreSpec | None:
     """Find the spec that a factory asks the registry for; None if it asks for none."""
     asked: list[StoreSpec] = []
-    find = registry.find_store
+    find = create.find_store
 
     def watch(name: str) -> StoreSpec:
         asked.append(find(name))
         return asked[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "find_store", watch)
+        patch.setattr(create, "find_store", watch)
         try:
             make(num_heads=1, head_dim=4).close()
         except FotmemError:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fotmem.plugin.registry import create_store
+from fotmem.plugin.create import create_store
 from fotmem.stores.store import MemoryStore
 from fotmem.testing.store import growing
 from fotmem.testing.store.callers_tensors import watch

@@ -1,0 +1,174 @@
+"""Makes stores and adapters by name."""
+
+import os
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from fotmem.adapter import Adapter
+from fotmem.errors import MissingPackageError, OptionError, UnknownStoreError
+from fotmem.plugin.registry import one_line, registry
+from fotmem.plugin.specs import AdapterSpec, StoreSpec
+from fotmem.stores.checks import (
+    checked_directory,
+    checked_dtype,
+    named_device,
+    usable_device,
+    whole,
+)
+from fotmem.stores.options import StoreOptions, checked_options
+from fotmem.stores.store import MOST, MemoryStore
+
+
+def create_store(
+    name: str,
+    *,
+    num_heads: int,
+    head_dim: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    directory: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> MemoryStore:
+    """Create a store by name.
+
+    Parameters
+    ----------
+    name : str
+        As in `available_stores`.
+    num_heads, head_dim : int
+        Key/value heads ``H`` and head dimension ``D``, at least 1.
+    dtype : torch.dtype
+        In which keys and values are kept: float32, bfloat16 or float16.
+    device : torch.device or str
+        Where they are kept.
+    directory : path or URL, optional
+        For persistent stores: where; an existing one is reopened. What a URL (``s3://...``) may be
+        is the store's business.
+    **options
+        The store's own; see its options model.
+
+    Returns
+    -------
+    MemoryStore
+        Empty, unless an existing directory was opened.
+
+    Raises
+    ------
+    UnknownStoreError, MissingPackageError
+        The name is not known, or its package is not installed.
+    OptionError
+        An unknown option (the closest one is named), or a bad value; a device that is not here; a
+        directory that is no path, or that the store does not take.
+    DtypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> store = create_store("exact", num_heads=2, head_dim=64)
+    >>> len(store)
+    0
+    """
+    spec = find_store(name)
+    place = checked_directory(directory)
+    named = named_device(device)
+    if named.type not in spec.capabilities.devices:
+        raise OptionError(
+            f"store {name!r} keeps its tensors on {', '.join(spec.capabilities.devices)}, "
+            f"got device {str(named)!r}"
+        )
+    if place is not None and not spec.capabilities.persistent:
+        raise OptionError(
+            f"store {name!r} lives in memory and takes no directory, got {str(place)!r}"
+        )
+    arguments: dict[str, Any] = {
+        "num_heads": whole("num_heads", num_heads, least=1, most=MOST),
+        "head_dim": whole("head_dim", head_dim, least=1, most=MOST),
+        "dtype": checked_dtype(dtype),
+        "device": usable_device(named),
+    }
+    checked = validated_options(spec, options)
+    if spec.options is not StoreOptions:
+        arguments["options"] = checked
+    if spec.capabilities.persistent:
+        arguments["directory"] = place
+    store: MemoryStore = _made(spec, MemoryStore, **arguments)
+    store.has_directory |= place is not None
+    return store
+
+
+def create_adapter(spec: AdapterSpec) -> Adapter:
+    """Create an adapter.
+
+    Raises
+    ------
+    MissingPackageError
+        What it needs is not installed, or it cannot be imported.
+    """
+    spec.require()
+    adapter: Adapter = _made(spec, Adapter)
+    return adapter
+
+
+def _made(spec: StoreSpec | AdapterSpec, kind: type, **arguments: Any) -> Any:
+    """Call a spec's factory, and check that it returned what it should."""
+    plugin = registry().owners.get(spec, "")
+    try:
+        factory = spec.load()
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+        raise MissingPackageError(
+            spec.name,
+            f"{spec.factory} of plugin {plugin!r} cannot be imported ({one_line(error)}); install "
+            "that plugin again, or tell its author",
+        ) from error
+    made = factory(**arguments)
+    if not isinstance(made, kind):
+        raise OptionError(
+            f"factory of {spec.name!r}, of plugin {plugin!r}, must return {kind.__name__}, got "
+            f"{type(made).__name__}; tell its author"
+        )
+    return made
+
+
+def find_store(name: str) -> StoreSpec:
+    """Find a store's spec, or raise `UnknownStoreError` or `MissingPackageError`."""
+    stores = registry().stores
+    if not isinstance(name, str) or name not in stores:
+        raise UnknownStoreError(name, stores)
+    stores[name].require()
+    return stores[name]
+
+
+def validated_options(spec: StoreSpec, options: dict[str, Any]) -> BaseModel:
+    """Check options against the spec's model, or raise `OptionError`."""
+    known = _option_names(spec)
+    for name in options:
+        if name not in known:
+            raise OptionError.unknown(name, f"store {spec.name!r}", known)
+    return checked_options(spec.options, options, f"store {spec.name!r}")
+
+
+def shared_options(specs: list[StoreSpec], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give each store the options that it has, by its name; check them.
+
+    Raises
+    ------
+    OptionError
+        A store does not take a value, or none of them has such an option.
+    """
+    known = {name for spec in specs for name in _option_names(spec)}
+    owner = " or ".join(repr(spec.name) for spec in specs)
+    for name in options:
+        if name not in known:
+            raise OptionError.unknown(name, f"store {owner}", known)
+    shares = {}
+    for spec in specs:
+        names = _option_names(spec)
+        shares[spec.name] = {name: value for name, value in options.items() if name in names}
+        validated_options(spec, shares[spec.name])
+    return shares
+
+
+def _option_names(spec: StoreSpec) -> set[str]:
+    return {field.alias or name for name, field in spec.options.model_fields.items()}
