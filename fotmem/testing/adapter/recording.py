@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from fotmem.memory.cache import StopForward
 from fotmem.models.model_parts import cache_argument
 
 ARGUMENTS = ("hidden_states", "position_embeddings", "attention_mask")
@@ -70,6 +71,18 @@ class _Cache(DynamicCache):
         return keys, values
 
 
+class _LayerCache(_Cache):
+    """Ends the call of an attention module when it has filled the cache."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Note keys and values; do not attend to them."""
+        super().update(*args, **kwargs)
+        raise StopForward
+
+
 def record(model: Any, input_ids: Tensor, **options: Any) -> Run:
     """Call a plain model with an empty cache, and note what its attention modules do.
 
@@ -104,8 +117,9 @@ def attention_keys(
     attention: nn.Module, layer: int, arguments: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """Call one attention module alone; return keys and values ``[B, H, T, D]`` that it caches."""
-    cache = _Cache([])
-    attention(**{**arguments, cache_argument(type(attention)): cache})
+    cache = _LayerCache()
+    with suppress(StopForward):
+        attention(**{**arguments, cache_argument(type(attention)): cache})
     return cache.written[layer]
 
 
