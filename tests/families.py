@@ -62,7 +62,7 @@ EXPERTS: dict[str, Any] = {
 """The same sizes, by the names that families have for them."""
 
 VARIED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("aria-text", "ernie4-5-moe", "flex-olmo", "glm4-moe", "granitemoe"), EXPERTS),
+    **dict.fromkeys(("aria-text", "ernie4-5-moe", "flex-olmo", "granitemoe"), EXPERTS),
     **dict.fromkeys(("granitemoeshared", "hunyuan-v1-moe", "hy-v3", "minimax-m2"), EXPERTS),
     **dict.fromkeys(("mixtral", "phimoe", "solar-open"), EXPERTS),
     **dict.fromkeys(("cwm", "exaone4", "ministral", "olmo3"), SLIDING),
@@ -74,6 +74,7 @@ VARIED: dict[str, dict[str, Any]] = {
     "cohere2": SLIDING,
     "gemma2": {**SLIDING, "attn_logit_softcapping": None},
     "gemma3": SLIDING,
+    "glm4-moe": {**EXPERTS, "use_qk_norm": True},
     "granite": {"attention_multiplier": 0.7},
     "jais2": {"attention_bias": True},
     "mistral": {"sliding_window": 6},

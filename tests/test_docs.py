@@ -28,7 +28,7 @@ import typer.main
 
 import fotmem
 from fotmem import errors
-from fotmem.adapter import Adapter
+from fotmem.adapter import Adapter, RotaryAdapter
 from fotmem.cli.commands import app
 from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.evaluate.passkey import PasskeyRow
@@ -36,6 +36,7 @@ from fotmem.plugin import AdapterSpec, StoreCapabilities, StoreSpec
 from fotmem.plugin.registry import registry
 from fotmem.stores import MemoryStore
 from fotmem.testing import AdapterContract
+from fotmem_decoders.families import FAMILIES
 from tests import plugins, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture
 from tests.pages import DOCS, NAMES, PAGES, ROOT, Block, blocks, prose
@@ -206,21 +207,30 @@ def test_the_page_on_plugins_has_the_whole_interface() -> None:
 
 def test_the_page_on_adapters_has_the_whole_interface() -> None:
     names = [*Adapter.__abstractmethods__, "layers", "model", "adapter"]
+    names += [name for name in vars(RotaryAdapter) if not name.startswith("_")]
     names += [field.name for field in fields(AdapterSpec)]
     names += [name for name in dir(AdapterContract) if name.startswith("test_")]
     assert not missing(names, "adapters.md")
 
 
+def test_the_page_on_adapters_has_every_family() -> None:
+    text = (ROOT / "docs/adapters.md").read_text("utf-8")
+    table = text.partition("| family |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    assert sorted(re.findall("`(.+?)`", "".join(cells))) == sorted(FAMILIES)
+    assert f"[{len(FAMILIES)} families]" in text
+
+
 def test_the_page_on_adapters_is_the_example() -> None:
     shown = {block.title: block.code for block in blocks(ROOT / "docs/adapters.md") if block.title}
     assert set(shown) == {
-        "fotmem_qwen2/adapter.py",
-        "fotmem_qwen2/plugin.py",
+        "fotmem_modernbert/adapter.py",
+        "fotmem_modernbert/plugin.py",
         "pyproject.toml",
-        "tests/test_qwen2.py",
+        "tests/test_modernbert.py",
     }
     for title, code in shown.items():
-        assert code == (ROOT / "examples/fotmem-qwen2" / title).read_text("utf-8"), title
+        assert code == (ROOT / "examples/fotmem-modernbert" / title).read_text("utf-8"), title
 
 
 def test_the_page_on_errors_has_every_error() -> None:

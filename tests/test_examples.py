@@ -54,7 +54,7 @@ def python(example: Path, folder: Path, *arguments: str) -> None:
 
 
 def test_there_is_an_example_of_an_adapter_and_of_a_store() -> None:
-    assert {"fotmem-qwen2", "fotmem-usearch"} <= {example.name for example in EXAMPLES}
+    assert {"fotmem-modernbert", "fotmem-usearch"} <= {example.name for example in EXAMPLES}
 
 
 @examples

@@ -1,0 +1,1 @@
+"""fotmem memory layers for ModernBERT's decoder."""

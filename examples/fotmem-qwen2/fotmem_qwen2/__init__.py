@@ -1,1 +1,0 @@
-"""fotmem memory layers for Qwen2."""
