@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fotmem.models.memory_layers import LayerScores
     from fotmem.plugin.create import create_store
     from fotmem.plugin.registry import available_adapters, available_stores
-    from fotmem.training.fit import Trained
+    from fotmem.training.fit import TrainingResult
     from fotmem.training.options import TrainingOptions
     from fotmem.training.tune import train
 
@@ -40,8 +40,8 @@ __all__ = [
     "Memory",
     "MemoryCache",
     "Selection",
-    "Trained",
     "TrainingOptions",
+    "TrainingResult",
     "__version__",
     "attach",
     "available_adapters",
@@ -63,7 +63,7 @@ _HOMES = {
     "Memory": "fotmem.memory.memory",
     "MemoryCache": "fotmem.memory.cache",
     "Selection": "fotmem.measure.select.choice",
-    "Trained": "fotmem.training.fit",
+    "TrainingResult": "fotmem.training.fit",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.memory.attachment",
     "available_adapters": "fotmem.plugin.registry",

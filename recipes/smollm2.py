@@ -9,7 +9,7 @@ from pathlib import Path
 import fotmem
 from fotmem.files import python_reference
 from fotmem.models.load import load_model
-from fotmem.models.tuned import read_adapted, write_adapted
+from fotmem.models.tuned_adapter import read_tuned_adapter, write_tuned_adapter
 from recipes.shipping import ship_halves
 
 BUILD = Path("build/recipe-smollm2")
@@ -35,8 +35,8 @@ def ship(tuned: Path) -> None:
     """Copy a tuned adapter to where the package has it, in float16 and with its own temperature."""
     files = ("adapter_model.safetensors", "adapter_config.json", "losses.png")
     ship_halves(tuned, SHIPPED, *files)
-    tuned_for = read_adapted(tuned).model_copy(update={"mem_temperature": TEMPERATURE})
-    write_adapted(SHIPPED, tuned_for)
+    tuned_for = read_tuned_adapter(tuned).model_copy(update={"mem_temperature": TEMPERATURE})
+    write_tuned_adapter(SHIPPED, tuned_for)
 
 
 def data() -> list[Path]:

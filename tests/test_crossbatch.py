@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fotmem import crossbatch
-from fotmem.crossbatch.attention import Sight, crossbatch_attention
+from fotmem.crossbatch.attention import crossbatch_attention
+from fotmem.crossbatch.pattern import AttentionPattern
 from fotmem.errors import OptionError, ShapeError
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
@@ -191,8 +192,8 @@ def own_and_bank() -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], tuple
 def test_a_heavy_bank_equals_a_repeated_one() -> None:
     own, bank = own_and_bank()
     thrice = bank[0].repeat(1, 3, 1), bank[1].repeat(1, 3, 1)
-    actual = crossbatch_attention(*own, Sight([[0, 1], [1]], 0.3, bank_weight=3.0), bank)
-    expected = crossbatch_attention(*own, Sight([[0, 1], [1]], 0.3), thrice)
+    actual = crossbatch_attention(*own, AttentionPattern([[0, 1], [1]], 0.3, bank_weight=3.0), bank)
+    expected = crossbatch_attention(*own, AttentionPattern([[0, 1], [1]], 0.3), thrice)
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
     assert_same_gradients(actual, expected, [*own, *bank])
 
@@ -201,8 +202,8 @@ def test_a_heavy_window_equals_a_repeated_one() -> None:
     own, _ = own_and_bank()
     contexts = [[0, 1], [1, 0]]
     weights = torch.tensor([3.0, 1.0])
-    actual = crossbatch_attention(*own, Sight(contexts, 0.3, context_weights=weights))
-    expected = crossbatch_attention(*own, Sight([[*row, 0, 0] for row in contexts], 0.3))
+    actual = crossbatch_attention(*own, AttentionPattern(contexts, 0.3, context_weights=weights))
+    expected = crossbatch_attention(*own, AttentionPattern([[*row, 0, 0] for row in contexts], 0.3))
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
     assert_same_gradients(actual, expected, own)
 

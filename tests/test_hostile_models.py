@@ -17,7 +17,7 @@ import fotmem
 from fotmem import FotmemError
 from fotmem.errors import CheckpointError, InputError
 from fotmem.models.load import load_model
-from fotmem.models.tuned import Adapted, write_adapted
+from fotmem.models.tuned_adapter import TunedAdapter, write_tuned_adapter
 from tests import folders, tiny
 from tests.longllama_layout import released
 from tests.longllama_layout import write as write_longllama
@@ -164,7 +164,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     torch.manual_seed(0)
     tuned = peft.get_peft_model(folders.model(), config)
     tuned.save_pretrained(str(root / "adapter"))
-    write_adapted(root / "adapter", Adapted(base=str(base), **MEMORY))
+    write_tuned_adapter(root / "adapter", TunedAdapter(base=str(base), **MEMORY))
     return root / "adapter", tuned.merge_and_unload()
 
 

@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folders.write(tmp_path_factory.mktemp("model"))
 
 
-def tune(folder: Path, text: Path, output: Path, **options: Any) -> fotmem.Trained:
+def tune(folder: Path, text: Path, output: Path, **options: Any) -> fotmem.TrainingResult:
     resume, callbacks = options.pop("resume", False), options.pop("callbacks", ())
     model, tokenizer = load_model(str(folder))
     chosen = TrainingOptions(**SMALL | options)

@@ -1,7 +1,7 @@
 """Crossbatch: training attention to look into other windows (Tworkowski et al. 2023)."""
 
 from fotmem.crossbatch.bank import Bank
-from fotmem.crossbatch.forms import longllama, paper
 from fotmem.crossbatch.model import Crossbatch
+from fotmem.crossbatch.published import longllama, paper
 
 __all__ = ["Bank", "Crossbatch", "longllama", "paper"]

@@ -1,41 +1,28 @@
 """Attention of windows to themselves and to other windows, with gradients for all of them.
 
-The forward pass is the one of inference: parts, merged by log-sum-exp. The backward pass computes
-the scores once more, part by part, so that nothing of size ``T x S`` is kept and no window is
-copied however many rows attend to it (as in FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+The forward pass is that of inference: parts, merged by log-sum-exp. The backward pass computes the
+scores again, part by part, as FlashAttention does (Dao et al. 2022, arXiv:2205.14135): nothing of
+size ``T x S`` is kept, and no window is copied, however many rows attend to it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What each row of a batch looks at besides its own window, and what is padding."""
-
-    contexts: Sequence[Sequence[int]]
-    """Per row: indices of the windows it attends to in full."""
-    scale: float
-    """Factor of the inner products, usually ``1 / sqrt(D)``."""
-    padding_mask: Tensor | None = None
-    """Bool ``[B, T]``: False is padding of a row's own window."""
-    window_mask: Tensor | None = None
-    """Bool ``[B, 1, T, T]``: False is hidden in a row's own window, as by a sliding window."""
-    context_padding_mask: Tensor | None = None
-    """Bool ``[W, S]``: False is padding of a window that others attend to."""
-    context_weights: Tensor | None = None
-    """``[W]``: how many keys each key of a window that others attend to counts for; default 1."""
-    bank_weight: float = 1.0
-    """The same, of the bank's keys."""
+from fotmem.crossbatch.pattern import (
+    AttentionPattern,
+    ContextPart,
+    CrossbatchInputs,
+    context_parts,
+    folded,
+    folded_mask,
+    wide_dtype,
+)
 
 
 def crossbatch_attention(
@@ -44,10 +31,10 @@ def crossbatch_attention(
     value: Tensor,
     context_keys: Tensor,
     context_values: Tensor,
-    sight: Sight,
+    pattern: AttentionPattern,
     bank: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attend causally to the own window and fully to others, in one softmax.
+    """Attend causally to a row's own window and in full to others, in one softmax.
 
     Parameters
     ----------
@@ -57,10 +44,10 @@ def crossbatch_attention(
         Shape ``[B, H, T, D]``, of the own windows, positions encoded.
     context_keys, context_values : Tensor
         Shape ``[W, H, S, D]``, keys as memory holds them (at the first position).
-    sight : Sight
-        Who looks at what.
+    pattern : AttentionPattern
+        Which windows each row attends to.
     bank : pair of Tensor, optional
-        Keys and values ``[H, N, D]`` that all rows attend to besides.
+        Keys and values ``[H, N, D]`` that all rows attend to as well.
 
     Returns
     -------
@@ -71,44 +58,20 @@ def crossbatch_attention(
     inputs = (query, key, value, context_keys, context_values)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
     apply: Callable[..., Tensor] = _Crossbatch.apply
-    output = apply(*inputs, keys, values, sight)
-    if sight.padding_mask is not None:
-        output = output.masked_fill(~sight.padding_mask[:, None, :, None], 0)
+    output = apply(*inputs, keys, values, pattern)
+    if pattern.padding_mask is not None:
+        output = output.masked_fill(~pattern.padding_mask[:, None, :, None], 0)
     return output
-
-
-class _Inputs(NamedTuple):
-    """What is differentiated."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    context_keys: Tensor
-    context_values: Tensor
-    bank_keys: Tensor | None  # [1, H, N, D]
-    bank_values: Tensor | None
-
-
-class _Part(NamedTuple):
-    """Keys and values that some rows attend to."""
-
-    rows: Tensor  # [R], of the query
-    keys: Tensor  # [R, H, n, D]
-    values: Tensor
-    mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
-    origin: tuple[str, str]  # the inputs they come from
-    windows: Tensor  # [R], of the origin
-    log_weights: Tensor  # [R], of each key
 
 
 class _Crossbatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        *tensors, sight = given
-        inputs = _Inputs(*tensors)
+        *tensors, pattern = given
+        inputs = CrossbatchInputs(*tensors)
         with torch.autocast(inputs.query.device.type, enabled=False):
-            out, lse = _forward(inputs, sight)
-        ctx.sight = sight
+            out, lse = _forward(inputs, pattern)
+        ctx.pattern = pattern
         ctx.save_for_backward(*inputs, out, lse)
         return out
 
@@ -117,54 +80,19 @@ class _Crossbatch(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         *tensors, out, lse = ctx.saved_tensors
         with torch.autocast(gradient.device.type, enabled=False):
-            return *_backward(gradient, _Inputs(*tensors), out, lse, ctx.sight), None
+            return *_backward(gradient, CrossbatchInputs(*tensors), out, lse, ctx.pattern), None
 
 
-def _parts(inputs: _Inputs, sight: Sight) -> Iterator[_Part]:
-    """List what is attended to: the own window, the other windows one at a time, the bank."""
-    rows, tokens, device = inputs.query.shape[0], inputs.query.shape[2], inputs.query.device
-    everyone = torch.arange(rows, device=device)
-    alike = torch.zeros(rows, dtype=_wide(inputs.query), device=device)
-    mask = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None]
-    if sight.padding_mask is not None:
-        mask = mask & sight.padding_mask[:, None, None]
-    if sight.window_mask is not None:
-        mask = mask & sight.window_mask
-    yield _Part(everyone, inputs.key, inputs.value, mask, ("key", "value"), everyone, alike)
-    for place in range(max(map(len, sight.contexts), default=0)):
-        looking = [row for row in range(rows) if len(sight.contexts[row]) > place]
-        windows = torch.tensor([sight.contexts[row][place] for row in looking], device=device)
-        padding, weights = sight.context_padding_mask, sight.context_weights
-        yield _Part(
-            everyone[looking],
-            inputs.context_keys[windows],
-            inputs.context_values[windows],
-            None if padding is None else padding[windows][:, None, None],
-            ("context_keys", "context_values"),
-            windows,
-            alike[looking] + (0 if weights is None else weights[windows].to(alike).log()),
-        )
-    if inputs.bank_keys is not None and inputs.bank_values is not None:
-        keys, values = (
-            bank.expand(rows, -1, -1, -1) for bank in (inputs.bank_keys, inputs.bank_values)
-        )
-        yield _Part(
-            everyone,
-            keys,
-            values,
-            None,
-            ("bank_keys", "bank_values"),
-            torch.zeros_like(everyone),
-            alike + math.log(sight.bank_weight),
-        )
-
-
-def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
+def _forward(inputs: CrossbatchInputs, pattern: AttentionPattern) -> PartialAttention:
     query = inputs.query
     merged: PartialAttention | None = None
-    for part in _parts(inputs, sight):
+    for part in context_parts(inputs, pattern):
         found = dense_attention(
-            _fold(query, part), part.keys, part.values, scale=sight.scale, mask=_mask(query, part)
+            folded(query, part),
+            part.keys,
+            part.values,
+            scale=pattern.scale,
+            mask=folded_mask(query, part),
         )
         out = found.out.new_zeros(query.shape)
         lse = found.lse.new_full(query.shape[:-1], -torch.inf)
@@ -178,18 +106,18 @@ def _forward(inputs: _Inputs, sight: Sight) -> PartialAttention:
 
 
 def _backward(
-    gradient: Tensor, inputs: _Inputs, out: Tensor, lse: Tensor, sight: Sight
+    gradient: Tensor, inputs: CrossbatchInputs, out: Tensor, lse: Tensor, pattern: AttentionPattern
 ) -> list[Tensor | None]:
     query = inputs.query
-    wide = _wide(query)
-    grads = _Inputs(
+    wide = wide_dtype(query)
+    grads = CrossbatchInputs(
         *(None if one is None else torch.zeros_like(one, dtype=wide) for one in inputs)  # type: ignore[arg-type]
     )
     lse = lse[..., None]
-    for part in _parts(inputs, sight):
-        asked = _Asked(*(_fold(tensor, part) for tensor in (query, gradient, out, lse)))
+    for part in context_parts(inputs, pattern):
+        asked = _Queries(*(folded(tensor, part) for tensor in (query, gradient, out, lse)))
         asked = asked._replace(lse=asked.lse - part.log_weights[:, None, None, None])
-        mask, start = _mask(query, part), 0
+        mask, start = folded_mask(query, part), 0
         grad_queries = torch.zeros_like(asked.queries, dtype=wide)
         for stop in _stops(asked, part, mask):
             block = slice(start, stop)
@@ -197,7 +125,7 @@ def _backward(
             shown = None if mask is None else mask[..., block]
             differentiate = _kernel if shown is None and query.device.type == "cpu" else _plain
             grad_query, grad_keys, grad_values = differentiate(
-                asked, keys, values, shown, sight.scale
+                asked, keys, values, shown, pattern.scale
             )
             grad_queries += grad_query
             for name, grad in zip(part.origin, (grad_keys, grad_values), strict=True):
@@ -211,8 +139,8 @@ def _backward(
     ]
 
 
-class _Asked(NamedTuple):
-    """What a part's rows asked, over all parts: ``[R, H, G * T, D]``, and ``1`` for `lse`."""
+class _Queries(NamedTuple):
+    """Queries of a part's rows and what all parts answered: ``[R, H, G * T, D]``, ``lse`` 1 wide."""
 
     queries: Tensor
     gradients: Tensor
@@ -220,8 +148,8 @@ class _Asked(NamedTuple):
     lse: Tensor
 
 
-def _stops(asked: _Asked, part: _Part, mask: Tensor | None) -> Iterable[int]:
-    """Cut the keys of a part into blocks that `_plain` has room for; say where each ends."""
+def _stops(asked: _Queries, part: ContextPart, mask: Tensor | None) -> Iterable[int]:
+    """Cut the keys of a part into blocks that fit `_plain`'s workspace; return their ends."""
     size = part.keys.shape[2]
     if mask is None and asked.queries.device.type == "cpu":
         return [size]
@@ -230,12 +158,12 @@ def _stops(asked: _Asked, part: _Part, mask: Tensor | None) -> Iterable[int]:
 
 
 def _kernel(
-    asked: _Asked, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+    asked: _Queries, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Call the kernel behind `scaled_dot_product_attention`, which takes any log-sum-exp.
 
-    With that of all parts it differentiates one of them (as in ring attention, Liu et al. 2023,
-    arXiv:2310.01889).
+    Given the log-sum-exp of all parts, it differentiates one part (as in ring attention, Liu et al.
+    2023, arXiv:2310.01889).
     """
     queries, gradients, out, lse = asked
     gradient = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -246,7 +174,7 @@ def _kernel(
 
 
 def _plain(
-    asked: _Asked, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+    asked: _Queries, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     queries, gradients, out = (tensor.to(asked.lse.dtype) for tensor in asked[:3])
     keys, values = keys.to(queries.dtype), values.to(queries.dtype)
@@ -262,23 +190,3 @@ def _plain(
         grad_scores.transpose(2, 3) @ queries,
         weights.transpose(2, 3) @ gradients,
     )
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    """Return the dtype to compute in: at least float32."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _fold(tensor: Tensor, part: _Part) -> Tensor:
-    """Choose rows of ``[B, H * G, T, n]`` and fold grouped queries: ``[R, H, G * T, n]``."""
-    rows, heads = part.keys.shape[:2]
-    return tensor[part.rows].reshape(rows, heads, -1, tensor.shape[-1])
-
-
-def _mask(query: Tensor, part: _Part) -> Tensor | None:
-    """Fold a part's mask as its queries: ``[R, 1, G * T, n]``."""
-    if part.mask is None:
-        return None
-    rows, heads = part.keys.shape[:2]
-    groups = query.shape[1] // heads
-    return part.mask.expand(rows, 1, query.shape[2], -1).repeat(1, 1, groups, 1)

@@ -1,4 +1,4 @@
-"""Earlier windows as negatives: many more than a batch has, almost for free."""
+"""Keeps earlier windows as negatives: many more than a batch has, at little cost."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 class Bank:
-    """What the memory layers saw of the last windows: their input, of which keys are made anew.
+    """The inputs of the memory layers for the last windows; keys are computed from them anew.
 
     Wang et al. 2020, "Cross-Batch Memory for Embedding Learning" (arXiv:1912.06798), keep
     embeddings, which drift slowly. Keys of attention must not be kept: a model in training soon
-    tells old keys from new ones by a shift that all new keys have, and drifts further with every
-    step. Made of kept inputs by the weights of the moment, and with gradients for these weights,
-    negatives differ from positives in nothing but what they say.
+    learns to separate old keys from new ones by a shift of all new keys, and shifts them further
+    with every step. Keys that are computed from kept inputs by the current weights, with gradients
+    for these weights, differ from positives only in their content.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Bank:
         return len(next(iter(self._windows.values())))
 
     def add(self, layer: int, hidden_states: Tensor) -> None:
-        """Keep a layer's input ``[n, hidden]`` for one window; the oldest goes if it is full."""
+        """Keep a layer's input ``[n, hidden]`` for one window; a full bank drops the oldest."""
         self._windows[layer].append(hidden_states.detach())
 
     def hidden_states(self, layer: int, windows: int) -> Tensor | None:
@@ -45,7 +45,7 @@ class Bank:
         return torch.cat(chosen) if chosen else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what is kept, as tensors by name."""
+        """Return the kept inputs, as tensors by name."""
         return {
             f"{layer}.{place}": window.contiguous()
             for layer, windows in self._windows.items()
@@ -53,7 +53,7 @@ class Bank:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Keep what another bank of the same layers returned as its state."""
+        """Restore the state of another bank of the same layers."""
         for layer, windows in self._windows.items():
             names = (f"{layer}.{place}" for place in itertools.count())
             windows.clear()

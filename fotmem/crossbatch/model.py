@@ -17,9 +17,10 @@ from fotmem.arguments import (
     checked_number,
     checked_temperature,
 )
-from fotmem.crossbatch.attention import Sight, crossbatch_attention
+from fotmem.crossbatch.attention import crossbatch_attention
 from fotmem.crossbatch.bank import Bank
-from fotmem.crossbatch.forms import documents
+from fotmem.crossbatch.pattern import AttentionPattern
+from fotmem.crossbatch.published import documents
 from fotmem.errors import OptionError, ShapeError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.models.memory_layers import layer_adapters, memory_layers
@@ -30,13 +31,13 @@ from fotmem.models.replace_forward import own_forward, replace_forward
 class Crossbatch:
     """A model in crossbatch training, as in the Focused Transformer paper (arXiv:2307.03170).
 
-    The model is then called with ``2 * B`` windows: the previous windows of ``B`` documents and
-    then their current ones. Previous windows see only themselves; in memory layers, current ones
-    also attend to the previous windows of `d` documents, their own first, and to the bank. With
-    ``d=1`` and an empty bank, a current window is answered just as by an attached memory that
-    holds its previous window, and a previous one as by the model alone.
+    The model then takes ``2 * B`` windows: the previous windows of ``B`` documents, then their
+    current ones. Previous windows attend only to themselves. In memory layers, current windows also
+    attend to the previous windows of `d` documents, their own first, and to the bank. With ``d=1``
+    and an empty bank, the output for a current window is that of an attached memory that holds its
+    previous window, and the output for a previous window is that of the model alone.
 
-    Also a context manager that gives the model its own forward functions back.
+    As a context manager it gives the model its own forward functions back at the end of the block.
 
     Parameters
     ----------
@@ -45,27 +46,26 @@ class Crossbatch:
     layers : iterable of int, optional
         Memory layers. Default: as `fotmem.attach` chooses them.
     bank_windows : int
-        How many earlier previous windows are kept, as further negatives; see `commit`.
+        How many earlier previous windows are kept as further negatives; see `commit`.
     bank_weight : float
-        How many keys each key of the bank counts for. Memory at work is larger than any bank: 8,192
+        Factor of the weight of each key of the bank. A memory in use is larger than any bank: 8,192
         keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
         How many positions before a current window the previous ones stand, as in `fotmem.attach`.
     decay : float
-        How fast what was read longer ago counts for less, as in `fotmem.attach`; see `ages`.
+        How fast older keys lose weight, as in `fotmem.attach`; see `ages`.
     temperature : float
-        What scores of other windows' keys are divided by, as in `fotmem.attach`.
+        Divisor of the scores of other windows' keys, as in `fotmem.attach`.
 
     Attributes
     ----------
     d : int
-        How many previous windows a current one attends to: 1 is its own (positive), the others
-        are of other documents (negatives); 0: none. Can be set at any time.
+        How many previous windows a current window attends to: 1 is its own (the positive), more are
+        those of other documents (negatives); 0: none. Can be set at any time.
     bank_windows : int
-        How many of the windows kept a current one attends to, the latest. Can be set, too.
+        How many of the latest windows of the bank a current window attends to. Can be set, too.
     ages : Tensor or None
-        Shape ``[B]``: how many windows before its current window each document's previous one is
-        taken to be. Default: 1.
+        Shape ``[B]``: the age of each document's previous window, in windows. Default: 1.
     below : list of Module
         The attention modules below the first memory layer.
     """
@@ -116,10 +116,10 @@ class Crossbatch:
             raise
 
     def commit(self) -> None:
-        """Put the previous windows of the last call into the bank.
+        """Put the previous windows of the last call into the bank, without their first tokens.
 
-        All but their first tokens: memory is read with an overlap, and holds no such attention
-        sinks. Called once per step, after backward: gradient checkpointing computes a call twice.
+        First tokens are attention sinks, and a memory that was read with an overlap has none. Call
+        it once per step, after backward: gradient checkpointing computes a call twice.
         """
         for layer, windows in self._fresh.items():
             for row, window in enumerate(windows):
@@ -185,7 +185,7 @@ class Crossbatch:
                 value[current],
                 remembered[previous],
                 value[previous],
-                self._sight(adapter.geometry(module)[2], half, attention_mask),
+                self._pattern(adapter.geometry(module)[2], half, attention_mask),
                 self._negatives(layer, module),
             )
             output = output.transpose(1, 2).flatten(2)
@@ -208,9 +208,9 @@ class Crossbatch:
             key = adapter.at_first_position(key, self.decoder)
         return key / self.temperature
 
-    def _sight(self, scale: float, rows: int, attention_mask: Tensor | None) -> Sight:
+    def _pattern(self, scale: float, rows: int, attention_mask: Tensor | None) -> AttentionPattern:
         mask = self._padding_mask
-        return Sight(
+        return AttentionPattern(
             contexts=documents(rows, self.d),
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
@@ -222,5 +222,5 @@ class Crossbatch:
 
 
 def _shown(mask: Tensor) -> Tensor:
-    """Tell what a decoder's mask shows, whether it is boolean or added to the scores."""
+    """Return what a decoder's mask shows, whether it is boolean or added to the scores."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

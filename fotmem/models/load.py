@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fotmem.errors import InputError
 from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
 from fotmem.models.model_parts import unknown_model
-from fotmem.models.tuned import MEMORY_FILE, Adapted, apply, is_adapter, read_adapted
+from fotmem.models.tuned_adapter import (
+    MEMORY_FILE,
+    TunedAdapter,
+    apply,
+    is_adapter,
+    read_tuned_adapter,
+)
 from fotmem.plugin.registry import available_adapters
 
 if TYPE_CHECKING:
@@ -145,9 +151,9 @@ def _load_adapted(name: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _adapters(folder: Path) -> tuple[list[tuple[Path, Adapted]], str]:
+def _adapters(folder: Path) -> tuple[list[tuple[Path, TunedAdapter]], str]:
     """Follow bases from adapter to adapter; return these, and the model at the end."""
-    adapters: list[tuple[Path, Adapted]] = []
+    adapters: list[tuple[Path, TunedAdapter]] = []
     base = str(folder)
     while is_adapter(folder):
         if any(folder.resolve() == earlier.resolve() for earlier, _ in adapters):
@@ -155,7 +161,7 @@ def _adapters(folder: Path) -> tuple[list[tuple[Path, Adapted]], str]:
                 f"{adapters[-1][0] / MEMORY_FILE} names {base!r} as base, which leads back to "
                 "itself; name the model that it was trained on"
             )
-        adapted = read_adapted(folder)
+        adapted = read_tuned_adapter(folder)
         adapters.append((folder, adapted))
         if not adapted.base:
             raise InputError(

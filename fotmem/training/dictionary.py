@@ -11,7 +11,7 @@ from fotmem.crossbatch import Crossbatch
 from fotmem.tasks.dictionary import WINDOW, DictionaryPairs, TrainingStage
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.dictionary_model import new_model, new_tokenizer
-from fotmem.training.fit import EVALUATED, Trained, fit
+from fotmem.training.fit import EVALUATED, TrainingResult, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
 
 PARTS = (
@@ -54,7 +54,7 @@ def train_dictionary(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Train a model for dictionary lookup (Tworkowski et al. 2023, arXiv:2307.03170, section 4).
 
     Parameters

@@ -34,7 +34,7 @@ EVALUATED = 64
 """Pairs to evaluate on."""
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """What training leaves."""
 
     model: Any
@@ -55,7 +55,7 @@ def fit(
     teacher: Teacher | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Train what is trainable of a model on the first dataset, evaluate on the second, and save.
 
     With `resume`, it goes on from the last checkpoint in `folder`. What fails before there is one
@@ -97,7 +97,7 @@ def fit(
             draw_losses(history, saved / "losses.png")
             for file in saved.iterdir():
                 file.replace(folder / file.name)
-    return Trained(trained, history)
+    return TrainingResult(trained, history)
 
 
 def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> TrainingArguments:

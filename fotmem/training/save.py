@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.models.tuned import Adapted, configure, write_adapted
+from fotmem.models.tuned_adapter import TunedAdapter, configure, write_tuned_adapter
 
 
 def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
     """Save a tuned model: a `peft.PeftModel` as an adapter, any other model whole."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    adapted = Adapted(
+    adapted = TunedAdapter(
         base=plain.name_or_path,
         mem_layers=list(crossbatch.layers),
         mem_distance=crossbatch.distance,
@@ -26,4 +26,4 @@ def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path = adapted.base
     model.save_pretrained(folder, save_embedding_layers=False)
-    write_adapted(folder, adapted)
+    write_tuned_adapter(folder, adapted)

@@ -18,7 +18,7 @@ from fotmem.models.memory_layers import memory_layers
 from fotmem.models.model_parts import model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
-from fotmem.training.fit import EVALUATED, Trained, fit
+from fotmem.training.fit import EVALUATED, TrainingResult, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
 from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
@@ -40,7 +40,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Teach a model to use its memory, by crossbatch (Tworkowski et al. 2023, arXiv:2307.03170).
 
     Parameters

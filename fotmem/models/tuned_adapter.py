@@ -15,7 +15,7 @@ MEMORY_FILE = "memory.json"
 """Beside an adapter: what it is for, and how memory is attached."""
 
 
-class Adapted(BaseModel):
+class TunedAdapter(BaseModel):
     """What an adapter is for."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -47,7 +47,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def read_adapted(folder: Path) -> Adapted:
+def read_tuned_adapter(folder: Path) -> TunedAdapter:
     """Read what an adapter is for.
 
     Raises
@@ -61,7 +61,7 @@ def read_adapted(folder: Path) -> Adapted:
         "load it with peft and pass the model to fotmem.attach"
     )
     try:
-        return Adapted.model_validate_json(file.read_bytes())
+        return TunedAdapter.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "JSON"
@@ -70,13 +70,13 @@ def read_adapted(folder: Path) -> Adapted:
         raise InputError(f"{MEMORY_FILE} is missing or damaged ({error}): {cure}") from error
 
 
-def write_adapted(folder: Path, adapted: Adapted) -> None:
+def write_tuned_adapter(folder: Path, adapted: TunedAdapter) -> None:
     """Write what an adapter is for, beside it."""
     text = json.dumps(adapted.model_dump(), indent=2)
     (folder / MEMORY_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def apply(model: Any, folder: Path, adapted: Adapted) -> None:
+def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
     """Add an adapter to the weights of its base model, and to its config how memory is attached.
 
     Raises
@@ -98,7 +98,7 @@ def apply(model: Any, folder: Path, adapted: Adapted) -> None:
     configure(model, adapted)
 
 
-def configure(model: Any, adapted: Adapted) -> None:
+def configure(model: Any, adapted: TunedAdapter) -> None:
     """Write into a model's config how memory is attached to it."""
     for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
         setattr(model.config, name, getattr(adapted, name))

@@ -1,4 +1,4 @@
-"""The two published forms of crossbatch: who attends to whom."""
+"""The two published forms of crossbatch: which windows attend to which."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fotmem.crossbatch.attention import Sight, crossbatch_attention
+from fotmem.crossbatch.attention import crossbatch_attention
+from fotmem.crossbatch.pattern import AttentionPattern
 from fotmem.errors import OptionError, ShapeError
-
-Bank = tuple[Tensor, Tensor]
 
 
 def longllama(
@@ -24,9 +23,9 @@ def longllama(
     stepping: bool,
     rope_theta: float | None = 10000.0,
     padding_mask: Tensor | None = None,
-    bank: Bank | None = None,
+    bank: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attend as LongLLaMA was trained: to the batch entries before one's own.
+    """Attend as LongLLaMA was trained: each batch entry attends to those before it.
 
     Each document fills `packing` consecutive entries. Entry ``b`` attends to itself causally and to
     entries ``b-1 ... b-context_range`` in full: the nearer ones are earlier windows of its document
@@ -50,7 +49,7 @@ def longllama(
         Base of rotary positions, in LLaMA's half-split layout; None: no positions. Keys of other
         entries are not rotated.
     padding_mask : Tensor, optional
-        Bool ``[B, T]``: False is padding, which nobody attends to.
+        Bool ``[B, T]``: False is padding, which no query attends to.
     bank : pair of Tensor, optional
         Keys and values ``[N, H, D]`` of earlier windows, further negatives for all entries (Wang
         et al. 2020, "Cross-Batch Memory for Embedding Learning", arXiv:1912.06798).
@@ -75,7 +74,7 @@ def longllama(
     if packing < 1 or rows % packing:
         raise OptionError(f"packing must divide the batch of {rows}, got {packing}")
     contexts = [
-        range(row - 1, row - _seen(row, context_range, packing, stepping), -1)
+        range(row - 1, row - _reach(row, context_range, packing, stepping), -1)
         for row in range(rows)
     ]
     return _attend(
@@ -94,9 +93,9 @@ def paper(
     rope_theta: float | None = 10000.0,
     padding_mask: Tensor | None = None,
     previous_padding_mask: Tensor | None = None,
-    bank: Bank | None = None,
+    bank: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attend as the paper trains: to one's own previous window and to those of other documents.
+    """Attend as the paper trains: to the row's own previous window and to those of other documents.
 
     Every document gives a current and a previous window. Row ``b`` attends to its current window
     causally, and in full to the previous windows of documents ``b, b+1, ... b+d-1`` (modulo ``B``):
@@ -154,14 +153,14 @@ def documents(rows: int, d: int) -> list[list[int]]:
     Raises
     ------
     OptionError
-        If `d` is not from 0 to `rows`.
+        `d` is not from 0 to `rows`.
     """
     if not 0 <= d <= rows:
         raise OptionError(f"d must be from 0 to the {rows} documents of the batch, got {d}")
     return [[(row + step) % rows for step in range(d)] for row in range(rows)]
 
 
-def _seen(row: int, context_range: int, packing: int, stepping: bool) -> int:
+def _reach(row: int, context_range: int, packing: int, stepping: bool) -> int:
     """Count the entries that an entry attends to, itself included."""
     most = context_range + 1
     if stepping and packing > 1:
@@ -176,9 +175,9 @@ def _attend(
     rope_theta: float | None,
     padding_mask: Tensor | None,
     context_padding_mask: Tensor | None,
-    bank: Bank | None,
+    bank: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Encode positions, attend, and give back ``[B, T, H * G, D]``."""
+    """Encode positions, attend, and return ``[B, T, H * G, D]``."""
     query, key, value = current
     if bank is not None:
         heads, head_dim = key.shape[2:]
@@ -190,7 +189,7 @@ def _attend(
     if rope_theta is not None:
         positions = _positions(key, padding_mask)
         query, key = (_rotate(tensor, positions, rope_theta) for tensor in (query, key))
-    sight = Sight(
+    pattern = AttentionPattern(
         contexts=contexts,
         scale=query.shape[3] ** -0.5,
         padding_mask=padding_mask,
@@ -198,7 +197,7 @@ def _attend(
     )
     heads_first = [tensor.transpose(1, 2) for tensor in (query, key, value, *context)]
     query, key, value, context_keys, context_values = heads_first
-    output = crossbatch_attention(query, key, value, context_keys, context_values, sight, bank)
+    output = crossbatch_attention(query, key, value, context_keys, context_values, pattern, bank)
     return output.transpose(1, 2)
 
 
