@@ -140,7 +140,7 @@ def _backward(
 
 
 class _Queries(NamedTuple):
-    """Queries of a part's rows and what all parts answered: ``[R, H, G * T, D]``, ``lse`` 1 wide."""
+    """Queries of some rows, and what all parts answered: ``[R, H, G * T, D or 1]``."""
 
     queries: Tensor
     gradients: Tensor

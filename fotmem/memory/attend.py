@@ -41,15 +41,8 @@ def attention_forward(
     if not isinstance(cache, MemoryCache) or not cache.in_call:
         raise _refusal(attached, attention)
     adapter, local = attached.adapters[layer], cache.memory_layer(layer)
-    query, key, value = adapter.project(attention, hidden_states)
-    stored = key
-    if attached.options.positionals:
-        stored = adapter.at_first_position(key, attached.decoder)
-        query, key = adapter.rotate(query, key, position_embeddings)
-        if layer in attached.unproven:
-            inputs = (hidden_states, attention_mask)
-            call = _plain_call(plain_forward, attention, *inputs, **kwargs)
-            prove_keys(attached, layer, key, stored, position_embeddings, call)
+    call = _plain_call(plain_forward, attention, hidden_states, attention_mask, **kwargs)
+    query, key, value, stored = _project(attached, layer, hidden_states, position_embeddings, call)
     local.remember(stored)
     key, value = cache.update(key, value, layer)
     if cache.reading:
@@ -58,7 +51,8 @@ def attention_forward(
             raise StopForward
 
     _, _, scale = adapter.geometry(attention)
-    parts = _memory_and_overflow(attached, cache, layer, query, scale)
+    remote = [part(attached, cache, layer, query, scale) for part in (_memory, _overflow)]
+    parts = [part for part in remote if part is not None]
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
@@ -68,33 +62,58 @@ def attention_forward(
     return adapter.project_out(attention, without_gradient(out).transpose(1, 2).flatten(2)), None
 
 
-def _memory_and_overflow(
+def _project(
+    attached: AttachedModel,
+    layer: int,
+    hidden_states: Tensor,
+    position_embeddings: Any,
+    plain_call: Callable[[Any, Any], None],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return query, key and value of a window, and the key as a store takes it."""
+    adapter = attached.adapters[layer]
+    query, key, value = adapter.project(attached.attention(layer), hidden_states)
+    if not attached.options.positionals:
+        return query, key, value, key
+    stored = adapter.at_first_position(key, attached.decoder)
+    query, key = adapter.rotate(query, key, position_embeddings)
+    if layer in attached.unproven:
+        prove_keys(attached, layer, key, stored, position_embeddings, plain_call)
+    return query, key, value, stored
+
+
+def _memory(
     attached: AttachedModel, cache: MemoryCache, layer: int, query: Tensor, scale: float
-) -> list[PartialAttention]:
-    """Attend to what is not local: the attached memory, and each batch row's own overflow.
+) -> PartialAttention | None:
+    """Attend to the attached memory, if it holds anything.
 
     ``query [B, H * G, T, D]`` is folded to ``[H, Q, D]``: a store does not know of batches.
     """
-    rows, _, tokens, head_dim = query.shape
-    overflow, parts = cache.memory_layer(layer).overflow, []
     store = None if cache.contents is None else cache.contents.stores[layer]
-    if store is not None and len(store):
-        heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
-        folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
-        out, lse = _attend(attached, store, folded, scale)
-        shape = (store.num_heads, rows, -1, tokens)
-        out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
-        lse = lse.reshape(shape).transpose(0, 1).reshape(query.shape[:-1])
-        parts.append(PartialAttention(out, lse))
-    if any(len(store) for store in overflow):
-        attended = [
-            _attend(attached, store, row.reshape(store.num_heads, -1, head_dim), scale)
-            for store, row in zip(overflow, query, strict=True)  # [H * G, T, D] each
-        ]
-        out = torch.stack([part.out for part in attended]).reshape(query.shape)
-        lse = torch.stack([part.lse for part in attended]).reshape(query.shape[:-1])
-        parts.append(PartialAttention(out, lse))
-    return parts
+    if store is None or not len(store):
+        return None
+    rows, _, tokens, head_dim = query.shape
+    heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
+    folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
+    out, lse = _attend(attached, store, folded, scale)
+    shape = (store.num_heads, rows, -1, tokens)
+    out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
+    return PartialAttention(out, lse.reshape(shape).transpose(0, 1).reshape(query.shape[:-1]))
+
+
+def _overflow(
+    attached: AttachedModel, cache: MemoryCache, layer: int, query: Tensor, scale: float
+) -> PartialAttention | None:
+    """Attend from each batch row to its own overflow, if any row has some."""
+    stores = cache.memory_layer(layer).overflow
+    if not any(len(store) for store in stores):
+        return None
+    parts = [
+        _attend(attached, store, row.reshape(store.num_heads, -1, query.shape[3]), scale)
+        for store, row in zip(stores, query, strict=True)  # [H * G, T, D] each
+    ]
+    out = torch.stack([part.out for part in parts]).reshape(query.shape)
+    lse = torch.stack([part.lse for part in parts]).reshape(query.shape[:-1])
+    return PartialAttention(out, lse)
 
 
 def _attend(

@@ -1,4 +1,4 @@
-"""The cache of one call: the local context of each row, and what overflowed from it."""
+"""The cache of one call: the local context of each batch row, and what overflowed from it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class MemoryCache(DynamicCache):
         Raises
         ------
         AttachError
-            If a call that began before has not ended: some layers may have more tokens than others.
+            An earlier call has not ended: some layers may have more tokens than others.
         """
         if self.contents is not None:
             raise AttachError(
@@ -118,7 +118,7 @@ class MemoryCache(DynamicCache):
         return local
 
     def store(self, layer: int, row: int = 0) -> MemoryStore:
-        """Return the overflow of one row in one memory layer.
+        """Return the overflow of one batch row in one memory layer.
 
         Parameters
         ----------
@@ -130,9 +130,9 @@ class MemoryCache(DynamicCache):
         Raises
         ------
         LayerError
-            If the layer has no memory, or there is no such row.
+            The layer has no memory, or there is no such row.
         OptionError
-            If `row` is no integer.
+            `row` is no integer.
         """
         self.attached.check_layer(layer)
         overflow = self.memory_layer(layer).overflow
@@ -147,21 +147,21 @@ class MemoryCache(DynamicCache):
     def resume(self, shape: torch.Size, past: Tensor | None) -> None:
         """Check that a call continues these rows, and hide what its mask calls padding by now.
 
-        `generate` fills finished rows up with padding, and only the next turn's mask tells so.
+        `generate` pads finished rows, and only the mask of the next turn shows it.
 
         Parameters
         ----------
         shape : torch.Size
             ``[B, n]``: rows and columns of the call.
         past : Tensor or None
-            Bool ``[B, seen]`` on CPU: what still counts of the input so far; None: all of it.
+            Bool ``[B, seen]`` on CPU: which input columns still count; None: all of them.
 
         Raises
         ------
         ShapeError
-            If the cache holds another number of rows.
+            The cache holds another number of rows.
         UnsupportedError
-            If a row's padding has overflowed already.
+            Padding of a row has overflowed already.
         """
         held = self.columns.rows
         if held and shape[0] != held:
@@ -190,7 +190,7 @@ class MemoryCache(DynamicCache):
         for layer in self.layers:
             layer.drop(unused)
 
-    # What transformers asks of a cache ---------------------------------------------------------
+    # The interface of a cache of transformers --------------------------------------------------
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -208,11 +208,11 @@ class MemoryCache(DynamicCache):
         return self.seen
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Count the columns of the local context, which is what masks are about."""
+        """Count the columns of the local context, which masks cover."""
         return self.layers[layer_idx].get_seq_length()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let row ``i`` go on from what row ``beam_idx[i]`` was."""
+        """Let batch row ``i`` go on from what batch row ``beam_idx[i]`` was."""
         if self.columns.rows == 0:
             return
         for layer in self.layers:
@@ -220,11 +220,11 @@ class MemoryCache(DynamicCache):
         self.columns.select(beam_idx.cpu())
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these rows."""
+        """Keep only these batch rows."""
         self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row."""
+        """Repeat every batch row."""
         self.reorder_cache(torch.arange(self.columns.rows).repeat_interleave(repeats))
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""``fotmem.toml``: which store a memory has, with which options, and how it is looked at."""
+"""``fotmem.toml``: the store of a memory, its options, and other arguments of `attach`."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class _File(BaseModel):
 
 
 def read_config(file: Path | str) -> MemoryConfig:
-    """Read what a file asks for.
+    """Read a configuration.
 
     Raises
     ------
     InputError
-        It cannot be read, or is something else.
+        The file cannot be read, or is no configuration.
     OptionError
         `file` is no path.
     """
@@ -81,7 +81,7 @@ def read_config(file: Path | str) -> MemoryConfig:
     for name in memory.options:
         if name in _Memory.model_fields:
             raise InputError(
-                f"{file} has {name} in [memory.options], where a store's own options stand: "
+                f"{file} has {name} in [memory.options], which holds the store's own options: "
                 "write it in [memory]"
             )
     arguments = memory.model_dump(include=set(_arguments()), exclude_none=True)
@@ -106,12 +106,12 @@ def _meant(place: tuple[int | str, ...]) -> str:
 def write_config(
     file: Path | str, config: StoreConfig, *, comment: str, foretold: Mapping[str, Any]
 ) -> None:
-    """Write a store and its options; for people also what is expected of them.
+    """Write a store and its options, and for people what is predicted of them.
 
     Raises
     ------
     StorageError
-        It cannot be written.
+        The file cannot be written.
     """
     lines = [f"# {comment}", "[memory]", f"store = {_toml(config.store)}"]
     for title, values in (("memory.options", config.options), ("foretold", foretold)):
@@ -122,5 +122,5 @@ def write_config(
 
 
 def _toml(value: Any) -> str:
-    """Write a value: where TOML has it, it is written as JSON writes it."""
+    """Write a value; TOML writes the values it has as JSON does."""
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""What a memory remembers: a store per memory layer, and the tokens they came from."""
+"""The contents of a memory: a store per memory layer, and the tokens they came from."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fotmem.interrupts import interrupts_deferred
 from fotmem.stores.store import MemoryStore
 
 Makers = Mapping[int, Callable[[], MemoryStore]]
-"""Per memory layer: makes an empty store for it."""
+"""By memory layer: makes an empty store for it."""
 
 BULK = 2**23
-"""Elements of the keys that go from one store to another at once (32 MiB of float32)."""
+"""Elements of the keys that are copied from store to store at once (32 MiB of float32)."""
 
 
 class Contents:
     """Stores and tokens that belong together.
 
-    What is to take their place is made aside and then put there at once, so that it happens wholly
-    or not at all, and whoever answers meanwhile goes on with those that it began with. Stores are
-    closed when nobody uses their contents any more.
+    Contents that replace others are made first and then put in place at once: a change happens
+    wholly or not at all, and a call that is under way goes on with the contents it began with.
+    Stores are closed when nothing uses their contents any more.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Contents:
         return torch.cat([torch.zeros(0, dtype=torch.long), *self._pieces])
 
     def copy(self) -> Self:
-        """Return contents that equal these, and grow on their own."""
+        """Return equal contents that grow independently."""
         new = self._begun(self.makers)
         for layer, store in self.stores.items():
             new.stores[layer] = store.copy()
@@ -75,8 +75,8 @@ class Contents:
     def append(self, tokens: Tensor, pieces: Mapping[int, tuple[Tensor, Tensor]]) -> None:
         """Append tokens ``[n]`` to all stores, or to none.
 
-        The pieces, keys and values ``[H, at least n, D]`` of each layer, may begin with those of
-        more tokens: an overlap is not remembered again.
+        The pieces are keys and values ``[H, at least n, D]`` of each layer; only the last ``n`` are
+        appended: an overlap is not remembered again.
         """
         touched = []
         with interrupts_deferred():
@@ -87,13 +87,13 @@ class Contents:
                 self._pieces.append(tokens)
                 self._length += len(tokens)
             except BaseException:
-                # Also the store that failed: it may hold a part of the window.
+                # The store that failed, too: it may hold a part of the window.
                 for layer in touched:
                     self.stores[layer] = self._shortened(layer)
                 raise
 
     def recall(self, other: Contents, span: range) -> None:
-        """Append tokens of other contents, with the keys and values that are remembered of them."""
+        """Append tokens of other contents, with their keys and values."""
         tokens = other.tokens
         for ids in _blocks(span, next(iter(other.stores.values()))):
             pieces = {layer: looked_up(store, ids) for layer, store in other.stores.items()}
@@ -125,9 +125,9 @@ def _pour(old: MemoryStore, new: MemoryStore, stop: int) -> None:
 
 
 def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:
-    """Cut ids into blocks that go from store to store at once.
+    """Cut ids into blocks that are copied from store to store at once.
 
-    They are large: an index that gets many keys at once need not be built anew as they come.
+    They are large, so that an index is built once and not rebuilt as keys arrive.
     """
     length = max(1, BULK // (store.num_heads * store.head_dim))
     for start in range(span.start, span.stop, length):

@@ -1,4 +1,4 @@
-"""Checks what a caller passes to an attached model."""
+"""Checks the inputs of an attached model."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from fotmem.errors import InputError, ShapeError, UnsupportedError
 
 
 def refuse_tracing(inputs: object) -> None:
-    """Refuse what would write down one call for ever, memory included, or has no numbers to go by.
+    """Refuse tracing, which would fix one call for ever, memory included.
 
-    Calls differ: by what is in memory, and by how long the input is.
+    Calls differ by what is in memory and by the length of the input.
     """
     if torch._C._get_tracing_state() is not None:
         feature = "torch.jit.trace (or torch.onnx.export)"
@@ -29,7 +29,7 @@ def refuse_tracing(inputs: object) -> None:
 
 
 def real_columns(inputs: Tensor, attention_mask: Tensor | None, seen: int) -> Tensor:
-    """Tell tokens from padding: bool ``[B, n]`` on CPU for input ids ``[B, n]`` or embeddings.
+    """Return which columns are tokens, not padding: bool ``[B, n]`` on CPU, for ids or embeddings.
 
     A mask may also cover the `seen` columns before; its last ``n`` columns count.
     """
@@ -62,9 +62,9 @@ def real_columns(inputs: Tensor, attention_mask: Tensor | None, seen: int) -> Te
 
 
 def past_columns(attention_mask: Tensor | None, seen: int, columns: int) -> Tensor | None:
-    """Tell what a mask says about the `seen` columns before these: bool ``[B, seen]`` on CPU.
+    """Return what a mask says about the `seen` columns before these: bool ``[B, seen]`` on CPU.
 
-    None if it says nothing, or nothing but that all of them count.
+    None if it does not cover them, or calls all of them tokens.
     """
     if attention_mask is None or attention_mask.shape[1] != seen + columns:
         return None
@@ -73,9 +73,9 @@ def past_columns(attention_mask: Tensor | None, seen: int, columns: int) -> Tens
 
 
 def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
-    """Refuse positions that do not count the tokens of a row one by one, padding left out.
+    """Refuse positions that do not count the tokens of a row one by one, without padding.
 
-    Positions themselves are computed from the local context of each row.
+    The positions that the decoder uses are computed from the local context of each row.
     """
     if position_ids is None:
         if real.shape[1] > 2 and bool((real.int().diff() == 1).sum(1).gt(~real[:, 0]).any()):
@@ -107,12 +107,12 @@ def check_positions(position_ids: Tensor | None, real: Tensor) -> None:
 
 
 def checked_tokens(input_ids: Any, vocab_size: int) -> Tensor:
-    """Turn token ids of one text into int64 ``[n]`` on CPU.
+    """Return the token ids of one text as int64 ``[n]`` on CPU.
 
     Raises
     ------
     ShapeError, InputError
-        Not ``[n]`` or ``[1, n]``, not integers, or ids beyond the vocabulary.
+        They are not ``[n]`` or ``[1, n]``, no integers, or beyond the vocabulary.
     """
     try:
         tokens = torch.as_tensor(input_ids)

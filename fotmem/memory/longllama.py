@@ -24,7 +24,7 @@ MEMORY_FIELDS = {
     "mem_dtype": "bfloat16",
     "last_context_length": 1024,
 }
-"""Of the released config, with the original code's defaults."""
+"""Fields of the released config, with the original code's defaults."""
 
 LLAMA_FIELDS = (
     "vocab_size",
@@ -51,10 +51,10 @@ LLAMA_FIELDS = (
     "mlp_bias",
     "dtype",
 )
-"""What LLaMA's own config understands. ``mem_attention_grouping`` only trades speed for memory."""
+"""Fields of LLaMA's own config. ``mem_attention_grouping`` only trades speed for memory."""
 
 REFUSED_FIELDS = {"add_cross_attention": False, "is_encoder_decoder": False, "pruned_heads": {}}
-"""What would change the result; the value that does not."""
+"""Fields that would change the result, with the value that does not."""
 
 
 def load_longllama(
@@ -65,9 +65,9 @@ def load_longllama(
 ) -> tuple[LlamaForCausalLM, Memory]:
     """Load a checkpoint in the released LongLLaMA layout as a LLaMA with memory attached.
 
-    It answers as the original code does (Tworkowski et al. 2023, arXiv:2307.03170): dense
-    attention to memory (``top_k=None``), input beyond `last_context_length` through memory in
-    windows of the config's ``max_position_embeddings``.
+    It answers as the original code does (Tworkowski et al. 2023, arXiv:2307.03170): with dense
+    attention to memory (``top_k=None``), and input beyond `last_context_length` in windows of the
+    config's ``max_position_embeddings``.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def load_longllama(
     Raises
     ------
     CheckpointError
-        Not such a checkpoint, or a field of its config that cannot be honoured.
+        It is no such checkpoint, or a field of its config is not supported.
     """
     from transformers import LlamaForCausalLM
 
@@ -156,7 +156,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _llama_config(fields: dict[str, Any]) -> Any:
-    """Build a LLaMA config that carries the memory fields along; refuse what would be lost."""
+    """Return a LLaMA config with the memory fields; refuse fields that would be lost."""
     from transformers import LlamaConfig
 
     memory = {name: fields.get(name, default) for name, default in MEMORY_FIELDS.items()}

@@ -1,10 +1,10 @@
-"""Shows how far reading is."""
+"""Shows the progress of reading."""
 
 from collections.abc import Iterator
 
 
 def with_progress(spans: list[range], progress: bool) -> Iterator[range]:
-    """Hand on spans of tokens, with a bar on stderr if `progress`."""
+    """Yield spans of tokens, with a bar on stderr if `progress`."""
     if not progress:
         yield from spans
         return

@@ -1,4 +1,4 @@
-"""Cuts the input of each row into windows, and packs the windows of all rows into steps."""
+"""Cuts the input of each batch row into windows, and packs the windows of all rows into steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Step:
     """One call of the decoder: the next window of every row that still has one."""
 
     columns: Tensor
-    """Shape ``[B, t]``, int64 on CPU: which column of the input stands here; -1 is padding."""
+    """Shape ``[B, t]``, int64 on CPU: columns of the input; -1 is padding."""
     is_window: bool
-    """Whether these tokens go to memory when they are done."""
+    """Whether these tokens overflow when they are done."""
 
     @property
     def lengths(self) -> list[int]:
@@ -40,7 +40,7 @@ class Step:
 
 
 class Outputs:
-    """Puts what the steps computed back in the order of the input."""
+    """Puts the outputs of the steps back in the order of the input."""
 
     def __init__(self, real: Tensor) -> None:
         self._real = real  # [B, n], bool: False is padding
@@ -53,8 +53,8 @@ class Outputs:
     def joined(self, cache: Any) -> Any:
         """Return one output for the whole input, of the decoder's own class.
 
-        Hidden states of padding are 0; behind the tokens of a row, that of its last token:
-        `generate` goes on from the last column, be it padding or not.
+        Hidden states of padding are 0. Padding after the tokens of a row gets the hidden state of
+        the last token: `generate` goes on from the last column, padding or not.
         """
         kind: Any = type(self._steps[-1][1])
         last_hidden_states = [outputs.last_hidden_state for _, outputs in self._steps]
@@ -102,8 +102,8 @@ class Outputs:
 def plan(real: Tensor, options: MemoryOptions) -> list[Step]:
     """Plan the decoder calls for one input.
 
-    Each row is cut by its own tokens, wherever its padding stands, so that it is treated just
-    as if it were alone; rows with fewer windows wait as padding.
+    Each batch row is cut by its own tokens, wherever its padding stands, as if it were alone; rows
+    with fewer windows wait as padding.
 
     Parameters
     ----------

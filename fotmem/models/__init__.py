@@ -1,1 +1,1 @@
-"""Takes models apart, loads them, and puts functions in place of their own."""
+"""Loads models, takes them apart, and replaces their forward functions."""

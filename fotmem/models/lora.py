@@ -1,7 +1,7 @@
 """Adds a low-rank adapter (LoRA) to the weights that it was trained on.
 
-Only what fotmem's training writes is read: numbers and names from its config, and tensors from a
-safetensors file. Nothing in them can make code run, and every tensor must be there and fit.
+It reads only what fotmem's training writes: numbers and names from a config, and tensors from a
+safetensors file. Nothing in them can run code, and every tensor must be there and fit.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ LOADING_ONLY = frozenset(
         "task_type",
     }
 )
-"""Fields of peft's config that change nothing of a trained adapter."""
+"""Fields of peft's config that do not change a trained adapter."""
 
 
 class LoraConfig(BaseModel):
-    """What a trained adapter's config says, as peft names it."""
+    """The config of a trained adapter, with peft's names."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -55,8 +55,8 @@ def add_lora(model: nn.Module, folder: Path) -> None:
     Raises
     ------
     InputError
-        The adapter is damaged, does not fit the model, or does what `fotmem train` does not; the
-        model is as it was.
+        The adapter is damaged, does not fit the model, or uses what `fotmem train` does not. The
+        model is unchanged.
     """
     config = _read_config(folder)
     targets = {
@@ -67,7 +67,9 @@ def add_lora(model: nn.Module, folder: Path) -> None:
     }
     for target in config.target_modules:
         if not any(f".{name}".endswith(f".{target}") for name in targets):
-            raise InputError(f"{folder} tunes {target!r}, which its base model has not; {CURE}")
+            raise InputError(
+                f"{folder} tunes {target!r}, which its base model does not have; {CURE}"
+            )
     pairs = _read_pairs(folder, config.r, targets)
     with torch.no_grad():
         for name, (down, up) in pairs.items():

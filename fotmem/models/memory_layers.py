@@ -1,4 +1,4 @@
-"""Chooses the layers of a model that get memory, and keeps those that were proposed for it."""
+"""Chooses the layers of a model that get memory, and keeps the proposed ones on disk."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fotmem.models.unsupported import unsupported_attention
 
 
 class LayerScores(NamedTuple):
-    """What `find_memory_layers` measured."""
+    """The scores that `find_memory_layers` measures, and the layers that it proposes."""
 
     scores: list[float]
-    """Per layer: mean weight that its query heads give to what is to be copied, 0 to 1."""
+    """Per layer: mean weight that its query heads give to the token to be copied, 0 to 1."""
     memory_layers: list[int]
     """Proposed memory layers, ascending."""
 
 
 def memory_layers(parts: ModelParts, layers: Iterable[int] | None) -> list[int]:
-    """Check which layers get memory; None: those of the model's config, else those proposed.
+    """Return the layers that get memory; None: those of the model's config, else those proposed.
 
     Raises
     ------
     LayerError
-        None are known, or one does not exist.
+        No layers are known, or one does not exist.
     """
     if layers is None:
         layers = getattr(parts.decoder.config, "mem_layers", None)
@@ -71,17 +71,17 @@ def servable_layers(parts: ModelParts) -> list[int]:
 
 
 def store_proposal(parts: ModelParts, scores: LayerScores) -> Path:
-    """Keep scores for a model, so that `attach` finds its layers; return the file."""
+    """Write the scores of a model to a file, where `attach` finds its layers; return the file."""
     file = _file(parts)
     write_text(file, json.dumps(scores._asdict()) + "\n")
     return file
 
 
 def stored_proposal(parts: ModelParts) -> LayerScores | None:
-    """Return what `store_proposal` kept for a model, if anything."""
+    """Return what `store_proposal` wrote for a model, if anything."""
     try:
         found = LayerScores(**json.loads(_file(parts).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # none, or damaged: it can be measured again
+    except (OSError, ValueError, TypeError):  # no file, or damaged: it can be measured again
         return None
     return found if len(found.scores) == len(parts.attentions) else None
 

@@ -17,10 +17,10 @@ from fotmem.plugin.specs import AdapterSpec
 
 
 class ModelParts(NamedTuple):
-    """A model that something can be attached to, taken apart."""
+    """The parts of a model that a memory can be attached to."""
 
     model: Any
-    """The transformers model itself, whatever it was wrapped in."""
+    """The transformers model itself, without wrappers."""
     adapter: Adapter
     decoder: Any
     attentions: list[nn.Module]
@@ -33,7 +33,7 @@ def model_parts(model: nn.Module) -> ModelParts:
     Raises
     ------
     ModelError, AttachError, UnsupportedError
-        No adapter knows it; it has a memory or is in training already; it cannot be attached to.
+        No adapter knows it; it has a memory or is in training already; it cannot have a memory.
     """
     plain = plain_model(model)
     adapter = _find_adapter(plain)
@@ -46,7 +46,7 @@ def model_parts(model: nn.Module) -> ModelParts:
 
 
 def plain_model(model: nn.Module) -> Any:
-    """Unwrap what torch.compile and peft return; refuse what no adapter could know."""
+    """Unwrap what torch.compile and peft return; refuse what no adapter knows."""
     plain: Any = getattr(model, "_orig_mod", model)
     if hasattr(plain, "get_base_model"):
         plain = plain.get_base_model()

@@ -1,4 +1,4 @@
-"""Puts other functions in place of a model's own, and puts everything back."""
+"""Replaces functions of a model, and restores everything."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import nn
 
 from fotmem.errors import UnsupportedError
 
-# Functions stand in a module's attributes, bound to it. They carry what they stand in place of, so
-# that copies and pickles of the module (`__getstate__`) are the plain module, which any process
-# can load.
+# A replacement is an attribute of the module, bound to it. It carries what it replaced, so that
+# copies and pickles of the module (`__getstate__`) are the plain module, loadable anywhere.
 
 
 class Owner(Protocol):
@@ -27,7 +26,7 @@ REFUSED_METHODS = {
     "_get_candidate_generator": "assisted generation (or prompt lookup)",
     "init_continuous_batching": "continuous batching",
 }
-"""Where transformers' `generate` begins what cannot work, before any token is computed."""
+"""Where `generate` of transformers begins what cannot work, before any token is computed."""
 
 
 def own_forward(module: nn.Module) -> Callable[..., Any]:
@@ -46,13 +45,13 @@ def owner_of(decoder: nn.Module) -> Owner | None:
 def replace_forward(
     module: nn.Module, owner: Owner, function: Callable[..., Any]
 ) -> Callable[[], None]:
-    """Put `function` in place of a module's forward; return what undoes it."""
+    """Replace a module's forward by `function`; return what undoes it."""
     function.fotmem_owner = owner  # type: ignore[attr-defined]
     return _replace(module, _forward_name(module), function, plain=own_forward(module))
 
 
 def refuse_methods(model: nn.Module) -> Callable[[], None]:
-    """Let a model refuse by name what cannot work with memory; return what undoes it."""
+    """Make a model refuse by name what cannot work with memory; return what undoes it."""
     undo = [
         _replace(model, name, _refusal(feature), plain=getattr(type(model), name))
         for name, feature in REFUSED_METHODS.items()
@@ -76,7 +75,7 @@ def _refusal(feature: str) -> Callable[..., Any]:
 def _replace(
     module: nn.Module, name: str, function: Any, plain: Callable[..., Any]
 ) -> Callable[[], None]:
-    """Put a function in place of a module's method `name`; return what undoes it."""
+    """Replace a module's method `name`; return what undoes it."""
     function.fotmem_before = (name, vars(module).get(name), plain)
     setattr(module, name, MethodType(function, module))
     vars(module).setdefault("__getstate__", MethodType(_plain_state, module))
@@ -90,7 +89,7 @@ def _replace(
 
 
 def _plain_state(module: nn.Module) -> dict[str, Any]:
-    """Return what is copied or pickled of a module: its attributes without ours."""
+    """Return the state of a module that is copied or pickled: its attributes without ours."""
     state: dict[str, Any] = dict(type(module).__getstate__(module))
     del state["__getstate__"]
     _put_back(module, state, lambda found: True)
@@ -100,7 +99,7 @@ def _plain_state(module: nn.Module) -> dict[str, Any]:
 def _put_back(
     module: nn.Module, attributes: dict[str, Any], chosen: Callable[[object], bool]
 ) -> None:
-    """Give attributes of a module back what our functions, the chosen ones, stand in place of."""
+    """Restore what our chosen functions replaced among the attributes of a module."""
     for name, value in list(attributes.items()):
         if not (_is_ours(value) and chosen(value.__func__)):
             continue
@@ -109,7 +108,7 @@ def _put_back(
             attributes[name] = before
         elif name == put:
             del attributes[name]
-        else:  # accelerate's hooks have come since, and put it aside
+        else:  # accelerate's hooks were added later, and moved it aside
             attributes[name] = MethodType(plain, module)
 
 
@@ -118,5 +117,5 @@ def _is_ours(value: object) -> bool:
 
 
 def _forward_name(module: nn.Module) -> str:
-    """Where a module's forward is: accelerate keeps the real one aside."""
+    """Return the attribute that holds a module's own forward: accelerate moves it aside."""
     return "_old_forward" if hasattr(module, "_hf_hook") else "forward"

@@ -1,4 +1,4 @@
-"""Loads what training made of a model: an adapter, and how memory is attached with it."""
+"""Reads and applies a tuned adapter: LoRA weights, and how memory is attached with them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fotmem.errors import InputError
 from fotmem.models.lora import CONFIG_FILE, add_lora
 
 MEMORY_FILE = "memory.json"
-"""Beside an adapter: what it is for, and how memory is attached."""
+"""Beside an adapter: its base model, and how memory is attached."""
 
 
 class TunedAdapter(BaseModel):
-    """What an adapter is for."""
+    """The base model of an adapter, and how memory is attached with it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -48,12 +48,12 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_tuned_adapter(folder: Path) -> TunedAdapter:
-    """Read what an adapter is for.
+    """Read the base model and the memory options of an adapter.
 
     Raises
     ------
     InputError
-        If the folder does not say.
+        The file is missing or damaged.
     """
     file = folder / MEMORY_FILE
     cure = (
@@ -71,18 +71,18 @@ def read_tuned_adapter(folder: Path) -> TunedAdapter:
 
 
 def write_tuned_adapter(folder: Path, adapted: TunedAdapter) -> None:
-    """Write what an adapter is for, beside it."""
+    """Write the base model and the memory options of an adapter beside it."""
     text = json.dumps(adapted.model_dump(), indent=2)
     (folder / MEMORY_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
-    """Add an adapter to the weights of its base model, and to its config how memory is attached.
+    """Add an adapter to the weights of its base model, and its memory options to the config.
 
     Raises
     ------
     InputError
-        It does not fit; the model is as it was.
+        It does not fit. The model is unchanged.
     """
     layers, longest = model.config.num_hidden_layers, model.config.max_position_embeddings
     for name, number, end in (
@@ -99,6 +99,6 @@ def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
 
 
 def configure(model: Any, adapted: TunedAdapter) -> None:
-    """Write into a model's config how memory is attached to it."""
+    """Write memory options into a model's config."""
     for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
         setattr(model.config, name, getattr(adapted, name))

@@ -12,7 +12,7 @@ from fotmem.errors import UnsupportedError
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 """Those of transformers that work with memory."""
 SOFT_CAPS = ("attn_logit_softcapping", "softcap", "logit_softcap")
-"""What attention modules of transformers call the cap of their scores."""
+"""Attributes of attention modules that hold the cap of their scores."""
 
 
 def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def refuse_unsupported(config: Any, attention_mask: object, kwargs: dict[str, An
 
 
 def refuse_empty(model: nn.Module) -> None:
-    """Refuse a model without weights; accelerate fetches those that wait elsewhere."""
+    """Refuse a model without weights, unless accelerate fetches them from elsewhere."""
     for name, module in model.named_modules():
         waiting = any(weight.is_meta for weight in module.parameters(recurse=False))
         if waiting and not hasattr(module, "_hf_hook"):
@@ -83,7 +83,7 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
 
 
 def unsupported_attention(attention: nn.Module) -> str:
-    """Tell what an attention module has that one softmax over inner products has not."""
+    """Return what of an attention module is no plain softmax over inner products; empty if none."""
     if type(attention).__module__.startswith("peft."):
         return f"{type(attention).__name__}, PEFT's own attention,"
     for name in SOFT_CAPS:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: complete, undamaged, and of the same training, or refused."""
+"""Completes checkpoints of a training; refuses incomplete, damaged and foreign ones."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fotmem.outputs import check_folder, write_bytes
 from fotmem.training.options import TrainingOptions
 
 BANK_FILE = "bank.safetensors"
-"""Written last into a checkpoint: where it is, the checkpoint is complete."""
+"""Written last into a checkpoint: its presence means that the checkpoint is complete."""
 ABOUT_FILE = "training.json"
 STATE_FILE = "trainer_state.json"
 FREE = ("steps",)
-"""Options that may be others when a training goes on."""
+"""Options that may change when a training is resumed."""
 BLOCK = 2**22
 """Bytes that are read at once."""
 
 
 class Training(BaseModel):
-    """What is trained how: if it is the same, a training may go on."""
+    """What is trained, and how; a training is resumed only if it is the same."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,11 +38,11 @@ class Training(BaseModel):
     model: str
     """A digest of the untrained attention projections."""
     data: str
-    """A digest of all tokens to train on, and to evaluate on."""
+    """A digest of all tokens to train and to evaluate on."""
 
 
-class _About(BaseModel):
-    """What a checkpoint says about itself."""
+class _CheckpointInfo(BaseModel):
+    """The training of a checkpoint, and the checksums of its files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,12 +54,12 @@ class _About(BaseModel):
 
 
 def check_output(folder: Path, *, resume: bool) -> None:
-    """Check that a training can begin in a folder, or go on there.
+    """Check that a training can begin, or be resumed, in a folder.
 
     Raises
     ------
     InputError
-        It holds a training that is not to be resumed, or none that could be.
+        It holds a training and `resume` is False, or none and `resume` is True.
     StorageError
         It holds other files, or cannot be written.
     """
@@ -82,19 +82,19 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def complete(checkpoint: Path, bank: Path, training: Training) -> None:
-    """Complete a checkpoint: say what it is about, and put its bank into its place."""
+    """Complete a checkpoint: write its info, and move its bank into place."""
     files = {
         file.name: _checksum(file)
         for file in checkpoint.iterdir()
         if file.is_file() and file != bank
     }
-    about = _About(training=training, files=files | {BANK_FILE: _checksum(bank)})
+    about = _CheckpointInfo(training=training, files=files | {BANK_FILE: _checksum(bank)})
     write_bytes(checkpoint / ABOUT_FILE, about.model_dump_json(indent=1).encode())
     bank.replace(checkpoint / BANK_FILE)
 
 
 def check_checkpoint(checkpoint: Path, training: Training) -> None:
-    """Check that a checkpoint is undamaged, and of a training that is to go on.
+    """Check that a checkpoint is undamaged, and of the training that is to be resumed.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def check_checkpoint(checkpoint: Path, training: Training) -> None:
         It is of another training; the message names what differs.
     """
     with damage_named(checkpoint / ABOUT_FILE):
-        about = _About.model_validate_json((checkpoint / ABOUT_FILE).read_bytes())
+        about = _CheckpointInfo.model_validate_json((checkpoint / ABOUT_FILE).read_bytes())
     for name, expected in about.files.items():
         file = checkpoint / name
         with damage_named(file):
@@ -131,7 +131,7 @@ def check_checkpoint(checkpoint: Path, training: Training) -> None:
 
 @contextmanager
 def damage_named(place: Path) -> Iterator[None]:
-    """Let whatever goes wrong while a file of a checkpoint is read be a `CheckpointError`."""
+    """Turn whatever goes wrong while a checkpoint is read into a `CheckpointError`."""
     try:
         yield
     except Exception as error:  # there is no end to what damaged files raise
@@ -145,9 +145,9 @@ def damage_named(place: Path) -> Iterator[None]:
 
 @contextmanager
 def writing_named(folder: Path) -> Iterator[None]:
-    """Let whatever goes wrong while files are written be a `StorageError`: it may be a full disk.
+    """Turn whatever goes wrong while files are written into a `StorageError`.
 
-    safetensors and torch have errors of their own for that.
+    On a full disk, safetensors and torch raise errors of their own.
     """
     try:
         yield
@@ -159,7 +159,7 @@ def writing_named(folder: Path) -> Iterator[None]:
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    """Tell models, or texts, apart."""
+    """Return a digest of tensors, which differs between models and between texts."""
     found = hashlib.sha256()
     for tensor in tensors:
         plain = tensor.detach().float() if tensor.is_floating_point() else tensor

@@ -1,4 +1,4 @@
-"""Trains a small model from scratch to look records up in its memory."""
+"""Trains a small model from scratch to look up records in its memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PARTS = (
     *[TrainingStage(alike=0.5)] * 3,
     *[TrainingStage(alike=0.9)] * 3,
 )
-"""Records are alike only once they are found among many: where they were so from the third part on,
-models did worse in a large memory."""
+"""Records get alike only after the model finds them among many: alike from the third part on, they
+made models do worse in a large memory."""
 TEMPERATURE = 0.3
-"""With which the model is used: among millions of records many are nearly the right one, and would
-together outweigh it as they never do in training."""
+"""Temperature in use: among millions of records many nearly match, and would together outweigh the
+right one as they never do in training."""
 RECIPE = TrainingOptions(
     method="full",
     window=WINDOW,
@@ -62,7 +62,7 @@ def train_dictionary(
     output : path
         Folder for the model, its checkpoints, ``history.json`` and ``losses.png``.
     options : TrainingOptions
-        Those about text do not matter.
+        Options about text have no effect.
     resume, callbacks, progress
         As in `fotmem.train`.
 

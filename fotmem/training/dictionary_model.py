@@ -1,4 +1,4 @@
-"""A small LLaMA that looks records up: one of its four layers has a memory."""
+"""A small LLaMA that looks up records: one of its four layers has a memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fotmem.tasks.dictionary import VOCABULARY, WINDOW
 
 
 def new_model(seed: int) -> Any:
-    """Make an untrained model, 2.2M parameters.
+    """Make an untrained model of 2.2M parameters.
 
-    Its memory layer knows no positions, local ones included: the paper's small models
+    Its memory layer uses no positions, not even local ones, as in the paper's small models
     (``mem_positionals`` of the released code). A token takes 512 bytes of memory in float32.
     """
     torch.manual_seed(seed)

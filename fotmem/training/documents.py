@@ -1,4 +1,4 @@
-"""Reads what to train on: text files, JSONL files and datasets on disk, as runs of tokens."""
+"""Reads training data: text files, JSONL files and datasets on disk, as runs of tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_documents(paths: Iterable[Path], tokenizer: Any, *, least: int) -> list
     Raises
     ------
     InputError
-        The file that is too short, empty, binary, not UTF-8 or not JSON, by name.
+        A file is too short, empty, binary, not UTF-8 or not JSON; the message names it.
     """
     runs: list[Tensor] = []
     for path in paths:
@@ -53,14 +53,14 @@ def read_documents(paths: Iterable[Path], tokenizer: Any, *, least: int) -> list
 
 
 def split_off(runs: list[Tensor], share: float, *, least: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Split the end of each run off: what remains, and what was split off.
+    """Split the end off each run; return what remains, and the ends.
 
-    Runs that are too short for it stay whole.
+    Runs that are too short to split stay whole.
 
     Raises
     ------
     InputError
-        If all are.
+        All runs are too short.
     """
     kept, ends = [], []
     for run in runs:

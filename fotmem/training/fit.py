@@ -1,4 +1,4 @@
-"""Runs a training to its end, from its beginning or from where it was stopped."""
+"""Runs a training to its end, from its beginning or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from fotmem.training.teacher import Teacher
 from fotmem.training.trainer import CrossbatchTrainer
 
 EVALUATED = 64
-"""Pairs to evaluate on."""
+"""Pairs of windows to evaluate on."""
 
 
 class TrainingResult(NamedTuple):
-    """What training leaves."""
+    """A trained model, and the history of its training."""
 
     model: Any
-    """In eval mode, without crossbatch; with method ``lora`` a `peft.PeftModel`."""
+    """In eval mode, with its own forward functions; a `peft.PeftModel` with method ``lora``."""
     history: list[dict[str, float]]
-    """What the Trainer logged: losses, learning rates and evaluations, with their step."""
+    """The Trainer's log: losses, learning rates and evaluations, with their step."""
 
 
 def fit(
@@ -56,17 +56,17 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
 ) -> TrainingResult:
-    """Train what is trainable of a model on the first dataset, evaluate on the second, and save.
+    """Train the trainable weights on the first dataset, evaluate on the second, and save.
 
-    With `resume`, it goes on from the last checkpoint in `folder`. What fails before there is one
-    leaves nothing.
+    With `resume`, it goes on from the last checkpoint in `folder`. A failure before the first
+    checkpoint leaves nothing in the folder.
 
     Raises
     ------
     InputError, CheckpointError
         As `check_output` and `check_checkpoint`.
     StorageError
-        It cannot be written.
+        The folder cannot be written.
     """
     check_output(folder, resume=resume)
     checkpoint = last_checkpoint(folder)
@@ -101,7 +101,7 @@ def fit(
 
 
 def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> TrainingArguments:
-    # transformers 5.24 renamed it.
+    # transformers 5.24 renamed this argument.
     names = {field.name for field in fields(TrainingArguments)}
     new, old = "activation_checkpointing", "gradient_checkpointing"
     checkpointing: dict[str, Any] = (

@@ -1,4 +1,4 @@
-"""What can be chosen about training."""
+"""The options of a training."""
 
 from __future__ import annotations
 
@@ -23,55 +23,55 @@ class TrainingOptions(BaseModel):
     layers: tuple[int, ...] | None = None
     """Memory layers. Default: as `fotmem.attach` chooses them."""
     method: Literal["lora", "full"] = "lora"
-    """What is trained of the attention projections: low-rank adapters (Hu et al. 2021,
+    """Whether low-rank adapters of the attention projections are trained (Hu et al. 2021,
     arXiv:2106.09685), or the projections in full."""
     lora_rank: int = Field(default=16, ge=1)
     layers_below: int = Field(default=7, ge=0)
     """How many layers below the first memory layer are trained, besides those from it to the last.
-    An answer is found by what layers below have written into its tokens: what it answers."""
+    Layers below write into an answer's tokens what it answers; memory layers find it by that."""
     window: int = Field(default=256, ge=2)
     """Tokens of a previous and of a current window."""
     distance: int | None = Field(default=None, ge=0)
-    """How many positions before a current window the previous ones stand, and memory later on (see
-    `fotmem.attach`). Default: 1,024, or as many as are left of the model's positions."""
+    """How many positions before a current window the previous ones stand, and memory later (see
+    `fotmem.attach`). Default: 1,024, or as many as the model has positions left."""
     decay: float = Field(default=0.7, ge=0)
-    """How fast what was read longer ago counts for less (see `fotmem.attach`), while it trains and
-    later on. What tells facts is taken to be of any age, as it will be; text follows on text."""
+    """How fast older keys lose weight (see `fotmem.attach`), in training and later. In training,
+    windows with facts get a random age; windows of plain text have age 1."""
     temperature: float = Field(default=1.0, gt=0)
-    """What scores of remembered keys are divided by (see `fotmem.attach`), then and later on."""
+    """Divisor of the scores of remembered keys (see `fotmem.attach`), in training and later."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
     steps: int = Field(default=240, ge=1)
     d: tuple[int, ...] = D
     """How many previous windows a current one attends to, in equal parts of the training; by
-    default no more than there are `documents`."""
+    default at most `documents`."""
     bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 32)
-    """How many earlier previous windows are attended to besides, in equal parts, too."""
+    """How many windows of the bank a current one attends to as well, also in equal parts."""
     bank_weight: float = Field(default=16.0, gt=0)
-    """How many keys each key of the bank counts for, as memory at work is larger."""
+    """Factor of the weight of each key of the bank: a memory in use is larger than the bank."""
     facts: Share = 0.75
-    """Share of pairs with invented facts."""
+    """Share of pairs of windows with invented facts."""
     text_weight: float = Field(default=0.0, ge=0)
-    """Of the loss on the text of current windows, beside that on answers."""
+    """Weight of the loss on the text of current windows, beside the loss on answers."""
     distillation: float = Field(default=1.0, ge=0)
-    """Weight of what keeps the model as it was: how far its predictions are from those that the
-    untrained model makes of both windows in one context (see `Teacher`)."""
+    """Weight of the divergence from the predictions of the untrained model, which reads both
+    windows in one context (see `Teacher`); it keeps the model as it was."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """At its highest, after `warmup` steps; it falls to 0 with the steps left."""
+    """The highest one, after `warmup` steps; it then falls to 0."""
     learning_rate_decay: float = Field(default=1.0, gt=0)
-    """It falls as this power of the share of steps left; 1 is a straight line."""
+    """The learning rate falls with this power of the share of steps left; 1 is a straight line."""
     warmup: int = Field(default=10, ge=0)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
-    """The bank makes gradients jump: with the usual 0.999, Adam would take huge steps for long."""
+    """The bank makes gradients jump; with the usual 0.999, Adam would take huge steps for long."""
     max_grad_norm: float = Field(default=0.5, gt=0)
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
     bf16: bool = False
-    """Compute in bfloat16; weights stay as they are."""
+    """Compute in bfloat16; weights keep their dtype."""
     evaluate_every: int = Field(default=50, ge=1)
-    """Steps; so often there is a checkpoint, too."""
+    """Steps between evaluations, and between checkpoints."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of everything random."""
+    """Seed of everything random."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,7 +93,7 @@ class TrainingOptions(BaseModel):
 
     @property
     def learns_text(self) -> bool:
-        """Whether anything but answers is learnt."""
+        """Whether the model learns from text, not only from answers."""
         return bool(self.text_weight or self.distillation)
 
     @property
@@ -102,11 +102,11 @@ class TrainingOptions(BaseModel):
         return self.steps * self.gradient_accumulation * self.documents
 
     def d_at(self, step: int) -> int:
-        """Return `d` of a step, counted from 0."""
+        """Return `d` of a step; steps count from 0."""
         return self.d[self._part_at(step, self.d)]
 
     def bank_windows_at(self, step: int) -> int:
-        """Return how many windows of the bank a step looks at, counted from 0."""
+        """Return how many windows of the bank a step attends to; steps count from 0."""
         return self.bank_windows[self._part_at(step, self.bank_windows)]
 
     def learning_rate_at(self, step: int) -> float:
@@ -124,7 +124,7 @@ class TrainingOptions(BaseModel):
 def require_training_packages(
     name: str, options: TrainingOptions, data: Iterable[Path] = ()
 ) -> None:
-    """Raise `MissingPackageError`, which names all, unless what such a training needs is there."""
+    """Raise `MissingPackageError` unless all packages that a training needs are installed."""
     packages = ["accelerate", "matplotlib"]
     packages += ["peft"] if options.method == "lora" else []
     packages += ["datasets"] if any(path.is_dir() for path in data) else []

@@ -1,4 +1,4 @@
-"""Pairs of windows to train on: a previous one that tells facts, a current one that asks."""
+"""Pairs of windows to train on: facts in the previous one, questions in the current one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Facts
 
 TOKENS_PER_FACT = 32
-"""Of a window, for each fact that it tells."""
+"""Tokens of a window for each fact in it."""
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
-    """Consecutive windows of documents, some with facts hidden in the one and asked in the other.
+    """Consecutive windows of documents, some with facts in one and questions in the next.
 
-    Each example depends on its index and the seed alone, so that training resumes exactly.
+    Each example depends only on its index and the seed, so that training resumes exactly.
 
     Parameters
     ----------
@@ -32,13 +32,12 @@ class Pairs(Dataset[dict[str, Tensor]]):
     window : int
         Tokens per window ``T``.
     facts : float
-        Share of examples with facts, from 0 to 1: ``T // 32`` are told in the previous window, at
-        random places, and all but one of them are asked in the current one; fewer where so many
-        have no room.
+        Share of examples with facts, from 0 to 1: the previous window gets ``T // 32`` facts at
+        random places, or as many as fit; the current one asks for all but one of them.
     size : int
-        How many examples there are.
+        Number of examples.
     seed : int
-        Of everything random.
+        Seed of everything random.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
     ) -> None:
         if facts and window < TOKENS_PER_FACT:
             raise OptionError(
-                f"window must be at least {TOKENS_PER_FACT} to tell facts, got {window}: choose a "
+                f"window must be at least {TOKENS_PER_FACT} to hold facts, got {window}: choose a "
                 "larger one, or facts=0"
             )
         self._runs, self._tokenizer, self._window = runs, tokenizer, window
@@ -67,8 +66,8 @@ class Pairs(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return ``previous [T]``, ``current [T]`` and ``answers [T]``, True where it answers.
 
-        ``age`` is how many windows ago the previous one is taken to be: 1, as it is, or where it
-        tells facts, any number up to `OLDEST`: small ones as often as large ones.
+        ``age`` is the age of the previous window, in windows: 1, or with facts a random number up
+        to `OLDEST`, evenly distributed on a logarithmic scale.
         """
         if not 0 <= index < self._size:
             raise IndexError(index)
@@ -118,7 +117,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
 def _insert(
     text: list[int], pieces: list[list[int]], draw: random.Random
 ) -> tuple[list[int], list[int]]:
-    """Insert pieces at random places of a text, in their order; also where each ends."""
+    """Insert pieces at random places of a text, in their order; return also where each ends."""
     places = sorted(draw.randrange(len(text) + 1) for _ in pieces)
     joined: list[int] = []
     ends, begin = [], 0

@@ -1,4 +1,4 @@
-"""Shows how far training is."""
+"""Shows the progress of a training."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 
 class Progress(TrainerCallback):
-    """A bar on stderr, with the last loss and the last share of answers right.
+    """A bar on stderr, with the last loss and the last share of right answer tokens.
 
     Where stderr is no terminal, each of these figures is a line of a log.
     """
@@ -19,7 +19,7 @@ class Progress(TrainerCallback):
         self._console = Console(stderr=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin where the training begins, which may be a checkpoint."""
+        """Start the bar at the first step, or at that of a checkpoint."""
         self._bar = Bar(
             TextColumn("training"),
             BarColumn(),
@@ -34,13 +34,13 @@ class Progress(TrainerCallback):
         self._bar.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move on."""
+        """Advance the bar."""
         self._bar.update(self._task, completed=state.global_step)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Show the figures that are logged."""
+        """Show the logged figures."""
         names = {"loss": "loss", "eval_answers_right": "answers right"}
         logged = logs or {}
         self._shown |= {
@@ -53,5 +53,5 @@ class Progress(TrainerCallback):
             self._console.print(f"{step}, {text}", soft_wrap=True, highlight=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the full bar behind."""
+        """Stop the bar, and leave it on the screen."""
         self._bar.stop()

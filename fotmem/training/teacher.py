@@ -1,4 +1,4 @@
-"""The model as it was: what it predicts is what it should go on to predict."""
+"""A copy of the untrained model, from whose predictions a tuned one should not diverge."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 
 
 class Teacher:
-    """An untrained copy of a model, with which a tuned one should agree.
+    """An untrained copy of a model, with which the tuned model should agree.
 
-    It reads previous and current window in one context. A previous window must thus be continued
-    as if nothing had been trained (what is not asked for is not unlearned), and a current one as
-    if the previous one, which is in memory, stood before it: distillation of a context (Askell et
-    al. 2021, arXiv:2112.00861).
+    It reads the previous and the current window in one context. For the previous window the tuned
+    model should predict what the untrained one does, so that it forgets nothing. For the current
+    window it should predict, with the previous one in memory, what the untrained model predicts
+    with the previous one in its context: context distillation (Askell et al. 2021,
+    arXiv:2112.00861).
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         Untrained.
     trained : iterable of Parameter
-        Copied; all others are shared.
+        They are copied; all other weights are shared.
     """
 
     def __init__(self, model: nn.Module, trained: Iterable[nn.Parameter]) -> None:
@@ -36,7 +37,7 @@ class Teacher:
         self._model = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
     def divergence(self, input_ids: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
-        """Measure how far predictions are from the teacher's.
+        """Return how far predictions diverge from the teacher's.
 
         Parameters
         ----------

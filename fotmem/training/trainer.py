@@ -1,4 +1,4 @@
-"""transformers' Trainer, with crossbatch."""
+"""The Trainer of transformers, with crossbatch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fotmem.training.checkpoints import (
 from fotmem.training.teacher import Teacher
 
 TEXT_STRIDE = 4
-"""Of text, every so many tokens one is scored, in the next step another."""
+"""One of this many text tokens is scored, another one in the next step."""
 
 
 class CrossbatchTrainer(Trainer):
@@ -38,9 +38,9 @@ class CrossbatchTrainer(Trainer):
     crossbatch : Crossbatch
         Attached to the model.
     training : Training
-        What is trained, how.
+        What is trained, and how.
     teacher : Teacher, optional
-        The model as it was.
+        The untrained model.
     **kwargs
         As `transformers.Trainer` takes them; datasets are `Pairs`.
     """
@@ -72,7 +72,7 @@ class CrossbatchTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Weigh the losses on answers, on text, and against the teacher."""
+        """Add up the losses on answers, on text, and the divergence from the teacher."""
         options, ids, rows = self._options, inputs["input_ids"], len(inputs["answers"])
         columns = self._scored(inputs["answers"])  # [n]
         self._crossbatch.ages = inputs.get("ages")
@@ -97,10 +97,10 @@ class CrossbatchTrainer(Trainer):
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take a step with the `d` and the bank of its time; then keep its previous windows.
+        """Take a step with its `d` and its bank; then put its previous windows into the bank.
 
-        As long as the bank is in use, what is below the first memory layer stays as it is: the bank
-        keeps what these layers made of its windows, and a change would tell old from new.
+        While the bank is in use, layers below the first memory layer are not trained: the bank
+        keeps their outputs, and a change would separate old keys from new ones.
         """
         step = self.state.global_step
         self._crossbatch.d = self._options.d_at(step)
@@ -112,7 +112,7 @@ class CrossbatchTrainer(Trainer):
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Let the learning rate follow the options."""
+        """Make the schedule of the learning rate that the options describe."""
         options = self._options
         optimized: Any = optimizer or self.optimizer
         self.lr_scheduler = LambdaLR(
@@ -122,14 +122,14 @@ class CrossbatchTrainer(Trainer):
         return self.lr_scheduler
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure with the last `d` and the bank as it is; count right answer tokens, too."""
+        """Measure the loss with the last `d` and the current bank; count right answer tokens."""
         self._crossbatch.d = self._options.d[-1]
         self._crossbatch.bank_windows = self._options.bank_windows[-1]
         self._batches = []
         return super().evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add what `evaluate` has measured besides the loss."""
+        """Add the figures that `evaluate` has measured besides the loss."""
         if "eval_loss" in logs:
             counts = torch.stack(self._batches).sum(0)
             if self._options.learns_text:
@@ -154,9 +154,9 @@ class CrossbatchTrainer(Trainer):
         return loss.detach(), None, None
 
     def _scored(self, answers: Tensor) -> Tensor:
-        """Choose the columns whose predictions are scored: all before answers, a part of the rest.
+        """Return the columns whose predictions are scored: all before answers, some of the rest.
 
-        A large vocabulary costs a small model more than all of its layers.
+        A large vocabulary costs a small model more time than all of its layers.
         """
         chosen = answers[:, 1:].any(0)
         if self._options.learns_text:
@@ -165,7 +165,7 @@ class CrossbatchTrainer(Trainer):
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         examples: Any = self.train_dataset
-        return SequentialSampler(examples)  # they are random as they are
+        return SequentialSampler(examples)  # they are in random order already
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         assert self.args.output_dir is not None

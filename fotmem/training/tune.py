@@ -1,4 +1,4 @@
-"""Trains a model to use its memory, and saves what became of it."""
+"""Trains a model to use its memory, and saves the result."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
 DISTANCE = 1024
-"""Positions before a window, where memory stands by default."""
+"""How many positions before a window memory stands by default."""
 HELD_OUT = 0.05
-"""Share of each document, its end, to evaluate on where no other text is given."""
+"""Share of each document, at its end, to evaluate on where no other text is given."""
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
 ) -> TrainingResult:
-    """Teach a model to use its memory, by crossbatch (Tworkowski et al. 2023, arXiv:2307.03170).
+    """Train a model to use its memory, by crossbatch (Tworkowski et al. 2023, arXiv:2307.03170).
 
     Parameters
     ----------
@@ -53,30 +53,30 @@ def train(
     output : path
         Folder for the result, its checkpoints, ``history.json`` and ``losses.png``.
     evaluate_on : iterable of path
-        Other text to evaluate on; default: the end of each document, which is not trained on.
+        Other text to evaluate on. Default: the end of each document, which is not trained on.
     options : TrainingOptions, optional
     resume : bool
-        Go on from the last complete checkpoint in `output`, exactly as if never interrupted, with
-        the same model, data and options; `steps` alone may be others.
+        Go on from the last complete checkpoint in `output`, as if never interrupted, with the same
+        model, data and options; only `steps` may change.
     callbacks : sequence of transformers.TrainerCallback
-        Of your own.
+        Your own callbacks.
     progress : bool
         Show a progress bar on stderr.
 
     Raises
     ------
     MissingPackageError
-        What training needs is not installed.
+        A package that training needs is not installed.
     InputError
-        Bad data, by name of the file; `output` holds a training already, and `resume` is False; or
-        `resume` is True, and it holds none, or another one.
+        A file of the data cannot be used; the message names it. Or `output` holds a training and
+        `resume` is False, or none or another one and `resume` is True.
     CheckpointError
-        The last checkpoint is damaged, by name of the file.
+        The last checkpoint is damaged; the message names the file.
     StorageError
         `output` holds other files, or cannot be written.
     OptionError
-        A window is longer than the model's context, or two are and `options` ask for distillation;
-        memory stands further away than the model has positions.
+        A window, or two with distillation, are longer than the model's context, or memory stands
+        further away than the model has positions.
     """
     options = options or TrainingOptions()
     folder, read, held_out = Path(output), [*map(Path, data)], [*map(Path, evaluate_on)]
@@ -110,7 +110,7 @@ def train(
         distance = max(0, min(DISTANCE, longest - 2 * options.window))
     distance = checked_distance(distance, options.window, longest)
     training = Training(options=options, model=digest(projections), data=digest([*runs, *others]))
-    set_seed(options.seed)  # of the adapters' first weights, too
+    set_seed(options.seed)  # also for the first weights of the adapters
     with Crossbatch(
         model,
         layers,
@@ -138,7 +138,7 @@ def train(
 
 
 def _trainable(model: Any, attentions: list[nn.Module], options: TrainingOptions) -> Any:
-    """Freeze all but these attention projections, or all but an adapter for them."""
+    """Freeze all weights but these attention projections, or but an adapter for them."""
     model.requires_grad_(False)
     if options.method == "full":
         for attention in attentions:
@@ -155,7 +155,7 @@ def _trainable(model: Any, attentions: list[nn.Module], options: TrainingOptions
     config = LoraConfig(
         r=options.lora_rank, lora_alpha=options.lora_rank, target_modules=names, lora_dropout=0.0
     )
-    with warnings.catch_warnings():  # peft asks transformers under names of before 5.24
+    with warnings.catch_warnings():  # peft uses names of transformers before 5.24
         warnings.simplefilter("ignore", FutureWarning)
         tuned = get_peft_model(model, config)
     tuned.peft_config["default"].base_model_name_or_path = ""  # or peft asks the hub about it
