@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def foreign_private_names(sources: Iterable[str]) -> set[str]:
     return (used - defined) & private_names("")
 
 
+@cache
 def private_names(package: str, ending: str = "") -> set[str]:
     """Private names of the classes of a package of fotmem's whose names end so."""
     folder = Path(fotmem.__file__).parent / package
