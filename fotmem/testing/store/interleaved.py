@@ -12,7 +12,7 @@ from typing import Any
 
 PAUSE = 1e-6
 """Seconds; any pause lets another thread run."""
-OFTEN = 40
+OFTEN = 4
 """Times that a thread makes a longer pause at the same line."""
 NOT_THE_STORES = sys.stdlib_module_names | {"numpy", "torch"}
 """Packages at whose lines no thread pauses."""
