@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fotmem.testing.store.allocations import Allocations
+from fotmem.testing.store.garbage import new_garbage_only
 
 RESET = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
@@ -26,8 +27,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
     Three looks, of which the largest counts: at torch's tensors in this thread, at Python's and
     NumPy's memory, and, where Linux tells, at the whole process (native libraries, other threads).
     """
-    gc.collect()
-    with _traced():
+    with new_garbage_only(), _traced():
         tracemalloc.reset_peak()
         before, traced = _resident("VmRSS"), tracemalloc.get_traced_memory()[0]
         reset = _reset_peak()
@@ -56,8 +56,7 @@ def kept_bytes(call: Callable[[], object], *, beside: object = None) -> int:
     What a native library holds is not seen, nor what lies in a file, nor what `beside` leads to.
     """
     known = _held(beside)
-    gc.freeze()  # what is there already is not looked through
-    try:
+    with new_garbage_only():
         with _traced():
             before = tracemalloc.get_traced_memory()[0]
             call()
@@ -68,8 +67,6 @@ def kept_bytes(call: Callable[[], object], *, beside: object = None) -> int:
             if issubclass(type(thing), Tensor) and thing.layout == torch.strided:
                 storage = thing.untyped_storage()
                 found[storage.data_ptr()] = storage.nbytes()
-    finally:
-        gc.unfreeze()
     return python + sum(size for place, size in found.items() if place not in known)
 
 

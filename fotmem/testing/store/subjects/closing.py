@@ -11,6 +11,7 @@ import torch
 
 from fotmem.errors import FotmemError
 from fotmem.testing.store.expectations import fail
+from fotmem.testing.store.garbage import new_garbage_only
 from fotmem.testing.store.naive import draw
 from fotmem.testing.store.refusals import expect_refusal
 from fotmem.testing.store.stores import Stores, pair
@@ -42,6 +43,7 @@ class Closing:
         for name, call in calls.items():
             expect_refusal(FotmemError, call, f"{name} after close")
 
+    @new_garbage_only()
     def test_threads_end(self, stores: Stores) -> None:
         """Threads that a store started end when it is closed or dropped."""
         for close in (True, False):  # what all stores share may stay
@@ -73,7 +75,7 @@ class Closing:
 
 def _fewer_threads(before: set[str], seconds: float) -> bool:
     """Wait until threads have ended that are not known from before."""
-    gc.collect()  # once: it takes long where a process holds much
+    gc.collect()
     for _ in range(100):
         if len(_threads() - before) < STORES:
             return True

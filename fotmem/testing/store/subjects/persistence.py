@@ -10,6 +10,7 @@ import torch
 
 from fotmem.errors import FotmemError
 from fotmem.testing.store.expectations import expect
+from fotmem.testing.store.garbage import new_garbage_only
 from fotmem.testing.store.hits import expect_contents, expect_exact
 from fotmem.testing.store.naive import DTYPES, draw
 from fotmem.testing.store.refusals import expect_refusal
@@ -45,6 +46,7 @@ class Persistence:
         store = lasting.empty(dtype=dtype, directory=where)
         expect_contents(store, keys[:, dropped:], values[:, dropped:], first_id=5 + dropped)
 
+    @new_garbage_only()
     def test_flushing_without_closing(self, lasting: Stores, tmp_path: Path) -> None:
         """What was flushed is there again, also if the store was never closed."""
         keys, values = pair(60)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, fail
+from fotmem.testing.store.garbage import new_garbage_only
 from fotmem.testing.store.hits import expect_contents, expect_exact
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
@@ -86,6 +87,7 @@ class Promises:
         store.close()
         store.close()
 
+    @new_garbage_only()
     def test_nothing_is_left_behind(
         self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -129,6 +131,7 @@ class Promises:
             if text:
                 fail(f"a store wrote to {name}: {text[:200]!r}; raise an error, or warn")
 
+    @new_garbage_only()
     def test_stores_may_be_dropped(self, stores: Stores) -> None:
         """Dropped without `close`, a store goes away quietly, and others stay as they are."""
         keys, values = pair(40)
