@@ -89,47 +89,16 @@ class PlainStore(MemoryStore):
         super().close()
 
 
-class ForgettingStore(PlainStore):
-    """Really forgets: a look-up of what it was told to drop would fail."""
+class DiskStore(PlainStore):
+    """Approximate once it is large, and overwrites what it forgets.
 
-    gone = 0
-
-    def forget_rows(self, count: int) -> None:
-        self.gone += count
-        self.all_keys[:, : self.gone] = torch.nan
-        self.all_values[:, : self.gone] = torch.nan
-
-    def _hide(self, scores: Tensor) -> Tensor:
-        return scores.nan_to_num(-torch.inf)
-
-    def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
-        assert int(ids.min()) >= self.gone
-        return super()._take(rows, ids)
-
-
-class LossyStore(ForgettingStore):
-    """Looks at every third key only, like an index that probes a few of its lists."""
-
-    exact_until = 0
-    """Keys up to which it looks at all of them."""
-
-    def _hide(self, scores: Tensor) -> Tensor:
-        scores = super()._hide(scores)
-        if scores.shape[-1] <= self.exact_until:
-            return scores
-        skipped = torch.arange(scores.shape[-1]) % 3 > 0
-        return scores.masked_fill(skipped, -torch.inf)
-
-
-class GrowingLossyStore(LossyStore):
-    """Starts exact while it is small, as every approximate store does."""
+    At each flush it writes all that it has to one file, with a checksum; one store has that open.
+    """
 
     exact_until = 512
-
-
-class DiskStore(PlainStore):
-    """Writes all it has to one file at each flush, with its checksum; one store has it open."""
-
+    """Number of keys up to which it looks at all of them, and beyond which at every third."""
+    gone = 0
+    """Number of rows that are overwritten."""
     file: Path | None = None
     lock: FileLock | None = None
 
@@ -160,7 +129,7 @@ class DiskStore(PlainStore):
         shape = (2, self.num_heads, int(rows["ids"][1]), self.head_dim)
         if rows["rows"].shape != shape or rows["rows"].dtype != self.dtype:
             raise OptionError(f"{file} holds {rows['rows'].shape}, expected {shape}")
-        self.rows, self.size = rows["rows"], shape[2]
+        self.rows, self.size, self.gone = rows["rows"], shape[2], int(rows["ids"][2])
         self.resume_at(*map(int, rows["ids"]))
 
     def checked(self, file: Path) -> bytes:
@@ -180,6 +149,21 @@ class DiskStore(PlainStore):
         new = file.with_suffix(".new")
         new.write_bytes(zlib.crc32(content).to_bytes(4) + content)
         new.replace(file)
+
+    def forget_rows(self, count: int) -> None:
+        self.gone += count
+        self.all_keys[:, : self.gone] = torch.nan
+        self.all_values[:, : self.gone] = torch.nan
+
+    def _hide(self, scores: Tensor) -> Tensor:
+        scores = scores.nan_to_num(-torch.inf)
+        if scores.shape[-1] <= self.exact_until:
+            return scores
+        return scores.masked_fill(torch.arange(scores.shape[-1]) % 3 > 0, -torch.inf)
+
+    def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
+        assert int(ids.min()) >= self.gone
+        return super()._take(rows, ids)
 
     def flush(self) -> None:
         super().flush()

@@ -25,7 +25,7 @@ from fotmem.testing.store.interrupting import (
     stopped,
 )
 from fotmem.testing.store.naive import draw
-from tests.plain_stores import DiskStore, ForgettingStore, PlainStore
+from tests.plain_stores import DiskStore, PlainStore
 
 HEADS, DIM, FIRST, KEYS, MORE = 2, 4, 5, 40, 6
 ROWS = draw(2, HEADS, KEYS + 2 * MORE, DIM, seed=1)
@@ -269,7 +269,7 @@ def test_what_tune_left_half_done_is_taken_back(step: int) -> None:
     work_on(store, FIRST, FIRST + KEYS)
 
 
-@pytest.mark.parametrize("kind", [PlainStore, ForgettingStore])
+@pytest.mark.parametrize("kind", [PlainStore, DiskStore])
 @pytest.mark.parametrize("call", ["add", "forget", "flush", "copy"])
 def test_third_parties_stores_at_every_line(kind: type[PlainStore], call: str) -> None:
     def made() -> PlainStore:

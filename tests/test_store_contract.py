@@ -12,7 +12,7 @@ from fotmem.errors import OptionError
 from fotmem.plugin import StoreCapabilities
 from fotmem.testing import StoreContract, StoreFactory
 from fotmem.testing.store.stores import Stores, promised
-from tests.plain_stores import DiskStore, ForgettingStore, GrowingLossyStore, PlainStore
+from tests.plain_stores import DiskStore, PlainStore
 
 EXACT = StoreCapabilities(exact=True)
 
@@ -30,28 +30,12 @@ class TestPlainStore(StoreContract):
         return PlainStore
 
 
-class TestForgettingStore(StoreContract):
-    capabilities = EXACT
-
-    @pytest.fixture
-    def make_store(self) -> StoreFactory:
-        return ForgettingStore
-
-
-class TestLossyStore(StoreContract):
+class TestDiskStore(StoreContract):
     """An approximate store lowers its bounds, and nothing else."""
 
-    capabilities = StoreCapabilities(exact=False)
+    capabilities = StoreCapabilities(exact=False, persistent=True)
     min_recall = 0.25
     min_mass = 0.25
-
-    @pytest.fixture
-    def make_store(self) -> StoreFactory:
-        return GrowingLossyStore
-
-
-class TestDiskStore(StoreContract):
-    capabilities = StoreCapabilities(exact=True, persistent=True)
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:

@@ -11,12 +11,12 @@ from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention, naive_topk_attention
 from fotmem_exact.store import ExactStore
-from tests.plain_stores import ForgettingStore, LossyStore, PlainStore
+from tests.plain_stores import DiskStore, PlainStore
 
 HEADS, DIM = 2, 8
 KEYS, VALUES = draw(HEADS, 30, DIM, seed=1), draw(HEADS, 30, DIM, seed=2)
 QUERIES = draw(HEADS, 5, DIM, seed=3)
-STORES = [PlainStore, ForgettingStore]
+STORES = [PlainStore, DiskStore]
 
 
 def filled(kind: type[PlainStore] = PlainStore, **options: Any) -> PlainStore:
@@ -79,8 +79,12 @@ def test_hiding_what_was_forgotten_needs_bounded_workspace(monkeypatch: pytest.M
     assert max(made.found) <= 1024 < 16 * 500
 
 
+class Lossy(DiskStore):
+    exact_until = 0
+
+
 def test_a_store_that_found_too_few_is_not_asked_again() -> None:
-    made = filled(LossyStore)
+    made = filled(Lossy)
     made.forget(10)
     made.calls.clear()
     hits = made.search(QUERIES, 9)
@@ -107,7 +111,7 @@ def test_attend_splits_its_work(top_k: int | None, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("top_k", [3, 10**6, None])
-@pytest.mark.parametrize("kind", [PlainStore, ForgettingStore, ExactStore])
+@pytest.mark.parametrize("kind", [PlainStore, DiskStore, ExactStore])
 def test_a_bias_is_added_by_id(
     kind: type[MemoryStore], top_k: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

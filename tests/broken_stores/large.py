@@ -8,16 +8,16 @@ from torch import Tensor
 from fotmem.attention import PartialAttention
 from fotmem.stores import Bias, Hits, MemoryStore
 from tests.broken_stores.registry import APPROXIMATE, caught_by
-from tests.plain_stores import GrowingLossyStore, PlainStore
+from tests.plain_stores import DiskStore, PlainStore
 
 
 @caught_by("recall")
-class ClaimsToBeExact(GrowingLossyStore):
+class ClaimsToBeExact(DiskStore):
     pass
 
 
 @caught_by("recall", APPROXIMATE)
-class FindsTooLittle(GrowingLossyStore):
+class FindsTooLittle(DiskStore):
     pass
 
 
@@ -113,7 +113,7 @@ class ForgottenKeysCrowdOutTheRest(PlainStore):
 
 
 @caught_by("equal_to_brute_force", APPROXIMATE)
-class IsNeverExact(GrowingLossyStore):
+class IsNeverExact(DiskStore):
     exact_until = 8
 
 

@@ -6,32 +6,21 @@ from torch import Tensor
 from fotmem.attention import PartialAttention
 from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import APPROXIMATE, caught_by
-from tests.plain_stores import PlainStore
-
-
-class SparseBeyond(PlainStore):
-    """Looks at every third key only, when there are more than it was tried with."""
-
-    exact_until = 0
-
-    def _hide(self, scores: Tensor) -> Tensor:
-        if scores.shape[-1] > self.exact_until:
-            scores = scores.masked_fill(torch.arange(scores.shape[-1]) % 3 > 0, -torch.inf)
-        return scores
+from tests.plain_stores import DiskStore, PlainStore
 
 
 @caught_by("recall_of_a_huge_store", told="right only up to 16,500 keys or some more")
-class ExactUpTo25000(SparseBeyond):
+class ExactUpTo25000(DiskStore):
     exact_until = 25_000
 
 
 @caught_by("recall_of_a_huge_store", told="right only up to 66,000 keys or some more")
-class ExactUpTo70000(SparseBeyond):
+class ExactUpTo70000(DiskStore):
     exact_until = 70_000
 
 
 @caught_by("recall_of_a_huge_store", APPROXIMATE, told="right only up to 33,000 keys or some more")
-class GoodUpTo40000(SparseBeyond):
+class GoodUpTo40000(DiskStore):
     exact_until = 40_000
 
 
