@@ -1,6 +1,7 @@
-"""The contract itself: every broken store is caught, by the test that is for it."""
+"""The contract itself: the test that is for a fault catches it."""
 
 import re
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -17,22 +18,29 @@ from tests.broken_stores.registry import EXACT
 
 
 class Outcomes:
-    """A pytest plugin that keeps what failed, and how."""
+    """A pytest plugin that records how tests ended."""
 
     def __init__(self) -> None:
-        self.failed: dict[str, str] = {}
-        self.others: list[str] = []
+        self.failed: dict[str, dict[str, str]] = defaultdict(dict)
+        """By class and test: the message of the first case that failed."""
+        self.passed: dict[str, set[str]] = defaultdict(set)
+        self.errors: list[str] = []
+        """Of fixtures."""
 
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if item.parent is not None and item.parent.name in self.failed:
-            pytest.skip("caught already")
+    def pytest_runtest_setup(self, item: pytest.Function) -> None:
+        assert item.cls is not None
+        if item.originalname in self.failed[item.cls.__name__]:
+            pytest.skip("another case failed already")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        name = report.nodeid.rpartition("::")[0].rpartition("::")[2]
-        if report.when == "call" and report.failed:
-            self.failed.setdefault(name, report.longrepr.reprcrash.message)  # type: ignore[union-attr]
-        elif report.when != "call" and report.failed:
-            self.others.append(f"{report.nodeid} {report.when}: {report.longrepr}")
+        kind, name = report.nodeid.partition("[")[0].split("::")[-2:]
+        if report.when != "call" and report.failed:
+            self.errors.append(f"{report.nodeid} {report.when}: {report.longrepr}")
+        elif report.failed:
+            message = report.longrepr.reprcrash.message  # type: ignore[union-attr]
+            self.failed[kind][name] = message
+        elif report.when == "call" and report.passed:
+            self.passed[kind].add(name)
 
 
 def contract_of(broken: Broken) -> type[StoreContract]:
@@ -54,20 +62,26 @@ globals().update({f"Test{broken.store.__name__}": contract_of(broken) for broken
 """
 
 
+def names_of(broken: Broken) -> list[str]:
+    return [f"Test{broken.store.__name__}::{name}" for name in (broken.test, *broken.passes)]
+
+
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """Run each broken store's one test, all in one session of pytest in this process."""
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Run the tests of each broken store that is asked for, all in one session of this process."""
     folder = tmp_path_factory.mktemp("broken")
     file = folder / "test_all.py"
     file.write_text(MODULE, encoding="utf-8")
-    names = [f"{file}::Test{broken.store.__name__}::{broken.test}" for broken in BROKEN]
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    asked = [call.params["broken"] for call in calls if call and "broken" in call.params]
+    names = [f"{file}::{name}" for broken in asked for name in names_of(broken)]
     found, threads = Outcomes(), torch.get_num_threads()
     torch.set_num_threads(1)
     options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder), "-q", "--tb=short"]
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     options += ["-p", "no:cacheprovider", "--noconftest", "-W", "error"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(waiting, "STILL", 1)  # who waits here waits for a store that is broken
+        patch.setattr(waiting, "STILL", 1)  # what is waited for here never comes
         pytest.main([*options, f"--basetemp={folder / 'files'}", *names], plugins=[found])
     torch.set_num_threads(threads)
     for over in Threaded.waiting:
@@ -77,20 +91,23 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.store.__name__)
 def test_a_broken_store_is_caught(broken: Broken, outcomes: Outcomes) -> None:
-    message = outcomes.failed.get(f"Test{broken.store.__name__}")
-    assert message is not None, f"{broken.test} did not fail"
+    """By the test that names its fault, and by no other one."""
+    name = f"Test{broken.store.__name__}"
+    failed = outcomes.failed[name]
+    assert list(failed) == [broken.test]
     assert re.match(
-        r"AssertionError: |tests\.broken_stores\.registry\.OnPurposeError: ", message
-    ), message
-    assert re.search(broken.told, message), message
+        r"AssertionError: |tests\.broken_stores\.registry\.OnPurposeError: ", failed[broken.test]
+    ), failed
+    assert re.search(broken.message, failed[broken.test]), failed
+    assert outcomes.passed[name] >= set(broken.passes)
 
 
 def test_nothing_else_went_wrong(outcomes: Outcomes) -> None:
-    assert not outcomes.others
+    assert not outcomes.errors
 
 
 def test_offsets_that_wrap_around_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here with 16 bits, of which 14 GiB would be needed with 32."""
+    """With 16 bits: with 32 the test would need 14 GiB."""
     for name, small in (("HEADS", 6), ("DIM", 64), ("TOKENS", 400), ("MEMORY", 0)):
         monkeypatch.setattr(larger, f"WIDE_{name}", small)
     look = larger.Larger().test_numbers_beyond_31_bits

@@ -76,7 +76,7 @@ class WeightsAreNotNormalised(PlainStore):
         return PartialAttention(out * 0.99, lse)
 
 
-@caught_by("softmax_over_hits")
+@caught_by("softmax_over_hits", passes=("closing_twice",))
 class OutIsAlwaysFloat32(PlainStore):
     def attend(
         self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
@@ -95,7 +95,7 @@ class SoftmaxOverflows(PlainStore):
         return PartialAttention(out, total[..., 0].log())
 
 
-@caught_by("nothing_to_attend_to")
+@caught_by("nothing_to_attend_to", passes=("closing_twice",))
 class NothingGivesNan(PlainStore):
     def attend(
         self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
@@ -158,19 +158,19 @@ class NothingIsHidden(PlainStore):
 ESTIMATING = StoreCapabilities(exact=True, estimates_tail=True)
 
 
-@caught_by("an_estimated_tail", ESTIMATING, told="the tail is dropped, not estimated")
+@caught_by("an_estimated_tail", ESTIMATING, message="the tail is dropped, not estimated")
 class TailIsDropped(PlainStore):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         return super().attend_rows(queries, top_k or 512, scale)
 
 
-@caught_by("an_estimated_tail", ESTIMATING, told="the tail is dropped, not estimated")
+@caught_by("an_estimated_tail", ESTIMATING, message="the tail is dropped, not estimated")
 class TailBeyond20000IsDropped(PlainStore):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         return super().attend_rows(queries, top_k or 20_000, scale)
 
 
-@caught_by("an_estimated_tail", ESTIMATING, told="the values of the tail are dropped")
+@caught_by("an_estimated_tail", ESTIMATING, message="the values of the tail are dropped")
 class ValuesOfTheTailAreDropped(PlainStore):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         lse = super().attend_rows(queries, top_k, scale).lse

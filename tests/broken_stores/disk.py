@@ -107,7 +107,7 @@ class FlushingTwiceWritesTwice(DiskStore):
 WRONG_AFTER = "the store must raise StorageError, or hold all that it held"
 
 
-@caught_by("damaged_files", PERSISTENT, told=rf"was altered .* {WRONG_AFTER}: .* as stored")
+@caught_by("damaged_files", PERSISTENT, message=rf"was altered .* {WRONG_AFTER}: .* as stored")
 class DamageIsNotNoticed(DiskStore):
     def checked(self, file: Path) -> bytes:
         try:
@@ -124,27 +124,27 @@ class DamageIsNotNoticed(DiskStore):
             raise StorageError(f"{file} is damaged") from error
 
 
-@caught_by("damaged_files", PERSISTENT, told=rf"store\.bin was removed {WRONG_AFTER}: next_id")
+@caught_by("damaged_files", PERSISTENT, message=rf"store\.bin was removed {WRONG_AFTER}: next_id")
 class NoFileIsAnEmptyStore(DiskStore):
     def read(self, file: Path) -> None:
         if file.exists():
             super().read(file)
 
 
-@caught_by("damaged_files", PERSISTENT, told=rf"{WRONG_AFTER}: next_id must be 60, got 0")
+@caught_by("damaged_files", PERSISTENT, message=rf"{WRONG_AFTER}: next_id must be 60, got 0")
 class DamageIsAnEmptyStore(DiskStore):
     def read(self, file: Path) -> None:
         with suppress(StorageError):
             super().read(file)
 
 
-@caught_by("damaged_files", PERSISTENT, told="FileNotFoundError: ")
+@caught_by("damaged_files", PERSISTENT, message="FileNotFoundError: ")
 class ErrorsAreRaw(DiskStore):
     def checked(self, file: Path) -> bytes:
         return file.read_bytes()[4:]
 
 
-@caught_by("torn_directories", PERSISTENT, told="must raise StorageError, or hold all that it held")
+@caught_by("torn_directories", PERSISTENT, message="must raise StorageError, or hold all that it held")
 class TwoFilesThatMustAgree(DiskStore):
     """Keeps ids in a file of their own, each file with its checksum."""
 
@@ -162,7 +162,7 @@ class TwoFilesThatMustAgree(DiskStore):
 UNPICKLES = "who can write there could run any code"
 
 
-@caught_by("nothing_is_unpickled", PERSISTENT, told=rf"unpickles it .*{UNPICKLES}")
+@caught_by("nothing_is_unpickled", PERSISTENT, message=rf"unpickles it .*{UNPICKLES}")
 class UnpicklesWhatIsChecked(DiskStore):
     """Behind a checksum, which anyone can make."""
 
@@ -177,7 +177,7 @@ class UnpicklesWhatIsChecked(DiskStore):
         return content
 
 
-@caught_by("nothing_is_unpickled", PERSISTENT, told="opening a directory unpickles")
+@caught_by("nothing_is_unpickled", PERSISTENT, message="opening a directory unpickles")
 class LoadsWithTorch(DiskStore):
     def write(self, file: Path) -> None:
         super().write(file)
@@ -188,7 +188,7 @@ class LoadsWithTorch(DiskStore):
         torch.load(file.with_name("size.pt"), weights_only=False)
 
 
-@caught_by("nothing_is_unpickled", PERSISTENT, told="npy, in the place of which a pickle was put")
+@caught_by("nothing_is_unpickled", PERSISTENT, message="npy, in the place of which a pickle was put")
 class LoadsWithNumpy(DiskStore):
     """Unpickles only what is no array of numbers."""
 
@@ -204,7 +204,7 @@ class LoadsWithNumpy(DiskStore):
 SECOND = "a directory that another store has open must be refused by FotmemError, was accepted"
 
 
-@caught_by("a_second_store_in_the_same_directory", PERSISTENT, told=SECOND)
+@caught_by("a_second_store_in_the_same_directory", PERSISTENT, message=SECOND)
 class AnyoneMayWrite(DiskStore):
     def open(self, directory: Path) -> None:
         super().open(directory)
@@ -215,7 +215,7 @@ class AnyoneMayWrite(DiskStore):
 @caught_by(
     "a_second_process_in_the_same_directory",
     PERSISTENT,
-    told="a directory that a store has open could be opened by another process: lock it",
+    message="a directory that a store has open could be opened by another process: lock it",
 )
 class LocksOutThisProcessOnly(DiskStore):
     opened: ClassVar[set[Path]] = set()

@@ -133,7 +133,7 @@ class FlushingForgetsWhereToStart(PlainStore):
             self._offset = 0
 
 
-@caught_by("closing_twice")
+@caught_by("closing_twice", passes=("nothing_to_attend_to",))
 class MustBeClosedOnce(PlainStore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -173,19 +173,19 @@ class Threaded(PlainStore):
         threading.Thread(target=self.over.wait, daemon=True).start()
 
 
-@caught_by("threads_end", told="2 stores that were closed left 2 threads running")
+@caught_by("threads_end", message="2 stores that were closed left 2 threads running")
 class ThreadsAreNeverEnded(Threaded):
     pass
 
 
-@caught_by("threads_end", told="2 stores that were dropped left 2 threads running")
+@caught_by("threads_end", message="2 stores that were dropped left 2 threads running")
 class ThreadsEndWhenClosedOnly(Threaded):
     def close(self) -> None:
         super().close()
         self.over.set()
 
 
-@caught_by("nothing_after_close", told="search after close must be refused by FotmemError")
+@caught_by("nothing_after_close", message="search after close must be refused by FotmemError")
 class AnswersAfterClose(PlainStore):
     """Lets the base class forget that it is closed."""
 
@@ -194,7 +194,7 @@ class AnswersAfterClose(PlainStore):
         self._guard = Guard("AnswersAfterClose")
 
 
-@caught_by("adding_is_all_or_nothing", told="an error in .* left a change half done")
+@caught_by("adding_is_all_or_nothing", message="an error in .* left a change half done")
 class WhatFailedIsNotTakenBack(PlainStore):
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         super().add_rows(keys, values)
@@ -204,7 +204,7 @@ class WhatFailedIsNotTakenBack(PlainStore):
         return forgotten
 
 
-@caught_by("forgetting_is_all_or_nothing", told="an error in .* left a change half done")
+@caught_by("forgetting_is_all_or_nothing", message="an error in .* left a change half done")
 class WhatWasLostIsNotTold(PlainStore):
     def forget_rows(self, count: int) -> None:
         self.all_keys[:, :count] = 0

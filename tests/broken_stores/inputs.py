@@ -9,7 +9,7 @@ from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
 
-@caught_by("callers_tensors_are_copied", told="keeps the caller's tensors, instead of copies")
+@caught_by("callers_tensors_are_copied", message="keeps the caller's tensors, instead of copies")
 class TensorsAreAliased(PlainStore):
     """Keeps the caller's tensors until a second add joins them."""
 
@@ -28,14 +28,14 @@ class TensorsAreAliased(PlainStore):
         return self.pieces[1] if self.pieces else super().all_values
 
 
-@caught_by("ids_go_on", told="add changed the caller's keys in place")
+@caught_by("ids_go_on", message="add changed the caller's keys in place", passes=())
 class KeysAreScaledInPlace(PlainStore):
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         super().add_rows(keys, values)
         keys /= 2
 
 
-@caught_by("shapes_and_dtypes", told="search changed the caller's queries in place")
+@caught_by("shapes_and_dtypes", message="search changed the caller's queries in place")
 class QueriesAreNormalisedInPlace(PlainStore):
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if queries.dtype == torch.float32:
@@ -43,14 +43,14 @@ class QueriesAreNormalisedInPlace(PlainStore):
         return super().search_rows(queries, top_k)
 
 
-@caught_by("softmax_over_hits", told="attend changed the caller's queries in place")
+@caught_by("softmax_over_hits", message="attend changed the caller's queries in place")
 class QueriesAreScaledByAttention(PlainStore):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         queries *= scale
         return super().attend_rows(queries, top_k, 1.0)
 
 
-@caught_by("callers_tensors_are_not_changed", told="values changed the caller's ids in place")
+@caught_by("callers_tensors_are_not_changed", message="values changed the caller's ids in place")
 class IdsAreClampedInPlace(PlainStore):
     def values(self, ids: Tensor) -> Tensor:
         found = super().values(ids)

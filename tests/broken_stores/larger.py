@@ -10,16 +10,28 @@ from tests.plain_stores import PlainStore
 
 @caught_by(
     "keys_beyond_24_bits",
-    told=r"keys beyond the 2\*\*24-th are wrong, as if they were counted in float32",
+    message=r"keys beyond the 2\*\*24-th are wrong, as if they were counted in float32",
     large=True,
 )
 class KeysAreCountedInFloat32(PlainStore):
+    """Keeps only the rows that are not forgotten."""
+
+    dropped = 0
+
+    def forget_rows(self, count: int) -> None:
+        self.rows = self.rows[:, :, count : self.size].clone()
+        self.size -= count
+        self.dropped += count
+
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         ids, scores = super().search_rows(queries, top_k)
-        return Hits(ids.float().long(), scores)
+        return Hits((ids + self.dropped).float().long(), scores)
+
+    def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
+        return super()._take(rows, ids - self.dropped)
 
 
-@caught_by("many_queries_of_an_index", told="search did not answer all of 132,072", large=True)
+@caught_by("many_queries_of_an_index", message="search did not answer all of 132,072", large=True)
 class AnIndexAnswers65535(PlainStore):
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         hits = super().search_rows(queries, top_k)
@@ -31,7 +43,7 @@ class AnIndexAnswers65535(PlainStore):
 @caught_by(
     "many_heads_with_an_index",
     APPROXIMATE,
-    told="a store of 40 heads with an index answers wrongly: hits of head 32,",
+    message="a store of 40 heads with an index answers wrongly: hits of head 32,",
     large=True,
 )
 class AnIndexHas32Heads(PlainStore):

@@ -80,7 +80,7 @@ class KeepsWhatIsForgotten(PlainStore):
     pass
 
 
-@caught_by("half_precision_takes_half", told="it keeps keys and values in float32")
+@caught_by("half_precision_takes_half", message="it keeps keys and values in float32")
 class KeepsFloat32(PlainStore):
     def room(self, tokens: int) -> Tensor:
         return super().room(tokens).float()
@@ -92,13 +92,13 @@ class KeepsFloat32(PlainStore):
         return super().value_rows(ids).to(self.dtype)
 
 
-@caught_by("no_copy_of_all_keys", told="search with one query .* it copies all of them to float")
+@caught_by("no_copy_of_all_keys", message="search with one query .* it copies all of them to float")
 class FloatCopyOfAllKeys(PlainStore):
     def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
         return super()._best(queries, keys.float(), top_k)
 
 
-@caught_by("no_copy_of_all_keys", told="search with one query .* it copies all of them to float")
+@caught_by("no_copy_of_all_keys", message="search with one query .* it copies all of them to float")
 class FloatCopyOfAllKeysInNumpy(PlainStore):
     def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
         wide = np.empty(keys.shape, np.float32)
@@ -106,7 +106,7 @@ class FloatCopyOfAllKeysInNumpy(PlainStore):
         return super()._best(queries, torch.from_numpy(wide), top_k)
 
 
-@caught_by("no_copy_of_all_keys", told="attend to all with one query .* copies all of them")
+@caught_by("no_copy_of_all_keys", message="attend to all with one query .* copies all of them")
 class FloatCopyOfAllValues(PlainStore):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is not None:
@@ -118,7 +118,7 @@ class FloatCopyOfAllValues(PlainStore):
         return PartialAttention(out[0], lse[0])
 
 
-@caught_by("no_copy_of_all_keys", told=r"live_blocks yields keys and values in 1 piece\(s\)")
+@caught_by("no_copy_of_all_keys", message=r"live_blocks yields keys and values in 1 piece\(s\)")
 class StreamsInOnePiece(PlainStore):
     def live_blocks(self) -> Any:
         yield self.all_keys[:, self.forgotten_rows :], self.all_values[:, self.forgotten_rows :]

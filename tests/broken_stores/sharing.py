@@ -14,7 +14,7 @@ SHARED = "a store answers from the keys of another of its class"
 KEPT = "ever more: a cache must have a bound"
 
 
-@caught_by("stores_share_no_answers", told=SHARED)
+@caught_by("stores_share_no_answers", message=SHARED)
 class HitsLieInAClassAttribute(PlainStore):
     hits: ClassVar[dict[Any, Hits]] = {}
 
@@ -25,7 +25,7 @@ class HitsLieInAClassAttribute(PlainStore):
         return self.hits[key]
 
 
-@caught_by("stores_share_no_answers", told=SHARED)
+@caught_by("stores_share_no_answers", message=SHARED)
 class HitsLieInOneBuffer(PlainStore):
     """What was found for one store is overwritten by what is found for another."""
 
@@ -38,7 +38,7 @@ class HitsLieInOneBuffer(PlainStore):
         return Hits(ids, self.scores[: scores.numel()].view(scores.shape).copy_(scores))
 
 
-@caught_by("stores_share_no_answers", told=SHARED)
+@caught_by("stores_share_no_answers", message=SHARED)
 class LastHitsLieInAClassAttribute(PlainStore):
     """Two stores that search at once meet there."""
 
@@ -65,12 +65,12 @@ class Answers(PlainStore):
         return Hits(*(each.clone() for each in self.answers()[key]))
 
 
-@caught_by("different_questions_are_not_kept", told=KEPT)
+@caught_by("different_questions_are_not_kept", message=KEPT)
 class AnswersAreKept(Answers):
     pass
 
 
-@caught_by("different_questions_are_not_kept", told=KEPT)
+@caught_by("different_questions_are_not_kept", message=KEPT)
 class AnswersAreKeptElsewhere(Answers):
     every: ClassVar[dict[int, dict[Any, Any]]] = {}
 
@@ -78,14 +78,14 @@ class AnswersAreKeptElsewhere(Answers):
         return self.every.setdefault(id(self), {})
 
 
-@caught_by("different_questions_are_not_kept", told=KEPT)
+@caught_by("different_questions_are_not_kept", message=KEPT)
 class QuestionsAreKeptAsBytes(PlainStore):
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         vars(self).setdefault("asked", set()).add(queries.float().numpy().tobytes())
         return super().search_rows(queries, top_k)
 
 
-@caught_by("different_questions_are_not_kept", told=KEPT)
+@caught_by("different_questions_are_not_kept", message=KEPT)
 class LookUpsAreKept(PlainStore):
     @functools.cache  # noqa: B019 - that is the fault
     def _looked_up(self, ids: bytes, count: int) -> Tensor:

@@ -94,14 +94,14 @@ class Locked(PlainStore):
         self.lock = threading.RLock()
 
 
-@caught_by("no_search_waits_for_another", told="^AssertionError: search kept another thread's")
+@caught_by("no_search_waits_for_another", message="^AssertionError: search kept another thread's")
 class OneLockAroundEverySearch(Locked):
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         with self.lock:
             return super().search_rows(queries, top_k)
 
 
-@caught_by("no_search_waits_for_another", told="^AssertionError: search kept another thread's")
+@caught_by("no_search_waits_for_another", message="^AssertionError: search kept another thread's")
 class OneLockForTheClass(PlainStore):
     lock = threading.Lock()
 
@@ -110,7 +110,7 @@ class OneLockForTheClass(PlainStore):
             return super().search(queries, top_k, bias=bias)
 
 
-@caught_by("no_search_waits_for_another", told="^AssertionError: attend with top_k=None kept")
+@caught_by("no_search_waits_for_another", message="^AssertionError: attend with top_k=None kept")
 class OneLockAroundAttention(Locked):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         if top_k is not None:
@@ -127,7 +127,7 @@ class NoGuard(Guard):
         pass
 
 
-@caught_by("adding_together", told="two threads that add at once get into each other's way")
+@caught_by("adding_together", message="two threads that add at once get into each other's way")
 class AnyThreadMayAdd(PlainStore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
