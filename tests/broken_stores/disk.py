@@ -144,7 +144,9 @@ class ErrorsAreRaw(DiskStore):
         return file.read_bytes()[4:]
 
 
-@caught_by("torn_directories", PERSISTENT, message="must raise StorageError, or hold all that it held")
+@caught_by(
+    "torn_directories", PERSISTENT, message="must raise StorageError, or hold all that it held"
+)
 class TwoFilesThatMustAgree(DiskStore):
     """Keeps ids in a file of their own, each file with its checksum."""
 
@@ -188,7 +190,9 @@ class LoadsWithTorch(DiskStore):
         torch.load(file.with_name("size.pt"), weights_only=False)
 
 
-@caught_by("nothing_is_unpickled", PERSISTENT, message="npy, in the place of which a pickle was put")
+@caught_by(
+    "nothing_is_unpickled", PERSISTENT, message="npy, in the place of which a pickle was put"
+)
 class LoadsWithNumpy(DiskStore):
     """Unpickles only what is no array of numbers."""
 

@@ -19,7 +19,9 @@ class ExactUpTo70000(DiskStore):
     exact_until = 70_000
 
 
-@caught_by("recall_of_a_huge_store", APPROXIMATE, message="right only up to 33,000 keys or some more")
+@caught_by(
+    "recall_of_a_huge_store", APPROXIMATE, message="right only up to 33,000 keys or some more"
+)
 class GoodUpTo40000(DiskStore):
     exact_until = 40_000
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def new_garbage_only() -> Iterator[None]:
     """Let Python's garbage collector ignore all objects that exist already.
 
-    A process that imported large libraries holds millions of objects, and looking through them takes
+    A process that imported large libraries holds millions of objects; looking through them takes
     most of the time of a small test.
     """
     gc.freeze()
