@@ -72,7 +72,7 @@ def test_what_a_store_promises_is_in_its_spec_however_it_is_made() -> None:
     with pytest.raises(OptionError, match="capabilities must be those of the spec"):
         promised(functools.partial(fotmem.create_store, "exact"), EXACT)
     assert promised(PlainStore, EXACT) is EXACT
-    with pytest.raises(OptionError, match=r"set `capabilities = fotmem\.StoreCapabilities"):
+    with pytest.raises(OptionError, match=r"set `capabilities = fotmem\.plugin\.StoreCapabilities"):
         promised(PlainStore, None)
 
 
