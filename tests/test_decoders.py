@@ -18,6 +18,7 @@ from tests import families
 from tests.families import ROPE
 
 ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1}
+LONGROPE_OF_PHIMOE = ROPE["longrope"] | {"short_mscale": 1.3, "long_mscale": 1.5}
 YARN_IN_FULL_LAYERS = {"full_attention": ROPE["yarn"], "sliding_attention": ROPE["default"]}
 YARN_IN_SLIDING_LAYERS = {"full_attention": ROPE["default"], "sliding_attention": ROPE["yarn"]}
 
@@ -77,6 +78,7 @@ class TestRope(ShortProof):
             ),
             pytest.param(("gemma3", YARN_IN_SLIDING_LAYERS), id="yarn-in-sliding-layers"),
             pytest.param(("olmo3", YARN_IN_FULL_LAYERS), id="yarn-in-full-layers"),
+            pytest.param(("phimoe", LONGROPE_OF_PHIMOE), id="longrope-of-phimoe"),
         ]
     )
     def model(self, request: Any) -> Any:

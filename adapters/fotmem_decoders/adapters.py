@@ -91,6 +91,14 @@ class Phi3Adapter(RotaryAdapter):
     projections = ("qkv_proj",)
 
 
+class PhimoeAdapter(RotaryAdapter):
+    """LongRoPE has factors of its own: one up to the length of pretraining, one beyond."""
+
+    def attention_factor(self, decoder: Any) -> float:
+        factor: float = decoder.config.rope_parameters.get("short_mscale", 1.0)
+        return factor
+
+
 class ResidualDropoutAdapter(RotaryAdapter):
     """In training, dropout after the output projection."""
 

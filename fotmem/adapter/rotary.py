@@ -68,6 +68,11 @@ class RotaryAdapter(Adapter):
         """Whether this layer encodes positions; override it where some layers do not."""
         return True
 
+    def attention_factor(self, decoder: Any) -> float:
+        """Return what the rotary embedding of this layer scales queries and keys by (YaRN)."""
+        factor: float = _of_rope(self.attention, decoder, "attention_scaling")
+        return factor
+
     def decoder(self, model: Any) -> nn.Module:
         """Return ``model.model``."""
         decoder: nn.Module = model.model
@@ -108,8 +113,8 @@ class RotaryAdapter(Adapter):
         return _with_rest(rotated[0], query), _with_rest(rotated[1], key)
 
     def at_first_position(self, key: Tensor, decoder: Any) -> Tensor:
-        """Multiply by the attention factor that YaRN and LongRoPE have; nothing is rotated."""
-        factor = _of_rope(self.attention, decoder, "attention_scaling")
+        """Multiply by `attention_factor` what would be rotated; at position 0 nothing is."""
+        factor = self.attention_factor(decoder)
         if factor == 1.0 or not self.rotates:
             return key
         size = 2 * _of_rope(self.attention, decoder, "inv_freq").shape[-1]

@@ -26,6 +26,7 @@ from fotmem.interrupts import interrupts_deferred
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import model_parts
 from fotmem.models.replace_forward import own_forward, replace_forward
+from fotmem.models.unsupported import refuse_changing_rope
 
 
 class Crossbatch:
@@ -148,6 +149,8 @@ class Crossbatch:
                     expected="[2 * B, T]: B previous windows, then their current ones",
                     actual=input_ids.shape,
                 )
+            config: Any = self.decoder.config
+            refuse_changing_rope(config, input_ids.shape[1] + self.distance)
             mask = kwargs.get("attention_mask")
             self._padding_mask = None if mask is None or bool(mask.all()) else mask.bool()
             positions = torch.arange(input_ids.shape[1], device=input_ids.device) + self.distance
