@@ -1,6 +1,7 @@
 """Training, captures and memory layers work with families other than LLaMA."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_crossbatch_refuses_rope_that_changes_as_a_memory_does() -> None:
 
 def test_a_capture_holds_what_a_memory_holds(tmp_path: Path) -> None:
     model = families.tiny("smollm3")
-    window = {"layers": [0, 1], "window": 32}
+    window: dict[str, Any] = {"layers": [0, 1], "window": 32}
     capture = capture_model(
         model, TOKENS.tolist(), tmp_path / "capture", tokens=96, queries=8, overlap=8, **window
     )
