@@ -1,4 +1,4 @@
-"""The contract of adapters accepts what is right, and tells what is wrong by the right test."""
+"""Every broken adapter fails the test of the contract that must catch it."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class Test{name}(AdapterContract):
 """
 
 
-def test_every_mistake_is_told_by_its_test(pytester: pytest.Pytester) -> None:
+def test_every_broken_adapter_fails_its_test(pytester: pytest.Pytester) -> None:
     bodies = [
         BODY.format(
             module=broken.__module__.rpartition(".")[2],
@@ -41,12 +41,12 @@ def test_every_mistake_is_told_by_its_test(pytester: pytest.Pytester) -> None:
     file = pytester.makepyfile(HEADER + "".join(bodies)).name
     wanted = {f"{file}::Test{broken.__name__}::{test}" for broken, (test, _, _) in BROKEN.items()}
     _, _, failed = pytester.inline_run(*sorted(wanted)).listoutcomes()
-    told = {}
+    messages = {}
     for report in failed:
         crash: Any = report.longrepr
-        told[report.nodeid.partition("[")[0]] = str(crash.reprcrash.message)
-    assert wanted - set(told) == set()
-    for name, message in told.items():
+        messages[report.nodeid.partition("[")[0]] = str(crash.reprcrash.message)
+    assert wanted - set(messages) == set()
+    for name, message in messages.items():
         assert message.startswith("AssertionError: "), (name, message)
 
 

@@ -8,11 +8,11 @@ import torch
 import fotmem
 from fotmem.errors import UnsupportedError
 from fotmem.testing import AdapterContract
+from fotmem.testing.adapter.empty_memory import EmptyMemoryContract
 from fotmem.testing.adapter.fixtures import AdapterFixtures
 from fotmem.testing.adapter.layer import LayerContract
 from fotmem.testing.adapter.memory import MemoryContract
-from fotmem.testing.adapter.parts import PartsContract
-from fotmem.testing.adapter.plain import PlainContract
+from fotmem.testing.adapter.methods import MethodsContract
 from fotmem_decoders.families import FAMILIES
 from tests import families
 from tests.families import ROPE
@@ -52,11 +52,11 @@ class TestDifferences(AdapterContract):
 class ShortProof(AdapterFixtures):
     """The tests of the contract that see what an adapter can misread in its modules."""
 
-    run = PartsContract.run
-    test_first_position = PartsContract.test_keys_at_the_first_position
+    run = MethodsContract.run
+    test_first_position = MethodsContract.test_keys_at_the_first_position
     test_layer = LayerContract.test_parts_compose_to_the_models_own_layer
     test_memory = MemoryContract.test_memory_overflow_and_local_keys_share_one_softmax
-    test_generating = PlainContract.test_generating_with_an_empty_memory_is_plain_generating
+    test_generating = EmptyMemoryContract.test_generating_with_an_empty_memory_is_plain_generating
 
 
 class TestFamilies(ShortProof):

@@ -1,7 +1,7 @@
 """A base for adapters of decoders that are built like LLaMA."""
 
 import copy
-import sys
+import inspect
 from itertools import chain
 from typing import Any, Self
 
@@ -169,10 +169,11 @@ def _with_rest(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def _family_function(attention: nn.Module, name: str) -> Any:
-    """Find a function in the module that defines the class of an attention module."""
+    """Find a function that the forward of an attention module can call."""
     for kind in type(attention).__mro__:
-        if function := getattr(sys.modules.get(kind.__module__), name, None):
-            return function
+        names = getattr(inspect.unwrap(kind.__dict__.get("forward", kind)), "__globals__", {})
+        if name in names:
+            return names[name]
     raise UnsupportedError(
         f"a model of {type(attention).__module__}, which has no function {name},",
         "write an adapter for it: see docs/adapters.md",

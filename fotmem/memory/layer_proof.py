@@ -56,8 +56,8 @@ def prove_keys(
             raise UnsupportedError(
                 f"memory in layer {layer}, whose keys {adapter} makes in another way than the "
                 "layer itself,",
-                "attach it to other layers, layers=[...]; an adapter tells layers apart by "
-                "for_layer()",
+                "attach it to other layers, layers=[...]; in the adapter, for_layer() must return "
+                "the adapter of this layer",
             )
     attached.unproven.discard(layer)
 

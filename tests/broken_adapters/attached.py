@@ -1,4 +1,4 @@
-"""Mistakes in saying which layers can have memory, and in what is left on a model."""
+"""Mistakes in refusing layers, and adapters that leave something on a model."""
 
 from typing import Any, Self
 

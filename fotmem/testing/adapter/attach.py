@@ -1,4 +1,4 @@
-"""Attaching a memory by an adapter, and taking it off again without a trace."""
+"""Attaching a memory and detaching it: nothing of it stays on the model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Trace = dict[str, dict[str, Any]]
 
 
 class AttachContract:
-    """What must be as it was, and what must be refused."""
+    """Detaching restores the model; attaching refuses what cannot work."""
 
     def test_detaching_leaves_no_trace(self, tiny: Any, memory_layers: list[int]) -> None:
-        """Modules, hooks, forward functions, parameters and outputs are those of before."""
+        """Modules, hooks, forward functions, parameters and outputs are as before."""
         question = draw(tiny, 30)[None]
         plain, generated = tiny(question).logits, generate(tiny, question, {})
         before, weights = snapshot(tiny), copies(tiny)
@@ -36,13 +36,13 @@ class AttachContract:
         expect_close("logits after detach", tiny(question).logits, plain, within=0)
         expect(
             torch.equal(generate(tiny, question, {}), generated),
-            "what is generated after detach differs from before",
+            "generated tokens after detach differ from those before",
         )
 
     def test_detaching_leaves_no_trace_after_an_error(
         self, tiny: Any, memory_layers: list[int]
     ) -> None:
-        """The context manager detaches whatever happens."""
+        """The context manager also detaches when the block raises."""
         tiny(draw(tiny, 9)[None])  # LongRoPE notes something on the model in its first call
         before, weights = snapshot(tiny), copies(tiny)
 
@@ -58,7 +58,7 @@ class AttachContract:
     def test_a_memory_adds_nothing_to_the_state_dict(
         self, tiny: Any, memory_layers: list[int]
     ) -> None:
-        """What is saved while a memory is attached is the plain model."""
+        """A model that is saved while a memory is attached is the plain model."""
         weights, config = copies(tiny), tiny.config.to_dict()
         with attached(tiny, memory_layers) as memory:
             use(tiny, memory)
@@ -66,7 +66,7 @@ class AttachContract:
             expect(tiny.config.to_dict() == config, "attaching must not change the model's config")
 
     def test_attaching_twice_is_refused(self, tiny: Any, memory_layers: list[int]) -> None:
-        """With an `AttachError`, and the memory that is there goes on."""
+        """The error is an `AttachError`; the attached memory goes on working."""
         with attached(tiny, memory_layers) as memory:
             refuses(AttachError, lambda: attached(tiny, memory_layers[:1]))
             use(tiny, memory)
@@ -74,7 +74,7 @@ class AttachContract:
             use(tiny, memory)
 
     def test_a_deep_copy_is_a_plain_model(self, tiny: Any, memory_layers: list[int]) -> None:
-        """It has no memory, and can have one of its own."""
+        """The copy has no memory, and can get one of its own."""
         question = draw(tiny, 12)[None]
         plain = tiny(question).logits
         with attached(tiny, memory_layers) as memory:
@@ -92,7 +92,7 @@ class AttachContract:
     def test_layers_that_are_not_there_are_refused(
         self, tiny: Any, memory_layers: list[int]
     ) -> None:
-        """With a `LayerError`; the model stays plain."""
+        """The error is a `LayerError`; the model stays plain."""
         before, weights = snapshot(tiny), copies(tiny)
         beyond = tiny.config.get_text_config().num_hidden_layers
         for layers in ([beyond], [-1], []):
@@ -102,7 +102,7 @@ class AttachContract:
         expect_untouched(tiny, before, weights)
 
     def test_what_cannot_work_is_refused(self, tiny: Any, memory_layers: list[int]) -> None:
-        """With an `UnsupportedError`, before anything is computed."""
+        """The error is an `UnsupportedError`, raised before anything is computed."""
         ids = draw(tiny, 9)[None]
         static = StaticCache(config=tiny.config, max_cache_len=30)
         four = torch.ones(1, 1, 9, 9)
@@ -117,7 +117,7 @@ class AttachContract:
             refuses(UnsupportedError, loss.backward)
 
     def test_the_next_memory_is_as_good(self, tiny: Any, memory_layers: list[int]) -> None:
-        """Attaching again, with another window and other layers, begins from nothing."""
+        """A second memory, with another window and other layers, starts empty."""
         question = draw(tiny, 12)[None]
         with attached(tiny, memory_layers) as memory:
             memory.read(draw(tiny, 40))
@@ -130,7 +130,7 @@ class AttachContract:
 
 
 def use(model: Any, memory: Memory) -> None:
-    """Do everything with a memory."""
+    """Read, ask, generate and explain with a memory."""
     memory.read(draw(model, 40))
     model(draw(model, 40)[None])
     generate(model, draw(model, 9)[None], {"num_beams": 2})
@@ -138,7 +138,7 @@ def use(model: Any, memory: Memory) -> None:
 
 
 def refuses(kind: type[FotmemError], call: Callable[[], object]) -> None:
-    """Expect an error of one of fotmem's kinds."""
+    """Expect that a call raises this error."""
     __tracebackhide__ = True
     try:
         call()
@@ -151,7 +151,7 @@ def refuses(kind: type[FotmemError], call: Callable[[], object]) -> None:
 
 
 def snapshot(model: nn.Module) -> Trace:
-    """Note everything that hangs on every module, hooks and forward functions included."""
+    """Return all attributes of every module, hooks and forward functions included."""
     return {
         name: {
             key: dict(value) if isinstance(value, dict) else value
@@ -167,7 +167,7 @@ def copies(model: nn.Module) -> dict[str, Tensor]:
 
 
 def expect_untouched(model: nn.Module, before: Trace, weights: dict[str, Tensor]) -> None:
-    """Expect that every module is as `snapshot` and `copies` found it."""
+    """Expect that every module is as in `snapshot` and `copies`."""
     __tracebackhide__ = True
     after = snapshot(model)
     expect(after.keys() == before.keys(), _changed("modules", before, after))
@@ -187,7 +187,7 @@ def expect_untouched(model: nn.Module, before: Trace, weights: dict[str, Tensor]
 
 
 def expect_same_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Expect the state dict that `copies` found."""
+    """Expect the state dict that `copies` returned."""
     __tracebackhide__ = True
     now = model.state_dict()
     expect(now.keys() == weights.keys(), _changed("the state dict", weights, now))

@@ -17,7 +17,7 @@ IMPLEMENTATIONS = ("sdpa", "eager")
 SIDES = ("left", "right")
 WINDOW = 16
 JOINT = 1e-4
-"""How close logits must be where one softmax is computed in parts."""
+"""Largest difference of logits where one softmax is computed in parts."""
 
 
 def draw(model: Any, count: int, *, seed: int = 0) -> Tensor:
@@ -36,17 +36,17 @@ def use_attention(model: Any, implementation: str) -> None:
 
 
 def attached(model: Any, layers: Sequence[int], **options: Any) -> Memory:
-    """Attach a memory to layers, with the window of these tests, dense."""
+    """Attach a memory to layers, with the window of these tests and dense attention."""
     return attach(model, layers=layers, **{"window": WINDOW, "top_k": None, **options})
 
 
 def cached(model: Any, cache: object) -> dict[str, Any]:
-    """Return the argument that passes a cache in: transformers 5.24 renamed it."""
+    """Return the argument that passes a cache; transformers 5.24 renamed it."""
     return {cache_argument(type(model)): cache}
 
 
 def answers(model: Any) -> dict[str, Tensor]:
-    """Logits of calls that stay inside the window."""
+    """Return logits of calls that stay inside the window."""
     ids = draw(model, WINDOW)[None]
     return {
         "one row": model(ids).logits,
@@ -59,7 +59,7 @@ def answers(model: Any) -> dict[str, Tensor]:
 
 
 def in_turns(model: Any, tokens: Tensor, sizes: list[int]) -> Tensor:
-    """Logits ``[1, n, vocabulary]`` of calls that go on from each other's cache."""
+    """Return logits ``[1, n, vocabulary]`` of calls that pass on their cache."""
     cache, pieces = None, []
     for chunk in tokens.split(sizes):
         out = model(chunk[None], **cached(model, cache))
@@ -69,7 +69,7 @@ def in_turns(model: Any, tokens: Tensor, sizes: list[int]) -> Tensor:
 
 
 def generate(model: Any, ids: Tensor, options: dict[str, Any]) -> Tensor:
-    """Generate a few tokens that are not sampled."""
+    """Generate a few tokens greedily."""
     tokens: Tensor = model.generate(ids, max_new_tokens=5, do_sample=False, **options)
     return tokens
 

@@ -1,28 +1,28 @@
-"""The contract of an adapter: what `fotmem.adapter.Adapter` promises, checked on a tiny model."""
+"""The contract of an adapter: tests of `fotmem.adapter.Adapter` with a tiny model."""
 
 from __future__ import annotations
 
 from fotmem.testing.adapter.attach import AttachContract
-from fotmem.testing.adapter.differences import DifferencesContract
+from fotmem.testing.adapter.empty_memory import EmptyMemoryContract
 from fotmem.testing.adapter.fixtures import AdapterFixtures
 from fotmem.testing.adapter.layer import LayerContract
+from fotmem.testing.adapter.layer_types import LayerTypesContract
 from fotmem.testing.adapter.memory import MemoryContract
-from fotmem.testing.adapter.parts import PartsContract
-from fotmem.testing.adapter.plain import PlainContract
+from fotmem.testing.adapter.methods import MethodsContract
 from fotmem.testing.adapter.sequences import SequenceContract
 
 
 class AdapterContract(
     AdapterFixtures,
-    PartsContract,
+    MethodsContract,
     LayerContract,
-    DifferencesContract,
-    PlainContract,
+    LayerTypesContract,
+    EmptyMemoryContract,
     MemoryContract,
     SequenceContract,
     AttachContract,
 ):
-    """Checks an adapter; inherit it, and give it a tiny model of the family.
+    """Tests of an adapter; inherit it, and give it a tiny model of the family.
 
     The model need not be trained, nor its weights be random: the contract copies it and draws every
     parameter anew, biases and norms included. It needs two layers or more, one of each kind that

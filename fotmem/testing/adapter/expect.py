@@ -1,4 +1,4 @@
-"""Comparisons that say what was expected and what came."""
+"""Comparisons whose messages give the expected and the actual value."""
 
 import torch
 from torch import Tensor

@@ -18,13 +18,13 @@ from fotmem.testing.adapter.expect import expect
 
 
 class AdapterFixtures:
-    """What a test of an adapter is given."""
+    """The fixtures that tests of an adapter take."""
 
     layers: Sequence[int] | None = None
 
     @pytest.fixture
     def model(self) -> Any:
-        """Return a tiny model of the family: the one thing that a subclass must do."""
+        """Return a tiny model of the family; a subclass must override this."""
         pytest.fail(f"{type(self).__name__} needs a fixture `model` that returns a tiny model")
 
     @pytest.fixture
@@ -47,7 +47,7 @@ class AdapterFixtures:
 
     @pytest.fixture(autouse=True)
     def one_thread(self) -> Any:
-        """Keep torch to one thread: more only slow tiny models down."""
+        """Use one thread; more are slower for tiny models."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
@@ -55,7 +55,7 @@ class AdapterFixtures:
 
 
 def prepared(model: Any) -> Any:
-    """Copy a model and draw its parameters, so that none of them is without effect."""
+    """Copy a model and draw its parameters, so that each of them has an effect."""
     tiny = copy.deepcopy(model).float().eval().requires_grad_(False)
     for name, least in (("max_position_embeddings", 32), ("vocab_size", 32)):
         actual = getattr(tiny.config.get_text_config(), name)

@@ -1,4 +1,4 @@
-"""What an adapter's methods make of a layer, one after the other."""
+"""The methods of an adapter in a row, compared with a whole layer of the plain model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fotmem.adapter import Adapter
 from fotmem.testing.adapter.calls import IMPLEMENTATIONS, use_attention
 from fotmem.testing.adapter.expect import expect, expect_close
-from fotmem.testing.adapter.naive import naive_attention
+from fotmem.testing.adapter.naive_attention import naive_attention
 from fotmem.testing.adapter.recording import Run
 from fotmem.testing.adapter.steps import (
     TOKENS,
@@ -27,12 +27,12 @@ from fotmem.testing.adapter.steps import (
 
 
 class LayerContract:
-    """Several methods at a time, outside of any memory."""
+    """Several methods at a time, without memory."""
 
     def test_grouped_queries_share_the_right_head(
         self, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """In `attend`, query heads ``h * G`` to ``h * G + G - 1`` look at key/value head ``h``."""
+        """Query heads ``h * G`` to ``h * G + G - 1`` of `attend` attend to key/value head ``h``."""
         for layer, call in chosen(run, memory_layers):
             query, key, value = rotated(adapter, call)
             heads, groups = key.shape[1], query.shape[1] // key.shape[1]
@@ -45,14 +45,14 @@ class LayerContract:
                 expected = list(range(head * groups, head * groups + groups))
                 expect(
                     actual == expected,
-                    f"key/value head {head} of layer {layer} must be seen by query heads "
-                    f"{expected} of attend(), and is seen by {actual}",
+                    f"key/value head {head} of layer {layer} must be attended to by query heads "
+                    f"{expected} of attend(), and is by {actual}",
                 )
 
     def test_attention_is_one_of_scaled_products(
         self, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """Softmax of scaled inner products, in float64, then `project_out`: the model's output."""
+        """A softmax of scaled inner products and `project_out` give the layer's output."""
         for layer, call in chosen(run, memory_layers):
             scale = of_layer(adapter, call).geometry(call.attention)[2]
             mask = call.arguments.get("attention_mask")
@@ -62,8 +62,8 @@ class LayerContract:
             )
             hint = (
                 f"Is {scale:g}, the scale of geometry(), right? Is the query projected with all "
-                "its weights, biases and norms, rotated once, and are its heads in groups? (What "
-                "has sinks or soft-capped scores cannot be a memory layer: not one of `layers`.)"
+                "its weights, biases and norms, rotated once, and are its heads in groups? "
+                "(Layers with sinks or soft-capped scores cannot be memory layers.)"
             )
             what = f"attention of layer {layer} from project, rotate, geometry and project_out"
             expect_close(what, actual, call.output, within=1e-4, hint=hint)
@@ -111,7 +111,7 @@ class LayerContract:
     def test_half_precision_stays_half_precision(
         self, tiny: Any, adapter: Adapter, memory_layers: list[int], dtype: torch.dtype
     ) -> None:
-        """Everything comes in the model's dtype, and is what the model computes."""
+        """All results have the model's dtype, and are what the model computes."""
         run = plain_run(tiny.to(dtype))
         for layer, call in chosen(run, memory_layers):
             query, key, value = projected(adapter, call)
@@ -129,7 +129,7 @@ class LayerContract:
     def test_adapters_have_no_state(
         self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """What it says of one model does not depend on another one that it was asked about."""
+        """Results for one model do not depend on calls for another model."""
         other = copy.deepcopy(tiny)
         for parameter in other.parameters():
             parameter.data.mul_(-1.1)
@@ -138,7 +138,7 @@ class LayerContract:
         ):
             for layer, call in (one, two, one):
                 actual = composed(adapter, call)
-                hint = "The adapter was asked about two models in turn, and must keep nothing."
+                hint = "The adapter was called for two models in turn, and must keep nothing."
                 what = f"output of layer {layer}"
                 expect_close(what, actual, call.output, within=1e-5, hint=hint)
 
@@ -163,7 +163,7 @@ class LayerContract:
     def test_gradients_are_the_models_own(
         self, tiny: Any, adapter: Adapter, memory_layers: list[int]
     ) -> None:
-        """Training through the adapter's methods is training the layer."""
+        """Gradients through the adapter's methods are those through the layer."""
         run = plain_run(tiny.requires_grad_(True), grad=True)
         for layer, call in chosen(run, memory_layers):
             parameters = dict(call.attention.named_parameters())
@@ -184,7 +184,7 @@ class LayerContract:
 
 
 def drop_half(attention: nn.Module) -> None:
-    """Let all dropout of an attention module drop half, by whatever name it goes."""
+    """Set every dropout rate of an attention module to 0.5, whatever its name."""
     for module in attention.modules():
         for name, value in vars(module).items():
             if name == "p" or ("dropout" in name and isinstance(value, float)):

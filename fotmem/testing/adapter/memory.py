@@ -1,4 +1,4 @@
-"""A model with memory layers by an adapter, against the plain model and the reference."""
+"""A model with a memory, compared with the reference."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from fotmem.testing.adapter.reference import Reference
 
 
 class MemoryContract:
-    """What the model answers when it remembers something."""
+    """What a model with a memory computes and stores."""
 
     @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
     def test_memory_and_local_keys_share_one_softmax(
         self, tiny: Any, memory_layers: list[int], attention: str
     ) -> None:
-        """Every memory layer's output, and the logits, with two windows and a half remembered."""
+        """Outputs of memory layers, and logits, with two and a half windows in memory."""
         reference = Reference(tiny, memory_layers, window=WINDOW)
         use_attention(tiny, attention)
         text, question = draw(tiny, 40), draw(tiny, WINDOW - 2, seed=1)
@@ -47,7 +47,7 @@ class MemoryContract:
             )
 
     def test_each_layer_alone_can_have_memory(self, tiny: Any, memory_layers: list[int]) -> None:
-        """A layer's memory does not depend on others having one."""
+        """Every layer works as the only memory layer."""
         text, question = draw(tiny, 20), draw(tiny, 9, seed=1)
         for layer in memory_layers:
             reference = Reference(tiny, [layer], window=WINDOW)
@@ -59,7 +59,7 @@ class MemoryContract:
     def test_memory_overflow_and_local_keys_share_one_softmax(
         self, tiny: Any, memory_layers: list[int]
     ) -> None:
-        """Input longer than the window is the same as moving the cache, over three turns."""
+        """Input longer than the window overflows as in the reference, over three turns."""
         text = draw(tiny, 20)
         reference = Reference(tiny, memory_layers, window=WINDOW)
         reference.read(text)
@@ -77,7 +77,7 @@ class MemoryContract:
     def test_remembered_keys_stand_at_the_first_position(
         self, tiny: Any, memory_layers: list[int]
     ) -> None:
-        """Stores hold keys as the model's attention computes them at position 0, and its values."""
+        """Stores hold the keys of the model's attention at position 0, and its values."""
         text = draw(tiny, 40)
         reference = Reference(tiny, memory_layers, window=WINDOW)
         reference.read(text)
@@ -88,7 +88,7 @@ class MemoryContract:
                 compare_contents(f"memory of layer {layer}", memory.store(layer), *expected)
 
     def test_local_keys_stand_at_their_positions(self, tiny: Any, memory_layers: list[int]) -> None:
-        """Memory may stand some positions before the window: only local keys move."""
+        """With ``distance``, local keys move, and keys in memory stay at position 0."""
         text, question = draw(tiny, 20), draw(tiny, 30, seed=1)
         distance = tiny.config.get_text_config().max_position_embeddings - WINDOW
         reference = Reference(tiny, memory_layers, window=WINDOW, distance=distance)
@@ -110,8 +110,8 @@ class MemoryContract:
                 f"len(memory) is {len(memory)}",
             )
 
-    def test_reading_may_look_at_memory(self, tiny: Any, memory_layers: list[int]) -> None:
-        """With ``attend=True``, a window is read with all before it in memory."""
+    def test_reading_may_attend_to_memory(self, tiny: Any, memory_layers: list[int]) -> None:
+        """With ``attend=True``, each window attends to all windows before it."""
         text, question = draw(tiny, 40), draw(tiny, 9, seed=1)
         reference = Reference(tiny, memory_layers, window=WINDOW)
         reference.read(text, attend=True)
@@ -123,7 +123,7 @@ class MemoryContract:
     def test_training_sees_what_memory_would_hold(
         self, tiny: Any, memory_layers: list[int], attention: str
     ) -> None:
-        """In crossbatch training a window attends to the one before as if that were remembered."""
+        """In crossbatch training a window attends to the one before as if it were in memory."""
         previous, current = draw(tiny, 2 * WINDOW).split(WINDOW)
         reference = Reference(tiny, memory_layers, window=WINDOW)
         alone = reference.forward(previous).logits
@@ -144,7 +144,7 @@ def compare(
     what: str,
     cache: object = None,
 ) -> Any:
-    """Ask model and reference, compare memory layers and logits; return the cache."""
+    """Call model and reference, compare memory layers and logits; return the cache."""
     modules = {layer: model.get_submodule(reference.paths[layer]) for layer in layers}
     with attention_outputs(modules) as outputs:
         out = model(question[None], **cached(model, cache))
@@ -159,19 +159,19 @@ def compare(
 
 
 def compare_contents(what: str, store: MemoryStore, keys: Tensor, values: Tensor) -> None:
-    """Compare what a store holds with keys and values ``[H, N, D]``."""
+    """Compare the contents of a store with keys and values ``[H, N, D]``."""
     every = torch.arange(store.first_id, store.next_id).expand(store.num_heads, 1, -1)
     for name, actual, expected in (
         ("keys", store.keys(every)[:, 0], keys),
         ("values", store.values(every)[:, 0], values),
     ):
-        hint = "Memory keeps what at_first_position() returned: it must not change afterwards."
+        hint = "A store holds what at_first_position() returned, which must not change afterwards."
         expect_close(f"{name} in the {what}", actual, expected, within=JOINT, hint=hint)
 
 
 @contextmanager
 def attention_outputs(modules: dict[int, nn.Module]) -> Iterator[dict[int, list[Tensor]]]:
-    """Collect what attention modules return for one row, ``[n, hidden]`` a window."""
+    """Collect the outputs of attention modules for one row, ``[n, hidden]`` per window."""
     pieces: dict[int, list[Tensor]] = {layer: [] for layer in modules}
 
     def collect(layer: int) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Watches a plain model run, to learn from itself what an adapter should say about it."""
+"""Records a call of a plain model: what each attention module gets, caches and returns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fotmem.memory.cache import StopForward
 from fotmem.models.model_parts import cache_argument
 
 ARGUMENTS = ("hidden_states", "position_embeddings", "attention_mask")
-"""What an attention module may be given by place, in this order."""
+"""The arguments that an attention module may get by position, in this order."""
 
 
 CACHES = ("cache", "past_key_values")
-"""What its cache is called, from transformers 5.24 on and before."""
+"""Names of the argument for the cache, from transformers 5.24 on and before."""
 
 
 class AttentionCall(NamedTuple):
@@ -28,7 +28,7 @@ class AttentionCall(NamedTuple):
     arguments: dict[str, Any]
     """By name; without the cache."""
     keys: Tensor
-    """Shape ``[B, H, T, D]``, as the cache got them: positions encoded."""
+    """Shape ``[B, H, T, D]``, as in the cache: positions encoded."""
     values: Tensor
     """Shape ``[B, H, T, D]``."""
     output: Tensor
@@ -46,14 +46,14 @@ class Run(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """A module that is running, and what it was called with."""
+    """A module that is running, and its arguments."""
 
     module: nn.Module
     arguments: dict[str, Any]
 
 
 class _Cache(DynamicCache):
-    """Notes which module filled it: the one that is running is that layer's attention."""
+    """Records which modules are running when it is filled: the innermost is the attention."""
 
     def __init__(self, running: list[_Frame]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Cache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Note keys and values; go on as usual."""
+        """Record keys and values, and cache them."""
         self.callers[layer_idx] = list(self._running)
         self.written[layer_idx] = (key_states.clone(), value_states.clone())
         keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
@@ -78,13 +78,13 @@ class _LayerCache(_Cache):
         super().__init__([])
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Note keys and values; do not attend to them."""
+        """Record keys and values, and end the call."""
         super().update(*args, **kwargs)
         raise StopForward
 
 
 def record(model: Any, input_ids: Tensor, **options: Any) -> Run:
-    """Call a plain model with an empty cache, and note what its attention modules do.
+    """Call a plain model with an empty cache, and record its attention modules.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def record(model: Any, input_ids: Tensor, **options: Any) -> Run:
 def attention_keys(
     attention: nn.Module, layer: int, arguments: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Call one attention module alone; return keys and values ``[B, H, T, D]`` that it caches."""
+    """Call one attention module; return the keys and values ``[B, H, T, D]`` that it caches."""
     cache = _LayerCache()
     with suppress(StopForward):
         attention(**{**arguments, cache_argument(type(attention)): cache})
@@ -124,7 +124,7 @@ def attention_keys(
 
 
 def named_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Name what an attention module was called with, its cache left out."""
+    """Return the arguments of an attention module by name, without its cache."""
     given = {**dict(zip(ARGUMENTS, args, strict=False)), **kwargs}
     return {name: part for name, part in given.items() if name not in CACHES}
 

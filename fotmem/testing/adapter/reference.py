@@ -1,9 +1,8 @@
-"""What an attached model must answer, worked out by the plain model's own attention.
+"""What a model with a memory must compute, by the plain model's own attention.
 
-An attention module that looks at remembered tokens is the same as one that got them at the
-beginning of its input, all at the first position, and a mask that shows them to every later token.
-So the plain model, in float64 and with a few hooks, is an oracle for every family: one joint
-softmax, with no merging, no store and no adapter in it.
+Attention to remembered tokens is the same as attention to tokens at the beginning of the input, all
+at the first position, to which every later token attends. So the plain model, in float64 and with a
+few hooks, is an oracle for every family: one softmax, without merging, store or adapter.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fotmem.testing.adapter.naive import additive
+from fotmem.testing.adapter.naive_attention import additive
 from fotmem.testing.adapter.recording import attention_keys, named_arguments, record
 
 
 class Answer(NamedTuple):
-    """What one chunk gave."""
+    """The outputs for one chunk."""
 
     logits: Tensor
     """Shape ``[n, vocabulary]``, float64."""
@@ -30,7 +29,7 @@ class Answer(NamedTuple):
 
 
 class Reference:
-    """A model with memory layers, for one row without padding that attends to all it remembers.
+    """A model with memory layers, for one row without padding and dense attention to memory.
 
     Parameters
     ----------
@@ -109,7 +108,7 @@ class Reference:
         return Answer(logits, attention)
 
     def stored(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a store holds of inputs ``[N, hidden]``: keys and values ``[H, N, D]``."""
+        """Return keys and values ``[H, N, D]`` as a store holds them of inputs ``[N, hidden]``."""
         first = self._first[layer]
         arguments = {
             **first,
@@ -122,7 +121,7 @@ class Reference:
         return keys[0], values[0]
 
     def _answer(self, chunk: Tensor) -> Answer:
-        """Run the local context anew with a chunk at its end: what it looks at is the same."""
+        """Run the local context again, with a chunk at its end: its keys are the same."""
         self._local = torch.cat([self._local, chunk])
         answer, self._inputs = self._run(self._local, _joined(self.overflow, self.memory))
         new = slice(len(self._local) - len(chunk), None)
@@ -136,7 +135,7 @@ class Reference:
     def _run(
         self, tokens: Tensor, remembered: Mapping[int, Tensor]
     ) -> tuple[Answer, dict[int, Tensor]]:
-        """Run tokens ``[n]``; also return what the memory layers' attentions were given."""
+        """Run tokens ``[n]``; also return the inputs of the memory layers' attentions."""
         inputs: dict[int, Tensor] = {}
         outputs: dict[int, Tensor] = {}
         positions = torch.arange(len(tokens))[None] + self._distance
@@ -186,7 +185,7 @@ class Reference:
 
 
 def _shown(mask: Tensor | None, count: int, hidden: Tensor) -> Tensor:
-    """Widen a mask by tokens at the beginning that everything may look at."""
+    """Add tokens at the beginning of a mask, to which every token may attend."""
     tokens = hidden.shape[1]
     local = additive(mask, tokens, tokens)
     wide = local.new_zeros(*local.shape[:2], count + tokens, count + tokens)
@@ -199,7 +198,7 @@ def _joined(old: Mapping[int, Tensor], new: Mapping[int, Tensor]) -> dict[int, T
 
 
 def repeated(first: Any, count: int) -> Any:
-    """Repeat what belongs to one token, ``[1, 1, ...]``: a tensor, a tuple of them, or None."""
+    """Repeat ``[1, 1, ...]`` of one token for several: a tensor, a tuple of them, or None."""
     if isinstance(first, Tensor):
         return first.repeat_interleave(count, dim=1)
     return None if first is None else tuple(repeated(part, count) for part in first)

@@ -1,4 +1,4 @@
-"""The same tokens in other calls: in turns, token by token, in a batch."""
+"""The same tokens in other calls: several at a time, one at a time, in a batch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fotmem.testing.adapter.reference import Reference
 
 
 class SequenceContract:
-    """What must not depend on how a sequence is cut, or on the rows beside it."""
+    """Results do not depend on how a sequence is split, or on other rows of the batch."""
 
     def test_token_by_token_equals_one_forward(self, tiny: Any, memory_layers: list[int]) -> None:
-        """As long as nothing overflows."""
+        """Calls with a few tokens each, without overflow."""
         question = draw(tiny, WINDOW, seed=1)
         with attached(tiny, memory_layers) as memory:
             memory.read(draw(tiny, 40))
@@ -49,7 +49,7 @@ class SequenceContract:
     def test_rows_alone_equal_rows_in_a_batch(
         self, tiny: Any, memory_layers: list[int], remembered: int, side: str
     ) -> None:
-        """Shorter and longer than the window, wherever their padding stands, over three turns."""
+        """Rows shorter and longer than the window, padded on either side, over three turns."""
         with attached(tiny, memory_layers) as memory:
             memory.read(draw(tiny, remembered))
             texts = [draw(tiny, n, seed=n) for n in (5, WINDOW, 2 * WINDOW + 4)]

@@ -1,4 +1,4 @@
-"""The methods of an adapter, one after the other, on what a layer of a plain model got."""
+"""The methods of an adapter in a row, on the input that a layer of a plain model got."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKENS = 9
 
 
 def plain_run(model: Any, *, grad: bool = False, **options: Any) -> Run:
-    """Call a plain model with two rows, the second one further on."""
+    """Call a plain model with two rows at different positions."""
     tokens = draw(model, 2 * TOKENS).reshape(2, TOKENS)
     positions = torch.arange(TOKENS) + torch.tensor([[0], [5]])
     with torch.set_grad_enabled(grad):
@@ -24,12 +24,12 @@ def plain_run(model: Any, *, grad: bool = False, **options: Any) -> Run:
 
 
 def chosen(run: Run, layers: Sequence[int]) -> list[tuple[int, AttentionCall]]:
-    """Pick the calls of some layers."""
+    """Return the calls of some layers."""
     return [(layer, run.calls[layer]) for layer in layers]
 
 
 def of_layer(adapter: Adapter, call: AttentionCall) -> Adapter:
-    """Return the adapter of the layer that a call is about."""
+    """Return the adapter of the layer that was called."""
     return adapter.for_layer(call.attention)
 
 
@@ -51,7 +51,7 @@ def rotated(adapter: Adapter, call: AttentionCall) -> tuple[Tensor, Tensor, Tens
 def attended(
     adapter: Adapter, call: AttentionCall, query: Tensor, key: Tensor, value: Tensor
 ) -> Tensor:
-    """Attend as the model would, with the mask and all else that this call got."""
+    """Call `attend` with the mask and the other arguments of this call."""
     given = ("hidden_states", "position_embeddings", "attention_mask")
     rest = {name: value for name, value in call.arguments.items() if name not in given}
     mask = call.arguments.get("attention_mask")
@@ -59,6 +59,6 @@ def attended(
 
 
 def composed(adapter: Adapter, call: AttentionCall) -> Tensor:
-    """Return what the methods in a row make of a layer's input: its output."""
+    """Return the output of a layer, computed by the methods in a row."""
     output = attended(adapter, call, *rotated(adapter, call))
     return of_layer(adapter, call).project_out(call.attention, output)

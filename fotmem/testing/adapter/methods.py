@@ -1,4 +1,4 @@
-"""What each method of an adapter gives, against what the model's own modules do."""
+"""Each method of an adapter, compared with the modules of the plain model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fotmem.testing.adapter.reference import repeated
 from fotmem.testing.adapter.steps import TOKENS, chosen, of_layer, plain_run, projected, rotated
 
 FIRST = (
-    "With RoPE, the key as it is, times the attention factor of the RoPE, once; if that is not the "
-    "same in all layers, for_layer() tells which one it is."
+    "With RoPE: the key as it is, times the attention factor of the RoPE, once. Where layers have "
+    "different factors, for_layer() returns the adapter of the layer."
 )
 
 
-class PartsContract:
-    """One method at a time, outside of any memory."""
+class MethodsContract:
+    """One method at a time, without memory."""
 
     @pytest.fixture
     def run(self, tiny: Any) -> Run:
@@ -53,7 +53,7 @@ class PartsContract:
     def test_geometry_is_that_of_the_keys(
         self, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """`geometry` begins with the heads and the dimension of what the cache holds."""
+        """`geometry` begins with the heads and the head dimension of keys in the cache."""
         for layer, call in chosen(run, memory_layers):
             _, heads, _, head_dim = call.keys.shape
             actual = tuple(of_layer(adapter, call).geometry(call.attention)[:2])
@@ -88,7 +88,7 @@ class PartsContract:
     def test_values_are_the_models_own(
         self, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """The value of `project` is what the model puts in its cache."""
+        """The value that `project` returns is the one in the model's cache."""
         for layer, call in chosen(run, memory_layers):
             value = projected(adapter, call)[2]
             hint = "project() returns query, key, value; look at weights, biases and layout."
@@ -98,7 +98,7 @@ class PartsContract:
     def test_rotated_keys_are_the_models_own(
         self, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """`project` and `rotate` give the keys that the model puts in its cache."""
+        """`project` and `rotate` give the keys in the model's cache."""
         for layer, call in chosen(run, memory_layers):
             _, key, _ = rotated(adapter, call)
             hint = (
@@ -111,7 +111,7 @@ class PartsContract:
     def test_keys_at_the_first_position(
         self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
-        """`at_first_position` gives what the model's own attention makes of position 0."""
+        """`at_first_position` gives the keys that the model's attention computes at position 0."""
         start = torch.zeros(1, 1, dtype=torch.long)
         first = record(tiny, start + 1, position_ids=start)
         for layer, call in chosen(run, memory_layers):

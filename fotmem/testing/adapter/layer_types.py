@@ -1,4 +1,4 @@
-"""What an adapter says about layers that differ."""
+"""Layers that differ: which can have memory, and how each encodes positions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fotmem.adapter import Adapter
 from fotmem.errors import UnsupportedError
 from fotmem.testing.adapter.calls import attached
 from fotmem.testing.adapter.expect import expect, expect_close
-from fotmem.testing.adapter.parts import FIRST
+from fotmem.testing.adapter.methods import FIRST
 from fotmem.testing.adapter.recording import attention_keys, record
 from fotmem.testing.adapter.steps import chosen, of_layer, plain_run, projected, rotated
 
 
-class DifferencesContract:
-    """Which layers can have memory, and that each encodes positions in its own way."""
+class LayerTypesContract:
+    """`for_layer` refuses a layer, or returns an adapter that is right for it."""
 
     def test_some_layers_can_have_memory(self, tiny: Any, memory_layers: Sequence[int]) -> None:
-        """At least one; `layers` of the test class names those that others are not expected of."""
+        """At least one layer can; `layers` of the test class names them."""
         expect(
             len(memory_layers) > 0,
             "at least one layer must be able to have memory, and all are refused: by for_layer(), "
@@ -61,7 +61,13 @@ class DifferencesContract:
                 continue
             what = f"with an attention factor for each type of layer, the key of layer {layer}"
             _, key, _ = rotated(adapter, call)
-            expect_close(what, key, call.keys, within=1e-5, hint="for_layer() tells layers apart.")
+            expect_close(
+                what,
+                key,
+                call.keys,
+                within=1e-5,
+                hint="for_layer() must return the adapter of this type of layer.",
+            )
             arguments = {
                 **first.calls[layer].arguments,
                 "hidden_states": call.arguments["hidden_states"][:1, :1],
@@ -73,7 +79,7 @@ class DifferencesContract:
 
 
 def scale_apart(model: nn.Module) -> bool:
-    """Give each attention factor that RoPE has by type of layer another value."""
+    """Set the attention factors of the types of layers to different values."""
     for module in model.modules():
         names = [name for name in vars(module) if name.endswith("_attention_scaling")]
         for number, name in enumerate(names, 1):

@@ -1,4 +1,4 @@
-"""Attention as its definition has it, slow and obvious."""
+"""Attention by its definition, slow and simple."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def naive_attention(
 
 
 def additive(mask: Tensor | None, tokens: int, length: int) -> Tensor:
-    """Make a mask ``[B, 1 or H * G, T, n]`` one that is added to scores; None: plain causal."""
+    """Convert a mask ``[B, 1 or H * G, T, n]`` to one that is added to scores; None: causal."""
     if mask is None:
         mask = torch.ones(1, 1, tokens, length, dtype=torch.bool).tril(length - tokens)
     if mask.dtype == torch.bool:

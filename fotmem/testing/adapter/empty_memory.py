@@ -1,4 +1,4 @@
-"""A model with an empty memory is the plain model, in every dtype and on every device."""
+"""A model with an empty memory computes what the plain model does, in every dtype."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fotmem.testing.adapter.expect import expect, expect_close
 from fotmem.testing.adapter.reference import Reference
 
 EMPTY = 1e-5
-"""How close logits must be without anything remembered."""
+"""Largest difference of logits with an empty memory."""
 
 
-class PlainContract:
-    """What a memory must not change."""
+class EmptyMemoryContract:
+    """What an empty memory must not change."""
 
     @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
     def test_empty_memory_equals_the_plain_model(
@@ -45,7 +45,7 @@ class PlainContract:
     def test_empty_memory_equals_the_plain_model_with_padding(
         self, tiny: Any, memory_layers: list[int], side: str
     ) -> None:
-        """Padding is seen by nobody, and has no position."""
+        """No token attends to padding, and padding has no position."""
         ids, mask = padded([draw(tiny, n, seed=n) for n in (5, WINDOW, 9)], side)
         real = mask.bool()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -75,7 +75,7 @@ class PlainContract:
                 )
 
     def test_everything_stays_on_the_device(self, tiny: Any, memory_layers: list[int]) -> None:
-        """On a GPU, where there is one, the answers are the same."""
+        """Logits on a GPU, where there is one, are those on the CPU."""
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
         text, question = draw(tiny, 40), draw(tiny, 30, seed=1)[None]
@@ -92,7 +92,7 @@ class PlainContract:
     def test_half_precision_is_as_good_as_the_plain_model(
         self, tiny: Any, memory_layers: list[int], dtype: torch.dtype
     ) -> None:
-        """An empty memory changes nothing; a full one costs no more than rounding does anyway."""
+        """Errors with a memory are no larger than those of the plain model's rounding."""
         text, question = draw(tiny, 40), draw(tiny, WINDOW, seed=1)
         reference = Reference(tiny, memory_layers, window=WINDOW)
         expected = reference.forward(question).logits
