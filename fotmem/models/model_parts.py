@@ -64,10 +64,12 @@ def unknown_model(culprit: str) -> ModelError:
     )
 
 
-def cache_argument(model: type[nn.Module]) -> str:
-    """Return the name of a model's argument for its cache, which transformers 5.24 renamed."""
-    names = inspect.signature(model.forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
+def cache_argument(module: type[nn.Module]) -> str:
+    """Return the name of a module's argument for its cache, which transformers 5.24 renamed."""
+    # A derived class may pass on all its arguments, unnamed.
+    forwards = [vars(kind)["forward"] for kind in module.__mro__ if "forward" in vars(kind)]
+    named = any("cache" in inspect.signature(forward).parameters for forward in forwards)
+    return "cache" if named else "past_key_values"
 
 
 def _find_spec(model: nn.Module) -> AdapterSpec:
