@@ -21,16 +21,16 @@ from torch import Tensor
 import fotmem
 from benchmarks.captured import demo
 from fotmem.cli.options import parse_sizes
-from fotmem.measure.bench.figures import mass, truth
+from fotmem.measure.bench.figures import attention_mass_recall, truth
 from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.evaluate.report import write_report
-from fotmem.measure.machine import machine, versions
+from fotmem.measure.machine import describe_machine, versions
 from fotmem.stores import MemoryStore
 
 MARKS = (10 * 2**10, 100 * 2**10, 2**20)
 HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512
 MASS = 0.98
-"""Share of the exact top 32's softmax mass at which costs are compared."""
+"""Attention-mass recall at which costs are compared."""
 MOST = 2**12
 """The most effort that is tried."""
 EFFORTS = {"nprobe", "ef_search"}
@@ -54,9 +54,9 @@ def grow(name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
                 "store": name,
                 "tokens": len(store),
                 "tokens_per_second": len(store) / sum(taken),
-                "median_add": statistics.median(taken),
-                "longest_add": max(taken),
-                "peak_bytes": peak() - before,
+                "median_insert_latency": statistics.median(taken),
+                "max_insert_latency": max(taken),
+                "peak_ram": peak() - before,
                 **searching(store, capture),
             }
 
@@ -80,9 +80,9 @@ def searching(store: MemoryStore, capture: Capture) -> Row:
     exact = truth(queries[:, :JUDGED], seen, scale=capture.info.scale, top_k=TOP_K)
 
     def found() -> float:
-        return mass(store.search(exact.queries, TOP_K).scores, exact)
+        return attention_mass_recall(store.search(exact.queries, TOP_K).scores, exact)
 
-    row = {"mass": found(), **timed(store, queries)}
+    row = {"attention_mass_recall": found(), **timed(store, queries)}
     name = next(iter(store.search_options & EFFORTS), None)
     if name is None:
         return row
@@ -91,8 +91,10 @@ def searching(store: MemoryStore, capture: Capture) -> Row:
     for half_steps in range(2 * MOST.bit_length() - 1):
         store.tune(**{name: (least := int(2 ** (half_steps / 2)))})
         if found() >= MASS:
-            equal = {f"{key}_at_mass": value for key, value in timed(store, queries).items()}
-            row |= {"effort_at_mass": least, **equal}
+            equal = {
+                f"{key}_at_equal_recall": value for key, value in timed(store, queries).items()
+            }
+            row |= {"effort_at_equal_recall": least, **equal}
             break
     store.tune(**{name: usual})
     return row
@@ -104,7 +106,7 @@ def timed(store: MemoryStore, queries: Tensor) -> Row:
     windows = [window.contiguous() for window in queries[:, : 3 * WINDOW].split(WINDOW, 1)]
     return {
         name: statistics.median([_seconds(store, some) for some in each][1:] or [0.0])
-        for name, each in (("one", ones), ("window", [windows[0], *windows]))
+        for name, each in (("latency", ones), ("window_latency", [windows[0], *windows]))
     }
 
 
@@ -125,21 +127,25 @@ def peak() -> int:
 
 def show(rows: list[Row]) -> None:
     """Print what was measured."""
-    head = ("tokens", "tokens/s", "add", "longest", "peak", "mass", "one", "window")
-    equal = (f"effort for {MASS}", "one", "window")
+    times = ("latency", "window latency")
+    head = ("tokens", "tokens/s", "median insert", "max insert", "peak RAM", "mass recall", *times)
+    equal = (f"effort for {MASS}", *times)
     table = Table(*head, *equal, title=rows[0]["store"])
     for row in rows:
         table.add_row(
             f"{row['tokens']:,}",
             f"{row['tokens_per_second']:,.0f}",
-            *(f"{1e3 * row[key]:.1f} ms" for key in ("median_add", "longest_add")),
-            f"{row['peak_bytes'] / 2**30:.2f} GiB",
-            f"{row['mass']:.3f}",
-            *(f"{1e3 * row[key]:.2f} ms" for key in ("one", "window")),
-            str(row.get("effort_at_mass", "")),
+            *(
+                f"{1e3 * row[key]:.1f} ms"
+                for key in ("median_insert_latency", "max_insert_latency")
+            ),
+            f"{row['peak_ram'] / 2**30:.2f} GiB",
+            f"{row['attention_mass_recall']:.3f}",
+            *(f"{1e3 * row[key]:.2f} ms" for key in ("latency", "window_latency")),
+            str(row.get("effort_at_equal_recall", "")),
             *(
                 f"{1e3 * row[key]:.2f} ms" if key in row else ""
-                for key in ("one_at_mass", "window_at_mass")
+                for key in ("latency_at_equal_recall", "window_latency_at_equal_recall")
             ),
         )
     Console(width=140).print(table)
@@ -153,7 +159,7 @@ def marks_up_to(tokens: str) -> list[int]:
 
 def write(report: Path, rows: list[Row]) -> None:
     """Write rows, and what they were measured with."""
-    write_report(report, {"machine": machine() | versions(), "rows": rows})
+    write_report(report, {"machine": describe_machine() | versions(), "rows": rows})
 
 
 def main(

@@ -1,7 +1,7 @@
-"""What a store finds on every layer: ``python -m benchmarks.layers STORE --builds 5``.
+"""Attention-mass recall on every layer: ``python -m benchmarks.layers STORE --builds 5``.
 
-The share of the softmax mass of the exact top 32 that its own top 32 have, with default options,
-for every layer of the demo model and stores built with several seeds. Capturing comes first.
+It is measured for the top 32 with default options, for every layer of the demo model and for
+stores built with several seeds. Capturing comes first.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import fotmem
 from benchmarks.captured import demo
 from benchmarks.growth import STEP, TOP_K, write
 from fotmem.cli.options import parse_sizes
-from fotmem.measure.bench.figures import mass, truth
+from fotmem.measure.bench.figures import attention_mass_recall, truth
 from fotmem.measure.capture import Capture
 from fotmem.plugin.create import find_store
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def found(name: str, capture: Capture, builds: int) -> Iterator[Row]:
-    """Yield a row per layer: the mass found by each build."""
+    """Yield a row per layer: the attention-mass recall of each build."""
     seeded = "seed" in fotmem.available_stores()[name].options.model_fields
     info = capture.info
     for layer in info.layers:
@@ -42,8 +42,15 @@ def found(name: str, capture: Capture, builds: int) -> Iterator[Row]:
             ) as store:
                 for rows in blocks:
                     store.add(*rows)
-                masses.append(mass(store.search(exact.queries, TOP_K).scores, exact))
-        yield {"store": name, "layer": layer, "tokens": info.tokens, "masses": masses}
+                masses.append(
+                    attention_mass_recall(store.search(exact.queries, TOP_K).scores, exact)
+                )
+        yield {
+            "store": name,
+            "layer": layer,
+            "tokens": info.tokens,
+            "attention_mass_recalls": masses,
+        }
 
 
 def main(
@@ -56,16 +63,16 @@ def main(
     find_store(store)  # it is known, or this says what is
     [size] = parse_sizes(tokens, "--tokens", one=True)
     rows = []
-    table = Table("layer", *map(str, range(builds)), title=f"{store}: mass found, by build")
+    table = Table("layer", *map(str, range(builds)), title=f"{store}: attention-mass recall")
     every = found(store, demo(size, LAYERS), builds)
     for row in track(every, store, total=len(LAYERS), console=Console(stderr=True)):
         rows.append(row)
-        table.add_row(str(row["layer"]), *(f"{mass:.4f}" for mass in row["masses"]))
+        table.add_row(str(row["layer"]), *(f"{mass:.4f}" for mass in row["attention_mass_recalls"]))
         if report is not None:
             write(report, rows)
     Console().print(table)
-    worst = min(rows, key=lambda row: float(min(row["masses"])))
-    print(f"worst: layer {worst['layer']}, {min(worst['masses']):.4f}")
+    worst = min(rows, key=lambda row: float(min(row["attention_mass_recalls"])))
+    print(f"worst: layer {worst['layer']}, {min(worst['attention_mass_recalls']):.4f}")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ def test_growing(name: str, small: Capture) -> None:
     rows = list(growth.grow(name, small, MARKS))
     assert [row["tokens"] for row in rows] == MARKS
     for row in rows:
-        assert 0.9 < row["mass"] <= 1.001
-        assert row["longest_add"] >= row["median_add"] > 0
-        assert min(row["one"], row["window"]) > 0
+        assert 0.9 < row["attention_mass_recall"] <= 1.001
+        assert row["max_insert_latency"] >= row["median_insert_latency"] > 0
+        assert min(row["latency"], row["window_latency"]) > 0
         assert ("effort" in row) == (name not in ("exact", "faiss-flat"))
     growth.show(rows)
 
@@ -56,8 +56,10 @@ def test_every_layer(name: str, small: Capture) -> None:
         pytest.skip(fotmem.available_stores()[name].reason)
     rows = list(layers.found(name, small, 2))
     assert [row["layer"] for row in rows] == [1, 3]
-    assert [len(row["masses"]) for row in rows] == 2 * [1 if name == "faiss-flat" else 2]
-    assert all(0.9 < mass <= 1.001 for row in rows for mass in row["masses"])
+    assert [len(row["attention_mass_recalls"]) for row in rows] == 2 * [
+        1 if name == "faiss-flat" else 2
+    ]
+    assert all(0.9 < mass <= 1.001 for row in rows for mass in row["attention_mass_recalls"])
 
 
 def test_decoding(small: Capture) -> None:

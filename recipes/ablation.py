@@ -1,10 +1,10 @@
 """Tests the claim of the Focused Transformer paper: it takes negatives to be undistracted.
 
-Three trainings, alike but for what current windows attend to besides their own previous one:
-nothing, the previous windows of three other documents, or these and a bank of earlier ones. What is
-long ago counts in full, so that nothing but training helps against distraction. Run by
-``make ablation TEXT=FILE``, with text that was not trained on; what is done is not done again, and
-the page on crossbatch gets the figures. On two cores it takes about an hour.
+Three trainings that differ in one respect: which windows current windows attend to, besides their
+own previous one. That is none, the previous windows of three other documents, or these and a bank
+of earlier windows. There is no decay, so that only training helps against distraction. Run by
+``make ablation TEXT=FILE``, with text that was not trained on; finished parts are not repeated, and
+the page on crossbatch gets the figures. It takes about an hour on two cores.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ MEASURED = {
 
 
 def main() -> None:
-    """Train and measure what is not there yet; write the table."""
+    """Train and measure everything that is missing; write the table."""
     texts, rows = texts_given(), {}
     for name in VARIANTS:
         file = name.replace(" ", "-")
@@ -48,13 +48,13 @@ def main() -> None:
 
 
 def options(variant: str) -> fotmem.TrainingOptions:
-    """Return how a variant is trained: as what ships, but shorter."""
+    """Return the training options of a variant: those of the shipped model, with fewer steps."""
     changed = {"decay": 0.0, "steps": STEPS, "evaluate_every": STEPS, **VARIANTS[variant]}
     return OPTIONS.model_copy(update=changed)
 
 
 def figures(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """Put what was measured into a table: a row per measurement, a column per variant."""
+    """Put the figures into a table: a row per measurement, a column per variant."""
     body = []
     for task, label in (("16", "pass key, top-k 16"), ("all", "pass key, all of memory")):
         found = [by_tokens(one[task], memory=True) for one in rows.values()]

@@ -1,8 +1,8 @@
-"""Measures what the model makes of stores, small and large, and fills in `docs/quality.md`.
+"""Measures the quality of answers with several stores, and fills in `docs/quality.md`.
 
-Run by ``make report-quality TEXT=book.txt``, in hours; ``QUICK=1`` takes 20 minutes, with smaller
-memories and wide intervals. Two commands run at a time, on a core each. Stopped, it goes on where
-it was: reports that exist are not measured again. Delete those of an older model.
+Run by ``make report-quality TEXT=book.txt``: it takes hours; ``QUICK=1`` takes 20 minutes, with
+smaller memories and wide intervals. Two commands run at a time, each on one core. A second run
+continues a stopped one: reports that exist are not measured again. Delete those of an older model.
 """
 
 import os
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.evaluate.curves import QUALITIES, Curve, curves
+from fotmem.measure.evaluate.curves import QUALITIES, Curve, read_curves
 from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.distraction import DistractionRow
 from fotmem.measure.evaluate.distraction_plot import draw_distraction
@@ -30,7 +30,7 @@ PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
 REPORTS = Path("docs/benchmarks/quality")
 BUILD = Path("build/quality")
-"""For what need not be kept: what commands print, and the reports of the quick version."""
+"""For temporary files: output of commands, and the reports of the quick version."""
 LOOKUP = "dictionary dictionary-fot --dtype bfloat16"
 GRID: dict[str, dict[str, list[int]]] = {
     "exact": {},
@@ -38,16 +38,16 @@ GRID: dict[str, dict[str, list[int]]] = {
     "faiss-ivfpq": {"nprobe": [1, 4, 16, 64]},
     "hnsw": {"ef_search": [16, 32, 64, 128]},
 }
-"""From poor to as good as exact, so that curves have a beginning and an end."""
+"""From poor settings to settings as good as exact, so that curves are complete."""
 COMPARED = f"--stores {','.join(GRID)}"
 Commands = Mapping[str, str]
-"""What is measured, by name: the words behind `fotmem eval`."""
+"""Arguments of `fotmem eval`, by name."""
 Reports = Mapping[str, Path]
-"""What came of it, by the same names."""
+"""Report files, by the same names."""
 
 
 def main(quick: bool, texts: list[str]) -> None:
-    """Measure what is not measured yet; draw, and fill in the page, as it comes."""
+    """Measure everything that is missing; draw, and fill in the page section by section."""
     folder = BUILD / "quick" if quick else REPORTS
     chosen = QUICK if quick else FULL
     with ThreadPoolExecutor(2) as pool:
@@ -65,12 +65,12 @@ def main(quick: bool, texts: list[str]) -> None:
 
 
 def report_of(folder: Path, section: str, name: str) -> Path:
-    """Return where the report of a command is kept."""
+    """Return the file for the report of a command."""
     return folder / f"{section}-{name.replace(', ', '-').replace(' ', '-')}.json"
 
 
 def publish(section: str, commands: Commands, folder: Path) -> None:
-    """Put the figures of a section, as far as they are measured, into the page."""
+    """Put the measured figures of a section into the page."""
     files = {name: report_of(folder, section, name) for name in commands}
     reports = {name: file for name, file in files.items() if file.exists()}
     words = "".join(f"$ fotmem eval {commands[name]}\n" for name in reports)
@@ -78,12 +78,12 @@ def publish(section: str, commands: Commands, folder: Path) -> None:
 
 
 def marker(section: str) -> str:
-    """Return the line between which the figures of a section stand in the page."""
+    """Return the line before and after the figures of a section in the page."""
     return f"<!-- {section}, by make report-quality -->\n"
 
 
 def measure(words: str, report: Path, texts: list[str]) -> None:
-    """Run `fotmem eval` on one core, unless its report is there."""
+    """Run `fotmem eval` on one core, unless its report exists."""
     if report.exists():
         return
     for folder in (report.parent, BUILD):
@@ -100,7 +100,7 @@ def measure(words: str, report: Path, texts: list[str]) -> None:
 
 
 def write_grid(file: Path) -> Path:
-    """Write the settings as `fotmem eval` takes them."""
+    """Write the settings as a grid file of `fotmem eval`."""
     lines = []
     for store, options in GRID.items():
         lines += [f"[{store}]", *(f"{name} = {values}" for name, values in options.items())]
@@ -113,11 +113,11 @@ def write_grid(file: Path) -> Path:
 
 def every_curve(reports: Reports) -> list[Curve]:
     """Return the curves of all tasks."""
-    return [curve for file in reports.values() for curve in curves(file)]
+    return [curve for file in reports.values() for curve in read_curves(file)]
 
 
 def write_curves(reports: Reports) -> str:
-    """Draw each task's largest memory, and write what predicts best and how much is needed."""
+    """Draw each task's largest memory; write the rank correlations and the needed values."""
     found = every_curve(reports)
     largest = {curve.task: curve for curve in found}
     draw(list(largest.values()), PICTURE)
@@ -125,7 +125,7 @@ def write_curves(reports: Reports) -> str:
 
 
 def predictions(found: list[Curve]) -> str:
-    """Write which figure predicts best, and how much is needed."""
+    """Write the rank correlation of each figure, and how much of it is needed."""
     body = []
     for curve in found:
         quality = curve.exact.quality.value if curve.exact else 0.0
@@ -142,7 +142,7 @@ def predictions(found: list[Curve]) -> str:
 
 
 def write_dense(reports: Reports) -> str:
-    """Write what the model makes of the k best keys, and of all."""
+    """Write the quality of answers with the k best keys, and with all keys."""
     body = []
     for name in reports:
         asked, _, keys = name.partition("-")
@@ -158,7 +158,7 @@ def write_dense(reports: Reports) -> str:
 
 
 def qualities(report: Path) -> dict[int, Figure]:
-    """Return what a model makes of its memory, by tokens."""
+    """Return the quality of answers by tokens."""
     content = read_report(report)
     quality = QUALITIES[content["task"]]
     rows = rows_of(content, quality.kind, report)
@@ -166,7 +166,7 @@ def qualities(report: Path) -> dict[int, Figure]:
 
 
 def write_large(reports: Reports) -> str:
-    """Write what the model makes of large memories, and what they cost."""
+    """Write the quality of answers with large memories, and their cost."""
     passkeys, dictionaries = [], []
     for report in reports.values():
         content = read_report(report)
@@ -191,9 +191,12 @@ def write_large(reports: Reports) -> str:
                 ram = "" if row.ram is None else f"{row.ram / 2**30:.1f} GiB"
                 dictionaries.append([*head, cost, ram, f"{row.tokens_per_second:,.0f}"])
     tables = (
-        (["tokens", "pass key: store", "whole answers", "a token", "without memory"], passkeys),
         (
-            ["tokens", "dictionary: store", "values right", "a query", "RAM", "tokens/s read"],
+            ["tokens", "pass key: store", "exact match", "latency", "latency without memory"],
+            passkeys,
+        ),
+        (
+            ["tokens", "dictionary: store", "exact match", "latency", "RAM", "tokens/s read"],
             dictionaries,
         ),
     )
@@ -201,7 +204,7 @@ def write_large(reports: Reports) -> str:
 
 
 def write_distraction(reports: Reports) -> str:
-    """Draw and write how much attention the right document gets, before and after tuning."""
+    """Draw and write the attention on the right document, before and after tuning."""
     rows = {
         name: rows_of(read_report(file), DistractionRow, file) for name, file in reports.items()
     }
@@ -210,7 +213,7 @@ def write_distraction(reports: Reports) -> str:
         [
             f"{some[0].documents}",
             f"{some[0].uniform:.3f}",
-            *(ranged(row.weighted, 3) for row in some),
+            *(ranged(row.right_document_weighted, 3) for row in some),
         ]
         for some in zip(*rows.values(), strict=True)
     ]
@@ -223,11 +226,11 @@ WRITTEN = {
     "dense": write_dense,
     "distraction": write_distraction,
 }
-"""What writes the figures of each section."""
+"""The function that writes each section."""
 
 
 def best_and_all(**tasks: str) -> dict[str, str]:
-    """Ask each task for attention to the k best keys, and to all."""
+    """Return commands for attention to the k best keys, and to all keys."""
     return {
         f"{task}-{keys}": f"{words}{option}"
         for task, words in tasks.items()
@@ -236,7 +239,7 @@ def best_and_all(**tasks: str) -> dict[str, str]:
 
 
 def before_and_after(documents: int) -> dict[str, str]:
-    """Look for pieces of text and for facts, with the model before and after tuning."""
+    """Return commands that search for texts and for facts, before and after tuning."""
     words = f"--documents {documents} --queries 64"
     before, after = f"distraction {ALIKE} {words}", f"distraction {TUNED} {words}"
     return {
@@ -267,7 +270,7 @@ INDEXED = (
     "--trials 20 --readings 1 --store faiss-ivf "
     "--option nlist=256 --option nprobe=32 --option keys=mmap --option values=mmap"
 )
-"""Where each number is hidden in an index that is built anew, few lists are the quickest."""
+"""Few lists: each trial builds its index anew, which is fastest with few lists."""
 FULL: dict[str, Commands] = {
     "large": {
         "passkey": f"passkey {TUNED} --tokens 100k,256k {INDEXED}",

@@ -1,4 +1,4 @@
-"""Measures with fotmem's own commands, each once, and puts the figures into pages."""
+"""Runs fotmem's commands, each once, and puts the figures into pages."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]
 
 
 def evaluate(words: list[str], file: Path, **options: Any) -> None:
-    """Run `fotmem eval`; its report is there once it is complete. `options` are those of `run`."""
+    """Run `fotmem eval`; the report appears once it is complete. `options` are those of `run`."""
     part = file.with_suffix(".part")
     arguments = ["eval", *words, "--report", str(part)]
     print(f"fotmem {shlex.join(arguments)}", flush=True)
@@ -44,12 +44,12 @@ def table(head: list[str], body: list[list[str]]) -> str:
 
 
 def share(row: dict[str, Any]) -> str:
-    """Show which share of whole answers was right, with its 95% interval."""
-    return ranged((row["answer_accuracy"], *row["answer_interval"]), 2)
+    """Format exact match with its 95% interval."""
+    return ranged((row["exact_match"], *row["exact_match_interval"]), 2)
 
 
 def ranged(figure: tuple[float, ...], digits: int) -> str:
-    """Show a figure with its interval."""
+    """Format a figure with its interval."""
     value, low, high = (f"{each:.{digits}f}" for each in figure)
     return f"{value} ({low} to {high})"
 

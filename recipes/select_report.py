@@ -1,7 +1,7 @@
-"""Compares what `fotmem select` foretells with what is measured, and fills in `docs/select.md`.
+"""Compares the predictions of `fotmem select` with measurements, and fills in `docs/select.md`.
 
 Run by ``make report-select TEXT=book.txt``: the model reads 320k tokens (a quarter of an hour), the
-stores take them up (two hours); what is there already is not made again.
+stores add them (two hours). Captures and reports that exist are used again.
 """
 
 import json
@@ -15,7 +15,7 @@ from fotmem.measure.bench.report import GrowthRow
 from fotmem.measure.bench.run import Bench, Plan
 from fotmem.measure.capture import Capture, capture_model
 from fotmem.measure.grid import settings
-from fotmem.measure.machine import machine, versions
+from fotmem.measure.machine import describe_machine, versions
 from fotmem.measure.reading import OVERLAP
 from fotmem.measure.select.choice import Candidate
 from fotmem.measure.select.limits import in_bytes, in_ms
@@ -32,7 +32,7 @@ MARKER = "<!-- figures, by make report-select -->\n"
 
 
 def main(text: str) -> None:
-    """Measure what is not measured yet, foretell, and fill in the page."""
+    """Measure everything that is missing, predict, and fill in the page."""
     model, tokenizer = load_model(MODEL)
     ids = token_ids(tokenizer, read_text(Path(text)))
     large = captured(model, ids, TOKENS)
@@ -46,53 +46,55 @@ def main(text: str) -> None:
         compared(each, [row for row in grown if row.setting == each.setting], len(chosen.layers))
         for each in chosen.candidates
     ]
-    content = {"machine": machine() | versions(), "rows": rows}
+    content = {"machine": describe_machine() | versions(), "rows": rows}
     REPORT.write_text(json.dumps(content, indent=1) + "\n")
     fill(PAGE, MARKER, figures(rows))
 
 
 def captured(model: Any, ids: list[int], tokens: int) -> Capture:
-    """Let the model read so many tokens, if it has not."""
+    """Return the capture of `tokens` tokens, and make it if it is missing."""
     return capture_model(
         model, ids, FOLDER / str(tokens), tokens=tokens, queries=256, overlap=OVERLAP, progress=True
     )
 
 
 def compared(candidate: Candidate, measured: list[GrowthRow], layers: int) -> dict[str, Any]:
-    """Put what was foretold of a setting beside what was measured, the mean of a layer."""
-    foretold = candidate.foretold
+    """Put the prediction of a setting beside its measurement: means of a layer."""
+    predicted = candidate.predicted
     return {
         "store": candidate.setting.store,
         "setting": str(candidate.setting),
         "layers": list(candidate.layers),
-        "judged": candidate.judged,
-        "at_most": candidate.at_most,
-        "foretold": {
-            "latency": foretold.latency / layers,
-            "ram": foretold.ram / layers,
-            "error": foretold.error,
+        "measured_tokens": candidate.measured_tokens,
+        "ram_is_budget": candidate.ram_is_budget,
+        "predicted": {
+            "latency": predicted.latency / layers,
+            "ram": predicted.ram / layers,
+            "error": predicted.error,
         },
         "measured": {
-            "latency": fmean(row.one for row in measured),
+            "latency": fmean(row.latency for row in measured),
             "ram": fmean(row.ram * row.size for row in measured),
-            "error": fmean(row.topk_error.value for row in measured),
+            "error": fmean(row.excess_error.value for row in measured),
         },
     }
 
 
 def figures(rows: list[dict[str, Any]]) -> str:
-    """Write what was foretold and measured of each setting, and how far apart they are."""
-    head = ["setting", "a query", "foretold", "RAM", "foretold", "error", "foretold"]
+    """Write measurement, prediction and their difference for each setting."""
+    head = ["setting"]
+    for name in ("latency", "RAM", "excess error"):
+        head += [name, "predicted"]
     body = []
     for row in rows:
         cells = [f"`{row['setting']}`"]
-        for name, told in (("latency", in_ms), ("ram", in_bytes)):
-            measured, foretold = row["measured"][name], row["foretold"][name]
-            off = f"{told(foretold)} ({foretold / measured - 1:+.0%})"
-            bounded = name == "ram" and row["at_most"]
-            cells += [told(measured), f"at most {told(foretold)}" if bounded else off]
-        measured, foretold = row["measured"]["error"], row["foretold"]["error"]
-        cells += [f"{measured:.3f}", f"{foretold:.3f} ({foretold - measured:+.3f})"]
+        for name, shown in (("latency", in_ms), ("ram", in_bytes)):
+            measured, predicted = row["measured"][name], row["predicted"][name]
+            off = f"{shown(predicted)} ({predicted / measured - 1:+.0%})"
+            budget = name == "ram" and row["ram_is_budget"]
+            cells += [shown(measured), f"up to {shown(predicted)}" if budget else off]
+        measured, predicted = row["measured"]["error"], row["predicted"]["error"]
+        cells += [f"{measured:.3f}", f"{predicted:.3f} ({predicted - measured:+.3f})"]
         body.append(cells)
     return table(head, body)
 

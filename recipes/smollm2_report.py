@@ -44,7 +44,7 @@ CURVES = (
 
 
 def main() -> None:
-    """Measure what is not measured yet, then draw, and fill in the pages."""
+    """Measure everything without a report, then draw, and fill in the pages."""
     texts = texts_given()
     rows = {
         name: measured(SHIPPED / f"{name}.json", command, texts)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Put what was measured into three tables, each with the commands that measure it."""
+    """Put the figures into three tables, each with its commands."""
     found = [by_tokens(rows[name], memory=memory) for name, memory, *_ in CURVES]
     passkeys = [
         [f"{tokens:,}", *(share(one[tokens]) if tokens in one else "" for one in found)]
@@ -75,7 +75,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
     parts = [
         (["tokens", *(label for _, _, label, _ in CURVES)], passkeys, "passkey-"),
-        (["facts in 16,384 tokens", "how many", "right"], facts, "facts-"),
+        (["facts in 16,384 tokens", "number", "exact match"], facts, "facts-"),
         (
             [
                 *("tokens in memory", "base", "base, as tuned is used", "tuned"),
@@ -98,19 +98,17 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def draw(rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Draw whole answers right against tokens, with 95% intervals."""
+    """Draw exact match against tokens, with 95% intervals."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     ticks: set[int] = set()
     for name, memory, label, style in CURVES:
         curve = [row for row in rows[name] if row["memory"] == memory]
         tokens = [row["tokens"] for row in curve]
-        right = [row["answer_accuracy"] for row in curve]
+        right = [row["exact_match"] for row in curve]
         axes.errorbar(tokens, right, _spread(curve), fmt=style, label=label, capsize=3)
         ticks |= {round(count / 1024) for count in tokens}
-    axes.set(
-        xscale="log", xlabel="tokens of text", ylabel="whole pass keys right", ylim=(-0.04, 1.04)
-    )
+    axes.set(xscale="log", xlabel="tokens of text", ylabel="exact match", ylim=(-0.04, 1.04))
     axes.set_xticks([1024 * tick for tick in sorted(ticks)], [f"{tick}k" for tick in sorted(ticks)])
     axes.minorticks_off()
     axes.legend(loc="center right")
@@ -119,8 +117,8 @@ def draw(rows: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _spread(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
-    """Return how far the interval reaches below and above."""
-    ends = [(row["answer_accuracy"], *row["answer_interval"]) for row in rows]
+    """Return the lengths of the interval below and above."""
+    ends = [(row["exact_match"], *row["exact_match_interval"]) for row in rows]
     return [
         [max(0.0, right - low) for right, low, _ in ends],
         [max(0.0, high - right) for right, _, high in ends],

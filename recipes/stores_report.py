@@ -22,14 +22,14 @@ FOLDER = Path("docs/benchmarks")
 MARKER = "<!-- figures, by make report-stores -->\n"
 PYTEST = "pytest {} --benchmark-enable --benchmark-only --benchmark-json {}"
 BESIDE = {"overhead": "benchmarks/test_stores.py", "rival": "benchmarks/test_rival.py"}
-MASSES = ("ours_mass", "theirs_mass")
+MASSES = ("ours_attention_mass_recall", "theirs_attention_mass_recall")
 KNOWN = {("layers", "exact"), ("layers", "faiss-flat")}
-"""What needs no measuring: exact stores find everything."""
+"""Reports that need no measuring: exact stores find all keys."""
 Rows = list[dict[str, Any]]
 
 
 def main(tokens: str = "100k") -> None:
-    """Measure what is not measured yet, then fill in the page."""
+    """Measure everything without a report, then fill in the page."""
     stores = [name for name, spec in fotmem.available_stores().items() if spec.available]
     for name, file in BESIDE.items():
         if not report(name).exists():
@@ -54,7 +54,7 @@ def run(words: str) -> None:
 
 
 def beside(name: str, file: str) -> None:
-    """Time two sides in turn, and keep what the documentation shows."""
+    """Time two sides in turn, and keep the figures of the documentation."""
     with tempfile.TemporaryDirectory() as folder:
         run(PYTEST.format(file, f"{folder}/all.json"))
         found = json.loads(Path(folder, "all.json").read_text())["benchmarks"]
@@ -65,18 +65,18 @@ def beside(name: str, file: str) -> None:
         low, high = info["ratios"][quarter], info["ratios"][-1 - quarter]
         kept = {key: info[key] for key in ("ours", "theirs", "more", "ratio")}
         row = {"benchmark": one["name"], **(one["params"] or {}), **kept, "low": low, "high": high}
-        rows.append({**row, **info.get("mass", {})})
+        rows.append({**row, **info.get("attention_mass_recall", {})})
     write(report(name), rows)
 
 
 def figures() -> str:
-    """Write a table for each kind of report, and on what it was measured."""
+    """Write a table for each kind of report, with the machines it was measured on."""
     parts = []
     for title, kind, show in (
         ("`search` against the bare library", "overhead*", overhead),
         ("Against `KNNMemory`", "rival*", rival),
-        ("What is found on every layer", "layers-*", layers),
-        ("Adding and searching as memory grows", "growth-*", growth),
+        ("Attention-mass recall on every layer", "layers-*", layers),
+        ("Inserting and searching as memory grows", "growth-*", growth),
         ("The whole model's decoding step", "decode-*", decoding),
     ):
         found = [json.loads(file.read_text()) for file in sorted(FOLDER.glob(f"{kind}.json"))]
@@ -92,8 +92,16 @@ def figures() -> str:
 
 
 def overhead(rows: Rows) -> str:
-    """Show ratios, and what a call costs more."""
-    head = ("store", "data", "queries a head", "store", "library", "ratio (middle half)", "more")
+    """Show the ratios of times, and the overhead of a call."""
+    head = (
+        "store",
+        "data",
+        "queries a head",
+        "store",
+        "library",
+        "ratio (middle half)",
+        "overhead",
+    )
     body = [
         [
             f"`{row['name']}`",
@@ -109,7 +117,7 @@ def overhead(rows: Rows) -> str:
 
 
 def rival(rows: Rows) -> str:
-    """Show how many times as long the other side takes, and what each finds."""
+    """Show the ratio of times, and the attention-mass recall of both sides."""
     body = [
         [
             row["benchmark"].partition("[")[0].removeprefix("test_"),
@@ -121,50 +129,59 @@ def rival(rows: Rows) -> str:
         ]
         for row in rows
     ]
-    head = ("", "data", "its processes", "`faiss-ivf`", "`KNNMemory`", "times as long")
-    return table([*head, "`faiss-ivf` finds", "`KNNMemory` finds"], body)
+    head = ("", "data", "its processes", "`faiss-ivf`", "`KNNMemory`", "ratio")
+    recalls = (f"attention-mass recall, `{name}`" for name in ("faiss-ivf", "KNNMemory"))
+    return table([*head, *recalls], body)
 
 
 def layers(rows: Rows) -> str:
-    """Show the least and the median of what each store's builds find, and where."""
+    """Show the lowest and the median attention-mass recall of each store, and the worst layers."""
     body = []
     for store in dict.fromkeys(row["store"] for row in rows):
-        found = {row["layer"]: row["masses"] for row in rows if row["store"] == store}
+        found = {
+            row["layer"]: row["attention_mass_recalls"] for row in rows if row["store"] == store
+        }
         least = sorted(found, key=lambda layer: float(min(found[layer])))[:3]
         every = [mass for masses in found.values() for mass in masses]
         worst = (f"{layer} ({min(found[layer]):.3f} to {max(found[layer]):.3f})" for layer in least)
         builds = max(map(len, found.values()))
         cells = (f"`{store}`", len(found), builds, f"{min(every):.3f}", f"{median(every):.4f}")
         body.append([*map(str, cells), ", ".join(worst)])
-    return table(["store", "layers", "builds", "least", "median", "lowest layers (builds)"], body)
+    return table(
+        ["store", "layers", "builds", "lowest", "median", "worst layers (range over builds)"], body
+    )
 
 
 def growth(rows: Rows) -> str:
-    """Show what adding and searching cost at each size, and how many times the size before."""
-    head = ("store", "tokens", "tokens/s", "add", "longest", "RAM", "mass", "a query", "a window")
+    """Show the cost of inserting and searching at each size, and its ratio to the row above."""
+    head = (
+        *("store", "tokens", "tokens/s", "median insert latency", "max insert latency"),
+        *("peak RAM", "attention-mass recall", "latency", "window latency"),
+    )
     body, before = [], dict[str, Any]()
     for row in rows:
         equal = ["", "", ""]
-        times = ("one_at_mass", "window_at_mass")
-        if "effort_at_mass" in row:
+        times = ("latency_at_equal_recall", "window_latency_at_equal_recall")
+        if "effort_at_equal_recall" in row:
             known = before if before.get("store") == row["store"] else row
-            equal = [str(row["effort_at_mass"])]
+            equal = [str(row["effort_at_equal_recall"])]
             equal += [f"{_time(row[key])} ({row[key] / known[key]:.1f}x)" for key in times]
+        median_latency, longest = row["median_insert_latency"], row["max_insert_latency"]
         body.append(
             [
                 f"`{row['store']}`",
                 f"{row['tokens']:,}",
                 f"{row['tokens_per_second']:,.0f}",
-                _time(row["median_add"]),
-                f"{_time(row['longest_add'])} ({row['longest_add'] / row['median_add']:.1f}x)",
-                f"{row['peak_bytes'] / 2**30:.2f} GiB",
-                f"{row['mass']:.3f}",
-                *(_time(row[key]) for key in ("one", "window")),
+                _time(median_latency),
+                f"{_time(longest)} ({longest / median_latency:.1f}x)",
+                f"{row['peak_ram'] / 2**30:.2f} GiB",
+                f"{row['attention_mass_recall']:.3f}",
+                *(_time(row[key]) for key in ("latency", "window_latency")),
                 *equal,
             ]
         )
         before = row if times[0] in row else {}
-    same = ("effort", "a query, same mass", "a window, same mass")
+    same = ("effort", "latency at equal recall", "window latency at equal recall")
     return table([*head, *same], body)
 
 

@@ -15,8 +15,8 @@ import fotmem
 from fotmem import amounts
 from fotmem.errors import InputError, OptionError, UnknownStoreError
 from fotmem.measure.capture import Capture, capture_arrays, capture_model, capture_random
-from fotmem.measure.evaluate.facts import keyed, make_facts
-from fotmem.measure.evaluate.passkey import make_trials, passkey
+from fotmem.measure.evaluate.facts import ask_facts, make_facts
+from fotmem.measure.evaluate.passkey import make_trials, measure_passkey
 from fotmem.tasks.pass_key import split_answer
 from tests import folders, tiny
 
@@ -127,8 +127,8 @@ def test_a_text_without_digits() -> None:
     model = folders.model()
     trials = make_trials(tokenizer, text, tokens=60, trials=1, seed=0)
     with pytest.raises(InputError, match="the tokenizer has no digits"):
-        list(passkey(model, tokenizer, trials, None, None))
+        list(measure_passkey(model, tokenizer, trials, None, None))
     with pytest.raises(InputError, match="the tokenizer has no digits"):
-        list(keyed(model, tokenizer, [1] * 40, make_facts(1, 0), None, None))
+        list(ask_facts(model, tokenizer, [1] * 40, make_facts(1, 0), None, None))
     with pytest.raises(InputError, match="the tokenizer has no digits"):
         fotmem.find_memory_layers(model, tokenizer, text=text, trials=1)

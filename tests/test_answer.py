@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.tasks.answer import answer, first_choices, passage, question_prompt
+from fotmem.tasks.answer import answer_question, first_choices, passage, question_prompt
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
@@ -47,16 +47,19 @@ def greedy(model: Any, prompt: list[int], count: int) -> Iterator[list[int]]:
 
 def test_an_answer_without_memory_has_no_sources(model: Any) -> None:
     *_, said = greedy(model, PROMPT, 6)
-    given = answer(model, tokenizer(), PROMPT, max_new_tokens=6)
+    given = answer_question(model, tokenizer(), PROMPT, max_new_tokens=6)
     assert given.text == tokenizer().decode(said).strip() != ""
     assert given.sources == []
 
 
 def test_an_answer_with_memory(model: Any, memory: fotmem.Memory) -> None:
     *_, said = greedy(model, PROMPT, 6)
-    given = answer(model, tokenizer(), PROMPT, memory=memory, max_new_tokens=6)
+    given = answer_question(model, tokenizer(), PROMPT, memory=memory, max_new_tokens=6)
     assert given.text == tokenizer().decode(said).strip()
-    assert given.text != answer(model, tokenizer(), PROMPT, max_new_tokens=6).text or given.sources
+    assert (
+        given.text != answer_question(model, tokenizer(), PROMPT, max_new_tokens=6).text
+        or given.sources
+    )
     assert len(memory) == len(BOOK)
 
 
@@ -70,7 +73,7 @@ def test_sources_are_the_best_over_layers_and_answer_tokens(
                 best[found.position] = found
     expected = sorted(best.values(), key=lambda found: -found.weight)
 
-    given = answer(model, tokenizer(), PROMPT, memory=memory, max_new_tokens=4, top=6)
+    given = answer_question(model, tokenizer(), PROMPT, memory=memory, max_new_tokens=4, top=6)
     assert len(given.sources) == 6
     for source, wanted in zip(given.sources, expected, strict=False):
         assert source[:3] == wanted[:3]
@@ -85,21 +88,23 @@ def test_an_answer_ends_with_the_end_token(model: Any, monkeypatch: pytest.Monke
     *_, said = greedy(model, PROMPT, 6)
     end = said[2]
     monkeypatch.setattr(model.generation_config, "eos_token_id", end)
-    given = answer(model, tokenizer(), PROMPT, max_new_tokens=6)
+    given = answer_question(model, tokenizer(), PROMPT, max_new_tokens=6)
     assert given.text == tokenizer().decode(said[: said.index(end) + 1]).strip()
 
 
 def test_special_tokens_are_left_out(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     special = torch.tensor([[*PROMPT, *tokenizer()("<s> yes").input_ids, 2]])
     monkeypatch.setattr(model, "generate", lambda ids, **options: special)
-    assert answer(model, tokenizer(), PROMPT).text == "yes"
+    assert answer_question(model, tokenizer(), PROMPT).text == "yes"
 
 
 def test_nothing_is_sampled(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.generation_config, "do_sample", True)
     torch.manual_seed(0)
-    first = answer(model, tokenizer(), PROMPT, max_new_tokens=8)
-    assert all(answer(model, tokenizer(), PROMPT, max_new_tokens=8) == first for _ in range(3))
+    first = answer_question(model, tokenizer(), PROMPT, max_new_tokens=8)
+    assert all(
+        answer_question(model, tokenizer(), PROMPT, max_new_tokens=8) == first for _ in range(3)
+    )
 
 
 def test_every_token_after_the_first_is_timed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +116,7 @@ def test_every_token_after_the_first_is_timed(model: Any, monkeypatch: pytest.Mo
         return forward(*arguments, **named)
 
     monkeypatch.setattr(model, "forward", slowed)
-    steps = answer(model, tokenizer(), PROMPT, max_new_tokens=6).step_seconds
+    steps = answer_question(model, tokenizer(), PROMPT, max_new_tokens=6).step_seconds
     assert len(steps) == 5
     assert all(step >= asleep for step, asleep in zip(steps, slow[1:], strict=True))
 

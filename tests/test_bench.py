@@ -16,11 +16,17 @@ import torch
 
 from fotmem import create_store
 from fotmem.errors import InputError, OptionError, UnknownStoreError
-from fotmem.measure.bench.figures import Truth, interval, judge, mass, truth
+from fotmem.measure.bench.figures import (
+    Truth,
+    attention_mass_recall,
+    interval,
+    search_figures,
+    truth,
+)
 from fotmem.measure.bench.process import StoreFailedError, Worker
 from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.bench.run import Bench, Plan
-from fotmem.measure.bench.worker import StoreJob
+from fotmem.measure.bench.store_job import StoreJob
 from fotmem.measure.capture import Capture, capture_random
 from fotmem.measure.grid import Grid, read_grid, settings
 from fotmem.plugin import registry
@@ -85,22 +91,22 @@ def test_figures_are_what_they_are_called(capture: Capture) -> None:
     out = (share[..., None] * values[heads, ids]).sum(-2)
 
     found = torch.tensor(np.take_along_axis(scores, ids, -1))
-    judged = judge(found, torch.tensor(out), exact)
+    judged = search_figures(found, torch.tensor(out), exact)
     right = [
         [len(set(ids[h, q]) & set(known["order"][h, q])) / top_k for q in range(20)]
         for h in range(HEADS)
     ]
     assert judged.recall.value == pytest.approx(np.mean(right))
     best = np.take_along_axis(known["weights"], known["order"], -1)
-    assert judged.mass.value == pytest.approx(weights.sum() / best.sum(), rel=1e-4)
-    assert mass(found, exact) == pytest.approx(judged.mass.value)
+    assert judged.attention_mass_recall.value == pytest.approx(weights.sum() / best.sum(), rel=1e-4)
+    assert attention_mass_recall(found, exact) == pytest.approx(judged.attention_mass_recall.value)
     errors = np.linalg.norm(out - known["out"], axis=-1) / np.linalg.norm(known["out"], axis=-1)
     assert judged.error.value == pytest.approx(errors.mean(), rel=1e-3)
     assert judged.error_p95.value == pytest.approx(np.quantile(errors, 0.95), rel=1e-2)
     most = best / best.sum(-1, keepdims=True)
     topk_out = (most[..., None] * values[heads, known["order"]]).sum(-2)
     added = np.linalg.norm(out - topk_out, axis=-1) / np.linalg.norm(topk_out, axis=-1)
-    assert judged.topk_error.value == pytest.approx(added.mean(), rel=1e-3)
+    assert judged.excess_error.value == pytest.approx(added.mean(), rel=1e-3)
     assert judged.recall.high - judged.recall.low < 0.2
     for figure in judged:
         assert figure.low <= figure.value <= figure.high
@@ -111,13 +117,13 @@ def test_equal_scores_count_as_equal() -> None:
     ones = torch.ones(1, 1, 1)
     exact = Truth(ones, best, torch.ones(1, 1, 3, 1), ones, torch.ones(1, 1), 1.0)
     for found, recall in (([3.0, 2.0, 2.0], 1), ([3.0, 2.0, 1.0], 2 / 3), ([2.0, 2.0, 1.9], 2 / 3)):
-        judged = judge(torch.tensor([[found]]), exact.out, exact)
+        judged = search_figures(torch.tensor([[found]]), exact.out, exact)
         assert judged.recall.value == pytest.approx(recall)
         assert judged.error.value == 0
-        assert judged.topk_error.value == pytest.approx(0, abs=1e-6)
-    few = judge(torch.tensor([[[3.0, 2.0, 2.0, -torch.inf]]]), exact.out, exact)
+        assert judged.excess_error.value == pytest.approx(0, abs=1e-6)
+    few = search_figures(torch.tensor([[[3.0, 2.0, 2.0, -torch.inf]]]), exact.out, exact)
     assert few.recall.value == 1  # fewer keys than were asked for
-    assert few.mass.value == 1
+    assert few.attention_mass_recall.value == 1
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
@@ -243,7 +249,7 @@ def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Captu
     with Worker(job) as worker:
         [process] = multiprocessing.active_children()
         process.join()
-        told = worker.grown()
+        told = worker.results()
         assert next(told).size == 1024
         with pytest.raises(StoreFailedError, match=r"^OSError: the disk is full$"):
             next(told)
@@ -261,18 +267,18 @@ def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
     rows = {(str(row.setting), row.top_k): row for row in report.rows}
     assert len(rows) == len(report.rows) == 2 * (1 + 2 + 6)
     for row in rows.values():
-        assert 0 < row.one_p50.value <= row.one_p95.value <= row.one_p99.value
-        assert row.window.low <= row.window.value <= row.window.high
+        assert 0 < row.latency_p50.value <= row.latency_p95.value <= row.latency_p99.value
+        assert row.window_latency.low <= row.window_latency.value <= row.window_latency.high
         assert row.batch == 0
-        assert row.one_relative
-        assert row.window_relative
-        assert (row.one_relative.value == 1) == (row.setting.store == "exact")
-        assert row.window_relative.low <= row.window_relative.value
-        assert row.build.add_longest >= row.build.add_median > 0
+        assert row.relative_latency
+        assert row.relative_window_latency
+        assert (row.relative_latency.value == 1) == (row.setting.store == "exact")
+        assert row.relative_window_latency.low <= row.relative_window_latency.value
+        assert row.build.max_insert_latency >= row.build.median_insert_latency > 0
         assert (row.build.disk > 0) == (row.setting.store != "exact")
         assert row.build.ram < 10_000
     exact = rows["exact", 4]
-    assert exact.recall.value == exact.mass.value == exact.share_read == 1
+    assert exact.recall.value == exact.attention_mass_recall.value == exact.share_read == 1
     known = naive(capture, TOKENS, 4)
     error = rows["exact", 1].error.value
     values = capture.rows(0).values.double().numpy()
@@ -286,7 +292,7 @@ def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
     for row in report.rows:  # what was asked last while growing is what is asked when complete
         if row.top_k == 4:
             [last] = [g for g in report.growth if g.about == row.about and g.size == TOKENS]
-            assert last.mass == row.mass
+            assert last.attention_mass_recall == row.attention_mass_recall
 
 
 def test_what_was_measured_is_not_measured_again(

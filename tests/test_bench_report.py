@@ -23,7 +23,9 @@ from fotmem.measure.bench.table import WIDTH, tables
 from fotmem.measure.setting import Setting
 from tests.commands import call, refusal
 
-BUILD = BuildCost(seconds=3.0, add_median=0.1, add_longest=0.4, ram=500.0, disk=0.0)
+BUILD = BuildCost(
+    seconds=3.0, median_insert_latency=0.1, max_insert_latency=0.4, ram=500.0, disk=0.0
+)
 EFFORTS = (1, 2, 4, 8)
 SETTINGS = [
     Setting(store="exact"),
@@ -46,21 +48,23 @@ def row(
     found = better * (1 - 0.5 / effort)
     times = {
         name: figure(slower * factor * effort, 0.05, random)
-        for name, factor in (("one_p50", 1e-3), ("one_p95", 2e-3), ("one_p99", 3e-3))
+        for name, factor in (("latency_p50", 1e-3), ("latency_p95", 2e-3), ("latency_p99", 3e-3))
     }
     return Row(
         setting=setting,
         layer=layer,
         top_k=top_k,
         recall=figure(found, 0.01, random),
-        mass=figure(found, 0.01, random),
+        attention_mass_recall=figure(found, 0.01, random),
         error=figure(0.3 / effort, 0.05, random),
         error_p95=figure(0.6 / effort, 0.05, random),
-        topk_error=figure(0.2 / effort, 0.05, random),
+        excess_error=figure(0.2 / effort, 0.05, random),
         share_read=None if setting.store == "exact" else effort / 40,
-        window=figure(slower * 0.02 * effort, 0.05, random),
-        one_relative=figure(changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random),
-        window_relative=figure(changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random),
+        window_latency=figure(slower * 0.02 * effort, 0.05, random),
+        relative_latency=figure(changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random),
+        relative_window_latency=figure(
+            changes.get("slower_than_exact", 1.0) * effort / 32, 0.02, random
+        ),
         window_queries=512,
         build=BUILD,
         batch=0,
@@ -82,8 +86,9 @@ def report(seed: int, layers: tuple[int, ...] = (3, 5), **changes: Any) -> Bench
     grown = [
         GrowthRow(
             setting=setting, layer=layer, top_k=32, size=size, recall=rows[0].recall,
-            mass=rows[0].mass, error=rows[0].error, topk_error=rows[0].topk_error,
-            share_read=None, add_median=0.1, add_longest=0.2, ram=500.0, one=size * 1e-6,
+            attention_mass_recall=rows[0].attention_mass_recall, error=rows[0].error,
+            excess_error=rows[0].excess_error, share_read=None, median_insert_latency=0.1,
+            max_insert_latency=0.2, ram=500.0, latency=size * 1e-6,
         )
         for setting in SETTINGS[:2] for layer in layers for size in (1024, 2048, 4096)
     ]  # fmt: skip
@@ -148,12 +153,12 @@ def test_what_got_worse_is_told_and_nothing_else() -> None:
             covered.append(change.change.low < 1.5 < change.change.high)
             assert 2.2 < change.after / change.before < 3
     assert sum(covered) >= 0.75 * len(covered) > 0  # of such intervals, 95% do
-    for name in ("recall", "mass", "p50", "queries/s"):
+    for name in ("recall", "attention-mass recall", "p50", "throughput"):
         assert verdicts[f"lists {name}"] == {"worse"}
     assert verdicts["lists error"] == verdicts["exact recall"] == {"same"}
     assert "exact p50" not in verdicts  # it is the unit
     better = compare(report(1, lists={"slower": 1.5}), report(0))
-    assert {c.verdict for c in better.changes if c.column.name == "queries/s"} == {"better"}
+    assert {c.verdict for c in better.changes if c.column.name == "throughput"} == {"better"}
 
 
 def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
@@ -161,7 +166,7 @@ def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
     apart = after.model_copy(
         update={
             "rows": tuple(
-                each.model_copy(update={"one_relative": None, "window_relative": None})
+                each.model_copy(update={"relative_latency": None, "relative_window_latency": None})
                 for each in after.rows
             ),
             "machine": {"processor": "another"},
@@ -170,8 +175,8 @@ def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
     found = compare(before, apart)
     assert not found.relative
     assert {c.verdict for c in found.changes if c.column.name == "p50"} == {"worse"}
-    told = " ".join(found.told())
-    assert "compared as they are" in told
+    told = " ".join(found.notes())
+    assert "compared in seconds" in told
     assert "machine processor: one, then another" in told
 
 
@@ -191,11 +196,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         each.write(tmp_path / name / "report.json")
     ended = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "b" / "report.json")
     assert ended.code == 0, ended.err
-    assert re.search(r"lists nprobe=4 │ +32 │ +p50 │ .*1\.\d\d times.* worse │", ended.out)
+    assert re.search(r"lists nprobe=4 │ +32 │ +p50 \(ms\) │ .*1\.\d\d times.* worse │", ended.out)
     for name in ("change", "p50"):
         assert f"\n{name}: " in ended.out
-    assert "\nmass: " not in ended.out
-    assert "in units of what exact took" in ended.out
+    assert "\nattention-mass recall: " not in ended.out
+    assert "in units of the time of exact" in ended.out
     same = call(capsys, "bench", "compare", tmp_path / "a", tmp_path / "a")
     assert "│" not in same.out
     line = refusal(capsys, 1, "bench", "compare", tmp_path / "a", tmp_path / "c")
@@ -218,7 +223,7 @@ def test_growth_is_shown_in_the_terminal() -> None:
     assert titles == [
         "top 1, mean of 2 layers",
         "top 32, mean of 2 layers",
-        "while growing, top 32, default effort",
+        "while growing, top 32, default options",
         None,
     ]
 

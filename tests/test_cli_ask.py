@@ -13,7 +13,7 @@ import fotmem
 from fotmem.measure.evaluate.passkey import PasskeyAnswer, Trial
 from fotmem.models.load import PACKAGED, load_model
 from fotmem.plugin.registry import registry
-from fotmem.tasks.answer import answer, question_prompt
+from fotmem.tasks.answer import answer_question, question_prompt
 from tests import folders
 from tests.commands import call, process, refusal
 from tests.plugins import hook, install
@@ -24,11 +24,11 @@ ROW = [
     "tokens",
     "store",
     "options",
-    "found",
+    "store_quality",
     "memory",
     "digit_accuracy",
-    "answer_accuracy",
-    "answer_interval",
+    "exact_match",
+    "exact_match_interval",
     "trials",
     "seconds",
     "seconds_per_token",
@@ -74,10 +74,10 @@ def test_ask_as_json(ask: list[object], folder: Path, capsys: Capture) -> None:
     model, tokenizer = load_model(str(folder))
     corpus = f"{folders.PROSE[:600]}\n\n{folders.PROSE[1000:1600]}"
     ids, prompt = tokenizer(corpus).input_ids, question_prompt(tokenizer, "Who?")
-    plain = answer(model, tokenizer, prompt, max_new_tokens=4)
+    plain = answer_question(model, tokenizer, prompt, max_new_tokens=4)
     with fotmem.attach(model, top_k=32, window=32) as memory:
         memory.read(ids, overlap=16)
-        found = answer(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
+        found = answer_question(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
     assert report["question"] == "Who?"
     assert report["tokens"] == len(ids)
     assert (report["answer_without_memory"], report["answer"]) == (plain.text, found.text)
@@ -270,7 +270,7 @@ def test_passkey_as_json(passkey: list[object], capsys: Capture) -> None:
     for row in report["rows"]:
         assert (row["tokens"], row["trials"]) == (120, 3)
         assert 0 <= row["digit_accuracy"] <= 1
-        assert 0 <= row["answer_accuracy"] <= 1
+        assert 0 <= row["exact_match"] <= 1
         assert row["seconds"] > row["seconds_per_token"] > 0
 
 
@@ -326,8 +326,8 @@ def test_the_same_seed_gives_the_same_figures(
         assert len(trials) == 6
         assert trials[:3] == trials[3:]  # with memory and without: the same questions
         mean = sum(int(trial.code) % 6 / 5 for trial in trials[:3]) / 3
-        assert (plain["digit_accuracy"], plain["answer_accuracy"]) == (0, 0)
-        assert (with_memory["digit_accuracy"], with_memory["answer_accuracy"]) == (
+        assert (plain["digit_accuracy"], plain["exact_match"]) == (0, 0)
+        assert (with_memory["digit_accuracy"], with_memory["exact_match"]) == (
             pytest.approx(mean),
             1,
         )

@@ -1,5 +1,6 @@
 """From what stores find to the model's quality: `fotmem eval curve`, on drawn reports."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from fotmem.errors import InputError
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.evaluate.curves import QUALITIES, Curve, curves
+from fotmem.measure.evaluate.curves import QUALITIES, Curve, read_curves
 from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.passkey import PasskeyRow
 from fotmem.measure.evaluate.perplexity import PerplexityRow
@@ -36,7 +37,7 @@ def row(
     task: str, quality: float, what: StoreQuality | None, store: str | None, **about: Any
 ) -> StoreRow:
     """A row whose quality is this."""
-    about = {"store": store, "found": what, "tokens": 4096, "options": {}, **about}
+    about = {"store": store, "store_quality": what, "tokens": 4096, "options": {}, **about}
     ends = (quality - 0.1, quality + 0.1)
     if task == "passkey":
         return PasskeyRow(store is not None, 0.5, quality, ends, 9, 1.0, **about)
@@ -62,7 +63,7 @@ def write(
 
 
 def one(file: Path) -> Curve:
-    [curve] = curves(file)
+    [curve] = read_curves(file)
     return curve
 
 
@@ -77,7 +78,7 @@ def test_a_report_becomes_points(task: str, tmp_path: Path) -> None:
     for point in curve.points:
         assert point.quality.low == pytest.approx(point.quality.value - 0.1)
         assert point.quality.high == pytest.approx(point.quality.value + 0.1)
-    assert [point.found.recall for point in curve.points] == list(map(around, [1.0, *LINE]))
+    assert [point.store_quality.recall for point in curve.points] == list(map(around, [1.0, *LINE]))
     assert str(curve.points[2].setting) == "lists nprobe=1"
     assert curve.exact == curve.points[0]
 
@@ -89,7 +90,7 @@ def test_every_size_has_a_curve(tmp_path: Path) -> None:
         for recall in (0.3, 0.4, 0.5)
     ]
     write_report(tmp_path / "report.json", report("passkey", {}, rows))
-    first, second = curves(tmp_path / "report.json")
+    first, second = read_curves(tmp_path / "report.json")
     assert [first.tokens, second.tokens] == [4096, 8192]
     assert {point.setting.store for point in first.points} == {"store-4096"}
 
@@ -99,23 +100,23 @@ def test_the_rank_correlation_is_that_of_its_definition(tmp_path: Path) -> None:
     qualities = dict(zip((0.2, 0.3, 0.4, 0.5, 0.6), (0.1, 0.4, 0.3, 0.5, 0.9), strict=True))
     errors = (0.3, 0.2, 0.4, 0.1, 0.5)
     curve = one(write(tmp_path / "report.json", qualities, errors=errors))
-    recall, error = curve.predicts("recall"), curve.predicts("topk_error")
+    recall, error = curve.predicts("recall"), curve.predicts("excess_error")
     assert recall.value == pytest.approx(1 - 6 * 2 / (6**3 - 6))
     goodness, rank = [6, 3, 4, 2, 5, 1], [6, 1, 3, 2, 4, 5]  # of exact and the five, by hand
     apart = sum((a - b) ** 2 for a, b in zip(goodness, rank, strict=True))
     assert error.value == pytest.approx(1 - 6 * apart / (6**3 - 6))
     assert -1 <= error.low < error.value < error.high <= 1
-    assert curve.predicts("mass") == recall  # the same order
+    assert curve.predicts("attention_mass_recall") == recall  # the same order
     assert curve.predicts("error").value == 0  # the same everywhere
-    assert curve.best[:2] == ["recall", "mass"]
+    assert curve.best[:2] == ["recall", "attention_mass_recall"]
 
 
 def test_the_figure_that_predicts_is_named(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     qualities = {recall: recall**2 for recall in np.linspace(0.3, 0.99, 30).tolist()}
     curve = one(write(tmp_path / "report.json", qualities, errors=random.uniform(0.1, 0.9, 30)))
-    assert curve.best == ["recall", "mass"]
-    assert curve.predicts("recall").low > 0.99 > curve.predicts("topk_error").high
+    assert curve.best == ["recall", "attention_mass_recall"]
+    assert curve.predicts("recall").low > 0.99 > curve.predicts("excess_error").high
     flat = one(write(tmp_path / "flat.json", dict.fromkeys((0.3, 0.5, 0.9), 1.0)))
     assert flat.best == []
     assert flat.predicts("recall") == (0, 0, 0)
@@ -128,7 +129,7 @@ def test_what_is_needed_lies_between_settings(task: str, tmp_path: Path) -> None
     assert not needed.is_bound
     assert needed.value.value == pytest.approx(0.95)  # between (0.9, 0.9) and (1, 1)
     assert needed.value.low <= 0.95 <= needed.value.high <= 1
-    error = one(write(tmp_path / "report.json", LINE, task)).needed("topk_error")
+    error = one(write(tmp_path / "report.json", LINE, task)).needed("excess_error")
     assert error is not None
     assert error.value.value == pytest.approx(0.05)
     assert 0 <= error.value.low <= 0.05 <= error.value.high
@@ -168,7 +169,7 @@ def test_reports_without_curves_are_refused(
     content = report("passkey", {}, []) | {"rows": [asdict(row("dictionary", 1, None, "a"))]}
     write_report(file, content)
     with pytest.raises(InputError, match=r"is no report of fotmem eval \(memory: Field required\)"):
-        list(curves(file))
+        list(read_curves(file))
     assert "cannot be read" in refusal(capsys, 1, "eval", "curve", tmp_path / "none.json")
 
 
@@ -179,7 +180,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert ended.code == 0, ended.err
     for task in QUALITIES:
         assert f"{task}, 4,096 tokens" in ended.out
-    assert "│ recall │ 1.000 (" in ended.out
+    assert re.search(r"│ recall +│ 1\.000 \(", ended.out)
     assert "│ 0.950 (" in ended.out
     assert "predicts best: " in ended.out
     for name in ("predicts", "needed"):

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
 from fotmem.errors import InputError
-from fotmem.measure.evaluate.dictionary import lookup
+from fotmem.measure.evaluate.dictionary import measure_dictionary
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.tasks.dictionary import (
     FEW,
@@ -139,14 +139,16 @@ class Oracle:
 def test_answers_are_counted(wrong: bool) -> None:
     with fotmem.attach(new_model(0)) as memory:
         oracle = Oracle(memory, wrong=wrong)
-        first, second = lookup(oracle, memory, [1000, 3000], queries=60, store="exact", seed=1)
+        first, second = measure_dictionary(
+            oracle, memory, [1000, 3000], queries=60, store="exact", seed=1
+        )
     assert (first.tokens, second.tokens) == (1000, 3000)
     assert first.queries == 60
     assert first.bytes_per_token == 512  # a key and a value of 64 float32
     for row in (first, second):
-        assert row.accuracy == (0.0 if wrong else 1.0)
+        assert row.exact_match == (0.0 if wrong else 1.0)
         assert row.symbol_accuracy == (0.75 if wrong else 1.0)
-        assert row.interval == wilson(60 * row.accuracy, 60)
+        assert row.exact_match_interval == wilson(60 * row.exact_match, 60)
 
 
 def test_memory_that_a_store_takes_is_counted(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_without_psutil_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("fotmem.measure.evaluate.dictionary.find_spec", lambda name: None)
     with fotmem.attach(new_model(0)) as memory:
         oracle = Oracle(memory, wrong=False)
-        [row] = lookup(oracle, memory, [1000], queries=60, store="exact", seed=1)
+        [row] = measure_dictionary(oracle, memory, [1000], queries=60, store="exact", seed=1)
     assert row.ram is None
 
 
@@ -173,12 +175,12 @@ def test_what_cannot_be_measured() -> None:
         fotmem.attach(new_model(0)) as memory,
         pytest.raises(InputError, match="60 records to query take 600 tokens, got 500"),
     ):
-        lookup(None, memory, [500], queries=60, store="exact", seed=0)
+        measure_dictionary(None, memory, [500], queries=60, store="exact", seed=0)
     with (
         fotmem.attach(tiny.llama(), layers=[1], window=16) as memory,
         pytest.raises(InputError, match="a model with 64 tokens, `dictionary-fot` or"),
     ):
-        lookup(None, memory, [500], queries=6, store="exact", seed=0)
+        measure_dictionary(None, memory, [500], queries=6, store="exact", seed=0)
 
 
 def test_records_as_text() -> None:
@@ -191,26 +193,26 @@ def test_records_as_text() -> None:
 def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small: dict[str, Any] = {"documents": 2, "d": (1, 2), "steps": 4, "evaluate_every": 2}
     options = RECIPE.model_copy(update=small)
-    trained = train_dictionary(tmp_path / "lookup", options=options)
+    trained = train_dictionary(tmp_path / "dictionary", options=options)
     again = train_dictionary(tmp_path / "again", options=options)
     assert [entry.get("loss") for entry in trained.history] == [
         entry.get("loss") for entry in again.history
     ]
     with pytest.raises(InputError, match="holds a training already"):
-        train_dictionary(tmp_path / "lookup", options=options)
+        train_dictionary(tmp_path / "dictionary", options=options)
     for _ in range(2):  # it is used at a temperature of its own, after a second run, too
-        model = LlamaForCausalLM.from_pretrained(tmp_path / "lookup")
+        model = LlamaForCausalLM.from_pretrained(tmp_path / "dictionary")
         with fotmem.attach(model) as memory:
             assert memory.temperature == TEMPERATURE
-        train_dictionary(tmp_path / "lookup", options=options, resume=True)
-    task = ("eval", "dictionary", tmp_path / "lookup")
+        train_dictionary(tmp_path / "dictionary", options=options, resume=True)
+    task = ("eval", "dictionary", tmp_path / "dictionary")
     ended = call(capsys, *task, "--tokens", "2k,3k", "--queries", 30, "--json")
     rows = json.loads(ended.out)["rows"]
     assert [row["tokens"] for row in rows] == [2040, 3070]
-    assert all(row["queries"] == 30 and row["accuracy"] < 0.5 for row in rows)
+    assert all(row["queries"] == 30 and row["exact_match"] < 0.5 for row in rows)
     table = call(capsys, *task, "--tokens", "1k", "--queries", 9).out
     assert "512 B/token" in table
-    for name in ("values right", "symbols right", "read", "memory", "RAM", "a query"):
+    for name in ("exact match", "symbols", "throughput", "memory", "RAM", "latency"):
         assert f"\n{name}: " in table
 
 

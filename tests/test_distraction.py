@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,12 @@ import fotmem
 from fotmem.errors import InputError, OptionError
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate import distraction as evaluated
-from fotmem.measure.evaluate.distraction import DistractionRow, Document, cut, distraction
+from fotmem.measure.evaluate.distraction import (
+    DistractionRow,
+    Document,
+    cut,
+    measure_distraction,
+)
 from fotmem.measure.evaluate.distraction_plot import draw_distraction
 from fotmem.measure.evaluate.facts import make_facts
 from fotmem.measure.evaluate.report import read_report, rows_of
@@ -45,7 +51,7 @@ def measure(
     model: Any, made: Sequence[Document], layers: Sequence[int] = LAYERS, **options: Any
 ) -> list[DistractionRow]:
     with fotmem.attach(model, layers=layers, window=WINDOW, **options) as memory:
-        rows = list(distraction(model, memory, made))
+        rows = list(measure_distraction(model, memory, made))
         assert len(memory) == len(memory.store(layers[0])) == 0
     return rows
 
@@ -140,7 +146,7 @@ class Watching(Oracle):
         known = {layer: torch.stack(some) for layer, some in every.items()}
         one, all_of_it = torch.stack([*found.values()]), torch.stack([*known.values()])
         return {
-            "mass": float((one / all_of_it).mean()),
+            "right_document": float((one / all_of_it).mean()),
             "weighted": float(one.sum() / all_of_it.sum()),
             "memory": float(all_of_it.mean()),
             "heads": {
@@ -161,15 +167,17 @@ def test_figures_are_those_of_the_oracle(options: dict[str, Any]) -> None:
     assert [row.documents for row in rows] == [1, 2, 4]
     for row in rows:
         expected = oracle.row(made, row.documents)
-        assert row.mass.value == pytest.approx(expected["mass"], abs=1e-5)
-        assert row.weighted.value == pytest.approx(expected["weighted"], abs=1e-5)
-        assert row.memory.value == pytest.approx(expected["memory"], abs=1e-5)
+        assert row.right_document.value == pytest.approx(expected["right_document"], abs=1e-5)
+        assert row.right_document_weighted.value == pytest.approx(expected["weighted"], abs=1e-5)
+        assert row.memory_share.value == pytest.approx(expected["memory"], abs=1e-5)
         for layer in LAYERS:
             assert row.heads[layer] == pytest.approx(expected["heads"][layer], abs=1e-5)
-        assert row.asked == 4
+        assert row.searched == 4
         assert row.uniform == 1 / row.documents
-    assert rows[0].mass == rows[0].weighted == Figure(1, 1, 1)
-    assert rows[2].mass.low < rows[2].mass.value < rows[2].mass.high < 1
+    assert rows[0].right_document == rows[0].right_document_weighted == Figure(1, 1, 1)
+    assert (
+        rows[2].right_document.low < rows[2].right_document.value < rows[2].right_document.high < 1
+    )
 
 
 def test_each_document_is_asked_for_among_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +194,7 @@ def test_each_document_is_asked_for_among_its_group(monkeypatch: pytest.MonkeyPa
             return plain(*given)
 
         monkeypatch.setattr(evaluated, "_ask", noted)
-        list(distraction(model, memory, made))
+        list(measure_distraction(model, memory, made))
     groups = [[0], [1], [2], [3], [0, 1], [0, 1], [2, 3], [2, 3], *[[0, 1, 2, 3]] * 4]
     assert [group for group, _, _ in asked] == groups
     assert [right for _, right, _ in asked] == [0, 1, 2, 3] * 3
@@ -214,16 +222,16 @@ def apart(count: int) -> list[Document]:
 
 def test_documents_that_are_told_apart() -> None:
     found = measure(alike(1.0), apart(8), [0])
-    assert [row.mass.value for row in found] == pytest.approx([1.0] * 4, abs=1e-3)
+    assert [row.right_document.value for row in found] == pytest.approx([1.0] * 4, abs=1e-3)
     missed = measure(alike(-1.0), apart(8), [0])
-    assert missed[0].mass.value == 1
-    assert max(row.mass.value for row in missed[1:]) < 0.5
+    assert missed[0].right_document.value == 1
+    assert max(row.right_document.value for row in missed[1:]) < 0.5
 
 
 def test_documents_that_are_the_same() -> None:
     for row in measure(tiny.llama(), documents(1) * 8):
-        assert row.mass == pytest.approx((row.uniform,) * 3, abs=1e-6)
-        assert row.weighted == pytest.approx((row.uniform,) * 3, abs=1e-6)
+        assert row.right_document == pytest.approx((row.uniform,) * 3, abs=1e-6)
+        assert row.right_document_weighted == pytest.approx((row.uniform,) * 3, abs=1e-6)
 
 
 def test_what_cannot_be_measured() -> None:
@@ -256,7 +264,7 @@ def test_facts_are_hidden_and_asked_for() -> None:
         assert (after.before, after.queries[:LOCAL]) == (before.before, before.queries[:LOCAL])
         asked = str(tokenizer.decode(after.queries[LOCAL:]))
         assert asked.split() == f"{one.question} {one.fact.answer}".split()
-        following = after.queries[1:][after.looking]  # what is said from there
+        following = after.queries[1:][after.evaluated]  # what is said from there
         assert str(tokenizer.decode(following)).strip() == one.fact.answer
     assert evaluated.with_facts(tokenizer, plain, seed=1) != made
 
@@ -264,10 +272,10 @@ def test_facts_are_hidden_and_asked_for() -> None:
 def test_only_where_the_answer_is_said_is_judged() -> None:
     model, made = tiny.llama(), documents(2, queries=6)
     parts = [
-        [each._replace(looking=looking) for each in made]
-        for looking in (slice(None), slice(0, 2), slice(2, 6))
+        [each._replace(evaluated=evaluated) for each in made]
+        for evaluated in (slice(None), slice(0, 2), slice(2, 6))
     ]
-    every, first, rest = (measure(model, some)[1].mass.value for some in parts)
+    every, first, rest = (measure(model, some)[1].right_document.value for some in parts)
     assert first != pytest.approx(rest)
     assert every == pytest.approx((2 * first + 4 * rest) / 6)
 
@@ -310,12 +318,12 @@ def test_table_json_and_report(
 
     table = call(capsys, *given)
     assert table.code == 0, table.err
-    mass = read[2].mass
+    mass = read[2].right_document
     assert f"│ 4         │ {mass.value:.3f} ({mass.low:.3f} to {mass.high:.3f}) " in table.out
     assert "│ 0.250     │" in table.out
     mean, best = sum(read[2].heads[3]) / 4, max(read[2].heads[3])
-    assert f"│ 3     │ {mean:.3f}     │ {best:.3f}     │" in table.out
-    for name in ("right one", "weighted", "by chance", "memory"):
+    assert re.search(f"│ 3 +│ {mean:.3f} +│ {best:.3f} +│", table.out)
+    for name in ("right document", "weighted", "by chance", "memory"):
         assert f"\n{name}: " in table.out
 
 
@@ -328,15 +336,15 @@ def test_facts_by_the_command(
     plain, facts = (
         json.loads(call(capsys, *given, *more).out)["rows"][2] for more in ((), ("--facts",))
     )
-    assert plain["mass"] != facts["mass"]
-    assert facts["asked"] == 4
+    assert plain["right_document"] != facts["right_document"]
+    assert facts["searched"] == 4
 
 
 def test_other_seeds_take_other_documents(
     given: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     masses = [
-        json.loads(call(capsys, *given, "--json", "--seed", seed).out)["rows"][2]["mass"]
+        json.loads(call(capsys, *given, "--json", "--seed", seed).out)["rows"][2]["right_document"]
         for seed in (0, 0, 1)
     ]
     assert masses[0] == masses[1] != masses[2]
@@ -384,7 +392,7 @@ def test_what_is_needed_is_named(
 def test_the_picture(tmp_path: Path) -> None:
     figure = Figure(0.5, 0.4, 0.6)
     row = DistractionRow(1, Figure(1, 1, 1), Figure(1, 1, 1), figure, {1: [1.0]}, 8, 1.0)
-    before = [row, replace(row, documents=2, mass=figure, weighted=figure)]
+    before = [row, replace(row, documents=2, right_document=figure, right_document_weighted=figure)]
     file = tmp_path / "distraction.png"
     draw_distraction({"before tuning": before, "after tuning": before[:1]}, file)
     pixels = (255 * imread(file)[..., :3]).round().astype(int)

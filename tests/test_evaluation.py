@@ -17,13 +17,13 @@ from fotmem.measure.evaluate.facts import (
     DIGITS,
     OTHER_QUESTIONS,
     OTHER_STATEMENTS,
+    ask_facts,
     hide,
-    keyed,
     make_facts,
 )
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.passkey import make_trials, passkey
-from fotmem.measure.evaluate.perplexity import perplexity
+from fotmem.measure.evaluate.passkey import make_trials, measure_passkey
+from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS
 from fotmem.tasks.pass_key import NAME, fact
@@ -100,7 +100,7 @@ def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.Mo
             return plain(model, tokenizer, trial)
 
         monkeypatch.setattr(evaluated, "_ask", looked)
-        rows = list(passkey(model, tokenizer(), trials, memory, "exact"))
+        rows = list(measure_passkey(model, tokenizer(), trials, memory, "exact"))
     for trial, text in zip(trials, seen, strict=True):
         hidden = tokens(fact(NAME, trial.code))
         [place] = [i for i in range(200) if text[i : i + len(hidden)] == hidden]
@@ -117,9 +117,9 @@ def test_what_was_read_of_a_shorter_piece_is_not_read_again() -> None:
         for size in (100, 300)
     }
     with fotmem.attach(folders.model(), window=32) as memory:
-        list(passkey(folders.model(), tokenizer(), made[100], memory, "exact"))
+        list(measure_passkey(folders.model(), tokenizer(), made[100], memory, "exact"))
         store = memory.store(memory.layers[0])
-        list(passkey(folders.model(), tokenizer(), made[300], memory, "exact"))
+        list(measure_passkey(folders.model(), tokenizer(), made[300], memory, "exact"))
         assert memory.store(memory.layers[0]) is store
         assert memory.tokens.tolist() == made[300][0].shared
 
@@ -137,12 +137,12 @@ def test_a_shared_reading_is_read_once_and_left_as_it_was(monkeypatch: pytest.Mo
                 plain(*args, **options)
 
             monkeypatch.setattr(memory, name, counted)
-        rows = list(passkey(model, tokenizer(), trials, memory, "exact"))
+        rows = list(measure_passkey(model, tokenizer(), trials, memory, "exact"))
         assert memory.tokens.tolist() == trials[-1].shared
     long = [length for length in read if length > 100]
     assert long == [len(trials[0].shared), len(trials[2].shared)]
     assert len(read) == 6
-    assert rows[-1].answer_interval == wilson(rows[-1].answer_accuracy * 4, 4)
+    assert rows[-1].exact_match_interval == wilson(rows[-1].exact_match * 4, 4)
 
 
 # Keyed facts
@@ -184,10 +184,10 @@ def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *given: object, **options: object) -> None:
             self.text = next(said)
 
-    monkeypatch.setattr("fotmem.measure.evaluate.facts.answer", Said)
-    rows = list(keyed(None, tokenizer(), tokens(TEXT)[:50], facts, None, None))
+    monkeypatch.setattr("fotmem.measure.evaluate.facts.answer_question", Said)
+    rows = list(ask_facts(None, tokenizer(), tokens(TEXT)[:50], facts, None, None))
     assert len(rows) == 6
-    shown = {row.kind: (row.answer_accuracy, row.facts) for row in rows[-1]}
+    shown = {row.kind: (row.exact_match, row.facts) for row in rows[-1]}
     assert {kind: shown[kind] for kind in ("all", "trained wording", "other wording")} == {
         "all": (2 / 6, 6),
         "trained wording": (1 / 3, 3),
@@ -203,7 +203,7 @@ def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_perplexity_is_that_of_windows_with_memory() -> None:
     model, ids = folders.model(), tokens(TEXT)[:400]
     with fotmem.attach(model, window=32, top_k=None) as memory:
-        steps = perplexity(
+        steps = measure_perplexity(
             model, memory, ids, [64, 256], store="exact", scored=70, overlap=0, attend=False
         )
         rows = list(steps)
@@ -239,7 +239,7 @@ def test_places_are_the_ends_of_equal_parts() -> None:
     with fotmem.attach(model, window=32) as memory:
 
         def measure(part: list[int], places: int) -> list[float]:
-            steps = perplexity(
+            steps = measure_perplexity(
                 model, memory, part, [64], store="exact", scored=64, places=places, overlap=0
             )
             return [math.log(row.perplexity) for row in steps]
@@ -262,9 +262,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EXPLAINED = {
-    "facts": ("facts", "whole answers", "number", "seconds"),
-    "perplexity": ("perplexity", "nats against none", "tokens", "seconds"),
-    "passkey": ("digits", "whole answers", "seconds", "a token"),
+    "facts": ("facts", "exact match", "number", "seconds"),
+    "perplexity": ("perplexity", "difference (nats)", "tokens", "seconds"),
+    "passkey": ("digits", "exact match", "seconds", "latency"),
 }
 COMMANDS = {
     "facts": ["--tokens", 600, "--facts", 3],
@@ -298,7 +298,15 @@ def test_without_a_text_it_is_python_reference(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fotmem.cli.options.python_reference", lambda: TEXT)
-    given = ["eval", "perplexity", folder, "--window", 32, *COMMANDS["perplexity"], "--json"]
+    given = [
+        "eval",
+        "perplexity",
+        folder,
+        "--window",
+        32,
+        *COMMANDS["perplexity"],
+        "--json",
+    ]
     found, expected = (
         json.loads(call(capsys, *given, *text).out)["rows"]
         for text in ((), ("--text", folder / "text.txt"))
@@ -310,7 +318,11 @@ def test_without_a_text_it_is_python_reference(
     ("task", "given", "reason"),
     [
         ("facts", ["--tokens", "1k,2k"], "expected one size, such as 16k, got '1k,2k'"),
-        ("perplexity", ["--tokens", "4K"], "expected sizes such as 4096 or 4k,16k, got '4K'"),
+        (
+            "perplexity",
+            ["--tokens", "4K"],
+            "expected sizes such as 4096 or 4k,16k, got '4K'",
+        ),
         ("passkey", ["--tokens", ""], "expected sizes such as 4096 or 4k,16k, got ''"),
     ],
 )

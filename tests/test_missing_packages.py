@@ -18,7 +18,7 @@ from fotmem.measure.bench.page import write_page
 from fotmem.measure.bench.plot import draw
 from fotmem.measure.bench.run import Bench, Plan
 from fotmem.measure.capture import Capture, capture_hdf5, capture_random
-from fotmem.measure.evaluate.curves import curves
+from fotmem.measure.evaluate.curves import read_curves
 from fotmem.measure.machine import resident
 from fotmem.training.dictionary import train_dictionary
 from fotmem.training.documents import read_documents
@@ -80,7 +80,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Capture, Path], Any], str]] = {
     ),
     "compare": (lambda *_: compare(NOTHING, NOTHING), "scipy"),
     "interval": (lambda *_: interval(NOTHING), "scipy"),
-    "curves": (lambda _, folder: list(curves(folder)), "scipy"),
+    "curves": (lambda _, folder: list(read_curves(folder)), "scipy"),
     "draw": (lambda _, folder: draw(EMPTY, folder / "a.png"), "matplotlib"),
     "write_page": (lambda _, folder: write_page(EMPTY, folder / "a.html"), "plotly"),
     "capture_hdf5": (lambda _, folder: capture_hdf5(folder / "new", folder / "file"), "h5py"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem.measure.evaluate.passkey import Trial, make_trials, passkey, score
+from fotmem.measure.evaluate.passkey import Trial, make_trials, measure_passkey, score
 from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 from tests import folders
@@ -230,10 +230,10 @@ def test_each_row_covers_the_trials_so_far() -> None:
     known = parrot("digits", wrong())
     other = Trial(trial("digits").read, bare("digits", "Elsewhere."), "48213")
     trials = [trial("digits"), other, trial("digits")]
-    rows = list(passkey(known, tokenizer("digits"), trials, None, None))
+    rows = list(measure_passkey(known, tokenizer("digits"), trials, None, None))
     assert [row.trials for row in rows] == [1, 2, 3]
     assert [row.digit_accuracy for row in rows] == [1, 0.5, pytest.approx(2 / 3)]
-    assert [row.answer_accuracy for row in rows] == [1, 0.5, pytest.approx(2 / 3)]
+    assert [row.exact_match for row in rows] == [1, 0.5, pytest.approx(2 / 3)]
     assert [row.tokens for row in rows] == [len(one.read) + len(one.local) for one in trials]
     assert {(row.memory, row.store) for row in rows} == {(False, None)}
     assert 0 <= rows[0].seconds <= rows[1].seconds <= rows[2].seconds
@@ -243,6 +243,6 @@ def test_with_an_attached_memory() -> None:
     model = folders.model()
     trials = make_trials(tokenizer("digits"), TEXT, tokens=100, trials=2, seed=0)
     with fotmem.attach(model, window=32) as memory:
-        rows = list(passkey(model, tokenizer("digits"), trials, memory, "exact"))
+        rows = list(measure_passkey(model, tokenizer("digits"), trials, memory, "exact"))
         assert memory.tokens.tolist() == trials[-1].read
     assert [(row.memory, row.store, row.tokens) for row in rows] == [(True, "exact", 100)] * 2

@@ -10,7 +10,7 @@ from safetensors import safe_open
 import fotmem
 from fotmem.errors import InputError
 from fotmem.files import python_reference
-from fotmem.measure.evaluate.dictionary import lookup
+from fotmem.measure.evaluate.dictionary import measure_dictionary
 from fotmem.measure.evaluate.passkey import make_trials, score
 from fotmem.models.load import RECIPES, load_model, load_recipe
 from tests import tiny
@@ -46,8 +46,8 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
         assert (memory.distance, memory.decay, memory.temperature) == (1024, 0.7, 0.7)
         with_memory = [score(model, tokenizer, trial, memory) for trial in trials]
     without = [score(model, tokenizer, trial, None) for trial in trials]
-    assert sum(outcome.right for outcome in with_memory) >= 2
-    assert sum(outcome.right for outcome in without) == 0
+    assert sum(outcome.exact for outcome in with_memory) >= 2
+    assert sum(outcome.exact for outcome in without) == 0
 
 
 def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,5 +74,5 @@ def test_the_dictionary_is_small_and_looks_records_up() -> None:
         model, _ = load_recipe("dictionary", dtype=dtype)
         with fotmem.attach(model, top_k=32) as memory:
             assert (memory.layers, memory.temperature) == ((2,), 0.3)
-            [row] = lookup(model, memory, [20_000], queries=100, store="exact", seed=1)
-        assert row.accuracy >= 0.98
+            [row] = measure_dictionary(model, memory, [20_000], queries=100, store="exact", seed=1)
+        assert row.exact_match >= 0.98

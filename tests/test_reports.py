@@ -38,8 +38,8 @@ def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
     return {
         "tokens": tokens,
         "memory": memory,
-        "answer_accuracy": right,
-        "answer_interval": interval,
+        "exact_match": right,
+        "exact_match_interval": interval,
     }
 
 
@@ -152,27 +152,31 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     grown = {
         "store": "hnsw",
         "tokens_per_second": 1234.5,
-        "median_add": 0.01,
-        "longest_add": 0.1,
-        "peak_bytes": 2**29,
-        "mass": 0.987,
-        "one": 1e-3,
-        "window": 0.02,
+        "median_insert_latency": 0.01,
+        "max_insert_latency": 0.1,
+        "peak_ram": 2**29,
+        "attention_mass_recall": 0.987,
+        "latency": 1e-3,
+        "window_latency": 0.02,
         "effort": 128,
     }
     kinds = {
         "overhead": [{"name": "hnsw", "kind": "random", "queries": 4096, **ratios}],
         "rival": [
             {"benchmark": "test_searching[random-True]", "attention": "random", "processes": True}
-            | {**ratios, "ours_mass": 1.0, "theirs_mass": 0.5}
+            | {**ratios, "ours_attention_mass_recall": 1.0, "theirs_attention_mass_recall": 0.5}
         ],
         "layers-hnsw": [
-            {"store": "hnsw", "layer": layer, "masses": [0.9 + layer / 100, 0.95 + layer / 100]}
+            {
+                "store": "hnsw",
+                "layer": layer,
+                "attention_mass_recalls": [0.9 + layer / 100, 0.95 + layer / 100],
+            }
             for layer in range(4)
         ],
         "growth-hnsw": [
-            {**grown, "tokens": size, "effort_at_mass": 90}
-            | {"one_at_mass": cost, "window_at_mass": 3 * cost}
+            {**grown, "tokens": size, "effort_at_equal_recall": 90}
+            | {"latency_at_equal_recall": cost, "window_latency_at_equal_recall": 3 * cost}
             for size, cost in ((10_240, 0.002), (102_400, 0.005))
         ]
         + [{**grown, "tokens": 2**20}],  # no effort finds as much
@@ -198,27 +202,28 @@ def test_the_figures_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert stores_report.PAGE.read_text().count(stores_report.MARKER) == 2
 
 
-def test_what_was_foretold_beside_what_was_measured() -> None:
+def test_predictions_beside_measurements() -> None:
     setting = Setting(store="faiss-ivf", options={"nprobe": 8})
-    foretold = Prediction(ram=5 * 2**20, disk=0, latency=5e-3, error=0.05, recall=0.9)
+    predicted = Prediction(ram=5 * 2**20, disk=0, latency=5e-3, error=0.05, recall=0.9)
     grown = [
         GrowthRow(
             setting=setting, layer=layer, top_k=32, size=1000, recall=around(0.9),
-            mass=around(0.9), error=around(0.5), topk_error=around(error), share_read=None,
-            add_median=0.1, add_longest=0.1, ram=2**21 / 1000, one=one,
+            attention_mass_recall=around(0.9), error=around(0.5), excess_error=around(error),
+            share_read=None, median_insert_latency=0.1, max_insert_latency=0.1,
+            ram=2**21 / 1000, latency=one,
         )
         for layer, error, one in ((17, 0.03, 1e-3), (18, 0.05, 3e-3))
     ]  # fmt: skip
-    candidate = Candidate(setting, foretold, (), (17,), 8192)
+    candidate = Candidate(setting, predicted, (), (17,), 8192)
     written = select_report.figures([select_report.compared(candidate, grown, 5)])
     cells = "2.00ms | 1.00ms (-50%) | 2.0MiB | 1.0MiB (-50%) | 0.040 | 0.050 (+0.010)"
     assert f"| `faiss-ivf nprobe=8` | {cells} |" in written
-    bounded = select_report.compared(replace(candidate, at_most=True), grown, 5)
-    assert "| 2.0MiB | at most 1.0MiB |" in select_report.figures([bounded])
+    bounded = select_report.compared(replace(candidate, ram_is_budget=True), grown, 5)
+    assert "| 2.0MiB | up to 1.0MiB |" in select_report.figures([bounded])
     assert select_report.PAGE.read_text().count(select_report.MARKER) == 2
 
 
-def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
+def test_the_quality_with_several_stores(tmp_path: Path) -> None:
     points = [
         CurvePoint(
             Setting(store=store, options=options),
@@ -233,7 +238,7 @@ def test_what_a_model_makes_of_stores(tmp_path: Path) -> None:
     ]
     curve = Curve("passkey", 8192, points)
     written = quality_report.predictions([curve])
-    assert "| passkey, 8,192 tokens: whole answers | 1.000 | recall | 1.00 (" in written
+    assert "| passkey, 8,192 tokens: exact match | 1.000 | recall | 1.00 (" in written
     assert "| 0.950 (" in written  # from 0.8 at 0.8 to 1 at 1
     grid = read_grid(quality_report.write_grid(tmp_path / "grid.toml"))
     assert grid == quality_report.GRID
@@ -244,27 +249,28 @@ def test_the_k_best_keys_beside_all(tmp_path: Path) -> None:
     files = {}
     for name, right in (("passkey-best", 0.9), ("passkey-all", 0.5)):
         rows = [
-            PasskeyRow(memory=on, digit_accuracy=1.0, answer_accuracy=right * on,
-                       answer_interval=(0.1, 0.95), trials=4, seconds=1.0,
+            PasskeyRow(memory=on, digit_accuracy=1.0, exact_match=right * on,
+                       exact_match_interval=(0.1, 0.95), trials=4, seconds=1.0,
                        tokens=8192, store="exact" if on else None)
             for on in (False, True)
         ]  # fmt: skip
         files[name] = tmp_path / f"{name}.json"
         write_report(files[name], report("passkey", {"model": "one"}, rows))
     written = quality_report.write_dense(files)
-    name = "`one` | passkey, 8,192 tokens: whole answers"
+    name = "`one` | passkey, 8,192 tokens: exact match"
     assert f"| {name} | 0.900 (0.100 to 0.950) | 0.500 (0.100 to 0.950) |\n" in written
     assert written.count("passkey") == 1
 
 
 def test_large_memories(tmp_path: Path) -> None:
     about: dict[str, Any] = {"tokens": 2**20, "store": "faiss-ivf"}
-    passkey = PasskeyRow(memory=True, digit_accuracy=1.0, answer_accuracy=0.9,
-                         answer_interval=(0.8, 0.95), trials=4, seconds=1.0,
+    passkey = PasskeyRow(memory=True, digit_accuracy=1.0, exact_match=0.9,
+                         exact_match_interval=(0.8, 0.95), trials=4, seconds=1.0,
                          seconds_per_token=0.08, **about)  # fmt: skip
-    plain = replace(passkey, memory=False, store=None, answer_accuracy=0.0, seconds_per_token=0.05)
-    dictionary = DictionaryRow(accuracy=0.93, interval=(0.9, 0.95), symbol_accuracy=0.97,
-                               queries=500, tokens_per_second=12_345.0, bytes_per_token=512.0,
+    plain = replace(passkey, memory=False, store=None, exact_match=0.0, seconds_per_token=0.05)
+    dictionary = DictionaryRow(exact_match=0.93, exact_match_interval=(0.9, 0.95),
+                               symbol_accuracy=0.97, queries=500, tokens_per_second=12_345.0,
+                               bytes_per_token=512.0,
                                seconds_per_query=0.012, ram=3 * 2**30, **about)  # fmt: skip
     files = {}
     for task, rows in (("passkey", [passkey, plain]), ("dictionary", [dictionary])):
@@ -293,7 +299,7 @@ def test_distraction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (tmp_path / "distraction.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_commands_that_are_measured(tmp_path: Path) -> None:
+def test_the_commands_of_the_page(tmp_path: Path) -> None:
     """They are checked as far as it goes without a model; all sections are in the page."""
     for chosen in (quality_report.QUICK, quality_report.FULL):
         assert chosen.keys() == quality_report.WRITTEN.keys()
@@ -308,16 +314,14 @@ def test_the_commands_that_are_measured(tmp_path: Path) -> None:
         assert quality_report.PAGE.read_text().count(quality_report.marker(section)) == 2
 
 
-def test_the_page_has_what_is_measured_so_far(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_page_has_the_finished_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = tmp_path / "quality.md"
     marker = quality_report.marker("dense")
     page.write_text(f"before\n{marker}\nold\n{marker}after\n")
     monkeypatch.setattr(quality_report, "PAGE", page)
     commands = quality_report.best_and_all(passkey="passkey one", perplexity="perplexity one")
-    row = PasskeyRow(memory=True, digit_accuracy=1.0, answer_accuracy=1.0,
-                     answer_interval=(0.5, 1.0), trials=4, seconds=1.0,
+    row = PasskeyRow(memory=True, digit_accuracy=1.0, exact_match=1.0,
+                     exact_match_interval=(0.5, 1.0), trials=4, seconds=1.0,
                      tokens=8192, store="exact")  # fmt: skip
     for name in ("passkey-best", "passkey-all"):
         file = quality_report.report_of(tmp_path, "dense", name)

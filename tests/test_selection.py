@@ -15,13 +15,13 @@ import torch
 import fotmem
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
 from fotmem.measure.bench import process
-from fotmem.measure.bench.worker import StoreJob
+from fotmem.measure.bench.store_job import StoreJob
 from fotmem.measure.capture import Capture, capture_model, capture_random
 from fotmem.measure.select import calibration, selector
 from fotmem.measure.select import extrapolate as laws
 from fotmem.measure.select.choice import Candidate, Selection, candidates
-from fotmem.measure.select.limits import Limits, Prediction, misses
-from fotmem.measure.select.predict import Cost, LayerQuality, SettingMeasurement, foretell
+from fotmem.measure.select.limits import Limits, Prediction, violations
+from fotmem.measure.select.predict import Cost, LayerQuality, SettingMeasurement, predict
 from fotmem.measure.setting import Setting
 from fotmem.plugin import registry
 from tests import folders, tiny
@@ -134,10 +134,10 @@ def test_larger_sizes_tell_more_of_what_a_search_takes() -> None:
 
 def test_costs_between_sizes_are_those_that_were_measured() -> None:
     times = [1e-3, 5e-3, 6e-3]
-    foretold = laws.costs({1.0: laws.SearchCosts(SIZES, times, [100.0, 200.0, 300.0])})[1.0]
-    assert [foretold(size) for size in SIZES] == pytest.approx(times)
-    assert 1e-3 < foretold(12_000) < 5e-3
-    assert foretold(100) == pytest.approx(1e-3)
+    predicted = laws.costs({1.0: laws.SearchCosts(SIZES, times, [100.0, 200.0, 300.0])})[1.0]
+    assert [predicted(size) for size in SIZES] == pytest.approx(times)
+    assert 1e-3 < predicted(12_000) < 5e-3
+    assert predicted(100) == pytest.approx(1e-3)
 
 
 def test_noise_makes_no_law_absurd() -> None:
@@ -175,16 +175,18 @@ def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     measured = SettingMeasurement(Setting(store="zarr", options={"ram": 50_000_000}), 50_000_000)
     for size in SIZES:
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
-        measured.found += [LayerQuality(size, 17, 0.02, 0.1), LayerQuality(size, 20, 0.04, 0.2)]
-    [foretold] = foretell([measured], 10 * SIZES[-1], 3)
-    assert foretold.error == pytest.approx(0.03)
-    assert foretold.recall == pytest.approx(0.85)
-    assert foretold.latency == pytest.approx(3e-3)
-    assert foretold.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
-    assert foretold.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
-    free = SettingMeasurement(Setting(store="exact"), costs=measured.costs, found=measured.found)
-    several = candidates([measured, free], [foretold, foretold], Limits())
-    assert [each.at_most for each in several] == [True, False]
+        measured.quality += [LayerQuality(size, 17, 0.02, 0.1), LayerQuality(size, 20, 0.04, 0.2)]
+    [predicted] = predict([measured], 10 * SIZES[-1], 3)
+    assert predicted.error == pytest.approx(0.03)
+    assert predicted.recall == pytest.approx(0.85)
+    assert predicted.latency == pytest.approx(3e-3)
+    assert predicted.disk == pytest.approx(3 * 2000 * 10 * SIZES[-1])
+    assert predicted.ram == pytest.approx(3 * 50_000_000)  # not ten times 32 MB
+    free = SettingMeasurement(
+        Setting(store="exact"), costs=measured.costs, quality=measured.quality
+    )
+    several = candidates([measured, free], [predicted, predicted], Limits())
+    assert [each.ram_is_budget for each in several] == [True, False]
 
 
 def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
@@ -192,13 +194,13 @@ def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
     measured = SettingMeasurement(Setting(store="exact"))
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
         measured.costs.append(Cost(size, 1e-3, None, 1000.0, 0.0))
-        measured.found.append(LayerQuality(size, 17, error, 2 * error))
-    measured.found.append(LayerQuality(SIZES[0], 18, 0.01, 0.02))
-    measured.found.append(LayerQuality(SIZES[0], 20, 0.4, 0.8))
-    [foretold] = foretell([measured], SIZES[-1], 3)
+        measured.quality.append(LayerQuality(size, 17, error, 2 * error))
+    measured.quality.append(LayerQuality(SIZES[0], 18, 0.01, 0.02))
+    measured.quality.append(LayerQuality(SIZES[0], 20, 0.4, 0.8))
+    [predicted] = predict([measured], SIZES[-1], 3)
     less = 0.01**0.5 + 0.08**0.5 - 0.04**0.5
-    assert foretold.error == pytest.approx((0.08 + less**2 + 0.44) / 3)
-    assert foretold.recall == pytest.approx(1 - 2 * (0.08 + less**2 + 0.44) / 3)
+    assert predicted.error == pytest.approx((0.08 + less**2 + 0.44) / 3)
+    assert predicted.recall == pytest.approx(1 - 2 * (0.08 + less**2 + 0.44) / 3)
 
 
 def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all_of_it() -> None:
@@ -206,11 +208,11 @@ def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all
     measured = SettingMeasurement(setting, 80_000_000, part=0.1)
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
-        measured.found.append(LayerQuality(size, 17, error, 2 * error))
-    [foretold] = foretell([measured], 10 * SIZES[-1], 1)
-    assert foretold.error == pytest.approx(0.08)
-    assert foretold.recall == pytest.approx(0.84)
-    [twice] = foretell([measured], 20 * SIZES[-1], 1)
+        measured.quality.append(LayerQuality(size, 17, error, 2 * error))
+    [predicted] = predict([measured], 10 * SIZES[-1], 1)
+    assert predicted.error == pytest.approx(0.08)
+    assert predicted.recall == pytest.approx(0.84)
+    [twice] = predict([measured], 20 * SIZES[-1], 1)
     assert twice.error == pytest.approx(0.1)
 
 
@@ -227,10 +229,10 @@ def test_settings_that_differ_by_effort_are_foretold_together() -> None:
             steps = np.log2(each.setting.options["nprobe"] / 4) - np.log2(size / SIZES[0])
             error = 0.4 - 0.1 * min(steps, 3) if each.setting.options["ram"] == 2**26 else 0.3
             each.costs.append(Cost(size, 1e-3, 500.0, 1000.0, 0.0))
-            each.found.append(LayerQuality(size, 17, error, error))
-    foretold = foretell(measured, 2 * SIZES[-1], 1)
-    assert [each.error for each in foretold[:4]] == pytest.approx([0.7, 0.6, 0.5, 0.4])
-    assert [each.error for each in foretold[4:]] == pytest.approx([0.3] * 4)
+            each.quality.append(LayerQuality(size, 17, error, error))
+    predicted = predict(measured, 2 * SIZES[-1], 1)
+    assert [each.error for each in predicted[:4]] == pytest.approx([0.7, 0.6, 0.5, 0.4])
+    assert [each.error for each in predicted[4:]] == pytest.approx([0.3] * 4)
 
 
 def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> None:
@@ -238,15 +240,15 @@ def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> Non
     for size in (*SIZES, 2 * SIZES[-1]):
         latency = 9.0 if size > SIZES[-1] else 1e-4 * np.log(1 + size / 128)
         measured.costs.append(Cost(size, latency, None, 1000.0, 0.0))
-    measured.found += [LayerQuality(size, 17, 0.0, 0.0) for size in SIZES]
+    measured.quality += [LayerQuality(size, 17, 0.0, 0.0) for size in SIZES]
     for tokens in (SIZES[1], 2**20):
-        [foretold] = foretell([measured], tokens, 1)
-        assert foretold.latency == pytest.approx(1e-4 * np.log(1 + tokens / 128))
+        [predicted] = predict([measured], tokens, 1)
+        assert predicted.latency == pytest.approx(1e-4 * np.log(1 + tokens / 128))
 
 
 # Limits and the choice
 
-FORETOLD = {
+PREDICTED = {
     "small": Prediction(ram=1e9, disk=0, latency=30e-3, error=0.04, recall=0.9),
     "quick": Prediction(ram=4e9, disk=0, latency=5e-3, error=0.03, recall=0.95),
     "nearly": Prediction(ram=3e9, disk=0, latency=5.3e-3, error=0.03, recall=0.95),
@@ -258,8 +260,10 @@ FORETOLD = {
 def selection(**limits: Any) -> Selection:
     bounds = Limits(**limits)
     candidates = tuple(
-        Candidate(Setting(store=name), foretold, tuple(misses(bounds, foretold)), (17,), 2**15)
-        for name, foretold in FORETOLD.items()
+        Candidate(
+            Setting(store=name), predicted, tuple(violations(bounds, predicted)), (17,), 2**15
+        )
+        for name, predicted in PREDICTED.items()
     )
     return Selection(2**20, 2**15, (17, 20), 32, bounds, candidates, {"gone": "needs it"}, {})
 
@@ -281,7 +285,7 @@ def test_the_fastest_that_keeps_all_limits_is_chosen(limits: dict[str, Any], cho
     assert found.choice is not None
     assert found.choice.setting.store == chosen
     assert found.advice == ""
-    assert found.told.startswith(f"{chosen}: ")
+    assert found.summary.startswith(f"{chosen}: ")
 
 
 def test_each_store_is_told_why_it_falls_out() -> None:
@@ -327,7 +331,7 @@ def relaxed(advice: str) -> dict[str, Any]:
 def test_the_limit_that_is_to_be_relaxed_is_enough(limits: dict[str, Any]) -> None:
     found = selection(**limits)
     assert found.choice is None
-    assert found.told == f"nothing fits: {found.advice}"
+    assert found.summary == f"nothing fits: {found.advice}"
     for way in found.advice.split("; or "):
         wider = selection(**(limits | relaxed(way)))
         assert wider.choice is not None, way
@@ -430,12 +434,12 @@ def test_stores_are_measured_and_foretold(
     assert "exact, layer 0" in steps
     assert {each.setting.store for each in found.candidates} == {"exact", "faiss-ivf"}
     by_setting = {str(each.setting): each for each in found.candidates}
-    exact = by_setting["exact"].foretold
+    exact = by_setting["exact"].predicted
     assert exact.error == pytest.approx(0, abs=1e-5)
     assert exact.recall == pytest.approx(1)
     held = 2 * TOKENS * 2 * HEADS * DIM * 4
     assert 0.5 * held < exact.ram < 20 * held  # so small that the process's own memory counts
-    few, many = (by_setting[f"faiss-ivf nprobe={nprobe}"].foretold for nprobe in (4, 128))
+    few, many = (by_setting[f"faiss-ivf nprobe={nprobe}"].predicted for nprobe in (4, 128))
     assert few.recall < many.recall
     assert few.error > many.error
     assert found.choice is not None
@@ -458,13 +462,13 @@ def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
     ivf = fotmem.select(of_three, tokens=1024, top_k=4, stores=["faiss-ivf"], threads=1, seconds=20)
     exact = fotmem.select(of_three, tokens=1024, top_k=4, stores=["exact"], threads=1, seconds=20)
     assert {each.layers for each in ivf.candidates} == {(0, 1, 2)}
-    assert all(each.foretold.latency > 0 for each in ivf.candidates)
+    assert all(each.predicted.latency > 0 for each in ivf.candidates)
     assert [each.layers for each in exact.candidates] == [(0,)]
 
 
 def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:
     """Keys come again, each moved: none is a copy, and half of them are new to no list."""
-    from fotmem.measure.bench.worker import StoreBench
+    from fotmem.measure.bench.store_bench import StoreBench
 
     job = StoreJob(
         capture=str(capture.directory),
@@ -482,8 +486,8 @@ def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture
         ids = torch.arange(30_000).expand(HEADS, 1, -1)
         keys = bench.store.keys(ids)[:, 0]
     assert (small.size, large.size) == (16_384, 30_000)
-    assert small.tuned[0].answer is not None
-    assert large.tuned[0].answer is None
+    assert small.settings[0].answer is not None
+    assert large.settings[0].answer is None
     again = keys[:, TOKENS:]
     moved = again - keys[:, : 30_000 - TOKENS]
     assert torch.equal(keys[:, :TOKENS], capture.rows(0).keys)
@@ -497,7 +501,7 @@ def test_at_every_size_the_same_queries_are_answered(capture: Capture) -> None:
         capture, tokens=TOKENS, top_k=4, device="cpu", threads=1, seconds=20
     )
     assert list(calibrated.run([Setting(store="exact")], lambda *_: None))
-    judged = calibrated.measured[0].found
+    judged = calibrated.measured[0].quality
     assert [found.tokens for found in judged] == [8192, 16_384, TOKENS]
     asked = capture.spread_queries(0, calibration.QUERIES)
     for found in judged:
@@ -515,12 +519,12 @@ def test_what_is_captured_is_taken_up_in_time_that_is_for_other_layers(
     )
     assert list(calibrated.run([Setting(store="exact")], lambda *_: None))
     [measured] = calibrated.measured
-    assert [found.tokens for found in measured.found] == [8192, 16_384, TOKENS]
+    assert [found.tokens for found in measured.quality] == [8192, 16_384, TOKENS]
     assert max(cost.tokens for cost in measured.costs) == TOKENS
 
 
 def calibration_moved() -> float:
-    from fotmem.measure.bench.worker import MOVED
+    from fotmem.measure.bench.store_bench import MOVED
 
     return MOVED
 
@@ -529,7 +533,7 @@ def test_a_small_capture_is_enough(tmp_path: Path) -> None:
     small = capture_random(tmp_path / "c", tokens=1500, queries=8, num_heads=1, head_dim=4)
     found = fotmem.select(small, tokens=1500, stores=["exact"], threads=1, seconds=5)
     assert found.choice is not None
-    assert found.choice.judged == 1500
+    assert found.choice.measured_tokens == 1500
 
 
 def test_a_script_without_a_guard_is_told(capture: Capture, tmp_path: Path) -> None:
@@ -574,9 +578,9 @@ def test_a_budget_is_as_much_smaller_as_the_capture(capture: Capture) -> None:
     found = fotmem.select(
         capture, tokens=40 * TOKENS, ram="400MiB", stores=["zarr"], threads=1, seconds=10
     )
-    recalls = {each.setting.options["nprobe"]: each.foretold.recall for each in found.candidates}
+    recalls = {each.setting.options["nprobe"]: each.predicted.recall for each in found.candidates}
     assert recalls[4] < 0.999
-    assert all(each.foretold.ram == 256 * 2**20 for each in found.candidates)
+    assert all(each.predicted.ram == 256 * 2**20 for each in found.candidates)
 
 
 IN_PART = Setting(store="zarr", options={"ram": 100_000_000})
@@ -610,7 +614,7 @@ def test_costs_are_those_of_a_budget_that_is_not_too_small(
     ]
     [measured] = calibrated.measured
     assert measured.part == pytest.approx(0.01)
-    assert [found.tokens for found in measured.found] == [8192, 16_384, TOKENS]
+    assert [found.tokens for found in measured.quality] == [8192, 16_384, TOKENS]
     assert [cost.tokens for cost in measured.costs] == [costed * TOKENS]
 
 
@@ -654,13 +658,13 @@ def test_wrong_use_is_refused(capture: Capture, monkeypatch: pytest.MonkeyPatch)
 def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     file = tmp_path / "fotmem.toml"
-    foretold = FORETOLD["quick"]
+    predicted = PREDICTED["quick"]
     setting = Setting(store="faiss-ivf", options={"nprobe": 7})
-    chosen = Candidate(setting, foretold, (), (17,), 2**15)
+    chosen = Candidate(setting, predicted, (), (17,), 2**15)
     Selection(2**20, 2**15, (17,), 32, Limits(), (chosen,), {}, {}).write(file)
     written = tomllib.loads(file.read_text())
     assert written["memory"] == {"store": "faiss-ivf", "options": {"nprobe": 7}}
-    assert written["foretold"] == {"tokens": 2**20, "top_k": 32, **foretold._asdict()}
+    assert written["predicted"] == {"tokens": 2**20, "top_k": 32, **predicted._asdict()}
     model = tiny.llama()
     with fotmem.attach(model, config=file, layers=[1, 3], window=16) as memory:
         for store in memory.stores.values():

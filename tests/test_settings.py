@@ -21,7 +21,7 @@ from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.passkey import PasskeyAnswer, PasskeyRow, Trial, make_trials
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import TaskReport
-from fotmem.measure.evaluate.store_quality import POSITIONS, CallQuality, judge_call
+from fotmem.measure.evaluate.store_quality import POSITIONS, CallQuality, call_quality
 from fotmem.measure.grid import Grid, settings
 from fotmem.plugin import registry
 from fotmem.stores import MemoryStore
@@ -185,14 +185,14 @@ def test_figures_are_those_of_what_the_model_asked(
 
     def judged(memory: Memory) -> CallQuality:
         queries = {layer: asked[memory.store(layer)] for layer in memory.layers}
-        found = judge_call(memory)
+        found = call_quality(memory)
         expected = [naive(memory, layer, each.double().numpy()) for layer, each in queries.items()]
         assert found == pytest.approx(np.mean(expected, 0), abs=1e-4)
         calls.append(found)
         return found
 
     monkeypatch.setattr(MemoryStore, "attend", recorded)
-    monkeypatch.setattr(compared, "judge_call", judged)
+    monkeypatch.setattr(compared, "call_quality", judged)
     monkeypatch.setattr("fotmem.measure.evaluate.store_quality.POSITIONS", 1000)
     monkeypatch.setattr("fotmem.measure.evaluate.store_quality.STEP", 70)
     grid: Grid = {"sparse": {"every": [1, 3]}}
@@ -203,18 +203,24 @@ def test_figures_are_those_of_what_the_model_asked(
     exact, whole, third = measured.rows
     assert len(calls) == 12
     for row in (exact, whole):
-        assert row.found is not None
-        assert row.found.recall == row.found.mass == (1, 1, 1)
-        assert row.found.topk_error.value < 1e-5
-        assert row.found.error.value > 0.01
-    assert third.found is not None
-    assert 0.25 < third.found.recall.value < 0.45
-    assert third.found.recall.low < third.found.recall.value < third.found.recall.high
-    assert third.found.mass.value < 0.9
-    assert third.found.topk_error.value > 0.1
+        assert row.store_quality is not None
+        assert row.store_quality.recall == row.store_quality.attention_mass_recall == (1, 1, 1)
+        assert row.store_quality.excess_error.value < 1e-5
+        assert row.store_quality.error.value > 0.01
+    assert third.store_quality is not None
+    assert 0.25 < third.store_quality.recall.value < 0.45
+    assert (
+        third.store_quality.recall.low
+        < third.store_quality.recall.value
+        < third.store_quality.recall.high
+    )
+    assert third.store_quality.attention_mass_recall.value < 0.9
+    assert third.store_quality.excess_error.value > 0.1
     found, most = (sum(call[i] for call in calls[5::2]) for i in (1, 2))
-    assert third.found.mass.value == pytest.approx(found / most)
-    assert third.found.error.value == pytest.approx(np.mean([call.error for call in calls[5::2]]))
+    assert third.store_quality.attention_mass_recall.value == pytest.approx(found / most)
+    assert third.store_quality.error.value == pytest.approx(
+        np.mean([call.error for call in calls[5::2]])
+    )
 
 
 def test_of_a_long_call_some_positions_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +237,7 @@ def test_of_a_long_call_some_positions_are_judged(monkeypatch: pytest.MonkeyPatc
         memory.read(range(5, 105))
         model(torch.arange(5, 155)[None])
         monkeypatch.setattr(MemoryStore, "search", recorded)
-        judge_call(memory)
+        call_quality(memory)
         assert memory.attached_model.last_trace is not None
         [asked, _] = memory.attached_model.last_trace.layers[memory.layers[0]]
     assert [each.shape for each in seen] == [(2, 2 * POSITIONS, 8)] * 2
@@ -245,13 +251,13 @@ def test_an_index_finds_more_the_more_it_looks_at(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("fotmem.stores.indexed_store.RECENT", 0)
     grid: Grid = {"faiss-ivf": {"nlist": [24], "nprobe": [1, 24]}}
     measured, _ = passkeys(settings(["faiss-ivf"], grid), length=600)
-    one, all_of_them = (row.found for row in measured.rows)
+    one, all_of_them = (row.store_quality for row in measured.rows)
     assert one is not None
     assert all_of_them is not None
     assert one.recall.high < all_of_them.recall.value == 1
-    assert one.mass.value < 1
-    assert all_of_them.mass.value == pytest.approx(1)
-    assert one.topk_error.value > all_of_them.topk_error.value
+    assert one.attention_mass_recall.value < 1
+    assert all_of_them.attention_mass_recall.value == pytest.approx(1)
+    assert one.excess_error.value > all_of_them.excess_error.value
 
 
 # The model's quality is that with each store alone
@@ -280,7 +286,7 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
     for row, setting in zip(measured.rows, every, strict=True):
         options = {"store": setting.store, **setting.options}
         with fotmem.attach(model, window=64, top_k=TOP_K, **options) as memory:
-            *_, alone = evaluated.passkey(
+            *_, alone = evaluated.measure_passkey(
                 model, tokenizer, trials, memory, setting.store, attend=attend
             )
         assert row.digit_accuracy == pytest.approx(alone.digit_accuracy, abs=1e-5)
@@ -300,14 +306,14 @@ def test_perplexity_with_settings_is_that_with_each_of_them(attend: bool, built:
         steps = perplexity.compare(model, memory, ids, [100, 200], every, measured, **chosen)
         assert sum(steps) == 2 * 2 * 3
     none, *rows = measured.rows
-    assert (none.tokens, none.store, none.found) == (0, None, None)
+    assert (none.tokens, none.store, none.store_quality) == (0, None, None)
     assert [(row.tokens, row.options) for row in rows] == [
         (size, setting.options) for size in (100, 200) for setting in every
     ]
     for number, setting in enumerate(every):
         options = {"store": setting.store, **setting.options}
         with fotmem.attach(model, window=64, top_k=TOP_K, **options) as memory:
-            alone = perplexity.perplexity(
+            alone = perplexity.measure_perplexity(
                 model, memory, ids, [100, 200], store=setting.store, **chosen
             )
             plain, *expected = alone
@@ -317,9 +323,9 @@ def test_perplexity_with_settings_is_that_with_each_of_them(attend: bool, built:
             assert row.difference_interval == pytest.approx(one.difference_interval, abs=1e-5)
             assert (row.scored, row.memory) == (one.scored, True)
     assert rows[2].perplexity != pytest.approx(rows[0].perplexity, rel=1e-3)
-    assert rows[0].found
-    assert rows[2].found
-    assert rows[2].found.recall.high < rows[0].found.recall.low == 1
+    assert rows[0].store_quality
+    assert rows[2].store_quality
+    assert rows[2].store_quality.recall.high < rows[0].store_quality.recall.low == 1
 
 
 def test_a_dictionary_is_read_once_and_built_once(
@@ -339,13 +345,15 @@ def test_a_dictionary_is_read_once_and_built_once(
         steps = dictionary.compare(model, memory, [999, 1500], every, measured, queries=60, seed=1)
         assert sum(steps) == 2 * 4
         assert type(memory.store(2)).__name__ == "ExactStore"
-        rows = [replace(row, found=None, options={}) for row in measured.rows]
-        alone = dictionary.lookup(model, memory, [990], queries=60, store="sparse", seed=1)
+        rows = [replace(row, store_quality=None, options={}) for row in measured.rows]
+        alone = dictionary.measure_dictionary(
+            model, memory, [990], queries=60, store="sparse", seed=1
+        )
         same: dict[str, Any] = {"seconds_per_query": 0, "tokens_per_second": 0, "ram": None}
         assert replace(next(alone), **same) == replace(rows[0], **same)
     assert read == [990, 1500, 990]
     assert built == [1, 2] * 2
-    recalls = [row.found.recall.value for row in measured.rows if row.found]
+    recalls = [row.store_quality.recall.value for row in measured.rows if row.store_quality]
     assert recalls[::2] == [1] * 4
     assert max(recalls[1::2]) < 0.5
 
@@ -368,7 +376,11 @@ def test_a_text_is_read_once_and_stores_are_tuned(
     assert len([length for length in read if length > 100]) == 2
     # Of each reading two trials, in which every salt is built once for each of two layers.
     assert built == [1, 1, 1, 1, 2, 2, 2, 2] * 2
-    recall = {str(row.options): row.found.recall.value for row in measured.rows if row.found}
+    recall = {
+        str(row.options): row.store_quality.recall.value
+        for row in measured.rows
+        if row.store_quality
+    }
     assert len(recall) == 5
     for salt in (1, 2):
         assert recall[f"{{'salt': {salt}, 'every': 1}}"] == 1
@@ -471,9 +483,9 @@ TASKS: dict[str, list[Any]] = {
 
 
 QUALITIES = {
-    "passkey": "whole answers",
-    "perplexity": "nats against none",
-    "dictionary": "values right",
+    "passkey": "exact match",
+    "perplexity": "difference (nats)",
+    "dictionary": "exact match",
 }
 
 
@@ -493,7 +505,7 @@ def test_tables_json_and_reports(
     assert table.code == 0, table.err
     assert re.search(r"│ sparse every=3 +│.* to .*│ 0\.[34]\d\d +│", table.out)
     assert re.search(r"│ sparse every=13 +│ .* │ RuntimeError: no luck +│", table.out)
-    for name in (QUALITIES[task], "recall", "mass", "error", "added"):
+    for name in (QUALITIES[task], "recall", "attention-mass recall", "error", "excess error"):
         assert f"\n{name}: " in table.out
     report = json.loads(file.read_text())
     printed = json.loads(call(capsys, *given, "--json").out)
@@ -502,16 +514,16 @@ def test_tables_json_and_reports(
     third = [row for row in report["rows"] if row["options"] == {"every": 3}]
     assert len({row["tokens"] for row in third}) == 2
     for row in third:
-        low, value, high = (row["found"]["recall"][i] for i in (1, 0, 2))
+        low, value, high = (row["store_quality"]["recall"][i] for i in (1, 0, 2))
         assert low <= value <= high < 0.6
-    assert all((row["found"] is None) == (row["store"] is None) for row in report["rows"])
+    assert all((row["store_quality"] is None) == (row["store"] is None) for row in report["rows"])
 
 
 @pytest.mark.parametrize(
     ("given", "code", "reason"),
     [
-        (["--stores", "exact", "--store", "exact"], 2, "it stands for --store, --option and"),
-        (["--stores", "zarr", "--option", "nprobe=3"], 2, "it stands for --store, --option and"),
+        (["--stores", "exact", "--store", "exact"], 2, "it replaces --store, --option and"),
+        (["--stores", "zarr", "--option", "nprobe=3"], 2, "it replaces --store, --option and"),
         (["--grid", "grid.toml"], 2, "'--grid': expected --stores beside it, got none"),
         (["--stores", "exact", "--top-k", "all"], 2, "expected a number beside --stores"),
         (["--stores", "exat"], 1, "no store is named 'exat'; did you mean 'exact'?"),

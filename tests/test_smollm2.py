@@ -11,7 +11,7 @@ from transformers import pipeline
 
 import fotmem
 from fotmem.models.load import load_model
-from fotmem.tasks.answer import answer
+from fotmem.tasks.answer import answer_question
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - faster here too, where others use the machine
 
@@ -83,10 +83,10 @@ def test_it_finds_what_stands_far_back(
         return float(logits.softmax(-1)[text[place.start]])
 
     blind = likely()
-    said = answer(plain, tokenizer, prompt, max_new_tokens=len(place))
+    said = answer_question(plain, tokenizer, prompt, max_new_tokens=len(place))
     assert (said.text == TRUTH.strip(), said.sources) == (False, [])
     memory.read(text)
-    given = answer(plain, tokenizer, prompt, memory=memory, max_new_tokens=len(place))
+    given = answer_question(plain, tokenizer, prompt, memory=memory, max_new_tokens=len(place))
     assert given.sources[0].position in place
     assert likely() > 20 * blind
 
@@ -96,11 +96,11 @@ def test_tuned_it_says_what_stands_far_back(book: tuple[list[int], range]) -> No
     text, place = book
     tuned, tokenizer = load_model("smollm2-fot")
     prompt = text[-16:] + tokenizer(FACT).input_ids
-    said = answer(tuned, tokenizer, prompt, max_new_tokens=len(place))
+    said = answer_question(tuned, tokenizer, prompt, max_new_tokens=len(place))
     assert (said.text == TRUTH.strip(), said.sources) == (False, [])
     with fotmem.attach(tuned, top_k=16, window=512) as memory:
         memory.read(text)
-        given = answer(tuned, tokenizer, prompt, memory=memory, max_new_tokens=len(place))
+        given = answer_question(tuned, tokenizer, prompt, memory=memory, max_new_tokens=len(place))
     assert given.text == TRUTH.strip()
     assert given.sources[0].position in place
 
@@ -112,7 +112,7 @@ def test_a_pipeline(
     generate = pipeline("text-generation", model=plain, tokenizer=tokenizer)
     [given] = generate(FACT, max_new_tokens=3, do_sample=False)
     ids = tokenizer(FACT).input_ids
-    expected = answer(plain, tokenizer, ids, max_new_tokens=3)
+    expected = answer_question(plain, tokenizer, ids, max_new_tokens=3)
     assert given["generated_text"] == f"{FACT} {expected.text}"
 
 
@@ -133,5 +133,5 @@ def test_bfloat16_and_saving(
     with fotmem.attach(model, layers=range(17, 22), top_k=16, window=256) as memory:
         memory.read(text[400:600])
         assert memory.store(17).dtype == torch.bfloat16
-        given = answer(model, tokenizer, prompt, memory=memory, max_new_tokens=1)
+        given = answer_question(model, tokenizer, prompt, memory=memory, max_new_tokens=1)
     assert {source.position + 400 for source in given.sources} & set(place)

@@ -64,7 +64,7 @@ def ask(
     name, store_options = parse_store(store, option, config)
     llama, tokenizer = load_quietly(model, dtype)
     from fotmem.memory.attachment import attach
-    from fotmem.tasks.answer import answer, passage, question_prompt
+    from fotmem.tasks.answer import answer_question, passage, question_prompt
 
     prompt = question_prompt(tokenizer, question)
     attached = attach(
@@ -80,9 +80,11 @@ def ask(
     )
     with attached as memory:
         memory.read(tokenizer(corpus).input_ids, overlap=min(16, window // 2), progress=True)
-        found = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens)
+        found = answer_question(
+            llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens
+        )
         passages = [passage(tokenizer, memory, source.position) for source in found.sources]
-    plain = answer(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)
+    plain = answer_question(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)
     if as_json:
         report = {
             "question": question,

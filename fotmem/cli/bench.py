@@ -143,7 +143,7 @@ def compare(
     if columns:
         shown.print(changes(found))
         explain(shown, COMPARED | {column.name: column.meaning for column in columns})
-    for line in found.told():
+    for line in found.notes():
         shown.print(line, highlight=False, markup=False)
 
 

@@ -121,13 +121,15 @@ def _ask_all(
 ) -> int:
     """Ask for every fact; show the answers and where they came from; count the right ones."""
     from fotmem.cli.ask import sources_table
-    from fotmem.tasks.answer import answer, passage
+    from fotmem.tasks.answer import answer_question, passage
 
     right = 0
     for (_, question, truth), fact in zip(FACTS, hidden, strict=True):
         length = len(fact.truth)
         prompt = local + fact.question
-        given = answer(llama, tokenizer, prompt, memory=memory, max_new_tokens=length, top=3)
+        given = answer_question(
+            llama, tokenizer, prompt, memory=memory, max_new_tokens=length, top=3
+        )
         right += given.text == truth
         said = escape(" ".join(given.text.split())) or "(nothing)"
         mark = "[green]right[/green]" if given.text == truth else f"[red]not[/red] {truth}"

@@ -33,37 +33,40 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 EXPLAINED = {
-    "RAM, disk": "of all memory layers together",
-    "a step": "time that memory adds to decoding one token, in all memory layers",
+    "RAM, disk": "bytes of all memory layers together",
+    "latency": "time that memory adds to decoding a token, in all memory layers",
 }
-FOUND = {"error": "added", "recall": "recall"}
-"""Which of a benchmark's figures they are."""
+QUALITY = ("excess error", "recall")
+"""Columns that are also columns of a benchmark."""
 NOTHING_FITS = 3
-"""Exit code where no store keeps all limits."""
+"""Exit code if no store keeps all limits."""
 
 
 def select(
     model: Model,
-    tokens: Annotated[str, typer.Option(help="In memory, such as 1M.")],
+    tokens: Annotated[str, typer.Option(help="Tokens in memory, such as 1M.")],
     ram: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="At most, all layers, such as 4GiB.")
+        str | None,
+        typer.Option(metavar="BYTES", help="Most RAM of all memory layers, such as 4GiB."),
     ] = None,
     disk: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="At most, all layers, such as 20GiB.")
+        str | None,
+        typer.Option(metavar="BYTES", help="Most disk space of all memory layers, such as 20GiB."),
     ] = None,
     latency: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="At most, of a decoding step, all layers: 20ms."),
+        typer.Option(metavar="TIME", help="Most time added to a decoding step, such as 20ms."),
     ] = None,
     max_error: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Of the attention, against that to the exact top k."),
+        typer.Option(min=0, max=1, help="Largest excess error of the attention output."),
     ] = None,
     min_recall: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the exact top k to be found.")
+        float | None,
+        typer.Option(min=0, max=1, help="Smallest share of the exact top k that is found."),
     ] = None,
     persistent: Annotated[
-        bool, typer.Option("--persistent", help="What is remembered outlives the process.")
+        bool, typer.Option("--persistent", help="Require a memory that outlives the process.")
     ] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Hits per query and head.")] = 32,
     layers: Layers = None,
@@ -71,18 +74,18 @@ def select(
     distance: Distance = None,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
     stores: Annotated[
-        str | None, typer.Option(help="Among which, such as exact,hnsw; default: all there are.")
+        str | None, typer.Option(help="Stores to choose from, such as exact,hnsw; default: all.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model is: cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of torch and stores.")] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the choice is written.")] = Path(
+    device: Annotated[str, typer.Option(help="Device of the model: cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch and stores.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File for the choice.")] = Path(
         "fotmem.toml"
     ),
     as_json: Json = False,
 ) -> None:
     """Choose a store for a model, a number of tokens, and limits, by measuring on this machine.
 
-    Without --max-error and --min-recall, the error is to be at most 0.05.
+    Without --max-error and --min-recall, the limit of the excess error is 0.05.
 
     Example: fotmem select smollm2-fot --tokens 1M --ram 16GiB --latency 50ms
     """
@@ -133,29 +136,31 @@ def _show(found: "Selection") -> None:
     from fotmem.measure.select.limits import in_bytes, in_ms
 
     layers = ", ".join(map(str, found.layers))
-    table = Table(title=f"foretold for {found.tokens:,} tokens, layers {layers}, top {found.top_k}")
+    table = Table(
+        title=f"predicted for {found.tokens:,} tokens, layers {layers}, top {found.top_k}"
+    )
     table.add_column("store", no_wrap=True)
-    for name in ("RAM", "disk", "a step", "error", "recall"):
+    for name in ("RAM", "disk", "latency", *QUALITY):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for candidate in found.best_of_stores():
-        foretold, verdict = candidate.foretold, candidate.reason or "fits, is slower"
+        predicted, verdict = candidate.predicted, candidate.reason or "fits, but is slower"
         if candidate == found.choice:
             verdict = "chosen"
-        if candidate.judged < found.captured:
-            verdict += f" (judged at {candidate.judged:,} tokens only)"
+        if candidate.measured_tokens < found.captured:
+            verdict += f" (quality measured at {candidate.measured_tokens:,} tokens only)"
         table.add_row(
             escape(str(candidate.setting)),
-            ("at most " if candidate.at_most else "") + in_bytes(foretold.ram),
-            in_bytes(foretold.disk) if foretold.disk else "-",
-            in_ms(foretold.latency),
-            f"{foretold.error:.3f}",
-            f"{foretold.recall:.3f}",
+            ("up to " if candidate.ram_is_budget else "") + in_bytes(predicted.ram),
+            in_bytes(predicted.disk) if predicted.disk else "-",
+            in_ms(predicted.latency),
+            f"{predicted.error:.3f}",
+            f"{predicted.recall:.3f}",
             verdict,
         )
     for name, reason in found.excluded.items():
         table.add_row(escape(name), *"-----", escape(reason))
     console = Console(width=WIDTH)
     console.print(table)
-    explain(console, EXPLAINED | {name: BY_NAME[figure].meaning for name, figure in FOUND.items()})
-    console.print(found.told, highlight=False, markup=False)
+    explain(console, EXPLAINED | {name: BY_NAME[name].meaning for name in QUALITY})
+    console.print(found.summary, highlight=False, markup=False)

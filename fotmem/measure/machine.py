@@ -25,7 +25,7 @@ PACKAGES = (
 )
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Describe this machine: system, processor, cores that may be used, threads, GPU."""
     import torch
 

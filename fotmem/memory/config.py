@@ -51,7 +51,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     memory: _Memory
-    foretold: dict[str, Any] = Field(default_factory=dict)
+    predicted: dict[str, Any] = Field(default_factory=dict)
 
 
 def read_config(file: Path | str) -> MemoryConfig:
@@ -104,7 +104,7 @@ def _meant(place: tuple[int | str, ...]) -> str:
 
 
 def write_config(
-    file: Path | str, config: StoreConfig, *, comment: str, foretold: Mapping[str, Any]
+    file: Path | str, config: StoreConfig, *, comment: str, predicted: Mapping[str, Any]
 ) -> None:
     """Write a store and its options, and for people what is predicted of them.
 
@@ -114,7 +114,7 @@ def write_config(
         The file cannot be written.
     """
     lines = [f"# {comment}", "[memory]", f"store = {_toml(config.store)}"]
-    for title, values in (("memory.options", config.options), ("foretold", foretold)):
+    for title, values in (("memory.options", config.options), ("predicted", predicted)):
         if values:
             pairs = (f"{name} = {_toml(value)}" for name, value in values.items())
             lines += ["", f"[{title}]", *pairs]

@@ -494,6 +494,11 @@ class MemoryStore(ABC):
                 self._undo(error, "tune_options", self._forgotten)
             raise
 
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the store's temporary files, without the files in its directory."""
+        return 0
+
     @reads
     def share_read(self, queries: Tensor, top_k: int) -> float | None:
         """Tell which share of the keys a search compares with each of these queries.

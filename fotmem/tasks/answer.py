@@ -1,4 +1,4 @@
-"""Answers a question, and shows which remembered tokens the answer came from."""
+"""Answers a question, and names the remembered tokens that the answer came from."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model generated, and what it looked at."""
+    """The answer of a model, and the remembered tokens that it attended to."""
 
     text: str
     sources: list[AttendedToken]
     """Remembered tokens, best first; ``weight`` is the largest over layers and answer tokens."""
     step_seconds: list[float] = field(default_factory=list, compare=False)
-    """How long each token took after the first, which comes with the prompt."""
+    """Seconds of each token after the first, which comes with the prompt."""
 
 
 class _Clock(LogitsProcessor):
-    """Notes when the model has come to each token."""
+    """Records the time of each token."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -40,7 +40,7 @@ class _Clock(LogitsProcessor):
 
 
 class _Watch(LogitsProcessor):
-    """Asks the memory after every generated token where attention went."""
+    """Records after every generated token which remembered tokens it attended to."""
 
     def __init__(self, memory: Memory, tokenizer: Any) -> None:
         self.found: list[AttendedToken] = []
@@ -51,7 +51,7 @@ class _Watch(LogitsProcessor):
         return scores
 
 
-def answer(
+def answer_question(
     model: Any,
     tokenizer: Any,
     prompt: list[int],
@@ -93,7 +93,7 @@ def answer(
 
 
 def first_choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]:
-    """Tell of each token of a true answer whether it is the likeliest, given those before it."""
+    """Return whether each token of a true answer is the likeliest, given the tokens before it."""
     ids = torch.tensor([prompt + truth], device=model.device)
     with torch.no_grad():
         logits = model(ids, logits_to_keep=len(truth) + 1).logits[0]
@@ -102,7 +102,7 @@ def first_choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]
 
 
 def question_prompt(tokenizer: Any, question: str) -> list[int]:
-    """Wrap a question as the model expects it: its chat template, else plain text."""
+    """Tokenize a question as the model expects it: with its chat template, or as plain text."""
     if getattr(tokenizer, "chat_template", None):
         chat = [{"role": "user", "content": question}]
         ids: list[int] = tokenizer.apply_chat_template(

@@ -1,4 +1,4 @@
-"""``fotmem eval``: what memory does to a model's answers; a command per task."""
+"""``fotmem eval``: a command for each task."""
 
 import typer
 
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Measure what memory does to a model's answers.
+    """Measure how memory changes a model's answers.
 
     Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
     """

@@ -1,4 +1,4 @@
-"""Several settings of stores in one task: how far it is, and a table of what was measured."""
+"""Shows the progress and the results of several settings of stores in one task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def advance(label: str, steps: Iterable[int], total: int) -> None:
-    """Take all steps, each of which is worth so many, with a progress bar on stderr."""
+    """Take all steps, with a progress bar on stderr; each step advances it by its value."""
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
         for count in steps:
@@ -33,9 +33,9 @@ def show(
     *,
     as_json: bool,
 ) -> None:
-    """Print what was measured: a table with the model's quality, or JSON."""
+    """Print the results: a table with the quality of the answers, or JSON."""
     if as_json:
-        print(json.dumps(measured.found(), indent=2))
+        print(json.dumps(measured.as_dict(), indent=2))
         return
     from fotmem.measure.bench.table import WIDTH
     from fotmem.measure.evaluate.store_quality import FIGURES
@@ -46,8 +46,8 @@ def show(
     for row in sorted(measured.rows, key=lambda row: row.tokens):
         store = "none" if row.store is None else Setting(store=row.store, options=row.options)
         figures = [""] * len(FIGURES)
-        if row.found is not None:
-            figures = [f"{getattr(row.found, each).value:.3f}" for each in FIGURES]
+        if row.store_quality is not None:
+            figures = [f"{getattr(row.store_quality, each).value:.3f}" for each in FIGURES]
         table.add_row(f"{row.tokens:,}", escape(str(store)), quality(row), *figures)
     console.print(table)
     if measured.failures:
@@ -56,5 +56,5 @@ def show(
             setting = Setting(store=failed.store, options=failed.options)
             table.add_row(escape(str(setting)), f"{failed.tokens:,}", escape(failed.reason))
         console.print(table)
-    found = {about.name: about.meaning for about in FIGURES.values()}
-    explain(console, {name: meaning} | found)
+    meanings = {about.name: about.meaning for about in FIGURES.values()}
+    explain(console, {name: meaning} | meanings)

@@ -17,27 +17,32 @@ if TYPE_CHECKING:
 
 EXPLAINED = {
     "predicts": "rank correlation of figure and quality over settings, with its 95% interval",
-    "needed": "of the figure, for 95% of the quality with exact; 'or worse': all settings have it",
+    "needed": "value of the figure that keeps 95% of the quality with exact; 'or worse': all "
+    "settings reach it",
 }
 
 
 def curve(
     reports: Annotated[
         list[Path],
-        typer.Argument(metavar="REPORT...", help="What eval wrote by --stores and --report."),
+        typer.Argument(metavar="REPORT...", help="Reports of fotmem eval with --stores."),
     ],
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the curves.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the curves into this PNG file.")
+    ] = None,
 ) -> None:
-    """Say which figure of a store predicts the model's quality, and how much of it is needed.
+    """Show which figure of a store predicts the quality of a model's answers.
+
+    It also shows how much of each figure is needed for 95% of the quality with exact.
 
     Example: fotmem eval curve passkey.json perplexity.json --png curves.png
     """
     require_packages("fotmem eval curve", "scipy", *(["matplotlib"] if png else []))
     if png is not None:
         check_file(png, inputs=reports)
-    from fotmem.measure.evaluate.curves import curves
+    from fotmem.measure.evaluate.curves import read_curves
 
-    every = [each for file in reports for each in curves(file)]
+    every = [each for file in reports for each in read_curves(file)]
     console = Console()
     for each in every:
         console.print(_table(each))
@@ -58,7 +63,7 @@ def _table(curve: "Curve") -> Table:
     table.caption = f"{QUALITIES[curve.task].name} with exact: {exact}\n"
     best = (
         ", ".join(FIGURES[figure].name for figure in curve.best)
-        or "nothing, the quality is the same"
+        or "no figure, the quality is the same"
     )
     alike = ", which differ by no more than noise" if len(curve.best) > 1 else ""
     table.caption += f"predicts best: {best}{alike}"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
-from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Config,
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from fotmem.measure.evaluate.dictionary import DictionaryRow
 
 QUERIES = 500
-VALUES = "values right"
 EXPLAINED = {
-    VALUES: "share of queries of which all four symbols are right, with its 95% interval",
-    "symbols right": "share of their symbols",
-    "read": "how fast the dictionary is read into memory",
-    "memory": "keys and values of all memory layers",
-    "RAM": "what the process needs more once all is read, without pages of files",
-    "a query": "mean time of one, among others in a window",
+    EXACT_MATCH: "share of queries whose four symbols are all correct, with its 95% interval",
+    "symbols": "share of correct symbols",
+    "throughput": "tokens per second read into memory",
+    "memory": "bytes of keys and values, all memory layers",
+    "RAM": "bytes that the process needs more after reading, without pages of files",
+    "latency": "mean time of a query, many of them in a window",
 }
 
 
 def dictionary(
+    context: typer.Context,
     model: Model,
     tokens: Annotated[
-        str, typer.Option(help="Lengths of dictionary, such as 64k,1M.")
+        str, typer.Option(help="Lengths of the dictionary, such as 64k,1M.")
     ] = "64k,256k,1M",
     queries: Annotated[
         int | None,
-        typer.Option(min=1, help="How many records are queried; default: 500, or all there are."),
+        typer.Option(min=1, help="Number of queries; default: 500, or one for each record."),
     ] = None,
     temperature: Temperature = None,
     dtype: Dtype = None,
@@ -60,23 +60,22 @@ def dictionary(
     config: Config = None,
     stores: Stores = None,
     grid: Grid = None,
-    seed: Annotated[int, seed_option("Of all records.")] = 0,
+    seed: Annotated[int, seed_option("Seed of all records.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
-    """Put a long dictionary into memory and query records of all depths.
+    """Read a long dictionary into memory and query records at all depths.
 
-    MODEL is `dictionary-fot`, or one that `fotmem train-dictionary` made.
+    MODEL is `dictionary-fot`, or a model that `fotmem train-dictionary` trained.
 
     Example: fotmem eval dictionary dictionary-fot --tokens 64k,1M
     """
-    options, sizes = locals(), parse_sizes(tokens, "--tokens")
+    sizes = parse_sizes(tokens, "--tokens")
     from fotmem.tasks.dictionary import LENGTH
 
     queries = max(1, min(QUERIES, min(sizes) // LENGTH)) if queries is None else queries
-    options["queries"] = queries
-    task = Task("dictionary", options)
-    from fotmem.measure.evaluate.dictionary import DictionaryRow, compare, lookup
+    task = Task(context, queries=queries)
+    from fotmem.measure.evaluate.dictionary import DictionaryRow, compare, measure_dictionary
     from fotmem.measure.evaluate.report import TaskReport
 
     kept = TaskReport("dictionary", task.options, DictionaryRow, report) if task.settings else None
@@ -86,9 +85,9 @@ def dictionary(
                 task.model, memory, sizes, task.settings, kept, queries=queries, seed=seed
             )
             advance("measuring", steps, len(sizes) * len(task.settings))
-            show(kept, VALUES, EXPLAINED[VALUES], _values, as_json=as_json)
+            show(kept, EXACT_MATCH, EXPLAINED[EXACT_MATCH], _exact_match, as_json=as_json)
             return
-        measured = lookup(
+        measured = measure_dictionary(
             task.model,
             memory,
             sizes,
@@ -100,16 +99,16 @@ def dictionary(
         rows = []
         for row in measured:
             rows.append(row)
-            task.write(rows, report, as_json=False)  # a longer dictionary may take hours
+            task.write(rows, report, as_json=False)  # the next size may take hours
     if task.write(rows, report, as_json=as_json):
         return
     from fotmem.measure.bench.table import WIDTH
 
-    table = Table("tokens", VALUES, "symbols right", "read", "memory", "RAM", "a query")
+    table = Table("tokens", *EXPLAINED)
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
-            _values(row),
+            _exact_match(row),
             f"{row.symbol_accuracy:.3f}",
             f"{row.tokens_per_second:,.0f} tokens/s",
             f"{row.bytes_per_token:,.0f} B/token",
@@ -121,5 +120,5 @@ def dictionary(
     explain(console, EXPLAINED)
 
 
-def _values(row: "DictionaryRow") -> str:
-    return f"{row.accuracy:.3f} ({interval(row.interval, '.3f')})"
+def _exact_match(row: "DictionaryRow") -> str:
+    return f"{row.exact_match:.3f} ({interval(row.exact_match_interval, '.3f')})"

@@ -28,26 +28,31 @@ from fotmem.errors import require_packages
 
 QUERIES = 128
 EXPLAINED = {
-    "right one": "attention on the document that a window looks for, as a share of that on memory",
-    "weighted": "the same, where queries count by how much of their attention goes to memory",
-    "by chance": "1/d, where documents are not told apart",
+    "right document": "attention on the document that a window searches for, as a share of the "
+    "attention on memory",
+    "weighted": "the same share, each query weighted by its attention on memory",
+    "by chance": "1/d for d documents: the share if the model does not distinguish them",
     "memory": "share of all attention that goes to memory; the rest stays in the window",
 }
 
 
 def distraction(
+    context: typer.Context,
     model: Model,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
-    documents: Annotated[int, typer.Option(min=1, help="How many, at most: a power of two.")] = 64,
-    tokens: Annotated[str, typer.Option(help="Of a document, in memory.")] = "512",
+    documents: Annotated[
+        int, typer.Option(min=1, help="Largest number of documents: a power of two.")
+    ] = 64,
+    tokens: Annotated[str, typer.Option(help="Tokens of a document in memory.")] = "512",
     queries: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens that follow a document, and look for it; default: 128, or a window."
+            min=1,
+            help="Tokens that follow a document and search for it; default: 128, or a window.",
         ),
     ] = None,
     facts: Annotated[
-        bool, typer.Option("--facts", help="Hide a fact in each, and ask for it instead.")
+        bool, typer.Option("--facts", help="Hide a fact in each document, and ask for it instead.")
     ] = False,
     window: Window = 512,
     distance: Distance = None,
@@ -56,46 +61,44 @@ def distraction(
     dtype: Dtype = None,
     layers: Layers = None,
     top_k: TopK = "32",
-    seed: Annotated[int, seed_option("Of the places and the order of documents.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the places and the order of documents.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how much attention finds the right document among 1, 2, 4, ... in memory.
+    """Measure the attention on the right document among 1, 2, 4, ... documents in memory.
 
     Example: fotmem eval distraction smollm2 --documents 64 --text book.txt
     """
-    options, [length] = locals(), parse_sizes(tokens, "--tokens", one=True)
+    [length] = parse_sizes(tokens, "--tokens", one=True)
     require_packages("fotmem eval distraction", "scipy")
     queries = min(QUERIES, window) if queries is None else queries
-    options["queries"] = queries
-    from fotmem.measure.evaluate.distraction import check, cut, with_facts
-    from fotmem.measure.evaluate.distraction import distraction as measured
+    from fotmem.measure.evaluate.distraction import check, cut, measure_distraction, with_facts
     from fotmem.models.tokens import token_ids
 
     check(documents, queries, window)
-    task = Task("distraction", options)
+    task = Task(context, queries=queries)
     ids = token_ids(task.tokenizer, task.text)
     made = cut(ids, documents=documents, tokens=length, queries=queries, seed=seed)
     if facts:
         made = with_facts(task.tokenizer, made, seed)
     with task.attach() as memory:
-        steps = measured(task.model, memory, made)
+        steps = measure_distraction(task.model, memory, made)
         rows = tracked("measuring", steps, documents.bit_length())
     if task.write(rows, report, as_json=as_json):
         return
     from fotmem.measure.bench.table import WIDTH
 
-    table = Table("documents", "right one", "weighted", "by chance", "memory", "seconds")
+    table = Table("documents", "right document", "weighted", "by chance", "memory", "seconds")
     for row in rows:
         table.add_row(
             f"{row.documents:,}",
-            shown(row.mass),
-            shown(row.weighted),
+            shown(row.right_document),
+            shown(row.right_document_weighted),
             f"{row.uniform:.3f}",
-            f"{row.memory.value:.3f}",
+            f"{row.memory_share.value:.3f}",
             f"{row.seconds:.0f}",
         )
-    layered = Table("layer", "right one", "best head", title=f"of {documents:,} documents")
+    layered = Table("layer", "right document", "best head", title=f"{documents:,} documents")
     for layer, heads in rows[-1].heads.items():
         layered.add_row(f"{layer}", f"{mean(heads):.3f}", f"{max(heads):.3f}")
     console = Console(width=WIDTH)

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval, tracked
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
@@ -33,22 +33,21 @@ if TYPE_CHECKING:
 
 FACTS, TOKENS_PER_FACT = 32, 64
 EXPLAINED = {
-    "facts": "of which kind: by the words they are told and asked in, or by their digits",
-    "whole answers": "share of facts of which the whole number is said, with its 95% interval",
-    "number": "how many there are",
-    "seconds": "of all facts, reading included",
+    "facts": "kind: by wording of statement and question, or by number of digits",
+    EXACT_MATCH: "share of facts whose number is entirely correct, with its 95% interval",
+    "number": "number of facts of this kind",
+    "seconds": "time of all facts, with reading",
 }
 
 
 def facts(
+    context: typer.Context,
     model: Model,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
-    tokens: Annotated[str, typer.Option(help="Length of text, such as 16k.")] = "16k",
+    tokens: Annotated[str, typer.Option(help="Length of the text, such as 16k.")] = "16k",
     number: Annotated[
         int | None,
-        typer.Option(
-            "--facts", min=1, help="How many are hidden; default: 32, or as many as fit well."
-        ),
+        typer.Option("--facts", min=1, help="Number of facts; default: 32, or one per 64 tokens."),
     ] = None,
     window: Window = 512,
     distance: Distance = None,
@@ -61,21 +60,20 @@ def facts(
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
     attend: Attend = False,
-    seed: Annotated[int, seed_option("Of facts, depths and the piece of text.")] = 0,
+    seed: Annotated[int, seed_option("Seed of facts, depths and the piece of text.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
     """Hide many numbers under different names in one text, and ask for each.
 
-    Half of them are told and asked in words that training does not use; they have 3 to 9 digits.
+    Half of them are worded as no fact of the training is; they have 3 to 9 digits.
 
     Example: fotmem eval facts smollm2 --tokens 16k --text book.txt
     """
-    options, [size] = locals(), parse_sizes(tokens, "--tokens", one=True)
+    [size] = parse_sizes(tokens, "--tokens", one=True)
     number = max(1, min(FACTS, size // TOKENS_PER_FACT)) if number is None else number
-    options["number"] = number
-    task = Task("facts", options)
-    from fotmem.measure.evaluate.facts import hide, keyed, make_facts
+    task = Task(context, number=number)
+    from fotmem.measure.evaluate.facts import ask_facts, hide, make_facts
     from fotmem.models.tokens import token_ids
 
     llama, tokenizer = task.model, task.tokenizer
@@ -83,18 +81,20 @@ def facts(
     made = make_facts(number, seed)
     piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
     rows: list[FactsRow] = []
-    rows += tracked("without memory", keyed(llama, tokenizer, piece, made, None, None), number)[-1]
+    rows += tracked("without memory", ask_facts(llama, tokenizer, piece, made, None, None), number)[
+        -1
+    ]
     with task.attach() as memory:
-        steps = keyed(llama, tokenizer, piece, made, memory, task.store, attend=attend)
+        steps = ask_facts(llama, tokenizer, piece, made, memory, task.store, attend=attend)
         rows += tracked("with memory   ", steps, number)[-1]
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("facts", "memory", "whole answers", "number", "seconds")
+    table = Table("facts", "memory", EXACT_MATCH, "number", "seconds")
     for row in rows:
         table.add_row(
             row.kind,
             row.store or "none",
-            f"{row.answer_accuracy:.2f} ({interval(row.answer_interval)})",
+            f"{row.exact_match:.2f} ({interval(row.exact_match_interval)})",
             str(row.facts),
             f"{row.seconds:.0f}",
         )

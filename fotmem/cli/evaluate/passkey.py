@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
-from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval, tracked
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
@@ -35,23 +35,27 @@ if TYPE_CHECKING:
     from fotmem.measure.evaluate.passkey import PasskeyRow
     from fotmem.memory.memory import Memory
 
-ANSWERS = "whole answers"
 EXPLAINED = {
-    "digits": "share that is the likeliest where the true ones before it are given",
-    ANSWERS: "share of trials in which the whole number is said, with its 95% interval",
-    "seconds": "of all trials, reading included",
-    "a token": "median time of decoding one",
+    "digits": "share of digits that are the likeliest, given the true digits before them",
+    EXACT_MATCH: "share of trials with an entirely correct number, with its 95% interval",
+    "seconds": "time of all trials, with reading",
+    "latency": "median time of decoding a token",
 }
 
 
 def passkey(
+    context: typer.Context,
     model: Model,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
-    tokens: Annotated[str, typer.Option(help="Lengths of text, such as 4096 or 4k,16k.")] = "4096",
-    trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
+    tokens: Annotated[
+        str, typer.Option(help="Lengths of the text, such as 4096 or 4k,16k.")
+    ] = "4096",
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trials, each with a hidden number.")
+    ] = 20,
     readings: Annotated[
         int | None,
-        typer.Option(min=1, help="Pieces of text that trials share; default: one for each."),
+        typer.Option(min=1, help="Pieces of text that trials share; default: one for each trial."),
     ] = None,
     window: Window = 512,
     distance: Distance = None,
@@ -66,7 +70,7 @@ def passkey(
     stores: Stores = None,
     grid: Grid = None,
     attend: Attend = False,
-    seed: Annotated[int, seed_option("Of depths, numbers and pieces of text.")] = 0,
+    seed: Annotated[int, seed_option("Seed of depths, numbers and pieces of text.")] = 0,
     report: Report = None,
     as_json: Json = False,
 ) -> None:
@@ -74,10 +78,14 @@ def passkey(
 
     Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
     """
-    options, sizes = locals(), parse_sizes(tokens, "--tokens")
-    task = Task("passkey", options)
-    from fotmem.measure.evaluate.passkey import PasskeyRow, compare, make_trials
-    from fotmem.measure.evaluate.passkey import passkey as measured
+    sizes = parse_sizes(tokens, "--tokens")
+    task = Task(context)
+    from fotmem.measure.evaluate.passkey import (
+        PasskeyRow,
+        compare,
+        make_trials,
+        measure_passkey,
+    )
     from fotmem.measure.evaluate.report import TaskReport
 
     made = {
@@ -96,7 +104,7 @@ def passkey(
 
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
         name = None if memory is None else task.store
-        steps = measured(task.model, task.tokenizer, made[size], memory, name, attend=attend)
+        steps = measure_passkey(task.model, task.tokenizer, made[size], memory, name, attend=attend)
         row: PasskeyRow = tracked(f"{size:,} tokens, {label}", steps, trials)[-1]
         return row
 
@@ -112,25 +120,25 @@ def passkey(
                     task.model, task.tokenizer, made[size], attached, missing, kept, attend=attend
                 )
                 advance(f"{size:,} tokens", steps, trials * len(missing))
-        show(kept, ANSWERS, EXPLAINED[ANSWERS], _answers, as_json=as_json)
+        show(kept, EXACT_MATCH, EXPLAINED[EXACT_MATCH], _exact_match, as_json=as_json)
         return
     found = []
     with task.attach() as attached:
         for size in sizes:
             found.append(measure("with memory   ", size, attached))
-            task.write(found, report, as_json=False)  # a longer text may take hours
+            task.write(found, report, as_json=False)  # the next size may take hours
     rows = []
     for size, with_memory in zip(sizes, found, strict=True):
         rows += [measure("without memory", size, None), with_memory]
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("tokens", "memory", "digits", ANSWERS, "trials", "seconds", "a token")
+    table = Table("tokens", "memory", "digits", EXACT_MATCH, "trials", "seconds", "latency")
     for row in rows:
         table.add_row(
             f"{row.tokens:,}",
             row.store or "none",
             f"{row.digit_accuracy:.2f}",
-            _answers(row),
+            _exact_match(row),
             str(row.trials),
             f"{row.seconds:.0f}",
             "" if row.seconds_per_token is None else f"{1000 * row.seconds_per_token:.0f} ms",
@@ -140,5 +148,5 @@ def passkey(
     explain(console, EXPLAINED)
 
 
-def _answers(row: "PasskeyRow") -> str:
-    return f"{row.answer_accuracy:.2f} ({interval(row.answer_interval)})"
+def _exact_match(row: "PasskeyRow") -> str:
+    return f"{row.exact_match:.2f} ({interval(row.exact_match_interval)})"

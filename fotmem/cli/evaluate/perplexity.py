@@ -33,22 +33,23 @@ from fotmem.cli.options import (
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.perplexity import PerplexityRow
 
-DIFFERENCE = "nats against none"
+DIFFERENCE = "difference (nats)"
 EXPLAINED = {
-    "perplexity": "exponential of the mean loss of a scored token: less is better",
-    DIFFERENCE: "that loss minus the one without memory, with its 95% interval: less is better",
-    "tokens": "those that are scored",
-    "seconds": "reading included",
+    "perplexity": "exponential of the mean loss of a scored token: lower is better",
+    DIFFERENCE: "mean loss minus that without memory, with its 95% interval: lower is better",
+    "tokens": "scored tokens",
+    "seconds": "time, with reading",
 }
 
 
 def perplexity(
+    context: typer.Context,
     model: Model,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
     tokens: Annotated[str, typer.Option(help="Sizes of memory, such as 4k,16k.")] = "4k,16k",
-    scored: Annotated[str, typer.Option(help="Tokens at the end to score.")] = "4k",
+    scored: Annotated[str, typer.Option(help="Number of tokens to score, at the end.")] = "4k",
     places: Annotated[
-        int, typer.Option(min=1, help="Equal parts of the text, the end of each is scored.")
+        int, typer.Option(min=1, help="Equal parts of the text; the end of each is scored.")
     ] = 1,
     window: Window = 512,
     distance: Distance = None,
@@ -66,15 +67,14 @@ def perplexity(
     report: Report = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the perplexity of a text's end, with what stands before it in memory and without.
+    """Measure the perplexity of a text's end, with the text before it in memory and without.
 
     Example: fotmem eval perplexity smollm2 --tokens 4k,16k --text book.txt
     """
-    options, sizes = locals(), parse_sizes(tokens, "--tokens")
+    sizes = parse_sizes(tokens, "--tokens")
     [length] = parse_sizes(scored, "--scored", one=True)
-    task = Task("perplexity", options)
-    from fotmem.measure.evaluate.perplexity import PerplexityRow, compare
-    from fotmem.measure.evaluate.perplexity import perplexity as measured
+    task = Task(context)
+    from fotmem.measure.evaluate.perplexity import PerplexityRow, compare, measure_perplexity
     from fotmem.measure.evaluate.report import TaskReport
     from fotmem.measure.reading import overlap_of
     from fotmem.models.tokens import token_ids
@@ -94,7 +94,7 @@ def perplexity(
             advance("measuring", steps, total)
             show(kept, DIFFERENCE, EXPLAINED[DIFFERENCE], _difference, as_json=as_json)
             return
-        measuring = measured(task.model, memory, ids, sizes, store=task.store, **chosen)
+        measuring = measure_perplexity(task.model, memory, ids, sizes, store=task.store, **chosen)
         rows = tracked("measuring", measuring, 1 + len(sizes))
     if task.write(rows, report, as_json=as_json):
         return

@@ -1,4 +1,4 @@
-"""What all evaluations have in common: they read options, show progress, and report."""
+"""The part that all evaluations share: they read options, show progress, and report."""
 
 from __future__ import annotations
 
@@ -28,15 +28,30 @@ if TYPE_CHECKING:
     from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
+EXACT_MATCH = "exact match"
+"""Column title of the share of answers that are entirely correct."""
+FILES = ("report", "grid", "config")
+"""Options that name a file."""
+ATTACHED = ("window", "distance", "decay", "temperature")
+"""Options of `attach`, where a command has them."""
+
 
 class Task:
-    """A model, what it is attached with, and the options to report.
+    """A model, the options of its memory, and the options to report.
 
     Everything is checked before the model is loaded.
+
+    Parameters
+    ----------
+    context : typer.Context
+        The command and its options.
+    settled : Any
+        Values of options whose default depends on other options.
     """
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
-        self.name, self.options = name, dict(options)
+    def __init__(self, context: typer.Context, **settled: Any) -> None:
+        self.name = context.info_name or ""
+        self.options = options = {**_options(context), **settled}
         if options["report"] is not None:
             _check_report(options["report"], options)
         self.layers = parse_layers(options["layers"])
@@ -45,23 +60,22 @@ class Task:
         self.store, self._store_options = parse_store(
             options.get("store"), options.get("option", []), options.get("config")
         )
-        """The one that is measured, or the one that reads for all."""
+        """The store to measure; where settings are compared, the store that reads for all."""
         if not self.settings:
             self.options["store"] = self.store
         self.text = read_texts(options["text"]) if "text" in options else ""
         self.model, self.tokenizer = load_quietly(options["model"], options["dtype"])
 
     def attach(self) -> Memory:
-        """Attach the memory that was asked for; what a command has no option for is the default."""
+        """Attach a memory with the given options; others keep the defaults of `attach`."""
         from fotmem.memory.attachment import attach
 
-        names = {"window", "distance", "decay", "temperature"} & self.options.keys()
-        chosen = {name: self.options[name] for name in names}
+        chosen = {name: self.options[name] for name in ATTACHED if name in self.options}
         chosen |= self._store_options
         return attach(self.model, self.store, self.layers, top_k=self.top_k, **chosen)
 
     def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
-        """Write the report if asked to, and the JSON; tell whether there was JSON."""
+        """Write the report and print JSON, if wanted; return whether there was JSON."""
         if file is not None:
             from fotmem.measure.evaluate.report import report, write_report
 
@@ -71,18 +85,29 @@ class Task:
         return as_json
 
 
+def _options(context: typer.Context) -> dict[str, Any]:
+    """Return the options of a command, with paths for files."""
+    options = dict(context.params)
+    for name in FILES:
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    if "text" in options:
+        options["text"] = [Path(file) for file in options["text"]]
+    return options
+
+
 def _check_report(file: Path, options: dict[str, Any]) -> None:
-    """Refuse a place for the report where it cannot be written, or where something else is."""
+    """Refuse a report that cannot be written, or that would replace another file."""
     read = [*options.get("text", ()), options.get("grid"), options.get("config")]
     check_file(file, inputs=[*read, options["model"]])
     if file.is_file() and file.stat().st_size:
         from fotmem.measure.evaluate.report import read_report
 
-        read_report(file)  # not such as a model's config.json
+        read_report(file)  # refuses other files, such as a model's config.json
 
 
 def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
-    """Return the settings to compare: none where one store is measured."""
+    """Return the settings to compare; none where one store is measured."""
     stores, grid = options.get("stores"), options.get("grid")
     if stores is None:
         if grid is not None:
@@ -90,12 +115,12 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
         return []
     if options["store"] or options["option"] or options["config"]:
         raise typer.BadParameter(
-            "it stands for --store, --option and --config, got both: use --grid for options",
+            "it replaces --store, --option and --config, got both: use --grid for options",
             param_hint="'--stores'",
         )
     if top_k is None:
         raise typer.BadParameter(
-            "expected a number beside --stores, which compares what stores find; got 'all'",
+            "expected a number beside --stores, which compares the keys found; got 'all'",
             param_hint="'--top-k'",
         )
     require_packages("fotmem eval --stores", "scipy")
@@ -105,15 +130,15 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
 
 
 def tracked(label: str, steps: Iterable[Any], total: int) -> list[Any]:
-    """Take all steps, with a progress bar on stderr."""
+    """Collect all steps, with a progress bar on stderr."""
     return list(track(steps, label, total=total, console=Console(stderr=True)))
 
 
 def interval(ends: tuple[float, float], digits: str = ".2f") -> str:
-    """Show a confidence interval."""
+    """Format a confidence interval."""
     return f"{ends[0]:{digits}} to {ends[1]:{digits}}"
 
 
 def shown(figure: Figure) -> str:
-    """Show a figure with its confidence interval."""
+    """Format a figure with its confidence interval."""
     return f"{figure.value:.3f} ({interval((figure.low, figure.high), '.3f')})"

@@ -1,4 +1,4 @@
-"""What got better or worse from one report to another, and whether that is more than noise."""
+"""Compares two reports: which figures got better or worse by more than noise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from fotmem.measure.bench.summary import BY_NAME, Column
 from fotmem.measure.setting import Setting
 
 LEVEL = 0.05
-"""Share of wrong verdicts among all that say better or worse, at most."""
+"""Largest expected share of wrong verdicts among all that are "better" or "worse"."""
 HALF = NormalDist().inv_cdf(0.975)
 """Half of a 95% interval, in standard deviations."""
-COMPARED = [BY_NAME[name] for name in ("recall", "mass", "error", "error p95", "p50", "queries/s")]
+COMPARED = [
+    BY_NAME[name]
+    for name in ("recall", "attention-mass recall", "error", "error p95", "p50", "throughput")
+]
 
 
 class Change(NamedTuple):
-    """A figure of one setting in two reports, mean over layers."""
+    """A figure of one setting in two reports: the mean over layers."""
 
     setting: Setting
     top_k: int
@@ -29,39 +32,39 @@ class Change(NamedTuple):
     before: float
     after: float
     difference: Figure
-    """For times that of their logarithms, both in units of the reference's time."""
+    """For times: of their logarithms, both in units of the reference's time."""
     verdict: str = "same"
-    """``better``, ``worse``, or ``same``: no more than noise."""
+    """``better``, ``worse``, or ``same`` where the difference is no more than noise."""
 
     @property
     def change(self) -> Figure:
-        """The difference; for times the ratio."""
+        """The difference; for times, the ratio."""
         if not self.column.is_time:
             return self.difference
         return Figure(*map(math.exp, self.difference))
 
 
 class ReportComparison(NamedTuple):
-    """Everything that both reports have."""
+    """The comparison of everything that both reports contain."""
 
     changes: list[Change]
     relative: bool
-    """Whether times are compared in units of those of `exact`, or as they are."""
+    """Whether times are compared in units of the times of `exact`, or in seconds."""
     only_before: list[str]
     only_after: list[str]
     differences: list[str]
-    """What differs in machine, versions and way of measuring."""
+    """Differences in machine, versions and plan."""
 
-    def told(self) -> Iterator[str]:
-        """Say in sentences what the changes do not show."""
+    def notes(self) -> Iterator[str]:
+        """Yield sentences about everything that the table of changes does not show."""
         same = sum(change.verdict == "same" for change in self.changes)
         yield f"{same} of {len(self.changes)} figures differ by no more than noise."
         if self.relative:
-            yield f"Times are compared in units of what {REFERENCE} took in the same rounds."
+            yield f"Times are compared in units of the time of {REFERENCE} in the same rounds."
         else:
             yield (
-                "Times are compared as they are, with all that else the machines did: measure "
-                f"{REFERENCE} in the same batch of both, and they are compared in its units."
+                "Times are compared in seconds, so other load on the machines counts: measure "
+                f"{REFERENCE} in the same batch of both, then times are compared in its units."
             )
         for name, settings in (("A", self.only_before), ("B", self.only_after)):
             if settings:
@@ -73,10 +76,10 @@ class ReportComparison(NamedTuple):
 def compare(before: BenchReport, after: BenchReport) -> ReportComparison:
     """Compare two reports of the same capture.
 
-    Every figure has a confidence interval; a difference counts as one where the two together do not
-    explain it, such that of all verdicts no more than 5% are expected to be wrong (Benjamini and
-    Hochberg 1995). Times of two runs differ by what else the machines did: they are compared in
-    units of the time that `exact` took in the same rounds.
+    Every figure has a confidence interval. A difference counts where the two intervals do not
+    explain it; at most 5% of all verdicts are expected to be wrong (Benjamini and Hochberg 1995).
+    Other load on a machine changes the times of a run: they are compared in units of the time that
+    `exact` took in the same rounds.
 
     Raises
     ------
@@ -92,7 +95,9 @@ def compare(before: BenchReport, after: BenchReport) -> ReportComparison:
             "the two reports have no setting on the same layer with the same number of keys in "
             "common: measure the same --stores, --layers and --top-k"
         )
-    relative = all(rows[key].one_relative is not None for rows in (one, other) for key in common)
+    relative = all(
+        rows[key].relative_latency is not None for rows in (one, other) for key in common
+    )
     groups: dict[tuple[str, int], list[_Key]] = {}
     for key in common:
         groups.setdefault((key.setting, key.top_k), []).append(key)
@@ -103,7 +108,7 @@ def compare(before: BenchReport, after: BenchReport) -> ReportComparison:
         if not (relative and column.is_time and one[keys[0]].setting.store == REFERENCE)
     ]
     return ReportComparison(
-        changes=_judged(changes),
+        changes=_with_verdicts(changes),
         relative=relative,
         only_before=_names(one, other),
         only_after=_names(other, one),
@@ -118,12 +123,12 @@ class _Key(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """A figure on one layer, in both reports: as measured, and how they differ."""
+    """A figure on one layer in both reports, and the difference."""
 
     before: float
     after: float
     difference: float
-    """For times the logarithm of the ratio."""
+    """For times: the logarithm of the ratio."""
     variance: float
 
 
@@ -173,7 +178,7 @@ def _change(column: Column, pairs: Sequence[_Pair], row: Row) -> Change:
     )
 
 
-def _judged(changes: Sequence[Change]) -> list[Change]:
+def _with_verdicts(changes: Sequence[Change]) -> list[Change]:
     from scipy.stats import false_discovery_control
 
     adjusted = false_discovery_control([_chance(change.difference) for change in changes])
@@ -189,7 +194,7 @@ def _verdict(change: Change) -> str:
 
 
 def _chance(difference: Figure) -> float:
-    """Tell how probable so large a difference is by chance."""
+    """Return the probability of so large a difference by chance."""
     deviation = math.sqrt(_variance(difference))
     if deviation == 0:
         return float(difference.value == 0)
@@ -201,8 +206,8 @@ def _require_same_capture(before: BenchReport, after: BenchReport) -> None:
         one, other = before.capture.get(name), after.capture.get(name)
         if one != other:
             raise InputError(
-                f"the reports are of different captures ({name} is {one} and {other}): what a "
-                "store finds can be compared on the same keys and queries only"
+                f"the reports are of different captures ({name} is {one} and {other}): compare "
+                "reports of the same keys and queries"
             )
 
 

@@ -1,4 +1,4 @@
-"""The figures by which a store's answers are judged, against the exact ones."""
+"""The figures that compare a store's answers with the exact ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from fotmem.measure.capture import Capture, KeyValues
 
 STEP = 2**14
-"""Keys that are looked at in one step to know what is true."""
+"""Keys of one step of exact search."""
 RESAMPLED = 1000
-"""Bootstrap samples of which an interval is made."""
+"""Bootstrap samples of an interval."""
 Array = NDArray[np.float64]
 
 
@@ -34,14 +34,14 @@ class Figure(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What exact search and dense attention answer to some queries."""
+    """The answers of exact search and dense attention to some queries."""
 
     queries: Tensor
     """Shape ``[H, M, D]``."""
     scores: Tensor
     """Shape ``[H, M, K]``: the largest inner products, best first."""
     values: Tensor
-    """Shape ``[H, M, K, D]``: those of the same keys."""
+    """Shape ``[H, M, K, D]``: the values of the same keys."""
     out: Tensor
     """Shape ``[H, M, D]``: attention to all keys."""
     lse: Tensor
@@ -50,33 +50,33 @@ class Truth(NamedTuple):
 
 
 class QueryFigures(NamedTuple):
-    """How close a store's answers come to the exact ones: of each head and query, ``[H, M]``."""
+    """A store's answers against the exact ones, per head and query: ``[H, M]``."""
 
     recall: Tensor
-    """Share of the k best keys that are among the k found; equal scores count as equal."""
+    """Share of the k best keys that are among the k keys found; equal scores count as equal."""
     found: Tensor
-    """Softmax weight of the keys found, among all."""
+    """Softmax mass of the keys found, among all keys."""
     most: Tensor
-    """Softmax weight of the k best."""
+    """Softmax mass of the k best keys."""
     error: Tensor
     """Relative error of the attention output, ``|out - dense| / |dense|``."""
-    topk_error: Tensor
-    """Relative to attention to the k best keys instead: what the store adds."""
+    excess_error: Tensor
+    """Relative error against attention to the k best keys: the part that the store causes."""
 
 
 class SearchFigures(NamedTuple):
-    """How good the top k of a store are."""
+    """The figures of a store over heads and queries."""
 
     recall: Figure
-    """Share of the k best keys that are among the k found; equal scores count as equal."""
-    mass: Figure
-    """Softmax weight of the keys found, as a share of that of the k best."""
+    """Share of the k best keys that are among the k keys found; equal scores count as equal."""
+    attention_mass_recall: Figure
+    """Softmax mass of the keys found, as a share of the softmax mass of the k best keys."""
     error: Figure
     """Relative error of the attention output, ``|out - dense| / |dense|``: mean."""
     error_p95: Figure
-    """The same, which 95 of 100 queries do not exceed."""
-    topk_error: Figure
-    """Relative to attention to the k best keys instead: what the store adds. Mean."""
+    """Relative error that 95 of 100 queries do not exceed."""
+    excess_error: Figure
+    """Relative error against attention to the k best keys, which the store causes: mean."""
 
 
 def truth(
@@ -88,9 +88,9 @@ def truth(
     first_id: int = 0,
     bias: Bias | None = None,
 ) -> Truth:
-    """Answer queries ``[H, M, D]`` by looking at all keys, block by block.
+    """Answer queries ``[H, M, D]`` with all keys, block by block.
 
-    `bias` is that of `MemoryStore.attend`, for keys whose ids begin with `first_id`.
+    `bias` is as for `MemoryStore.attend`; the ids of the keys begin with `first_id`.
     """
     queries = queries.contiguous()
     best = _Best(queries, top_k)
@@ -108,13 +108,13 @@ def truth(
 def captured_truth(
     capture: Capture, layer: int, size: int, queries: Tensor, *, top_k: int
 ) -> Truth:
-    """Answer queries ``[H, M, D]`` from the first `size` tokens of a capture."""
+    """Answer queries ``[H, M, D]`` with the first `size` tokens of a capture."""
     blocks = capture.blocks(layer, STEP, size)
     return truth(queries, blocks, scale=capture.info.scale, top_k=top_k)
 
 
 class _Best:
-    """The best keys so far, with their values."""
+    """The best keys so far, and their values."""
 
     def __init__(self, queries: Tensor, top_k: int) -> None:
         self.queries, self.top_k = queries, top_k
@@ -122,7 +122,7 @@ class _Best:
         self.values = queries.new_empty(*queries.shape[:2], 0, queries.shape[2])
 
     def look_at(self, keys: Tensor, values: Tensor, first_id: int, bias: Bias | None) -> None:
-        """Take up the best of more keys and their values ``[H, n, D]``."""
+        """Include more keys and their values ``[H, n, D]``."""
         found = exact_search(self.queries, keys, self.top_k, first_id=first_id, bias=bias)
         heads = torch.arange(len(keys), device=keys.device)[:, None, None]
         scores = torch.cat([self.scores, found.scores], 2)
@@ -131,8 +131,8 @@ class _Best:
         self.values = every.take_along_dim(order[..., None], 2)
 
 
-def compare(scores: Tensor, out: Tensor, exact: Truth) -> QueryFigures:
-    """Compare what a store answers, scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
+def query_figures(scores: Tensor, out: Tensor, exact: Truth) -> QueryFigures:
+    """Compare a store's answers: scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
     best = exact.scores[..., : scores.shape[2]].double()
     bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
     values = exact.values[:, :, : best.shape[2]]
@@ -145,26 +145,26 @@ def compare(scores: Tensor, out: Tensor, exact: Truth) -> QueryFigures:
     )
 
 
-def judge(scores: Tensor, out: Tensor, exact: Truth) -> SearchFigures:
-    """Put what `compare` finds into figures, over heads and queries."""
-    recall, found, most, error, topk_error = compare(scores, out, exact)
+def search_figures(scores: Tensor, out: Tensor, exact: Truth) -> SearchFigures:
+    """Summarise `query_figures` over heads and queries."""
+    recall, found, most, error, excess_error = query_figures(scores, out, exact)
     return SearchFigures(
         recall=interval(np.mean, recall.mean(0)),
-        mass=interval(ratio, found.mean(0), most.mean(0)),
+        attention_mass_recall=interval(ratio, found.mean(0), most.mean(0)),
         error=interval(np.mean, error.mean(0)),
         error_p95=interval(_p95, error.T),
-        topk_error=interval(np.mean, topk_error.mean(0)),
+        excess_error=interval(np.mean, excess_error.mean(0)),
     )
 
 
-def mass(scores: Tensor, exact: Truth) -> float:
-    """Return the mass alone of scores ``[H, M, K]``, without its interval, which takes longer."""
+def attention_mass_recall(scores: Tensor, exact: Truth) -> float:
+    """Return the attention-mass recall of scores ``[H, M, K]``, without an interval."""
     found, most = _weights(scores, exact)
     return float(found.sum() / most.sum())
 
 
 def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
-    """Return the softmax weight of the keys found, and of as many best ones: ``[H, M]``."""
+    """Return the softmax mass of the keys found, and of as many best keys: ``[H, M]``."""
     best = exact.scores[..., : scores.shape[2]]
     found, most = (
         (each.double() * exact.scale - exact.lse.double()[..., None]).exp().sum(-1)
@@ -174,19 +174,19 @@ def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
 
 
 def _relative(out: Tensor, right: Tensor) -> Tensor:
-    """Return how far ``[H, M, D]`` is from what is right, in units of that: ``[H, M]``."""
+    """Return the relative error of ``[H, M, D]`` against `right`: ``[H, M]``."""
     off = (out.double() - right.double()).norm(dim=-1)
     relative: Tensor = off / right.double().norm(dim=-1).clamp(min=1e-30)
     return relative
 
 
 def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
-    """Compute a statistic of samples (of the same queries, first axis) with its interval.
+    """Compute a statistic of samples with its interval; their first axis is that of the queries.
 
-    The statistic takes arrays, and `axis`, of which it makes one number.
+    The statistic takes arrays, and the `axis` that it reduces.
     """
     require_packages("confidence intervals", "scipy")
-    from scipy.stats import bootstrap  # an extra, which reading reports does not need
+    from scipy.stats import bootstrap  # an extra; reading reports needs no scipy
 
     arrays = [sample.double().cpu().numpy() for sample in samples]
     rows = np.arange(len(arrays[0]))
@@ -203,7 +203,7 @@ def interval(statistic: Callable[..., Any], *samples: Tensor) -> Figure:
 
 
 def ratio(found: Array, most: Array, axis: int) -> Any:
-    """Return the sum of the one as a share of that of the other."""
+    """Return the sum of `found` as a share of the sum of `most`."""
     return found.sum(axis) / most.sum(axis)
 
 

@@ -1,4 +1,4 @@
-"""A report as one HTML page that opens from disk, without a network."""
+"""The interactive report: one HTML page that opens from disk, without a network."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fotmem.measure.bench.summary import COLUMNS, SettingSummary, stores, summar
 
 ALL = "mean of all"
 GROWN = {
-    "mass": lambda row: row.mass.value,
+    "attention-mass recall": lambda row: row.attention_mass_recall.value,
     "error": lambda row: row.error.value,
-    "added": lambda row: row.topk_error.value,
+    "excess error": lambda row: row.excess_error.value,
     "recall": lambda row: row.recall.value,
-    "milliseconds of one query of each head": lambda row: 1e3 * row.one,
-    "milliseconds of a median add": lambda row: 1e3 * row.add_median,
-    "milliseconds of the longest add": lambda row: 1e3 * row.add_longest,
-    "bytes of memory per token": lambda row: row.ram,
+    "latency of one query of each head (ms)": lambda row: 1e3 * row.latency,
+    "median insert latency (ms)": lambda row: 1e3 * row.median_insert_latency,
+    "max insert latency (ms)": lambda row: 1e3 * row.max_insert_latency,
+    "RAM (B/token)": lambda row: row.ram,
 }
-"""What is shown while the memory grows."""
+"""Figures of the growing memory."""
 
 
 def write_page(report: BenchReport, file: Path) -> None:
-    """Write a page with pictures to point at, a choice of what they show, and tables."""
+    """Write a page with interactive pictures, a choice of their axes, and a table."""
     require_packages("pages", "plotly")
     from plotly.offline import get_plotlyjs
 
@@ -103,6 +103,6 @@ def _about(report: BenchReport) -> str:
     return (
         f"{capture['tokens']:,} tokens of {capture['num_heads']} heads of {capture['head_dim']} "
         f"dimensions, layers {', '.join(map(str, capture['layers']))}, captured from {source}. "
-        f"Judged by {measured['queries']} queries of each head, timed in {measured['rounds']} "
-        "rounds, all settings of a batch in turn."
+        f"{measured['queries']} queries of each head; {measured['rounds']} rounds of timing, in "
+        "which all settings of a batch take turns."
     )

@@ -1,4 +1,4 @@
-"""A report as a picture: what stores miss, against how long they take."""
+"""A report as a picture: error and recall against latency."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-"""Of stores, in their order in the report (Okabe and Ito 2008); beyond eight they come again."""
+"""Colours of stores, in the order of the report (Okabe and Ito 2008); the ninth is the first."""
 MARKERS = "os^Dv<>P"
 NOTHING = 1e-6
-"""Relative error of what rounds as `exact` does: less cannot be drawn on a logarithmic axis."""
+"""Smallest relative error on the logarithmic axis: rounding of `exact` itself is about this."""
 
 
 class PlotPoint(NamedTuple):
-    """Where a setting lies in a picture."""
+    """The place of a setting in a picture."""
 
     x: Figure
     y: Figure
@@ -32,7 +32,8 @@ class PlotPoint(NamedTuple):
 def draw(report: BenchReport, file: Path) -> None:
     """Write a PNG: error of the attention output and recall against latency, a row per top k.
 
-    A store's points that no other of its points beats in both are joined: its Pareto front.
+    A line joins the points of a store that none of its other points beats in both figures: its
+    Pareto front.
     """
     every, names = summaries(report), stores(report)
     asked = sorted({each.top_k for each in every})
@@ -55,12 +56,12 @@ def draw(report: BenchReport, file: Path) -> None:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Give each store its colour."""
+    """Return the colour of each store."""
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
 
 
 def front(points: Sequence[PlotPoint], best: int) -> list[PlotPoint]:
-    """Return those that no other beats in both: less x, and less y (`best` -1) or more (1)."""
+    """Return the points that no other beats in both: lower x, and lower (`best` -1) or higher y."""
     found: list[PlotPoint] = []
     for point in sorted(points, key=lambda each: (each.x.value, -best * each.y.value)):
         if not found or best * point.y.value > best * found[-1].y.value:
@@ -93,7 +94,7 @@ def _point(summary: SettingSummary, column: Column) -> PlotPoint:
 def mark(
     axes: Axes, number: int, name: str, x: Sequence[Figure], y: Sequence[Figure], *, line: str = ""
 ) -> None:
-    """Draw figures with their intervals in the way of a number; `line` joins them."""
+    """Draw figures and intervals in the colour and marker of `number`; `line` joins them."""
     axes.errorbar(
         [each.value for each in x],
         [each.value for each in y],
@@ -109,7 +110,7 @@ def mark(
 
 
 def _reach(figures: Sequence[Figure]) -> list[list[float]]:
-    """Return how far intervals reach below and above, as matplotlib's error bars take it."""
+    """Return the lengths of intervals below and above, as matplotlib's error bars take them."""
     return [
         [max(0.0, each.value - each.low) for each in figures],
         [max(0.0, each.high - each.value) for each in figures],

@@ -1,4 +1,4 @@
-"""A store in a process of its own, seen from the one that measures."""
+"""Starts the process of a store, talks to it and ends it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from typing import Any, Self
 
 from fotmem.errors import StorageError
 from fotmem.interrupts import interrupts_deferred
-from fotmem.measure.bench.worker import SizeResult, StoreJob, serve
+from fotmem.measure.bench.store_job import SizeResult, StoreJob
+from fotmem.measure.bench.worker import serve
 from fotmem.measure.setting import Setting
 
 STARTS = 30.0
-"""Seconds in which a process has loaded its libraries, and tried its store, or else never will."""
+"""Seconds that a process may take to load its libraries and to try its store."""
 LOOK = 0.1
-"""Seconds after which it is asked whether the time is over."""
+"""Seconds between two looks at the clock."""
 PATIENCE = 10.0
 """Seconds that a process may take to end."""
 
 GUARD = 'if __name__ == "__main__":'
-"""Without it, a script would run once more in each of its processes."""
+"""A script without it would run again in each of its processes."""
 
 
 class StoreFailedError(Exception):
-    """A store could not do what it was asked; says why."""
+    """A store could not carry out an order; the message says why."""
 
 
 @functools.cache
 def _context() -> Any:
-    """Return how processes are started: where that is to be had, with all that takes time loaded.
+    """Return the way to start processes: where it exists, a fork server with loaded libraries.
 
-    They are forked from a server that did nothing but load it, and that ends with this process.
+    The server does nothing but load the libraries, and ends with this process.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -50,8 +51,8 @@ def _context() -> Any:
             forkserver.ensure_running()
         except OSError as error:  # such as a path too long for a socket
             raise StorageError(
-                f"processes cannot be started from {tempfile.gettempdir()} ({error}): let TMPDIR "
-                "name a folder with a shorter path, that can be written to"
+                f"processes cannot be started from {tempfile.gettempdir()} ({error}): set TMPDIR "
+                "to a writable folder with a shorter path"
             ) from error
     loaded = context.Process(target=_nothing, daemon=True)
     loaded.start()  # waits for it
@@ -65,9 +66,9 @@ def _nothing() -> None:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Start processes that Ctrl-C in a terminal, which goes to all, does not reach.
+    """Start processes that ignore Ctrl-C, which a terminal sends to all of them.
 
-    They end with the one that started them.
+    They end with the process that started them.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -80,7 +81,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def _end_server() -> None:
-    """End the server at once: of its own it would first tidy up all that it loaded."""
+    """End the server at once: by itself it would first unload all its libraries."""
     import psutil
 
     for child in psutil.Process().children():
@@ -97,7 +98,7 @@ class Worker:
         self._job = job
         self._started = ExitStack()
         self.settings: list[Setting] = []
-        """Those that the store can be tuned to; known once it grows."""
+        """The settings that the store can be tuned to; known once it grows."""
         try:
             with interrupts_deferred():
                 self._start()
@@ -119,8 +120,8 @@ class Worker:
             self._process.start()
         self._started.callback(_end, self._process)
 
-    def grown(self, patience: Sequence[float] | None = None) -> Iterator[SizeResult]:
-        """Yield the store at each of its sizes; no more once it took longer, in seconds, to one."""
+    def results(self, patience: Sequence[float] | None = None) -> Iterator[SizeResult]:
+        """Yield a result at each size; stop where the store needs more than `patience` seconds."""
         if not self._waited(None if patience is None else monotonic() + max(patience) + STARTS):
             return
         self.settings = self._received()
@@ -131,7 +132,7 @@ class Worker:
             yield self._received()
 
     def _waited(self, end: float | None) -> bool:
-        """Wait until there is an answer; where there is none in time, end the process."""
+        """Wait for an answer; end the process if none comes in time."""
         while end is None or monotonic() < end:
             if self._connection.poll(LOOK):
                 return True
@@ -139,12 +140,12 @@ class Worker:
         return False
 
     def ask(self, name: str, setting: Setting, *arguments: Any) -> Any:
-        """Let the store, tuned to one of its settings, do something."""
+        """Give an order to the store, tuned to one of its settings; return the answer."""
         self._connection.send((name, setting, arguments))
         return self._received()
 
     def close(self) -> None:
-        """Let the store close, then end its process."""
+        """Close the store, then end its process."""
         try:
             self._connection.send(None)
             self._process.join(PATIENCE)
@@ -154,7 +155,7 @@ class Worker:
             self.end()
 
     def end(self) -> None:
-        """End the process, whatever it does, and remove its folder."""
+        """End the process, whatever it is doing, and remove its folder."""
         with interrupts_deferred():
             self._started.close()
 

@@ -1,4 +1,4 @@
-"""What a benchmark found: rows of figures, as JSON whose schema is that of `BenchReport`."""
+"""The report of a benchmark: rows of figures, as JSON with the schema of `BenchReport`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fotmem.measure.bench.figures import Figure
 from fotmem.measure.setting import Setting, StrictModel, first_of
 
 REFERENCE = "exact"
-"""Times are also told in units of this store's."""
+"""The store whose times are the unit of relative times."""
 
 
 def _within(least: float, most: float) -> AfterValidator:
-    """Let a figure and its interval lie within bounds: a report may be edited, or damaged."""
+    """Require a figure and its interval to lie within bounds: a report may be edited or damaged."""
 
     def check(figure: Figure) -> Figure:
         if not all(least <= end <= most for end in figure) or figure.low > figure.high:
@@ -27,7 +27,7 @@ def _within(least: float, most: float) -> AfterValidator:
     return AfterValidator(check)
 
 
-Share = Annotated[Figure, _within(-1, 2)]  # as far as intervals reach
+Share = Annotated[Figure, _within(-1, 2)]  # intervals may reach a little beyond 0 and 1
 Error = Annotated[Figure, _within(0, 1e60)]
 Time = Annotated[Figure, _within(1e-15, 1e15)]
 Read = Annotated[float, Field(ge=0, le=2)] | None
@@ -36,13 +36,14 @@ Number = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class BuildCost(StrictModel):
-    """What it took to build a store of one layer."""
+    """The cost of building a store of one layer."""
 
     seconds: Amount
-    """Of all `add` calls."""
-    add_median: Amount
-    """Seconds of one `add` of 2,048 tokens."""
-    add_longest: Amount
+    """Sum over all `add` calls."""
+    median_insert_latency: Amount
+    """Seconds of an `add` of 2,048 tokens: median."""
+    max_insert_latency: Amount
+    """Seconds of the slowest `add`."""
     ram: Amount
     """Bytes per token that the process needs more than with an empty store."""
     disk: Amount
@@ -50,61 +51,61 @@ class BuildCost(StrictModel):
 
 
 class _OfLayer(StrictModel):
-    """About one setting on one layer."""
+    """A row about one setting on one layer."""
 
     setting: Setting
     layer: Number
 
     @property
     def about(self) -> tuple[str, int]:
-        """The same for rows about the same."""
+        """A key that is equal for rows about the same setting and layer."""
         return self.setting.key, self.layer
 
 
 class Row(_OfLayer):
-    """One setting on one layer, asked for the best `top_k`."""
+    """One setting on one layer, searched for the best `top_k` keys."""
 
     top_k: Number
     recall: Share
-    mass: Share
+    attention_mass_recall: Share
     error: Error
     error_p95: Error
-    topk_error: Error
+    excess_error: Error
     share_read: Read
-    """Share of the keys that a query is compared with; null where the store cannot tell."""
-    one_p50: Time
+    """Share of the keys that a query is compared with; null where the store cannot count them."""
+    latency_p50: Time
     """Seconds of attention with one query of each head: median."""
-    one_p95: Time
-    one_p99: Time
-    window: Time
+    latency_p95: Time
+    latency_p99: Time
+    window_latency: Time
     """Seconds of attention with `window_queries` queries of each head at once: median."""
     window_queries: Annotated[int, Field(ge=1, le=2**50)]
-    one_relative: Time | None = None
-    """`one_p50` in units of what `exact` took in the same round; null where it was not beside."""
-    window_relative: Time | None = None
-    """The same of `window`."""
+    relative_latency: Time | None = None
+    """`latency_p50` in units of the time of `exact` in the same rounds; null without `exact`."""
+    relative_window_latency: Time | None = None
+    """`window_latency` in the same units."""
     build: BuildCost
     batch: Number
     """Settings of the same batch were timed in turn, side by side."""
 
 
 class GrowthRow(_OfLayer):
-    """A setting while its memory grew."""
+    """A setting at one size, while its memory grew."""
 
     top_k: Number
     size: Number
     """Tokens."""
     recall: Share
-    mass: Share
+    attention_mass_recall: Share
     error: Error
-    topk_error: Error
+    excess_error: Error
     share_read: Read
-    add_median: Amount
-    """Seconds of one `add` of at most 2,048 tokens, since the size before."""
-    add_longest: Amount
+    median_insert_latency: Amount
+    """Seconds of an `add` of at most 2,048 tokens, since the previous size."""
+    max_insert_latency: Amount
     ram: Amount
     """Bytes per token."""
-    one: Amount
+    latency: Amount
     """Seconds of one query of each head: the lower of two medians, taken one after the other."""
 
 
@@ -115,7 +116,7 @@ class Failure(_OfLayer):
 
 
 class BenchReport(StrictModel):
-    """Everything that was measured, and on what."""
+    """Everything that was measured, on which machine, with which versions."""
 
     fotmem_bench: Literal[1] = 1
     """Version of the schema."""
@@ -136,7 +137,7 @@ class BenchReport(StrictModel):
         Raises
         ------
         InputError
-            It cannot be read, or is none.
+            The file cannot be read, or is not a report.
         """
         content = read_utf8(file)
         try:
@@ -145,5 +146,5 @@ class BenchReport(StrictModel):
             raise InputError(f"{file} is no report of fotmem bench ({first_of(error)})") from error
 
     def write(self, file: Path) -> None:
-        """Write the report, at once or not at all."""
+        """Write the report, whole or not at all."""
         write_text(file, self.model_dump_json(indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Measures settings of stores on a capture: builds, judges, and times them side by side."""
+"""Measures settings of stores on a capture: builds them, asks them and times them in turn."""
 
 from __future__ import annotations
 
@@ -6,128 +6,51 @@ import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
-import torch
 from pydantic import ValidationError
 
 from fotmem.arguments import differing
 from fotmem.errors import FotmemError, InputError, require_packages
-from fotmem.measure.bench.figures import Figure, Truth, captured_truth, interval, judge
+from fotmem.measure.bench.figures import Truth, captured_truth, search_figures
 from fotmem.measure.bench.process import StoreFailedError, Worker
-from fotmem.measure.bench.report import REFERENCE, BenchReport, BuildCost, Failure, GrowthRow, Row
-from fotmem.measure.bench.worker import SizeResult, StoreAnswer, StoreJob
+from fotmem.measure.bench.report import REFERENCE, BenchReport, Failure, GrowthRow, Row
+from fotmem.measure.bench.store_job import SizeResult, StoreJob
+from fotmem.measure.bench.timed_setting import BuiltStore, TimedSetting
 from fotmem.measure.capture import Capture
-from fotmem.measure.machine import machine, versions
+from fotmem.measure.machine import describe_machine, versions
 from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file, check_folder
 from fotmem.plugin.create import find_store
 
-SINGLE = 30
-"""Single queries of a round."""
-WINDOW = 512
-"""Queries of each head at once, or all there are."""
 _Kind = TypeVar("_Kind", GrowthRow, Failure)
 SHARE_OF_RAM = 0.5
-"""Of the memory that is free, what stores that are timed in turn may take together."""
+"""Share of the free memory that stores of one batch may take together."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How is measured."""
+    """How stores are measured."""
 
     top_k: tuple[int, ...] = (1, 32, 128)
     queries: int = 256
-    """Of a head, by which stores are judged."""
+    """Queries of each head."""
     rounds: int = 5
-    """In each, all settings of a batch are timed once, in random order."""
+    """Rounds of timing: in each, all settings of a batch are timed once, in random order."""
     device: str = "cpu"
     threads: int | None = None
     seed: int = 0
-    """Of the order."""
+    """Seed of the order."""
 
 
 class BenchStep(NamedTuple):
-    """What comes next, and how much of the work is done."""
+    """The next step of the work, and how much is done."""
 
     what: str
     done: int
     of: int
-
-
-class BuiltStore:
-    """A store that was built, and what building it took."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.grown = list(worker.grown())
-        self.settings = worker.settings
-        adds = [seconds for grown in self.grown for seconds in grown.adds]
-        last = self.grown[-1]
-        self.ram = last.ram
-        self.figures = BuildCost(
-            seconds=sum(adds),
-            add_median=median(adds),
-            add_longest=max(adds),
-            ram=last.ram / last.size,
-            disk=last.disk / last.size,
-        )
-
-
-class TimedSetting:
-    """One setting of a built store, asked for so many keys, and what it answered so far."""
-
-    def __init__(self, built: BuiltStore, setting: Setting, top_k: int) -> None:
-        self.built, self.setting, self.top_k = built, setting, top_k
-        self._singly: list[list[float]] = []
-        self._windows: list[float] = []
-        self._answer: StoreAnswer | None = None
-        self._share_read: float | None = None
-
-    def judge(self) -> None:
-        """Let it answer all queries; this also warms it up."""
-        self._answer = self._ask("answer")
-        self._share_read = self._ask("share_read")
-        self._ask("window", 0, WINDOW)
-
-    def time(self, number: int) -> None:
-        """Time it in a round."""
-        self._singly.append(self._ask("singly", number * SINGLE, SINGLE))
-        self._windows.append(self._ask("window", number * WINDOW, WINDOW))
-
-    def row(self, layer: int, batch: int, exact: Truth, reference: TimedSetting | None) -> Row:
-        """Say what came out; also in units of what a reference took in the same rounds."""
-        assert self._answer is not None
-        singly, windows = torch.tensor(self._singly), torch.tensor(self._windows)
-        times = {
-            f"one_p{percent}": interval(partial(np.percentile, q=percent), singly)
-            for percent in (50, 95, 99)
-        }
-        relative: dict[str, Figure] = {}
-        if reference is not None:
-            medians = (list(map(median, unit._singly)) for unit in (self, reference))
-            relative["one_relative"] = _ratio(*medians)
-            relative["window_relative"] = _ratio(self._windows, reference._windows)
-        return Row(
-            setting=self.setting,
-            layer=layer,
-            top_k=self.top_k,
-            **judge(*self._answer, exact)._asdict(),
-            share_read=self._share_read,
-            **times,
-            window=interval(np.median, windows),
-            window_queries=WINDOW,
-            **relative,
-            build=self.built.figures,
-            batch=batch,
-        )
-
-    def _ask(self, name: str, *arguments: int) -> Any:
-        return self.built.worker.ask(name, self.setting, self.top_k, *arguments)
 
 
 class Bench:
@@ -140,7 +63,7 @@ class Bench:
     layers : sequence of int
         Of the capture.
     file : Path
-        Of the report. What it has already, is not measured again.
+        Of the report. Settings that it has already are not measured again.
     plan : Plan
 
     Raises
@@ -166,7 +89,7 @@ class Bench:
         check_file(file)
         self.report = BenchReport(
             capture=capture.info.model_dump(mode="json"),
-            machine=machine(),
+            machine=describe_machine(),
             versions=versions(),
             measured={name: _plain(value) for name, value in vars(plan).items()},
         )
@@ -181,12 +104,12 @@ class Bench:
             self.report = before
 
     def missing(self, layer: int) -> list[Setting]:
-        """Return the settings that are not measured on a layer; what failed is tried again."""
+        """Return the settings without a row for a layer; failed ones are tried again."""
         done = [row.setting for row in self.report.rows if row.layer == layer]
         return [setting for setting in self.settings if setting not in done]
 
     def run(self) -> Generator[BenchStep, None, None]:
-        """Measure what is missing.
+        """Measure the missing settings.
 
         Yields
         ------
@@ -196,7 +119,7 @@ class Bench:
         import psutil
 
         missing = sum(len(self.missing(layer)) for layer in self.layers)
-        rounds = 2 + self.plan.rounds  # building, judging, and timing
+        rounds = 2 + self.plan.rounds  # building, asking, and timing
         done = 0
         for layer in self.layers:
             self._truths: dict[int, Truth] = {}
@@ -222,7 +145,7 @@ class Bench:
                     done += count * rounds
 
     def _build(self, layer: int, left: Sequence[Setting], workers: ExitStack) -> BuiltStore | None:
-        """Build a store for the first of these settings, and those that need no other."""
+        """Build a store for the first setting, and for all settings with the same build."""
         setting, plan = left[0], self.plan
         try:
             devices = find_store(setting.store).capabilities.devices
@@ -239,7 +162,7 @@ class Bench:
             )
             with ExitStack() as begun:
                 built = BuiltStore(begun.enter_context(Worker(job)))
-                growth = [row for grown in built.grown for row in self._growth(built, layer, grown)]
+                growth = [row for each in built.sizes for row in self._growth(built, layer, each)]
                 workers.enter_context(begun.pop_all())
         except (StoreFailedError, FotmemError, ValidationError) as error:
             reason = str(error)
@@ -250,28 +173,28 @@ class Bench:
         self._keep(growth=growth)
         return built
 
-    def _growth(self, built: BuiltStore, layer: int, grown: SizeResult) -> Iterator[GrowthRow]:
-        for setting, tuned in zip(built.settings, grown.tuned, strict=True):
-            assert tuned.answer is not None
-            judged = judge(*tuned.answer, self._truth(layer, grown.size))
+    def _growth(self, built: BuiltStore, layer: int, result: SizeResult) -> Iterator[GrowthRow]:
+        for setting, mine in zip(built.settings, result.settings, strict=True):
+            assert mine.answer is not None
+            figures = search_figures(*mine.answer, self._truth(layer, result.size))
             yield GrowthRow(
                 setting=setting,
                 layer=layer,
                 top_k=max(self.plan.top_k),
-                size=grown.size,
-                recall=judged.recall,
-                mass=judged.mass,
-                error=judged.error,
-                topk_error=judged.topk_error,
-                share_read=tuned.share_read,
-                add_median=median(grown.adds),
-                add_longest=max(grown.adds),
-                ram=grown.ram / grown.size,
-                one=tuned.one,
+                size=result.size,
+                recall=figures.recall,
+                attention_mass_recall=figures.attention_mass_recall,
+                error=figures.error,
+                excess_error=figures.excess_error,
+                share_read=mine.share_read,
+                median_insert_latency=median(result.inserts),
+                max_insert_latency=max(result.inserts),
+                ram=result.ram / result.size,
+                latency=mine.latency,
             )
 
     def _measure(self, layer: int, batch: Sequence[BuiltStore]) -> Iterator[str]:
-        """Judge all settings of a batch, then time them in turn; say what comes next."""
+        """Ask all settings of a batch, then time them in turn; yield the name of each step."""
         units = [
             TimedSetting(built, setting, top_k)
             for built in batch
@@ -280,11 +203,11 @@ class Bench:
         ]
         draw = random.Random(f"{self.plan.seed} {layer}")
         for number in range(-1, self.plan.rounds):
-            yield "judging" if number < 0 else f"timing, round {number + 1} of {self.plan.rounds}"
+            yield "asking" if number < 0 else f"timing, round {number + 1} of {self.plan.rounds}"
             draw.shuffle(units)
             for unit in list(units):
                 try:
-                    unit.judge() if number < 0 else unit.time(number)
+                    unit.ask() if number < 0 else unit.time(number)
                 except StoreFailedError as error:  # its process has ended
                     units = [each for each in units if each.built is not unit.built]
                     lost = unit.built.settings
@@ -325,7 +248,7 @@ class Bench:
         growth: Sequence[GrowthRow] = (),
         failures: Sequence[Failure] = (),
     ) -> None:
-        """Add to the report, in place of what it has of the same, and write it."""
+        """Add rows to the report, in place of older ones about the same, and write it."""
         new = {each.about for each in (*rows, *failures)}
         grown = {each.about for each in growth}
         self.report = self.report.model_copy(
@@ -336,11 +259,6 @@ class Bench:
             }
         )
         self.report.write(self.file)
-
-
-def _ratio(mine: Sequence[float], others: Sequence[float]) -> Figure:
-    """Divide round by round: what slows a round down slows down both."""
-    return interval(np.median, torch.tensor(mine) / torch.tensor(others))
 
 
 def _others(rows: Iterable[_Kind], about: set[tuple[str, int]]) -> Iterator[_Kind]:

@@ -1,4 +1,4 @@
-"""What is shown of a report: a figure per column, for each setting over all layers."""
+"""The columns of a report, and the figures of each setting over all layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fotmem.measure.setting import Setting
 
 
 class Column(NamedTuple):
-    """A figure that is shown."""
+    """A figure in tables, pictures and the interactive report."""
 
     name: str
     unit: str
@@ -20,21 +20,26 @@ class Column(NamedTuple):
     meaning: str
     """One sentence."""
     of: Callable[[Row], Figure | None]
-    """None where it is not known."""
+    """Returns the figure of a row; None where it is not known."""
     best: int = -1
-    """1: more is better; -1: less."""
+    """1: higher is better; -1: lower is better."""
     format: str = ".3f"
     over: Callable[[Iterable[float]], float] = fmean
-    """What is made of several layers' figures."""
+    """Combines the figures of several layers."""
     brief: bool = True
-    """Whether it is in the terminal's table."""
+    """Whether the terminal's table shows it."""
     relative: Callable[[Row], Figure | None] | None = None
-    """The same in units of `exact`'s in the same rounds."""
+    """Returns the figure in units of the same figure of `exact` in the same rounds."""
 
     @property
     def is_time(self) -> bool:
-        """Whether reports are compared by ratio: all that has both a unit and an interval."""
+        """Whether two reports are compared by their ratio: true of everything with a unit."""
         return bool(self.unit)
+
+    @property
+    def title(self) -> str:
+        """The name, with the unit in brackets where there is one."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
 def _times(factor: float, figure: Figure) -> Figure:
@@ -46,12 +51,12 @@ def _single(value: float | None) -> Figure | None:
 
 
 def _rate(row: Row) -> Figure:
-    seconds, queries = row.window, row.window_queries
+    seconds, queries = row.window_latency, row.window_queries
     return Figure(queries / seconds.value, queries / seconds.high, queries / seconds.low)
 
 
 def _relative_rate(row: Row) -> Figure | None:
-    times = row.window_relative
+    times = row.relative_window_latency
     return None if times is None else Figure(1 / times.value, 1 / times.high, 1 / times.low)
 
 
@@ -59,102 +64,107 @@ COLUMNS = (
     Column(
         "recall",
         "",
-        "share of the k best keys that are among the k found",
+        "share of the k best keys that are among the k keys found",
         lambda row: row.recall,
         best=1,
     ),
     Column(
-        "mass",
+        "attention-mass recall",
         "",
-        "softmax weight of the keys found, as a share of that of the k best",
-        lambda row: row.mass,
+        "softmax mass of the keys found, as a share of the softmax mass of the k best keys",
+        lambda row: row.attention_mass_recall,
         best=1,
     ),
     Column(
-        "least", "", "mass on the layer where it is the least", lambda row: row.mass, 1, over=min
+        "worst layer",
+        "",
+        "attention-mass recall on the layer where it is lowest",
+        lambda row: row.attention_mass_recall,
+        1,
+        over=min,
     ),
     Column(
         "error",
         "",
-        "of the attention output, relative to attention to all keys: mean",
+        "relative error of the attention output against attention to all keys: mean",
         lambda row: row.error,
     ),
     Column(
         "error p95",
         "",
-        "error of the attention output that 95 of 100 queries do not exceed",
+        "relative error of the attention output that 95 of 100 queries do not exceed",
         lambda row: row.error_p95,
         brief=False,
     ),
     Column(
-        "added",
+        "excess error",
         "",
-        "error that the store adds: of the output, relative to attention to the k best keys, mean",
-        lambda row: row.topk_error,
+        "relative error of the attention output against attention to the k best keys: mean",
+        lambda row: row.excess_error,
     ),
     Column(
-        "read",
+        "keys read",
         "",
-        "share of the keys that a query is compared with; - where the store cannot tell",
+        "share of the keys that a query is compared with; - where the store cannot count them",
         lambda row: _single(row.share_read),
     ),
     Column(
         "p50",
         "ms",
-        "milliseconds of attention with one query of each head: median",
-        lambda row: _times(1e3, row.one_p50),
+        "latency of attention with one query of each head: median",
+        lambda row: _times(1e3, row.latency_p50),
         format=".2f",
-        relative=lambda row: row.one_relative,
+        relative=lambda row: row.relative_latency,
     ),
     Column(
         "p95",
         "ms",
-        "the same, which 95 of 100 do not exceed",
-        lambda row: _times(1e3, row.one_p95),
+        "latency that 95 of 100 queries do not exceed",
+        lambda row: _times(1e3, row.latency_p95),
         format=".2f",
         brief=False,
     ),
     Column(
         "p99",
         "ms",
-        "the same, which 99 of 100 do not exceed",
-        lambda row: _times(1e3, row.one_p99),
+        "latency that 99 of 100 queries do not exceed",
+        lambda row: _times(1e3, row.latency_p99),
         format=".2f",
     ),
     Column(
+        "throughput",
         "queries/s",
-        "1/s",
-        "queries of each head answered a second, 512 at a time",
+        "queries of each head answered per second, 512 at a time",
         _rate,
         best=1,
         format=",.0f",
         relative=_relative_rate,
     ),
     Column(
-        "add",
+        "insert",
         "s",
-        "seconds to add all tokens",
+        "time to insert all tokens",
         lambda row: _single(row.build.seconds),
         format=".1f",
     ),
     Column(
-        "longest",
+        "max insert latency",
         "ms",
-        "milliseconds of the longest add of 2,048 tokens",
-        lambda row: _single(1e3 * row.build.add_longest),
+        "time of the slowest insert of 2,048 tokens",
+        lambda row: _single(1e3 * row.build.max_insert_latency),
         format=",.0f",
         over=max,
     ),
     Column(
         "RAM",
-        "B",
+        "B/token",
         "bytes of memory per token and layer",
         lambda row: _single(row.build.ram),
         format=",.0f",
     ),
     Column(
         "disk",
-        "B",
+        "B/token",
         "bytes on disk per token and layer",
         lambda row: _single(row.build.disk),
         format=",.0f",
@@ -164,24 +174,24 @@ BY_NAME = {column.name: column for column in COLUMNS}
 
 
 class SettingSummary(NamedTuple):
-    """A setting asked for so many keys: its rows of all layers."""
+    """The rows of all layers of one setting with one `top_k`."""
 
     setting: Setting
     top_k: int
     rows: Sequence[Row]
 
     def figure(self, column: Column) -> Figure | None:
-        """Return a figure over all layers, and so the ends of its interval; None: not known."""
+        """Return a figure, and the ends of its interval, over all layers; None: not known."""
         known = [figure for figure in map(column.of, self.rows) if figure is not None]
         return Figure(*map(column.over, zip(*known, strict=True))) if known else None
 
     def of_layer(self, layer: int) -> SettingSummary:
-        """Return what there is of one layer."""
+        """Return the summary of one layer."""
         return self._replace(rows=[row for row in self.rows if row.layer == layer])
 
 
 def summaries(report: BenchReport) -> list[SettingSummary]:
-    """Put the layers of a setting together; in the order of stores, then of options."""
+    """Group the layers of each setting, in the order of stores, then of options."""
     found: dict[tuple[str, int], list[Row]] = {}
     for row in report.rows:
         found.setdefault((row.setting.key, row.top_k), []).append(row)

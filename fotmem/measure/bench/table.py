@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 
 from rich.markup import escape
@@ -13,16 +14,16 @@ from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.bench.summary import COLUMNS, Column, SettingSummary, stores, summaries
 
 SHOWN = [column for column in COLUMNS if column.brief]
-WIDTH = 130
+WIDTH = 150
 """Characters of a table."""
 
 
 def tables(report: BenchReport) -> Iterator[Table]:
-    """Yield a table for each number of keys that was asked for, then of growth, and of failures."""
+    """Yield a table for each `top_k`, then one of growth, and one of failures."""
     every = summaries(report)
     layers = _of(len({row.layer for row in report.rows}))
     for top_k in sorted({each.top_k for each in every}):
-        table = _table(f"top {top_k}, {layers}", "store", *(column.name for column in SHOWN))
+        table = _table(f"top {top_k}, {layers}", "store", *map(_heading, SHOWN))
         for each in every:
             if each.top_k == top_k:
                 table.add_row(escape(str(each.setting)), *(_cell(each, column) for column in SHOWN))
@@ -37,8 +38,9 @@ def tables(report: BenchReport) -> Iterator[Table]:
 
 
 def changes(comparison: ReportComparison) -> Table:
-    """Show what got better or worse."""
-    table = _table("A to B", "store", "top", "figure", "A", "B", "change", "", "")
+    """Return the changes that are better or worse."""
+    columns = ("top", "figure", "A", "B", "change", "95% interval", "verdict")
+    table = _table("A to B", "store", *columns)
     for change in comparison.changes:
         if change.verdict != "same":
             colour = "green" if change.verdict == "better" else "red"
@@ -47,7 +49,7 @@ def changes(comparison: ReportComparison) -> Table:
             table.add_row(
                 escape(str(change.setting)),
                 str(change.top_k),
-                change.column.name,
+                change.column.title,
                 format(change.before, change.column.format),
                 format(change.after, change.column.format),
                 _changed(change, change.change.value),
@@ -62,29 +64,41 @@ def _changed(change: Change, value: float) -> str:
 
 
 def _growth(report: BenchReport) -> Table:
-    """Show how mass and the time of one query change as the memory grows, by default."""
+    """Show attention-mass recall and latency as the memory grows, with default options."""
     sizes = sorted({row.size for row in report.growth})
     some = sorted({sizes[round(i * (len(sizes) - 1) / 3)] for i in range(4)})
-    columns = [f"{what} {size:,}" for what in ("mass", "ms") for size in some]
+    titles = ("attention-\nmass recall", "latency\n(ms)")
+    columns = [f"{title}\n{size:,}" for title in titles for size in some]
     top_k = max(row.top_k for row in report.growth)
-    table = _table(f"while growing, top {top_k}, default effort", "store", *columns)
+    table = _table(f"while growing, top {top_k}, default options", "store", *columns)
     for store in stores(report):
         rows = [row for row in report.growth if row.setting.store == store]
         mine = [row for row in rows if row.setting == rows[0].setting]
         at = [[row for row in mine if row.size == size] for size in some]
-        mass = [f"{fmean(r.mass.value for r in rows):.3f}" if rows else "-" for rows in at]
-        times = [f"{1e3 * fmean(r.one for r in rows):.2f}" if rows else "-" for rows in at]
-        table.add_row(escape(str(rows[0].setting)), *mass, *times)
+        masses = [_mean((row.attention_mass_recall.value for row in rows), ".3f") for rows in at]
+        times = [_mean((1e3 * row.latency for row in rows), ".2f") for rows in at]
+        table.add_row(escape(str(rows[0].setting)), *masses, *times)
     return table
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
-    """Lay out a table in which long names are broken into lines, and no number is."""
+    """Lay out a table that breaks long names into lines, and never a number."""
     table = Table(title=title)
     table.add_column(first, overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def _mean(values: Iterable[float], digits: str) -> str:
+    """Format the mean of values; "-" where there are none."""
+    known = list(values)
+    return format(fmean(known), digits) if known else "-"
+
+
+def _heading(column: Column) -> str:
+    """Return name and unit of a column, a line for each word."""
+    return re.sub(" |(?<=-)", "\n", f"{column.name} {column.unit}".strip())
 
 
 def _cell(summary: SettingSummary, column: Column) -> str:

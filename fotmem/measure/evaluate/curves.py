@@ -1,4 +1,4 @@
-"""From what stores find to what a model makes of it: which figure tells, and how much it takes."""
+"""Which figure of a store predicts the quality of a model's answers, and how much is needed."""
 
 from __future__ import annotations
 
@@ -22,55 +22,55 @@ from fotmem.measure.evaluate.store_quality import FIGURES, StoreQuality
 from fotmem.measure.setting import Setting
 
 ENOUGH = 0.95
-"""Of the quality that a model has with `exact`."""
+"""Share of the quality with `exact` that counts as enough."""
 FEWEST = 3
-"""Settings of a curve."""
+"""Fewest settings of a curve."""
 
 
 class Quality(NamedTuple):
-    """What a model's answers in a task are judged by."""
+    """The quality of a model's answers in a task."""
 
     kind: type[StoreRow]
     name: str
     of: Callable[[Any], Figure]
-    """Of a row; more is better."""
+    """Returns the quality of a row; higher is better."""
 
 
 QUALITIES = {
     "passkey": Quality(
-        PasskeyRow, "whole answers", lambda row: Figure(row.answer_accuracy, *row.answer_interval)
+        PasskeyRow, "exact match", lambda row: Figure(row.exact_match, *row.exact_match_interval)
     ),
     "perplexity": Quality(
         PerplexityRow,
-        "nats gained by memory",
+        "loss reduction (nats)",
         lambda row: Figure(-row.difference, *(-end for end in reversed(row.difference_interval))),
     ),
     "dictionary": Quality(
-        DictionaryRow, "values right", lambda row: Figure(row.accuracy, *row.interval)
+        DictionaryRow, "exact match", lambda row: Figure(row.exact_match, *row.exact_match_interval)
     ),
 }
-"""By task."""
+"""Qualities by task."""
 
 
 class CurvePoint(NamedTuple):
-    """A setting of a store."""
+    """A setting of a store in a task."""
 
     setting: Setting
     quality: Figure
-    found: StoreQuality
+    store_quality: StoreQuality
 
 
 class Threshold(NamedTuple):
-    """From which value of a figure on a model is nearly as good as with `exact`."""
+    """The value of a figure from which a model is nearly as good as with `exact`."""
 
     value: Figure
     is_bound: bool
-    """Whether all settings are: less may do as well."""
+    """Whether all settings reach it: a worse value may be enough."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """All settings that were measured in a task with so many tokens."""
+    """All settings of a task with one number of tokens."""
 
     task: str
     tokens: int
@@ -83,45 +83,47 @@ class Curve:
         return next((point for point in self.points if point.setting == exact), None)
 
     def predicts(self, figure: str) -> Figure:
-        """Return the rank correlation of a figure and the quality (Spearman), 1 where it is best.
+        """Return the rank correlation of a figure and the quality (Spearman), at most 1.
 
-        With a 95% interval, bootstrap over settings. A quality that is the same everywhere is
-        predicted by nothing: 0.
+        The 95% interval is a bootstrap over settings. The correlation is 0 where the quality is the
+        same everywhere.
         """
         return interval(_rank_correlation, *map(torch.tensor, self._values(figure)))
 
     @property
     def best(self) -> Sequence[str]:
-        """Name the figure that predicts best, then those that may do so as well.
+        """Name the figure that predicts best, then those that may predict as well.
 
-        That is, those whose rank correlation is no less beyond noise (paired bootstrap over
-        settings, 95%). Empty if none predicts anything.
+        Their rank correlation is not lower by more than noise (paired bootstrap over settings,
+        95%). Empty if no figure predicts anything.
         """
-        told = {figure: self._values(figure) for figure in FIGURES}
-        known = {figure: _rank_correlation(*each, axis=-1) for figure, each in told.items()}
+        values_of = {figure: self._values(figure) for figure in FIGURES}
+        known = {figure: _rank_correlation(*each, axis=-1) for figure, each in values_of.items()}
         first = max(known, key=known.__getitem__)
         if known[first] <= 0:
             return []
-        values, qualities = map(torch.tensor, told.pop(first))
+        values, qualities = map(torch.tensor, values_of.pop(first))
         alike = [
             figure
-            for figure, (others, _) in told.items()
+            for figure, (others, _) in values_of.items()
             if interval(_advantage, values, torch.tensor(others), qualities).low <= 0
         ]
         return [first, *alike]
 
     def needed(self, figure: str) -> Threshold | None:
-        """Tell which value of a figure keeps 95% of the quality with `exact`.
+        """Return the value of a figure that keeps 95% of the quality with `exact`.
 
-        Between settings quality is taken for linear in the figure, and never for falling with a
-        better one (isotonic regression): what falls is noise. The interval is a bootstrap over
-        settings. None without `exact`, and where memory does not help with `exact` either.
+        Quality is assumed to be linear between settings, and never to fall with a better figure
+        (isotonic regression): a fall is noise. The interval is a bootstrap over settings. None
+        without `exact`, and where memory does not help with `exact` either.
         """
         exact = self.exact
         if exact is None or exact.quality.value <= 0:
             return None
         bar, sign = ENOUGH * exact.quality.value, FIGURES[figure].better
-        best = np.array([[sign * getattr(exact.found, figure).value], [exact.quality.value]])
+        best = np.array(
+            [[sign * getattr(exact.store_quality, figure).value], [exact.quality.value]]
+        )
         values, qualities = self._values(figure)
         reached = np.vectorize(partial(_crossing, bar=bar, best=best), signature="(n),(n)->()")
         found = interval(
@@ -133,20 +135,21 @@ class Curve:
         return Threshold(Figure(sign * found.value, *ends), bool(found.value <= min(values)))
 
     def _values(self, figure: str) -> tuple[Array, Array]:
-        """Return a figure, such that more is better, and the quality of all settings."""
+        """Return a figure, signed so that higher is better, and the quality of all settings."""
         values = [
-            FIGURES[figure].better * getattr(point.found, figure).value for point in self.points
+            FIGURES[figure].better * getattr(point.store_quality, figure).value
+            for point in self.points
         ]
         return np.array(values), np.array([point.quality.value for point in self.points])
 
 
-def curves(file: Path) -> Iterator[Curve]:
+def read_curves(file: Path) -> Iterator[Curve]:
     """Read the curves of a report of `fotmem eval --stores`, one for each number of tokens.
 
     Raises
     ------
     InputError
-        It is no such report, or has too few settings.
+        The file is no such report, or has too few settings.
     """
     require_packages("fotmem eval curve", "scipy")
     content = read_report(file)
@@ -158,10 +161,10 @@ def curves(file: Path) -> Iterator[Curve]:
         )
     points: dict[int, list[CurvePoint]] = {}
     for row in rows_of(content, quality.kind, file):
-        if row.store is not None and row.found is not None:
+        if row.store is not None and row.store_quality is not None:
             setting = Setting(store=row.store, options=row.options)
             points.setdefault(row.tokens, []).append(
-                CurvePoint(setting, quality.of(row), row.found)
+                CurvePoint(setting, quality.of(row), row.store_quality)
             )
     if not points:
         raise InputError(f"{file} compares no settings of stores: measure with --stores")
@@ -188,7 +191,7 @@ def _advantage(values: Array, others: Array, qualities: Array, axis: int) -> Any
 
 
 def _crossing(values: Array, qualities: Array, *, bar: float, best: Array) -> float:
-    """Return where quality, as it grows with a figure, reaches a bar; at the latest with `best`."""
+    """Return the value of a figure at which quality reaches a bar; at the latest that of `best`."""
     from scipy.optimize import isotonic_regression
 
     x, y = np.concatenate([np.array([values, qualities]), best], 1)

@@ -1,4 +1,4 @@
-"""How many records of a long dictionary a model finds in its memory."""
+"""The dictionary evaluation: records of a long dictionary in memory are queried."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DictionaryRow(StoreRow):
-    """What was measured for one length of dictionary; the queries come on top of `tokens`."""
+    """The result of one length of dictionary; `tokens` does not count the queries."""
 
-    accuracy: float
-    """Share of queried values of which all four symbols are right."""
-    interval: tuple[float, float]
-    """Of `accuracy`, at 95% (Wilson)."""
+    exact_match: float
+    """Share of queries whose four symbols are all correct."""
+    exact_match_interval: tuple[float, float]
+    """95% interval of `exact_match` (Wilson)."""
     symbol_accuracy: float
+    """Share of correct symbols."""
     queries: int
     tokens_per_second: float
-    """Read into memory."""
+    """Tokens per second read into memory."""
     bytes_per_token: float
-    """Keys and values of all memory layers."""
+    """Bytes of keys and values, all memory layers."""
     seconds_per_query: float
     ram: int | None = None
-    """Bytes that the process has more once it has read, without pages of files: all that the store
-    keeps in memory. None where settings were compared, or psutil is not installed."""
+    """Bytes that the process needs more after reading, without pages of files: everything that the
+    store keeps in memory. None where settings were compared, or without psutil."""
 
 
-def lookup(
+def measure_dictionary(
     model: Any,
     memory: Memory,
     sizes: list[int],
@@ -54,15 +55,15 @@ def lookup(
     seed: int,
     progress: bool = False,
 ) -> Iterator[DictionaryRow]:
-    """Read dictionaries of these lengths in tokens, and query records of all depths.
+    """Read dictionaries of these lengths in tokens, and query records at all depths.
 
-    Windows overlap by a record, so that each record is read whole. Each query stands among others
-    in a window, behind their answers, as in training; no two are the same.
+    Windows overlap by a record, so that each record is read whole. A window holds many queries with
+    their answers, as in training; no two queries are the same.
 
     Raises
     ------
     InputError
-        If the model's vocabulary is another one, or a length has no room for so many records.
+        The model has another vocabulary, or a length has no room for that many records.
     """
     _check(memory, sizes, queries)
     return (
@@ -81,10 +82,10 @@ def compare(
     queries: int,
     seed: int,
 ) -> Iterator[int]:
-    """Query the same records with settings of stores; yields as `SettingComparison.run`.
+    """Query the same records with several settings of stores; yields as `SettingComparison.run`.
 
-    `measured` takes of each size and setting a row, or why there is none. Parameters and exceptions
-    as for `lookup`.
+    `measured` receives for each size and setting a row or its failure. Parameters and exceptions as
+    for `measure_dictionary`.
     """
     _check(memory, sizes, queries)
 
@@ -96,8 +97,8 @@ def compare(
                 continue
             task = DictionaryTask(memory, size, queries, seed)
 
-            def row(tried: SettingRun[Tensor], task: DictionaryTask = task) -> DictionaryRow:
-                return task.row(tried.outcomes, tried.setting.store, tried.seconds)
+            def row(run: SettingRun[Tensor], task: DictionaryTask = task) -> DictionaryRow:
+                return task.row(run.results, run.setting.store, run.seconds)
 
             readings = [Reading(task.read, [partial(task.asks, model)])]
             comparison: SettingComparison[Tensor] = SettingComparison(memory, missing)
@@ -107,13 +108,13 @@ def compare(
 
 
 class DictionaryTask:
-    """A dictionary to read, and records to query."""
+    """A dictionary to read, and the records to query."""
 
     def __init__(self, memory: Memory, size: int, queries: int, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)
-        self.told = make_records(size // LENGTH, draw)
+        self.records = make_records(size // LENGTH, draw)
         self._asked = as_queries(
-            self.told[torch.randperm(len(self.told), generator=draw)[:queries]]
+            self.records[torch.randperm(len(self.records), generator=draw)[:queries]]
         )
         self._memory, self._reading = memory, 0.0
 
@@ -121,23 +122,23 @@ class DictionaryTask:
         """Read the dictionary into an empty memory, and time it."""
         self._memory.clear()
         begin = time.perf_counter()
-        self._memory.read(self.told.flatten(), overlap=LENGTH, progress=progress)
+        self._memory.read(self.records.flatten(), overlap=LENGTH, progress=progress)
         self._reading = time.perf_counter() - begin
 
     def asks(self, model: Any) -> Iterator[Callable[[], Tensor]]:
-        """Yield what to call for the queries of one window after another."""
+        """Yield a function for each window of queries, which asks them."""
         for some in self._asked.split(self._memory.options.window // LENGTH):
             yield partial(_right, model, some)
 
     def row(self, answers: list[Tensor], store: str, seconds: float) -> DictionaryRow:
-        """Count the right ones among answers as from `_right`."""
-        right, tokens = torch.cat(answers), self.told.numel()
+        """Count the correct ones among answers of `_right`."""
+        right, tokens = torch.cat(answers), self.records.numel()
         whole, queries = int(right.all(1).sum()), len(right)
         return DictionaryRow(
             tokens=tokens,
             store=store,
-            accuracy=whole / queries,
-            interval=wilson(whole, queries),
+            exact_match=whole / queries,
+            exact_match_interval=wilson(whole, queries),
             symbol_accuracy=float(right.float().mean()),
             queries=queries,
             tokens_per_second=tokens / self._reading,
@@ -150,7 +151,7 @@ class DictionaryTask:
 
 
 def _check(memory: Memory, sizes: list[int], queries: int) -> None:
-    """Raise `InputError` unless such dictionaries can be looked up."""
+    """Raise `InputError` if such dictionaries cannot be queried."""
     vocabulary: int = memory.attached_model.decoder.config.vocab_size  # type: ignore[union-attr, assignment]
     if vocabulary != QUERY + 1:
         raise InputError(
@@ -169,7 +170,7 @@ def _measured(
 ) -> DictionaryRow:
     counted = find_spec("psutil") is not None
     task = DictionaryTask(memory, size, queries, seed)
-    memory.clear()  # of what was measured before: it would be missing in the difference
+    memory.clear()  # of the previous size: its bytes would be missing in the difference
     before = resident() if counted else 0
     task.read(progress=progress)
     ram = resident() - before if counted else None
@@ -179,7 +180,7 @@ def _measured(
 
 
 def _right(model: Any, asked: Tensor) -> Tensor:
-    """Tell which symbols of the values are right: bool ``[n, 4]``."""
+    """Return which symbols of the values are correct: bool ``[n, 4]``."""
     tokens = asked.flatten()
     with torch.no_grad():
         logits = model(tokens[None].to(model.device)).logits[0, :-1]

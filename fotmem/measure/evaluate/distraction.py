@@ -1,6 +1,6 @@
-"""How far other documents in memory draw attention away from the right one.
+"""The distraction evaluation: how other documents draw attention away from the right one.
 
-The distraction of Tworkowski et al. 2023 (arXiv:2307.03170, section 3.3).
+Distraction of Tworkowski et al. 2023 (arXiv:2307.03170, section 3.3).
 """
 
 from __future__ import annotations
@@ -31,55 +31,54 @@ if TYPE_CHECKING:
 
 
 class Document(NamedTuple):
-    """A piece of text, of which a memory holds the middle."""
+    """A piece of text: its middle is held in memory, its end is the query."""
 
     before: list[int]
-    """Stands in front of the first window while it is read, and is not remembered.
+    """Tokens in front of the first window while it is read; they are not remembered.
 
-    Else the first token of every document were an attention sink, and all sinks look alike.
+    Without them the first token of every document would be an attention sink, and all sinks look
+    alike.
     """
     tokens: list[int]
-    """What is remembered."""
+    """The remembered tokens."""
     queries: list[int]
-    """What follows, and looks for it."""
-    looking: slice = slice(None)
-    """Which of these are judged: all, or those from which an answer is said."""
+    """The tokens that follow; their queries search for the document."""
+    evaluated: slice = slice(None)
+    """The evaluated part of the queries: all, or those that predict the answer to a question."""
 
 
 @dataclass(frozen=True)
 class DistractionRow:
-    """What was measured with so many documents in memory."""
+    """The result with one number of documents in memory."""
 
     documents: int
-    mass: Figure
-    """Attention on the keys of the right document, as a share of that on all remembered keys.
-
-    A mean over memory layers, query heads and positions, with its interval over documents.
-    """
-    weighted: Figure
-    """The same, where each query counts by how much of its attention goes to memory."""
-    memory: Figure
+    right_document: Figure
+    """Attention on the keys of the right document, as a share of the attention on all remembered
+    keys: a mean over memory layers, query heads and positions, with an interval over documents."""
+    right_document_weighted: Figure
+    """The same share, each query weighted by its attention on memory."""
+    memory_share: Figure
     """Share of all attention that goes to memory; the rest stays in the window."""
     heads: dict[int, list[float]]
-    """The mass of each query head, by memory layer."""
-    asked: int
-    """How many documents were looked for."""
+    """`right_document` of each query head, by memory layer."""
+    searched: int
+    """Number of documents that were searched for."""
     seconds: float
-    """Of asking; documents are read once for all rows."""
+    """Of searching; documents are read once for all rows."""
 
     @property
     def uniform(self) -> float:
-        """The mass where documents are not told apart."""
+        """The share of the right document if the model does not distinguish documents."""
         return 1 / self.documents
 
 
 def check(documents: int, queries: int, window: int) -> None:
-    """Check what can be measured.
+    """Check the options.
 
     Raises
     ------
     OptionError
-        `documents` is no power of two, or `queries` do not fit into a window.
+        `documents` is no power of two, or the queries do not fit into a window.
     """
     if documents < 1 or documents & (documents - 1):
         raise OptionError(f"documents must be a power of two, got {documents}")
@@ -88,12 +87,12 @@ def check(documents: int, queries: int, window: int) -> None:
 
 
 def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int) -> list[Document]:
-    """Cut documents out of a text: one at a random place of each of so many equal parts, shuffled.
+    """Cut documents out of a text: one from each of `documents` equal parts, in random order.
 
     Raises
     ------
     InputError
-        If the text is too short.
+        The text is too short.
     """
     length = OVERLAP + tokens + queries
     if len(ids) < documents * length:
@@ -107,15 +106,15 @@ def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int)
         start = number * part + draw.randrange(part - length + 1)
         first, last = start + OVERLAP, start + OVERLAP + tokens
         made.append(Document(ids[start:first], ids[first:last], ids[last : start + length]))
-    draw.shuffle(made)  # else few documents in memory were neighbours, much alike
+    draw.shuffle(made)  # few documents in memory would otherwise be neighbours, much alike
     return made
 
 
 def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list[Document]:
-    """Hide a fact in each document, and let the question for it look, instead of what follows.
+    """Hide a fact in each document; the queries become those of the question for it.
 
-    Before the question stands the beginning of what follows. Judged is from where the answer is
-    said: the end of the question, and the answer but for its last token.
+    The beginning of the following text precedes the question. The evaluated queries are those that
+    predict the answer: the end of the question, and the answer without its last token.
     """
     draw, made = random.Random(f"places {seed}"), []
     for document, one in zip(documents, make_facts(len(documents), seed), strict=True):
@@ -129,19 +128,19 @@ def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list
         tokens = tokens[:place] + hidden + tokens[place + len(hidden) :]
         asked, answer = split_answer(tokenizer, f" {one.question}", one.fact.answer)
         prompt = document.queries[:LOCAL] + asked
-        looking = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
-        made.append(Document(document.before, tokens, prompt + answer, looking))
+        evaluated = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        made.append(Document(document.before, tokens, prompt + answer, evaluated))
     return made
 
 
-def distraction(
+def measure_distraction(
     model: Any, memory: Memory, documents: Sequence[Document]
 ) -> Iterator[DistractionRow]:
-    """Look for every document among 1, 2, 4, ... of them in memory; return a row for each number.
+    """Search for every document among 1, 2, 4, ... documents in memory; yield a row for each.
 
-    What follows a document runs through the model as one window, which sees the memory as ever,
-    its top k and its decay included. Attention is then computed from the queries of that window to
-    all remembered keys, without decay: documents have no order.
+    The text that follows a document runs through the model as one window, which attends to memory
+    as usual, with top k and decay. Attention is then computed from the queries of that window to
+    all remembered keys, without decay, because documents have no order.
 
     Raises
     ------
@@ -172,7 +171,7 @@ def _measured(
 
 
 def _read(memory: Memory, document: Document) -> dict[int, KeyValues]:
-    """Return what memory layers remember of a document that is read by itself."""
+    """Return the keys and values of a document that is read by itself, by memory layer."""
     text = [*document.before, *document.tokens]
     seen = list(memory.observe(text, overlap=overlap_of(memory)))
     first = len(document.before)
@@ -186,7 +185,7 @@ def _read(memory: Memory, document: Document) -> dict[int, KeyValues]:
 
 
 def _remember(memory: Memory, documents: Sequence[dict[int, KeyValues]]) -> None:
-    """Let the stores of a memory hold these documents, one after another, and nothing else."""
+    """Fill the stores of a memory with these documents, one after another, and nothing else."""
     memory.clear()
     for document in documents:
         for layer, rows in document.items():
@@ -194,7 +193,7 @@ def _remember(memory: Memory, documents: Sequence[dict[int, KeyValues]]) -> None
 
 
 def _split_keys(memory: Memory, lengths: list[int]) -> dict[int, Sequence[Tensor]]:
-    """Return the keys of each document as the stores have them, by layer."""
+    """Return the stored keys of each document, by layer."""
     ids = torch.arange(sum(lengths))
     return {
         layer: looked_up(store, ids.to(store.device))[0].split(lengths, 1)
@@ -205,26 +204,26 @@ def _split_keys(memory: Memory, lengths: list[int]) -> dict[int, Sequence[Tensor
 def _ask(
     model: Any, memory: Memory, document: Document, keys: dict[int, Sequence[Tensor]], right: int
 ) -> Tensor:
-    """Look for a document; return the `AttentionShare` of each memory layer.
+    """Search for a document; return the `AttentionShare` of each memory layer.
 
     Shape ``[layers, 3, H * G]``: means over positions.
     """
     with torch.no_grad():
         model(torch.tensor([document.queries], device=model.device))
     found = [_attention(memory, layer, some, right) for layer, some in keys.items()]
-    looking = [torch.stack(each)[..., document.looking] for each in found]
-    return torch.stack([each.mean(2).cpu() for each in looking])
+    parts = [torch.stack(each)[..., document.evaluated] for each in found]
+    return torch.stack([each.mean(2).cpu() for each in parts])
 
 
 class AttentionShare(NamedTuple):
-    """Where a layer's attention to all keys goes, by query head and position: ``[H * G, T]``."""
+    """The shares of a layer's attention, by query head and position: ``[H * G, T]``."""
 
     right: Tensor
-    """To the right document, as a share of `memory`."""
+    """On the right document, as a share of `memory`."""
     weight: Tensor
-    """To the right document."""
+    """On the right document, as a share of all attention."""
     memory: Tensor
-    """To all documents."""
+    """On all documents, as a share of all attention."""
 
 
 def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -> AttentionShare:
@@ -252,15 +251,15 @@ def _lse(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
 
 
 def _row(size: int, layers: Sequence[int], asked: Tensor, seconds: float) -> DistractionRow:
-    """Put together what was measured, ``[documents, layers, 3, H * G]``."""
+    """Combine the shares ``[documents, layers, 3, H * G]``."""
     right, weight, memory = asked.mean((1, 3)).unbind(1)
     heads = asked[:, :, 0].mean(0).tolist()
     return DistractionRow(
         documents=size,
-        mass=interval(np.mean, right),
-        weighted=interval(ratio, weight, memory),
-        memory=interval(np.mean, memory),
+        right_document=interval(np.mean, right),
+        right_document_weighted=interval(ratio, weight, memory),
+        memory_share=interval(np.mean, memory),
         heads=dict(zip(layers, heads, strict=True)),
-        asked=len(asked),
+        searched=len(asked),
         seconds=seconds,
     )

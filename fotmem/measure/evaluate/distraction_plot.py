@@ -1,4 +1,4 @@
-"""Distraction as a picture: attention on the right document, against documents in memory."""
+"""Distraction as a picture: attention on the right document against documents in memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from fotmem.outputs import write_picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAMES = {"mass": "every query counts alike", "weighted": "weighted by attention to memory"}
+NAMES = {
+    "right_document": "mean over queries",
+    "right_document_weighted": "queries weighted by attention on memory",
+}
 
 
 def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path) -> None:
     """Write a PNG with a curve for each name, such as "before tuning" and "after tuning".
 
-    Once with `mass`, once with `weighted`. The dashed line is at ``1/d``: there attention does not
-    tell documents apart.
+    The left panel shows `right_document`, the right one `right_document_weighted`. The dashed line
+    is at ``1/d``: the share if the model does not distinguish documents.
     """
     require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
@@ -33,7 +36,9 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     shown = picture.axes[0].get_legend_handles_labels()
     picture.legend(*shown, loc="outside upper center", ncols=len(shown[0]), frameon=False)
     picture.supxlabel("documents in memory (d)")
-    picture.axes[0].set_ylabel("attention on the right document,\nas a share of that on memory")
+    picture.axes[0].set_ylabel(
+        "attention on the right document,\nas a share of attention on memory"
+    )
     write_picture(picture, file)
 
 

@@ -1,4 +1,4 @@
-"""Many facts in one text, each asked for by its key."""
+"""The facts evaluation: many facts are hidden in one text, and each is asked for by its key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fotmem.errors import InputError
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.reading import LOCAL, remember
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.answer import answer
+from fotmem.tasks.answer import answer_question
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Fact, Facts
 from fotmem.tasks.pass_key import split_answer
 
@@ -31,12 +31,12 @@ OTHER_QUESTIONS = (
 )
 """Wordings that training does not use."""
 DIGITS = (3, 4, 5, 6, 7, 8, 9)
-"""Training uses 3 to 7."""
+"""Lengths of the numbers; training uses 3 to 7."""
 
 
 @dataclass(frozen=True)
 class FactQuestion:
-    """One fact: its words in the text, the question, and the answer."""
+    """A fact, its statement in the text, and the question for it."""
 
     fact: Fact
     statement: str
@@ -46,21 +46,21 @@ class FactQuestion:
 
 @dataclass(frozen=True)
 class FactsRow:
-    """What was measured for a kind of fact."""
+    """The results of one kind of fact."""
 
     kind: str
-    """"trained wording", "other wording", or a number of digits; "all" for all of them."""
+    """"trained wording", "other wording", a number of digits, or "all"."""
     tokens: int
     memory: bool
     store: str | None
-    answer_accuracy: float
-    answer_interval: tuple[float, float]
+    exact_match: float
+    exact_match_interval: tuple[float, float]
     facts: int
     seconds: float
 
 
 def make_facts(number: int, seed: int) -> list[FactQuestion]:
-    """Invent numbered facts, every other one in words that training does not use."""
+    """Invent facts about numbers; every other one is worded as no fact of the training is."""
     draw = random.Random(f"keyed {seed}")
     facts = Facts(seed + 10**6, DIGITS)
     numbered = (fact for i in count() if (fact := facts[i]).answer.isdigit())
@@ -81,7 +81,7 @@ def hide(
     Raises
     ------
     InputError
-        If the text is too short, or `tokens` has no room for all facts.
+        The text is too short, or `tokens` has no room for all facts.
     """
     draw = random.Random(f"hide {seed}")
     hidden = [token_ids(tokenizer, f" {one.statement}") for one in facts]
@@ -101,7 +101,7 @@ def hide(
     return piece
 
 
-def keyed(
+def ask_facts(
     model: Any,
     tokenizer: Any,
     text: list[int],
@@ -119,7 +119,9 @@ def keyed(
     right: dict[str, list[bool]] = {"all": []}
     for one in facts:
         asked, code = split_answer(tokenizer, f" {one.question}", one.fact.answer)
-        given = answer(model, tokenizer, text[-LOCAL:] + asked, max_new_tokens=len(code)).text
+        given = answer_question(
+            model, tokenizer, text[-LOCAL:] + asked, max_new_tokens=len(code)
+        ).text
         wording = "other wording" if one.other_wording else "trained wording"
         for kind in ("all", wording, f"{len(one.fact.answer)} digits"):
             right.setdefault(kind, []).append(given == one.fact.answer)
@@ -129,8 +131,8 @@ def keyed(
                 tokens=len(text),
                 memory=memory is not None,
                 store=store,
-                answer_accuracy=sum(hits) / len(hits),
-                answer_interval=wilson(sum(hits), len(hits)),
+                exact_match=sum(hits) / len(hits),
+                exact_match_interval=wilson(sum(hits), len(hits)),
                 facts=len(hits),
                 seconds=time.perf_counter() - begin,
             )

@@ -1,4 +1,4 @@
-"""The pass key task: a number hidden in a long text, asked for at the end.
+"""The pass key evaluation: a number is hidden in a long text and asked for at the end.
 
 Mohtashami and Jaggi 2023 (arXiv:2305.16300), as used by the Focused Transformer paper.
 """
@@ -20,7 +20,7 @@ from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
 from fotmem.measure.reading import LOCAL, OVERLAP, overlap_of, remember
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.answer import answer, first_choices
+from fotmem.tasks.answer import answer_question, first_choices
 from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 
 if TYPE_CHECKING:
@@ -29,50 +29,50 @@ if TYPE_CHECKING:
 
 
 class PasskeyAnswer(NamedTuple):
-    """What came of one question."""
+    """The result of one question."""
 
     digits: float
-    """Share of digits right."""
-    right: bool
-    """Whether the generated answer is."""
+    """Share of correct digits."""
+    exact: bool
+    """Whether the generated answer is an exact match."""
     step_seconds: list[float]
-    """Of each token of the answer after the first."""
+    """Seconds of each token of the answer after the first."""
 
 
 @dataclass(frozen=True)
 class PasskeyRow(StoreRow):
-    """What was measured, with or without memory."""
+    """The results of all trials, with or without memory."""
 
     memory: bool
     digit_accuracy: float
-    """Share of digits that are the likeliest token, given the true ones before."""
-    answer_accuracy: float
+    """Share of digits that are the likeliest token, given the true digits before them."""
+    exact_match: float
     """Share of trials in which greedy generation gives all digits."""
-    answer_interval: tuple[float, float]
-    """Of `answer_accuracy`, at 95% (Wilson)."""
+    exact_match_interval: tuple[float, float]
+    """95% interval of `exact_match` (Wilson)."""
     trials: int
     seconds: float
-    """Reading included, unless settings were compared: their text is read once for all."""
+    """With reading, unless settings were compared: their text is read once for all of them."""
     seconds_per_token: float | None = None
-    """Of decoding: median over the tokens of all answers, without the first of each; None where
-    no answer has a second one."""
+    """Decoding: median over the tokens of all answers, without the first token of each; None if
+    no answer has a second token."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One hidden number: what is read into memory, what stays local, and the number."""
+    """One hidden number: the text that is read into memory, the local text, and the number."""
 
     read: list[int]
     local: list[int]
     code: str
     shared: list[int] = field(default_factory=list)
-    """What is read before, once for all trials that have it."""
+    """Text that is read before, once for all trials that share it."""
     replaced: range = range(0)
-    """Which tokens of the shared text `read` is put in place of."""
+    """Tokens of the shared text that `read` replaces."""
 
     @property
     def tokens(self) -> int:
-        """Length of the text with the number in it."""
+        """Length of the text, with the number."""
         return len(self.shared) - len(self.replaced) + len(self.read) + len(self.local)
 
 
@@ -89,17 +89,17 @@ def make_trials(
 ) -> list[Trial]:
     """Hide a five-digit number at a random depth of each of `trials` pieces of a text.
 
-    With `readings`, there are only so many pieces: each is read once, without a number, and for
-    each of its trials one window of `window` tokens is read anew, with the number in it, and put
-    in its place (`Memory.replace`). That is the piece with the number at that depth, as long as
-    windows are read without looking at memory. What stays local is another bit of the text for
-    each trial: what the model says hangs on it, too. Pieces of one `longest` begin alike: what was
-    read of a shorter one need not be read again.
+    With `readings`, trials share that many pieces. Each piece is read once, without a number. For
+    each of its trials one window of `window` tokens is read again, with the number in it, and
+    replaces the same window without it (`Memory.replace`). The result equals reading the piece
+    with the number, as long as windows do not attend to memory while they are read. The local text
+    is another part of the text for each trial, because it influences the answer. Pieces with the
+    same `longest` begin alike, so that a longer piece continues the reading of a shorter one.
 
     Raises
     ------
     InputError
-        If the text is shorter than `tokens`, or `tokens` leaves no room for the fact.
+        The text is shorter than `tokens`, or `tokens` leaves no room for the fact.
     """
     ids = token_ids(tokenizer, text)
     draw, drawn = random.Random(seed), random.Random(f"pieces {seed}")
@@ -143,7 +143,7 @@ def score(
         return _ask(model, tokenizer, trial)
 
 
-def passkey(
+def measure_passkey(
     model: Any,
     tokenizer: Any,
     trials: list[Trial],
@@ -152,19 +152,19 @@ def passkey(
     *,
     attend: bool = False,
 ) -> Iterator[PasskeyRow]:
-    """Measure trial by trial; each row covers the trials so far, the last one covers all.
+    """Measure trial by trial; each row covers the trials so far.
 
-    `attend`: whether windows that are read look at memory.
+    `attend` says whether windows attend to memory while they are read.
     """
-    outcomes: list[PasskeyAnswer] = []
+    answers: list[PasskeyAnswer] = []
     held: list[int] | None = None
     begin = time.perf_counter()
     for trial in trials:
         if memory is not None and trial.shared and trial.shared is not held:
             held = trial.shared
             _hold(memory, held, attend=attend)
-        outcomes.append(score(model, tokenizer, trial, memory, attend=attend))
-        yield _row(trial.tokens, outcomes, store=store, seconds=time.perf_counter() - begin)
+        answers.append(score(model, tokenizer, trial, memory, attend=attend))
+        yield _row(trial.tokens, answers, store=store, seconds=time.perf_counter() - begin)
 
 
 def compare(
@@ -177,22 +177,24 @@ def compare(
     *,
     attend: bool = False,
 ) -> Iterator[int]:
-    """Ask settings of stores for the same numbers; yields as `SettingComparison.run`.
+    """Ask several settings of stores for the same numbers; yields as `SettingComparison.run`.
 
-    `measured` takes a row of each setting, or why there is none.
+    `measured` receives a row for each setting, or its failure.
     """
     tokens = trials[0].tokens
 
-    def told(trial: Trial) -> Iterator[Callable[[], PasskeyAnswer]]:
+    def session(trial: Trial) -> Iterator[Callable[[], PasskeyAnswer]]:
         if trial.shared:
             _put(memory, trial, attend=attend)
         yield partial(_ask, model, tokenizer, trial)
 
-    def row(tried: SettingRun[PasskeyAnswer]) -> PasskeyRow:
-        return _row(tokens, tried.outcomes, store=tried.setting.store, seconds=tried.seconds)
+    def row(run: SettingRun[PasskeyAnswer]) -> PasskeyRow:
+        return _row(tokens, run.results, store=run.setting.store, seconds=run.seconds)
 
     readings = [
-        Reading(partial(_hold, memory, text, attend=attend), [partial(told, one) for one in some])
+        Reading(
+            partial(_hold, memory, text, attend=attend), [partial(session, one) for one in some]
+        )
         for text, some in groupby(trials, key=lambda trial: trial.shared or trial.read)
     ]
     comparison: SettingComparison[PasskeyAnswer] = SettingComparison(
@@ -202,18 +204,18 @@ def compare(
 
 
 def _row(
-    tokens: int, outcomes: Sequence[PasskeyAnswer], *, store: str | None, seconds: float
+    tokens: int, answers: Sequence[PasskeyAnswer], *, store: str | None, seconds: float
 ) -> PasskeyRow:
-    answers = sum(outcome.right for outcome in outcomes)
-    steps = [seconds for outcome in outcomes for seconds in outcome.step_seconds]
+    exact = sum(each.exact for each in answers)
+    steps = [seconds for each in answers for seconds in each.step_seconds]
     return PasskeyRow(
         tokens=tokens,
         memory=store is not None,
         store=store,
-        digit_accuracy=sum(outcome.digits for outcome in outcomes) / len(outcomes),
-        answer_accuracy=answers / len(outcomes),
-        answer_interval=wilson(answers, len(outcomes)),
-        trials=len(outcomes),
+        digit_accuracy=sum(each.digits for each in answers) / len(answers),
+        exact_match=exact / len(answers),
+        exact_match_interval=wilson(exact, len(answers)),
+        trials=len(answers),
         seconds=seconds,
         seconds_per_token=median(steps) if steps else None,
     )
@@ -227,7 +229,7 @@ def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
 def _surrounded(
     text: list[int], hidden: list[int], window: int, draw: random.Random
 ) -> tuple[list[int], range]:
-    """Put a fact at a random place of a text; return the window around it, and what it replaces."""
+    """Put a fact at a random place of a text; return the window around it, and the old window."""
     room = min(len(text), max(0, window - OVERLAP - len(hidden)))
     depth = draw.randrange(len(text) + 1)
     begin = min(max(0, depth - draw.randrange(room + 1)), len(text) - room)
@@ -236,7 +238,7 @@ def _surrounded(
 
 
 def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
-    """Let a memory hold a text; what it has of its beginning is not read again."""
+    """Read a text into memory; a beginning that is there already is not read again."""
     known = memory.tokens.tolist()
     if known != text[: len(known)]:
         memory.clear()
@@ -245,7 +247,7 @@ def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
 
 
 def _put(memory: Memory, trial: Trial, *, attend: bool) -> None:
-    """Put the number in its place of the shared text."""
+    """Put the number into the shared text."""
     start, stop = trial.replaced.start, trial.replaced.stop
     memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
 
@@ -254,7 +256,7 @@ def _ask(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
     prompt = trial.local + asked
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
-    given = answer(model, tokenizer, prompt, max_new_tokens=len(code))
-    choices = first_choices(model, prompt, code)  # the last call: what it asks stores is judged
+    given = answer_question(model, tokenizer, prompt, max_new_tokens=len(code))
+    choices = first_choices(model, prompt, code)  # the last call: its queries are evaluated
     right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
     return PasskeyAnswer(right / sum(digits), given.text == trial.code, given.step_seconds)

@@ -1,4 +1,4 @@
-"""Perplexity of a text, with memory of what stands before it and without."""
+"""The perplexity evaluation: the end of a text, with the text before it in memory and without."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
 
 SCORED = 4096
-"""Tokens whose perplexity is measured."""
+"""Tokens to score."""
 
 
 @dataclass(frozen=True)
 class PerplexityRow(StoreRow):
-    """What was measured, with or without memory.
+    """The result with one size of memory, or without memory.
 
-    `tokens` are those remembered before the scored text begins; 0 without memory.
+    `tokens` counts the tokens in memory before the scored text begins; 0 without memory.
     """
 
     memory: bool
@@ -37,10 +37,10 @@ class PerplexityRow(StoreRow):
     difference: float
     """Mean loss per token minus that without memory, in nats: negative where memory helps."""
     difference_interval: tuple[float, float]
-    """At 95%, over windows."""
+    """95% interval over windows."""
     scored: int
     seconds: float
-    """Reading included, unless settings were compared: their text is read once for all."""
+    """With reading, unless settings were compared: their text is read once for all of them."""
 
 
 class TextPart(NamedTuple):
@@ -50,7 +50,7 @@ class TextPart(NamedTuple):
     windows: list[list[int]]
 
 
-def perplexity(
+def measure_perplexity(
     model: Any,
     memory: Memory,
     ids: list[int],
@@ -62,16 +62,16 @@ def perplexity(
     overlap: int,
     attend: bool = False,
 ) -> Iterator[PerplexityRow]:
-    """Score the end of a text in windows, each with what stands before it in memory.
+    """Score the end of a text in windows, each with the text before it in memory.
 
     The same windows are scored without memory (first row) and with the last 4,096, 16,384, ...
-    tokens before them in memory; a window that was scored is remembered, too. With several
-    `places`, the text is cut into so many equal parts, and the end of each is scored.
+    tokens before them in memory; scored windows are remembered too. With several `places`, the text
+    is cut into that many equal parts, and the end of each is scored.
 
     Raises
     ------
     InputError
-        If the text is too short for the largest memory.
+        The text is too short for the largest memory.
     """
     parts = _parts(ids, sizes, memory, scored, places)
     return _measured(model, memory, parts, sizes, store, overlap=overlap, attend=attend)
@@ -90,10 +90,10 @@ def compare(
     overlap: int,
     attend: bool = False,
 ) -> Iterator[int]:
-    """Score the same with settings of stores; yields as `SettingComparison.run`.
+    """Score the same windows with several settings of stores; yields as `SettingComparison.run`.
 
-    `measured` takes the row without memory, and of each size and setting a row, or why there is
-    none. Parameters and exceptions as for `perplexity`.
+    `measured` receives the row without memory, and for each size and setting a row or its failure.
+    Parameters and exceptions as for `measure_perplexity`.
     """
     parts = _parts(ids, sizes, memory, scored, places)
 
@@ -109,8 +109,8 @@ def compare(
 
         for size in sizes:
 
-            def row(tried: SettingRun[Tensor], size: int = size) -> PerplexityRow:
-                return _row(tried.outcomes, plain, size, tried.setting.store, tried.seconds)
+            def row(run: SettingRun[Tensor], size: int = size) -> PerplexityRow:
+                return _row(run.results, plain, size, run.setting.store, run.seconds)
 
             readings = [
                 Reading(

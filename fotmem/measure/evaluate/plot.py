@@ -1,4 +1,4 @@
-"""Curves as a picture: what a model makes of a store, against what the store finds."""
+"""Curves as a picture: the quality of a model's answers against the figures of the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def draw(curves: Sequence[Curve], file: Path) -> None:
-    """Write a PNG: a row of panels for each curve, a panel for each figure; better is right.
+    """Write a PNG: a row of panels for each curve, a panel for each figure; better is to the right.
 
     The dashed line is at 95% of the quality with `exact`.
     """
@@ -49,8 +49,8 @@ def _panel(axes: Axes, curve: Curve, figure: str, names: Sequence[str]) -> None:
         points = [point for point in curve.points if point.setting.store == store]
         if not points:
             continue
-        points.sort(key=lambda point: getattr(point.found, figure).value)
-        x = [getattr(point.found, figure) for point in points]
+        points.sort(key=lambda point: getattr(point.store_quality, figure).value)
+        x = [getattr(point.store_quality, figure) for point in points]
         y = [point.quality for point in points]
         mark(axes, number, store, x, y, line="-")
     if curve.exact is not None:

@@ -1,4 +1,4 @@
-"""Writes down what was measured, on what, and with what."""
+"""The report of an evaluation: rows, options, machine and versions, as JSON."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ from fotmem.errors import InputError
 from fotmem.files import read_utf8, write_text
 from fotmem.measure.evaluate.compare_settings import SettingRun
 from fotmem.measure.evaluate.store_quality import StoreQuality
-from fotmem.measure.machine import machine, versions
+from fotmem.measure.machine import describe_machine, versions
 from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file
 
 FREE = ("stores", "grid", "report", "as_json")
-"""Options in which a run may differ from the one whose report it goes on with."""
-
-
+"""Options that may differ from those of the report that a run continues."""
 LARGEST = 1e60
-"""Figures that a report may have: with larger ones nothing could be computed."""
+"""Largest figure in a report: larger ones would overflow what is computed from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreRow:
-    """What was measured with a store, or without memory."""
+    """A result with a store, or without memory."""
 
     tokens: int
-    """How long the text is."""
+    """Length of the text."""
     store: str | None
     """None: without memory."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the store, where settings were compared."""
-    found: StoreQuality | None = None
-    """What the store found of what it was asked; None where settings were not compared."""
+    """Options of the store, where settings were compared."""
+    store_quality: StoreQuality | None = None
+    """Figures of the store for the queries of this task; None where settings were not compared."""
 
 
 RowT = TypeVar("RowT", bound=StoreRow)
@@ -57,24 +55,24 @@ class SettingFailure:
 
 
 def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str, Any]:
-    """Collect the rows of a task with its options, the machine and the versions."""
+    """Combine the rows of a task with its options, the machine and the versions."""
     return {
         "task": task,
         "options": options,
         "rows": [asdict(row) for row in rows],
-        "machine": machine(),
+        "machine": describe_machine(),
         "versions": versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def write_report(file: Path, content: dict[str, Any]) -> None:
-    """Write a report as JSON, at once or not at all."""
+    """Write a report as JSON, whole or not at all."""
     write_text(file, json.dumps(content, indent=2, default=str) + "\n")
 
 
 class _Content(BaseModel):
-    """What must be in a report; more may be."""
+    """The keys that a report must have; others are allowed."""
 
     task: str
     options: dict[str, Any]
@@ -83,7 +81,7 @@ class _Content(BaseModel):
 
 
 def read_report(file: Path) -> dict[str, Any]:
-    """Read what `write_report` wrote.
+    """Read a report that `write_report` wrote.
 
     Raises
     ------
@@ -119,22 +117,23 @@ def _count(text: str) -> float:
 
 
 class TaskReport(Generic[RowT]):
-    """The rows of several settings in a task, in a file that is written after each.
+    """The rows of several settings in a task, in a file that is written after each row.
 
     Parameters
     ----------
     task : str
     options : dict
-        Of the command.
+        Options of the command.
     kind : type
-        Of the rows.
+        Type of the rows.
     file : Path, optional
-        Of the report. What it has already need not be measured again.
+        File of the report. Rows that it has already are not measured again.
 
     Raises
     ------
     InputError, StorageError
-        `file` is no report, or that of another task or of other options; it cannot be written.
+        `file` is no report, or the report of another task or of other options; it cannot be
+        written.
     """
 
     def __init__(
@@ -149,11 +148,11 @@ class TaskReport(Generic[RowT]):
                 self._resume(kind, file)
 
     def missing(self, tokens: int, settings: Sequence[Setting]) -> list[Setting]:
-        """Return the settings without a row for so many tokens; what failed is tried again."""
+        """Return the settings without a row for `tokens`; failed ones are tried again."""
         return [each for each in settings if not self.has(tokens, each.store, each.options)]
 
     def has(self, tokens: int, store: str | None, options: dict[str, Any]) -> bool:
-        """Tell whether there is a row; `store` None: without memory."""
+        """Return whether there is a row; `store` None: without memory."""
         about = (tokens, store, options)
         return any((row.tokens, row.store, row.options) == about for row in self.rows)
 
@@ -163,21 +162,21 @@ class TaskReport(Generic[RowT]):
         self._write()
 
     def keep(
-        self, tried: SettingRun[Any], tokens: int, row: Callable[[SettingRun[Any]], RowT]
+        self, run: SettingRun[Any], tokens: int, row: Callable[[SettingRun[Any]], RowT]
     ) -> None:
-        """Add a setting's row with what its store found, or why there is none; write the report."""
-        store, options = tried.setting.store, tried.setting.options
-        failed = SettingFailure(tokens, store, options, tried.failure)
+        """Add the row of a setting with its store's figures, or its failure; write the report."""
+        store, options = run.setting.store, run.setting.options
+        failed = SettingFailure(tokens, store, options, run.failure)
         self.failures = [
-            each for each in self.failures if replace(each, reason=tried.failure) != failed
+            each for each in self.failures if replace(each, reason=run.failure) != failed
         ]
-        if tried.failure:
+        if run.failure:
             self.failures.append(failed)
             self._write()
         else:
-            self.add(replace(row(tried), options=options, found=tried.found))
+            self.add(replace(row(run), options=options, store_quality=run.store_quality))
 
-    def found(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return rows and failures as JSON has them."""
         return {
             "rows": [asdict(row) for row in self.rows],
@@ -186,7 +185,7 @@ class TaskReport(Generic[RowT]):
 
     def _write(self) -> None:
         if self._file is not None:
-            write_report(self._file, self._report | self.found())
+            write_report(self._file, self._report | self.as_dict())
 
     def _resume(self, kind: type[RowT], file: Path) -> None:
         before = read_report(file)
@@ -208,7 +207,7 @@ def rows_of(content: dict[str, Any], kind: type[AnyRow], file: Path) -> list[Any
     Raises
     ------
     InputError
-        They are not of this kind.
+        A row is not of this kind.
     """
     adapter = TypeAdapter(kind)
     try:

@@ -1,4 +1,4 @@
-"""What stores find of that which a model asks them while it works on a task."""
+"""The figures of a store for the queries that a model asks while it works on a task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.measure.bench.figures import STEP, Figure, compare, interval, ratio, truth
+from fotmem.measure.bench.figures import STEP, Figure, interval, query_figures, ratio, truth
 from fotmem.measure.capture import KeyValues
 from fotmem.memory.contents import looked_up
 from fotmem.memory.decay import scale_and_bias
@@ -20,83 +20,89 @@ if TYPE_CHECKING:
     from fotmem.stores.store import MemoryStore
 
 POSITIONS = 32
-"""Of a call, at most, whose queries are judged: looking at all keys is slow."""
+"""Most positions of a call whose queries are evaluated: exact search is slow."""
 
 
 class FigureLabel(NamedTuple):
-    """What a figure is."""
+    """The name and meaning of a figure."""
 
     name: str
     """In tables."""
     meaning: str
     """One sentence."""
     better: int
-    """1: more is better; -1: less."""
+    """1: higher is better; -1: lower is better."""
 
 
 FIGURES = {
-    "recall": FigureLabel("recall", "share of the k best keys that are among the k found", 1),
-    "mass": FigureLabel(
-        "mass", "softmax weight of the keys found, as a share of that of the k best", 1
+    "recall": FigureLabel("recall", "share of the k best keys that are among the k keys found", 1),
+    "attention_mass_recall": FigureLabel(
+        "attention-mass recall",
+        "softmax mass of the keys found, as a share of the softmax mass of the k best keys",
+        1,
     ),
-    "error": FigureLabel("error", "of the attention output, relative to attention to all keys", -1),
-    "topk_error": FigureLabel(
-        "added", "error that the store adds: relative to attention to the k best keys", -1
+    "error": FigureLabel(
+        "error", "relative error of the attention output against attention to all keys", -1
+    ),
+    "excess_error": FigureLabel(
+        "excess error",
+        "relative error of the attention output against attention to the k best keys",
+        -1,
     ),
 }
-"""Of `StoreQuality`."""
+"""The fields of `StoreQuality`."""
 
 
 @dataclass(frozen=True)
 class StoreQuality:
-    """What a store finds in a task, see `FIGURES`: over memory layers, heads and queries."""
+    """Figures of a store in a task, over memory layers, heads and queries: see `FIGURES`."""
 
     recall: Figure
-    mass: Figure
+    attention_mass_recall: Figure
     error: Figure
-    topk_error: Figure
+    excess_error: Figure
 
 
 class CallQuality(NamedTuple):
-    """What the stores found of what one call of the model asked: means over all queries."""
+    """Figures of the stores in one call of the model: means over all queries."""
 
     recall: float
     found: float
-    """Softmax weight of the keys found."""
+    """Softmax mass of the keys found."""
     most: float
-    """Softmax weight of the k best keys."""
+    """Softmax mass of the k best keys."""
     error: float
-    topk_error: float
+    excess_error: float
 
 
-def judge_call(memory: Memory) -> CallQuality:
-    """Judge what the stores answer to the queries of the last call of the model.
+def call_quality(memory: Memory) -> CallQuality:
+    """Compare the stores' answers to the last call of the model with the exact ones.
 
-    They are asked once more. What is true is found by looking at all remembered keys, weighed as
-    the model does.
+    The stores are searched once more. The exact answers use all remembered keys, with the decay
+    and the temperature of the memory.
     """
     trace, top_k = memory.attached_model.last_trace, memory.top_k
     assert trace is not None
     assert top_k is not None
     layers = [
-        _judge(memory, layer, queries[0], top_k) for layer, (queries, _) in trace.layers.items()
+        _figures(memory, layer, queries[0], top_k) for layer, (queries, _) in trace.layers.items()
     ]
     return CallQuality(*torch.stack(layers).mean(0).tolist())
 
 
 def over_calls(calls: Sequence[CallQuality]) -> StoreQuality:
-    """Put calls together; intervals are bootstrap percentiles over calls."""
-    recall, found, most, error, topk_error = torch.tensor(calls, dtype=torch.float64).T
+    """Combine calls; intervals are bootstrap percentiles over calls."""
+    recall, found, most, error, excess = torch.tensor(calls, dtype=torch.float64).T
     return StoreQuality(
         recall=interval(np.mean, recall),
-        mass=interval(ratio, found, most),
+        attention_mass_recall=interval(ratio, found, most),
         error=interval(np.mean, error),
-        topk_error=interval(np.mean, topk_error),
+        excess_error=interval(np.mean, excess),
     )
 
 
-def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
-    """Judge a layer's answers to queries ``[H * G, T, D]``; the figures of `CallQuality`."""
+def _figures(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
+    """Return the figures of `CallQuality` for a layer and its queries ``[H * G, T, D]``."""
     store = memory.store(layer)
     _, _, scale = memory.attached_model.geometry(layer)
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
@@ -107,7 +113,7 @@ def _judge(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     exact = truth(
         asked, _remembered(store), scale=scale, top_k=top_k, first_id=store.first_id, bias=bias
     )
-    return torch.stack([each.mean() for each in compare(scores, out, exact)]).cpu()
+    return torch.stack([each.mean() for each in query_figures(scores, out, exact)]).cpu()
 
 
 def _remembered(store: MemoryStore) -> Iterator[KeyValues]:

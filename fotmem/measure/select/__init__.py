@@ -1,1 +1,1 @@
-"""Chooses a store for a model, a number of tokens and limits: measured small, foretold large."""
+"""Chooses a store within limits: it measures small memories and predicts large ones."""

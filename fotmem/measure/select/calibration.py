@@ -1,4 +1,4 @@
-"""Measures stores on a capture while they grow, in little time: what a choice is made from."""
+"""Measures growing stores on a capture, within a time limit: the basis of a choice."""
 
 from __future__ import annotations
 
@@ -9,78 +9,79 @@ from typing import NamedTuple
 
 from fotmem.measure.bench.figures import Truth, captured_truth
 from fotmem.measure.bench.process import StoreFailedError, Worker
-from fotmem.measure.bench.worker import StoreJob
+from fotmem.measure.bench.store_job import StoreJob
 from fotmem.measure.capture import Capture
 from fotmem.measure.select.predict import SettingMeasurement
 from fotmem.measure.setting import Setting
 from fotmem.plugin.create import find_store, validated_options
 
 BEGIN = 8192
-"""Tokens from which stores are measured: those with an index have one by then."""
+"""Smallest number of tokens at which stores are measured: large enough to have an index."""
 BEYOND = 1.5
-"""The first size beyond the capture, in units of it, and then doubled."""
+"""First size beyond the capture, in units of the capture; the next ones double."""
 LARGER = 4
-"""In units of the capture, the size at which is measured what a store with a budget costs."""
+"""Size at which the cost of a store with a budget is measured, in units of the capture."""
 FIRST = 0.6
-"""Share of the time that goes to the first layer, on which costs are measured, too."""
+"""Share of the time for the first layer, on which costs are measured too."""
 BUDGET = "ram"
-"""A store's own option of how many bytes it may take."""
+"""Name of the option that limits the bytes of a store."""
 SMALLEST = 2**23
-"""Bytes of a budget, at least."""
+"""Smallest budget, in bytes."""
 AMPLE = 2.0
-"""Shares of the time that is left which a store may take on another layer."""
+"""Most time of a store on another layer, in equal shares of the remaining time."""
 LEAST = 5.0
-"""Seconds that every store has to grow."""
+"""Seconds that every store may take at least."""
 QUERIES = 96
-"""Of a head, by which stores are judged: at all sizes the same, of all places of the text. What
-stores find differs by more from one place to the next than from one size to the next."""
+"""Queries of a head: the same at all sizes, from all places of the text. The quality of a store
+differs more between places than between sizes."""
 
 
 def budget_of(setting: Setting) -> int | None:
-    """Return the bytes that a store takes at most: its option `ram`, where it has one."""
+    """Return the most bytes that a store takes: its option `ram`, if it has one."""
     validated = validated_options(find_store(setting.store), setting.options)
     return getattr(validated, BUDGET, None)
 
 
 def with_budget(setting: Setting, size: int) -> Setting:
-    """Tell a store how many bytes it may take."""
+    """Return the setting with a budget of `size` bytes."""
     return setting.model_copy(update={"options": {**setting.options, BUDGET: size}})
 
 
-Told = Callable[[Setting, str], None]
+Report = Callable[[Setting, str], None]
+"""Receives a setting that failed, and the reason."""
 
 
 class StoreBuild(NamedTuple):
-    """Settings that shared a build, on the first layer."""
+    """The settings of one build on the first layer."""
 
     seconds: float
-    """Of adding what is captured."""
+    """Seconds of adding the captured tokens."""
     settings: list[Setting]
     sizes: list[int]
-    """At which it was judged."""
+    """Sizes at which its quality was measured."""
 
 
 class Calibration:
     """Measures settings on a capture.
 
-    Every store grows in a process of its own: on the first layer, where costs are measured, also
-    beyond what is captured; then, unless it is exact, on the other layers, the quickest store
-    first. Each time it gets its share of what is left of the time.
+    Every store grows in a process of its own. On the first layer, where costs are measured, it
+    grows beyond the captured tokens. Then stores that are not exact grow on the other layers, the
+    fastest one first. Each gets its share of the remaining time.
 
-    A store that has a budget, its option `ram`, gets one that is as much smaller as what it holds
-    is smaller than what is foretold: or it would still hold everything in memory. What it costs is
-    measured by itself, with more of both: with a small budget it works in small pieces.
+    A store with a budget, its option `ram`, gets a smaller one, in proportion to its tokens:
+    otherwise it would hold everything in memory. Its cost is measured apart, with more tokens and
+    more budget: with a small budget it works in small pieces, which takes longer.
 
     Parameters
     ----------
     capture : Capture
     tokens : int
-        For which is foretold.
+        Number of tokens to predict for.
     top_k : int
     device : str
     threads : int, optional
     seconds : float
-        That it may take.
+        Time limit.
     """
 
     def __init__(
@@ -100,24 +101,24 @@ class Calibration:
         self._captured = [size for size in sizes if size >= BEGIN] or [sizes[-1]]
         self._truth = cache(self._exact)
 
-    def run(self, settings: Sequence[Setting], failed: Told) -> Generator[str, None, None]:
-        """Measure settings; tell which failed, and why.
+    def run(self, settings: Sequence[Setting], failed: Report) -> Generator[str, None, None]:
+        """Measure settings; report those that failed.
 
         Yields
         ------
         str
-            What comes next.
+            The next step.
         """
         end = monotonic() + self.seconds
         approximate = yield from self._first(settings, end, failed)
         yield from self._others(approximate, end, failed)
 
     def _first(
-        self, settings: Sequence[Setting], end: float, failed: Told
+        self, settings: Sequence[Setting], end: float, failed: Report
     ) -> Generator[str, None, list[StoreBuild]]:
         """Grow every store on the first layer; return the approximate ones.
 
-        To take up what is captured, it may use time that is for the other layers.
+        Adding the captured tokens may use the time of the other layers.
         """
         early = end - (1 - FIRST) * self.seconds
         stores = list(dict.fromkeys(setting.store for setting in settings))
@@ -139,9 +140,9 @@ class Calibration:
         return approximate
 
     def _build(self, group: Sequence[Setting], most: float, share: float) -> StoreBuild:
-        """Grow a store on the first layer, for the first of some settings and all that fit it.
+        """Grow a store on the first layer, for the first setting and all with the same build.
 
-        It has `most` seconds for what is captured, and `share` for more.
+        It has `most` seconds for the captured tokens, and `share` seconds for more.
         """
         begin, known = monotonic(), len(self.measured)
         in_part = self._fitting(group[0], self.capture.info.tokens) != group[0]
@@ -155,30 +156,30 @@ class Calibration:
             raise _too_slow(self._captured[0], most)
         if in_part:
             self._cost_in_part(measured, monotonic() - begin, most)
-        judged = sorted({found.tokens for each in measured for found in each.found})
-        return StoreBuild(seconds, [each.setting for each in measured], judged)
+        reached = sorted({one.tokens for each in measured for one in each.quality})
+        return StoreBuild(seconds, [each.setting for each in measured], reached)
 
     def _cost_in_part(
         self, measured: Sequence[SettingMeasurement], seconds: float, most: float
     ) -> None:
-        """Measure what settings cost with a part of their budget; judging them took `seconds`."""
-        size = max(found.tokens for found in measured[0].found)
+        """Measure costs with a part of the budget; measuring quality took `seconds`."""
+        size = max(one.tokens for one in measured[0].quality)
         larger = min(self.tokens, LARGER * size)
         if seconds * larger / size < most:
             size = larger
         settled, first = [each.setting for each in measured], self.capture.info.layers[0]
-        self._grow(settled, first, [size], [most], costs=True, judged=False)
+        self._grow(settled, first, [size], [most], costs=True, quality=False)
         if not measured[0].costs:
             raise _too_slow(size, most)
 
-    def _others(self, built: list[StoreBuild], end: float, failed: Told) -> Iterator[str]:
-        """Judge stores on the other layers, at the sizes that they reached on the first."""
+    def _others(self, built: list[StoreBuild], end: float, failed: Report) -> Iterator[str]:
+        """Measure quality on the other layers, at the sizes reached on the first one."""
         quickest = sorted(built, key=lambda each: each.seconds)
         turns = [(each, layer) for each in quickest for layer in self.capture.info.layers[1:]]
         for number, ((_, settled, sizes), layer) in enumerate(turns):
             left = end - monotonic()
-            # What is judged at fewer sizes than on the first layer is foretold worse: the quick
-            # stores had rather be done than all alike.
+            # Fewer sizes than on the first layer make predictions worse: it is better to finish the
+            # fast stores than to treat all stores alike.
             share = min(left, AMPLE * left / (len(turns) - number))
             if share > 0 and any(each.setting in settled for each in self.measured):
                 yield f"{settled[0].store}, layer {layer}"
@@ -187,8 +188,8 @@ class Calibration:
                 except StoreFailedError as error:
                     self._give_up(settled, error, failed)
 
-    def _give_up(self, group: Sequence[Setting], error: StoreFailedError, failed: Told) -> None:
-        """Forget what was measured of a store that failed: nobody should use it."""
+    def _give_up(self, group: Sequence[Setting], error: StoreFailedError, failed: Report) -> None:
+        """Discard the measurements of a store that failed: it should not be chosen."""
         self.measured = [each for each in self.measured if each.setting not in group]
         failed(group[0], str(error))
 
@@ -200,11 +201,11 @@ class Calibration:
         patience: Sequence[float],
         *,
         costs: bool,
-        judged: bool = True,
+        quality: bool = True,
     ) -> float:
-        """Build a store for a group's first setting; note what is learnt of all that fit it.
+        """Build a store for a group's first setting; measure all settings with the same build.
 
-        Returns the seconds of adding what is captured.
+        Returns the seconds of adding the captured tokens.
         """
         seconds = 0.0
         devices = find_store(group[0].store).capabilities.devices
@@ -225,15 +226,15 @@ class Calibration:
             costs=costs,
         )
         with Worker(job) as worker:
-            for grown in worker.grown(patience):
+            for result in worker.results(patience):
                 for place, setting in enumerate(worker.settings):
                     mine = self._of(real[setting.key])
                     if costs:
-                        mine.note(grown, place)
-                    if judged and grown.size in self._captured:
-                        mine.judge(grown, place, layer, self._truth(layer, grown.size))
-                if grown.size in self._captured:
-                    seconds += sum(grown.adds)
+                        mine.add_cost(result, place)
+                    if quality and result.size in self._captured:
+                        mine.add_quality(result, place, layer, self._truth(layer, result.size))
+                if result.size in self._captured:
+                    seconds += sum(result.inserts)
         return seconds
 
     def _of(self, setting: Setting) -> SettingMeasurement:
@@ -241,21 +242,21 @@ class Calibration:
             if each.setting == setting:
                 return each
         fitting = self._fitting(setting, self.capture.info.tokens)
-        budget, told = map(budget_of, (setting, fitting))
+        budget, part = map(budget_of, (setting, fitting))
         self.measured.append(
-            SettingMeasurement(setting, budget, told / budget if told and budget else 1.0)
+            SettingMeasurement(setting, budget, part / budget if part and budget else 1.0)
         )
         return self.measured[-1]
 
     def _fitting(self, setting: Setting, held: int) -> Setting:
-        """Give a store with a budget the part that fits so many tokens."""
+        """Return the setting with the part of its budget that is in proportion to `held` tokens."""
         budget, part = budget_of(setting), held / self.tokens
         if budget is None or part >= 1:
             return setting
         return with_budget(setting, min(budget, max(SMALLEST, int(part * budget))))
 
     def _beyond(self) -> Iterator[int]:
-        """Yield sizes between that of the capture and that which is asked for."""
+        """Yield sizes between that of the capture and that to predict for."""
         size = int(BEYOND * self.capture.info.tokens)
         while size < self.tokens:
             yield size
@@ -267,4 +268,4 @@ class Calibration:
 
 
 def _too_slow(size: int, seconds: float) -> StoreFailedError:
-    return StoreFailedError(f"did not take up {size:,} tokens in {seconds:.0f} s")
+    return StoreFailedError(f"{size:,} tokens were not added in {seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""What a deployment allows, and what a setting of a store is foretold to take of it."""
+"""The limits of a deployment, and the predicted cost and quality of a setting."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from fotmem.arguments import checked_number
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a deployment allows; None: as much as there is.
+    """The limits of a deployment; None: no limit.
 
     Raises
     ------
     OptionError
-        A limit that nothing could keep.
+        A limit that no store could keep.
     """
 
     ram: int | None = None
-    """Bytes, of all memory layers together."""
+    """Bytes of memory, all memory layers together."""
     disk: int | None = None
-    """Bytes, of all memory layers together."""
+    """Bytes on disk, all memory layers together."""
     latency: float | None = None
     """Seconds that memory adds to a decoding step: all memory layers, one query of each head."""
     max_error: float | None = None
-    """Of the attention output, relative to attention to the exact top k: mean."""
+    """Excess error: relative error of the attention output against attention to the exact top k."""
     min_recall: float | None = None
-    """Share of the exact top k that are found: mean."""
+    """Share of the exact top k that is found."""
     persistent: bool = False
-    """Whether what is remembered must outlive the process."""
+    """Whether the memory must outlive the process."""
 
     def __post_init__(self) -> None:
         for name in ("ram", "disk", "latency"):
@@ -42,7 +42,7 @@ class Limits:
 
 
 class Prediction(NamedTuple):
-    """What a setting takes and finds at some size; costs are of all memory layers together."""
+    """The predicted cost and quality of a setting; costs are of all memory layers together."""
 
     ram: float
     """Bytes."""
@@ -51,32 +51,32 @@ class Prediction(NamedTuple):
     latency: float
     """Seconds of a decoding step."""
     error: float
-    """Of the attention output, relative to attention to the exact top k: mean."""
+    """Excess error: relative error of the attention output against attention to the exact top k."""
     recall: float
-    """Share of the exact top k that are found: mean."""
+    """Share of the exact top k that is found."""
 
 
 class LimitViolation(NamedTuple):
-    """A limit that is not kept."""
+    """A limit that a setting does not keep."""
 
     limit: str
-    """Its name in `Limits`."""
+    """Name of the limit in `Limits`."""
     needed: float
-    """What the limit would have to be."""
+    """Value of the limit that the setting would keep."""
     factor: float
-    """How many times that is what is allowed, or what is allowed that; more than 1."""
+    """Ratio of the predicted value and the limit, the larger by the smaller; more than 1."""
     reason: str
     cure: str
-    """The option of the command that would allow it."""
+    """Option of the command that would allow the setting."""
 
 
 class _Rule(NamedTuple):
     limit: str
     of: Callable[[Prediction], float]
     most: bool
-    """Whether the limit is the most that is allowed, or the least."""
-    told: Callable[[float], str]
-    what: str
+    """Whether the limit is an upper or a lower one."""
+    shown: Callable[[float], str]
+    name: str
 
 
 def in_bytes(size: float) -> str:
@@ -99,32 +99,33 @@ def _in_share(share: float) -> str:
 
 RULES = (
     _Rule("ram", lambda found: found.ram, True, in_bytes, "RAM"),
-    _Rule("disk", lambda found: found.disk, True, in_bytes, "on disk"),
-    _Rule("latency", lambda found: found.latency, True, in_ms, "a step"),
+    _Rule("disk", lambda found: found.disk, True, in_bytes, "disk"),
+    _Rule("latency", lambda found: found.latency, True, in_ms, "latency"),
     _Rule("max_error", lambda found: found.error, True, _in_share, "error"),
     _Rule("min_recall", lambda found: found.recall, False, _in_share, "recall"),
 )
 SPARE = 0.02
-"""Of a limit that is proposed: a figure that is rounded must still keep it."""
+"""Margin of a proposed limit: the setting must keep it after rounding."""
 
 
-def misses(limits: Limits, found: Prediction) -> list[LimitViolation]:
-    """Return the limits that are not kept."""
-    missed = []
+def violations(limits: Limits, predicted: Prediction) -> list[LimitViolation]:
+    """Return the limits that a setting does not keep."""
+    found = []
     for rule in RULES:
-        limit, value = getattr(limits, rule.limit), rule.of(found)
+        limit, value = getattr(limits, rule.limit), rule.of(predicted)
         if limit is None or (value <= limit if rule.most else value >= limit):
             continue
         needed = value * (1 + SPARE if rule.most else 1 - SPARE)
         low, high = sorted((max(value, 1e-9), max(limit, 1e-9)))
-        bound = "at most" if rule.most else "at least"
-        missed.append(
+        how = "exceeds" if rule.most else "is below"
+        found.append(
             LimitViolation(
                 limit=rule.limit,
                 needed=needed,
                 factor=high / low,
-                reason=f"{rule.told(value)} {rule.what}, {bound} {rule.told(limit)} wanted",
-                cure=f"--{rule.limit.replace('_', '-')} {rule.told(needed)}",
+                reason=f"{how} the {rule.name} limit "
+                f"({rule.shown(value)}, limit {rule.shown(limit)})",
+                cure=f"--{rule.limit.replace('_', '-')} {rule.shown(needed)}",
             )
         )
-    return missed
+    return found

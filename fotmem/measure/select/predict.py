@@ -1,4 +1,4 @@
-"""What was measured of stores, and what is foretold from it for a larger memory."""
+"""The measurements of stores, and predictions from them for a larger memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from math import sqrt
 from statistics import fmean
 from typing import NamedTuple
 
-from fotmem.measure.bench.figures import Truth, compare
-from fotmem.measure.bench.worker import SizeResult
+from fotmem.measure.bench.figures import Truth, query_figures
+from fotmem.measure.bench.store_job import SizeResult
 from fotmem.measure.select import extrapolate as laws
 from fotmem.measure.select.limits import Prediction
 from fotmem.measure.setting import Setting
@@ -17,13 +17,13 @@ from fotmem.plugin.create import find_store, validated_options
 
 
 class Cost(NamedTuple):
-    """What a setting takes at some size, on one layer."""
+    """The cost of a setting at some size, on one layer."""
 
     tokens: int
     latency: float
     """Seconds of attention with one query of each head."""
     read: float | None
-    """Keys that a query is compared with; None where the store cannot tell."""
+    """Keys that a query is compared with; None where the store cannot count them."""
     ram: float
     """Bytes."""
     disk: float
@@ -31,47 +31,48 @@ class Cost(NamedTuple):
 
 
 class LayerQuality(NamedTuple):
-    """What a setting finds at some size, on one layer."""
+    """The quality of a setting at some size, on one layer."""
 
     tokens: int
     layer: int
     error: float
+    """Excess error."""
     missed: float
-    """What is not found of the exact top k: 1 less the recall."""
+    """Share of the exact top k that is not found: 1 minus recall."""
 
 
 @dataclass
 class SettingMeasurement:
-    """What was measured of one setting."""
+    """The measurements of one setting."""
 
     setting: Setting
     budget: int | None = None
-    """Bytes that the store may take at most, of one layer; None: it takes what it needs."""
+    """Most bytes that the store may take, on one layer; None: without a budget."""
     part: float = 1.0
-    """Of that budget, which it had when it was measured. What it finds is taken to be what a
-    memory finds that is as much larger, with all of the budget."""
+    """Share of that budget that it had when it was measured. Its quality is assumed to be that of a
+    memory that is larger by the same factor, with the whole budget."""
     costs: list[Cost] = field(default_factory=list)
     """By size, ascending."""
-    found: list[LayerQuality] = field(default_factory=list)
+    quality: list[LayerQuality] = field(default_factory=list)
 
-    def note(self, grown: SizeResult, place: int) -> None:
-        """Note what the store took at some size."""
-        tuned = grown.tuned[place]
-        read = None if tuned.share_read is None else tuned.share_read * grown.size
-        self.costs.append(Cost(grown.size, tuned.one, read, grown.ram, grown.disk))
+    def add_cost(self, result: SizeResult, place: int) -> None:
+        """Add the cost of the store at some size."""
+        mine = result.settings[place]
+        read = None if mine.share_read is None else mine.share_read * result.size
+        self.costs.append(Cost(result.size, mine.latency, read, result.ram, result.disk))
 
-    def judge(self, grown: SizeResult, place: int, layer: int, exact: Truth) -> None:
-        """Note what the store found at some size."""
-        answer = grown.tuned[place].answer
+    def add_quality(self, result: SizeResult, place: int, layer: int, exact: Truth) -> None:
+        """Add the quality of the store at some size."""
+        answer = result.settings[place].answer
         assert answer is not None
-        judged = compare(*answer, exact)
-        error, recall = (float(each.mean()) for each in (judged.topk_error, judged.recall))
-        self.found.append(LayerQuality(grown.size, layer, error, 1 - recall))
+        figures = query_figures(*answer, exact)
+        error, recall = (float(each.mean()) for each in (figures.excess_error, figures.recall))
+        self.quality.append(LayerQuality(result.size, layer, error, 1 - recall))
 
-    def foretold(
+    def prediction(
         self, tokens: int, layers: int, *, seconds: float, error: float, missed: float
     ) -> Prediction:
-        """Foretell memory at some size, in so many layers, beside the rest of one layer."""
+        """Predict RAM and disk at some size, in `layers` layers, and add the other figures."""
         sizes, _, _, ram, disk = zip(*self.costs, strict=True)
         memory = laws.amount(sizes, ram)(tokens) if self.budget is None else self.budget
         return Prediction(
@@ -83,26 +84,27 @@ class SettingMeasurement:
         )
 
     def searches(self) -> laws.SearchCosts:
-        """Return what searching took; of a store that cannot tell what it reads, when captured.
+        """Return the costs of searching.
 
-        Where keys lie beside their likes, as they do beyond the capture, a graph is soon through.
+        A store that cannot count compared keys, such as a graph, gives only those among captured
+        keys: among repeated keys, which are near their likes, a graph is fast.
         """
         sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
         if None not in read:
             return laws.SearchCosts(sizes, latencies, read)
-        last = max(found.tokens for found in self.found)
+        last = max(each.tokens for each in self.quality)
         judged = max(1, sum(size <= last for size in sizes))
         return laws.SearchCosts(sizes[:judged], latencies[:judged], None)
 
     def mean(self, name: str) -> dict[int, float]:
-        """Return the mean of all layers by size, for those at which the first was judged.
+        """Return the mean of all layers by size, for the sizes measured on the first layer.
 
-        A layer that was judged at fewer goes on as the first does: by as much, or, where its figure
-        is lower, as much less as square roots tell. Those of what a graph misses grow evenly.
+        A layer that was measured at fewer sizes is assumed to grow as the first one does: by the
+        same amount, or, where its figure is lower, by the same amount of its square root.
         """
         by_layer: dict[int, dict[int, float]] = {}
-        for found in self.found:
-            by_layer.setdefault(found.layer, {})[found.tokens] = getattr(found, name)
+        for each in self.quality:
+            by_layer.setdefault(each.layer, {})[each.tokens] = getattr(each, name)
         first = next(iter(by_layer.values()))
 
         def at(size: int, layer: dict[int, float]) -> float:
@@ -114,9 +116,9 @@ class SettingMeasurement:
         return {size: fmean(at(size, layer) for layer in by_layer.values()) for size in first}
 
     def effort(self) -> tuple[str, float]:
-        """Return which settings differ from it by effort only, and how much a search may spend.
+        """Return the key of settings that differ from it in search effort only, and the effort.
 
-        That is the value of the first option of the store's grid, if it is a number.
+        The effort is the value of the first option of the store's grid, if it is a number.
         """
         setting, spec = self.setting, find_store(self.setting.store)
         dial = next(iter(spec.grid), "")
@@ -127,8 +129,8 @@ class SettingMeasurement:
         return Setting(store=setting.store, options=others).key, float(value)
 
 
-def foretell(measured: Sequence[SettingMeasurement], tokens: int, layers: int) -> list[Prediction]:
-    """Foretell what settings take and find at some size, in so many layers."""
+def predict(measured: Sequence[SettingMeasurement], tokens: int, layers: int) -> list[Prediction]:
+    """Predict the cost and quality of settings at some size, in `layers` layers."""
     efforts = [each.effort() for each in measured]
     families: dict[str, dict[float, SettingMeasurement]] = {}
     for (family, effort), each in zip(efforts, measured, strict=True):
@@ -145,12 +147,12 @@ def foretell(measured: Sequence[SettingMeasurement], tokens: int, layers: int) -
     for (family, effort), each in zip(efforts, measured, strict=True):
         took = seconds[family][effort](tokens)
         error, missed = (law(effort, each.part * tokens) for law in shares[family])
-        found.append(each.foretold(tokens, layers, seconds=took, error=error, missed=missed))
+        found.append(each.prediction(tokens, layers, seconds=took, error=error, missed=missed))
     return found
 
 
 def _shares(alike: dict[float, SettingMeasurement], name: str) -> laws.Shares:
-    """Fit the law of what settings miss that differ by effort, at the sizes they have in common."""
+    """Fit the law of settings that differ in effort only, at the sizes that they share."""
     efforts = sorted(alike)
     means = [alike[effort].mean(name) for effort in efforts]
     sizes = sorted(set.intersection(*(set(mean) for mean in means)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fotmem.measure.setting import Setting
 
 CAPTURED = 2**15
-"""Tokens that stores are measured with."""
+"""Tokens of the capture with which stores are measured."""
 MAX_ERROR = 0.05
 SECONDS = 120.0
 Step = Callable[[str], None]
@@ -49,59 +49,58 @@ def select(
     seconds: float | None = None,
     step: Step | None = None,
 ) -> Selection:
-    """Choose a store for so many tokens within limits, by what is measured on this machine.
+    """Choose a store for a number of tokens within limits, by measuring on this machine.
 
-    The model reads 32,768 tokens; what its memory layers see is kept in
-    ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``). Every store that is available here then
-    takes that up, is measured as it grows, and from that it is foretold what it takes and finds at
-    the size asked for.
+    The model reads 32,768 tokens; keys, values and queries of its memory layers are kept in
+    ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``). Every available store is measured while it
+    grows to that size; from that its cost and quality at `tokens` are predicted.
 
     Parameters
     ----------
     source : str, Path or Capture
-        A model, as for ``fotmem ask``; or what was captured of one.
+        A model, as for ``fotmem ask``; or a capture of one.
     tokens : int or str
-        In memory, at least 1, such as ``"1M"`` (1,048,576).
+        Tokens in memory, at least 1, such as ``"1M"`` (1,048,576).
     ram, disk : int or str, optional
-        Bytes that all memory layers may take together, such as ``"4GiB"``.
+        Most bytes of all memory layers together, such as ``"4GiB"``.
     latency : float or str, optional
-        Seconds that memory may add to a decoding step, or such as ``"20ms"``: all memory layers,
-        one query of each head.
+        Most seconds that memory may add to a decoding step, or a text such as ``"20ms"``: all
+        memory layers, one query of each head.
     max_error : float, optional
-        Of the attention output, relative to attention to the exact top k: mean. Default: 0.05,
-        where `min_recall` is not given either.
+        Largest excess error: relative error of the attention output against attention to the
+        exact top k, mean. Default: 0.05, unless `min_recall` is given.
     min_recall : float, optional
-        Share of the exact top k that are found: mean.
+        Smallest share of the exact top k that is found: mean.
     persistent : bool
-        Whether what is remembered must outlive the process.
+        Whether the memory must outlive the process.
     top_k : int
         Hits per query and head.
     layers, window, distance
-        Of the reading, as for `fotmem.attach`.
+        As for `fotmem.attach`.
     text : str, optional
-        What the model reads. Default: Python's language reference.
+        The text that the model reads. Default: Python's language reference.
     device : str
-        Where the model is: ``cpu`` or ``cuda``.
+        Device of the model: ``cpu`` or ``cuda``.
     threads : int, optional
-        Of torch and stores. Default: as many as torch uses.
+        Threads of torch and stores. Default: as many as torch uses.
     stores : iterable of str or str, optional
-        Among which to choose, such as ``"exact,hnsw"``. Default: all that are available.
+        Stores to choose from, such as ``"exact,hnsw"``. Default: all available ones.
     seconds : float, optional
-        That measuring may take, once there is a capture. Default: 120.
+        Time limit of measuring, without capturing. Default: 120.
     step : callable, optional
-        Told what comes next.
+        Receives the name of each step.
 
     Returns
     -------
     Selection
-        Its `choice` is None where nothing fits; then `advice` says which limit to relax.
+        Its `choice` is None if no store fits; then `advice` says which limit to relax.
 
     Raises
     ------
     MissingPackageError
         scipy or psutil are not installed.
     OptionError, UnknownStoreError
-        A limit or option that makes no sense; no store of that name.
+        A limit or option is invalid; there is no store of that name.
     InputError, StorageError, ModelError, LayerError
         The text is too short; as `fotmem.attach`, and `Capture.open`.
 
@@ -131,10 +130,10 @@ def select(
     _require_device(device)
     from fotmem.measure.capture import Capture
     from fotmem.measure.grid import settings
-    from fotmem.measure.machine import machine
+    from fotmem.measure.machine import describe_machine
     from fotmem.measure.select.calibration import Calibration
     from fotmem.measure.select.choice import Selection, candidates
-    from fotmem.measure.select.predict import foretell
+    from fotmem.measure.select.predict import predict
 
     if isinstance(stores, str):
         stores = stores.split(",")
@@ -175,9 +174,9 @@ def select(
         layers=capture.info.layers,
         top_k=top_k,
         limits=limits,
-        candidates=candidates(measured, foretell(measured, tokens, count), limits),
+        candidates=candidates(measured, predict(measured, tokens, count), limits),
         excluded=excluded,
-        machine=machine(),
+        machine=describe_machine(),
     )
 
 
@@ -194,17 +193,17 @@ def _require_device(device: str) -> None:
 
 
 def _unfit(name: str, limits: Limits) -> str:
-    """Say why a store cannot be used at all; nothing if it can."""
+    """Return why a store cannot be used; empty if it can."""
     spec = available_stores().get(name) or find_store(name)
     if spec.reason:
         return spec.reason
     if limits.persistent and not spec.capabilities.persistent:
-        return "what it remembers ends with the process"
+        return "its memory ends with the process"
     return ""
 
 
 def _budgeted(setting: Setting, limits: Limits, layers: int) -> Setting:
-    """Tell a store that has a budget of its own what it may take of the memory allowed."""
+    """Return the setting with its share of the RAM limit as budget, if the store has one."""
     from fotmem.measure.select.calibration import budget_of, with_budget
 
     budget = budget_of(setting)
