@@ -1,4 +1,4 @@
-"""The command line; nothing is imported here that takes time, see `main`."""
+"""The command line; slow imports are delayed, see `main`."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Run the command line; errors are one line on stderr, never a traceback.
 
-    What takes time to import is imported once Ctrl-C ends the process without a traceback.
+    Slow imports begin after Ctrl-C has been set up to end the process without a traceback.
     """
     try:
         from fotmem.cli.stopping import Stopping

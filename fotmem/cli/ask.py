@@ -39,7 +39,7 @@ def ask(
     question: Annotated[
         str,
         typer.Argument(
-            metavar="QUESTION", help="What to ask about the texts.", callback=parse_question
+            metavar="QUESTION", help="A question about the texts.", callback=parse_question
         ),
     ],
     text: Texts,
@@ -53,10 +53,10 @@ def ask(
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 40,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 40,
     as_json: Json = False,
 ) -> None:
-    """Read texts into memory and answer a question, with sources.
+    """Read texts into memory and answer a question, with its sources.
 
     Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
     """
@@ -105,8 +105,8 @@ def ask(
 
 
 def sources_table(sources: "list[AttendedToken]", passages: list[tuple[str, str, str]]) -> Table:
-    """Show remembered tokens in their passages."""
-    table = Table("token", "layer", "attention", "in its passage", title="looked at most")
+    """Return a table of remembered tokens in their passages."""
+    table = Table("token", "layer", "attention", "passage", title="most attended tokens")
     for source, (before, token, after) in zip(sources, passages, strict=True):
         table.add_row(
             f"{source.position:,}",

@@ -17,13 +17,13 @@ from fotmem.errors import InputError, LayerError, require_packages
 from fotmem.outputs import check_file
 
 REPORT = "report.json"
-EXPLAINED = {"ms 1,024": "median milliseconds of one query of each head, at so many tokens"}
-COMPARED = {"change": "B minus A, or of times B over A; then its 95% interval"}
+EXPLAINED = {"latency": "median latency of one query of each head, by number of tokens"}
+COMPARED = {"change": "B minus A; for times the ratio of B and A"}
 PACKAGES = ("matplotlib", "plotly", "psutil", "scipy")
 
 
 class _RunByDefault(TyperGroup):
-    """What names no command is what to measure."""
+    """A group whose default command is `run`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
@@ -45,33 +45,37 @@ def _group() -> None:
 
 @app.command("run", cls=Command)
 def run(
-    directory: Annotated[Path, typer.Argument(metavar="CAPTURE", help="Its folder.")],
+    directory: Annotated[Path, typer.Argument(metavar="CAPTURE", help="Folder of the capture.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where the report goes, or goes on; default: CAPTURE-bench, here."
+            metavar="DIR", help="Folder of the report, new or to continue; default: CAPTURE-bench."
         ),
     ] = None,
     stores: Annotated[
         str | None,
-        typer.Option(help="Names, such as exact,hnsw; default: all that are available here."),
+        typer.Option(help="Stores to measure, such as exact,hnsw; default: all available ones."),
     ] = None,
     grid: Grid = None,
-    top_k: Annotated[str, typer.Option(help="Keys asked for, such as 1,32,128.")] = "1,32,128",
+    top_k: Annotated[
+        str, typer.Option(help="Numbers of keys to find, such as 1,32,128.")
+    ] = "1,32,128",
     layers: Annotated[
         str | None, typer.Option(help="Layers of the capture, such as 17,18; default: all.")
     ] = None,
-    queries: Annotated[int, typer.Option(min=2, help="Of a head, by which is judged.")] = 256,
-    rounds: Annotated[int, typer.Option(min=2, help="All settings are timed in turn.")] = 5,
-    device: Annotated[str, typer.Option(help="Where queries are: cpu or cuda.")] = "cpu",
+    queries: Annotated[int, typer.Option(min=2, help="Queries of each head.")] = 256,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of timing, all settings in turn.")] = 5,
+    device: Annotated[str, typer.Option(help="Device of the queries: cpu or cuda.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of torch and stores; default: as many as torch uses.")
+        int | None,
+        typer.Option(min=1, help="Threads of torch and stores; default: as many as torch uses."),
     ] = None,
-    seed: Annotated[int, seed_option("Of the order of timing.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the order of timing.")] = 0,
 ) -> None:
-    """Measure stores on a capture: what they find, and what that costs.
+    """Measure quality and cost of stores on a capture.
 
-    Writes report.json, report.png and report.html. Stopped, the same command goes on where it was.
+    It writes report.json, report.png and report.html (the interactive report). The same command
+    continues a stopped run.
 
     Example: fotmem bench CAPTURE --stores exact,faiss-ivf
     """
@@ -106,7 +110,7 @@ def run(
     for file in (picture, page):
         check_file(file)
     with _bar() as bar, closing(bench.run()) as steps:
-        task = bar.add_task("begins")
+        task = bar.add_task("starting")
         for step in steps:
             bar.update(task, description=step.what, completed=step.done, total=step.of)
     shown = Console(width=WIDTH)
@@ -125,10 +129,10 @@ def run(
 
 @app.command(cls=Command)
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="A", help="A folder that bench wrote.")],
-    after: Annotated[Path, typer.Argument(metavar="B", help="The same, later or elsewhere.")],
+    before: Annotated[Path, typer.Argument(metavar="A", help="A folder with a report.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
 ) -> None:
-    """Say what got better or worse from A to B, and whether that is more than noise.
+    """Show which figures got better or worse from A to B by more than noise.
 
     Example: fotmem bench compare before after
     """

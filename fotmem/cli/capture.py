@@ -26,27 +26,27 @@ Output = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        help="A new folder; or that of the same capture, which was stopped.",
+        help="A new folder, or the folder of the same capture to continue.",
     ),
 ]
-Queries = Annotated[int, typer.Option(min=1, help="Of a head, kept after each size.")]
+Queries = Annotated[int, typer.Option(min=1, help="Queries of each head, for each size.")]
 
 
 def capture(
     model: Model,
     out: Output,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
-    tokens: Annotated[str, typer.Option(help="How many to capture, such as 64k.")] = "64k",
+    tokens: Annotated[str, typer.Option(help="Number of tokens, such as 64k.")] = "64k",
     queries: Queries = 1024,
     layers: Layers = None,
     window: Window = 512,
     distance: Distance = None,
-    seed: Annotated[int, seed_option("Of the choice of queries.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the choice of queries.")] = 0,
 ) -> None:
-    """Capture what memory layers see while a model reads a text: keys, values and queries.
+    """Capture keys, values and queries of memory layers while a model reads a text.
 
-    To measure stores with. Queries are those of the text that follows 1,024, 2,048, 4,096 ...
-    tokens, and all. Stopped, the same command goes on where it was.
+    Stores are measured with captures. Queries are those of the text that follows 1,024, 2,048,
+    4,096 ... tokens, and all tokens. The same command continues a stopped capture.
 
     Example: fotmem capture smollm2 --text book.txt --tokens 64k --out DIR
     """
@@ -81,19 +81,28 @@ def capture(
 def capture_arrays(
     out: Output,
     keys: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="As .npy, of shape H, N, D or N, D.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keys, a .npy file of shape H, N, D or N, D."),
     ] = None,
     queries: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="As .npy, of shape H, M, D or M, D.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Queries, a .npy file of shape H, M, D or M, D."),
     ] = None,
     values: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="As .npy, shaped as keys; default: keys.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Values, a .npy file shaped as the keys; default: the keys."
+        ),
     ] = None,
     hdf5: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A data set of ann-benchmarks, instead.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A data set of ann-benchmarks instead of arrays."),
     ] = None,
 ) -> None:
-    """Make a capture of arrays that are there already.
+    """Make a capture of existing arrays.
+
+    Use it for keys and queries of a model that fotmem cannot attach to, or for the data sets with
+    which index libraries publish their results.
 
     Example: fotmem capture-arrays --keys keys.npy --queries queries.npy --out DIR
     """
@@ -109,17 +118,17 @@ def capture_arrays(
 
 def capture_random(
     out: Output,
-    tokens: Annotated[str, typer.Option(help="How many keys, such as 64k.")] = "64k",
+    tokens: Annotated[str, typer.Option(help="Number of keys, such as 64k.")] = "64k",
     queries: Queries = 1024,
     heads: Annotated[int, typer.Option(min=1, help="Key/value heads.")] = 3,
     dim: Annotated[int, typer.Option(min=1, help="Head dimension.")] = 64,
     mismatch: Annotated[
         float,
-        typer.Option(min=0, max=1, help="0: queries look like keys; 1: nothing in common."),
+        typer.Option(min=0, max=1, help="0: queries are distributed like keys; 1: unlike them."),
     ] = 0.0,
-    seed: Annotated[int, seed_option("Of all that is drawn.")] = 0,
+    seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
 ) -> None:
-    """Draw a capture at random, whose queries look like keys, or do not.
+    """Draw a random capture, whose queries are distributed like its keys or unlike them.
 
     Example: fotmem capture-random --tokens 64k --mismatch 0.5 --out DIR
     """

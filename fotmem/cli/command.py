@@ -1,4 +1,4 @@
-"""What every command refuses: an option that is given twice, and numbers that are none."""
+"""Refuses options that are given twice, and numbers out of range, in every command."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ import typer
 from typer.core import TyperCommand
 
 LARGEST = 2**32
-"""Of all numbers; more than seeds there are would make no sense."""
+"""Largest number of an option: that of the seeds."""
 
 
 class Command(TyperCommand):
-    """A command whose options mean what they say."""
+    """A command with stricter options than typer's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the options; check what typer does not.
+        """Parse the options; check more than typer does.
 
         Raises
         ------
         typer.BadParameter
-            A file or a store is given twice, of which typer would forget one; a number is not
-            finite, or larger than any that makes sense.
+            A file or a store is given twice, where typer would ignore the first; a number is not
+            finite, or too large.
         """
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for param in given:
-            # Of anything else the last holds, as in other commands.
+            # Of other options the last one counts, as in other programs.
             names = param.metavar in ("FILE", "DIR") or param.name in ("store", "stores")
             if names and not param.multiple and given.count(param) > 1:
                 raise _bad("expected it once, got it more than once", param, ctx)

@@ -31,7 +31,7 @@ from fotmem.errors import FotmemError
 _ClickException: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
-    help="A memory for LLaMA: interchangeable kNN stores behind one interface.\n\n"
+    help="Long-term memory for LLaMA models, in interchangeable kNN stores.\n\n"
     "Example: fotmem demo",
     no_args_is_help=True,
     add_completion=False,
@@ -54,7 +54,7 @@ def before_the_command(
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Take the options that stand before the command."""
+    """Take the options before the command."""
 
 
 app.command("stores", cls=Command)(stores.stores)
@@ -76,7 +76,9 @@ app.add_typer(plugin.app, name="plugin")
 def run() -> int:
     """Run the command line and return the exit code; errors are one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a model may say what a terminal cannot show
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # an answer may have characters that a terminal cannot show
             stream.reconfigure(errors="replace")
     try:
         code = app(prog_name="fotmem", standalone_mode=False)
@@ -97,12 +99,12 @@ def run() -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # torch's
             raise
-        return _failed(f"there is too little memory ({error}); ask for less", 1)
+        return _failed(f"there is too little memory ({error}); use smaller values", 1)
     return int(code or 0)
 
 
 def _drop_output() -> None:
-    """Drop what could not be written: Python would try once more."""
+    """Drop unwritten output: Python would try to write it again."""
     with suppress(OSError):  # no file of the system's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -39,7 +39,7 @@ FACTS = (
 
 
 class HiddenFact(NamedTuple):
-    """A fact in the text: how it is asked for, what should come, and where that stands."""
+    """A fact in the text: the question, the true answer, and the place of the answer."""
 
     question: list[int]
     truth: list[int]
@@ -47,7 +47,7 @@ class HiddenFact(NamedTuple):
 
 
 def demo(store: Store = "exact") -> None:
-    """Let a small tuned LLaMA read a text 32 times its window, and ask for what stood far back.
+    """Let a small tuned model read a text 32 times its window, and ask for facts in it.
 
     Example: fotmem demo --store exact
     """
@@ -78,16 +78,16 @@ def demo(store: Store = "exact") -> None:
             label = f"with memory, {f'top-k {top_k}' if top_k else 'all of it'}"
             console.rule(label)
             right[label] = _ask_all(console, llama, tokenizer, local, hidden, memory)
-    console.rule("what this shows")
+    console.rule("result")
     for label, count in right.items():
-        console.print(f"  {label:<24} {count} of {len(FACTS)} answers right")
+        console.print(f"  {label:<24} {count} of {len(FACTS)} answers correct")
     console.print(
-        "The sentences stand far outside the window: without memory the model can only guess. "
-        "A short crossbatch training taught its retrieval heads to find them among all "
-        "that was read, and to leave the rest alone. Untuned, the same model (smollm2) looks at "
-        "the right places, too, but is distracted by the rest: it seldom says whole what stands "
-        "there, and the more is looked at, the less. Tuned, it is a small model all the same: it "
-        "finds what was said in words much like the question's, and it cannot reason about it."
+        "The sentences are far outside the window: without memory the model can only guess. "
+        "A short crossbatch training taught its retrieval heads to find them in memory and to "
+        "ignore the rest. The untuned model (smollm2) attends to the right places too, but the "
+        "rest distracts it: it seldom gives an entire answer, and less often the more it attends "
+        "to. The tuned model is still small: it finds facts whose wording is like that of the "
+        "question, and it cannot reason about them."
     )
 
 
@@ -119,7 +119,7 @@ def _ask_all(
     hidden: list[HiddenFact],
     memory: "Memory | None",
 ) -> int:
-    """Ask for every fact; show the answers and where they came from; count the right ones."""
+    """Ask for every fact; show the answers and their sources; count the correct ones."""
     from fotmem.cli.ask import sources_table
     from fotmem.tasks.answer import answer_question, passage
 
@@ -132,7 +132,7 @@ def _ask_all(
         )
         right += given.text == truth
         said = escape(" ".join(given.text.split())) or "(nothing)"
-        mark = "[green]right[/green]" if given.text == truth else f"[red]not[/red] {truth}"
+        mark = "[green]correct[/green]" if given.text == truth else f"[red]expected[/red] {truth}"
         console.print(f"{question} [bold]{said}[/bold]  ({mark})")
         if memory is not None:
             passages = [passage(tokenizer, memory, source.position) for source in given.sources]

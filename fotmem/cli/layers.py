@@ -20,14 +20,16 @@ WIDTH = 40
 
 def layers(
     model: Model,
-    trials: Annotated[int, typer.Option(min=1, help="How many numbers are hidden.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trials, each with a hidden number.")
+    ] = 20,
     text: TextsOrReference = [],  # noqa: B006 - typer copies it
-    seed: Annotated[int, seed_option("Of numbers and places.")] = 0,
+    seed: Annotated[int, seed_option("Seed of numbers and places.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Find the layers that retrieve, and propose them as memory layers.
 
-    The proposal is kept: attaching a memory to this model takes these layers from now on.
+    The proposal is saved: attaching a memory to this model uses these layers from now on.
 
     Example: fotmem layers smollm2
     """
@@ -48,10 +50,10 @@ def layers(
     console = Console()
     console.print(_chart(found))
     console.print(f"proposed memory layers: {', '.join(map(str, found.memory_layers))}")
-    console.print(f"[dim]kept in {file}[/dim]", soft_wrap=True)
+    console.print(f"[dim]saved in {file}[/dim]", soft_wrap=True)
     chosen = getattr(llama.config, "mem_layers", None)
     if chosen is not None:
-        console.print(f"[dim]this model's config has mem_layers of its own: {chosen}[/dim]")
+        console.print(f"[dim]the config of this model names other memory layers: {chosen}[/dim]")
 
 
 def _chart(found: "LayerScores") -> Table:

@@ -1,4 +1,4 @@
-"""What several commands take, and how it is read."""
+"""The options that several commands share, and how they are parsed."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def _parse_temperature(temperature: float | None) -> float | None:
 
 
 def _take_settings(context: typer.Context, config: Path | None) -> Path | None:
-    """Let what a file says be the default of a command's other options."""
+    """Use the settings of a file as defaults of a command's other options."""
     if config is not None:
         from fotmem.memory.config import read_config
 
@@ -58,8 +58,7 @@ TextsOrReference = Annotated[
     typer.Option(
         "--text",
         metavar="FILE",
-        help="To measure with, a plain text file (UTF-8); may be repeated; "
-        "default: Python's reference.",
+        help="A plain text file (UTF-8); may be repeated; default: Python's language reference.",
     ),
 ]
 Layers = Annotated[
@@ -69,24 +68,24 @@ Layers = Annotated[
 Window = Annotated[int, typer.Option(min=2, help="Tokens of local context.")]
 Distance = Annotated[
     int | None,
-    typer.Option(min=0, help="Positions from memory to the window; default: the config's, or 0."),
+    typer.Option(min=0, help="Positions between memory and window; default: the config's, or 0."),
 ]
 Decay = Annotated[
     float | None,
     typer.Option(
-        min=0, help="A key of n windows ago counts for n^-decay; default: the config's, or 0."
+        min=0, help="Weight of a key n windows ago: n^-decay; default: the config's, or 0."
     ),
 ]
 Temperature = Annotated[
     float | None,
     typer.Option(
-        help="Scores of remembered keys are divided by it; default: the config's, or 1.",
+        help="Divisor of the scores of remembered keys; default: the config's, or 1.",
         callback=_parse_temperature,
     ),
 ]
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
-    typer.Option(help="In which the model computes and remembers; default: the checkpoint's."),
+    typer.Option(help="Dtype of the model and its memory; default: the checkpoint's."),
 ]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
@@ -103,7 +102,9 @@ Stores = Annotated[
 ]
 Grid = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Options to try, as TOML; default: the stores' own."),
+    typer.Option(
+        metavar="FILE", help="Options to compare, as TOML; default: those that each store proposes."
+    ),
 ]
 StoreOption = Annotated[
     list[str],
@@ -113,23 +114,23 @@ Config = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A store and its options, as fotmem select writes them, and other options' defaults.",
+        help="File of fotmem select: a store, its options, and defaults of other options.",
         callback=_take_settings,
         is_eager=True,
     ),
 ]
 Attend = Annotated[
-    bool, typer.Option("--attend", help="Windows look at memory while they are read.")
+    bool, typer.Option("--attend", help="Let windows attend to memory while they are read.")
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Also write the figures, options and versions as JSON."),
+    typer.Option(metavar="FILE", help="Write figures, options and versions to this file, as JSON."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def seed_option(help: str) -> Any:
-    """Make the option of a seed."""
+    """Return the option of a seed."""
     return typer.Option(min=0, max=SEEDS - 1, help=help)
 
 
@@ -144,7 +145,7 @@ def check_amount(option: str, given: str | None, read: Callable[[str, str], floa
 
 
 def parse_stores(stores: str) -> list[str]:
-    """Read ``"exact,hnsw"``."""
+    """Parse ``"exact,hnsw"``."""
     names = [name.strip() for name in stores.split(",")]
     refuse_repeated("--stores", names)
     if not all(names):
@@ -155,7 +156,7 @@ def parse_stores(stores: str) -> list[str]:
 
 
 def refuse_repeated(option: str, given: Sequence[object]) -> None:
-    """Refuse a list that names something more than once."""
+    """Refuse a list with duplicates."""
     for each in given:
         if given.count(each) > 1:
             raise typer.BadParameter(
@@ -164,7 +165,7 @@ def refuse_repeated(option: str, given: Sequence[object]) -> None:
 
 
 def parse_layers(layers: str | None) -> list[int] | None:
-    """Read ``"6,12,18"`` or ``"14-25"`` (both ends included)."""
+    """Parse ``"6,12,18"`` or ``"14-25"`` (both ends included)."""
     if layers is None:
         return None
     found: list[int] = []
@@ -182,7 +183,7 @@ def parse_layers(layers: str | None) -> list[int] | None:
 
 
 def parse_sizes(sizes: str, option: str, *, one: bool = False) -> list[int]:
-    """Read ``"4096"`` or ``"4k,16k,1M"``; k is 1,024 and M is 1,048,576."""
+    """Parse ``"4096"`` or ``"4k,16k,1M"``; k is 1,024 and M is 1,048,576."""
     found = []
     for part in sizes.split(","):
         size = re.fullmatch(r" *([0-9]{1,9})([kM]?) *", part)
@@ -200,7 +201,7 @@ def parse_sizes(sizes: str, option: str, *, one: bool = False) -> list[int]:
 
 
 def parse_top_k(top_k: str) -> int | None:
-    """Read a number, or ``"all"``."""
+    """Parse a number, or ``"all"``."""
     if top_k == "all":
         return None
     if not re.fullmatch(r"[0-9]{1,9}", top_k) or int(top_k) < 1:
@@ -213,13 +214,15 @@ def parse_top_k(top_k: str) -> int | None:
 def parse_store(
     name: str | None, given: list[str], config: Path | None
 ) -> tuple[str, dict[str, Any]]:
-    """Read which store is asked for, with which options; check them."""
+    """Parse the name of a store and its options; check them."""
     if config is None:
         name = "exact" if name is None else name
         return name, parse_options(name, given)
     if name is not None or given:
         other = "--store" if name is not None else "--option"
-        raise typer.BadParameter(f"says which store, so {other} cannot", param_hint="'--config'")
+        raise typer.BadParameter(
+            f"it names the store, so {other} is not allowed", param_hint="'--config'"
+        )
     from fotmem.memory.config import read_config
 
     read = read_config(config)
@@ -228,7 +231,7 @@ def parse_store(
 
 
 def parse_options(name: str, given: list[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` for a store, where a value is JSON or else text; check them."""
+    """Parse ``NAME=VALUE`` for a store, with values as JSON or text; check them."""
     plain: dict[str, Any] = {}
     for each in given:
         key, equals, value = each.partition("=")
@@ -262,7 +265,7 @@ def _value(text: str) -> Any:
 
 
 def parse_question(question: str) -> str:
-    """Refuse what no tokenizer could read."""
+    """Refuse a question that no tokenizer can read."""
     if not question.strip():
         raise typer.BadParameter("expected a question, got none")
     try:
@@ -279,7 +282,7 @@ def read_texts(paths: list[Path]) -> str:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Show no progress bars of other libraries."""
+    """Hide progress bars of other libraries."""
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         yield
 

@@ -98,7 +98,7 @@ def select(
     from fotmem.measure.select.selector import select as selected
 
     console = Console(file=sys.stderr)
-    with console.status("begins") as status, quietly():
+    with console.status("starting") as status, quietly():
         found = selected(
             model,
             tokens=size,

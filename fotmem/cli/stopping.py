@@ -1,4 +1,4 @@
-"""What Ctrl-C and other signals do to a command: it clears up, says so in one line, and ends."""
+"""Stops a command by Ctrl-C and other signals: it cleans up, prints one line, and ends."""
 
 import atexit
 import os
@@ -15,19 +15,19 @@ SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 AGAIN = 0.2
-"""Seconds after which a stop comes again, if a library lost it."""
+"""Seconds after which the exception is raised again, if a library swallowed it."""
 
 
 class StopSignal(KeyboardInterrupt):
-    """A signal came that stops the command."""
+    """Raised when a signal stops the command."""
 
 
 class Stopping:
-    """Lets signals stop a command from now on.
+    """Lets signals stop a command.
 
-    As long as it only imports, there is nothing to clear up: it ends at once. Later a signal raises
-    `StopSignal`, which comes again until it has reached `run`: some libraries lose exceptions, and
-    Python does in ``__del__``. What clears up is not stopped by another.
+    During imports there is nothing to clean up: the process ends at once. Later a signal raises
+    `StopSignal`, again and again until it has reached `run`: some libraries swallow exceptions, and
+    so does Python in ``__del__``. Code that cleans up is not interrupted again.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Stopping:
         self._begun = self._running = False
         self._before: dict[int, Any] = {}
         for number in SIGNALS:
-            # A shell lets what runs in the background ignore some.
+            # A shell makes background processes ignore some signals.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 self._take(number)
 
     def run(self, command: Callable[[], int]) -> int:
-        """Run a command; return the exit code, its own or that of a process that was stopped."""
+        """Run a command; return its exit code, or that of a stopped process."""
         code, ignored = STOPPED, sys.unraisablehook
         sys.unraisablehook = _quiet
         try:
@@ -85,7 +85,7 @@ class Stopping:
 
 
 def _clearing_up() -> bool:
-    """Tell whether a stop is on its way out through what clears up."""
+    """Return whether a stop is being handled by code that cleans up."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
@@ -93,18 +93,18 @@ def _clearing_up() -> bool:
 
 
 def _say() -> None:
-    with suppress(OSError, ValueError):  # nobody listens any more
+    with suppress(OSError, ValueError):  # stderr is closed
         print("fotmem: stopped", file=sys.stderr, flush=True)
 
 
 def _quiet(lost: Any) -> None:
-    """Say nothing of a stop that was lost: it comes again."""
+    """Ignore a stop that was swallowed: it is raised again."""
     if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
 
 
 def _ignore() -> None:
-    """Let Python end: all is done, and it would only show where it was."""
+    """Ignore signals while Python ends: it would only print a traceback."""
     for number in SIGNALS:
         with suppress(ValueError):
             signal.signal(number, signal.SIG_IGN)

@@ -11,7 +11,7 @@ from fotmem.plugin.specs import StoreSpec
 
 
 def stores(as_json: Json = False) -> None:
-    """List the stores, which can be used here, and plugins with problems.
+    """List the stores, whether they are available here, and plugins with problems.
 
     Example: fotmem stores --json
     """

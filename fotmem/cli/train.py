@@ -24,26 +24,26 @@ def train(
             help="Text, JSONL with a text field, or a folder with a dataset; may be repeated.",
         ),
     ],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the result goes.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
     evaluate_on: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Other text to evaluate on; default: ends of the data."),
+        typer.Option(metavar="FILE", help="Text to evaluate on; default: the ends of the data."),
     ] = None,
     layers: Layers = None,
-    steps: Annotated[int, typer.Option(min=1, help="How many.")] = DEFAULTS.steps,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps.")] = DEFAULTS.steps,
     window: Annotated[int, typer.Option(min=2, help="Tokens per window.")] = DEFAULTS.window,
     distance: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Positions from memory to a window; default: 1024, or as many as the model has.",
+            help="Positions between memory and window; default: 1024, or as many as the model has.",
         ),
     ] = None,
     decay: Annotated[
-        float, typer.Option(min=0, help="Of the memory of what is trained.")
+        float, typer.Option(min=0, help="Decay of the memory of the trained model.")
     ] = DEFAULTS.decay,
     temperature: Annotated[
-        float, typer.Option(help="Of the memory of what is trained; above 0.")
+        float, typer.Option(help="Temperature of the memory of the trained model; above 0.")
     ] = DEFAULTS.temperature,
     documents: Annotated[
         int, typer.Option(min=1, help="Pairs of windows per step.")
@@ -52,51 +52,53 @@ def train(
         str | None,
         typer.Option(
             "--d",
-            help="Previous windows seen, in equal parts of the training; default: "
+            help="Previous windows attended to, in equal parts of the training; default: "
             f"{','.join(map(str, DEFAULTS.d))}, or as many as there are documents.",
         ),
     ] = None,
     bank_windows: Annotated[
-        str, typer.Option(help="Earlier windows seen besides, in equal parts of the training.")
+        str, typer.Option(help="Windows of the bank, in equal parts of the training.")
     ] = ",".join(map(str, DEFAULTS.bank_windows)),
     bank_weight: Annotated[
-        float, typer.Option(help="How many keys each key of the bank counts for.")
+        float, typer.Option(help="Weight of a key of the bank.")
     ] = DEFAULTS.bank_weight,
     facts: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
     ] = DEFAULTS.facts,
     text_weight: Annotated[
-        float, typer.Option(min=0, help="Of the usual loss on text, beside that on answers.")
+        float, typer.Option(min=0, help="Weight of the usual loss on text.")
     ] = DEFAULTS.text_weight,
     distillation: Annotated[
-        float, typer.Option(min=0, help="Of what keeps the model as it was.")
+        float, typer.Option(min=0, help="Weight of the loss that keeps the model as it was.")
     ] = DEFAULTS.distillation,
     full: Annotated[
-        bool, typer.Option("--full", help="Train the projections in full, not by LoRA.")
+        bool, typer.Option("--full", help="Train whole projections instead of LoRA.")
     ] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = DEFAULTS.lora_rank,
     layers_below: Annotated[
         int, typer.Option(min=0, help="Layers trained below the first memory layer.")
     ] = DEFAULTS.layers_below,
-    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = DEFAULTS.learning_rate,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate.")
+    ] = DEFAULTS.learning_rate,
     gradient_accumulation: Annotated[
         int, typer.Option(min=1, help="Batches per step.")
     ] = DEFAULTS.gradient_accumulation,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Save memory, at a cost in time.")
+        bool, typer.Option("--gradient-checkpointing", help="Use less memory and more time.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     evaluate_every: Annotated[
         int, typer.Option(min=1, help="Steps between evaluations, and between checkpoints.")
     ] = DEFAULTS.evaluate_every,
-    seed: Annotated[int, seed_option("Of everything random.")] = DEFAULTS.seed,
+    seed: Annotated[int, seed_option("Seed of everything random.")] = DEFAULTS.seed,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in DIR.")
     ] = False,
 ) -> None:
-    """Teach a model to use its memory, by crossbatch.
+    """Train a model to use its memory, by crossbatch.
 
-    DIR is then a MODEL for every other command.
+    Every other command takes DIR as MODEL afterwards.
 
     Example: fotmem train smollm2 --data book.txt --output tuned --steps 100
     """
@@ -170,11 +172,11 @@ def _parse_numbers(option: str, given: str) -> tuple[int, ...]:
 
 def _table(history: list[dict[str, float]]) -> Table:
     columns = {
-        "eval_answers_right": "answer tokens right",
-        "eval_text_loss": "loss on text, with memory",
-        "eval_text_loss_alone": "without",
+        "eval_answers_right": "answer tokens correct",
+        "eval_text_loss": "loss on text with memory",
+        "eval_text_loss_alone": "without memory",
     }
-    table = Table("step", *columns.values(), title="on text not trained on")
+    table = Table("step", *columns.values(), title="evaluation text")
     for entry in history:
         if "eval_loss" in entry:
             figures = [f"{entry[name]:.3f}" if name in entry else "" for name in columns]

@@ -10,16 +10,16 @@ from fotmem.errors import require_packages
 
 
 def train_dictionary(
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the model goes.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="How many.")] = None,
-    seed: Annotated[int, seed_option("Of everything random.")] = 0,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the model.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps.")] = None,
+    seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in DIR.")
     ] = False,
 ) -> None:
     """Train a small model from scratch to look up records in its memory.
 
-    DIR is then a MODEL for `fotmem eval dictionary`, as `dictionary-fot` is, which ships.
+    `fotmem eval dictionary` takes DIR as MODEL afterwards, like the shipped `dictionary-fot`.
 
     Example: fotmem train-dictionary --output DIR
     """
@@ -30,5 +30,5 @@ def train_dictionary(
     trained = train_dictionary(output, options=options, resume=resume, progress=True)
     last = [entry for entry in trained.history if "eval_answers_right" in entry][-1:]
     for entry in last:
-        print(f"symbols right, among {options.d[-1]} windows: {entry['eval_answers_right']:.3f}")
+        print(f"correct symbols among {options.d[-1]} windows: {entry['eval_answers_right']:.3f}")
     print(f"saved in {output}")
