@@ -19,6 +19,7 @@ from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.page import write_page
 from fotmem.measure.bench.plot import PlotPoint, draw, front
 from fotmem.measure.bench.report import BenchReport, BuildCost, Failure, GrowthRow, Row
+from fotmem.measure.bench.summary import COLUMNS
 from fotmem.measure.bench.table import WIDTH, tables
 from fotmem.measure.setting import Setting
 from tests.commands import call, refusal
@@ -228,20 +229,27 @@ def test_growth_is_shown_in_the_terminal() -> None:
     ]
 
 
-def test_long_settings_leave_numbers_whole() -> None:
-    options = {"keys": "mmap", "values": "mmap", "nlist": 256, "nprobe": 8}
-    long = Setting(store="lists", options=options)
-    drawn = report(0)
-    rows = tuple(
-        row.model_copy(update={"setting": long}) if row.setting == SETTINGS[-1] else row
-        for row in drawn.rows
+OPTIONS = {"keys": "mmap", "values": "mmap", "nlist": 256, "nprobe": 8}
+LARGE = {"seconds": 12_345.6, "max_insert_latency": 123.4, "ram": 12_345.0, "disk": 12_345.0}
+
+
+def with_long_cells() -> BenchReport:
+    """A report of a setting with a long name and of large numbers."""
+    drawn, long = report(0), Setting(store="lists", options=OPTIONS)
+    large = {"setting": long, "build": BUILD.model_copy(update=LARGE)}
+    rows = (
+        row.model_copy(update=large) if row.setting == SETTINGS[-1] else row for row in drawn.rows
     )
+    return drawn.model_copy(update={"rows": tuple(rows)})
+
+
+def test_long_settings_leave_numbers_whole() -> None:
     out = StringIO()
-    for table in tables(drawn.model_copy(update={"rows": rows})):
+    for table in tables(with_long_cells()):
         Console(file=out, width=WIDTH).print(table)
     shown = out.getvalue()
     assert "…" not in shown
-    assert all(f"{name}={value}" in shown for name, value in options.items())
+    assert all(f"{name}={value}" in shown for name, value in OPTIONS.items())
 
 
 FLAGS = (
@@ -298,6 +306,27 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     assert [line.text.split()[0] for line in all_of(lines)] == ["exact"]
     assert all_of("#growth .scatterlayer .trace")
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
+
+
+def test_all_columns_of_the_page_fit_into_1300_pixels(tmp_path: Path, browser: Any) -> None:
+    """With their units, and without scrolling; also where a setting has a long name."""
+    from selenium.webdriver.common.by import By
+
+    file = tmp_path / "report.html"
+    write_page(with_long_cells(), file)
+    browser.set_window_size(1300, 1200)
+    browser.get(file.as_uri())
+    table = browser.find_element(By.ID, "table")
+    width = browser.execute_script("return document.documentElement.clientWidth")
+    assert 1250 < width <= 1300
+    head = [cell.text.replace("\n", " ") for cell in table.find_elements(By.TAG_NAME, "th")]
+    assert head == ["store", *(f"{each.name} {each.unit}".strip() for each in COLUMNS)]
+    last = table.find_elements(By.CSS_SELECTOR, "tbody tr:nth-child(2) td")[-1]
+    assert last.text == "12,345"
+    assert last.rect["x"] + last.rect["width"] <= width
+    for element in ("html", ".scroll"):
+        whole = f"const it = document.querySelector('{element}'); "
+        assert browser.execute_script(f"{whole}return it.scrollWidth <= it.clientWidth")
 
 
 def test_the_page_needs_no_network(tmp_path: Path) -> None:

@@ -462,8 +462,8 @@ def test_the_demo_shows_answers_and_sources(
     ]
     for _, _, truth in demo.FACTS:
         assert ended.out.count(f"(not {truth})") == 3
-    assert ended.out.count("looked at most") == 2 * len(demo.FACTS)
-    assert ended.out.count("0 of 4 answers right") == 3
+    assert ended.out.count("most attended tokens") == 2 * len(demo.FACTS)
+    assert ended.out.count("0 of 4 answers correct") == 3
 
 
 def test_the_demo_hides_its_facts_where_it_says() -> None:

@@ -288,14 +288,14 @@ def test_the_fastest_that_keeps_all_limits_is_chosen(limits: dict[str, Any], cho
     assert found.summary.startswith(f"{chosen}: ")
 
 
-def test_each_store_is_told_why_it_falls_out() -> None:
+def test_each_rejected_store_has_a_reason() -> None:
     reasons = {each.setting.store: each.reason for each in selection(ram=2 * 2**30).candidates}
     assert reasons["small"] == reasons["disk"] == ""
-    assert reasons["quick"] == "3.7GiB RAM, at most 2.0GiB wanted"
+    assert reasons["quick"] == "rejected: exceeds the RAM limit (3.7GiB, limit 2.0GiB)"
     both = selection(latency=0.02, min_recall=0.96).best_of_stores()
-    step, recall = both[0].reason.split("; ")
-    assert step == "30.00ms a step, at most 20.00ms wanted"
-    assert recall == "0.900 recall, at least 0.960 wanted"
+    latency, recall = both[0].reason.split("; ")
+    assert latency == "rejected: exceeds the latency limit (30.00ms, limit 20.00ms)"
+    assert recall == "is below the recall limit (0.900, limit 0.960)"
 
 
 CURE = {"--ram": "ram", "--latency": "latency", "--max-error": "max_error",
@@ -331,7 +331,7 @@ def relaxed(advice: str) -> dict[str, Any]:
 def test_the_limit_that_is_to_be_relaxed_is_enough(limits: dict[str, Any]) -> None:
     found = selection(**limits)
     assert found.choice is None
-    assert found.summary == f"nothing fits: {found.advice}"
+    assert found.summary == f"no store fits: {found.advice}"
     for way in found.advice.split("; or "):
         wider = selection(**(limits | relaxed(way)))
         assert wider.choice is not None, way
@@ -430,7 +430,7 @@ def test_stores_are_measured_and_foretold(
         "dying": "its process ended with code 5",
         "slow": found.excluded["slow"],
     }
-    assert "did not take up 8,192 tokens" in found.excluded["slow"]
+    assert "8,192 tokens were not added" in found.excluded["slow"]
     assert "exact, layer 0" in steps
     assert {each.setting.store for each in found.candidates} == {"exact", "faiss-ivf"}
     by_setting = {str(each.setting): each for each in found.candidates}
@@ -633,7 +633,7 @@ def test_a_store_whose_costs_are_not_known_in_time_is_not_foretold(
     )
     steps = calibrated.run([IN_PART], lambda _, told: failed.append(told))
     assert list(steps) == ["zarr, layer 0"]
-    assert failed == ["did not take up 80,000 tokens in 60 s"]
+    assert failed == ["80,000 tokens were not added in 60 s"]
     assert calibrated.measured == []
 
 
@@ -716,8 +716,8 @@ def test_the_command(
     before = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
     ended = call(capsys, *words, "--ram", "1B", "--latency", "1s")
     assert ended.code == 3
-    assert "nothing fits: with --ram" in ended.out
-    for name in ("RAM, disk", "a step", "error", "recall"):
+    assert "no store fits: with --ram" in ended.out
+    for name in ("RAM, disk", "latency", "excess error", "recall"):
         assert f"\n{name}: " in ended.out
     after = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
     assert {f: t for f, t in after.items() if "zarr.json" not in f.name} == {
@@ -737,7 +737,7 @@ def test_asking_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(asked.out)["answer"] == json.loads(call(capsys, *words).out)["answer"]
     for more in (["--store", "exact"], ["--option", "ram=8MiB"]):
         line = refusal(capsys, 2, *words, "--config", file, *more)
-        assert f"says which store, so {more[0]} cannot" in line
+        assert f"it names the store, so {more[0]} is not allowed" in line
     file.write_text('[memory]\nstore = "zarr"\n[memory.options]\nrum = "8MiB"\n')
     assert "did you mean 'ram'" in refusal(capsys, 1, *words, "--config", file)
 

@@ -101,7 +101,7 @@ RULES = (
     _Rule("ram", lambda found: found.ram, True, in_bytes, "RAM"),
     _Rule("disk", lambda found: found.disk, True, in_bytes, "disk"),
     _Rule("latency", lambda found: found.latency, True, in_ms, "latency"),
-    _Rule("max_error", lambda found: found.error, True, _in_share, "error"),
+    _Rule("max_error", lambda found: found.error, True, _in_share, "excess error"),
     _Rule("min_recall", lambda found: found.recall, False, _in_share, "recall"),
 )
 SPARE = 0.02
