@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from fotmem.crossbatch import longllama, paper
+from fotmem.measure.bench.plot import PAGE_WIDTH
 
 PICTURE = Path("docs/crossbatch.png")
 DOCUMENTS, TOKENS, BANK = 4, 5, 20
@@ -36,15 +37,13 @@ class Panel(NamedTuple):
 
 
 def main(picture: Path = PICTURE) -> None:
-    """Draw four panels side by side."""
+    """Draw four panels, two in a row."""
     drawn = panels()
-    widths = [panel.attended.shape[1] for panel in drawn]
-    figure = Figure(figsize=(11, 2.9), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 5.6), layout="constrained")
     colors = ListedColormap(list(KINDS.values()))
     norm = BoundaryNorm(range(len(KINDS) + 1), len(KINDS))
-    axes_of_panels = figure.subplots(1, len(drawn), width_ratios=widths)
-    axes_of_panels[0].set_ylabel("current windows")
-    for axes, panel in zip(axes_of_panels, drawn, strict=True):
+    for axes, panel in zip(figure.subplots(2, 2).flat, drawn, strict=True):
+        axes.set_ylabel("current windows")
         axes.pcolormesh(panel.attended.flip(0), cmap=colors, norm=norm, edgecolors="w", lw=0.3)
         rows, columns = panel.attended.shape
         for place in range(TOKENS, columns, TOKENS):
@@ -53,7 +52,7 @@ def main(picture: Path = PICTURE) -> None:
             axes.axhline(place, color="k", lw=0.6)
         axes.set(title=panel.title, xlabel=panel.columns, xticks=[], yticks=[], aspect="equal")
     legend = [Patch(color=color, label=kind) for kind, color in KINDS.items()]
-    figure.legend(handles=legend, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=legend, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(picture, dpi=140)
 
 

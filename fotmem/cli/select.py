@@ -144,7 +144,7 @@ def _show(found: "Selection") -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for candidate in found.best_of_stores():
-        predicted, verdict = candidate.predicted, candidate.reason or "fits, but is slower"
+        predicted, verdict = candidate.predicted, candidate.verdict or "fits, but is slower"
         if candidate == found.choice:
             verdict = "chosen"
         if candidate.measured_tokens < found.captured:

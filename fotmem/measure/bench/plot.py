@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Colours of stores, in the order of the report (Okabe and Ito 2008); the ninth is the first."""
 MARKERS = "os^Dv<>P"
+PAGE_WIDTH = 8.0
+"""Inches of a picture: at the width of a page its letters are as large as those of the text."""
 NOTHING = 1e-6
 """Smallest relative error on the logarithmic axis: rounding of `exact` itself is about this."""
 
@@ -40,18 +42,18 @@ def draw(report: BenchReport, file: Path) -> None:
     require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
-    picture = Picture(figsize=(11, 3.6 * len(asked) + 0.9), layout="constrained")
+    picture = Picture(figsize=(PAGE_WIDTH, 3 * len(asked) + 0.9), layout="constrained")
     axes = picture.subplots(len(asked), 2, squeeze=False)
     for (left, right), top_k in zip(axes, asked, strict=True):
         some = [each for each in every if each.top_k == top_k]
         _panel(left, some, names, BY_NAME["error"])
         _panel(right, some, names, BY_NAME["recall"])
-        left.set(yscale="log", ylabel="relative error of the attention output")
+        left.set(yscale="log", ylabel="error of the attention output")
         left.set_title(f"top {top_k}", loc="left")
         right.set(ylabel=f"recall@{top_k}")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 6))
-    picture.supxlabel("milliseconds of attention with one query of each head (median)")
+    picture.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 5))
+    picture.supxlabel("latency of one query of each head, median (ms)", size="medium")
     write_picture(picture, file)
 
 

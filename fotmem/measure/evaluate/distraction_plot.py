@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fotmem.errors import require_packages
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.bench.plot import mark
+from fotmem.measure.bench.plot import PAGE_WIDTH, mark
 from fotmem.measure.evaluate.distraction import DistractionRow
 from fotmem.outputs import write_picture
 
@@ -30,12 +30,12 @@ def draw_distraction(curves: Mapping[str, Sequence[DistractionRow]], file: Path)
     require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 
-    picture = Picture(figsize=(9, 4), layout="constrained")
+    picture = Picture(figsize=(PAGE_WIDTH, 4), layout="constrained")
     for axes, figure in zip(picture.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
         _panel(axes, curves, figure)
     shown = picture.axes[0].get_legend_handles_labels()
-    picture.legend(*shown, loc="outside upper center", ncols=len(shown[0]), frameon=False)
-    picture.supxlabel("documents in memory (d)")
+    picture.legend(*shown, loc="outside upper center", ncols=3, frameon=False)
+    picture.supxlabel("documents in memory (d)", size="medium")
     picture.axes[0].set_ylabel(
         "attention on the right document,\nas a share of attention on memory"
     )
@@ -52,5 +52,5 @@ def _panel(axes: Axes, curves: Mapping[str, Sequence[DistractionRow]], figure: s
     axes.set_yscale("log", base=2)
     axes.set_xticks(sizes, [f"{size}" for size in sizes])
     axes.set_yticks([1 / size for size in sizes], [f"{1 / size:.3g}" for size in sizes])
-    axes.set_title(NAMES[figure], loc="left")
+    axes.set_title(NAMES[figure], loc="left", size="medium")
     axes.grid(alpha=0.2)

@@ -50,6 +50,12 @@ class Candidate:
         }
 
     @property
+    def verdict(self) -> str:
+        """The violated limits without figures; empty if it keeps all of them."""
+        kinds = "; ".join(each.kind for each in self.violations)
+        return f"rejected: {kinds}" if kinds else ""
+
+    @property
     def reason(self) -> str:
         """Why it is rejected; empty if it is not."""
         reasons = "; ".join(each.reason for each in self.violations)

@@ -1,11 +1,11 @@
-"""How figures of a store grow with the number of tokens: laws that are fitted to what was measured.
+"""Laws of growth: they are fitted to measurements, and predict a store with more tokens.
 
-Costs are foretold from work: how many keys a query is compared with grows smoothly, and can be
-counted without noise; the time that a key takes is what is measured, by all searches of a store
-together. A store that cannot tell is taken for a graph.
+Latency is predicted from work. The number of keys that a query is compared with grows smoothly and
+is counted without noise; the time per key is fitted to all searches of a store together. A store
+that cannot count the keys is treated as a graph.
 
-What a search misses is foretold from searches of more effort and of less: a larger memory is like
-one that is searched with less.
+Quality is predicted from searches with more and with less effort: searching a larger memory is like
+searching with less effort. `docs/select.md` compares this law with simpler ones.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 Law = Callable[[float], float]
-"""Takes a number of tokens, returns the figure."""
+"""Takes a number of tokens, returns a figure."""
 Array = NDArray[np.float64]
 Shares = Callable[[float, float], float]
-"""Takes the effort of a search and a number of tokens, returns the share."""
+"""Takes the effort of a search and a number of tokens, returns a share."""
 LAST = 4
-"""Sizes, the largest, by which is judged how a cost or an amount goes on."""
+"""Number of sizes, the largest ones, to which a cost or an amount is fitted."""
 ALL = 0.99
-"""Share of the keys from which on a search reads all of them."""
+"""Share of the keys from which on a search counts as reading all of them."""
 ROOT = 0.5
-"""Power of the number of tokens with which lists and clusters are many."""
+"""Exponent of the number of lists or clusters, by number of tokens."""
 NEAR = 128
-"""Tokens among which a search through a graph takes hardly any time to come near its aim."""
+"""Size of a graph that a search crosses in almost no time."""
 SHIFTS = np.linspace(0, 1, 101)
-"""Powers of the number of tokens with which effort may have to grow."""
+"""Exponents that are tried for the growth of the needed effort."""
 
 
 class SearchCosts(NamedTuple):
-    """What was measured of searches with some effort, by size, ascending."""
+    """Measurements of searches with one effort, by ascending size."""
 
     sizes: Sequence[int]
     seconds: Sequence[float]
-    """More than 0."""
+    """Latencies, more than 0."""
     read: Sequence[float] | None
-    """Keys that a query is compared with; None where the store cannot tell."""
+    """Keys that a query is compared with; None where the store cannot count them."""
 
 
 def costs(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
-    """Fit the seconds of searches by effort: up to the largest size as measured, then by a law.
+    """Fit the latency of searches by effort: interpolated up to the largest size, then a law.
 
-    With stores that tell what they read it is ``a + b * keys`` (see `keys_compared`), `a` and `b`
-    the same for all efforts; the larger sizes count more. Others are taken for graphs: see
+    The law is ``a + b * keys`` (see `keys_compared`) with the same `a` and `b` for all efforts;
+    larger sizes count more. A store that cannot count keys is treated as a graph: see
     `_through_graphs`.
     """
     if any(each.read is None for each in searches.values()):
@@ -69,12 +69,12 @@ def costs(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
 
 
 def keys_compared(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
-    """Fit with how many keys a query is compared for its effort: ``k * N ** c``, at most N.
+    """Fit the number of keys that a query is compared with, by effort: ``k * N ** c``, at most N.
 
-    The power is the same for all efforts, by the sizes at which not all keys were read, or the root
-    where there are not two of them. An effort that read all at every size reads as much more than
-    the one next to it as it is greater. What is read whatever the effort, as keys that are in no
-    list yet, is left out: a key among so many takes hardly any time.
+    The exponent is the same for all efforts. It is fitted to the sizes at which not all keys were
+    read, or 0.5 where there are fewer than two of them. An effort that read all keys at every size
+    is scaled from the nearest one that did not. Keys that are read with any effort, such as those
+    that are in no list yet, are left out: each of them takes little time.
     """
     idle = _at_no_effort({effort: _partial(each) for effort, each in searches.items()})
     logs = {
@@ -98,17 +98,17 @@ def keys_compared(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
 
 
 def _partial(searches: SearchCosts) -> list[tuple[int, float]]:
-    """Return the sizes at which a query is compared with some of the keys, and with how many."""
+    """Return the sizes at which not all keys were read, and how many were."""
     assert searches.read is not None
     pairs = zip(searches.sizes, searches.read, strict=True)
     return [(size, read) for size, read in pairs if 0 < read < ALL * size]
 
 
 def _through_graphs(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
-    """Fit the seconds of searches through graphs, by effort: ``a + b * log N``.
+    """Fit the latency of searches in graphs, by effort: ``a + b * log(1 + N / NEAR)``.
 
-    N counts from `NEAR` on. How steeply it grows is not fitted: times of a few sizes that are so
-    close together do not tell. `a` is what no effort would take. The largest sizes tell most.
+    The growth is not fitted, because a few sizes so close together do not determine it. `a` is the
+    latency of no effort. The largest sizes count most.
     """
     idle = _at_no_effort(
         {
@@ -128,14 +128,14 @@ def _through_graphs(searches: Mapping[float, SearchCosts]) -> dict[float, Law]:
 
 
 def _at_no_effort(values: Mapping[float, Sequence[tuple[int, float]]]) -> dict[int, float]:
-    """Go straight on, at every size, from the two least efforts to none.
+    """Extrapolate, at every size, from the two lowest efforts to no effort.
 
-    It is 0 where that is absurd, or there is one effort only.
+    The result is 0 where it would be negative or too large, and where there is only one effort.
 
     Parameters
     ----------
     values : mapping of float to sequence of (int, float)
-        By effort: sizes, and what was measured at each.
+        By effort: sizes, and the value at each.
     """
     by_size: dict[int, list[tuple[float, float]]] = {}
     for effort in sorted(values):
@@ -157,7 +157,7 @@ def _on(line: tuple[float, float], law: Law) -> Law:
 
 
 def _beyond(sizes: Sequence[int], values: Sequence[float], beyond: Law) -> Law:
-    """Return what was measured, between sizes straight in logarithms, and another law beyond."""
+    """Return the interpolation of values in logarithms, and the law `beyond` the largest size."""
     x, y = np.log(_floats(sizes)), np.log(_floats(values))
 
     def law(tokens: float) -> float:
@@ -169,9 +169,9 @@ def _beyond(sizes: Sequence[int], values: Sequence[float], beyond: Law) -> Law:
 
 
 def amount(sizes: Sequence[int], values: Sequence[float]) -> Law:
-    """Fit ``a + b * N``, neither less than 0: what is taken in any case, and by every token.
+    """Fit ``a + b * N``, both at least 0: a fixed part, and a part for each token.
 
-    The largest sizes count most: what is taken in steps evens out as it grows.
+    The largest sizes count most: steps matter less as the amount grows.
     """
     x, y = _floats(sizes)[-LAST:], _floats(values)[-LAST:]
     begin, slope = _line(x, y, x)
@@ -181,11 +181,11 @@ def amount(sizes: Sequence[int], values: Sequence[float]) -> Law:
 def shares(
     efforts: Sequence[float], sizes: Sequence[int], values: Sequence[Sequence[float]]
 ) -> Shares:
-    """Fit what is missed with N tokens and effort x: ``f(x / (N / n) ** c) + b * log(N / n)``.
+    """Fit the missed share by tokens N and effort x: ``f(x / (N / n) ** c) + b * log(N / n)``.
 
-    `f` is what was measured at n, the largest size, straight between the logarithms of efforts.
-    To find as much in a memory that is larger takes more effort, by a power `c` of how much larger
-    it is, from 0 to 1; and `b`, at least 0, is missed whatever the effort.
+    `f` interpolates the shares at n, the largest size, between the logarithms of efforts. A larger
+    memory needs more effort for the same share: by the power `c` (0 to 1) of the ratio of sizes.
+    `b`, at least 0, is the growth of the share that no effort finds.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def shares(
         return _floats(np.interp(effort, x, largest) + begins * below)
 
     def fitted(shift: float) -> tuple[float, float, float]:
-        """Return how far off it is with a power, that power, and the best `b` for it."""
+        """Return the squared error with an exponent, the exponent, and the best `b` for it."""
         over = at_largest(x[:, None] + shift * smaller) - table[:, :-1]
         rise = max(0.0, float((over * smaller).sum() / (len(x) * (smaller**2).sum() or 1.0)))
         return float(((over - rise * smaller) ** 2).sum()), shift, rise
@@ -222,7 +222,7 @@ def shares(
 
 
 def _line(x: Array, y: Array, weights: Array) -> tuple[float, float]:
-    """Fit ``a + b * x``, neither less than 0."""
+    """Fit ``a + b * x``, both at least 0."""
     from scipy.optimize import nnls
 
     terms = np.stack([np.ones_like(x), x], 1) * weights[:, None]

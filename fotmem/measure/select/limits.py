@@ -65,7 +65,10 @@ class LimitViolation(NamedTuple):
     """Value of the limit that the setting would keep."""
     factor: float
     """Ratio of the predicted value and the limit, the larger by the smaller; more than 1."""
+    kind: str
+    """Which limit, and how the setting violates it."""
     reason: str
+    """The same with the predicted value and the limit."""
     cure: str
     """Option of the command that would allow the setting."""
 
@@ -117,14 +120,14 @@ def violations(limits: Limits, predicted: Prediction) -> list[LimitViolation]:
             continue
         needed = value * (1 + SPARE if rule.most else 1 - SPARE)
         low, high = sorted((max(value, 1e-9), max(limit, 1e-9)))
-        how = "exceeds" if rule.most else "is below"
+        kind = f"{'exceeds' if rule.most else 'is below'} the {rule.name} limit"
         found.append(
             LimitViolation(
                 limit=rule.limit,
                 needed=needed,
                 factor=high / low,
-                reason=f"{how} the {rule.name} limit "
-                f"({rule.shown(value)}, limit {rule.shown(limit)})",
+                kind=kind,
+                reason=f"{kind} ({rule.shown(value)}, limit {rule.shown(limit)})",
                 cure=f"--{rule.limit.replace('_', '-')} {rule.shown(needed)}",
             )
         )
