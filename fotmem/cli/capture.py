@@ -86,7 +86,7 @@ def capture_arrays(
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Queries, a .npy file of shape H, M, D or M, D."),
+        typer.Option(metavar="FILE", help="Queries, a .npy file of shape H, Q, D or Q, D."),
     ] = None,
     values: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""Which settings of which stores are measured."""
+"""The settings of stores to measure."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fotmem.plugin.create import find_store, validated_options
 from fotmem.plugin.registry import available_stores
 
 Grid = Mapping[str, Mapping[str, list[Any]]]
-"""By store: values of its options."""
+"""Values of options, by store."""
 
 
 def settings(stores: Iterable[str], grid: Grid | None = None) -> list[Setting]:
     """Return all combinations of options; by default of those that a store's spec proposes.
 
-    Those that are the store's own defaults come first.
+    The defaults of a store come first.
 
     Parameters
     ----------
     stores : iterable of str
-        Names. One whose package is missing is left to fail when its turn comes.
+        Names of stores. A store whose package is missing fails later, when it is measured.
     grid : mapping, optional
-        By store, values of options, instead of its `StoreSpec.grid`.
+        Values of options by store, instead of its `StoreSpec.grid`.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def settings(stores: Iterable[str], grid: Grid | None = None) -> list[Setting]:
         ]
         for options in every:
             validated_options(spec, options)
-        # A store is built with the first, and tuned to others: by default as users have it.
+        # A store is built for the first setting, that of users, and tuned to the others.
         every.sort(key=lambda some: any(fields[name].default != some[name] for name in some))
         found += [Setting(store=store, options=options) for options in every]
     return found
@@ -60,7 +60,7 @@ def read_grid(file: Path) -> Grid:
     Raises
     ------
     InputError
-        The file cannot be read, or is something else.
+        The file cannot be read, or is not a grid.
     """
     content = read_toml(file)
     for store, options in content.items():
@@ -75,13 +75,13 @@ def read_grid(file: Path) -> Grid:
 
 
 def search_changes(setting: Setting, names: Iterable[str]) -> dict[str, Any]:
-    """Return the values that options of these names have in a setting."""
+    """Return the values of options in a setting, with defaults."""
     validated = validated_options(find_store(setting.store), setting.options)
     return {name: getattr(validated, name) for name in names}
 
 
 def same_build(one: Setting, other: Setting, search_options: Iterable[str]) -> bool:
-    """Tell whether two settings differ in nothing but what only searching uses."""
+    """Return whether two settings differ only in options of searching."""
     if one.store != other.store:
         return False
     free = set(search_options)

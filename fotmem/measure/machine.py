@@ -1,4 +1,4 @@
-"""On what something was measured."""
+"""Describes the machine and the versions of a measurement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Describe this machine: system, processor, cores that may be used, threads, GPU."""
+    """Describe this machine: system, processor, usable cores, threads, GPU."""
     import torch
 
     return {
@@ -39,7 +39,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of Python, and of those packages that are installed."""
+    """Return the versions of Python and of the installed packages."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -50,7 +50,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the processor's name, if the system tells."""
+    """Return the name of the processor, if the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -59,11 +59,11 @@ def processor() -> str:
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process has, without pages of files where that is told.
+    """Return the bytes of memory of this process, without pages of files where they are counted.
 
-    The system takes those back when it needs them; counted, whatever lies on disk would look as
-    large in memory as there is room. Nor does it count what glibc keeps of what was freed: it is
-    there for whoever asks next, such as the store of another layer. Needs psutil.
+    The system takes pages of files back when it needs them; with them a store on disk would seem to
+    fill all free memory. Freed memory that glibc keeps is not counted either: the next user, such
+    as the store of another layer, would get it. Needs psutil.
     """
     require_packages("the memory of a process", "psutil")
     import psutil

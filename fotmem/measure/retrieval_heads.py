@@ -1,4 +1,4 @@
-"""Finds the layers that retrieve: the ones that can use a memory."""
+"""Finds the layers that retrieve, which can use a memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fotmem.tasks.pass_key import split_answer
 CONTEXT = 448
 """Tokens of text around a fact."""
 SHARE_OF_BEST = 0.22
-"""Of the best layer's score, what a layer must reach to be proposed."""
+"""Share of the best layer's score that a proposed layer must reach."""
 
 
 def find_memory_layers(
@@ -38,27 +38,27 @@ def find_memory_layers(
 ) -> LayerScores:
     """Measure which layers retrieve, and propose memory layers.
 
-    A head retrieves when, while the model copies something from far back, it attends to the token
-    that comes next (Wu et al. 2024, "Retrieval Head Mechanistically Explains Long-Context
-    Factuality", arXiv:2404.15574). Numbers are hidden in pieces of a text and asked for; a layer's
-    score is the mean weight that its heads give to the right digit. (Wu et al. count how often
-    that weight is a head's largest, which favours heads that give little to anything.) Proposed
-    are the layers that score at least 0.22 of the best one.
+    A head retrieves if it attends to the next token while the model copies something from far back
+    (Wu et al. 2024, "Retrieval Head Mechanistically Explains Long-Context Factuality",
+    arXiv:2404.15574). Numbers are hidden in pieces of a text and asked for. The score of a layer is
+    the mean weight that its heads give to the right digit. (Wu et al. count how often that weight
+    is a head's largest, which favours heads whose weights are all small.) Layers with at least 0.22
+    of the best score are proposed.
 
-    Layers of a model that was trained with memory from the start are where its maker put them (the
-    paper: a quarter, half and three quarters of the depth), and need not be found.
+    A model that was trained with memory from the start needs no search: its config names its memory
+    layers (in the paper a quarter, half and three quarters of the depth).
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A model that an adapter knows, without memory.
+        A model of a supported family, without memory.
     tokenizer : transformers tokenizer
     text : str, optional
-        To hide numbers in. Default: Python's language reference.
+        Text to hide numbers in. Default: Python's language reference.
     trials : int
-        How many numbers are hidden, at least 1.
+        Number of hidden numbers, at least 1.
     seed : int
-        Of numbers and places.
+        Seed of numbers and places.
     progress : bool
         Show a progress bar on stderr.
 
@@ -88,12 +88,12 @@ def find_memory_layers(
 
 
 def propose(scores: list[float]) -> list[int]:
-    """Choose the layers that score at least `SHARE_OF_BEST` of the best one.
+    """Return the layers whose score is at least `SHARE_OF_BEST` of the best one.
 
     Raises
     ------
     InputError
-        If all scores are 0.
+        All scores are 0.
     """
     best = max(scores)
     if best == 0:
@@ -106,7 +106,7 @@ def propose(scores: list[float]) -> list[int]:
 
 
 def _trial(model: Any, tokenizer: Any, text: list[int], number: int, draw: random.Random) -> Tensor:
-    """Hide a number and ask for it: the weights ``[layers, heads, digits]`` of its digits."""
+    """Hide a number and ask for it; return the weights ``[layers, heads, digits]`` of it."""
     facts = Facts(seed=0)
     fact = next(fact for i in count(1000 * number) if (fact := facts[i]).answer.isdigit())
     told, code = split_answer(tokenizer, f" {fact.say('{Key} is')}", fact.answer)
@@ -126,7 +126,7 @@ def _trial(model: Any, tokenizer: Any, text: list[int], number: int, draw: rando
 
 @contextmanager
 def _eager(model: Any) -> Iterator[Any]:
-    """Let the block switch a model to the attention that shows its weights."""
+    """Yield a function that switches a model to eager attention, which returns its weights."""
     before = model.config._attn_implementation
     try:
         yield lambda: model.set_attn_implementation("eager")

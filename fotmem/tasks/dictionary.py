@@ -1,7 +1,7 @@
 """Records to remember, and queries for them (Tworkowski et al. 2023, arXiv:2307.03170).
 
 A record is ``<k> k1 k2 k3 k4 <v> v1 v2 v3 v4``, a query ``<q> k1 k2 k3 k4 <v>`` and then the same
-values. Nothing but memory tells them, and every other record is a distraction.
+values. They are only in memory, and every other record is a distraction.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ SYMBOLS_PER_VALUE = 4
 WINDOW = 256
 """Tokens of local context."""
 FEW = 6
-"""Symbols of records that are alike."""
+"""Number of symbols of similar records."""
 
 
 class TrainingStage(NamedTuple):
-    """What a part of the training is about."""
+    """A stage of the training."""
 
     window: int = WINDOW
-    """Tokens of a previous and of a current window: among few records, a model learns to look
-    them up in minutes, and then soon among many."""
+    """Tokens of a previous and of a current window. Among few records a model learns to look them
+    up in minutes, and then soon among many."""
     alike: float = 0.0
-    """Share of records that are made of few symbols, so that many keys differ in one only, and
-    many values begin alike: in a large memory some do, and in a batch else none."""
+    """Share of records made of few symbols: many of their keys differ in one symbol, and many
+    values begin alike. A large memory has such records; a batch would have none."""
 
 
 class DictionaryPairs(Dataset[dict[str, Tensor]]):
@@ -49,13 +49,13 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
     Parameters
     ----------
     size : int
-        How many examples there are.
+        Number of examples.
     seed : int
-        Of everything random.
+        Seed of everything random.
     parts : tuple of Part
         Equal parts of the dataset.
     batch : int
-        How many examples in a row are seen together: no two of their records have the same key.
+        Number of consecutive examples in a batch: no two of their records have the same key.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ def _draw(name: str) -> torch.Generator:
 
 @lru_cache(maxsize=1)
 def _drawn_records(number: int, name: str, alike: float) -> Tensor:
-    """Draw the records of a batch, once for all of its examples."""
+    """Draw the records of a batch, once for all its examples."""
     return make_records(number, _draw(name), alike)
 
 
@@ -114,7 +114,7 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
     Parameters
     ----------
     number : int
-        How many.
+        Number of records.
     draw : torch.Generator
         Of everything random.
     alike : float
@@ -128,7 +128,7 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
     Raises
     ------
     InputError
-        There are not so many keys.
+        There are fewer keys.
     """
     most = SYMBOLS**4 // 2
     if number > most:

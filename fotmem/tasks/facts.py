@@ -1,4 +1,4 @@
-"""Invented facts to hide in a text and to ask for: nobody knows them who has not read them."""
+"""Invented facts to hide in a text and to ask for: no model can know them without reading."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ WORDED = {
     "instrument": "cello trumpet banjo piano flute violin harp clarinet accordion organ",
 }
 DIGITS = (3, 4, 5, 6, 7)
-"""How long the numbers are in training; other lengths show whether the model generalises."""
+"""Lengths of the numbers in training; other lengths test whether the model generalises."""
 
 STATEMENTS = (
     "{Key} is {answer}.",
@@ -200,7 +200,7 @@ STATEMENTS = (
     "We looked for {key} and found that it was {answer}.",
     "Keep {key} ({answer}) to yourself.",
 )
-"""The key comes first in all: what a decoder remembers of an answer cannot name what follows it."""
+"""The key comes first in all of them: what a decoder stores cannot depend on later text."""
 QUESTIONS = (
     "What is {key}? {Key} is",
     "What is {key}? It is",
@@ -238,10 +238,10 @@ class Fact:
 
 
 class Facts:
-    """An endless row of facts, each computed from its number and a seed.
+    """An endless sequence of facts, each computed from its number and a seed.
 
-    Of any 1,000 in a row, no two have the same key: facts that contradict each other teach nothing.
-    Of those near each other, half are about the same thing, and only names tell them apart.
+    Any 1,000 consecutive facts have different keys, because contradicting facts teach nothing. Half
+    of the facts near each other are about the same thing, and differ only in names.
     """
 
     def __init__(self, seed: int, digits: tuple[int, ...] = DIGITS) -> None:

@@ -1,1 +1,1 @@
-"""Measures stores on captures: what they find, and what that costs."""
+"""Measures quality and cost of stores on captures."""

@@ -37,20 +37,20 @@ class Truth(NamedTuple):
     """The answers of exact search and dense attention to some queries."""
 
     queries: Tensor
-    """Shape ``[H, M, D]``."""
+    """Shape ``[H, Q, D]``."""
     scores: Tensor
-    """Shape ``[H, M, K]``: the largest inner products, best first."""
+    """Shape ``[H, Q, K]``: the largest inner products, best first."""
     values: Tensor
-    """Shape ``[H, M, K, D]``: the values of the same keys."""
+    """Shape ``[H, Q, K, D]``: the values of the same keys."""
     out: Tensor
-    """Shape ``[H, M, D]``: attention to all keys."""
+    """Shape ``[H, Q, D]``: attention to all keys."""
     lse: Tensor
-    """Shape ``[H, M]``: log-sum-exp of all scaled inner products."""
+    """Shape ``[H, Q]``: log-sum-exp of all scaled inner products."""
     scale: float
 
 
 class QueryFigures(NamedTuple):
-    """A store's answers against the exact ones, per head and query: ``[H, M]``."""
+    """A store's answers against the exact ones, per head and query: ``[H, Q]``."""
 
     recall: Tensor
     """Share of the k best keys that are among the k keys found; equal scores count as equal."""
@@ -88,7 +88,7 @@ def truth(
     first_id: int = 0,
     bias: Bias | None = None,
 ) -> Truth:
-    """Answer queries ``[H, M, D]`` with all keys, block by block.
+    """Answer queries ``[H, Q, D]`` with all keys, block by block.
 
     `bias` is as for `MemoryStore.attend`; the ids of the keys begin with `first_id`.
     """
@@ -108,7 +108,7 @@ def truth(
 def captured_truth(
     capture: Capture, layer: int, size: int, queries: Tensor, *, top_k: int
 ) -> Truth:
-    """Answer queries ``[H, M, D]`` with the first `size` tokens of a capture."""
+    """Answer queries ``[H, Q, D]`` with the first `size` tokens of a capture."""
     blocks = capture.blocks(layer, STEP, size)
     return truth(queries, blocks, scale=capture.info.scale, top_k=top_k)
 
@@ -132,7 +132,7 @@ class _Best:
 
 
 def query_figures(scores: Tensor, out: Tensor, exact: Truth) -> QueryFigures:
-    """Compare a store's answers: scores ``[H, M, K]`` and attention output ``[H, M, D]``."""
+    """Compare a store's answers: scores ``[H, Q, K]`` and attention output ``[H, Q, D]``."""
     best = exact.scores[..., : scores.shape[2]].double()
     bar = best[..., -1:] - 1e-5 * best.abs().amax(-1, keepdim=True)  # as far as float32 rounds
     values = exact.values[:, :, : best.shape[2]]
@@ -158,13 +158,13 @@ def search_figures(scores: Tensor, out: Tensor, exact: Truth) -> SearchFigures:
 
 
 def attention_mass_recall(scores: Tensor, exact: Truth) -> float:
-    """Return the attention-mass recall of scores ``[H, M, K]``, without an interval."""
+    """Return the attention-mass recall of scores ``[H, Q, K]``, without an interval."""
     found, most = _weights(scores, exact)
     return float(found.sum() / most.sum())
 
 
 def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
-    """Return the softmax mass of the keys found, and of as many best keys: ``[H, M]``."""
+    """Return the softmax mass of the keys found, and of as many best keys: ``[H, Q]``."""
     best = exact.scores[..., : scores.shape[2]]
     found, most = (
         (each.double() * exact.scale - exact.lse.double()[..., None]).exp().sum(-1)
@@ -174,7 +174,7 @@ def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
 
 
 def _relative(out: Tensor, right: Tensor) -> Tensor:
-    """Return the relative error of ``[H, M, D]`` against `right`: ``[H, M]``."""
+    """Return the relative error of ``[H, Q, D]`` against `right`: ``[H, Q]``."""
     off = (out.double() - right.double()).norm(dim=-1)
     relative: Tensor = off / right.double().norm(dim=-1).clamp(min=1e-30)
     return relative

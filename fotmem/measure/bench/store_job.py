@@ -43,9 +43,9 @@ class StoreAnswer(NamedTuple):
     """The answers of a store to all queries."""
 
     scores: Tensor
-    """Shape ``[H, M, K]``."""
+    """Shape ``[H, Q, K]``."""
     out: Tensor
-    """Shape ``[H, M, D]``."""
+    """Shape ``[H, Q, D]``."""
 
 
 class SettingResult(NamedTuple):

@@ -1,7 +1,7 @@
-"""Captures: keys, values and queries to measure stores with, on disk.
+"""Captures: keys, values and queries on disk, to measure stores with.
 
-From a model that reads a text (`capture_model`), from arrays (`capture_arrays`,
-`capture_hdf5`), or drawn at random (`capture_random`).
+They come from a model that reads a text (`capture_model`), from arrays (`capture_arrays`,
+`capture_hdf5`), or from a random generator (`capture_random`).
 """
 
 from fotmem.measure.capture.arrays import capture_arrays, capture_files, capture_hdf5

@@ -1,4 +1,4 @@
-"""Captures made of arrays that are there already, such as the data sets of ann-benchmarks."""
+"""Captures of existing arrays, such as the data sets of ann-benchmarks."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def capture_arrays(
     scale: float | None = None,
     source: dict[str, Any] | None = None,
 ) -> Capture:
-    """Make a capture of arrays: one layer, number 0, asked the same after every size.
+    """Make a capture of arrays: one layer, number 0, with the same queries after every size.
 
     Parameters
     ----------
     directory : Path or str
         A new folder.
     keys : array
-        Shape ``[H, N, D]``, or ``[N, D]`` of a single head; any real dtype. Read part by part: it
-        may be a memory map.
+        Shape ``[H, N, D]``, or ``[N, D]`` for a single head; any real dtype. They are read part by
+        part, and may be a memory map.
     queries : array
-        Shape ``[H, M, D]``, or ``[M, D]``.
+        Shape ``[H, Q, D]``, or ``[Q, D]``.
     values : array, optional
-        Shape as `keys`. Default: the keys, so that attention gives a mean of keys.
+        Shape as `keys`. Default: the keys; attention then returns a mean of keys.
     scale : float, optional
         Factor of the inner products. Default: ``1 / sqrt(D)``.
     source : dict, optional
-        Where they come from. Default: a digest.
+        Origin of the arrays. Default: ``{"kind": "arrays"}``.
 
     Raises
     ------
     InputError
-        Shapes do not fit, numbers are not real, or there is NaN or Inf.
+        Shapes do not match, a dtype is not real, or there is NaN or Inf.
     OptionError
         `scale` is no number above 0.
     StorageError
@@ -90,7 +90,7 @@ def capture_arrays(
 def capture_files(
     directory: Path | str, keys: Path, queries: Path, values: Path | None = None
 ) -> Capture:
-    """Make a capture of ``.npy`` files, as `capture_arrays`."""
+    """Make a capture of ``.npy`` files, as `capture_arrays` does of arrays."""
     source = {"kind": "npy", "keys": str(keys), "queries": str(queries), "values": str(values)}
     return capture_arrays(
         directory,
@@ -102,16 +102,16 @@ def capture_files(
 
 
 def capture_hdf5(directory: Path | str, file: Path) -> Capture:
-    """Make a capture of a data set of ann-benchmarks: ``train`` are keys, ``test`` queries.
+    """Make a capture of a data set of ann-benchmarks: ``train`` are the keys, ``test`` the queries.
 
-    Memory is searched by inner product: vectors of a set whose distance is ``angular`` are
-    normalised, which ranks keys as its angles do; those of others are taken as they are, and the
-    neighbours that the file lists are not used.
+    Memory is searched by inner product. Vectors of a set with ``angular`` distance are normalised,
+    which ranks keys by their angles. Vectors of other sets are unchanged. The neighbours in the
+    file are not used.
 
     Raises
     ------
     InputError
-        It is no such file.
+        The file is not such a data set.
     MissingPackageError
         h5py is not installed.
     """
@@ -138,7 +138,7 @@ def capture_hdf5(directory: Path | str, file: Path) -> Capture:
 
 
 def _shape(name: str, array: Array) -> tuple[int, int, int]:
-    """Return ``H``, ``N`` and ``D``; an array of two dimensions is of one head."""
+    """Return ``H``, ``N`` and ``D``; an array with two dimensions has one head."""
     if not (hasattr(array, "ndim") and hasattr(array, "dtype")):
         raise InputError(f"{name} must be an array, got {type(array).__name__}")
     if array.ndim not in (2, 3) or 0 in array.shape:
@@ -168,7 +168,7 @@ def _loaded(file: Path) -> Array:
     try:
         loaded: Array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
-        # numpy would advise to unpickle what is none of its files.
+        # numpy would advise to unpickle files that are not its own.
         reason = "it is none, or holds objects" if "pickle" in str(error) else error
         raise InputError(
             f"{file} cannot be read as .npy: {reason}; save an array of numbers with numpy.save"

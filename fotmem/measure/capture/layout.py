@@ -1,15 +1,15 @@
-"""A capture on disk: what memory layers see of a text, as a zarr v3 group.
+"""A capture on disk: keys, values and queries of memory layers, as a zarr v3 group.
 
 ::
 
     DIR/
-    ├── zarr.json               attributes: `CaptureInfo`, and how much of it is there
+    ├── zarr.json               attributes: `CaptureInfo`, and how much is written
     └── layers/17/
         ├── keys                float32 [H, N, D], in chunks of 8,192 tokens
         ├── values              float32 [H, N, D]
-        └── queries             float32 [S, H, M, D]: M of a head after each of S sizes
+        └── queries             float32 [S, H, Q, D]: Q of a head after each of S sizes
 
-Each chunk ends with its crc32c. What is not written is NaN, which nothing else is.
+Each chunk ends with its crc32c. Unwritten chunks are NaN, which no other number is.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from fotmem.outputs import check_folder, filling
 
 VERSION = 1
 PART = 8192
-"""Tokens of a chunk; what is captured is committed part by part."""
+"""Tokens of a chunk; a capture is committed part by part."""
 LOCK = ".lock"
 ARRAYS = ("keys", "values", "queries")
 LONGEST = 2**20
-"""Bytes of metadata, at most."""
+"""Most bytes of metadata."""
 _CURES = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; close some, or raise the limit (ulimit -n)")
 ANEW = "delete the folder and capture anew"
 
 
 class CaptureInfo(BaseModel):
-    """What is captured, and of what: in the attributes of the group."""
+    """The description of a capture, in the attributes of the group."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: dict[str, Any]
-    """Where it comes from: a model and how it read which text, files, or chance."""
+    """Origin: a model, its text and its options; files; or a random generator."""
     layers: tuple[int, ...] = Field(min_length=1)
     num_heads: int = Field(ge=1)
     """Key/value heads ``H`` of a layer."""
@@ -63,9 +63,9 @@ class CaptureInfo(BaseModel):
     tokens: int = Field(ge=1)
     """``N``."""
     sizes: tuple[int, ...] = Field(min_length=1)
-    """After how many tokens something is asked, ascending; the last is `tokens`."""
+    """Numbers of tokens after which there are queries, ascending; the last is `tokens`."""
     queries: int = Field(ge=1)
-    """``M``: of a head after each of the sizes, in random order."""
+    """``Q``: queries of a head after each of the sizes, in random order."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -77,7 +77,7 @@ class CaptureInfo(BaseModel):
 
 
 def doublings(tokens: int) -> tuple[int, ...]:
-    """Return the sizes at which queries are asked: from 1,024 tokens on doubled, and the last.
+    """Return the sizes with queries: 1,024 tokens, doubled again and again, and `tokens`.
 
     Examples
     --------
@@ -89,25 +89,25 @@ def doublings(tokens: int) -> tuple[int, ...]:
 
 
 class _Progress(BaseModel):
-    """How much is there."""
+    """How much is written."""
 
     parts: int = Field(ge=0)
     asked: int = Field(ge=0)
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of some consecutive tokens, as one memory layer sees them."""
+    """Keys and values of consecutive tokens in one memory layer."""
 
     keys: Tensor
-    """Shape ``[H, n, D]``, float32, as a store gets them."""
+    """Shape ``[H, n, D]``, float32: the keys that are added to a store."""
     values: Tensor
     """Shape ``[H, n, D]``, float32."""
 
 
 class Capture:
-    """What memory layers of a model see of a text: keys and values, and what is asked of them.
+    """Keys, values and queries of memory layers of a model that reads a text.
 
-    Open one with `Capture.open`.
+    Open a capture with `Capture.open`.
     """
 
     def __init__(self, directory: Path, group: zarr.Group) -> None:
@@ -123,26 +123,26 @@ class Capture:
         Raises
         ------
         StorageError
-            There is none, it is damaged, of another version, or not complete.
+            There is no capture; it is damaged, of another version, or not complete.
         """
         directory = Path(directory)
         _check_plain(directory)
         capture = cls(directory, _group(directory, "r"))
         if not capture.complete:
             raise StorageError(
-                f"{directory} is not complete ({capture.progress}): give the command that captures "
-                "it once more, it goes on where it stopped"
+                f"{directory} is not complete ({capture.progress}): run the command that captures "
+                "it again, it continues"
             )
         return capture
 
     @staticmethod
     def check_place(directory: Path | str) -> None:
-        """Check that a capture could be written, or gone on with.
+        """Check that a capture can be written or continued.
 
         Raises
         ------
         StorageError
-            There is something else, or it cannot be written.
+            The folder has other files, or cannot be written.
         """
         check_folder(directory)
         others = _content(Path(directory))
@@ -154,15 +154,15 @@ class Capture:
     def writing(
         cls, directory: Path | str, info: CaptureInfo, *, whole: bool = False
     ) -> Iterator[Self]:
-        """Begin a capture, or go on with one that was stopped.
+        """Start a capture, or continue a stopped one.
 
-        What fails before anything is captured leaves nothing; with `whole`, nor does what fails
-        later, unless it was begun before.
+        A failure before the first part leaves nothing; with `whole`, a later failure leaves nothing
+        either, unless the capture was started before.
 
         Raises
         ------
         StorageError
-            There is something else, another process writes there, or it cannot be written.
+            The folder has other files, another process writes there, or it cannot be written.
         """
         directory, capture = Path(directory), None
         cls.check_place(directory)
@@ -190,22 +190,22 @@ class Capture:
 
     @property
     def parts(self) -> int:
-        """Count the parts that are there."""
+        """The number of written parts."""
         return self._written.parts
 
     @property
     def asked(self) -> int:
-        """Count the sizes after which it was asked."""
+        """The number of sizes with written queries."""
         return self._written.asked
 
     @property
     def complete(self) -> bool:
-        """Tell whether all is there."""
+        """Whether everything is written."""
         return not self.missing and self.asked == len(self.info.sizes)
 
     @property
     def progress(self) -> str:
-        """Say how much is there."""
+        """A text about how much is written."""
         tokens, sizes = self.info.tokens, len(self.info.sizes)
         return (
             f"{min(self.parts * PART, tokens):,} of {tokens:,} tokens, queries after {self.asked} "
@@ -214,7 +214,7 @@ class Capture:
 
     @property
     def missing(self) -> list[range]:
-        """Tokens of the parts that are not there."""
+        """Tokens of the missing parts."""
         starts = range(self.parts * PART, self.info.tokens, PART)
         return [range(start, min(start + PART, self.info.tokens)) for start in starts]
 
@@ -224,7 +224,7 @@ class Capture:
         Raises
         ------
         StorageError, LayerError
-            They are damaged; there is no such layer.
+            The data are damaged; there is no such layer.
         """
         first, last, _ = slice(start, stop).indices(self.info.tokens)
         chunks = range(first // PART, math.ceil(last / PART)) if first < last else range(0)
@@ -239,12 +239,12 @@ class Capture:
             yield self.rows(layer, start, min(start + step, end))
 
     def queries(self, layer: int, size: int | None = None) -> Tensor:
-        """Read what is asked after `size` tokens (default: after all): float32 ``[H, M, D]``.
+        """Read the queries after `size` tokens (default: after all): float32 ``[H, Q, D]``.
 
         Raises
         ------
         StorageError, LayerError, OptionError
-            They are damaged; there is no such layer, or size.
+            The data are damaged; there is no such layer or size.
         """
         size = self.info.tokens if size is None else size
         if size not in self.info.sizes:
@@ -254,24 +254,24 @@ class Capture:
         return self._read(layer, "queries", place, [place])
 
     def spread_queries(self, layer: int, count: int) -> Tensor:
-        """Read queries from all over the text: of `info.sizes`, each in turn, one asked after it.
+        """Read queries from all places of the text: of each of `info.sizes` in turn.
 
         Returns
         -------
         Tensor
-            Shape ``[H, min(count, M), D]``, float32.
+            Shape ``[H, min(count, Q), D]``, float32.
 
         Raises
         ------
         StorageError, LayerError
-            They are damaged; there is no such layer.
+            The data are damaged; there is no such layer.
         """
         places = torch.stack([self.queries(layer, size) for size in self.info.sizes])
         chosen = torch.arange(min(count, self.info.queries))
         return places[chosen % len(places), :, chosen].transpose(0, 1)
 
     def write_part(self, seen: Mapping[int, KeyValues]) -> None:
-        """Append the first of the `missing` parts, as each layer sees it."""
+        """Append the first of the `missing` parts, by layer."""
         start = self.parts * PART
         for layer, rows in seen.items():
             for name, tensor in rows._asdict().items():
@@ -280,7 +280,7 @@ class Capture:
         self._commit(parts=self.parts + 1, asked=self.asked)
 
     def write_queries(self, asked: Mapping[int, Tensor]) -> None:
-        """Append what each layer is asked, ``[H, M, D]``, after the next size."""
+        """Append the queries ``[H, Q, D]`` after the next size, by layer."""
         for layer, queries in asked.items():
             self._array(layer, "queries")[self.asked] = _floats(queries)
         self._commit(parts=self.parts, asked=self.asked + 1)
@@ -290,7 +290,7 @@ class Capture:
         self._written = _Progress(**written)
 
     def _make_arrays(self) -> None:
-        """Make those arrays that are not there yet."""
+        """Create the missing arrays."""
         for layer in self.info.layers:
             for name in ARRAYS:
                 if _path(layer, name) not in self._group:
@@ -301,7 +301,7 @@ class Capture:
                         chunks=chunks,
                         dtype="float32",
                         fill_value=math.nan,
-                        compressors=[Crc32cCodec()],  # what models compute hardly shrinks
+                        compressors=[Crc32cCodec()],  # keys and values hardly compress
                     )
 
     def _shape(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -314,7 +314,7 @@ class Capture:
         return shape, (info.num_heads, min(PART, info.tokens), info.head_dim)
 
     def _array(self, layer: int, name: str) -> Any:
-        """Return an array that is as it was made, whatever its metadata say."""
+        """Return an array after a check that its metadata are those it was created with."""
         path = _path(layer, name)
         if path not in self._arrays:
             array: Any = self._group[path]
@@ -326,7 +326,7 @@ class Capture:
         return self._arrays[path]
 
     def _read(self, layer: int, name: str, some: Any, chunks: Iterable[int]) -> Tensor:
-        """Read a part of an array, which lies in these of its chunks."""
+        """Read a part of an array, which is in these chunks."""
         if layer not in self.info.layers:
             layers = ", ".join(map(str, self.info.layers))
             raise LayerError(f"{self.directory} has layers {layers}, not {layer}")
@@ -339,7 +339,7 @@ class Capture:
                 if size != math.prod(array.chunks) * 4 + 4:
                     raise ValueError(f"chunk {chunk} has {size:,} bytes")
             found = np.ascontiguousarray(array[some], dtype=np.float32)
-        except Exception as error:  # there is no end to what damaged files raise
+        except Exception as error:  # damaged files raise all kinds of exceptions
             raise _damaged(place, error) from error
         if not np.isfinite(found).all():
             raise StorageError(f"{place} is damaged (a number is not finite): {ANEW}")
@@ -385,26 +385,26 @@ def _group(directory: Path, mode: Literal["r", "r+"]) -> zarr.Group:
         raise StorageError(
             f"there is no capture at {directory}: make one with fotmem capture"
         ) from None
-    except Exception as error:  # there is no end to what damaged files raise
+    except Exception as error:  # damaged files raise all kinds of exceptions
         raise _damaged(directory / "zarr.json", error) from error
 
 
 def _stored(array: Any) -> tuple[str, bool, tuple[str, ...]]:
-    """Return how chunks are named, whether what is missing is NaN, and how they are coded."""
+    """Return the separator in names of chunks, whether the fill value is NaN, and the codecs."""
     metadata = array.metadata
     codecs = tuple(codec.to_dict()["name"] for codec in metadata.codecs)
     return metadata.chunk_key_encoding.separator, bool(np.isnan(metadata.fill_value)), codecs
 
 
 def _damaged(place: Path, error: Exception) -> StorageError:
-    """Say what is wrong with a file: it is damaged, or the system does not give it."""
+    """Return the error about a file: it is damaged, or the system cannot read it."""
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR):
         return StorageError(f"cannot read {place} ({error.strerror}){_CURES.get(error.errno, '')}")
     return StorageError(f"{place} is damaged ({error}): {ANEW}")
 
 
 def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _Progress]:
-    """Check what a group says about itself."""
+    """Check the attributes of a group."""
     version = attributes.pop("fotmem_capture", None)
     if version != VERSION:
         raise StorageError(
@@ -424,12 +424,12 @@ def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _P
 
 
 def _content(directory: Path) -> set[str]:
-    """Name what is in a folder, if it is there, but for the lock."""
+    """Name the files in a folder, if it exists, without the lock."""
     return {each.name for each in directory.iterdir()} - {LOCK} if directory.is_dir() else set()
 
 
 class _BusyError(StorageError):
-    """Another process writes there."""
+    """Another process writes to the folder."""
 
 
 @contextmanager
@@ -453,7 +453,7 @@ def _problems(directory: Path) -> Iterator[None]:
 
 
 def _difference(found: CaptureInfo, wanted: CaptureInfo) -> str:
-    """Name what differs first."""
+    """Describe the first difference."""
     for here, there in ((dict(found), dict(wanted)), (found.source, wanted.source)):
         for name in {**here, **there}:
             if name != "source" and here.get(name) != there.get(name):

@@ -1,4 +1,4 @@
-"""Captures what memory layers of a model see while it reads a text."""
+"""Captures keys, values and queries of memory layers while a model reads a text."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ def capture_model(
     seed: int = 0,
     progress: bool = False,
 ) -> Capture:
-    """Capture what memory layers see while a model reads a text, without memory.
+    """Capture keys, values and queries of memory layers while a model reads a text, without memory.
 
-    Keys and values are those of `tokens` tokens. Queries are asked by the tokens that follow the
-    first 1,024, 2,048 ... and all of these: what a memory of this size is asked. The first
-    `overlap` tokens of the text only stand before them, as others before every window: the very
-    first one is an attention sink (Xiao et al. 2023, arXiv:2309.17453), which would have most of
-    the softmax weight, and any store finds it. A capture that was stopped goes on where it was.
+    Keys and values are those of `tokens` tokens. Queries are those of the tokens that follow the
+    first 1,024, 2,048 ... and all of these: the queries that a memory of this size answers. The
+    first `overlap` tokens of the text precede them and are not captured: the very first token is an
+    attention sink (Xiao et al. 2023, arXiv:2309.17453), which has most of the softmax mass, and
+    which every store finds. A second call continues a stopped capture.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A model that an adapter knows, without memory.
+        A model of a supported family, without memory.
     input_ids : sequence of int
-        Token ids of the text, some more than `tokens`.
+        Token ids of the text, a window more than `tokens`.
     directory : Path, str or None
-        A new folder; or that of a capture of the same, which was stopped. None: one in
-        ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``), named after what is captured.
+        A new folder, or that of the same capture to continue. None: a folder in
+        ``$XDG_CACHE_HOME/fotmem/captures`` (``~/.cache``), with a name that identifies the capture.
     tokens : int
-        How many to capture, at least 1.
+        Number of tokens, at least 1.
     queries : int
-        How many of a head to keep after each size, at least 1: drawn from all that one window asks,
-        or several where one has too few.
+        Queries of a head after each size, at least 1: drawn from those of one window, or of several
+        where one has too few.
     layers, window, distance
         As for `fotmem.attach`.
     overlap : int
         As for `Memory.read`.
     seed : int
-        Of the choice of queries.
+        Seed of the choice of queries.
     progress : bool
         Show a progress bar on stderr.
 
@@ -93,8 +93,8 @@ def capture_model(
         needed = overlap + tokens + asking
         if len(input_ids) < needed:
             raise InputError(
-                f"the text has {len(input_ids):,} tokens; capturing {tokens:,}, with what stands "
-                f"before them and what is asked after them, takes {needed:,}: add text"
+                f"the text has {len(input_ids):,} tokens; capturing {tokens:,}, with the tokens "
+                f"before and the queries after them, takes {needed:,}: add text"
             )
         text = torch.as_tensor(input_ids[:needed], dtype=torch.long)
         source = {
@@ -132,13 +132,13 @@ def capture_model(
 
 
 def _kept(info: CaptureInfo) -> Path:
-    """Name a folder after what is captured."""
+    """Return the folder of a capture in the cache."""
     digest = hashlib.sha256(info.model_dump_json().encode()).hexdigest()
     return cache_folder("captures") / digest[:24]
 
 
 def _rows(windows: Iterable[Mapping[int, Projections]], count: int) -> dict[int, KeyValues]:
-    """Join what each layer sees of the last `count` tokens."""
+    """Join keys and values of the last `count` tokens, by layer."""
     pairs = _by_layer(windows, lambda seen: (seen.keys, seen.values))
     return {
         layer: KeyValues(*(torch.cat(parts, 1)[:, -count:] for parts in zip(*found, strict=True)))
@@ -149,7 +149,7 @@ def _rows(windows: Iterable[Mapping[int, Projections]], count: int) -> dict[int,
 def _drawn(
     windows: Iterable[Mapping[int, Projections]], count: int, queries: int, seed: int
 ) -> dict[int, Tensor]:
-    """Draw from what each layer is asked by the last `count` tokens: ``[H, M, D]``."""
+    """Draw queries ``[H, Q, D]`` of the last `count` tokens, by layer."""
     chosen = {}
     for layer, found in _by_layer(windows, lambda seen: seen.queries).items():
         every = torch.cat(found, 2)[:, :, -count:].flatten(1, 2)  # [H, G * count, D]
@@ -161,7 +161,7 @@ def _drawn(
 def _by_layer(
     windows: Iterable[Mapping[int, Projections]], kept: Callable[[Projections], Any]
 ) -> dict[int, list[Any]]:
-    """Keep of every window what is wanted, and nothing else."""
+    """Collect a part of every window, by layer."""
     found: dict[int, list[Any]] = {}
     for seen in windows:
         for layer, each in seen.items():
@@ -170,7 +170,7 @@ def _by_layer(
 
 
 def _digest(attentions: Iterable[nn.Module]) -> str:
-    """Tell models apart that have the same name: a digest of what projects keys and queries."""
+    """Return a digest of the attention weights: it distinguishes models with the same name."""
     digest = hashlib.sha256()
     for attention in attentions:
         for parameter in attention.parameters():

@@ -1,4 +1,4 @@
-"""Captures drawn at random, whose queries look like keys, or do not."""
+"""Random captures, whose queries are distributed like their keys, or not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fotmem.errors import OptionError
 from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
 
 CENTRES = 1000
-"""Around so many centres lie the keys of a head."""
+"""Centres of the keys of a head."""
 APART = 2.0
-"""Standard deviation of centres, in units of that of keys around them."""
+"""Standard deviation of centres, in units of that of the keys around them."""
 WIDEST = 2**20
-"""Numbers of the keys of a token, in all heads."""
+"""Most numbers in the keys of a token, all heads."""
 MEAN = 2.0
-"""Of each dimension of the mean key, in the same units."""
+"""Each dimension of the mean key, in the same units."""
 
 
 def capture_random(
@@ -35,24 +35,24 @@ def capture_random(
 ) -> Capture:
     """Draw a capture of one layer, number 0.
 
-    Keys lie around 1,000 centres of a head, all of which are off the origin on the same side, as
-    keys of attention are. A query lies around ``sqrt(1 - mismatch) * centre of keys +
-    sqrt(mismatch) * a centre of its own``, and is off the origin by ``1 - 2 * mismatch`` times as
-    much: with 0 queries look like keys; with 1 they have nothing in common with them, and point to
-    the other side. Attention queries are of the second kind.
+    Keys lie around 1,000 centres of a head. All centres are on the same side of the origin, like
+    keys of attention. A query lies around ``sqrt(1 - mismatch) * centre of keys + sqrt(mismatch) *
+    another centre``, and its offset from the origin is ``1 - 2 * mismatch`` times that of the keys.
+    With 0 queries are distributed like keys; with 1 they are unlike keys, on the other side of the
+    origin. Attention queries are of the second kind.
 
     Parameters
     ----------
     directory : Path or str
-        A new folder, or that of the same capture, which was stopped.
+        A new folder, or that of the same capture to continue.
     tokens, queries : int
-        Keys, and queries of a head, at least 1.
+        Number of keys, and of queries of a head, at least 1.
     num_heads, head_dim : int
         ``H`` and ``D``, at least 1.
     mismatch : float
         From 0 to 1.
     seed : int
-        Of all that is drawn.
+        Seed of everything random.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def capture_random(
 
 
 def _around(centres: Tensor, count: int, seed: str) -> Tensor:
-    """Draw so many points around centres ``[H, C, D]``: ``[H, count, D]``."""
+    """Draw `count` points around centres ``[H, C, D]``: ``[H, count, D]``."""
     heads, number, dim = centres.shape
     draw = torch.Generator().manual_seed(random.Random(seed).getrandbits(60))
     which = torch.randint(number, (heads, count, 1), generator=draw)

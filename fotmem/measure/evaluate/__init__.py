@@ -1,1 +1,1 @@
-"""Measures what memory does to a model's answers."""
+"""Measures how memory changes a model's answers."""

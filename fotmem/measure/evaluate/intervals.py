@@ -1,4 +1,4 @@
-"""How far a measured share can be trusted."""
+"""Confidence intervals of shares."""
 
 import math
 
