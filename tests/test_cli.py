@@ -458,10 +458,10 @@ def test_the_demo_shows_answers_and_sources(
         "reading into the memory of layers 1, 3",
         "with memory, top-k 16",
         "with memory, all of it",
-        "what this shows",
+        "result",
     ]
     for _, _, truth in demo.FACTS:
-        assert ended.out.count(f"(not {truth})") == 3
+        assert ended.out.count(f"(expected {truth})") == 3
     assert ended.out.count("most attended tokens") == 2 * len(demo.FACTS)
     assert ended.out.count("0 of 4 answers correct") == 3
 
@@ -482,7 +482,7 @@ def test_the_demo_counts_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     said = iter(["hedgehog", "4821", "lighthouse", "a lighthouse"])
-    monkeypatch.setattr("fotmem.tasks.answer.answer", lambda *a, **b: Answer(next(said), []))
+    monkeypatch.setattr("fotmem.tasks.answer.answer_question", lambda *a, **b: Answer(next(said), []))
     console = Console(quiet=True)
     right = demo._ask_all(console, folders.model(), tokenizer, text[-16:], hidden, None)
     assert right == 2

@@ -554,7 +554,7 @@ def test_a_script_without_a_guard_is_told(capture: Capture, tmp_path: Path) -> N
 
 def test_stores_that_cannot_be_used_are_not_measured(capture: Capture) -> None:
     found = fotmem.select(capture, tokens=1000, stores=["exact"], persistent=True)
-    assert found.excluded == {"exact": "what it remembers ends with the process"}
+    assert found.excluded == {"exact": "its memory ends with the process"}
     assert found.choice is None
     assert found.advice == "no store could be measured"
     with pytest.raises(InputError, match="nothing to write"):
