@@ -482,7 +482,9 @@ def test_the_demo_counts_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     said = iter(["hedgehog", "4821", "lighthouse", "a lighthouse"])
-    monkeypatch.setattr("fotmem.tasks.answer.answer_question", lambda *a, **b: Answer(next(said), []))
+    monkeypatch.setattr(
+        "fotmem.tasks.answer.answer_question", lambda *a, **b: Answer(next(said), [])
+    )
     console = Console(quiet=True)
     right = demo._ask_all(console, folders.model(), tokenizer, text[-16:], hidden, None)
     assert right == 2
