@@ -71,7 +71,7 @@ class Runner:
         file.write_text(block.code, encoding="utf-8")
 
     def test(self) -> None:
-        """Run the files of tests, by a pytest that knows nothing of this project.
+        """Run the files of tests, by a pytest with settings of its own.
 
         Where a page shows several stores, those after the first attend and forget in their own way.
         """

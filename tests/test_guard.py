@@ -53,7 +53,7 @@ def filled(name: str, **options: Any) -> MemoryStore:
 
 
 class Slow(PlainStore):
-    """Waits within an inner method until it is told to go on."""
+    """Waits within an inner method until `go_on` is set."""
 
     def __init__(self, **layer: Any) -> None:
         super().__init__(**layer)

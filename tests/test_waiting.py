@@ -1,4 +1,4 @@
-"""What waits for ever is told from what a busy machine does slowly."""
+"""A call that waits for ever is not taken for one that a busy machine runs slowly."""
 
 import threading
 import time

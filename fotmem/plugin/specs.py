@@ -123,8 +123,8 @@ class StoreSpec(_Spec):
     """Options by which a search finds more and takes longer, such as ``nprobe``, and the values
     that benchmarks try, ascending."""
     note: Callable[[], str] | None = None
-    """Called by ``fotmem stores`` where the store is available; says what it makes of this machine,
-    such as whether it searches on the GPU, in a line, or returns an empty string."""
+    """Called by ``fotmem stores`` where the store is available. Returns one line on what it uses
+    of this machine, such as whether it searches on the GPU, or an empty string."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
