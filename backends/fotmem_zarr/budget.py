@@ -50,7 +50,7 @@ class Budget:
 
     @property
     def segment(self) -> int:
-        """Rows of a new segment; at most 1.6 times as many lie in memory, keys and values."""
+        """Rows of a new segment. Memory holds at most 1.6 times this number, keys and values."""
         rows = max(64, min(2**15, self.ram // (12 * self.row)))
         return max(1, rows // self.block) * self.block
 
@@ -80,5 +80,5 @@ class Budget:
         return max(2**18, min(2**22, self.ram // 16))
 
     def cache(self, index: int) -> int:
-        """Bytes of the cache beside an index of so many bytes."""
+        """Bytes of the cache when the index takes `index` bytes."""
         return max(self.ram // 32, self.ram // 4 - index)

@@ -31,7 +31,7 @@ class Compactor:
         self._jobs.clear()
 
     def advance(self, now: Snapshot, log: Log, *, forgotten: int, rows: int) -> Snapshot:
-        """Do the work that is due for so many added rows; return what a search sees then."""
+        """Do the work that is due when `rows` rows are added; return the new snapshot."""
         self._begin(now, log, forgotten)
         for job in list(self._jobs):
             if job.advance(rows * self.budget.num_heads):
@@ -64,7 +64,7 @@ def _written(
     # No method: its steps would keep the compactor alive, and so the lock of the directory.
     for block in blocks:
         files.write_block(log, block)
-        # It takes about as long as clustering so many keys.
+        # Writing takes about as long as clustering a quarter of the keys.
         yield segment.layer.heads * log.block // 4
     yield from write_segment(source, segment)
 

@@ -65,8 +65,8 @@ class Files:
         """Raise `StorageError` in a forked process: two would write the same files."""
         if self.storage is not None and self.storage.inherited:
             raise StorageError(
-                f"{self.name} belongs to the process that opened it, of which this is a fork; here "
-                "it can be searched, and its copy() be changed"
+                f"{self.name} belongs to the process that opened it; in this fork of it the store can "
+                "be searched, and its copy() can be changed"
             )
 
     def require_writable(self) -> None:

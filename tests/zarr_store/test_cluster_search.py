@@ -55,7 +55,7 @@ def test_a_query_reads_more_clusters_of_two_segments_than_of_one() -> None:
     store, _, _ = filled(1400, nprobe=4)
     assert [segment.rows for segment in store._contents.now.segments] == [512, 512]
     store.search(draw(HEADS, 1, DIM, seed=7), 4)
-    assert store.chunks_probed == HEADS * 6  # 5.7, the root of 2 times as many
+    assert store.chunks_probed == HEADS * 6  # 4 times the root of 2, rounded up
 
 
 def test_the_best_scores_in_a_cluster_are_estimated_well() -> None:
@@ -78,7 +78,7 @@ def test_exact_scans_everything_whatever_nprobe() -> None:
     few, _, _ = filled(3000, nprobe=1)
     q = 20 * draw(HEADS, 30, DIM, seed=3)
     expect_exact(store.search(q, 32), q, keys, 32)
-    with pytest.raises(AssertionError):  # the data would tell
+    with pytest.raises(AssertionError):  # these data show the difference
         expect_exact(few.search(q, 32), q, keys, 32)
 
 

@@ -129,7 +129,7 @@ def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
         assert_holds(store, *data(10))
 
 
-def test_a_url_opens_a_store_behind_it() -> None:
+def test_a_url_opens_a_store() -> None:
     fill("memory://tests/zarr-store")
     with opened(directory="memory://tests/zarr-store") as store:
         assert_holds(store, *data())

@@ -9,7 +9,7 @@ from torch import Tensor
 from fotmem_zarr.disk.chunk_reader import Chunk, read_chunks
 
 ENTRY = 512
-"""Bytes that a chunk in the cache takes beside its rows."""
+"""Bytes that a chunk in the cache takes in addition to its rows."""
 
 
 class ChunkCache:

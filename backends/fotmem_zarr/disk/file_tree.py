@@ -44,7 +44,7 @@ class FileTree:
             weakref.finalize(self, os.close, self.handle)
 
     def in_place(self) -> bool:
-        """Tell whether the folder is still what its path leads to."""
+        """Return whether the path still leads to this folder."""
         try:
             there = os.stat(self.path)
         except OSError:
@@ -52,9 +52,9 @@ class FileTree:
         return self.handle is None or os.path.samestat(there, os.fstat(self.handle))
 
     def has(self, key: str) -> bool:
-        """Tell whether something lies at a key."""
+        """Return whether a file, folder or link has this key."""
         try:
-            with self._beside(key) as (name, folder):
+            with self._above(key) as (name, folder):
                 os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return False
@@ -95,7 +95,7 @@ class FileTree:
 
     def write(self, key: str, data: bytes, *, synced: bool) -> None:
         """Write a file as a whole, or leave what was there; its folder must exist."""
-        with self._beside(key) as (name, folder):
+        with self._above(key) as (name, folder):
             partial = f"{name}.{uuid4().hex}{PARTIAL}"
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | HERE
@@ -112,8 +112,8 @@ class FileTree:
                 raise
 
     def make_folder(self, key: str) -> bool:
-        """Make a folder, below one that exists; tell whether it is new."""
-        with self._beside(key) as (name, folder):
+        """Make a folder in one that exists; return whether it is new."""
+        with self._above(key) as (name, folder):
             try:
                 os.mkdir(name, dir_fd=folder)
             except FileExistsError:
@@ -130,7 +130,7 @@ class FileTree:
 
     def remove(self, key: str) -> None:
         """Remove a file, a link, or a folder with all that is below it; links are not followed."""
-        with self._beside(key) as (name, folder):
+        with self._above(key) as (name, folder):
             if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, dir_fd=folder)
             else:
@@ -139,7 +139,10 @@ class FileTree:
     def sync(self, key: str) -> None:
         """Have a file, or the names in a folder, on disk."""
         if key and not self._is_folder(key):
-            with self._beside(key) as (name, folder), _opened(name, os.O_RDWR, folder)[0] as file:
+            with (
+                self._above(key) as (name, folder),
+                _opened(name, os.O_RDWR, folder)[0] as file,
+            ):
                 os.fsync(file.fileno())
         else:
             with self._folder(key) as folder:
@@ -147,17 +150,17 @@ class FileTree:
                     os.fsync(folder)
 
     def _is_folder(self, key: str) -> bool:
-        with self._beside(key) as (name, folder):
+        with self._above(key) as (name, folder):
             return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
     @contextmanager
     def _folder(self, key: str) -> Iterator[int | None]:
         """Open a folder."""
-        with self._beside(f"{key}/." if key else ".") as (_, folder):
+        with self._above(f"{key}/." if key else ".") as (_, folder):
             yield folder
 
     @contextmanager
-    def _beside(self, key: str) -> Iterator[tuple[str, int | None]]:
+    def _above(self, key: str) -> Iterator[tuple[str, int | None]]:
         """Open the folder that a file lies in: the file's name, and the handle to find it by."""
         *folders, name = key.split("/")
         if self.handle is None:

@@ -135,7 +135,7 @@ class Manifest(_Strict):
             _require(_is_power_of_two(entry.shard), "a shard is not a power of two")
             _require(
                 entry.rows <= entry.clusters * CLUSTER and entry.clusters <= entry.rows,
-                "a segment cannot have so many clusters",
+                "the clusters of a segment do not fit its rows",
             )
         for entry, later in pairwise(self.segments):
             _require(entry.end == later.first, "the segments do not follow one another")

@@ -152,7 +152,7 @@ def _require_empty(storage: Storage) -> None:
 
 
 def _is_begun(storage: Storage, name: str) -> bool:
-    """Tell whether this is a folder of a store that was killed while it was begun."""
+    """Return whether this is a folder of a store whose writer was killed at its beginning."""
     return name in KINDS and all(
         each == ROOT or each.endswith(PARTIAL) for each in storage.names(name)
     )

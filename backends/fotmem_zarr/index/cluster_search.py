@@ -59,9 +59,10 @@ class ClusterSearch:
     def clusters_per_query(self, top_k: int) -> int:
         """Return how many clusters each query reads.
 
-        The best keys lie in more clusters the more keys there are: the count grows with the square
-        root. The best keys also lie in nearly as many clusters of each segment as of a single large
-        one: the count grows with the number of segments of like size, and if rows are forgotten.
+        With more keys, the best of them lie in more clusters: the count grows with the square root
+        of the keys. In each of several segments they lie in nearly as many clusters as in a single
+        large segment: the count grows with the square root of the number of equal segments. It also
+        grows with the share of forgotten rows.
         """
         sizes = [min(segment.rows, segment.end - self.first) for segment in self.segments]
         effective = sum(sizes) ** 2 / sum(size * size for size in sizes)
@@ -145,7 +146,7 @@ class ClusterSearch:
         return self.cache.read(chunks).float()
 
     def _hidden(self, clusters: Tensor) -> Tensor:
-        """Tell which places of clusters ``[c]`` hold no live key: ``[c, CLUSTER]``."""
+        """Mark the places of clusters ``[c]`` that hold no live key: ``[c, CLUSTER]``."""
         columns = torch.arange(CLUSTER)
         hidden = columns >= self.sizes[clusters, None]
         if self.segments[0].first < self.first:

@@ -9,7 +9,7 @@ from fotmem_zarr.index.segment_writer import Steps
 FAN_OUT = 4
 """Segments of one level that are merged into one of the next."""
 SPEED = 2
-"""Keys that each job handles for each key added: it ends before as many new rows came."""
+"""Keys that each job handles per added key: a job ends before its rows have come once more."""
 
 
 class SegmentJob:
@@ -22,7 +22,7 @@ class SegmentJob:
         self._credit = 0
 
     def advance(self, keys: int) -> bool:
-        """Do the work that is due for so many added keys; True when the segment is complete."""
+        """Do the work that is due when `keys` keys are added; True when the segment is complete."""
         self._credit += SPEED * keys
         while self._credit > 0:
             done = next(self._steps, None)
@@ -40,7 +40,7 @@ class MergePlan(NamedTuple):
 
 
 def next_merge(segments: Sequence[Segment], busy: Sequence[Segment]) -> MergePlan | None:
-    """Return the oldest ``FAN_OUT`` segments of a level, if there are so many; low levels first."""
+    """Return the oldest ``FAN_OUT`` free segments of the lowest level that has this many."""
     free: dict[int, list[Segment]] = {}
     for segment in segments:
         if segment not in busy:

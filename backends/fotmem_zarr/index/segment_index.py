@@ -59,7 +59,7 @@ class SegmentIndex:
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def fits(self, rows: int) -> bool:
-        """Tell whether it can be the index of so many rows."""
+        """Return whether it can be the index of `rows` rows."""
         sizes, buckets = self.sizes, self.buckets
         return bool(
             0 <= sizes.min() <= sizes.max() <= CLUSTER
