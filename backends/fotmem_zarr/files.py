@@ -65,7 +65,7 @@ class Files:
         """Raise `StorageError` in a forked process: two would write the same files."""
         if self.storage is not None and self.storage.inherited:
             raise StorageError(
-                f"{self.name} belongs to the process that opened it; in this fork of it the store can "
+                f"{self.name} belongs to the process that opened it; in this fork the store can "
                 "be searched, and its copy() can be changed"
             )
 
