@@ -225,3 +225,11 @@ def test_a_path_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     for name in ("file/store", "a\0b", 300 * "x"):
         with pytest.raises(StorageError, match="cannot open the lock of"):
             opened(tmp_path / name)
+
+
+def test_a_url_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = fotmem.create_store("exact", num_heads=2, head_dim=4)
+    with pytest.raises(OptionError, match="must be a folder, got the URL 's3://bucket/store'"):
+        StoreDirectory("s3://bucket/store", store, format="test 1")
+    assert not names(tmp_path)

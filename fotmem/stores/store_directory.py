@@ -46,7 +46,7 @@ class StoreDirectory:
     StorageError
         The directory is in use, damaged, or holds other files, or cannot be read or written.
     OptionError
-        It belongs to a layer of another shape or dtype.
+        It belongs to a layer of another shape or dtype, or is a URL.
 
     Examples
     --------
@@ -66,6 +66,8 @@ class StoreDirectory:
     def __init__(
         self, path: Path | str, store: MemoryStore, *, format: str, suffix: str = ".bin"
     ) -> None:
+        if "://" in str(path):
+            raise OptionError(f"directory must be a folder, got the URL {str(path)!r}")
         self.path = Path(os.path.abspath(path))  # the working directory may change
         dtype = str(store.dtype).removeprefix("torch.")
         kind = LayerKind(format, store.num_heads, store.head_dim, dtype)
