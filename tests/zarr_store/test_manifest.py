@@ -111,11 +111,9 @@ def test_a_manifest_that_states_what_cannot_be_true_is_refused(
 NUMBERS = st.one_of(st.integers(-2, 5000), st.integers(), st.sampled_from([2**31, 2**62, 2**63]))
 
 
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=4,
-)
+LEAF = st.none() | st.booleans() | NUMBERS | st.floats() | st.text(max_size=9)
+NESTED = LEAF | st.lists(LEAF, max_size=3) | st.dictionaries(st.text(max_size=5), LEAF, max_size=3)
+ANYTHING = NESTED | st.lists(NESTED, max_size=2)
 
 
 @settings(quick, max_examples=60)

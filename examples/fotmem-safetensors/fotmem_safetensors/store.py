@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fotmem.stores import Hits, RowsStore, StoreDirectory, StoreOptions, exact_search
+from fotmem.stores import Hits, RowsStore, StoreDirectory, exact_search
 
 BLOCK = 1024
 """Rows of a file. The last file has fewer, and the next flush writes it again."""
@@ -23,9 +23,7 @@ class Block(NamedTuple):
 class SafetensorsStore(RowsStore):
     """Keys and values in memory, and as of the last flush in `directory`, if there is one."""
 
-    def __init__(
-        self, *, directory: Path | str | None, options: StoreOptions, **layer: Any
-    ) -> None:
+    def __init__(self, *, directory: Path | str | None, **layer: Any) -> None:
         super().__init__(**layer)
         self._blocks: list[Block] = []
         self._directory: StoreDirectory | None = None
