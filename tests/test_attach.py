@@ -58,7 +58,7 @@ def test_detach_leaves_no_trace() -> None:
     assert torch.equal(generate(model, tiny.ids(30), 12), plain)
 
 
-def test_context_manager_detaches_whatever_happens() -> None:
+def test_the_context_manager_always_detaches() -> None:
     model = tiny.llama()
     before = snapshot(model)
 
@@ -144,7 +144,7 @@ def test_a_failed_attach_leaves_no_trace(
     assert_untouched(model, before)
 
 
-def test_numbers_may_be_those_of_numpy_and_torch() -> None:
+def test_numbers_of_numpy_and_torch_are_accepted() -> None:
     model, overlap = tiny.llama(), np.uint8(3)
     numbers: dict[str, Any] = {
         "layers": np.array(LAYERS),
@@ -230,7 +230,7 @@ nprobe = 3
 """
 
 
-def test_a_file_says_all_that_attach_takes(tmp_path: Path) -> None:
+def test_a_config_file_sets_every_argument_of_attach(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     file = tmp_path / "fotmem.toml"
     file.write_text(CONFIG)
@@ -277,7 +277,7 @@ def test_a_file_says_all_that_attach_takes(tmp_path: Path) -> None:
         ("[foretolt]", r"foretolt: .*did you mean 'foretold'\?"),
     ],
 )
-def test_what_a_file_says_is_checked(line: str, message: str, tmp_path: Path) -> None:
+def test_values_in_a_config_file_are_checked(line: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "fotmem.toml"
     file.write_text(f'[memory]\nstore = "exact"\n{line}\n')
     with pytest.raises(InputError, match=message):
@@ -285,21 +285,21 @@ def test_what_a_file_says_is_checked(line: str, message: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("config", [5, b"x", ["fotmem.toml"], True])
-def test_a_config_is_a_path(config: Any) -> None:
+def test_config_must_be_a_path(config: Any) -> None:
     with pytest.raises(
         OptionError, match=r"config must be the path of a file such as fotmem\.toml"
     ):
         fotmem.attach(tiny.llama(), config=config)
 
 
-def test_a_config_that_is_no_file(tmp_path: Path) -> None:
+def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "garbage").write_bytes(b"\xff\x00garbage")
     for path in (tmp_path, tmp_path / "none", tmp_path / "garbage"):
         with pytest.raises(InputError, match=re.escape(str(path))):
             fotmem.attach(tiny.llama(), config=path)
 
 
-def test_attaching_twice() -> None:
+def test_attaching_twice_is_refused() -> None:
     model = tiny.llama()
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
     with pytest.raises(AttachError, match=r"has a memory already; call its detach\(\) first"):

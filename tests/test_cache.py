@@ -23,8 +23,8 @@ from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
 
 @pytest.mark.parametrize("config", [True, False])
 @pytest.mark.parametrize("sizes", [(5, 3, 4), (10, 25, 45), (40, 2, 70)])
-def test_chat_in_the_callers_cache(sizes: tuple[int, ...], config: bool) -> None:
-    """As Hugging Face's chat documentation does it: one empty cache, the whole text every turn."""
+def test_a_chat_in_the_cache_of_the_caller(sizes: tuple[int, ...], config: bool) -> None:
+    """One empty cache and the whole text every turn, as in the chat documentation of transformers."""
     model = tiny.llama()
     oracle = Oracle(model, LAYERS, window=WINDOW)
     with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:
@@ -75,7 +75,7 @@ def begun(model: LlamaForCausalLM, rows: int = 1, length: int = 30) -> MemoryCac
     return cache
 
 
-def test_copy_goes_its_own_way() -> None:
+def test_a_copy_is_independent() -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
         memory.read(tiny.ids(20))
@@ -90,7 +90,7 @@ def test_copy_goes_its_own_way() -> None:
 
 
 @pytest.mark.parametrize("order", [[2, 0], [1, 1, 0, 2], [0, 0, 0]])
-def test_rows_are_chosen_with_all_they_hold(order: list[int]) -> None:
+def test_selected_rows_keep_their_context_and_overflow(order: list[int]) -> None:
     model, later = tiny.llama(), tiny.rows(*[WINDOW] * 4, seed=50)
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         texts, mask = tiny.padded(tiny.rows(40, 9, 60))
@@ -107,7 +107,7 @@ def test_rows_are_chosen_with_all_they_hold(order: list[int]) -> None:
             assert len(cache.store(1, row)) == len(alone.store(1))
 
 
-def test_repeated_rows_part_ways() -> None:
+def test_repeated_rows_are_independent() -> None:
     model, later = tiny.llama(), torch.cat(tiny.rows(WINDOW, WINDOW, seed=50))
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         cache = begun(model)
@@ -124,7 +124,7 @@ def test_repeated_rows_part_ways() -> None:
                 assert difference(mine, theirs) <= 2e-5
 
 
-def test_reset_begins_anew() -> None:
+def test_reset_empties_the_cache() -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         cache = begun(model)
@@ -149,7 +149,7 @@ def test_stores_by_layer_and_row() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_another_number_of_rows(rows: int) -> None:
+def test_another_number_of_rows_is_refused(rows: int) -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         cache = begun(model, rows=2)
@@ -158,7 +158,7 @@ def test_another_number_of_rows(rows: int) -> None:
         model(torch.cat(tiny.rows(4, 4)), **tiny.cached(cache))  # unharmed
 
 
-def test_cache_of_a_detached_memory() -> None:
+def test_a_cache_of_a_detached_memory_is_refused() -> None:
     model = tiny.llama()
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
     cache = begun(model)
@@ -172,7 +172,7 @@ def test_cache_of_a_detached_memory() -> None:
         model(tiny.ids(3), **tiny.cached(cache))
 
 
-def test_cache_filled_by_the_plain_model() -> None:
+def test_a_cache_filled_by_the_plain_model_is_refused() -> None:
     model = tiny.llama()
     cache = model(tiny.ids(5)).past_key_values
     with (
@@ -184,8 +184,8 @@ def test_cache_filled_by_the_plain_model() -> None:
     model(tiny.ids(3), **tiny.cached(cache))  # unharmed
 
 
-def test_begun_in_inference_mode() -> None:
-    """What was made there cannot be written to outside, unless it is copied."""
+def test_a_cache_begun_in_inference_mode() -> None:
+    """Inference tensors cannot be written to outside unless they are copied."""
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
         with torch.inference_mode():

@@ -81,7 +81,7 @@ def test_other_data_and_models_are_refused(
         tune(larger, text, output, resume=True)
 
 
-def test_there_must_be_something_to_resume(
+def test_resume_needs_a_checkpoint(
     folder: Path, text: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for each in (tmp_path / "none", tmp_path):
@@ -131,7 +131,7 @@ class Harm:
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_nothing_is_unpickled_that_may_do_harm(
+def test_harmful_pickles_are_not_loaded(
     name: str, folder: Path, text: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where the checksum is right."""
@@ -159,7 +159,7 @@ def test_nothing_is_unpickled_that_may_do_harm(
     ],
     ids=str,
 )
-def test_what_a_checkpoint_says_is_checked(
+def test_the_info_of_a_checkpoint_is_checked(
     about: dict[str, Any], folder: Path, text: Path, output: Path
 ) -> None:
     file = output / "checkpoint-4" / checkpoints.ABOUT_FILE
@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(
     assert not (tmp_path / "with").exists()
 
 
-def test_what_is_saved_last_is_whole_or_not_there(
+def test_the_saved_model_is_complete_or_absent(
     folder: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*given: object) -> None:
@@ -206,7 +206,7 @@ def test_a_training_that_fails_at_once_leaves_nothing(
     assert not (tmp_path / "with").exists()
 
 
-def test_d_is_no_more_than_there_are_documents() -> None:
+def test_d_is_at_most_documents() -> None:
     assert fotmem.TrainingOptions(documents=2).d == (1, 2, 2, 2)
     assert fotmem.TrainingOptions(documents=1).d == (1, 1, 1, 1)
     assert fotmem.TrainingOptions().d == fotmem.TrainingOptions(documents=9).d == (1, 2, 4, 4)

@@ -101,7 +101,7 @@ def assert_same_gradients(actual: Tensor, expected: Tensor, inputs: Sequence[Ten
 
 
 @pytest.mark.skipif(not FIXTURES.exists(), reason="../shared is not beside this checkout")
-def test_outputs_of_the_released_code() -> None:
+def test_equals_the_released_code() -> None:
     tensors = load_file(FIXTURES / "longllama.safetensors")
     outputs = {name: tensor for name, tensor in tensors.items() if name.startswith("output.")}
     assert outputs
@@ -189,7 +189,7 @@ def own_and_bank() -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], tuple
     return own, (random(2, 7, 6), random(2, 7, 6))
 
 
-def test_a_heavy_bank_equals_a_repeated_one() -> None:
+def test_a_bank_weight_equals_repeated_keys() -> None:
     own, bank = own_and_bank()
     thrice = bank[0].repeat(1, 3, 1), bank[1].repeat(1, 3, 1)
     actual = crossbatch_attention(*own, AttentionPattern([[0, 1], [1]], 0.3, bank_weight=3.0), bank)
@@ -198,7 +198,7 @@ def test_a_heavy_bank_equals_a_repeated_one() -> None:
     assert_same_gradients(actual, expected, [*own, *bank])
 
 
-def test_a_heavy_window_equals_a_repeated_one() -> None:
+def test_a_window_weight_equals_a_repeated_window() -> None:
     own, _ = own_and_bank()
     contexts = [[0, 1], [1, 0]]
     weights = torch.tensor([3.0, 1.0])
@@ -261,7 +261,7 @@ def test_autocast_computes_in_the_querys_dtype() -> None:
     assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in halves)
 
 
-def test_nothing_is_kept_that_grows_with_d() -> None:
+def test_saved_memory_does_not_grow_with_d() -> None:
     inputs = [random(8, 16, 2, 6) for _ in range(5)]
 
     def kept(d: int) -> int:

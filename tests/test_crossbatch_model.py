@@ -93,7 +93,7 @@ def test_the_bank_equals_an_attached_memory() -> None:
         assert difference(without[row], alone) <= 1e-4
 
 
-def test_ages_weigh_previous_windows() -> None:
+def test_ages_lower_the_weight_of_previous_windows() -> None:
     model = tiny.llama()
     previous, current = windows(2)
     with Crossbatch(model, LAYERS, decay=0.5) as crossbatch:
@@ -105,7 +105,7 @@ def test_ages_weigh_previous_windows() -> None:
         assert difference(logits[row], expected) <= 1e-4
 
 
-def test_a_temperature_is_that_of_memory() -> None:
+def test_temperature_equals_that_of_an_attached_memory() -> None:
     model = tiny.llama()
     first, (previous, current) = windows(2, seed=5), windows(1)
     with Crossbatch(model, LAYERS, bank_windows=2, temperature=0.25) as crossbatch:
@@ -182,7 +182,7 @@ def test_the_bank_can_be_saved() -> None:
         assert torch.equal(one, two)
 
 
-def test_it_leaves_no_trace() -> None:
+def test_detach_leaves_no_trace() -> None:
     model, ids = tiny.llama(), tiny.ids(9)
     before, plain = [dict(vars(module)) for module in model.modules()], model(ids).logits
     with Crossbatch(model, LAYERS):
@@ -196,7 +196,7 @@ def test_it_leaves_no_trace() -> None:
     assert torch.equal(model(ids).logits, plain)
 
 
-def test_what_is_refused() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(LayerError, match="layers must be from 0 to 3, got 9"):
         Crossbatch(tiny.llama(), [9])
     with pytest.raises(OptionError, match="bank_windows must be at least 0, got -1"):
@@ -220,7 +220,7 @@ def test_what_is_refused() -> None:
     ],
     ids=str,
 )
-def test_numbers_are_checked(options: dict[str, Any]) -> None:
+def test_wrong_numbers_are_refused(options: dict[str, Any]) -> None:
     model = tiny.llama()
     before = snapshot(model)
     with pytest.raises(OptionError, match=f"^{next(iter(options))} must be"):

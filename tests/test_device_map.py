@@ -46,7 +46,7 @@ def answers(model: Any) -> list[torch.Tensor]:
 
 
 def expected() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Answers of a model in one place: without memory, and with."""
+    """Answers of a model on one device, without memory and with it."""
     model = tiny.llama()
     plain = answers(model)
     attached(model)
@@ -98,7 +98,7 @@ def put_hooks_on(model: Any) -> None:
     accelerate.dispatch_model(model, {"": "cpu"}, main_device="cpu", force_hooks=True)
 
 
-def test_hooks_put_on_after_attaching() -> None:
+def test_hooks_added_after_attaching() -> None:
     plain, with_memory = expected()
     model: Any = tiny.llama()
     memory = attached(model)
@@ -112,7 +112,7 @@ def test_hooks_put_on_after_attaching() -> None:
     assert_answers(model, plain)
 
 
-def test_hooks_taken_off_while_attached() -> None:
+def test_hooks_removed_while_attached() -> None:
     plain, with_memory = expected()
     model = tiny.llama()
     put_hooks_on(model)

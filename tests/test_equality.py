@@ -34,7 +34,7 @@ def attached(model: LlamaForCausalLM, top_k: int | None = None, **options: Any) 
 
 @contextmanager
 def attention_outputs(model: LlamaForCausalLM) -> Iterator[list[Tensor]]:
-    """Collect what every attention layer returns, ``[n, hidden]`` of one row, over all windows."""
+    """Collect the output of every attention layer, ``[n, hidden]`` of one row, over all windows."""
     pieces: list[list[Tensor]] = [[] for _ in model.model.layers]
     handles = [
         layer.self_attn.register_forward_hook(
@@ -163,7 +163,7 @@ def test_reading_equals_oracle(
 
 @pytest.mark.parametrize("variant", ["gqa", "yarn"])
 @pytest.mark.parametrize("distance", [1, 48])
-def test_memory_may_stand_further_away(variant: str, distance: int) -> None:
+def test_distance_equals_oracle(variant: str, distance: int) -> None:
     model, text, question = tiny.llama(variant), tiny.ids(40), tiny.ids(40, seed=1)
     oracle = Oracle(model, LAYERS, window=WINDOW, distance=distance)
     with attached(model, distance=distance) as memory:
@@ -185,7 +185,7 @@ def test_memory_may_stand_further_away(variant: str, distance: int) -> None:
 
 
 @pytest.mark.parametrize("top_k", [None, 6])
-def test_what_is_long_ago_may_count_for_less(top_k: int | None) -> None:
+def test_decay_equals_oracle(top_k: int | None) -> None:
     model, text, question = tiny.llama("gqa"), tiny.ids(150), tiny.ids(60, seed=1)
     oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=2.0)
     even = Oracle(model, LAYERS, window=WINDOW, top_k=top_k)
@@ -199,9 +199,7 @@ def test_what_is_long_ago_may_count_for_less(top_k: int | None) -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 2.0])
 @pytest.mark.parametrize("top_k", [None, 6])
-def test_a_temperature_divides_scores_of_what_is_remembered(
-    top_k: int | None, decay: float
-) -> None:
+def test_temperature_equals_oracle(top_k: int | None, decay: float) -> None:
     model, text, question = tiny.llama("gqa"), tiny.ids(150), tiny.ids(60, seed=1)
     weighing: dict[str, Any] = {"decay": decay, "temperature": 0.2}
     oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, **weighing)
@@ -217,7 +215,7 @@ def test_a_temperature_divides_scores_of_what_is_remembered(
     assert difference(model(question[:, :9]).logits, beside_nothing) <= 1e-5
 
 
-def test_reading_without_looking_at_memory_is_another_memory() -> None:
+def test_reading_without_attending_gives_another_memory() -> None:
     with attached(tiny.llama()) as one, attached(tiny.llama()) as other:
         one.read(tiny.ids(40), attend=True)
         other.read(tiny.ids(40))
@@ -227,7 +225,7 @@ def test_reading_without_looking_at_memory_is_another_memory() -> None:
 
 
 @pytest.mark.parametrize("top_k", [None, 4])
-def test_stored_dtype_is_the_configs(top_k: int | None) -> None:
+def test_the_stored_dtype_is_that_of_the_config(top_k: int | None) -> None:
     model = tiny.llama(mem_dtype="bfloat16")
     question, rounded = (
         tiny.ids(40, seed=1),

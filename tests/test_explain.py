@@ -34,7 +34,7 @@ def attached(
 
 
 def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
-    """Softmax of the last position over all it saw: ``(share, layer, position)`` in memory."""
+    """Softmax of the last position over all keys: ``(share, layer, position)`` of remembered ones."""
     found: dict[tuple[int, int], float] = {}
     for layer in LAYERS:
         name, local = f"model.layers.{layer}", oracle.local[layer]
@@ -65,7 +65,7 @@ def assert_shares(explained: list[AttendedToken], oracle: Oracle) -> None:
 @pytest.mark.parametrize(
     ("length", "decay", "temperature"), [(9, 0.0, 1.0), (50, 0.0, 1.0), (50, 2.0, 0.5)]
 )
-def test_weights_are_true_shares(
+def test_weights_are_shares_of_the_softmax(
     length: int, decay: float, temperature: float, variant: str, top_k: int | None
 ) -> None:
     model, memory, oracle = attached(top_k, variant, decay, temperature)
@@ -83,7 +83,7 @@ def test_weights_are_true_shares(
     assert [entry.text for entry in memory.explain()] == [""] * len(explained)
 
 
-def test_top_says_how_many() -> None:
+def test_top_limits_the_number_of_entries() -> None:
     model, memory, oracle = attached(6)
     model(tiny.ids(9, seed=1))
     oracle.forward(tiny.ids(9, seed=1))
@@ -94,7 +94,7 @@ def test_top_says_how_many() -> None:
         memory.explain(top=0)
 
 
-def test_after_generating_it_is_about_the_last_token_that_was_run() -> None:
+def test_after_generating_it_explains_the_last_token() -> None:
     model, memory, oracle = attached()
     question = tiny.ids(30, seed=1)
     generate(model, question, 9)
@@ -103,7 +103,7 @@ def test_after_generating_it_is_about_the_last_token_that_was_run() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_every_row_for_itself(side: str) -> None:
+def test_each_row_has_its_own_explanation(side: str) -> None:
     model, memory, _ = attached()
     texts = tiny.rows(5, 50, 16, 1)
     ids, mask = tiny.padded(texts, side)
@@ -121,7 +121,7 @@ def test_every_row_for_itself(side: str) -> None:
     assert together[3] == []  # nothing but padding
 
 
-def test_it_stays_about_that_call() -> None:
+def test_later_options_do_not_change_the_explanation() -> None:
     model, memory, _ = attached(2)
     model(tiny.ids(9, seed=1))
     expected = memory.explain(top=1000)
@@ -132,7 +132,7 @@ def test_it_stays_about_that_call() -> None:
     assert memory.explain(top=1000) == expected
 
 
-def test_nothing_to_tell() -> None:
+def test_without_anything_to_explain_it_is_empty() -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
         assert memory.explain() == []  # nothing was asked

@@ -153,7 +153,7 @@ def naive_beams(model: Any, prompt: Tensor, width: int, steps: int) -> list[Beam
 
 
 @pytest.mark.parametrize("length, steps", [(3, 12), (9, 30), (40, 14)])
-def test_beams_equal_beams_that_share_nothing(length: int, steps: int) -> None:
+def test_beams_equal_beams_with_separate_caches(length: int, steps: int) -> None:
     model, _ = model_and_oracle()
     question = tiny.ids(length, seed=1)
     expected = naive_beams(model, question, 4, steps)

@@ -41,7 +41,7 @@ AUTO_MAP = {
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Exists once code of a checkpoint has run; whoever is asked says yes."""
+    """A file that exists once code of a checkpoint has run; every prompt is answered with yes."""
     path = tmp_path / "ran"
     monkeypatch.setenv("MARKER", str(path))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
@@ -102,7 +102,7 @@ def test_no_code_of_a_checkpoint_runs(
 
 
 def test_no_code_of_a_longllama_checkpoint_runs(marker: Path, tmp_path: Path) -> None:
-    """The released ones come with some."""
+    """Released checkpoints come with code."""
     source = tiny.llama("mha")
     write_longllama(tmp_path / "model", source, released(source, auto_map=AUTO_MAP))
     fotmem.load_longllama(with_code(tmp_path / "model"))
@@ -170,7 +170,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 @pytest.fixture
 def adapter(saved: tuple[Path, Any], tmp_path: Path) -> Path:
-    """The same, to be damaged."""
+    """A copy of the adapter's folder that a test may damage."""
     return Path(shutil.copytree(saved[0], tmp_path / "adapter"))
 
 
@@ -181,7 +181,7 @@ def refused(folder: Path, match: str) -> None:
     assert str(folder) in str(error.value)
 
 
-def test_an_adapter_is_added_as_peft_adds_it(adapter: Path, saved: tuple[Path, Any]) -> None:
+def test_an_added_adapter_equals_pefts(adapter: Path, saved: tuple[Path, Any]) -> None:
     model, _ = load_model(str(adapter))
     for name, weight in saved[1].state_dict().items():
         assert difference(model.state_dict()[name], weight) <= 1e-6, name
@@ -294,7 +294,7 @@ def test_an_adapter_that_does_not_fit_is_refused(name: str, adapter: Path) -> No
 
 
 def test_no_code_of_an_adapter_runs(adapter: Path, marker: Path) -> None:
-    """Neither what peft would unpickle, nor what it would import."""
+    """peft would unpickle some files and import others."""
     edit(
         with_code(adapter) / "adapter_config.json",
         auto_mapping={"base_model_class": "EvilModel", "parent_library": "evil"},
@@ -320,7 +320,7 @@ BASES: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_base_that_is_none(name: str, adapter: Path, tmp_path: Path) -> None:
+def test_a_wrong_base_is_refused(name: str, adapter: Path, tmp_path: Path) -> None:
     base, match = BASES[name]
     other = Path(shutil.copytree(adapter, tmp_path / "other"))
     edit(other / "memory.json", base=str(tmp_path / "x" / ".." / "adapter"))
@@ -333,7 +333,7 @@ def test_a_base_that_is_none(name: str, adapter: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["no/such/folder", "{adapter}/memory.json", "{adapter}/nothing"])
-def test_a_base_that_is_not_there(base: str, adapter: Path) -> None:
+def test_a_missing_base_is_refused(base: str, adapter: Path) -> None:
     edit(adapter / "memory.json", base=base.format(adapter=adapter))
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(str(adapter))
@@ -363,18 +363,18 @@ def test_a_base_that_is_not_there(base: str, adapter: Path) -> None:
     ],
     ids=str,
 )
-def test_how_memory_is_attached_is_checked(changes: dict[str, Any], adapter: Path) -> None:
+def test_memory_options_of_an_adapter_are_checked(changes: dict[str, Any], adapter: Path) -> None:
     edit(adapter / "memory.json", **changes)
     refused(adapter, f"memory.json .*{next(iter(changes))}")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "5", "null", "{}", '{"base": "x"}', "\udcff", "{"])
-def test_a_memory_file_that_is_none(content: str, adapter: Path) -> None:
+def test_a_damaged_memory_file_is_refused(content: str, adapter: Path) -> None:
     (adapter / "memory.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     refused(adapter, r"memory.json is .*damaged .* load it with peft")
 
 
-def test_an_adapter_beside_a_gguf_file(adapter: Path) -> None:
+def test_an_adapter_beside_a_gguf_file_is_refused(adapter: Path) -> None:
     """transformers would load another model in its place, the base that the adapter names."""
     file = folders.write_gguf(adapter / "tiny.gguf")
     with pytest.raises(InputError, match=r"lies an adapter, .* a folder of its own"):

@@ -42,7 +42,7 @@ CHANGES: dict[str, tuple[Callable[[Memory], object], set[int]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_memory_stays_whole(name: str) -> None:
+def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
     change, lengths = CHANGES[name]
     model = tiny.llama()
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
@@ -66,7 +66,7 @@ def test_a_memory_stays_whole(name: str) -> None:
     assert tried > 10
 
 
-def test_a_model_is_plain_or_attached() -> None:
+def test_ctrl_c_leaves_a_model_plain_or_attached() -> None:
     model = tiny.llama()
     before, question = snapshot(model), tiny.ids(9)
     plain, memories = model(question).logits, []

@@ -34,7 +34,9 @@ def naive(query: Tensor, key: Tensor, value: Tensor, added: Tensor) -> tuple[Ten
     kind=st.sampled_from(["none", "bool", "added", "bias of each head"]),
     seed=st.integers(0, 99),
 )
-def test_masks_of_all_kinds(tokens: int, past: int, kind: str, seed: int) -> None:
+def test_local_attention_with_masks_of_all_kinds(
+    tokens: int, past: int, kind: str, seed: int
+) -> None:
     random = torch.Generator().manual_seed(seed)
     length = tokens + past
     query = torch.randn(ROWS, HEADS * GROUPS, tokens, HEAD_DIM, generator=random)
@@ -54,7 +56,7 @@ def test_masks_of_all_kinds(tokens: int, past: int, kind: str, seed: int) -> Non
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_sliding_window_hides_what_is_local_and_far(attention: str) -> None:
+def test_a_sliding_window_hides_far_local_tokens(attention: str) -> None:
     model: Any = families.tiny("qwen2", num_hidden_layers=1, layer_types=["sliding_attention"])
     model.set_attn_implementation(attention)
     torch.nn.init.normal_(model.lm_head.weight)

@@ -145,7 +145,7 @@ def test_rotary_buffers_of_old_checkpoints_are_ignored(tmp_path: Path) -> None:
     assert torch.equal(model(tiny.ids(9)).logits, source(tiny.ids(9)).logits)
 
 
-def test_memory_is_read_too(tmp_path: Path) -> None:
+def test_its_memory_can_be_read_into(tmp_path: Path) -> None:
     source = tiny.llama("mha")
     write(tmp_path / "checkpoint", source, released(source))
     oracle = Oracle(source, [1, 3], window=16, last_context_length=10, split_above=10)
@@ -186,7 +186,7 @@ def test_memory_is_read_too(tmp_path: Path) -> None:
         ({"mem_positionals": "no"}, CheckpointError, "mem_positionals must be true or false"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(
+def test_unsupported_fields_are_refused(
     tmp_path: Path, fields: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     source = tiny.llama("mha")

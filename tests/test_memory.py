@@ -37,7 +37,7 @@ def assert_equal(one: list[Tensor], other: list[Tensor]) -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_read_takes_what_tokenizers_give() -> None:
+def test_read_takes_the_output_of_tokenizers() -> None:
     text, kept = tiny.ids(37), []
     for ids in (
         text,
@@ -57,7 +57,7 @@ def test_read_takes_what_tokenizers_give() -> None:
 
 
 @pytest.mark.parametrize("empty", [[], [[]], torch.zeros(1, 0), torch.zeros(0, dtype=torch.int32)])
-def test_read_nothing(empty: object) -> None:
+def test_reading_an_empty_text_changes_nothing(empty: object) -> None:
     _, memory = attached()
     memory.read(empty, progress=True)
     assert len(memory) == len(memory.store(1)) == 0
@@ -79,7 +79,7 @@ def test_read_nothing(empty: object) -> None:
         ([5, -1], InputError, r"must be from 0 to 96, got -1"),
     ],
 )
-def test_bad_token_ids_leave_the_memory_as_it_was(
+def test_bad_token_ids_do_not_change_the_memory(
     ids: object, error: type[Exception], message: str
 ) -> None:
     _, memory = attached()
@@ -100,7 +100,7 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert "40/40 tokens" in err
 
 
-def test_clear_begins_again_at_token_0() -> None:
+def test_clear_restarts_ids_at_0() -> None:
     model, memory = attached(top_k=None)
     plain = model(tiny.ids(9)).logits
     for _ in range(2):
@@ -132,7 +132,7 @@ def test_top_k_changes_without_reading_again() -> None:
     assert memory.top_k == 32
 
 
-def test_what_says_how_memory_is_looked_at_is_checked() -> None:
+def test_options_are_checked_when_they_are_set() -> None:
     model, memory = attached(decay=0.5, temperature=2, distance=4)
     memory.read(tiny.ids(40))
     before = model(tiny.ids(9)).logits
@@ -153,7 +153,7 @@ def test_what_says_how_memory_is_looked_at_is_checked() -> None:
             setattr(memory, name, None)
 
 
-def test_distance_changes_for_sequences_that_begin() -> None:
+def test_a_new_distance_holds_for_new_sequences() -> None:
     model, memory = attached(top_k=None)
     memory.read(tiny.ids(40))
     ids = tiny.ids(12, seed=1)
@@ -189,7 +189,7 @@ def test_distance_changes_for_sequences_that_begin() -> None:
         (lambda memory: next(memory.observe([1], overlap="1")), "overlap must be an integer"),
     ],
 )
-def test_arguments_of_other_types_change_nothing(call: Any, message: str) -> None:
+def test_arguments_of_wrong_types_are_refused_and_change_nothing(call: Any, message: str) -> None:
     model, memory = attached()
     memory.read(tiny.ids(20))
     model(tiny.ids(9))
@@ -210,7 +210,7 @@ def test_stores_by_layer() -> None:
             memory.store(wrong)
 
 
-def test_after_detach_nothing_is_read_but_what_was_stays() -> None:
+def test_after_detach_nothing_is_read_and_the_memory_stays() -> None:
     _, memory = attached()
     memory.read(tiny.ids(20))
     memory.detach()
@@ -231,14 +231,14 @@ def test_reading_in_another_thread() -> None:
 
 
 @pytest.mark.parametrize("overlap", [1.5, True, "3", None])
-def test_overlap_is_an_integer(overlap: Any) -> None:
+def test_overlap_must_be_an_integer(overlap: Any) -> None:
     _, memory = attached()
     with pytest.raises(OptionError, match=f"overlap must be an integer, got {overlap!r}"):
         memory.read(tiny.ids(20), overlap=overlap)
     assert len(memory) == 0
 
 
-def test_what_is_read_temporarily_is_forgotten() -> None:
+def test_temporary_reading_is_forgotten() -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
         memory.read(tiny.ids(40))
@@ -280,7 +280,7 @@ def test_temporary_blocks_end_in_reverse_order() -> None:
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 0), (0, 14), (10, 31), (60, 70), (70, 70), (0, 70)]
 )
-def test_replace_is_reading_the_changed_text(
+def test_replace_equals_reading_the_changed_text(
     start: int, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fotmem.memory.contents.BULK", 9 * 2 * 8)  # some keys at a time
@@ -299,7 +299,7 @@ def test_replace_is_reading_the_changed_text(
     assert torch.equal(model(tiny.ids(9, seed=2)).logits, logits)
 
 
-def test_replace_sees_what_stands_before() -> None:
+def test_replace_attends_to_the_tokens_before() -> None:
     _, memory = attached()
     memory.read(tiny.ids(40))
     memory.replace(20, 30, tiny.ids(7, seed=1), overlap=5)
@@ -314,7 +314,7 @@ def test_replace_sees_what_stands_before() -> None:
 @pytest.mark.parametrize(
     ("start", "stop", "put"), [(5, 4, [1]), (-1, 4, [1]), (0, 41, [1]), (0, 10, [10**6])]
 )
-def test_what_cannot_be_replaced_stays(start: int, stop: int, put: list[int]) -> None:
+def test_a_failed_replace_changes_nothing(start: int, stop: int, put: list[int]) -> None:
     _, memory = attached()
     memory.read(tiny.ids(40))
     before, stores = snapshot(memory), dict(memory.stores)
@@ -324,7 +324,7 @@ def test_what_cannot_be_replaced_stays(start: int, stop: int, put: list[int]) ->
     assert memory.stores == stores
 
 
-def test_reading_computes_nothing_above_the_last_memory_layer() -> None:
+def test_reading_stops_after_the_last_memory_layer() -> None:
     model, ran = tiny.llama(), []
     for number, layer in enumerate(model.model.layers):
         layer.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))

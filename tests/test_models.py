@@ -67,7 +67,7 @@ def assert_same(model: nn.Module, other: nn.Module) -> None:
 # What can be loaded
 
 
-def test_a_folder(original: Path) -> None:
+def test_a_folder_is_loaded(original: Path) -> None:
     model, tokenizer = load_model(str(original))
     assert_same(model, folders.model())
     assert not model.training
@@ -75,7 +75,7 @@ def test_a_folder(original: Path) -> None:
     assert tokenizer(WORDS).input_ids == folders.tokenizer()(WORDS).input_ids
 
 
-def test_weights_are_rounded_and_nothing_else(original: Path) -> None:
+def test_dtype_rounds_only_weights(original: Path) -> None:
     model, _ = load_model(str(original), dtype=torch.bfloat16)
     assert model.dtype == model.config.dtype == torch.bfloat16
     assert_same(model, folders.model().bfloat16())
@@ -83,12 +83,12 @@ def test_weights_are_rounded_and_nothing_else(original: Path) -> None:
     assert torch.equal(model.model.rotary_emb.inv_freq, plain)
 
 
-def test_a_folder_in_half_precision_stays_so(tmp_path: Path) -> None:
+def test_a_folder_in_half_precision_keeps_its_dtype(tmp_path: Path) -> None:
     model, _ = load_model(str(folders.write(tmp_path, dtype=torch.bfloat16)))
     assert model.dtype == torch.bfloat16
 
 
-def test_a_gguf_file(gguf_file: Path) -> None:
+def test_a_gguf_file_is_loaded(gguf_file: Path) -> None:
     model, tokenizer = load_model(str(gguf_file))
     assert_same(model, folders.model())
     assert (model.dtype, model.training) == (torch.float32, False)
@@ -120,7 +120,9 @@ def installed(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_packaged_name(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packaged_model_is_loaded(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(gguf_file, tmp_path / PACKAGED["smollm2"].file)
     installed(tmp_path, monkeypatch)
     model, _ = load_model("smollm2")
@@ -129,7 +131,7 @@ def test_a_packaged_name(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("attached", [False, True])
-def test_what_was_loaded_from_gguf_can_be_saved(
+def test_a_model_loaded_from_gguf_can_be_saved(
     gguf_file: Path, tmp_path: Path, attached: bool
 ) -> None:
     model, tokenizer = load_model(str(gguf_file))
@@ -172,7 +174,7 @@ def test_gguf_without_its_package(
 # What is no model
 
 
-def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_gguf_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "no.gguf"
     assert refused(path) == f"there is no file {path}"
     path.mkdir()
@@ -180,7 +182,7 @@ def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "owner/no-such-model", "./no/such/folder"])
-def test_an_unknown_name(name: str) -> None:
+def test_an_unknown_name_is_refused(name: str) -> None:
     message = refused(name)
     assert message.startswith(f"model {name!r} cannot be loaded (no such folder; as a hub id: ")
     assert message.endswith(f"); {CHOICES}")
@@ -193,7 +195,7 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     assert message.endswith(COMPLETE)
 
 
-def test_another_file(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no model\n", encoding="utf-8")
     assert refused(path).startswith(f"model {str(path)!r} cannot be loaded (OSError: ")
@@ -241,7 +243,7 @@ def test_a_damaged_gguf_file(
     assert message.endswith(COMPLETE)
 
 
-def test_weights_that_are_missing_are_not_random(folder: Path) -> None:
+def test_missing_weights_are_refused(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.2.mlp.up_proj.weight"], weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -250,7 +252,7 @@ def test_weights_that_are_missing_are_not_random(folder: Path) -> None:
     )
 
 
-def test_weights_of_another_shape(folder: Path) -> None:
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["hidden_size"] = 64
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -297,7 +299,7 @@ def test_a_family_that_a_plugin_knows(
     assert type(model) is GPTNeoXForCausalLM
 
 
-def test_a_longllama_checkpoint_is_loaded_otherwise(folder: Path) -> None:
+def test_a_longllama_checkpoint_is_refused_with_its_cure(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "longllama"}))
     assert "load it in Python with fotmem.load_longllama(directory)" in refused(folder)

@@ -32,7 +32,7 @@ def assert_overflow(cache: MemoryCache, oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("last", [1, 6, None, WINDOW])
 @pytest.mark.parametrize("length", [WINDOW, WINDOW + 1, 2 * WINDOW, 55])
-def test_one_call(length: int, last: int | None) -> None:
+def test_one_call_equals_oracle(length: int, last: int | None) -> None:
     model, ids = tiny.llama(), tiny.ids(length)
     oracle = Oracle(model, LAYERS, window=WINDOW, last_context_length=last)
     with fotmem.attach(
@@ -93,7 +93,7 @@ def test_token_by_token_equals_oracle_beyond_the_window() -> None:
         assert len(cache.store(1)) == 2 * WINDOW
 
 
-def test_an_answer_is_the_same_whatever_was_asked_before() -> None:
+def test_an_answer_does_not_depend_on_earlier_questions() -> None:
     model, questions = tiny.llama(), tiny.rows(5, 40, 16)
     with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
         memory.read(tiny.ids(40))

@@ -33,8 +33,8 @@ def test_keys_are_those_of_windows_that_begin_earlier() -> None:
     assert (keys.double() - torch.cat(expected, 1)).abs().max() <= 1e-4
 
 
-def test_what_was_read_last_stands_before_the_next_text() -> None:
-    """No text but the first begins a window, so there is one attention sink, not one a text."""
+def test_the_next_text_begins_with_the_end_of_the_last_one() -> None:
+    """Only the first text begins a window, so there is one attention sink, not one per text."""
     model, ids = tiny.llama(), tiny.ids(38)[0]
     expected = []
     for begin, end, new in ((0, 10, 10), (5, 21, 11), (16, 30, 9), (25, 38, 8)):

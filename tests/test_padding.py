@@ -116,7 +116,7 @@ def test_padding_never_enters_memory(side: str) -> None:
 
 
 @sides
-def test_what_padding_holds_does_not_matter(side: str) -> None:
+def test_token_ids_of_padding_have_no_effect(side: str) -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         ids, mask = tiny.padded(tiny.rows(40, 5), side)
@@ -127,7 +127,7 @@ def test_what_padding_holds_does_not_matter(side: str) -> None:
 
 @pytest.mark.parametrize("remembered", [0, 40])
 @pytest.mark.parametrize("length", [7, 40])
-def test_a_batch_of_nothing_but_padding(length: int, remembered: int) -> None:
+def test_a_batch_of_padding_only(length: int, remembered: int) -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW) as memory:
         memory.read(tiny.ids(remembered))
@@ -193,7 +193,7 @@ def test_a_hole_in_the_mask_is_as_in_the_plain_model_or_refused(
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, 2.0, torch.nan, -torch.inf, 1e-9])
-def test_masks_hold_ones_and_zeros(value: float) -> None:
+def test_masks_must_hold_ones_and_zeros(value: float) -> None:
     model, mask = tiny.llama(), torch.ones(1, 6)
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         mask[0, 0] = value
@@ -234,7 +234,7 @@ def first_turn(model: LlamaForCausalLM, new_tokens: int) -> tuple[Tensor, Tensor
     return out.sequences, torch.cat([mask, (generated != PAD).long()], 1), out.past_key_values
 
 
-def test_second_turn_hides_what_finished_rows_were_filled_with() -> None:
+def test_the_second_turn_hides_the_padding_of_finished_rows() -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None):
         sequences, mask, cache = first_turn(model, new_tokens=5)
@@ -250,7 +250,7 @@ def test_second_turn_hides_what_finished_rows_were_filled_with() -> None:
             assert row[-9:].tolist() == wanted[0, -9:].tolist()
 
 
-def test_second_turn_refuses_when_fillings_have_overflowed() -> None:
+def test_the_second_turn_is_refused_if_padding_has_overflowed() -> None:
     model = tiny.llama()
     with fotmem.attach(model, layers=LAYERS, window=WINDOW):
         _, mask, cache = first_turn(model, new_tokens=14)

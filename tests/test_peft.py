@@ -57,7 +57,7 @@ def test_answers_equal_the_merged_models(to_base: bool) -> None:
     assert torch.equal(model(tiny.ids(9)).logits, plain)
 
 
-def test_lora_put_on_after_attaching() -> None:
+def test_lora_added_after_attaching() -> None:
     model = tiny.llama()
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None)
     wrapped = lora(model)
@@ -166,7 +166,7 @@ def test_prompt_tuning() -> None:
 
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # peft passes it
 def test_prefix_tuning_is_refused() -> None:
-    """It hands a filled cache to every call."""
+    """It passes a filled cache to every call."""
     config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     model = peft.get_peft_model(tiny.llama(), config).eval()
     with (
@@ -177,7 +177,7 @@ def test_prefix_tuning_is_refused() -> None:
 
 
 def test_adaption_prompts_are_refused() -> None:
-    """They put modules of their own in place of attention modules."""
+    """They replace attention modules."""
     config = peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=2, task_type="CAUSAL_LM")
     model = peft.get_peft_model(tiny.llama(), config).eval()
     before = snapshot(model)

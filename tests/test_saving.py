@@ -82,7 +82,7 @@ def test_a_copy_is_the_plain_model(copied: Any, attach: Any) -> None:
 
 
 class Doubled:
-    """What somebody else has put in place of a decoder's forward."""
+    """A replacement of a decoder's forward by somebody else."""
 
     def __init__(self, decoder: nn.Module) -> None:
         self.decoder = decoder
@@ -93,7 +93,7 @@ class Doubled:
         return output
 
 
-def test_what_was_put_there_before_is_copied() -> None:
+def test_a_forward_that_was_replaced_before_is_copied() -> None:
     model, question = tiny.llama(), tiny.ids(9)
     plain = model(question).logits
     decoder: Any = model.model
@@ -106,7 +106,7 @@ def test_what_was_put_there_before_is_copied() -> None:
     assert isinstance(vars(decoder)["forward"], Doubled)
 
 
-def test_it_is_loaded_where_fotmem_is_not_installed(tmp_path: Path) -> None:
+def test_a_pickled_model_loads_without_fotmem(tmp_path: Path) -> None:
     model, file = tiny.llama(), tmp_path / "model.pt"
     question, plain = tiny.ids(9), model(tiny.ids(9)).logits
     with attached(model):
@@ -174,8 +174,8 @@ def over_rows(model: nn.Module, ids: Any) -> Any:
         (over_rows, r"torch\.func\.vmap"),
     ],
 )
-def test_graphs_are_refused(graph: Any, feature: str) -> None:
-    """They would answer from what is in memory now, for ever."""
+def test_tracing_is_refused(graph: Any, feature: str) -> None:
+    """A graph would answer for ever from the memory at the time of tracing."""
     model, ids = tiny.llama(), tiny.ids(9)
     with attached(model) as memory:
         expected = model(ids).logits

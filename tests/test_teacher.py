@@ -8,7 +8,7 @@ from tests import tiny
 from tests.tiny import WINDOW, one_thread  # noqa: F401 - a fixture
 
 
-def test_divergence_is_from_both_windows_in_one_context() -> None:
+def test_divergence_is_from_predictions_in_one_context() -> None:
     model, other = tiny.llama(), tiny.llama(seed=9)
     ids = torch.cat([tiny.ids(2 * WINDOW, seed=seed) for seed in range(3)])
     windows = torch.cat([ids[:, :WINDOW], ids[:, WINDOW:]])
@@ -26,7 +26,7 @@ def test_divergence_is_from_both_windows_in_one_context() -> None:
                 assert difference <= 1e-5 + 1e-4 * float(exact)
 
 
-def test_it_stays_as_it_was_and_shares_what_is_not_trained() -> None:
+def test_the_teacher_does_not_change_and_shares_untrained_weights() -> None:
     model = tiny.llama()
     trained = list(model.model.layers[1].self_attn.parameters())
     teacher = Teacher(model, trained)
@@ -43,7 +43,7 @@ def test_it_stays_as_it_was_and_shares_what_is_not_trained() -> None:
     assert not any(weight.requires_grad for weight in copied)
 
 
-def test_nothing_changes_before_anything_is_trained() -> None:
+def test_an_untrained_model_does_not_diverge() -> None:
     model = tiny.llama()
     ids = tiny.ids(2 * WINDOW).view(2, WINDOW)
     columns = torch.arange(WINDOW - 1)

@@ -126,7 +126,7 @@ CHANGES: dict[str, tuple[Callable[[Memory], object], list[int]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_others_change_waits_for_the_end_of_temporarily(name: str) -> None:
+def test_changes_of_other_threads_wait_for_the_end_of_temporarily(name: str) -> None:
     change, expected = CHANGES[name]
     with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW) as memory:
         memory.read(tiny.ids(40))
@@ -154,8 +154,8 @@ def test_what_others_change_waits_for_the_end_of_temporarily(name: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["clear", "use", "replace", "temporarily"])
-def test_an_answer_goes_on_with_what_it_began_with(change: str) -> None:
-    """Its layers look at one memory, which is not closed under it."""
+def test_an_answer_keeps_the_memory_that_it_began_with(change: str) -> None:
+    """Its layers look at one memory, whose stores stay open."""
     model, question = tiny.llama(), tiny.ids(9, seed=1)
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, store="zarr")
     memory.read(tiny.ids(40))

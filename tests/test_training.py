@@ -120,7 +120,7 @@ def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
         read_documents([tmp_path / "set"], folders.tokenizer(), least=64)
 
 
-def test_ends_are_split_off() -> None:
+def test_the_ends_of_documents_are_split_off() -> None:
     runs = [torch.arange(1000), torch.arange(30)]
     kept, ends = split_off(runs, 0.05, least=20)
     assert torch.equal(torch.cat([kept[0], ends[0]]), runs[0])
@@ -133,7 +133,9 @@ def test_ends_are_split_off() -> None:
 # Pairs
 
 
-def test_facts_are_told_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_of_the_previous_window_are_asked_in_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("fotmem.training.pairs.TOKENS_PER_FACT", 66)  # a token is a character here
     tokenizer = folders.tokenizer()
     run = torch.tensor(tokenizer(prose(4000)).input_ids)
@@ -158,7 +160,7 @@ def test_facts_are_told_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(torch.equal(pair[name], again[name]) for name in pair)
 
 
-def test_facts_are_of_any_age_and_text_is_not() -> None:
+def test_facts_get_a_random_age_and_text_does_not() -> None:
     run = folders.tokenizer()(prose(900), return_tensors="pt").input_ids[0]
     pairs = Pairs([run], folders.tokenizer(), window=200, facts=0.7, size=300, seed=0)
     drawn = [pairs[index] for index in range(300)]
@@ -173,7 +175,7 @@ def test_facts_are_of_any_age_and_text_is_not() -> None:
     )
 
 
-def test_text_goes_on_from_one_window_to_the_next() -> None:
+def test_the_current_window_continues_the_previous_one() -> None:
     run = torch.arange(1000)
     pairs = Pairs([run], folders.tokenizer(), window=50, facts=0.0, size=9, seed=0)
     for index in range(9):
@@ -185,7 +187,7 @@ def test_text_goes_on_from_one_window_to_the_next() -> None:
         pairs[9]
 
 
-def test_keys_do_not_contradict_each_other() -> None:
+def test_facts_do_not_contradict_each_other() -> None:
     facts = [Facts(0)[number] for number in range(1000)]
     assert len({fact.key for fact in facts}) == 1000
 
@@ -232,7 +234,7 @@ def test_layers_below_are_trained_too(
 
 
 class Weights(TrainerCallback):
-    """Keeps what is trained, after each step."""
+    """Keeps the trained weights after each step."""
 
     def __init__(self) -> None:
         self.kept: list[dict[str, Tensor]] = []
@@ -243,7 +245,7 @@ class Weights(TrainerCallback):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_layers_below_stay_while_the_bank_is_in_use(
+def test_layers_below_are_frozen_while_the_bank_is_in_use(
     folder: Path, text: Path, tmp_path: Path, checkpointing: bool
 ) -> None:
     weights = Weights()
@@ -269,7 +271,7 @@ def test_layers_below_stay_while_the_bank_is_in_use(
     assert changed == [{0, 1, 2, 3}, {2, 3}, {2, 3}]
 
 
-def test_d_and_the_bank_have_their_own_equal_parts() -> None:
+def test_d_and_the_bank_change_in_equal_parts_of_the_training() -> None:
     options = TrainingOptions(steps=12, d=(1, 2, 4), bank_windows=(0, 5), learning_rate_decay=2)
     assert [options.d_at(step) for step in range(12)] == [1] * 4 + [2] * 4 + [4] * 4
     assert [options.bank_windows_at(step) for step in range(12)] == [0] * 6 + [5] * 6
@@ -279,7 +281,9 @@ def test_d_and_the_bank_have_their_own_equal_parts() -> None:
         TrainingOptions(bank_windows=())
 
 
-def test_memory_too_far_away(folder: Path, text: Path, tmp_path: Path) -> None:
+def test_a_distance_beyond_the_models_positions_is_refused(
+    folder: Path, text: Path, tmp_path: Path
+) -> None:
     with pytest.raises(fotmem.errors.OptionError, match="distance must be from 0 to 32, got 33"):
         tune(folder, text, tmp_path / "out", distance=33)
     assert not (tmp_path / "out").exists()
@@ -289,7 +293,7 @@ def test_memory_too_far_away(folder: Path, text: Path, tmp_path: Path) -> None:
     ("window", "distillation", "reason"),
     [(33, 1.0, "32, got 33: distillation reads two in one"), (65, 0.0, r"\(64\), got 65")],
 )
-def test_windows_too_long(
+def test_windows_that_are_too_long_are_refused(
     folder: Path, text: Path, tmp_path: Path, window: int, distillation: float, reason: str
 ) -> None:
     weights = {"text_weight": 1.0, "distillation": distillation}
@@ -298,7 +302,7 @@ def test_windows_too_long(
     assert not (tmp_path / "out").exists()
 
 
-def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path: Path) -> None:
+def test_full_training_saves_a_plain_checkpoint(folder: Path, text: Path, tmp_path: Path) -> None:
     trained = tune(
         folder, text, tmp_path / "out", method="full", steps=2, distance=20, temperature=0.8
     )
@@ -316,7 +320,7 @@ def test_full_is_a_checkpoint_like_any_other(folder: Path, text: Path, tmp_path:
     [{"text_weight": 1.0, "distillation": 0.0}, {"distillation": 1.0}],
     ids=["text", "distillation"],
 )
-def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> None:
+def test_training_improves_answers(folder: Path, tmp_path: Path, weights: dict[str, float]) -> None:
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
     alike = {"d": (1,), "bank_windows": (0,)}  # one task all the time
@@ -327,10 +331,10 @@ def test_it_learns(folder: Path, tmp_path: Path, weights: dict[str, float]) -> N
 
 
 @pytest.mark.parametrize(("facts", "alike"), [(0.0, True), (1.0, False)])
-def test_decay_weighs_windows_that_tell_facts(
+def test_decay_applies_to_windows_with_facts(
     text: Path, tmp_path: Path, facts: float, alike: bool
 ) -> None:
-    """Others are just before their current window, and count in full."""
+    """Windows without facts have age 1 and keep their full weight."""
     folder = folders.write(tmp_path / "model", max_position_embeddings=200)
     weights = {"text_weight": 1.0, "distillation": 0.0}
     options: dict[str, Any] = weights | {"window": 200, "facts": facts, "steps": 2}
@@ -342,7 +346,7 @@ def test_decay_weighs_windows_that_tell_facts(
 
 
 class Stop(TrainerCallback):
-    """Ends a training in the middle of things, as Ctrl-C does."""
+    """Ends a training in the middle, as Ctrl-C does."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -367,7 +371,7 @@ def losses(history: list[dict[str, float]]) -> list[tuple[float, float]]:
     [{}, {"method": "full"}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}],
     ids=str,
 )
-def test_resuming_changes_nothing(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     folder: Path, text: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     whole = tune(folder, text, tmp_path / "whole", **options)
@@ -382,7 +386,7 @@ def test_resuming_changes_nothing(
         assert torch.equal(one, two)
 
 
-def test_an_incomplete_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_skipped(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path) is None
     for step in (2, 10, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -398,7 +402,7 @@ COMMAND = (
 )
 
 
-def test_killed_it_resumes(folder: Path, text: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes(folder: Path, text: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = [*PROGRAM, "train", folder, "--data", text, "--output", output, *COMMAND.split()]
     command += ["--steps", "300", "--evaluate-every", "2"]

@@ -143,7 +143,7 @@ def test_other_attention_kernels_are_refused(name: str) -> None:
     assert "forward" not in vars(model.model)
 
 
-def test_wrong_input_shapes() -> None:
+def test_wrong_input_shapes_are_refused() -> None:
     model, _ = attached()
     with pytest.raises(ShapeError, match=r"input_ids must have shape \[B, tokens\], got \[9\]"):
         model(tiny.ids(9)[0])
@@ -168,13 +168,15 @@ def test_wrong_input_shapes() -> None:
         ({"attention_mask": [[1] * 9]}, UnsupportedError, "^list as a mask .* a tensor of shape"),
     ],
 )
-def test_other_inputs(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_wrong_inputs_are_refused(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     model, _ = attached()
     with pytest.raises(error, match=message):
         model(**{"input_ids": tiny.ids(9), **options})
 
 
-def test_rows_of_a_cache() -> None:
+def test_wrong_rows_of_a_cache_are_refused() -> None:
     model, _ = attached()
     cache = model(tiny.ids(40))[1]
     for row in ("x", 1.5, True, None):
@@ -187,7 +189,7 @@ def test_rows_of_a_cache() -> None:
             cache.store(1, row)
 
 
-def test_a_call_that_failed_leaves_a_cache_that_is_refused() -> None:
+def test_the_cache_of_a_failed_call_is_refused() -> None:
     """Some of its layers may have more tokens than others."""
     model, _ = attached()
     cache = model(tiny.ids(9))[1]
@@ -262,7 +264,7 @@ def test_training_through_memory_is_refused(overflown: bool, trained: str) -> No
         loss.backward()
 
 
-def test_training_what_memory_does_not_touch() -> None:
+def test_layers_below_memory_can_be_trained() -> None:
     model, memory = attached()
     memory.read(tiny.ids(20))
     model.lm_head.requires_grad_(True)
@@ -299,7 +301,7 @@ def test_compiled_models_work(in_place: bool, compiled_first: bool) -> None:
 
 
 @pytest.mark.parametrize("read", ["abc", {"input_ids": [1]}, [[1, 2], [3]], None])
-def test_reading_what_are_no_token_ids(read: object) -> None:
+def test_reading_anything_but_token_ids_is_refused(read: object) -> None:
     _, memory = attached()
     with pytest.raises(InputError, match=f"token ids of one text.* got {type(read).__name__}"):
         memory.read(read)

@@ -44,7 +44,7 @@ def test_any_store_gives_the_logits_of_exact_while_it_is_small(store: str, decay
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_use_keeps_what_was_read_and_its_ids(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_keeps_tokens_and_ids(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fotmem.memory.contents.BULK", 9 * 2 * 8)  # some keys at a time
     model, memory = read(77)
     memory.store(LAYERS[0]).forget(5)
@@ -65,7 +65,7 @@ def test_use_keeps_what_was_read_and_its_ids(store: str, monkeypatch: pytest.Mon
     assert (store == "exact") == (type(memory.store(LAYERS[0])) is kind)
 
 
-def test_what_is_used_temporarily_is_given_back() -> None:
+def test_stores_used_temporarily_are_replaced_at_the_end() -> None:
     model, memory = read(60)
     question, stores = tiny.ids(9, seed=5), dict(memory.stores)
     before = model(question).logits
@@ -78,7 +78,7 @@ def test_what_is_used_temporarily_is_given_back() -> None:
     assert type(memory.store(LAYERS[0])) is type(stores[LAYERS[0]])
 
 
-def test_layers_may_have_different_stores_and_each_its_options() -> None:
+def test_layers_may_have_different_stores_with_their_own_options() -> None:
     pytest.importorskip("faiss")
     question = tiny.ids(9, seed=5)
     plain, _ = read(60)
@@ -109,7 +109,7 @@ def test_layers_may_have_different_stores_and_each_its_options() -> None:
         ("faiss-ivf", {"values": "disk"}, OptionError, "'ram' or 'mmap', got 'disk'"),
     ],
 )
-def test_what_cannot_be_used_changes_nothing(
+def test_a_failed_use_changes_nothing(
     store: Any, options: dict[str, Any], error: type[FotmemError], message: str
 ) -> None:
     model, memory = read(60)

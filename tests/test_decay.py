@@ -1,4 +1,4 @@
-"""How much remembered keys count for."""
+"""Decay and temperature of remembered keys."""
 
 import math
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def holding(tokens: int) -> MemoryStore:
     [(1, 1), (10, 1), (20, 1 / 4), (45, 1 / 20.25), (640, 1 / 4096), (10**7, 1 / 4096)],
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
-def test_weights_are_a_power_of_the_windows_since(
+def test_weights_are_a_power_of_the_age_in_windows(
     age: int, weight: float, temperature: float
 ) -> None:
     scale, bias = scale_and_bias(
