@@ -24,7 +24,7 @@ from tests.tiny import (  # noqa: F401 - `one_thread` is a fixture
 @pytest.mark.parametrize("config", [True, False])
 @pytest.mark.parametrize("sizes", [(5, 3, 4), (10, 25, 45), (40, 2, 70)])
 def test_a_chat_in_the_cache_of_the_caller(sizes: tuple[int, ...], config: bool) -> None:
-    """One empty cache and the whole text every turn, as in the chat documentation of transformers."""
+    """One empty cache and the whole text every turn, as transformers documents chats."""
     model = tiny.llama()
     oracle = Oracle(model, LAYERS, window=WINDOW)
     with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None) as memory:

@@ -34,7 +34,7 @@ def attached(
 
 
 def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
-    """Softmax of the last position over all keys: ``(share, layer, position)`` of remembered ones."""
+    """Softmax of the last position over all keys: ``(share, layer, position)`` in memory."""
     found: dict[tuple[int, int], float] = {}
     for layer in LAYERS:
         name, local = f"model.layers.{layer}", oracle.local[layer]

@@ -19,8 +19,7 @@ from fotmem.arguments import (
 )
 from fotmem.crossbatch.attention import crossbatch_attention
 from fotmem.crossbatch.bank import Bank
-from fotmem.crossbatch.pattern import AttentionPattern
-from fotmem.crossbatch.published import documents
+from fotmem.crossbatch.pattern import AttentionPattern, documents
 from fotmem.errors import OptionError, ShapeError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.models.memory_layers import layer_adapters, memory_layers

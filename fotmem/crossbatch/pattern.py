@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fotmem.errors import OptionError
+
 
 @dataclass(frozen=True)
 class AttentionPattern:
@@ -29,6 +31,19 @@ class AttentionPattern:
     """``[W]``: factor of the weight of each key of a window that others attend to; default 1."""
     bank_weight: float = 1.0
     """Factor of the weight of each key of the bank."""
+
+
+def documents(rows: int, d: int) -> list[list[int]]:
+    """List, per row, the documents whose previous windows it attends to.
+
+    Raises
+    ------
+    OptionError
+        `d` is not from 0 to `rows`.
+    """
+    if not 0 <= d <= rows:
+        raise OptionError(f"d must be from 0 to the {rows} documents of the batch, got {d}")
+    return [[(row + step) % rows for step in range(d)] for row in range(rows)]
 
 
 class CrossbatchInputs(NamedTuple):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from fotmem.crossbatch.attention import crossbatch_attention
-from fotmem.crossbatch.pattern import AttentionPattern
-from fotmem.errors import OptionError, ShapeError
+from fotmem.crossbatch.pattern import AttentionPattern, documents
+from fotmem.crossbatch.rotary import positions, rotate
+from fotmem.crossbatch.shapes import check_bank, check_current, check_previous
+from fotmem.errors import OptionError
 
 
 def longllama(
@@ -67,7 +68,7 @@ def longllama(
     ----------
     Tworkowski et al. 2023, "Focused Transformer", arXiv:2307.03170, and its released code.
     """
-    _check_shapes(query, key, value, padding_mask)
+    check_current(query, key, value, padding_mask)
     rows = query.shape[0]
     if context_range < 1:
         raise OptionError(f"context_range must be at least 1, got {context_range}")
@@ -129,35 +130,17 @@ def paper(
     ----------
     Tworkowski et al. 2023, "Focused Transformer", arXiv:2307.03170, section 3.2.
     """
-    _check_shapes(query, key, value, padding_mask)
-    rows, _, heads, head_dim = key.shape
-    if previous_key.ndim != 4 or previous_key.shape[::2] != (rows, heads):
-        expected = f"[B={rows}, S, H={heads}, D={head_dim}]"
-        raise ShapeError("previous_key", expected=expected, actual=previous_key.shape)
-    _check_pair("previous_value", previous_value, previous_key)
-    _check_mask("previous_padding_mask", previous_padding_mask, previous_key)
+    check_current(query, key, value, padding_mask)
+    check_previous(key, (previous_key, previous_value), previous_padding_mask)
     return _attend(
         (query, key, value),
         (previous_key, previous_value),
-        documents(rows, d),
+        documents(len(key), d),
         rope_theta,
         padding_mask,
         previous_padding_mask,
         bank,
     )
-
-
-def documents(rows: int, d: int) -> list[list[int]]:
-    """List, per row, the documents whose previous windows it attends to.
-
-    Raises
-    ------
-    OptionError
-        `d` is not from 0 to `rows`.
-    """
-    if not 0 <= d <= rows:
-        raise OptionError(f"d must be from 0 to the {rows} documents of the batch, got {d}")
-    return [[(row + step) % rows for step in range(d)] for row in range(rows)]
 
 
 def _reach(row: int, context_range: int, packing: int, stepping: bool) -> int:
@@ -180,15 +163,11 @@ def _attend(
     """Encode positions, attend, and return ``[B, T, H * G, D]``."""
     query, key, value = current
     if bank is not None:
-        heads, head_dim = key.shape[2:]
-        for name, tensor in zip(("the bank's keys", "the bank's values"), bank, strict=True):
-            if tensor.ndim != 3 or tensor.shape[1:] != (heads, head_dim):
-                expected = f"[N, H={heads}, D={head_dim}]"
-                raise ShapeError(name, expected=expected, actual=tensor.shape)
+        check_bank(key, bank)
         bank = (bank[0].transpose(0, 1), bank[1].transpose(0, 1))
     if rope_theta is not None:
-        positions = _positions(key, padding_mask)
-        query, key = (_rotate(tensor, positions, rope_theta) for tensor in (query, key))
+        places = positions(key, padding_mask)
+        query, key = (rotate(tensor, places, rope_theta) for tensor in (query, key))
     pattern = AttentionPattern(
         contexts=contexts,
         scale=query.shape[3] ** -0.5,
@@ -199,44 +178,3 @@ def _attend(
     query, key, value, context_keys, context_values = heads_first
     output = crossbatch_attention(query, key, value, context_keys, context_values, pattern, bank)
     return output.transpose(1, 2)
-
-
-def _positions(key: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Count tokens from 0 in each row, padding not counted: ``[B or 1, T]``."""
-    if padding_mask is None:
-        return torch.arange(key.shape[1], device=key.device)[None]
-    return (padding_mask.cumsum(1) - 1).clamp(min=0)
-
-
-def _rotate(tensor: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Encode positions ``[B or 1, T]`` in ``[B, T, heads, D]`` (RoPE, Su et al. 2021)."""
-    half = tensor.shape[3] // 2
-    wide = torch.promote_types(tensor.dtype, torch.float32)
-    exponents = torch.arange(half, dtype=wide, device=tensor.device) / half
-    angles = positions[..., None, None].to(wide) * theta**-exponents  # [B or 1, T, 1, D / 2]
-    cos, sin = angles.cos(), angles.sin()
-    first, second = tensor.to(wide).split(half, -1)
-    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
-    return rotated.to(tensor.dtype)
-
-
-def _check_shapes(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None) -> None:
-    if key.ndim != 4 or key.shape[3] % 2:
-        raise ShapeError("key", expected="[B, T, H, D], D even", actual=key.shape)
-    _check_pair("value", value, key)
-    rows, tokens, heads, head_dim = key.shape
-    expected = f"[B={rows}, T={tokens}, a multiple of H={heads}, D={head_dim}]"
-    same = query.ndim == 4 and (*query.shape[:2], query.shape[3]) == (rows, tokens, head_dim)
-    if not same or query.shape[2] == 0 or query.shape[2] % heads:
-        raise ShapeError("query", expected=expected, actual=query.shape)
-    _check_mask("padding_mask", padding_mask, key)
-
-
-def _check_pair(name: str, value: Tensor, key: Tensor) -> None:
-    if value.shape != key.shape:
-        raise ShapeError(name, expected=f"{list(key.shape)}, as its keys", actual=value.shape)
-
-
-def _check_mask(name: str, mask: Tensor | None, key: Tensor) -> None:
-    if mask is not None and mask.shape != key.shape[:2]:
-        raise ShapeError(name, expected=str(list(key.shape[:2])), actual=mask.shape)
