@@ -11,7 +11,8 @@ import torch
 
 import fotmem
 from fotmem.measure.evaluate.passkey import PasskeyAnswer, Trial
-from fotmem.models.load import PACKAGED, load_model
+from fotmem.models.load import load_model
+from fotmem.models.packaged import PACKAGED
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import answer_question, question_prompt
 from tests import folders

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 import fotmem
-from fotmem.models.load import PACKAGED, load_model
+from fotmem.models.load import load_model
+from fotmem.models.packaged import PACKAGED
 from fotmem.plugin import AdapterSpec
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture

