@@ -9,21 +9,33 @@ from numbers import Real
 from operator import index
 from typing import Any
 
-from fotmem.errors import OptionError
+from fotmem.errors import OptionError, shown
 
 
-def checked_integer(name: str, number: Any, kind: str = "an integer") -> int:
+def checked_integer(
+    name: str, number: Any, kind: str = "", *, least: int | None = None, most: int | None = None
+) -> int:
     """Return an integer as Python's own; numpy's integers are accepted, booleans are not.
 
     Raises
     ------
     OptionError
-        It is no integer; `kind` says what was expected.
+        It is no integer, or out of range; `kind` says what was expected.
     """
+    checked = number if type(number) is int else _as_integer(number)
+    if checked is None or (least is not None and checked < least):
+        kind = kind or ("an integer" if least is None else f"an integer of at least {least}")
+        raise OptionError(f"{name} must be {kind}, got {shown(number)}")
+    if most is not None and checked > most:
+        raise OptionError(f"{name} must be at most {most:,}, got {checked}")
+    return checked
+
+
+def _as_integer(number: Any) -> int | None:
     if not _is_boolean(number):
         with suppress(TypeError, ValueError, RuntimeError):  # the latter two: arrays, tensors
             return index(number)
-    raise OptionError(f"{name} must be {kind}, got {number!r}")
+    return None
 
 
 def checked_number(
@@ -73,11 +85,7 @@ def checked_top_k(top_k: Any) -> int | None:
     """
     if top_k is None:
         return None
-    kind = "an integer of at least 1, or None for all"
-    checked = checked_integer("top_k", top_k, kind)
-    if checked < 1:
-        raise OptionError(f"top_k must be {kind}, got {top_k!r}")
-    return checked
+    return checked_integer("top_k", top_k, "an integer of at least 1, or None for all", least=1)
 
 
 def checked_window(window: Any, longest: int) -> int:

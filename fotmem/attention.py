@@ -5,6 +5,7 @@ key/value head, ``T`` tokens of a window, ``Q`` queries of one head (``G * T`` f
 remembered tokens, ``K`` hits per query, ``D`` head dimension.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 __all__ = [
     "WORKSPACE",
     "PartialAttention",
+    "block_length",
     "causal_attention",
     "dense_attention",
     "merge",
@@ -22,6 +24,17 @@ __all__ = [
 
 WORKSPACE = 2**22
 """Elements of the largest temporary of blocked attention and search (16 MiB of float32)."""
+
+
+def block_length(*sizes: int) -> int:
+    """Count how many rows fit into `WORKSPACE`, at least 1; sizes multiply to those of a row.
+
+    Examples
+    --------
+    >>> block_length(8, 128)
+    4096
+    """
+    return max(1, WORKSPACE // max(1, math.prod(sizes)))
 
 
 class PartialAttention(NamedTuple):
@@ -101,7 +114,7 @@ def dense_attention(
         return _flash(queries, keys, values, scale)
     if mask is not None:
         mask = mask.expand(*queries.shape[:3], keys.shape[2])
-    length = max(1, WORKSPACE // (4096 * queries.shape[0] * queries.shape[1]))
+    length = block_length(4096, *queries.shape[:2])
     parts = [
         _blocked(
             queries[:, :, start : start + length],
@@ -156,7 +169,7 @@ def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Parti
         return _kernel(queries, keys, values, scale, is_causal=False)
     # In float32, so that no digits are lost; block by block, so that memory stays bounded.
     queries32 = queries.float()
-    length = max(1, WORKSPACE // (keys.shape[0] * keys.shape[1] * keys.shape[3]))
+    length = block_length(*keys.shape[:2], keys.shape[3])
     merged = PartialAttention(torch.zeros_like(queries32), _no_keys(queries))
     for start in range(0, keys.shape[2], length):
         stop = start + length
@@ -193,7 +206,7 @@ def _blocked(
     queries: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None
 ) -> PartialAttention:
     heads, head_dim = queries.shape[0] * queries.shape[1], queries.shape[3]
-    length = max(1, WORKSPACE // (heads * max(queries.shape[2], head_dim)))
+    length = block_length(heads, max(queries.shape[2], head_dim))
     top = _no_keys(queries)[..., None]
     wide = queries.to(top.dtype) * scale
     total = torch.zeros_like(top)

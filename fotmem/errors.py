@@ -184,6 +184,11 @@ def _installed(package: str) -> bool:
         return False
 
 
+def one_line(error: BaseException) -> str:
+    """Show an error in one line, with its type."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def shown(value: object) -> str:
     """Return a value as one short line for a message."""
     text = " ".join(repr(value).split())

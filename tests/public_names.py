@@ -1,8 +1,10 @@
 """Which names of fotmem a source uses, and which of them it may use."""
 
 import ast
+import functools
+import inspect
+import textwrap
 from collections.abc import Iterable, Iterator
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -41,28 +43,32 @@ def foreign_private_names(sources: Iterable[str]) -> set[str]:
         elif isinstance(node, ast.AnnAssign | ast.Assign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             defined.update(target.id for target in targets if isinstance(target, ast.Name))
-    return (used - defined) & private_names("")
+    return (used - defined) & private_names()
 
 
-@cache
-def private_names(package: str, ending: str = "") -> set[str]:
-    """Private names of the classes of a package of fotmem's whose names end so."""
-    folder = Path(fotmem.__file__).parent / package
-    return {
-        name
-        for file in folder.rglob("*.py")
-        for name in private_names_of(file.read_text("utf-8"), ending)
-    }
+def reused_private_names(kind: type) -> set[str]:
+    """Private names that a class of a plugin shares with its base classes in fotmem."""
+    bases = [base for base in kind.__mro__ if base.__module__.split(".")[0] == "fotmem"]
+    others = [base for base in kind.__mro__ if base not in bases and base is not object]
+    theirs, ours = ({name for each in some for name in _names_of(each)} for some in (bases, others))
+    return theirs & ours
 
 
-def private_names_of(source: str, ending: str) -> set[str]:
-    """Private names of the classes of a source whose names end so, and of their instances."""
-    return {
-        name
-        for kind in ast.walk(ast.parse(source))
-        if isinstance(kind, ast.ClassDef) and kind.name.endswith(ending)
-        for name in _own_names(kind)
-    }
+@functools.cache
+def private_names() -> frozenset[str]:
+    """Private names of the classes of fotmem, and of their instances."""
+    files = Path(fotmem.__file__).parent.rglob("*.py")
+    trees = (ast.walk(ast.parse(file.read_text("utf-8"))) for file in files)
+    kinds = (node for tree in trees for node in tree if isinstance(node, ast.ClassDef))
+    return frozenset(name for kind in kinds for name in _own_names(kind))
+
+
+def _names_of(kind: type) -> Iterator[str]:
+    if kind.__module__ == "abc":
+        return
+    [tree] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    yield from _own_names(tree)
 
 
 def _own_names(kind: ast.ClassDef) -> Iterator[str]:

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from fotmem import attention, create_store
 from fotmem.attention import WORKSPACE
-from fotmem.stores import MemoryStore, rows_store
-from fotmem.stores import exact_search as search
-from fotmem.stores import store as base
+from fotmem.stores import MemoryStore
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.footprint import held_bytes
@@ -72,8 +70,7 @@ def test_workspace_is_bounded_whatever_the_queries_and_the_memory(
 def test_blocks_follow_the_workspace(
     ask: str, top_k: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (attention, base, rows_store, search):
-        monkeypatch.setattr(module, "WORKSPACE", 2**14)
+    monkeypatch.setattr(attention, "WORKSPACE", 2**14)
     store, q = exact(num_heads=1, dtype=dtype), draw(1, 64, DIM, seed=1)
     keys, values = draw(1, 5000, DIM, dtype=dtype), draw(1, 5000, DIM, seed=2, dtype=dtype)
     store.add(keys, values)

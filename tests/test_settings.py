@@ -38,7 +38,7 @@ GRID: Grid = {"sparse": {"salt": [1, 2], "every": [1, 3]}}
 
 SPARSE = """
 from fotmem.stores import Hits
-from fotmem.stores.exact_search import exact_search
+from fotmem.stores.brute_force import exact_search
 from fotmem_exact.store import ExactStore
 
 class SparseOptions(StoreOptions):

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from fotmem import attention
 from fotmem.errors import OptionError
-from fotmem.stores import Hits, MemoryStore, store
+from fotmem.stores import Hits, MemoryStore
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
 from fotmem.testing.store.hits import expect_exact
@@ -74,7 +75,7 @@ def test_hiding_what_was_forgotten_needs_bounded_workspace(monkeypatch: pytest.M
     keys[:, :450] *= 5  # the forgotten would all be better
     made.add(keys, keys)
     made.forget(450)
-    monkeypatch.setattr(store, "WORKSPACE", 1024)
+    monkeypatch.setattr(attention, "WORKSPACE", 1024)
     expect_exact(made.search(q, 7), q, keys[:, 450:], 7, first_id=450)
     assert max(made.found) <= 1024 < 16 * 500
 
@@ -102,7 +103,7 @@ def test_a_store_that_found_too_few_is_not_asked_again() -> None:
 @pytest.mark.parametrize("top_k", [3, 10**6, None])
 def test_attend_splits_its_work(top_k: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made = filled()
-    monkeypatch.setattr(store, "WORKSPACE", 200)
+    monkeypatch.setattr(attention, "WORKSPACE", 200)
     with Allocations() as allocated:
         part = made.attend(QUERIES, top_k=top_k, scale=0.3)
     expected = naive_topk_attention(QUERIES, KEYS, VALUES, 0.3, top_k or 30)
@@ -115,7 +116,7 @@ def test_attend_splits_its_work(top_k: int | None, monkeypatch: pytest.MonkeyPat
 def test_a_bias_is_added_by_id(
     kind: type[MemoryStore], top_k: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "WORKSPACE", 200)
+    monkeypatch.setattr(attention, "WORKSPACE", 200)
     made = kind(num_heads=HEADS, head_dim=DIM)
     made.start_at(100)
     made.add(KEYS, VALUES)
@@ -149,7 +150,7 @@ def test_a_bias_can_hide_keys() -> None:
 
 def test_dense_attention_does_not_round_at_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
     made = filled(dtype=torch.bfloat16)
-    monkeypatch.setattr(store, "WORKSPACE", 1)
+    monkeypatch.setattr(attention, "WORKSPACE", 1)
     q = QUERIES.bfloat16()
     out = made.attend(q, top_k=None, scale=0.01).out.double()
     expected, _ = naive_attention(q, KEYS.bfloat16(), VALUES.bfloat16(), 0.01)
@@ -193,7 +194,7 @@ def test_start_at_moves_all_ids(kind: type[PlainStore]) -> None:
 def test_the_default_copy_is_independent_and_keeps_ids(
     kind: type[PlainStore], forgotten: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "WORKSPACE", 100)  # several blocks
+    monkeypatch.setattr(attention, "WORKSPACE", 100)  # several blocks
     made = kind(num_heads=HEADS, head_dim=DIM, dtype=torch.float16)
     made.start_at(5)
     made.add(KEYS, VALUES)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
+from fotmem.attention import block_length
 from fotmem.stores import Hits, RowsStore, best_hits, exact_search
 from fotmem_faiss.options import FlatOptions
 from fotmem_faiss.threads import faiss_threads
@@ -29,7 +29,7 @@ class FlatStore(RowsStore):
             ids, scores = self._search_block(queries, rows, top_k)
             return Hits(ids + first if first else ids, scores)
         found: list[Hits] = []
-        length = max(WORKSPACE // (self.num_heads * self.head_dim), top_k)
+        length = max(block_length(self.num_heads, self.head_dim), top_k)
         for keys in rows.split(length, 1):
             ids, scores = self._search_block(queries, keys.float(), min(top_k, keys.shape[1]))
             found = [best_hits([*found, Hits(ids + first, scores)], top_k)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
+from fotmem.attention import block_length
 from fotmem.stores import Centring, Ids, Vectors, nearest_centres
 
 LARGEST = 2.0**15
@@ -62,7 +62,7 @@ class Lists:
     def _probed(self, queries: Tensor) -> tuple[Ids, Vectors]:
         """Choose lists for queries ``[H, Q, D]``, and score their centres: ``[H * Q, nprobe]``."""
         heads, count, _ = queries.shape
-        length = max(1, WORKSPACE // self._clusters.reach.numel())
+        length = block_length(self._clusters.reach.numel())
         lists = np.empty((heads, count, self._index.nprobe), np.int64)
         scores = np.empty(lists.shape, np.float32)
         for start in range(0, count, length):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge
+from fotmem.attention import PartialAttention, block_length, dense_attention, merge
 from fotmem.crossbatch.pattern import (
     AttentionPattern,
     ContextPart,
@@ -153,7 +153,7 @@ def _stops(asked: _Queries, part: ContextPart, mask: Tensor | None) -> Iterable[
     size = part.keys.shape[2]
     if mask is None and asked.queries.device.type == "cpu":
         return [size]
-    length = max(1, WORKSPACE // asked.lse.numel())
+    length = block_length(asked.lse.numel())
     return [*range(length, size, length), size]
 
 

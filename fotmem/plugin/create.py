@@ -7,18 +7,18 @@ import torch
 from pydantic import BaseModel
 
 from fotmem.adapter import Adapter
-from fotmem.errors import MissingPackageError, OptionError, UnknownStoreError
-from fotmem.plugin.registry import one_line, registry
+from fotmem.errors import MissingPackageError, OptionError, UnknownStoreError, one_line
+from fotmem.plugin.registry import registry
 from fotmem.plugin.specs import AdapterSpec, StoreSpec
 from fotmem.stores.checks import (
     checked_directory,
     checked_dtype,
+    checked_sizes,
     named_device,
     usable_device,
-    whole,
 )
 from fotmem.stores.options import StoreOptions, checked_options
-from fotmem.stores.store import MOST, MemoryStore
+from fotmem.stores.store import MemoryStore
 
 
 def create_store(
@@ -82,9 +82,10 @@ def create_store(
         raise OptionError(
             f"store {name!r} lives in memory and takes no directory, got {str(place)!r}"
         )
+    heads, dim = checked_sizes(num_heads, head_dim)
     arguments: dict[str, Any] = {
-        "num_heads": whole("num_heads", num_heads, least=1, most=MOST),
-        "head_dim": whole("head_dim", head_dim, least=1, most=MOST),
+        "num_heads": heads,
+        "head_dim": dim,
         "dtype": checked_dtype(dtype),
         "device": usable_device(named),
     }

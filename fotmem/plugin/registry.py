@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import pluggy
 
-from fotmem.errors import FotmemError, OptionError
+from fotmem.errors import FotmemError, OptionError, one_line
 from fotmem.plugin import hookspecs
 from fotmem.plugin.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec
 
@@ -48,7 +48,7 @@ class Registry:
         except (Exception, SystemExit) as error:  # whatever a stranger's module raises
             if plugin is not None and self._plugins.get_plugin(name) is plugin:
                 self._plugins.unregister(plugin)
-            self._report(name, f"cannot be loaded: {one_line(error)}")
+            self._report(name, f"cannot be loaded: {_reason(error)}")
             return
         self._collect(name, "fotmem_stores", StoreSpec, self.stores)
         self._collect(name, "fotmem_adapters", AdapterSpec, self.adapters)
@@ -71,7 +71,7 @@ class Registry:
             answers = caller()
             specs = [spec for answer in answers for spec in answer]
         except (Exception, SystemExit) as error:  # whatever a stranger's hook raises
-            self._report(plugin, f"{hook}() failed: {one_line(error)}")
+            self._report(plugin, f"{hook}() failed: {_reason(error)}")
             return
         if not answers:  # pluggy drops None
             self._report(plugin, f"{hook}() returned None, must return or yield {kind.__name__}")
@@ -146,7 +146,5 @@ def _entry_points() -> Iterable[metadata.EntryPoint]:
     return sorted(found.values(), key=order)
 
 
-def one_line(error: BaseException) -> str:
-    """Show what a stranger's module raised in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, FotmemError) else f"{type(error).__name__}: {text}"
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, FotmemError) else one_line(error)

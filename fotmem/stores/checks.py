@@ -1,7 +1,6 @@
 """Checks what callers pass to a store, and what their functions return."""
 
 import math
-import operator
 import os
 from collections.abc import Callable
 from numbers import Real
@@ -11,24 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError, shown
+from fotmem.arguments import checked_integer
+from fotmem.errors import (
+    DtypeError,
+    IdError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    shown,
+)
 from fotmem.stores.hits import Bias
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What a store accepts and keeps."""
+MOST = 2**31 - 1
+"""Heads, dimensions of a key, or hits of a query, at most."""
+END_OF_IDS = 2**63 - 1
+"""Ids are below it: they, and the next one, are int64."""
 
 
-def whole(name: str, number: object, *, least: int, most: int | None = None) -> int:
-    """Take integers of all kinds, also NumPy's; nothing else."""
-    try:
-        taken = None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
-    except TypeError:
-        taken = None
-    if taken is None or taken < least:
-        raise OptionError(f"{name} must be an integer of at least {least}, got {shown(number)}")
-    if most is not None and taken > most:
-        raise OptionError(f"{name} must be at most {most:,}, got {taken}")
-    return taken
+def checked_sizes(num_heads: object, head_dim: object) -> tuple[int, int]:
+    """Take the heads ``H`` and the head dimension ``D`` of a layer."""
+    heads = checked_integer("num_heads", num_heads, least=1, most=MOST)
+    return heads, checked_integer("head_dim", head_dim, least=1, most=MOST)
+
+
+def checked_top_k(top_k: object) -> int:
+    """Take a number of hits per query."""
+    return checked_integer("top_k", top_k, least=1, most=MOST)
 
 
 def require_tensor(name: str, tensor: object) -> None:
@@ -52,6 +61,28 @@ def require_dtype(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
         cure = "convert with .dequantize()" if tensor.is_quantized else "convert with .to(...)"
         raise DtypeError(name, expected=NAMES, actual=tensor.dtype, cure=cure)
+
+
+def require_shape(name: str, tensor: Tensor, axis: str, *, heads: int, head_dim: int) -> None:
+    """Raise `ShapeError` unless it is ``[H, n, D]``; `axis` is the letter of the second."""
+    if tensor.ndim != 3 or tensor.shape[0] != heads or tensor.shape[2] != head_dim:
+        expected = f"[H={heads}, {axis}, D={head_dim}]"
+        raise ShapeError(name, expected=expected, actual=tensor.shape)
+
+
+def require_ids(ids: Tensor, *, heads: int, start: int, first: int, end: int) -> None:
+    """Raise unless these are ids ``[H, Q, K]`` from `first` to before `end`, or -1.
+
+    A store gave out ids from `start` on; those before `first` are forgotten.
+    """
+    require_tensor("ids", ids)
+    if ids.dtype != torch.int64:
+        raise DtypeError("ids", expected="int64", actual=ids.dtype)
+    if ids.ndim != 3 or ids.shape[0] != heads:
+        raise ShapeError("ids", expected=f"[H={heads}, Q, K]", actual=ids.shape)
+    outside = ids[(ids != -1) & ((ids < first) | (ids >= end))]
+    if outside.numel():
+        raise IdError(int(outside[0]), start=start, first=first, end=end)
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

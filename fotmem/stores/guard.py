@@ -106,36 +106,31 @@ def reads(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _
 
 def changes(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
     """Let one thread at a time call a method, and Ctrl-C wait."""
-    name = method.__name__
-
-    @functools.wraps(method)
-    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        guard = store._guard
-        with interrupts_deferred():
-            guard.begin(name)
-            try:
-                guard.require_usable()
-                return method(store, *args, **kwargs)
-            finally:
-                guard.end()
-
-    return call
+    return _between(Guard.begin, Guard.end, method)
 
 
 def copies(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
     """Let nobody change the store while a method runs, and Ctrl-C wait."""
+    return _between(Guard.begin_copy, Guard.end_copy, method)
+
+
+def _between(
+    begin: Callable[[Guard, str], object],
+    end: Callable[[Guard], None],
+    method: _Method[_Store, _Given, _Result],
+) -> _Method[_Store, _Given, _Result]:
     name = method.__name__
 
     @functools.wraps(method)
     def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         guard = store._guard
         with interrupts_deferred():
-            guard.begin_copy(name)
+            begin(guard, name)
             try:
                 guard.require_usable()
                 return method(store, *args, **kwargs)
             finally:
-                guard.end_copy()
+                end(guard)
 
     return call
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 Bias = Callable[[Tensor], Tensor]
 """Takes ids of keys, int64 of any shape, and returns what is added to their scores."""
@@ -18,7 +20,22 @@ class Hits(NamedTuple):
     """Shape ``[H, Q, K]``, float32: inner products, unscaled (no ``1/sqrt(D)``); -inf for -1."""
 
     def first(self, most: int) -> "Hits":
-        """Keep so many of each query, at most."""
+        """Keep at most so many hits of each query."""
         if self.ids.shape[-1] <= most:
             return self
         return Hits(self.ids[..., :most], self.scores[..., :most])
+
+    def padded(self, top_k: int) -> "Hits":
+        """Fill up to ``top_k`` columns with id -1, score -inf."""
+        missing = top_k - self.ids.shape[-1]
+        if not missing:
+            return self
+        ids = pad(self.ids, (0, missing), value=-1)
+        return Hits(ids, pad(self.scores, (0, missing), value=-torch.inf))
+
+
+def no_hits(heads: int, queries: int, top_k: int, device: torch.device) -> Hits:
+    """Return what a search in an empty store finds."""
+    shape = heads, queries, top_k
+    ids = torch.full(shape, -1, dtype=torch.long, device=device)
+    return Hits(ids, torch.full(shape, -torch.inf, dtype=torch.float32, device=device))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
+from fotmem.attention import block_length
+from fotmem.stores.brute_force import in_blocks, largest
 from fotmem.stores.centring import lengths_of, shortened, usual_length
-from fotmem.stores.exact_search import in_blocks, largest
 from fotmem.stores.hits import Bias, Hits
 
 SLACK = 1.05
@@ -110,7 +110,7 @@ class HubKeys(NamedTuple):
 
     def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Look at all hubs; queries ``[H, Q, D]`` in float32."""
-        length = max(1, WORKSPACE // max(1, self.ids.numel()))
+        length = block_length(self.ids.numel())
         return in_blocks(
             lambda some: self._search(queries[:, some], top_k, bias), queries.shape[1], length
         )

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
+from fotmem.attention import block_length
+from fotmem.stores.brute_force import best_hits, exact_search, in_blocks
 from fotmem.stores.buffers import Place
-from fotmem.stores.exact_search import best_hits, exact_search, in_blocks
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys
 from fotmem.stores.options import StoreOptions
@@ -233,7 +233,7 @@ class IndexedStore(RowsStore):
 
     def key_blocks(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         """Yield ids of the first, and keys ``[H, n, D]`` as an index wants them, block by block."""
-        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        length = block_length(self.num_heads, self.head_dim)
         for first, keys in self.stored_keys.blocks(start, stop, length):
             yield first, keys.float().cpu().contiguous()
 
@@ -281,5 +281,5 @@ class IndexedStore(RowsStore):
                 scores += bias(chosen.clamp(min=self.first_row))
             return Hits(chosen, scores.masked_fill_(chosen < 0, -torch.inf))
 
-        per_query = self.num_heads * ids.shape[2] * self.head_dim
-        return in_blocks(scored, ids.shape[1], max(1, WORKSPACE // max(1, per_query)))
+        length = block_length(self.num_heads, ids.shape[2], self.head_dim)
+        return in_blocks(scored, ids.shape[1], length)

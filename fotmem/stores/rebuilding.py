@@ -3,48 +3,79 @@
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
 from fotmem.errors import StorageError, shown
-
-if TYPE_CHECKING:
-    from fotmem.stores.store import MemoryStore
-
+from fotmem.stores.guard import Guard
 
 PLAIN = (int, float, str, bytes, tuple, Enum, PurePath, BaseModel, torch.dtype, torch.device)
 """What two stores may be made with: nobody changes it."""
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a store was made with."""
 
-def twin_of(store: "MemoryStore", args: tuple[Any, ...], kwargs: dict[str, Any]) -> "MemoryStore":
-    """Make an empty store of the class and arguments of another one, without a directory.
+
+class Rebuildable(Protocol):
+    """A store, as far as building it anew needs it."""
+
+    has_directory: bool
+    _guard: Guard
+    _made_with: Arguments
+    _newest: Tensor | None
+
+    @property
+    def first_id(self) -> int:
+        """Id of the oldest key that can be found."""
+
+    def new_empty(self) -> "Rebuildable":
+        """Build an empty store like this one."""
+
+    def start_at(self, first_id: int) -> None:
+        """Number keys from `first_id` on."""
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Append keys and values."""
+
+
+def shareable(made_with: Arguments, options: object, *, kind: str) -> Arguments:
+    """Return the arguments for a second store like one that was made with these.
+
+    Parameters
+    ----------
+    made_with : tuple
+        Positional and keyword arguments.
+    options : BaseModel or None
+        The store's options now, which `tune` may have changed.
+    kind : str
+        Name of the store's class.
 
     Raises
     ------
     StorageError
-        It was made with something that two stores would share.
+        It was made with something that both stores would share.
     """
+    args, kwargs = made_with
     if "directory" in kwargs:
         kwargs = kwargs | {"directory": None}
-    if "options" in kwargs:  # `tune` changes them
-        kwargs = kwargs | {"options": getattr(store, "options", kwargs["options"])}
+    if "options" in kwargs and options is not None:
+        kwargs = kwargs | {"options": options}
     for value in (*args, *kwargs.values()):
         if not (value is None or isinstance(value, PLAIN)):
             raise StorageError(
-                f"{type(store).__name__} was made with {shown(value)}, so it must implement "
-                "new_empty"
+                f"{kind} was made with {shown(value)}, so it must implement new_empty"
             )
-    return type(store)(*args, **kwargs)
+    return args, kwargs
 
 
-def rebuild(store: "MemoryStore", rows: Iterable[tuple[Tensor, Tensor]]) -> int:
+def rebuild(store: Rebuildable, rows: Iterable[tuple[Tensor, Tensor]]) -> int:
     """Let a store take over the attributes of a new one that holds these rows only.
 
-    A change that was broken off seldom makes it impossible to look keys up by id; whether the right
-    ones came is seen by the one that was added last.
+    A change that failed seldom makes it impossible to look keys up by row. The key that was added
+    last shows whether the right ones came.
 
     Parameters
     ----------
@@ -55,7 +86,7 @@ def rebuild(store: "MemoryStore", rows: Iterable[tuple[Tensor, Tensor]]) -> int:
     Returns
     -------
     int
-        0: the new store counts these keys from there.
+        0, the number of forgotten keys: the new store counts these keys from there.
 
     Raises
     ------

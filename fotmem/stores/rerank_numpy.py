@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fotmem.attention import WORKSPACE
 from fotmem.stores.arrays import Ids
-from fotmem.stores.exact_search import sorted_hits
+from fotmem.stores.brute_force import sorted_hits
 from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys

@@ -7,9 +7,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
+from fotmem.attention import block_length
+from fotmem.stores.brute_force import exact_search
 from fotmem.stores.buffers import Place
-from fotmem.stores.exact_search import exact_search
 from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.store import MemoryStore
@@ -59,7 +59,7 @@ class RowsStore(MemoryStore):
         return self.stored_values.take(rows)
 
     def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        length = block_length(self.num_heads, self.head_dim)
         end = self.added_rows  # the same for both, though another thread may add
         pairs = (
             rows.blocks(self.forgotten_rows, end, length)

@@ -1,63 +1,42 @@
 """The interface of a memory store: keys and values of one memory layer, searchable."""
 
-import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from fotmem.attention import WORKSPACE, PartialAttention, dense_attention, merge, topk_attention
-from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
+from fotmem.arguments import checked_integer
+from fotmem.attention import PartialAttention, block_length
+from fotmem.errors import OptionError, ShapeError, one_line
+from fotmem.stores.attending import attend_to_all, attend_to_hits, no_attention
 from fotmem.stores.checks import (
+    END_OF_IDS,
     checked_bias,
     checked_dtype,
     checked_scale,
+    checked_sizes,
+    checked_top_k,
     require_dtype,
     require_finite,
+    require_ids,
+    require_shape,
     require_tensor,
     usable_device,
-    whole,
 )
+from fotmem.stores.forgotten import live_bias, search_live
 from fotmem.stores.guard import GUARDED, Guard, changes, closes, copies, reads
-from fotmem.stores.hits import Bias, Hits
-from fotmem.stores.rebuilding import rebuild, twin_of
+from fotmem.stores.hits import Bias, Hits, no_hits
+from fotmem.stores.late_checks import LateChecks
+from fotmem.stores.own_precision import in_own_precision
+from fotmem.stores.rebuilding import Arguments, rebuild, shareable
 
 OVERFETCH = 4
 """A store that cannot search with a bias chooses the best among so many times as many hits."""
-LARGEST = 2**63 - 1
-"""Ids are below it: they, and the one that would come next, are int64."""
 CHANGING = {"add_rows", "forget_rows", "tune_options", "undo_rows"}
-MOST = 2**31 - 1
-"""Heads, numbers of a key, or hits of a query, at most."""
-
-
-_Given = ParamSpec("_Given")
-_Store = TypeVar("_Store", bound="MemoryStore")
-_Result = TypeVar("_Result")
-
-
-def _in_own_precision(
-    method: Callable[Concatenate[_Store, _Given], _Result],
-) -> Callable[Concatenate[_Store, _Given], _Result]:
-    """Keep the caller's `torch.autocast` out: scores are float32."""
-
-    @functools.wraps(method)
-    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        casting = [name for name in {"cpu", store.device.type} if torch.is_autocast_enabled(name)]
-        if not casting:
-            return method(store, *args, **kwargs)
-        with ExitStack() as stack:
-            for name in casting:
-                stack.enter_context(torch.autocast(name, enabled=False))
-            return method(store, *args, **kwargs)
-
-    return call
 
 
 class MemoryStore(ABC):
@@ -79,6 +58,8 @@ class MemoryStore(ABC):
     ----------
     search_options : frozenset of str
         Names of the options that `tune` changes; of the class.
+    has_directory : bool
+        Whether it keeps a directory, so that the base class cannot build it anew.
 
     Parameters
     ----------
@@ -110,19 +91,18 @@ class MemoryStore(ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.num_heads = whole("num_heads", num_heads, least=1, most=MOST)
-        self.head_dim = whole("head_dim", head_dim, least=1, most=MOST)
+        self.num_heads, self.head_dim = checked_sizes(num_heads, head_dim)
         self.dtype = checked_dtype(dtype)
         self.device = usable_device(device)
         self._offset = 0  # id of the first key ever added
         self._added = 0  # keys ever added
         self._forgotten = 0  # of these, forgotten
-        self._unseen: Tensor | None = None  # on CUDA: finite checks whose answer was not awaited
+        self._late_checks = LateChecks()
         self._guard = Guard(type(self).__name__)
         self._newest: Tensor | None = None  # key and value [2, H, D] added last, if it rebuilds
-        self.has_directory = False  # it has a directory, which the base class cannot build anew
+        self.has_directory = False
 
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    _made_with: Arguments
     _rebuilds: ClassVar[bool] = True
     """Whether it is built anew when an inner method raises: what defines the method does not say
     how to take it back."""
@@ -166,23 +146,23 @@ class MemoryStore(ABC):
 
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         """Attend with queries ``[H, Q, D]`` to a store that is not empty."""
-        return self._attend_to_found(queries, top_k, scale)
+        return self._attend(queries, top_k, scale, None)
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         """Search by inner product plus what `bias` returns for inner ids (forgotten: -inf)."""
-        ids, scores = self._search_live(queries, min(OVERFETCH * top_k, self._live))
-        ids = ids.to(self.device, torch.long)
-        scores = scores.to(self.device) + bias(ids.clamp(min=self._forgotten))
+        rows, scores = self._search_live(queries, min(OVERFETCH * top_k, self._live))
+        rows = rows.to(self.device, torch.long)
+        scores = scores.to(self.device) + bias(rows.clamp(min=self._forgotten))
         scores, best = scores.topk(top_k, dim=-1)
-        return Hits(ids.gather(-1, best), scores)
+        return Hits(rows.gather(-1, best), scores)
 
     def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
-        length = max(1, WORKSPACE // (self.num_heads * self.head_dim))
+        length = block_length(self.num_heads, self.head_dim)
         for start in range(self._forgotten, self._added, length):
-            ids = torch.arange(start, min(start + length, self._added), device=self.device)
-            ids = ids.expand(self.num_heads, 1, -1)
-            yield self.key_rows(ids)[:, 0], self.value_rows(ids)[:, 0]
+            rows = torch.arange(start, min(start + length, self._added), device=self.device)
+            rows = rows.expand(self.num_heads, 1, -1)
+            yield self.key_rows(rows)[:, 0], self.value_rows(rows)[:, 0]
 
     def forget_rows(self, count: int) -> None:
         """Drop the `count` oldest keys for good. The base class already hides them."""
@@ -245,7 +225,19 @@ class MemoryStore(ABC):
         that was made with others than numbers, texts and such (a tensor, a connection), which two
         stores would share, overrides it.
         """
-        return twin_of(self, *self._made_with)
+        options, kind = getattr(self, "options", None), type(self)
+        args, kwargs = shareable(self._made_with, options, kind=kind.__name__)
+        return kind(*args, **kwargs)
+
+    def checked_queries(self, queries: Tensor) -> Tensor:
+        """Check queries ``[H, Q, D]`` as `search` does, and move them to the store's device."""
+        self._require_vectors("queries", queries, "Q")
+        queries = queries.detach().to(self.device)
+        if queries.is_cpu:
+            require_finite("queries", queries)
+        else:
+            self._late_checks.note(queries.isfinite().all())
+        return queries
 
     # What a caller uses ----------------------------------------------------------------------
 
@@ -288,7 +280,7 @@ class MemoryStore(ABC):
         OptionError
             If `first_id` is negative, no integer or beyond int64, or the store has been added to.
         """
-        first_id = whole("first_id", first_id, least=0, most=LARGEST - 1)
+        first_id = checked_integer("first_id", first_id, least=0, most=END_OF_IDS - 1)
         if self._added:
             raise OptionError(
                 f"first_id must be set before the first add, got {first_id} after "
@@ -297,7 +289,7 @@ class MemoryStore(ABC):
         self._offset = first_id
 
     @changes
-    @_in_own_precision
+    @in_own_precision
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Append keys and values; their ids go on from the last one ever added.
 
@@ -317,18 +309,18 @@ class MemoryStore(ABC):
             Another thread is just changing or copying the store.
         """
         for name, tensor in (("keys", keys), ("values", values)):
-            self._check(name, tensor, "N")
+            self._require_vectors(name, tensor, "N")
         if keys.shape != values.shape:
             raise ShapeError("values", expected=f"{list(keys.shape)} as keys", actual=values.shape)
         count = keys.shape[1]
         if count == 0:
             return
-        if self.next_id + count > LARGEST:
+        if self.next_id + count > END_OF_IDS:
             raise OptionError(
-                f"ids must be below {LARGEST}, got {count} keys for a store whose next id is "
+                f"ids must be below {END_OF_IDS}, got {count} keys for a store whose next id is "
                 f"{self.next_id}; let it start at a smaller first_id"
             )
-        self._raise_unseen()
+        self._late_checks.report()
         keys, values = (tensor.detach().to(self.device, self.dtype) for tensor in (keys, values))
         for name, tensor in (("keys", keys), ("values", values)):
             require_finite(name, tensor)
@@ -343,7 +335,7 @@ class MemoryStore(ABC):
         self._newest = newest
 
     @reads
-    @_in_own_precision
+    @in_own_precision
     def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         """Find the keys with the largest inner products.
 
@@ -370,9 +362,9 @@ class MemoryStore(ABC):
             reported by the next `add`, `flush` or `close`, so that no query waits for the device.
         """
         queries, device = self.checked_queries(queries), queries.device
-        top_k = whole("top_k", top_k, least=1, most=MOST)
+        top_k = checked_top_k(top_k)
         if bias is not None:
-            bias = checked_bias(bias, self._note_unseen)
+            bias = checked_bias(bias, self._late_checks.note)
         ids, scores = self._best_hits(queries, top_k, bias)
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
@@ -406,7 +398,7 @@ class MemoryStore(ABC):
         return self._look_up(self.value_rows, ids)
 
     @reads
-    @_in_own_precision
+    @in_own_precision
     def attend(
         self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
     ) -> PartialAttention:
@@ -437,20 +429,20 @@ class MemoryStore(ABC):
         given = queries
         queries = self.checked_queries(queries)
         if top_k is not None:
-            top_k = whole("top_k", top_k, least=1, most=MOST)
+            top_k = checked_top_k(top_k)
         scale = checked_scale(scale)
         if bias is not None:
-            bias = checked_bias(bias, self._note_unseen)
+            bias = checked_bias(bias, self._late_checks.note)
         if self._live == 0 or queries.shape[1] == 0:
-            return PartialAttention(torch.zeros_like(given), _no_keys(given))
+            return no_attention(given)
         if bias is None:
             out, lse = self.attend_rows(queries, top_k, scale)
         else:
-            out, lse = self._attend_to_found(queries, top_k, scale, bias)
+            out, lse = self._attend(queries, top_k, scale, bias)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
 
     @changes
-    @_in_own_precision
+    @in_own_precision
     def forget(self, count: int) -> None:
         """Drop the `count` oldest keys (all, if there are fewer); other ids do not change.
 
@@ -461,7 +453,7 @@ class MemoryStore(ABC):
         BusyError
             Another thread is just changing or copying the store.
         """
-        count = min(whole("count", count, least=0), self._live)
+        count = min(checked_integer("count", count, least=0), self._live)
         try:
             self.forget_rows(count)
         except BaseException as error:
@@ -513,7 +505,7 @@ class MemoryStore(ABC):
         return None
 
     @copies
-    @_in_own_precision
+    @in_own_precision
     def copy(self) -> "MemoryStore":
         """Build an independent store with the same keys, values and ids.
 
@@ -523,7 +515,8 @@ class MemoryStore(ABC):
             Another thread is just changing the store.
         """
         twin = self.copy_rows()
-        twin._guard = Guard(type(twin).__name__)  # `copy_rows` may have copied attributes
+        # `copy_rows` may have copied attributes, these among them.
+        twin._guard, twin._late_checks = Guard(type(twin).__name__), LateChecks()
         return twin
 
     def __deepcopy__(self, memo: dict[int, object]) -> "MemoryStore":
@@ -532,7 +525,7 @@ class MemoryStore(ABC):
     @changes
     def flush(self) -> None:
         """Make everything added durable, where the store is persistent."""
-        self._raise_unseen()
+        self._late_checks.report()
 
     @closes
     def close(self) -> None:
@@ -558,151 +551,64 @@ class MemoryStore(ABC):
     # How the base class does it --------------------------------------------------------------
 
     def _best_hits(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        """Search, with a bias if there is one, and pad to ``top_k`` columns."""
+        """Search, with a bias if there is one; ``top_k`` columns of rows."""
         wanted = min(top_k, self._live)
         if wanted == 0 or queries.shape[1] == 0:
-            shape = (self.num_heads, queries.shape[1], top_k)
-            ids = torch.full(shape, -1, dtype=torch.long, device=self.device)
-            scores = torch.full(shape, -torch.inf, dtype=torch.float32, device=self.device)
-            return Hits(ids, scores)
+            return no_hits(self.num_heads, queries.shape[1], top_k, self.device)
         if bias is None:
-            ids, scores = self._search_live(queries, wanted)
+            rows, scores = self._search_live(queries, wanted).padded(top_k)
         else:
-            offset, first = self._offset, self._forgotten
-
-            def live(ids: Tensor) -> Tensor:
-                found = bias(ids + offset)
-                return found.masked_fill(ids < first, -torch.inf) if first else found
-
-            ids, scores = self.search_rows_biased(queries, wanted, live)
-            ids = ids.where(scores > -torch.inf, -1)
-        missing = top_k - ids.shape[-1]
-        if missing:
-            ids = pad(ids, (0, missing), value=-1)
-            scores = pad(scores, (0, missing), value=-torch.inf)
-        return Hits(ids.to(self.device, torch.long), scores.to(self.device, torch.float32))
+            live = live_bias(bias, first_id=self._offset, forgotten=self._forgotten)
+            rows, scores = self.search_rows_biased(queries, wanted, live).padded(top_k)
+            rows = rows.where(scores > -torch.inf, -1)
+        return Hits(rows.to(self.device, torch.long), scores.to(self.device, torch.float32))
 
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
         """Search, and hide what was forgotten."""
-        search = self._search_remembered if self._forgotten else self.search_rows
-        return search(queries, wanted).first(wanted)
+        if not self._forgotten:
+            return self.search_rows(queries, wanted).first(wanted)
+        forgotten, added = self._forgotten, self._added
+        return search_live(self.search_rows, queries, wanted, forgotten=forgotten, added=added)
 
-    def _search_remembered(self, queries: Tensor, wanted: int) -> Hits:
-        """Search among keys of which some are forgotten, asking for more until enough are live."""
-        asked = wanted
-        while True:
-            hits = self.search_rows(queries, asked)
-            live = hits.ids >= self._forgotten
-            if asked == self._added or hits.ids.shape[-1] < asked:
-                break
-            if bool(((live.sum(-1) >= wanted) | (hits.ids[..., -1] < 0)).all()):
-                break
-            asked = min(2 * asked, self._added)
-            if queries.shape[1] > 1 and self.num_heads * queries.shape[1] * asked > WORKSPACE:
-                parts = [self._search_remembered(half, wanted) for half in queries.chunk(2, dim=1)]
-                return Hits(
-                    torch.cat([part.ids for part in parts], 1),
-                    torch.cat([part.scores for part in parts], 1),
-                )
-        # A stable sort moves the forgotten behind the live ones and keeps these in order.
-        order = live.int().argsort(dim=-1, descending=True, stable=True)[..., :wanted]
-        return Hits(
-            hits.ids.where(live, -1).gather(-1, order),
-            hits.scores.where(live, -torch.inf).gather(-1, order),
-        )
-
-    def _attend_to_found(
-        self, queries: Tensor, top_k: int | None, scale: float, bias: Bias | None = None
+    def _attend(
+        self, queries: Tensor, top_k: int | None, scale: float, bias: Bias | None
     ) -> PartialAttention:
+        first, first_id = self._forgotten, self.first_id
         if top_k is None:
-            return self._attend_to_all(queries, scale, bias)
+            blocks = self.live_blocks()
+            return attend_to_all(blocks, queries, scale=scale, bias=bias, first_id=first_id)
         top_k = min(top_k, self._live)
-        rows = max(1, WORKSPACE // (self.num_heads * top_k * self.head_dim))
-        parts = []
-        for block in queries.split(rows, dim=1):
-            hits = self._best_hits(block, top_k, bias)
-            values = self.value_rows(hits.ids.clamp(min=self._forgotten))
-            parts.append(topk_attention(hits.scores, values, scale=scale, dtype=queries.dtype))
-        return PartialAttention(
-            torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1)
+        return attend_to_hits(
+            lambda some: self._best_hits(some, top_k, bias),
+            lambda rows: self.value_rows(rows.clamp(min=first)),
+            queries,
+            top_k=top_k,
+            scale=scale,
         )
-
-    def _attend_to_all(self, queries: Tensor, scale: float, bias: Bias | None) -> PartialAttention:
-        # The first part sets the dtype of the merged: float32, or every block would round.
-        merged = PartialAttention(torch.zeros_like(queries, dtype=torch.float32), _no_keys(queries))
-        start = self.first_id
-        for keys, values in self.live_blocks():
-            end = start + keys.shape[1]
-            ids = torch.arange(start, end, device=self.device)
-            mask = None if bias is None else bias(ids) * scale
-            part = dense_attention(queries[None], keys[None], values[None], scale=scale, mask=mask)
-            merged = merge([merged, PartialAttention(part.out[0], part.lse[0])])
-            start = end
-        return merged
 
     def _look_up(self, inner: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
-        require_tensor("ids", ids)
-        if ids.dtype != torch.int64:
-            raise DtypeError("ids", expected="int64", actual=ids.dtype)
-        if ids.ndim != 3 or ids.shape[0] != self.num_heads:
-            raise ShapeError("ids", expected=f"[H={self.num_heads}, Q, K]", actual=ids.shape)
-        missing = ids == -1
-        outside = ids[~missing & ((ids < self.first_id) | (ids >= self.next_id))]
-        if outside.numel():
-            start, first, end = self._offset, self.first_id, self.next_id
-            raise IdError(int(outside[0]), start=start, first=first, end=end)
-        if self._live == 0 or ids.numel() == 0:
+        first, end = self.first_id, self.next_id
+        require_ids(ids, heads=self.num_heads, start=self._offset, first=first, end=end)
+        if first == end or ids.numel() == 0:
             return torch.zeros(*ids.shape, self.head_dim, dtype=self.dtype, device=ids.device)
-        inner_ids = ids.where(~missing, self.first_id).to(self.device) - self._offset
-        found = inner(inner_ids).to(ids.device)
+        missing = ids == -1
+        found = inner(ids.where(~missing, first).to(self.device) - self._offset).to(ids.device)
         return found.masked_fill(missing[..., None], 0)
 
-    def checked_queries(self, queries: Tensor) -> Tensor:
-        """Check queries ``[H, Q, D]`` as `search` does, and move them to the store's device."""
-        self._check("queries", queries, "Q")
-        queries = queries.detach().to(self.device)
-        if queries.is_cpu:
-            require_finite("queries", queries)
-        else:
-            self._note_unseen(queries.isfinite().all())
-        return queries
-
-    def _note_unseen(self, finite: Tensor) -> None:
-        self._unseen = finite if self._unseen is None else self._unseen & finite
-
-    def _raise_unseen(self) -> None:
-        unseen, self._unseen = self._unseen, None
-        if unseen is not None and not bool(unseen):
-            raise NonFiniteError("queries or bias of an earlier search")
-
-    def _check(self, name: str, tensor: Tensor, axis: str) -> None:
+    def _require_vectors(self, name: str, tensor: Tensor, axis: str) -> None:
         require_tensor(name, tensor)
         require_dtype(name, tensor)
-        if (
-            tensor.ndim != 3
-            or tensor.shape[0] != self.num_heads
-            or tensor.shape[2] != self.head_dim
-        ):
-            expected = f"[H={self.num_heads}, {axis}, D={self.head_dim}]"
-            raise ShapeError(name, expected=expected, actual=tensor.shape)
+        require_shape(name, tensor, axis, heads=self.num_heads, head_dim=self.head_dim)
 
     def _undo(self, error: BaseException, method: str, forgetting: int) -> None:
-        """Take back what an inner method left, or refuse the store from now on."""
+        """Undo what an inner method left, or refuse the store from now on."""
         try:
-            take_back = MemoryStore.undo_rows if self._rebuilds else type(self).undo_rows
-            self._forgotten = take_back(self, self._added, self._forgotten, forgetting)
+            undo = MemoryStore.undo_rows if self._rebuilds else type(self).undo_rows
+            self._forgotten = undo(self, self._added, self._forgotten, forgetting)
         except BaseException as reason:
             self._guard.refusal = (
                 f"this {type(self).__name__} cannot be used any more: {method} raised "
-                f"{_one_line(error)}, and what it left cannot be undone ({_one_line(reason)}); "
+                f"{one_line(error)}, and what it left cannot be undone ({one_line(reason)}); "
                 "fill another store, or open its directory again"
             )
             error.add_note(self._guard.refusal)
-
-
-def _no_keys(queries: Tensor) -> Tensor:
-    return torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
 from fotmem.errors import require_packages
-from fotmem.stores.exact_search import exact_search
+from fotmem.stores.brute_force import exact_search
 from fotmem.stores.hits import Bias
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fotmem.attention import WORKSPACE
+from fotmem.attention import block_length
 from fotmem.stores.hits import Bias, Hits
 
 KEYS_PER_BLOCK = 2**14
@@ -51,7 +51,7 @@ def exact_search(
     """
     top_k = min(top_k, keys.shape[1])
     columns = min(keys.shape[1], max(KEYS_PER_BLOCK, 8 * top_k))
-    per_block = max(1, WORKSPACE // (keys.shape[0] * columns))
+    per_block = block_length(keys.shape[0], columns)
     return in_blocks(
         lambda some: _best(queries[:, some], keys, top_k, first_id, bias),
         queries.shape[1],
@@ -118,7 +118,7 @@ def _best(queries: Tensor, keys: Tensor, top_k: int, first_id: int, bias: Bias |
     queries = queries.float()
     converted = 0 if keys.dtype == torch.float32 else keys.shape[2]
     per_key = max(queries.shape[1], converted)
-    length = max(1, WORKSPACE // (keys.shape[0] * per_key), 8 * top_k)
+    length = max(block_length(keys.shape[0], per_key), 8 * top_k)
     found: Hits | None = None
     for start in range(0, keys.shape[1], length):
         block = keys[:, start : start + length].float()
