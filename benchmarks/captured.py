@@ -1,8 +1,8 @@
 """Attention of the demo model over real text, to measure stores with.
 
-``python -m benchmarks.captured --tokens 1M`` captures in advance; what is made stays in
-``$XDG_CACHE_HOME/fotmem/captured`` (``~/.cache``), 370 MB for 64k tokens. Stopped, it goes on where
-it was.
+``python -m benchmarks.captured --tokens 1M`` captures in advance. Captures stay in
+``$XDG_CACHE_HOME/fotmem/captured`` (``~/.cache``), 370 MB for 64k tokens. A second run continues a
+stopped one.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ WINDOW, QUERIES = 512, 4096
 
 
 def demo(tokens: int, layers: Sequence[int] = LAYERS) -> Capture:
-    """Return what the demo model sees of Python's reference and standard library.
+    """Return the capture of the demo model that reads Python's reference and standard library.
 
-    It is captured when it is not there yet, which takes a while.
+    A missing capture is made, which takes a while.
     """
     facts = (version(PACKAGE), platform.python_version(), VERSION, *layers)
     digest = hashlib.sha256(repr((facts, WINDOW, OVERLAP, DISTANCE, QUERIES)).encode()).hexdigest()
     folder = cache_folder("captured") / f"{MODEL}-{tokens}-{digest[:12]}"
     try:
         return Capture.open(folder)
-    except StorageError:  # there is none yet, or it was stopped
+    except StorageError:  # it is missing or incomplete
         model, tokenizer = load_model(MODEL)
     library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     texts = [python_reference(), *(read_text(file) for file in library if file.stat().st_size)]

@@ -35,7 +35,7 @@ def timed(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(autouse=True)
 def early_index(timed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stores use their index soon where nothing is timed."""
+    """Let stores build their index early in a run without timing."""
     if not timed:
         monkeypatch.setattr(indexed, "EXACT_BELOW", 512)
 
@@ -56,7 +56,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Capture:
 
 @pytest.fixture(scope="session")
 def captures(timed: bool, small: Capture, tmp_path_factory: pytest.TempPathFactory) -> Captures:
-    """Return attention of a kind: captured, or random; little where nothing is timed."""
+    """Return captured or random attention; little of it in a run without timing."""
 
     @functools.cache
     def capture(kind: str) -> Capture:
@@ -76,7 +76,7 @@ def captures(timed: bool, small: Capture, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
-    """Time ``ours`` and ``theirs`` in turn, so that both meet the same machine."""
+    """Time ``ours`` and ``theirs`` in turn, so that other load affects both."""
 
     def run(ours: Call, theirs: Call, *, rounds: int = 15) -> None:
         ours()

@@ -1,7 +1,7 @@
-"""What a decoding step costs as memory grows: ``python -m benchmarks.decode STORE --tokens 1M``.
+"""The cost of a decoding step as memory grows: ``python -m benchmarks.decode STORE --tokens 1M``.
 
-The demo model with memory in layers 17, 20 and 23, filled with what these layers captured, decodes
-real text token by token, each with empty memory and with that of every size in turn.
+The demo model has memory in layers 17, 20 and 23, filled with captures of these layers. It decodes
+real text token by token, each token with empty memory and with memories of all sizes in turn.
 """
 
 import statistics

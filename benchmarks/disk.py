@@ -1,4 +1,4 @@
-"""What the `zarr` store takes as it grows: time to add and to search, chunks read, memory.
+"""The cost of the growing `zarr` store: time to add and to search, chunks read, memory.
 
     python -m benchmarks.disk --tokens 1048576 --ram 256MiB
 
@@ -23,7 +23,7 @@ MIB = 2**20
 
 
 class RandomRows:
-    """Keys like those of attention in that they lie in clusters; buffers are used again."""
+    """Keys in clusters, like those of attention; buffers are reused."""
 
     def __init__(self) -> None:
         self.random = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ class RandomRows:
 
 
 def report(store: ZarrStore, rows: RandomRows, adds: list[float], base: int) -> None:
-    """Print a line about a store of this size."""
+    """Print a line about the store at this size."""
     probed, searches = store.chunks_probed, []
     for _ in range(20):
         query, start = rows.query(), time.perf_counter()
@@ -64,7 +64,7 @@ def report(store: ZarrStore, rows: RandomRows, adds: list[float], base: int) -> 
 def main(
     tokens: Annotated[int, typer.Option()] = 65_536, ram: Annotated[str, typer.Option()] = "64MiB"
 ) -> None:
-    """Measure up to so many tokens, with so much RAM."""
+    """Measure up to `tokens` tokens, with `ram` of budget."""
     torch.set_num_threads(1)
     rows, adds = RandomRows(), list[float]()
     rows.draw()

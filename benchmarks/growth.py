@@ -2,8 +2,8 @@
 
 Eight heads of 64 dimensions; 2,048 tokens are added at a time. One store per process, so that the
 peak of its memory is its own. Search is timed with the store's default options, and with the least
-effort (`nprobe`, `ef_search`) that finds as much of the softmax at every size: what grows then is
-the cost of the same answer.
+effort (`nprobe`, `ef_search`) that reaches the same attention-mass recall at every size: then the
+costs are those of equal answers.
 """
 
 import statistics
@@ -32,16 +32,16 @@ HEADS, STEP, TOP_K, WINDOW = 8, 2048, 32, 512
 MASS = 0.98
 """Attention-mass recall at which costs are compared."""
 MOST = 2**12
-"""The most effort that is tried."""
+"""Largest effort that is tried."""
 EFFORTS = {"nprobe", "ef_search"}
-"""Options that say what a search may spend."""
-JUDGED = 128
-"""Queries of a head by which that share is measured."""
+"""Options of search effort."""
+QUERIES = 128
+"""Queries of a head for attention-mass recall."""
 Row = dict[str, Any]
 
 
 def grow(name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
-    """Add tokens; at each mark, yield what it cost, and what a search costs."""
+    """Add tokens; at each mark, yield the cost of adding and of searching."""
     first = next(blocks(capture, STEP)).keys
     store = fotmem.create_store(name, num_heads=len(first), head_dim=first.shape[2])
     before, taken = peak(), []
@@ -62,14 +62,14 @@ def grow(name: str, capture: Capture, marks: list[int]) -> Iterator[Row]:
 
 
 def blocks(capture: Capture, stop: int) -> Iterator[KeyValues]:
-    """Yield keys and values of the first tokens; the heads of all layers stand side by side."""
+    """Yield keys and values of the first tokens; the heads of all layers are side by side."""
     layers = (capture.blocks(layer, STEP, stop) for layer in capture.info.layers)
     for several in zip(*layers, strict=True):
         yield KeyValues(*(torch.cat(parts)[:HEADS] for parts in zip(*several, strict=True)))
 
 
 def queries_after(capture: Capture, tokens: int) -> Tensor:
-    """Return what is asked after so many tokens, or after the next larger size there is."""
+    """Return the queries after `tokens` tokens, or after the next larger size of the capture."""
     size = min(size for size in capture.info.sizes if size >= tokens)
     return torch.cat([capture.queries(layer, size) for layer in capture.info.layers])[:HEADS]
 
@@ -77,7 +77,7 @@ def queries_after(capture: Capture, tokens: int) -> Tensor:
 def searching(store: MemoryStore, capture: Capture) -> Row:
     """Time searches with the default effort, then with the least that finds `MASS`."""
     queries, seen = queries_after(capture, len(store)), blocks(capture, len(store))
-    exact = truth(queries[:, :JUDGED], seen, scale=capture.info.scale, top_k=TOP_K)
+    exact = truth(queries[:, :QUERIES], seen, scale=capture.info.scale, top_k=TOP_K)
 
     def found() -> float:
         return attention_mass_recall(store.search(exact.queries, TOP_K).scores, exact)
@@ -126,7 +126,7 @@ def peak() -> int:
 
 
 def show(rows: list[Row]) -> None:
-    """Print what was measured."""
+    """Print a table of the rows."""
     times = ("latency", "window latency")
     head = ("tokens", "tokens/s", "median insert", "max insert", "peak RAM", "mass recall", *times)
     equal = (f"effort for {MASS}", *times)
@@ -152,13 +152,13 @@ def show(rows: list[Row]) -> None:
 
 
 def marks_up_to(tokens: str) -> list[int]:
-    """Return the sizes at which is measured."""
+    """Return the sizes to measure at."""
     [most] = parse_sizes(tokens, "--tokens", one=True)
     return [mark for mark in MARKS if mark < most] + [most]
 
 
 def write(report: Path, rows: list[Row]) -> None:
-    """Write rows, and what they were measured with."""
+    """Write rows, with machine and versions."""
     write_report(report, {"machine": describe_machine() | versions(), "rows": rows})
 
 

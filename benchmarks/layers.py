@@ -22,8 +22,8 @@ from fotmem.measure.capture import Capture
 from fotmem.plugin.create import find_store
 
 LAYERS = range(30)
-JUDGED = 256
-"""Queries of a head by which it is judged."""
+QUERIES = 256
+"""Queries of a head."""
 Row = dict[str, Any]
 
 
@@ -32,7 +32,7 @@ def found(name: str, capture: Capture, builds: int) -> Iterator[Row]:
     seeded = "seed" in fotmem.available_stores()[name].options.model_fields
     info = capture.info
     for layer in info.layers:
-        queries, blocks = capture.queries(layer)[:, :JUDGED], [*capture.blocks(layer, STEP)]
+        queries, blocks = capture.queries(layer)[:, :QUERIES], [*capture.blocks(layer, STEP)]
         exact = truth(queries, blocks, scale=info.scale, top_k=TOP_K)
         masses = []
         for seed in range(builds if seeded else 1):

@@ -1,4 +1,4 @@
-"""The exact store against what a person would write otherwise, over the same keys."""
+"""The exact store against hand-written code, with the same keys."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ QUERIES = [1, 512]
 
 @pytest.fixture
 def tensors(size: int, queries: int, timed: bool) -> tuple[torch.Tensor, ...]:
-    """Random queries, keys and values; few when nothing is timed."""
+    """Random queries, keys and values; few of them in a run without timing."""
     torch.manual_seed(0)
     size = size if timed else 2**10
     shapes = ((HEADS, queries, HEAD_DIM), (HEADS, size, HEAD_DIM), (HEADS, size, HEAD_DIM))

@@ -1,4 +1,4 @@
-"""The scripts that take minutes, once, small: what they measure is what they say."""
+"""The slow scripts, run once with small data."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A model with memory against the plain model, and against the way the released code does it."""
+"""A model with memory against the plain model, and against the released code's method."""
 
 import copy
 from collections.abc import Callable
@@ -32,13 +32,13 @@ def smollm2() -> Any:
 
 @pytest.fixture
 def plain(timed: bool, request: pytest.FixtureRequest) -> Any:
-    """The demo model where we measure, else a tiny one with as many layers."""
+    """The demo model in a run with timing, otherwise a tiny one with as many layers."""
     return request.getfixturevalue("smollm2") if timed else tiny.llama(num_hidden_layers=24)
 
 
 @pytest.fixture
 def remembered(timed: bool) -> int:
-    """How many tokens are in memory."""
+    """Number of tokens in memory."""
     return 2**16 if timed else 2**8
 
 

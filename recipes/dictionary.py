@@ -1,6 +1,6 @@
 """Trains the small model that fotmem ships as ``dictionary-fot``, which looks records up.
 
-Run by ``make recipe-dictionary``; a second run goes on where the first was stopped.
+Run by ``make recipe-dictionary``; a second run continues a stopped one.
 """
 
 from pathlib import Path

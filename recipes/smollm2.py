@@ -1,6 +1,6 @@
 """Trains the adapter that fotmem ships as ``smollm2-fot``, on text that every Python has.
 
-Run by ``make recipe-smollm2``; a second run goes on where the first was stopped.
+Run by ``make recipe-smollm2``; a second run continues a stopped one.
 """
 
 import sysconfig
@@ -17,7 +17,8 @@ SHIPPED = Path("fotmem/recipes/smollm2")
 SOURCES = 500_000
 """Characters of the standard library's sources, beside the language reference."""
 TEMPERATURE = 0.7
-"""With which it is used, chosen after training: one key among very many is found more often."""
+"""Temperature of the shipped model, chosen after training: it finds a key among very many more
+often."""
 OPTIONS = fotmem.TrainingOptions(evaluate_every=120, bf16=True)
 
 

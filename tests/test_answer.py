@@ -138,7 +138,7 @@ def test_first_choices(model: Any) -> None:
     assert not all(expected)
 
 
-def test_what_is_generated_greedily_is_all_first_choices(model: Any) -> None:
+def test_greedy_generation_is_all_first_choices(model: Any) -> None:
     *_, said = greedy(model, PROMPT, 5)
     assert first_choices(model, PROMPT, said) == [True] * 5
     assert first_choices(model, PROMPT, [*said[:4], (said[4] + 1) % 400]) == [True] * 4 + [False]

@@ -77,7 +77,7 @@ def test_the_truth_is_exact_search_and_dense_attention(capture: Capture, size: i
     assert np.allclose(exact.lse.numpy(), lse, atol=1e-4)
 
 
-def test_figures_are_what_they_are_called(capture: Capture) -> None:
+def test_figures_equal_their_definitions(capture: Capture) -> None:
     """A store that misses every third key, against naive figures."""
     top_k, exact = 6, exactly(capture, TOKENS, 6)
     known = naive(capture, TOKENS, top_k)
@@ -214,7 +214,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.registry.cache_clear()
 
 
-def test_a_store_that_fails_is_reported_and_the_rest_goes_on(
+def test_a_failing_store_is_reported_and_others_continue(
     broken: None, capture: Capture, tmp_path: Path
 ) -> None:
     every = settings(["failing", "exact", "absent", "dying"])
@@ -234,7 +234,7 @@ def test_a_store_that_fails_is_reported_and_the_rest_goes_on(
     assert reasons["dying"] == "its process was killed: too little memory?"
 
 
-def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Capture) -> None:
+def test_results_are_received_after_the_process_ended(broken: None, capture: Capture) -> None:
     job = StoreJob(
         capture=str(capture.directory),
         layer=0,
@@ -255,7 +255,7 @@ def test_what_a_process_said_is_heard_after_its_end(broken: None, capture: Captu
             next(told)
 
 
-def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
+def test_the_report_is_complete(capture: Capture, tmp_path: Path) -> None:
     grid: Grid = {"faiss-ivf": {"nlist": [20], "nprobe": [1, 20], "values": ["mmap"]}}
     pytest.importorskip("faiss")
     file = tmp_path / "report.json"
@@ -295,7 +295,7 @@ def test_what_is_measured(capture: Capture, tmp_path: Path) -> None:
             assert last.attention_mass_recall == row.attention_mass_recall
 
 
-def test_what_was_measured_is_not_measured_again(
+def test_existing_rows_are_not_measured_again(
     capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "report.json"

@@ -107,7 +107,7 @@ def report(seed: int, layers: tuple[int, ...] = (3, 5), **changes: Any) -> Bench
     )  # fmt: skip
 
 
-def test_the_front_is_what_no_other_point_beats() -> None:
+def test_no_other_point_beats_the_front() -> None:
     random = np.random.default_rng(0)
     for best in (-1, 1):
         values = random.integers(0, 12, (60, 2)).astype(float)
@@ -141,7 +141,7 @@ def test_two_reports_that_differ_by_chance_are_the_same() -> None:
     assert sum(verdict != "same" for verdict in said) < 0.003 * len(said)
 
 
-def test_what_got_worse_is_told_and_nothing_else() -> None:
+def test_only_real_changes_have_a_verdict() -> None:
     """A store that became slower and finds less, on a machine that is slower as a whole."""
     found = compare(report(0), report(1, machine=1.7, lists={"slower": 1.5, "better": 0.8}))
     assert found.relative
@@ -162,7 +162,7 @@ def test_what_got_worse_is_told_and_nothing_else() -> None:
     assert {c.verdict for c in better.changes if c.column.name == "throughput"} == {"better"}
 
 
-def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
+def test_without_exact_times_are_compared_in_seconds() -> None:
     before, after = report(0), report(1, machine=1.7)
     apart = after.model_copy(
         update={
@@ -181,7 +181,7 @@ def test_without_exact_beside_them_times_are_compared_as_they_are() -> None:
     assert "machine processor: one, then another" in told
 
 
-def test_what_cannot_be_compared() -> None:
+def test_reports_that_cannot_be_compared() -> None:
     one = report(0)
     with pytest.raises(InputError, match=r"different captures \(layers is \[3, 5\] and \[4\]\)"):
         compare(one, report(0, layers=(4,)))
@@ -208,7 +208,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert line == f"{tmp_path / 'c'} does not exist; expected a folder that fotmem bench wrote"
 
 
-def test_what_is_not_installed_is_named(
+def test_missing_packages_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = importlib.util.find_spec

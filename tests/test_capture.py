@@ -61,7 +61,7 @@ def equal(one: Capture, other: Capture) -> bool:
     )
 
 
-def test_keys_and_values_are_what_a_memory_remembers(tmp_path: Path) -> None:
+def test_keys_and_values_are_those_of_a_memory(tmp_path: Path) -> None:
     capture = captured(tmp_path / "c")
     llama, ids = tiny.llama(max_position_embeddings=64), tiny.ids(1600)[0]
     for start in range(0, TOKENS, 400):  # windows begin anew with every part
@@ -124,7 +124,7 @@ def test_queries_from_all_over_the_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stopped_at", [1, 2, 4])
-def test_a_stopped_capture_goes_on(
+def test_a_stopped_capture_is_continued(
     tmp_path: Path, stopped_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = captured(tmp_path / "whole")
@@ -224,7 +224,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
         (lambda facts: facts.update(more=1), "damaged .more: "),
     ],
 )
-def test_what_the_group_says_is_checked(tmp_path: Path, change: Any, reason: str) -> None:
+def test_attributes_of_the_group_are_checked(tmp_path: Path, change: Any, reason: str) -> None:
     file = captured(tmp_path / "c").directory / "zarr.json"
     content = json.loads(file.read_text())
     change(content["attributes"])
@@ -233,7 +233,7 @@ def test_what_the_group_says_is_checked(tmp_path: Path, change: Any, reason: str
         Capture.open(tmp_path / "c")
 
 
-def test_what_is_no_capture_is_refused(tmp_path: Path) -> None:
+def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"there is no capture at .*fotmem capture"):
         Capture.open(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("mine")
@@ -247,7 +247,7 @@ def test_what_is_no_capture_is_refused(tmp_path: Path) -> None:
         captured(tmp_path / "notes.txt")
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     capture = captured(tmp_path / "c")
     with pytest.raises(LayerError, match="has layers 1, 3, not 2"):
         capture.rows(2)

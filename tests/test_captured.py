@@ -56,9 +56,7 @@ def test_the_demo_model_reads_real_text(demo: Demo, tmp_path: Path) -> None:
             assert torch.equal(capture.rows(layer).values, values[:, OVERLAP:])
 
 
-def test_what_was_captured_is_not_captured_again(
-    demo: Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_existing_capture_is_used(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as stopping:
         stopping.setattr(fotmem.Memory, "observe", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -91,7 +91,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "--version") == (0, f"fotmem {fotmem.__version__}\n", "")
 
 
-def test_help_names_what_a_command_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     out = call(capsys, "ask", "--help").out
     for word in ("MODEL", "QUESTION", "FILE", "smollm2", "--json", "[default: 512]", "[x>=2]"):
         assert word in out
@@ -137,7 +137,7 @@ def test_stores_tells_whether_faiss_searches_on_the_gpu(
     assert ("pip uninstall faiss-cpu" in out) != gpu
 
 
-def test_a_library_that_is_missing_is_told_with_the_cure(
+def test_the_message_about_a_missing_library_has_a_cure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "hnswlib", None)
@@ -218,7 +218,7 @@ WRONG = {  # the words are typer's, and differ between its versions
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_wrong_usage_is_told_in_one_line(
+def test_wrong_usage_is_described_in_one_line(
     arguments: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 2, *arguments.format(text=text).split())
@@ -259,7 +259,7 @@ def test_a_question_that_is_none(question: str, reason: str, text: Path, capsys:
 
 
 @pytest.mark.parametrize("command", [ASK, PASSKEY])
-def test_an_unknown_store_is_told_before_a_model_is_loaded(
+def test_an_unknown_store_is_refused_before_a_model_is_loaded(
     command: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 1, *command.format(text=text).split(), "--store", "exat")
@@ -478,7 +478,7 @@ def test_the_demo_hides_its_facts_where_it_says() -> None:
         assert end <= len(text) - LOCAL
 
 
-def test_the_demo_counts_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_counts_correct_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     said = iter(["hedgehog", "4821", "lighthouse", "a lighthouse"])

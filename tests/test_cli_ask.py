@@ -334,7 +334,7 @@ def test_the_same_seed_gives_the_same_figures(
         )
 
 
-def test_what_was_measured_is_written_before_a_longer_text_is_read(
+def test_rows_are_written_before_a_longer_text_is_read(
     passkey: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def score(
@@ -360,7 +360,7 @@ def test_what_was_measured_is_written_before_a_longer_text_is_read(
         (["--window", 100], "window must be at most the model's max_position_embeddings (64)"),
     ],
 )
-def test_what_cannot_be_measured(
+def test_impossible_measurements_are_refused(
     options: list[object], message: str, passkey: list[object], capsys: Capture
 ) -> None:
     assert refusal(capsys, 1, *passkey, *options).startswith(message)

@@ -123,7 +123,7 @@ def test_the_figure_that_predicts_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", QUALITIES)
-def test_what_is_needed_lies_between_settings(task: str, tmp_path: Path) -> None:
+def test_the_needed_value_lies_between_settings(task: str, tmp_path: Path) -> None:
     needed = one(write(tmp_path / "report.json", LINE, task)).needed("recall")
     assert needed is not None
     assert not needed.is_bound
@@ -135,7 +135,7 @@ def test_what_is_needed_lies_between_settings(task: str, tmp_path: Path) -> None
     assert 0 <= error.value.low <= 0.05 <= error.value.high
 
 
-def test_what_falls_is_noise(tmp_path: Path) -> None:
+def test_a_fall_is_noise(tmp_path: Path) -> None:
     """A dip among points that are good enough changes nothing; they are 0.96 on average."""
     steps = {0.5: 0.2, 0.7: 0.98, 0.8: 0.94, 0.9: 0.98}
     needed = one(write(tmp_path / "report.json", steps)).needed("recall")
@@ -190,7 +190,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("missing", ["scipy", "matplotlib"])
-def test_what_is_needed_is_named(
+def test_needed_packages_are_named(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

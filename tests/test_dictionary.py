@@ -49,7 +49,7 @@ def test_records_differ_in_their_keys() -> None:
 
 
 @pytest.mark.parametrize("window", [32, 64, 128, 256])
-def test_what_is_asked_stands_whole_in_the_previous_window(window: int) -> None:
+def test_queried_records_are_whole_in_the_previous_window(window: int) -> None:
     pairs = DictionaryPairs(20, 4, (TrainingStage(window),))
     asked, begins = window // 10 - 1, set()
     for index in range(len(pairs)):
@@ -170,7 +170,7 @@ def test_without_psutil_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -
     assert row.ram is None
 
 
-def test_what_cannot_be_measured() -> None:
+def test_impossible_measurements_are_refused() -> None:
     with (
         fotmem.attach(new_model(0)) as memory,
         pytest.raises(InputError, match="60 records to query take 600 tokens, got 500"),

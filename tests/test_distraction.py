@@ -220,7 +220,7 @@ def apart(count: int) -> list[Document]:
     return made
 
 
-def test_documents_that_are_told_apart() -> None:
+def test_distinct_documents() -> None:
     found = measure(alike(1.0), apart(8), [0])
     assert [row.right_document.value for row in found] == pytest.approx([1.0] * 4, abs=1e-3)
     missed = measure(alike(-1.0), apart(8), [0])
@@ -234,7 +234,7 @@ def test_documents_that_are_the_same() -> None:
         assert row.right_document_weighted == pytest.approx((row.uniform,) * 3, abs=1e-6)
 
 
-def test_what_cannot_be_measured() -> None:
+def test_impossible_measurements_are_refused() -> None:
     with pytest.raises(OptionError, match="documents must be a power of two, got 3"):
         measure(tiny.llama(), documents(3))
     with pytest.raises(OptionError, match="must be a power of two, got 0"):
@@ -269,7 +269,7 @@ def test_facts_are_hidden_and_asked_for() -> None:
     assert evaluated.with_facts(tokenizer, plain, seed=1) != made
 
 
-def test_only_where_the_answer_is_said_is_judged() -> None:
+def test_only_queries_that_predict_the_answer_are_evaluated() -> None:
     model, made = tiny.llama(), documents(2, queries=6)
     parts = [
         [each._replace(evaluated=evaluated) for each in made]
@@ -360,7 +360,7 @@ def test_other_seeds_take_other_documents(
         (["--top-k", "none"], 2, "expected a number of at least 1, or all, got 'none'"),
     ],
 )
-def test_mistakes_are_told_before_the_model_is_loaded(
+def test_mistakes_are_refused_before_the_model_is_loaded(
     options: list[object], code: int, reason: str, given: list[object],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -370,14 +370,14 @@ def test_mistakes_are_told_before_the_model_is_loaded(
     assert reason in refusal(capsys, code, *given, *options)
 
 
-def test_what_only_the_model_can_tell(
+def test_mistakes_that_need_the_model(
     given: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "are needed: add text" in refusal(capsys, 1, *given, "--documents", 1024)
     assert "9" in refusal(capsys, 1, *given, "--layers", "9")
 
 
-def test_what_is_needed_is_named(
+def test_needed_packages_are_named(
     given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)

@@ -95,7 +95,7 @@ def test_reports_of_bench(measured: dict[str, Any], tmp_path: Path, capsys: Any)
     assert TRIES / 2 < refused < TRIES
 
 
-def test_reports_with_which_bench_goes_on(measured: dict[str, Any], tmp_path: Path) -> None:
+def test_reports_that_bench_continues(measured: dict[str, Any], tmp_path: Path) -> None:
     file, shown = tmp_path / "report.json", 0
     for seed in range(4 * TRIES):
         content = edited({name: measured[name] for name in ("rows", "growth", "failures")}, seed)
@@ -132,7 +132,7 @@ def test_reports_of_eval(tmp_path: Path, capsys: Any) -> None:
 
 @pytest.mark.parametrize("content", ["", "[" * 100_000, '{"a": NaN}', "{}", "[]", "null", "\0"])
 @pytest.mark.parametrize("command", ["bench compare {0} {0}", "eval curve {0}"])
-def test_what_is_no_report(command: str, content: str, tmp_path: Path, capsys: Any) -> None:
+def test_other_files_are_refused(command: str, content: str, tmp_path: Path, capsys: Any) -> None:
     file = tmp_path / "report.json"
     file.write_text(content)
     ended = call(capsys, *command.format(file).split())

@@ -109,7 +109,7 @@ def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.Mo
     assert {row.tokens for row in rows} == {200}
 
 
-def test_what_was_read_of_a_shorter_piece_is_not_read_again() -> None:
+def test_a_longer_piece_continues_the_reading_of_a_shorter_one() -> None:
     made = {
         size: make_trials(
             tokenizer(), TEXT, tokens=size, trials=2, seed=0, window=32, readings=1, longest=300

@@ -195,7 +195,7 @@ def test_a_token_counts_as_many_digits_as_it_has(place: int, share: float) -> No
     assert found[:2] == (share, False)
 
 
-def test_the_whole_answer_is_what_was_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_match_is_that_of_the_generated_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     known, speechless = parrot("digits", wrong()), parrot("digits", wrong(*range(5)))
     monkeypatch.setattr(known, "generate", speechless.generate)
     assert score(known, tokenizer("digits"), trial("digits"), None)[:2] == (1.0, False)

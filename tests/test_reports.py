@@ -80,7 +80,7 @@ def test_the_figures_of_card_and_readme() -> None:
         assert page.read_text().count("<!-- figures, by make ") == 2
 
 
-def test_what_is_measured_is_not_measured_again(
+def test_existing_reports_are_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run: list[list[str]] = []

@@ -41,7 +41,7 @@ def test_a_models_scores() -> None:
     assert {name: getattr(model.config, name, None) for name in before} == before
 
 
-def test_a_layer_that_attends_to_what_comes_next_scores_highest(
+def test_a_layer_that_attends_to_the_next_token_scores_highest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Let one layer's attention go to the right digits, by what it is given to look at."""

@@ -38,7 +38,7 @@ SIZES = [8192, 16384, 32768]
 # Laws
 
 
-def test_laws_go_on_as_what_was_measured_began() -> None:
+def test_laws_continue_the_measurements() -> None:
     assert laws.amount(SIZES, [100 + 3.0 * n for n in SIZES])(2**20) == pytest.approx(
         100 + 3 * 2**20
     )
@@ -70,9 +70,7 @@ def searches(effort: float, power: float, idle: float = 0.0) -> laws.SearchCosts
 
 @pytest.mark.parametrize("power", [0.0, 0.4, 0.5, 0.8])
 @pytest.mark.parametrize("idle", [0.0, 1500.0])
-def test_a_search_takes_what_the_keys_take_that_it_reads_for_its_effort(
-    power: float, idle: float
-) -> None:
+def test_latency_is_that_of_the_keys_read_for_the_effort(power: float, idle: float) -> None:
     costs = laws.costs({effort: searches(effort, power, idle) for effort in (1.0, 0.5, 2.0)})
     for effort, law in costs.items():
         for tokens in (2**18, 2**20):
@@ -88,7 +86,7 @@ def test_an_effort_that_read_all_of_a_small_memory_does_not_read_all_of_a_large_
     assert costs[1e3](2**10) == 2**10
 
 
-def test_a_search_that_read_a_part_but_once_goes_on_with_the_root() -> None:
+def test_a_search_with_one_partial_size_grows_with_the_root() -> None:
     once = laws.SearchCosts(SIZES[:2], [1e-3, 2e-3], [8192.0, 12_000])
     assert laws.keys_compared({1.0: once})[1.0](2**20) == pytest.approx(12_000 * 2**3)
 
@@ -99,7 +97,7 @@ def test_a_search_that_always_read_all_reads_all() -> None:
     assert law(2**20) == pytest.approx(1e-8 * 2**20)
 
 
-def test_a_search_through_a_graph_grows_by_what_its_effort_takes() -> None:
+def test_the_latency_of_a_graph_grows_with_its_effort() -> None:
     """Not by what it takes in any case, as looking at hubs."""
 
     def seconds(effort: float, tokens: int) -> float:
@@ -124,7 +122,7 @@ def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
     assert [law(2**20) for law in laws.costs(alike).values()] == pytest.approx([1e-3] * 2)
 
 
-def test_larger_sizes_tell_more_of_what_a_search_takes() -> None:
+def test_larger_sizes_count_more_for_latency() -> None:
     """The squares of what is off, each relative, count as much as there are tokens."""
     first, second = 1.0e-3, 1.1e-3
     timed = laws.SearchCosts([8192, 32_768], [first, second], [500.0] * 2)
@@ -171,7 +169,7 @@ def test_one_size_is_enough() -> None:
     assert laws.shares([1, 2], [8192], [[0.5], [0.4]])(2, 8192) == pytest.approx(0.4)
 
 
-def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
+def test_a_prediction_uses_the_mean_of_layers_and_the_budget() -> None:
     measured = SettingMeasurement(Setting(store="zarr", options={"ram": 50_000_000}), 50_000_000)
     for size in SIZES:
         measured.costs.append(Cost(size, 1e-3, 500.0, 1000.0 * size, 2000.0 * size))
@@ -189,7 +187,7 @@ def test_a_setting_is_foretold_by_its_layers_mean_and_its_budget() -> None:
     assert [each.ram_is_budget for each in several] == [True, False]
 
 
-def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
+def test_a_layer_with_fewer_sizes_grows_as_the_first() -> None:
     """By as much as the first; what misses less, by as much in square roots."""
     measured = SettingMeasurement(Setting(store="exact"))
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
@@ -203,7 +201,7 @@ def test_a_layer_judged_at_fewer_sizes_goes_on_as_the_first() -> None:
     assert predicted.recall == pytest.approx(1 - 2 * (0.08 + less**2 + 0.44) / 3)
 
 
-def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all_of_it() -> None:
+def test_a_part_of_the_budget_stands_for_a_larger_memory_with_all_of_it() -> None:
     setting = Setting(store="zarr", options={"ram": 80_000_000})
     measured = SettingMeasurement(setting, 80_000_000, part=0.1)
     for size, error in zip(SIZES, (0.04, 0.06, 0.08), strict=True):
@@ -216,7 +214,7 @@ def test_a_store_with_a_part_of_its_budget_finds_what_a_larger_one_does_with_all
     assert twice.error == pytest.approx(0.1)
 
 
-def test_settings_that_differ_by_effort_are_foretold_together() -> None:
+def test_settings_that_differ_in_effort_are_fitted_together() -> None:
     """Alone, none of these would tell that a larger memory needs more effort."""
     efforts = (4, 8, 16, 32)
     measured = [
@@ -235,7 +233,7 @@ def test_settings_that_differ_by_effort_are_foretold_together() -> None:
     assert [each.error for each in predicted[4:]] == pytest.approx([0.3] * 4)
 
 
-def test_what_a_graph_takes_among_keys_that_came_before_is_not_believed() -> None:
+def test_latency_of_a_graph_among_repeated_keys_is_ignored() -> None:
     measured = SettingMeasurement(Setting(store="exact"))
     for size in (*SIZES, 2 * SIZES[-1]):
         latency = 9.0 if size > SIZES[-1] else 1e-4 * np.log(1 + size / 128)
@@ -328,7 +326,7 @@ def relaxed(advice: str) -> dict[str, Any]:
         {"min_recall": 0.97, "disk": 1_000_000, "latency": 0.15},
     ],
 )
-def test_the_limit_that_is_to_be_relaxed_is_enough(limits: dict[str, Any]) -> None:
+def test_relaxing_the_proposed_limit_is_enough(limits: dict[str, Any]) -> None:
     found = selection(**limits)
     assert found.choice is None
     assert found.summary == f"no store fits: {found.advice}"
@@ -339,7 +337,7 @@ def test_the_limit_that_is_to_be_relaxed_is_enough(limits: dict[str, Any]) -> No
         assert named.fits, way
 
 
-def test_limits_that_nothing_could_keep_are_refused() -> None:
+def test_impossible_limits_are_refused() -> None:
     for limits, reason in (
         ({"ram": 0}, "ram must be more than 0, got 0"),
         ({"latency": -1.0}, "latency must be more than 0"),
@@ -408,7 +406,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     registry.registry.cache_clear()
 
 
-def test_stores_are_measured_and_foretold(
+def test_stores_are_measured_and_predicted(
     capture: Capture, broken: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faiss")
@@ -447,7 +445,7 @@ def test_stores_are_measured_and_foretold(
     json.dumps(found.as_dict())
 
 
-def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
+def test_quality_is_measured_on_all_layers(tmp_path: Path) -> None:
     """Layers differ: an error of the first says little about the others."""
     pytest.importorskip("faiss")
     of_three = capture_model(
@@ -466,7 +464,7 @@ def test_what_is_not_exact_is_judged_on_all_layers(tmp_path: Path) -> None:
     assert [each.layers for each in exact.candidates] == [(0,)]
 
 
-def test_what_comes_beyond_the_capture_costs_as_much_as_if_it_were_other(capture: Capture) -> None:
+def test_keys_beyond_the_capture_cost_as_much_as_new_ones(capture: Capture) -> None:
     """Keys come again, each moved: none is a copy, and half of them are new to no list."""
     from fotmem.measure.bench.store_bench import StoreBench
 
@@ -509,7 +507,7 @@ def test_at_every_size_the_same_queries_are_answered(capture: Capture) -> None:
         assert found.error == pytest.approx(0, abs=1e-5)
 
 
-def test_what_is_captured_is_taken_up_in_time_that_is_for_other_layers(
+def test_adding_the_capture_may_use_the_time_of_other_layers(
     capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "FIRST", 0.0)
@@ -536,7 +534,7 @@ def test_a_small_capture_is_enough(tmp_path: Path) -> None:
     assert found.choice.measured_tokens == 1500
 
 
-def test_a_script_without_a_guard_is_told(capture: Capture, tmp_path: Path) -> None:
+def test_the_message_to_a_script_without_a_guard(capture: Capture, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import fotmem\n"
@@ -561,7 +559,7 @@ def test_stores_that_cannot_be_used_are_not_measured(capture: Capture) -> None:
         found.write("fotmem.toml")
 
 
-def test_a_store_with_a_budget_is_told_what_it_may_take() -> None:
+def test_a_store_with_a_budget_gets_its_share_of_the_limit() -> None:
     zarr = Setting(store="zarr", options={"nprobe": 8})
     assert selector._budgeted(zarr, Limits(ram=6 * 10**7), 3).options == {
         "nprobe": 8,
@@ -618,7 +616,7 @@ def test_costs_are_those_of_a_budget_that_is_not_too_small(
     assert [cost.tokens for cost in measured.costs] == [costed * TOKENS]
 
 
-def test_a_store_whose_costs_are_not_known_in_time_is_not_foretold(
+def test_a_store_without_costs_in_time_is_not_predicted(
     capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grow = calibration.Calibration._grow
@@ -742,7 +740,7 @@ def test_asking_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "did you mean 'ram'" in refusal(capsys, 1, *words, "--config", file)
 
 
-def test_what_a_file_says_is_the_default_of_options(
+def test_a_file_sets_defaults_of_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, file = folders.write(tmp_path / "model", chat=True), tmp_path / "fotmem.toml"

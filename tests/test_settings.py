@@ -166,7 +166,7 @@ def naive(memory: Memory, layer: int, queries: NDArray[np.float64]) -> NDArray[n
     ("decay", "temperature", "dtype"),
     [(0.0, 1.0, torch.float32), (0.85, 0.5, torch.float32), (0.85, 0.5, torch.bfloat16)],
 )
-def test_figures_are_those_of_what_the_model_asked(
+def test_figures_are_those_of_the_queries_of_the_model(
     decay: float,
     temperature: float,
     dtype: torch.dtype,
@@ -223,7 +223,7 @@ def test_figures_are_those_of_what_the_model_asked(
     )
 
 
-def test_of_a_long_call_some_positions_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_positions_of_a_long_call_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread evenly, the last among them."""
     seen = []
     search = MemoryStore.search
@@ -397,7 +397,7 @@ def test_the_memory_is_left_as_it_was(attend: bool, built: list[int]) -> None:
         assert len(memory.store(layer)) == len(memory)
 
 
-def test_a_setting_that_fails_is_reported_and_the_rest_goes_on(
+def test_a_failing_setting_is_reported_and_others_continue(
     built: list[int], tmp_path: Path
 ) -> None:
     grid: Grid = {"sparse": {"salt": [1, 13], "every": [1, 13]}}
@@ -423,7 +423,7 @@ def test_a_setting_that_fails_is_reported_and_the_rest_goes_on(
     assert type(memory.store(1)).__name__ == "ExactStore"
 
 
-def test_what_has_a_row_is_not_measured_again(built: list[int], tmp_path: Path) -> None:
+def test_settings_with_a_row_are_not_measured_again(built: list[int], tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     with pytest.raises(KeyboardInterrupt):
         passkeys(settings(["exact", "sparse"], {"sparse": {"salt": [99]}}), file)
@@ -530,7 +530,7 @@ def test_tables_json_and_reports(
         (["--stores", "exact", "--grid", "none.toml"], 1, "none.toml cannot be read: No such"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line(
+def test_wrong_usage_is_described_in_one_line(
     given: list[str], code: int, reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for task in TASKS:
@@ -538,7 +538,7 @@ def test_wrong_usage_is_told_in_one_line(
         assert reason in refusal(capsys, code, "eval", task, folder, *text, *given)
 
 
-def test_what_is_needed_is_named(
+def test_needed_packages_are_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)

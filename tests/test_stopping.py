@@ -155,13 +155,11 @@ sys.exit(Stopping().run(globals()[sys.argv[1]]))
         ("terminated", 143, ""),
     ],
 )
-def test_a_stop_is_neither_lost_nor_does_it_break_what_clears_up(
-    command: str, code: int, out: str
-) -> None:
+def test_a_stop_is_neither_lost_nor_breaks_cleaning_up(command: str, code: int, out: str) -> None:
     assert python(RUN, command) == (code, out, SAID)
 
 
-def test_what_runs_in_the_background_is_left_alone() -> None:
+def test_background_processes_ignore_signals() -> None:
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from fotmem.cli.stopping import Stopping\n"

@@ -3,12 +3,7 @@
 import typer
 
 from fotmem.cli.command import Command
-from fotmem.cli.evaluate.curve import curve
-from fotmem.cli.evaluate.dictionary import dictionary
-from fotmem.cli.evaluate.distraction import distraction
-from fotmem.cli.evaluate.facts import facts
-from fotmem.cli.evaluate.passkey import passkey
-from fotmem.cli.evaluate.perplexity import perplexity
+from fotmem.cli.evaluate import curve, dictionary, distraction, facts, passkey, perplexity
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -21,5 +16,12 @@ def _group() -> None:
     """
 
 
-for command in (passkey, facts, perplexity, dictionary, distraction, curve):
+for command in (
+    passkey.passkey,
+    facts.facts,
+    perplexity.perplexity,
+    dictionary.dictionary,
+    distraction.distraction,
+    curve.curve,
+):
     app.command(cls=Command)(command)

@@ -93,8 +93,8 @@ class SettingMeasurement:
         if None not in read:
             return laws.SearchCosts(sizes, latencies, read)
         last = max(each.tokens for each in self.quality)
-        judged = max(1, sum(size <= last for size in sizes))
-        return laws.SearchCosts(sizes[:judged], latencies[:judged], None)
+        captured = max(1, sum(size <= last for size in sizes))
+        return laws.SearchCosts(sizes[:captured], latencies[:captured], None)
 
     def mean(self, name: str) -> dict[int, float]:
         """Return the mean of all layers by size, for the sizes measured on the first layer.
