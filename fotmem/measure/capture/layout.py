@@ -7,7 +7,7 @@
     └── layers/17/
         ├── keys                float32 [H, N, D], in chunks of 8,192 tokens
         ├── values              float32 [H, N, D]
-        └── queries             float32 [S, H, Q, D]: Q of a head after each of S sizes
+        └── queries             float32 [sizes, H, Q, D]: Q queries of a head after each size
 
 Each chunk ends with its crc32c. Unwritten chunks are NaN, which no other number is.
 """
