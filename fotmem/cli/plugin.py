@@ -6,7 +6,7 @@ import shlex
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -40,21 +40,46 @@ def _group() -> None:
 @app.command(cls=Command)
 def new(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Of the new store, such as [bold]my-index[/bold].")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the new store, such as [bold]my-index[/bold]."
+        ),
     ],
+    base: Annotated[
+        Literal["rows", "graph", "index", "store"],
+        typer.Option(
+            help="What finds keys. [bold]rows[/bold]: your own search of all keys. "
+            "[bold]graph[/bold]: a library with one index per head, searched by Euclidean "
+            "distance (HNSW and the like). [bold]index[/bold]: any other library. "
+            "[bold]store[/bold]: a store that also keeps keys and values itself."
+        ),
+    ] = "rows",
+    library: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PACKAGE",
+            help="A package from PyPI to depend on; PACKAGE:MODULE where it is imported by another "
+            "name, such as faiss-cpu:faiss.",
+        ),
+    ] = None,
     path: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The folder to write; default: fotmem-NAME in this one."),
     ] = None,
 ) -> None:
-    """Write a package for a new store: it works, keeps the contract, and is yours to change.
+    """Write a package for a new store, which works and keeps the contract as it is written.
 
-    Example: fotmem plugin new my-index
+    Put your search, or your library, into its store.py. The base classes are compared on
+    docs/base-classes.md.
+
+    Example: fotmem plugin new my-store
+
+    Example: fotmem plugin new my-graph --base graph --library usearch
     """
-    from fotmem.scaffold import write_package
+    from fotmem.scaffold import Library, write_package
 
-    folder = path or Path(f"fotmem-{name}")
-    files = write_package(name, folder)
+    folder, needed = path or Path(f"fotmem-{name}"), Library.parse(library) if library else None
+    files = write_package(name, folder, base=base, library=needed)
     print(f"{folder}: a package for the store {name!r}")
     for file in files:
         print(f"  {file}")

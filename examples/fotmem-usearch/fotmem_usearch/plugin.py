@@ -1,22 +1,9 @@
-"""What this package offers. Nothing heavy is imported here: fotmem does so to list stores."""
+"""What this package offers. fotmem imports this module to list stores: keep it light."""
 
 from collections.abc import Iterable
 
-from pydantic import Field
-
 from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
-from fotmem.stores import IndexedOptions
-
-
-class UsearchOptions(IndexedOptions):
-    """Options of the `usearch` store, beside those of every store with an index."""
-
-    connectivity: int = Field(default=16, ge=2)
-    """Links of a key: more find more, and take more memory."""
-    expansion_add: int = Field(default=128, ge=1)
-    """Candidates that are looked at for the links of a new key."""
-    expansion_search: int = Field(default=128, ge=1)
-    """Candidates that a search keeps: more find more, and take longer."""
+from fotmem_usearch.options import UsearchOptions
 
 
 @hookimpl
@@ -26,6 +13,8 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         name="usearch",
         factory="fotmem_usearch.store:UsearchStore",
         options=UsearchOptions,
+        # What callers may expect, and what the contract checks.
         capabilities=StoreCapabilities(exact=False, devices=("cpu", "cuda"), forgets=True),
+        # Modules that the store needs. fotmem lists it as not available where one is missing.
         requires=("usearch",),
     )

@@ -1,14 +1,14 @@
-"""Approximate search by the graphs of USearch."""
+"""The store: one graph of USearch per head."""
 
 import numpy as np
 from usearch.index import Index, Matches
 
 from fotmem.stores import Graph, GraphStore, Ids, Vectors
-from fotmem_usearch.plugin import UsearchOptions
+from fotmem_usearch.options import UsearchOptions
 
 
 class UsearchGraph(Graph):
-    """One head's graph."""
+    """The index of one head."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -26,13 +26,22 @@ class UsearchGraph(Graph):
     def copy(self) -> "UsearchGraph":
         return UsearchGraph(self._index.copy())
 
+    def tune(self, options: UsearchOptions) -> None:
+        self._index.expansion_search = options.expansion_search
+
 
 class UsearchStore(GraphStore):
-    """One graph per head."""
+    """Keys and values of one memory layer, with one graph per head.
+
+    `GraphStore` keeps keys and values, looks at all keys while they are few, turns inner products
+    into distances, and computes the scores of hits again from the keys as stored.
+    """
 
     options: UsearchOptions
+    search_options = frozenset({"expansion_search"})
 
     def new_graph(self, head: int) -> Graph:
+        """Make an empty graph."""
         index = Index(
             ndim=self.head_dim,
             metric="l2sq",

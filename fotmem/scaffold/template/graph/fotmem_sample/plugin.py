@@ -1,0 +1,20 @@
+"""What this package offers. fotmem imports this module to list stores: keep it light."""
+
+from collections.abc import Iterable
+
+from fotmem.plugin import StoreCapabilities, StoreSpec, hookimpl
+from fotmem_sample.options import SampleOptions
+
+
+@hookimpl
+def fotmem_stores() -> Iterable[StoreSpec]:
+    """Declare `sample`."""
+    yield StoreSpec(
+        name="sample",
+        factory="fotmem_sample.store:SampleStore",
+        options=SampleOptions,
+        # What callers may expect, and what the contract checks.
+        capabilities=StoreCapabilities(exact=False, devices=("cpu", "cuda"), forgets=True),
+        # Modules that the store needs. fotmem lists it as not available where one is missing.
+        requires=("sample_library",),
+    )
