@@ -1,4 +1,4 @@
-"""`fotmem plugin new`: the package that it writes works, and a refusal leaves nothing behind."""
+"""`fotmem plugin new`: every package that it writes works, and a refusal leaves nothing behind."""
 
 import os
 import shlex
@@ -6,20 +6,23 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from fotmem.errors import OptionError, StorageError
-from fotmem.scaffold import LONGEST, write_package
+from fotmem.scaffold import BASES, LONGEST, Base, Library, write_package
 from tests import plugins
 from tests.commands import ONE_THREAD, call, refusal
-from tests.public_names import PUBLIC, names_used
+from tests.test_import import names_used_of_fotmem, public_names
 
+ROOT = Path(__file__).parents[1]
 FILES = [
     ".github/workflows/ci.yml",
     ".gitignore",
     "README.md",
     "fotmem_my_index/__init__.py",
+    "fotmem_my_index/options.py",
     "fotmem_my_index/plugin.py",
     "fotmem_my_index/py.typed",
     "fotmem_my_index/store.py",
@@ -27,6 +30,48 @@ FILES = [
     "tests/test_my_index.py",
 ]
 NAMES = ["a", "my-index", "k2-tree-3", f"{'w' * 15}-{'m' * 16}"]
+LIBRARY = Library("untyped-knn", "untyped_knn")
+UNTYPED = '''
+class Index:
+    """Compares all vectors."""
+
+    def __init__(self, dim):
+        self.dim = dim
+'''
+AROUND = '''
+import untyped_knn
+
+
+class UntypedGraph(MyGraphGraph):
+    """A graph that keeps an object of a library without types."""
+
+    def __init__(self, head_dim: int, options: MyGraphOptions) -> None:
+        super().__init__(head_dim, options)
+        self.index = untyped_knn.Index(head_dim)
+'''
+each_base = pytest.mark.parametrize("base", BASES)
+
+
+class Packages(NamedTuple):
+    """A package for each base class, as they are written."""
+
+    folder: Path
+    site: Path
+    """Where their metadata is, as if they were installed."""
+
+    def of(self, base: str) -> Path:
+        return self.folder / base
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    folder, site = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("site")
+    for base in BASES:
+        library = LIBRARY if base == "graph" else None
+        write_package(f"my-{base}", folder / base, base=base, library=library)
+        install(folder / base, site)
+    (site / "untyped_knn.py").write_text(UNTYPED, "utf-8")
+    return Packages(folder, site)
 
 
 def written(folder: Path) -> list[str]:
@@ -35,18 +80,22 @@ def written(folder: Path) -> list[str]:
     )
 
 
-def run(folder: Path, *command: str, path: Path | None = None) -> None:
-    """Run a tool as its author would in this folder, with the package installed from `path`."""
-    packages = os.pathsep.join(map(str, [path, folder])) if path else ""
+def run(folder: Path, *command: str, path: tuple[Path, ...] = ()) -> str:
+    """Run a tool as its author would in this folder, with the packages in `path` installed."""
     ended = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,
-        env=os.environ | ONE_THREAD | {"PYTHONPATH": packages},
+        env=os.environ | ONE_THREAD | {"PYTHONPATH": search_path(*path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def search_path(*folders: Path) -> str:
+    return os.pathsep.join(filter(None, [*map(str, folders), os.environ.get("PYTHONPATH")]))
 
 
 def install(folder: Path, into: Path) -> None:
@@ -55,24 +104,65 @@ def install(folder: Path, into: Path) -> None:
     plugins.write_metadata(into, project)
 
 
-def test_its_tests_pass_as_written(tmp_path: Path) -> None:
-    """Its types are those of the template, which `make lint` checks."""
-    folder, site = tmp_path / "package", tmp_path / "site"
-    write_package("my-index", folder)
-    install(folder, site)
-    run(folder, "pytest", "-q", "-p", "no:cacheprovider", path=site)
+@each_base
+def test_it_keeps_the_contract_as_written(packages: Packages, base: Base) -> None:
+    folder = packages.of(base)
+    told = run(
+        folder, "fotmem", "plugin", "check", f"my-{base}", "--fast", path=(folder, packages.site)
+    )
+    assert ", 0 failed, " in told
 
 
+@each_base
+def test_its_own_tests_run(packages: Packages, base: Base) -> None:
+    """A few of them; the whole contract is checked by the command."""
+    folder = packages.of(base)
+    chosen = ("-k", "best_first or reopening", "-p", "no:cacheprovider")
+    told = run(folder, "pytest", "-q", *chosen, path=(folder, packages.site))
+    assert "2 passed" in told or "1 passed" in told
+
+
+@pytest.mark.thorough
+@each_base
+def test_all_of_its_own_tests_pass(packages: Packages, base: Base) -> None:
+    folder = packages.of(base)
+    run(folder, "pytest", "-q", "-p", "no:cacheprovider", path=(folder, packages.site))
+
+
+@pytest.mark.thorough
+def test_its_types_are_right_also_around_a_library_without_types(
+    packages: Packages, tmp_path: Path
+) -> None:
+    """One run for all: what takes time is to read the types of torch."""
+    folder = packages.of("graph")
+    around = tmp_path / "fotmem_around"
+    around.mkdir()
+    code = (folder / "fotmem_my_graph" / "store.py").read_text("utf-8")
+    (around / "__init__.py").touch()
+    (around / "store.py").write_text(code + AROUND, "utf-8")
+    files = [str(packages.of(base) / f"fotmem_my_{base}") for base in BASES]
+    files += [str(packages.of(base) / "tests" / f"test_my_{base}.py") for base in BASES]
+    cache = ("--cache-dir", str(ROOT / ".mypy_cache" / "packages"))
+    configuration = ("--config-file", str(folder / "pyproject.toml"))
+    path = (packages.site, *map(packages.of, BASES))
+    run(tmp_path, "mypy", *cache, *configuration, *files, str(around), path=path)
+
+
+@each_base
 @pytest.mark.parametrize("name", NAMES)
-def test_its_style_is_right_for_names_of_any_length(tmp_path: Path, name: str) -> None:
+def test_its_style_is_right_for_names_of_any_length(
+    tmp_path: Path, name: str, base: Base
+) -> None:
     assert max(map(len, NAMES)) == LONGEST
-    write_package(name, tmp_path / "package")
+    library = Library(f"{'p' * 64}", f"{'m' * 64}") if len(name) == LONGEST else None
+    write_package(name, tmp_path / "package", base=base, library=library)
     run(tmp_path / "package", "ruff", "check", "--no-cache", ".")
     run(tmp_path / "package", "ruff", "format", "--no-cache", "--check", ".")
 
 
-def test_it_is_complete_and_bears_its_name(tmp_path: Path) -> None:
-    assert [path.as_posix() for path in write_package("my-index", tmp_path)] == FILES
+@each_base
+def test_it_is_complete_and_bears_its_name(tmp_path: Path, base: Base) -> None:
+    assert [path.as_posix() for path in write_package("my-index", tmp_path, base=base)] == FILES
     assert written(tmp_path) == FILES
     for file in FILES:
         text = (tmp_path / file).read_text("utf-8")
@@ -80,18 +170,66 @@ def test_it_is_complete_and_bears_its_name(tmp_path: Path) -> None:
     declared = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))["project"]
     assert declared["name"] == "fotmem-my-index"
     assert declared["entry-points"] == {"fotmem": {"fotmem_my_index": "fotmem_my_index.plugin"}}
+    assert declared["dependencies"] == ["fotmem"]
     assert {"fotmem[testing]"} == set(declared["optional-dependencies"]["test"])
     assert "class MyIndexStore(" in (tmp_path / "fotmem_my_index/store.py").read_text("utf-8")
-    assert 'name="my-index"' in (tmp_path / "fotmem_my_index/plugin.py").read_text("utf-8")
+    plugin = (tmp_path / "fotmem_my_index/plugin.py").read_text("utf-8")
+    assert 'name="my-index"' in plugin
+    assert 'factory="fotmem_my_index.store:MyIndexStore"' in plugin
 
 
-def test_it_uses_public_names_only(tmp_path: Path) -> None:
-    write_package("my-index", tmp_path)
+@pytest.mark.parametrize(
+    "text, package, module",
+    [("usearch", "usearch", "usearch"), ("K-NN.lib", "K-NN.lib", "k_nn_lib"), ("f-cpu:f.x", "f-cpu", "f.x")],
+)
+def test_its_library_stands_where_it_must(
+    tmp_path: Path, text: str, package: str, module: str
+) -> None:
+    write_package("my-index", tmp_path, library=Library.parse(text))
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["dependencies"] == ["fotmem", package]
+    [override] = project["tool"]["mypy"]["overrides"]
+    assert override == {"module": [f"{module}.*"], "ignore_missing_imports": True}
+    assert project["tool"]["mypy"]["untyped_calls_exclude"] == [module]
+    plugin = (tmp_path / "fotmem_my_index/plugin.py").read_text("utf-8")
+    assert f'\n        requires=("{module}",),\n' in plugin
+
+
+def test_its_readme_has_the_options(packages: Packages, monkeypatch: pytest.MonkeyPatch) -> None:
+    for base in BASES:
+        told = run(
+            packages.of(base),
+            "fotmem",
+            "stores",
+            "--json",
+            path=(packages.of(base), packages.site),
+        )
+        assert f'"my-{base}"' in told
+        code = (
+            f"import fotmem_my_{base}.options as o; "
+            f"print(*o.My{base.capitalize()}Options.model_fields)"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": search_path(packages.of(base))},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        readme = (packages.of(base) / "README.md").read_text("utf-8")
+        shown = [line.split("`")[1] for line in readme.splitlines() if line.startswith("| `")]
+        assert [name for name in shown if "." not in name] == ended.stdout.split()
+
+
+@each_base
+def test_it_uses_public_names_only(packages: Packages, base: Base) -> None:
     used = {
-        name for source in tmp_path.rglob("*.py") for name in names_used(source.read_text("utf-8"))
+        name
+        for source in packages.of(base).rglob("*.py")
+        for name in names_used_of_fotmem(source.read_text("utf-8"))
     }
-    assert "stores.RowsStore" in used
-    assert used <= PUBLIC
+    assert {"plugin.StoreSpec", "testing.StoreContract"} <= used
+    assert used <= public_names()
 
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(
@@ -104,6 +242,25 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(
     assert lines[1:-1] == [f"  {file}" for file in FILES]
     assert lines[-1] == "next: cd fotmem-my-index && pip install -e '.[dev]' && pytest"
     assert written(tmp_path / "fotmem-my-index") == FILES
+
+
+@pytest.mark.parametrize(
+    "words, kind",
+    [
+        ([], "RowsStore"),
+        (["--base", "rows"], "RowsStore"),
+        (["--base", "graph"], "GraphStore"),
+        (["--base", "index"], "IndexedStore"),
+        (["--base", "store"], "MemoryStore"),
+    ],
+)
+def test_the_command_takes_a_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], kind: str
+) -> None:
+    ended = call(capsys, "plugin", "new", "my-index", *words, "--path", tmp_path / "new")
+    assert (ended.code, ended.err) == (0, "")
+    text = (tmp_path / "new/fotmem_my_index/store.py").read_text("utf-8")
+    assert f"class MyIndexStore({kind}):" in text
 
 
 def test_the_command_writes_where_it_is_told(
@@ -131,9 +288,9 @@ def test_the_command_writes_where_it_is_told(
         ("", "got ''"),
         ("é", "got 'é'"),
         ("a" * (LONGEST + 1), "at most 32 letters, got 33"),
-        ("exact", "there is a store named 'exact' already, of plugin 'fotmem_exact'"),
-        ("hnsw", "there is a store named 'hnsw' already, of plugin 'fotmem_hnsw'"),
-        ("faiss", "there is a package named fotmem_faiss already"),
+        ("exact", "there is already a store named 'exact', of plugin 'fotmem_exact'"),
+        ("hnsw", "there is already a store named 'hnsw', of plugin 'fotmem_hnsw'"),
+        ("faiss", "there is already a package named fotmem_faiss"),
     ],
 )
 def test_names_that_cannot_be_used(
@@ -147,6 +304,37 @@ def test_names_that_cannot_be_used(
     with pytest.raises(OptionError):
         write_package(name, tmp_path / "new")
     assert told in refusal(capsys, 1, "plugin", "new", name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "library",
+    ["", ":", "faiss-cpu:", ":faiss", "usearch>=2", "a b", "a:b c", "a:1b", "é", "a:é", "x" * 65],
+)
+def test_libraries_that_cannot_be_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    library: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = refusal(capsys, 1, "plugin", "new", "my-index", "--library", library)
+    if len(library) < 65:
+        assert told.startswith("a library must be PACKAGE, or PACKAGE:MODULE")
+        assert f"got {library!r}" in told
+    else:
+        assert "at most 64 letters" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_base_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = refusal(capsys, 2, "plugin", "new", "my-index", "--base", "tree")
+    assert "'tree' is not one of 'rows', 'graph', 'index', 'store'" in told
+    with pytest.raises(OptionError, match="one of rows, graph, index, store, got 'tree'"):
+        write_package("my-index", tmp_path / "new", base="tree")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 

@@ -78,7 +78,7 @@ def new(
     """
     from fotmem.scaffold import Library, write_package
 
-    folder, needed = path or Path(f"fotmem-{name}"), Library.parse(library) if library else None
+    folder, needed = path or Path(f"fotmem-{name}"), None if library is None else Library.parse(library)
     files = write_package(name, folder, base=base, library=needed)
     print(f"{folder}: a package for the store {name!r}")
     for file in files:
