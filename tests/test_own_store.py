@@ -6,21 +6,29 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from fotmem.scaffold import write_package
-from tests.commands import process
+import pytest
+
+from tests.commands import call, process
 from tests.pages import ROOT, Block, blocks
-from tests.test_scaffold import install, written
+from tests.test_scaffold import install, search_path, written
 
 PAGE = ROOT / "docs" / "own-store.md"
 EXAMPLE = ROOT / "examples" / "fotmem-usearch"
+STORE, OPTIONS = "fotmem_usearch/store.py", "fotmem_usearch/options.py"
 
 
 def shown(language: str) -> Iterator[Block]:
     return (block for block in blocks(PAGE) if block.language == language)
 
 
-def change(folder: Path, block: Block) -> None:
-    """Apply a part of a diff, which must fit in one place."""
+def commands() -> list[str]:
+    code = "".join(block.code for block in shown("console"))
+    return [line.removeprefix("$ ") for line in code.splitlines()]
+
+
+def change(folder: Path, title: str) -> None:
+    """Apply the diff of a file, which must fit in one place."""
+    [block] = [block for block in shown("diff") if block.title == title]
     lines = block.code.splitlines(keepends=True)
     before = "".join(line[1:] for line in lines if line[0] in " -")
     after = "".join(line[1:] for line in lines if line[0] in " +")
@@ -35,51 +43,48 @@ def rounded(report: str) -> str:
     return re.sub(r"\d+\.\d\d s|\d\.\d{4}", "#", report)
 
 
-def commands() -> list[str]:
-    code = "".join(block.code for block in shown("console"))
-    return [line.removeprefix("$ ") for line in code.splitlines()]
+@pytest.fixture
+def package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """What the first command of the page writes."""
+    folder = tmp_path / "fotmem-usearch"
+    ended = call(capsys, *shlex.split(commands()[0])[1:], "--path", folder)
+    assert (ended.code, ended.err) == (0, "")
+    install(folder, tmp_path)
+    return folder
 
 
-def test_the_mistake_is_told_as_the_page_shows_it(tmp_path: Path) -> None:
-    write_package("usearch", tmp_path)
-    install(tmp_path, tmp_path)
+def test_the_mistake_is_told_as_the_page_shows_it(package: Path) -> None:
     [line] = [line for line in commands() if "--test" in line]
-    right = process(*shlex.split(line)[1:], path=tmp_path)
-    assert (right.code, "2 held, 0 failed" in right.out) == (0, True), right.out + right.err
-    for block in shown("diff"):
-        change(tmp_path, block)
-    wrong = process(*shlex.split(line)[1:], path=tmp_path)
+    path = Path(search_path(package, package.parent))
+    right = process(*shlex.split(line)[1:], path=path)
+    assert (right.code, ", 0 failed, " in right.out) == (0, True), right.out + right.err
+    change(package, STORE)
+    wrong = process(*shlex.split(line)[1:], path=path)
     assert wrong.code == 1
     [report] = [block.code for block in shown("text") if "FAILED" in block.code]
     assert rounded(wrong.out) == rounded(report)
 
 
-def test_the_page_shows_the_example() -> None:
-    files = {block.title: block.code for block in shown("python")}
-    assert set(files) == {"fotmem_usearch/store.py", "fotmem_usearch/plugin.py"}
-    for title, code in files.items():
-        assert code == (EXAMPLE / title).read_text("utf-8"), title
-    [project] = [block.code for block in shown("toml")]
-    assert (EXAMPLE / "pyproject.toml").read_text("utf-8").startswith(project)
-
-
-def test_all_else_of_the_example_is_as_it_was_written(tmp_path: Path) -> None:
-    write_package("usearch", tmp_path)
+def test_what_the_page_changes_leads_to_the_example(package: Path) -> None:
+    """All but the README, which its author writes."""
+    [store] = [block for block in shown("python") if block.title == STORE]
+    (package / STORE).write_text(store.code, "utf-8")
+    change(package, OPTIONS)
     listed = subprocess.run(
         ["git", "ls-files"], cwd=EXAMPLE, capture_output=True, text=True, check=False
     )
     if listed.returncode == 0 and listed.stdout:
-        assert sorted(listed.stdout.splitlines()) == written(tmp_path)
-    changed = {"README.md", "fotmem_usearch/store.py", "fotmem_usearch/plugin.py"}
-    for file in set(written(tmp_path)) - changed - {"pyproject.toml"}:
-        assert (EXAMPLE / file).read_bytes() == (tmp_path / file).read_bytes(), file
-    [project] = [block.code for block in shown("toml")]
-    settings = (EXAMPLE / "pyproject.toml").read_text("utf-8").removeprefix(project)
-    assert (tmp_path / "pyproject.toml").read_text("utf-8").endswith(settings)
+        assert sorted(listed.stdout.splitlines()) == written(package)
+    for file in set(written(package)) - {"README.md"}:
+        assert (EXAMPLE / file).read_bytes() == (package / file).read_bytes(), file
 
 
-def test_the_tree_shows_what_is_written(tmp_path: Path) -> None:
-    write_package("usearch", tmp_path)
+def test_the_page_changes_two_files() -> None:
+    titles = {block.title for block in blocks(PAGE) if block.title}
+    assert titles == {STORE, OPTIONS}
+
+
+def test_the_tree_shows_what_is_written(package: Path) -> None:
     [tree] = [block.code for block in shown("text") if "├──" in block.code]
-    for file in written(tmp_path):
+    for file in written(package):
         assert Path(file).name in tree, file

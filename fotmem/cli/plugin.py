@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 MOST_LINES = 40
-"""Of one failure; what Hypothesis tells can be long."""
+"""Lines that are shown of one failure: the messages of Hypothesis can be long."""
 Tests = Annotated[
     list[str],
     typer.Option("--test", metavar="TEST", help="Only this test of the contract; may be repeated."),
@@ -31,7 +31,7 @@ Tests = Annotated[
 
 @app.callback()
 def _group() -> None:
-    """Write a plugin, and prove it right.
+    """Write a plugin, and check that it is right.
 
     Example: fotmem plugin check exact
     """
@@ -93,21 +93,25 @@ def check(
     ],
     option: StoreOption = [],  # noqa: B006 - typer copies it
     min_recall: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Recall an approximate store must reach.")
+        float | None, typer.Option(min=0, max=1, help="Recall that an approximate store must reach.")
     ] = None,
     min_mass: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Softmax mass it must reach.")
+        float | None, typer.Option(min=0, max=1, help="Attention-mass recall that it must reach.")
     ] = None,
     test: Tests = [],  # noqa: B006
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Only what a few seconds suffice for, which finds the most."),
+        typer.Option(
+            "--fast",
+            help="Only the tests that take a few seconds, which find most mistakes. They leave out "
+            "large stores, so that an index is not searched.",
+        ),
     ] = False,
     large: Annotated[
         bool,
         typer.Option(
             "--large",
-            help="Also what takes minutes and gigabytes: a million keys, ids beyond 2**24, "
+            help="Also the tests that take minutes and gigabytes: a million keys, ids beyond 2**24, "
             "offsets beyond 2**31.",
         ),
     ] = False,
@@ -115,8 +119,9 @@ def check(
 ) -> None:
     """Check an installed store against the contract that every store keeps.
 
-    Each line tells what was checked, and the seconds that it took. Below stand the recall of an
-    approximate store, and how long search and attend take beside the exact store.
+    Each line shows what was checked, and the seconds that it took. Below them, the report shows the
+    recall of an approximate store, and how long search and attend take compared with the exact
+    store.
 
     Example: fotmem plugin check hnsw --option ef_search=128
 
@@ -162,7 +167,7 @@ def check(
 def _again(
     name: str, given: list[str], min_recall: float | None, min_mass: float | None, large: bool
 ) -> str:
-    """The command, to which ``--test`` is added."""
+    """Return the command that repeats this one, to which ``--test`` is added."""
     words = ["fotmem", "plugin", "check", name]
     for each in given:
         words += ["--option", each]
@@ -190,13 +195,13 @@ def _show(console: Console, outcome: "Outcome", again: str) -> None:
         highlight=False,
     )
     for failure in outcome.failures[:1]:
-        lines = failure["message"].splitlines()
-        text = "\n".join([*lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])])
+        message = failure["message"].splitlines()
+        text = "\n".join([*message[:MOST_LINES], *(["..."] if len(message) > MOST_LINES else [])])
         case = f" [{failure['case']}]" if failure["case"] else ""
         others = len(outcome.failures) - 1
         more = f", and {others} more of its {outcome.cases} cases" if others else ""
-        told = f"{outcome.test}{case}{more}\n{text}\nsee it again: {again} --test {outcome.test}"
-        console.print(textwrap.indent(told, " " * 9), markup=False, soft_wrap=True)
+        lines = f"{outcome.test}{case}{more}\n{text}\nrepeat it by: {again} --test {outcome.test}"
+        console.print(textwrap.indent(lines, " " * 9), markup=False, soft_wrap=True)
 
 
 def _summarise(console: Console, report: "Report") -> None:
@@ -220,20 +225,20 @@ def _summarise(console: Console, report: "Report") -> None:
 
 
 def _show_speed(console: Console, report: "Report") -> None:
-    """Show ratios to the exact store, and say so where none is an advantage."""
+    """Show times as ratios to the exact store's, and say so where the store is always slower."""
     for row in report.speed:
         queries = "1 query" if row["queries"] == 1 else f"{row['queries']} queries"
         console.print(
-            f"beside exact, {row['keys']:,} keys, {queries} a head: search takes "
+            f"compared with exact, {row['keys']:,} keys, {queries} per head: search takes "
             f"{row['search']:.2f} times as long, attend {row['attend']:.2f} times",
             soft_wrap=True,
             highlight=False,
         )
     for call in report.slower:
         console.print(
-            f"{call} is slower than that of the exact store at every size above: no failure, and "
-            "an index may pay with more keys; or is there a loop over queries, or a pause in each "
-            "call?",
+            f"{call} is slower than that of the exact store at every size above. This is no failure: "
+            "an index may pay off with more keys. Or is there a loop over queries, or a pause in "
+            "each call?",
             soft_wrap=True,
             highlight=False,
         )
