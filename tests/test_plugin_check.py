@@ -117,7 +117,7 @@ def test_what_failed_is_told_and_can_be_seen_again(plugins: Path) -> None:
     )
     assert lines[at + 1] == "test_best_first"
     assert lines[at + 2].startswith("hits of head 0, query 0 are not best first: ids [")
-    again = "see it again: fotmem plugin check wrong-order --test test_best_first"
+    again = "repeat it by: fotmem plugin check wrong-order --test test_best_first"
     assert lines[at + 3] == again
     assert lines[-1] == "0 held, 2 failed, 0 do not apply"
     once_more = process(*shlex.split(again)[4:], path=plugins)
@@ -160,7 +160,7 @@ def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
     chosen = ("--test", "test_speed_beside_exact")
     ended = process("plugin", "check", "pausing", *chosen, path=plugins)
     assert (ended.code, ended.err) == (0, "")
-    sizes = re.findall(r"beside exact, ([\d,]+) keys, (1|64) quer.*: search takes", ended.out)
+    sizes = re.findall(r"compared with exact, ([\d,]+) keys, (1|64) quer.*: search takes", ended.out)
     assert sizes == [
         (size, count) for size in ("1,000", "11,103", "132,000") for count in ("1", "64")
     ]
