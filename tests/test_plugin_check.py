@@ -160,7 +160,9 @@ def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
     chosen = ("--test", "test_speed_beside_exact")
     ended = process("plugin", "check", "pausing", *chosen, path=plugins)
     assert (ended.code, ended.err) == (0, "")
-    sizes = re.findall(r"compared with exact, ([\d,]+) keys, (1|64) quer.*: search takes", ended.out)
+    sizes = re.findall(
+        r"compared with exact, ([\d,]+) keys, (1|64) quer.*: search takes", ended.out
+    )
     assert sizes == [
         (size, count) for size in ("1,000", "11,103", "132,000") for count in ("1", "64")
     ]

@@ -14,7 +14,7 @@ from fotmem.errors import OptionError, StorageError
 from fotmem.scaffold import BASES, LONGEST, Base, Library, write_package
 from tests import plugins
 from tests.commands import ONE_THREAD, call, refusal
-from tests.test_import import names_used_of_fotmem, public_names
+from tests.public_names import PUBLIC, names_used
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -150,9 +150,7 @@ def test_its_types_are_right_also_around_a_library_without_types(
 
 @each_base
 @pytest.mark.parametrize("name", NAMES)
-def test_its_style_is_right_for_names_of_any_length(
-    tmp_path: Path, name: str, base: Base
-) -> None:
+def test_its_style_is_right_for_names_of_any_length(tmp_path: Path, name: str, base: Base) -> None:
     assert max(map(len, NAMES)) == LONGEST
     library = Library(f"{'p' * 64}", f"{'m' * 64}") if len(name) == LONGEST else None
     write_package(name, tmp_path / "package", base=base, library=library)
@@ -180,7 +178,11 @@ def test_it_is_complete_and_bears_its_name(tmp_path: Path, base: Base) -> None:
 
 @pytest.mark.parametrize(
     "text, package, module",
-    [("usearch", "usearch", "usearch"), ("K-NN.lib", "K-NN.lib", "k_nn_lib"), ("f-cpu:f.x", "f-cpu", "f.x")],
+    [
+        ("usearch", "usearch", "usearch"),
+        ("K-NN.lib", "K-NN.lib", "k_nn_lib"),
+        ("f-cpu:f.x", "f-cpu", "f.x"),
+    ],
 )
 def test_its_library_stands_where_it_must(
     tmp_path: Path, text: str, package: str, module: str
@@ -190,7 +192,7 @@ def test_its_library_stands_where_it_must(
     assert project["project"]["dependencies"] == ["fotmem", package]
     [override] = project["tool"]["mypy"]["overrides"]
     assert override == {"module": [f"{module}.*"], "ignore_missing_imports": True}
-    assert project["tool"]["mypy"]["untyped_calls_exclude"] == [module]
+    assert project["tool"]["mypy"]["untyped_calls_exclude"] == ["torch", module]
     plugin = (tmp_path / "fotmem_my_index/plugin.py").read_text("utf-8")
     assert f'\n        requires=("{module}",),\n' in plugin
 
@@ -226,10 +228,10 @@ def test_it_uses_public_names_only(packages: Packages, base: Base) -> None:
     used = {
         name
         for source in packages.of(base).rglob("*.py")
-        for name in names_used_of_fotmem(source.read_text("utf-8"))
+        for name in names_used(source.read_text("utf-8"))
     }
     assert {"plugin.StoreSpec", "testing.StoreContract"} <= used
-    assert used <= public_names()
+    assert used <= PUBLIC
 
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(

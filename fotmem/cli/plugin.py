@@ -78,7 +78,10 @@ def new(
     """
     from fotmem.scaffold import Library, write_package
 
-    folder, needed = path or Path(f"fotmem-{name}"), None if library is None else Library.parse(library)
+    folder, needed = (
+        path or Path(f"fotmem-{name}"),
+        None if library is None else Library.parse(library),
+    )
     files = write_package(name, folder, base=base, library=needed)
     print(f"{folder}: a package for the store {name!r}")
     for file in files:
@@ -93,7 +96,8 @@ def check(
     ],
     option: StoreOption = [],  # noqa: B006 - typer copies it
     min_recall: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Recall that an approximate store must reach.")
+        float | None,
+        typer.Option(min=0, max=1, help="Recall that an approximate store must reach."),
     ] = None,
     min_mass: Annotated[
         float | None, typer.Option(min=0, max=1, help="Attention-mass recall that it must reach.")
@@ -111,8 +115,8 @@ def check(
         bool,
         typer.Option(
             "--large",
-            help="Also the tests that take minutes and gigabytes: a million keys, ids beyond 2**24, "
-            "offsets beyond 2**31.",
+            help="Also the tests that take minutes and gigabytes: a million keys, ids beyond "
+            "2**24, offsets beyond 2**31.",
         ),
     ] = False,
     as_json: Json = False,
@@ -236,9 +240,9 @@ def _show_speed(console: Console, report: "Report") -> None:
         )
     for call in report.slower:
         console.print(
-            f"{call} is slower than that of the exact store at every size above. This is no failure: "
-            "an index may pay off with more keys. Or is there a loop over queries, or a pause in "
-            "each call?",
+            f"{call} is slower than that of the exact store at every size above. This is no "
+            "failure: an index may pay off with more keys. Or is there a loop over queries, or a "
+            "pause in each call?",
             soft_wrap=True,
             highlight=False,
         )

@@ -6,7 +6,7 @@ from fotmem.stores import IndexedOptions
 
 
 class UsearchOptions(IndexedOptions):
-    """Options of the `usearch` store, beside those of every store with an index."""
+    """Options of the `usearch` store, beside those of any index."""
 
     connectivity: int = Field(default=16, ge=2)
     """Links of a key: more find more, and take more memory."""

@@ -6,7 +6,7 @@ from fotmem.stores import IndexedOptions
 
 
 class SampleOptions(IndexedOptions):
-    """Options of the `sample` store, beside those of every store with an index."""
+    """Options of the `sample` store, beside those of any index."""
 
     block: int = Field(default=64, ge=1)
     """Queries that are compared with the vectors at a time: more need more memory."""
