@@ -10,6 +10,7 @@ from tests.broken_stores import (  # noqa: F401 - each fills BROKEN
     larger,
     limits,
     memory,
+    naming,
     searching,
     sharing,
     surroundings,

@@ -15,6 +15,7 @@ from fotmem.testing.store.expectations import expect, expect_attention, expect_r
 from fotmem.testing.store.garbage import new_garbage_only
 from fotmem.testing.store.hits import expect_contents, expect_exact
 from fotmem.testing.store.naive import DTYPES, draw, naive_attention
+from fotmem.testing.store.own_names import names_used_twice
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 from fotmem.testing.store.surroundings import surroundings, unusual_surroundings
 
@@ -38,6 +39,16 @@ class Promises:
             bound = getattr(self, name)
             if not (isinstance(bound, float | int) and 0 < bound <= 1):
                 fail(f"{name} must be above 0 and at most 1, got {bound!r}")
+
+    def test_no_private_name_is_used_twice(self, stores: Stores) -> None:
+        """The store's own attributes are not named as private ones of its base classes."""
+        kind = type(stores.empty())
+        twice = [f"{name} (of {base})" for name, base in names_used_twice(kind).items()]
+        if twice:
+            fail(
+                f"{kind.__name__} uses private names of its base classes: {', '.join(twice)}; give "
+                "its own attributes and methods other names"
+            )
 
     @pytest.mark.parametrize("device", ["cpu", "cuda"])
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
