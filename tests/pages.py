@@ -46,3 +46,14 @@ def blocks(page: Path) -> Iterator[Block]:
 def prose(page: Path) -> str:
     """The text of a page without its blocks."""
     return re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def change(folder: Path, block: Block) -> None:
+    """Apply a diff, which must fit in one place."""
+    lines = block.code.splitlines(keepends=True)
+    before = "".join(line[1:] for line in lines if line[0] in " -")
+    after = "".join(line[1:] for line in lines if line[0] in " +")
+    file = folder / block.title
+    text = file.read_text("utf-8")
+    assert text.count(before) == 1, before
+    file.write_text(text.replace(before, after), "utf-8")

@@ -6,6 +6,8 @@ Each page's Python blocks run in order, in one namespace:
 - with ``title="package/module.py"`` it is a file of a package, which later blocks may import;
 - with ``title="test_x.py"`` it is a file of tests, which pytest runs at the end of the page;
 - a ``pyproject.toml`` block installs the entry points that it declares;
+- ``$ fotmem plugin new`` in a ``console`` block writes that package, and installs it;
+- a ``diff`` block changes a file;
 - ``<!-- not executed: reason -->`` on the line before a block leaves it out.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import shutil
 import sys
 import textwrap
 import tomllib
@@ -25,6 +28,7 @@ from typing import Any
 import pytest
 import torch
 import typer.main
+from typer.testing import CliRunner
 
 import fotmem
 from fotmem import errors
@@ -34,7 +38,8 @@ from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.evaluate.passkey import PasskeyRow
 from fotmem.plugin import AdapterSpec, StoreCapabilities, StoreSpec
 from fotmem.plugin.registry import registry
-from fotmem.stores import MemoryStore
+from fotmem.scaffold import write_package
+from fotmem.stores import Graph, GraphStore, IndexedOptions, IndexedStore, MemoryStore, RowsStore
 from fotmem.testing import AdapterContract
 from fotmem_decoders.families import FAMILIES
 from tests import plugins, tiny
@@ -58,6 +63,10 @@ class Runner:
             self.compare(block)
         elif block.language == "python" and block.title:
             self.write(block)
+        elif block.language == "diff":
+            change(self.folder, block)
+        elif block.language == "console" and block.code.startswith("$ fotmem plugin new "):
+            self.generate(shlex.split(block.code.splitlines()[0])[2:])
         elif block.language == "python":
             # Line numbers and file of the page, so that a traceback shows its lines.
             code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
@@ -69,6 +78,13 @@ class Runner:
         if file.parent != self.folder and file.parent.name != "tests":
             (file.parent / "__init__.py").touch()
         file.write_text(block.code, encoding="utf-8")
+
+    def generate(self, words: list[str]) -> None:
+        written = CliRunner().invoke(app, [*words, "--path", str(self.folder / "written")])
+        assert written.exit_code == 0, written.output
+        shutil.copytree(self.folder / "written", self.folder, dirs_exist_ok=True)
+        shutil.rmtree(self.folder / "written")
+        self.install(tomllib.loads((self.folder / "pyproject.toml").read_text("utf-8"))["project"])
 
     def test(self) -> None:
         """Run the files of tests, by a pytest with settings of its own.
@@ -192,17 +208,33 @@ def missing(names: Iterable[str], page: str) -> list[str]:
     return [name for name in names if not re.search(rf"`{name}\b", text)]
 
 
-def test_the_page_on_plugins_has_the_whole_interface() -> None:
-    names = [
-        *MemoryStore.__abstractmethods__,
-        "attend_rows",
-        "forget_rows",
-        "copy_rows",
-        "new_empty",
-    ]
-    for kind in (StoreSpec, StoreCapabilities):
-        names += [field.name for field in fields(kind)]
+def public_methods(kind: type) -> set[str]:
+    return {name for name, value in vars(kind).items() if name[0] != "_" and callable(value)}
+
+
+def test_the_pages_on_stores_have_the_whole_interface() -> None:
+    inner = {
+        name for name in public_methods(MemoryStore) if name.endswith(("_rows", "_rows_biased"))
+    }
+    assert len(inner) == 9
+    others = {"live_blocks", "new_empty", "tune_options", "resume_at", "share_read", "disk_bytes"}
+    assert not missing([*inner, *others, "checked_queries"], "store-interface.md")
+    bases = (public_methods(IndexedStore) | public_methods(GraphStore)) - public_methods(RowsStore)
+    names = {*bases, *public_methods(Graph), *IndexedOptions.model_fields, "search_options"}
+    assert not missing(names - inner - others, "base-classes.md")
+
+
+def test_the_page_on_plugins_has_every_field() -> None:
+    names = [field.name for kind in (StoreSpec, StoreCapabilities) for field in fields(kind)]
     assert not missing(names, "plugins.md")
+
+
+def test_the_pages_on_stores_show_what_is_written(tmp_path: Path) -> None:
+    write_package("blocks", tmp_path, base="store")
+    for page in ("plugins.md", "store-interface.md"):
+        for block in blocks(ROOT / "docs" / page):
+            if block.title.startswith("fotmem_blocks/"):
+                assert block.code == (tmp_path / block.title).read_text("utf-8"), block.title
 
 
 def test_the_page_on_adapters_has_the_whole_interface() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import call, process
-from tests.pages import ROOT, Block, blocks
+from tests.pages import ROOT, Block, blocks, change
 from tests.test_scaffold import install, search_path, written
 
 PAGE = ROOT / "docs" / "own-store.md"
@@ -24,18 +24,6 @@ def shown(language: str) -> Iterator[Block]:
 def commands() -> list[str]:
     code = "".join(block.code for block in shown("console"))
     return [line.removeprefix("$ ") for line in code.splitlines()]
-
-
-def change(folder: Path, title: str) -> None:
-    """Apply the diff of a file, which must fit in one place."""
-    [block] = [block for block in shown("diff") if block.title == title]
-    lines = block.code.splitlines(keepends=True)
-    before = "".join(line[1:] for line in lines if line[0] in " -")
-    after = "".join(line[1:] for line in lines if line[0] in " +")
-    file = folder / block.title
-    text = file.read_text("utf-8")
-    assert text.count(before) == 1, before
-    file.write_text(text.replace(before, after), "utf-8")
 
 
 def rounded(report: str) -> str:
@@ -58,7 +46,8 @@ def test_the_mistake_is_told_as_the_page_shows_it(package: Path) -> None:
     path = Path(search_path(package, package.parent))
     right = process(*shlex.split(line)[1:], path=path)
     assert (right.code, ", 0 failed, " in right.out) == (0, True), right.out + right.err
-    change(package, STORE)
+    [mistake] = [block for block in shown("diff") if block.title == STORE]
+    change(package, mistake)
     wrong = process(*shlex.split(line)[1:], path=path)
     assert wrong.code == 1
     [report] = [block.code for block in shown("text") if "FAILED" in block.code]
@@ -69,7 +58,8 @@ def test_what_the_page_changes_leads_to_the_example(package: Path) -> None:
     """All but the README, which its author writes."""
     [store] = [block for block in shown("python") if block.title == STORE]
     (package / STORE).write_text(store.code, "utf-8")
-    change(package, OPTIONS)
+    [options] = [block for block in shown("diff") if block.title == OPTIONS]
+    change(package, options)
     listed = subprocess.run(
         ["git", "ls-files"], cwd=EXAMPLE, capture_output=True, text=True, check=False
     )
