@@ -15,6 +15,7 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         options=SampleOptions,
         # What callers may expect, and what the contract checks.
         capabilities=StoreCapabilities(exact=True, devices=("cpu",)),
-        # Modules that the store needs. fotmem lists it as not available where one is missing.
+        # Modules that it needs, and what installs them: without these it is not available.
         requires=("sample_library",),
+        install="pip install sample-library",
     )
