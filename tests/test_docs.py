@@ -44,7 +44,7 @@ from fotmem.testing import AdapterContract
 from fotmem_decoders.families import FAMILIES
 from tests import plugins, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture
-from tests.pages import DOCS, NAMES, PAGES, ROOT, Block, blocks, prose
+from tests.pages import DOCS, NAMES, PAGES, ROOT, Block, blocks, change, prose
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -205,7 +205,7 @@ def test_every_store_has_a_page_with_its_options() -> None:
 
 def missing(names: Iterable[str], page: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text("utf-8")
-    return [name for name in names if not re.search(rf"`{name}\b", text)]
+    return [name for name in names if not re.search(rf"`(self\.)?{name}\b", text)]
 
 
 def public_methods(kind: type) -> set[str]:

@@ -27,7 +27,7 @@ class UsearchGraph(Graph):
         return UsearchGraph(self._index.copy())
 
     def tune(self, options: UsearchOptions) -> None:
-        self._index.expansion_search = options.expansion_search
+        self._index.expansion_search = options.expansion_search  # type: ignore[misc] # it may
 
 
 class UsearchStore(GraphStore):
