@@ -98,7 +98,7 @@ def test_a_right_store_whatever_lies_in_the_folder(
     )
     assert "(the store does not declare that it is persistent)" in ended.out
     assert "recall of the top 32: 1.0000, must be at least 1" in lines
-    assert lines[-1] == "3 held, 0 failed, 1 do not apply"
+    assert lines[-1] == "3 passed, 0 failed, 1 do not apply"
     assert {path.name for path in tmp_path.iterdir()} == {
         "pytest.ini",
         "conftest.py",
@@ -119,7 +119,7 @@ def test_what_failed_is_told_and_can_be_seen_again(plugins: Path) -> None:
     assert lines[at + 2].startswith("hits of head 0, query 0 are not best first: ids [")
     again = "repeat it by: fotmem plugin check wrong-order --test test_best_first"
     assert lines[at + 3] == again
-    assert lines[-1] == "0 held, 2 failed, 0 do not apply"
+    assert lines[-1] == "0 passed, 2 failed, 0 do not apply"
     once_more = process(*shlex.split(again)[4:], path=plugins)
     assert once_more.code == 1
     assert lines[at + 2] in once_more.out
@@ -138,7 +138,7 @@ def test_json(plugins: Path) -> None:
     assert (figure["bound"], figure["measured"]) == (0.5, 1.0)
     assert figure["by_size"]["20011"] == 1.0
     first, second = report["outcomes"]
-    assert (first["test"], first["outcome"], first["cases"]) == (chosen[1], "held", 1)
+    assert (first["test"], first["outcome"], first["cases"]) == (chosen[1], "passed", 1)
     assert (second["test"], second["cases"], second["failures"]) == (chosen[3], 3, [])
     assert second["subject"] == "Ids, forgetting and copies"
     assert first["again"] == (
@@ -172,9 +172,9 @@ def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
 def test_large_sizes_are_asked_for() -> None:
     chosen = ("--test", "test_many_queries_of_an_index")
     ended = process("plugin", "check", "exact", *chosen)
-    assert "0 held, 0 failed, 1 do not apply" in ended.out
+    assert "0 passed, 0 failed, 1 do not apply" in ended.out
     ended = process("plugin", "check", "exact", "--large", *chosen)
-    assert "1 held, 0 failed, 0 do not apply" in ended.out
+    assert "1 passed, 0 failed, 0 do not apply" in ended.out
 
 
 def test_fast_and_a_slow_test_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,7 @@ def test_a_store_that_kills_its_process(plugins: Path) -> None:
     assert (ended.code, ended.err) == (1, "")
     told = "the process ended with signal SIGKILL in the middle of this check"
     assert told in ended.out
-    assert "0 held, 1 failed" in ended.out
+    assert "0 passed, 1 failed" in ended.out
 
 
 def test_refusals_are_one_line(plugins: Path, capsys: pytest.CaptureFixture[str]) -> None:

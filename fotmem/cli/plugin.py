@@ -189,8 +189,8 @@ def _describe(console: Console, spec: StoreSpec) -> None:
 
 
 def _show(console: Console, outcome: "Outcome", again: str) -> None:
-    style = {"held": "green", "failed": "bold red"}.get(outcome.outcome, "dim")
-    label = {"held": "ok", "failed": "FAILED"}.get(outcome.outcome, "-")
+    style = {"passed": "green", "failed": "bold red"}.get(outcome.outcome, "dim")
+    label = {"passed": "ok", "failed": "FAILED"}.get(outcome.outcome, "-")
     skipped = outcome.outcome == "does not apply"
     what = f"{outcome.what} ({outcome.reason if skipped else f'{outcome.seconds:.2f} s'})"
     console.print(
@@ -219,11 +219,11 @@ def _summarise(console: Console, report: "Report") -> None:
     _show_speed(console, report)
     counts = {
         kind: sum(outcome.outcome == kind for outcome in report.outcomes)
-        for kind in ("held", "failed", "does not apply")
+        for kind in ("passed", "failed", "does not apply")
     }
     style = "green" if report.passed else "bold red"
     console.print(
-        f"[{style}]{counts['held']} held, {counts['failed']} failed[/{style}], "
+        f"[{style}]{counts['passed']} passed, {counts['failed']} failed[/{style}], "
         f"{counts['does not apply']} do not apply"
     )
 

@@ -20,8 +20,8 @@ from fotmem.plugin.registry import registry
 from fotmem.testing.store import worker
 from fotmem.testing.store.contract import StoreContract
 
-HELD, FAILED, SKIPPED = "held", "failed", "does not apply"
-OUTCOMES = {"passed": HELD, "failed": FAILED, "skipped": SKIPPED}
+PASSED, FAILED, SKIPPED = "passed", "failed", "does not apply"
+OUTCOMES = {"passed": PASSED, "failed": FAILED, "skipped": SKIPPED}
 SLOWER = 1.2
 """Ratio of times above which a store is slower: less may be chance."""
 SLOW = frozenset(
@@ -112,7 +112,7 @@ class Report:
     capabilities: dict[str, Any]
     outcomes: list[Outcome] = field(default_factory=list)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By name (``recall``, ``softmax mass``): ``bound`` and ``measured``, and ``by_size``."""
+    """By name (``recall``, ``attention-mass recall``): ``bound`` and ``measured``, and ``by_size``."""
     speed: list[dict[str, float]] = field(default_factory=list)
     """Of so many ``keys`` and ``queries`` a head: times of ``search`` and ``attend`` as ratios to
     those of the exact store, measured in turn."""
@@ -289,7 +289,7 @@ def _count(outcome: Outcome, told: dict[str, Any]) -> None:
         outcome.failures.append({"case": told["case"], "message": told["message"]})
     elif kind == SKIPPED:
         outcome.reason = outcome.reason or told["message"]
-    if kind == FAILED or (kind == HELD and outcome.outcome == SKIPPED):
+    if kind == FAILED or (kind == PASSED and outcome.outcome == SKIPPED):
         outcome.outcome = kind
 
 
