@@ -49,13 +49,14 @@ def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def described(command: Any) -> str:
-    """Write the help of a command, its example, and its arguments and options."""
-    text, _, example = command.help.partition(EXAMPLE)
+    """Write the help of a command, its examples, and its arguments and options."""
+    text, *examples = command.help.split(EXAMPLE)
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option"]
     body = [_row(each) for each in (*arguments, *options)]
     head = ["argument or option", "default", "meaning"]
-    console = f"```console\n$ {' '.join(example.split())}\n```\n"
+    lines = (f"$ {' '.join(each.split())}\n" for each in examples)
+    console = f"```console\n{''.join(lines)}```\n"
     return "\n".join([f"{_markdown(text.strip())}\n", console, table(head, body)])
 
 

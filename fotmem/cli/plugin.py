@@ -69,8 +69,7 @@ def new(
 ) -> None:
     """Write a package for a new store, which works and keeps the contract as it is written.
 
-    Put your search, or your library, into its store.py. The base classes are compared on
-    docs/base-classes.md.
+    Put your search, or your library, into its store.py.
 
     Example: fotmem plugin new my-store
 
