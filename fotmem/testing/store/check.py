@@ -112,7 +112,7 @@ class Report:
     capabilities: dict[str, Any]
     outcomes: list[Outcome] = field(default_factory=list)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By name (``recall``, ``attention-mass recall``): ``bound`` and ``measured``, and ``by_size``."""
+    """``bound``, ``measured`` and ``by_size`` of ``recall`` and of ``attention-mass recall``."""
     speed: list[dict[str, float]] = field(default_factory=list)
     """Of so many ``keys`` and ``queries`` a head: times of ``search`` and ``attend`` as ratios to
     those of the exact store, measured in turn."""

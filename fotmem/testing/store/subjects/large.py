@@ -62,8 +62,8 @@ class Large:
 
     def test_softmax_mass(self, two: list[Grown], stores: Stores, record_property: Record) -> None:
         """Attention-mass recall of the top 32 keeps its bound at every size (exact stores: 1)."""
-        bound = 1.0 if stores.capabilities.exact else self.min_mass
-        self._expect_bound(growing.softmax_mass, two[0], "attention-mass recall", bound, record_property)
+        bound, what = 1.0 if stores.capabilities.exact else self.min_mass, "attention-mass recall"
+        self._expect_bound(growing.softmax_mass, two[0], what, bound, record_property)
 
     def test_sound_while_growing(self, two: list[Grown]) -> None:
         """Approximate or not: ids and scores belong together, best first, no id twice."""
