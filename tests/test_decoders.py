@@ -13,6 +13,7 @@ from fotmem.testing.adapter.fixtures import AdapterFixtures
 from fotmem.testing.adapter.layer import LayerContract
 from fotmem.testing.adapter.memory import MemoryContract
 from fotmem.testing.adapter.methods import MethodsContract
+from fotmem_decoders.adapters import ResidualDropoutAdapter
 from fotmem_decoders.families import FAMILIES
 from tests import families
 from tests.families import ROPE
@@ -147,7 +148,7 @@ def test_router_logits_cover_the_whole_input(family: str) -> None:
 @pytest.mark.parametrize("family", ["starcoder2", "seed-oss"])
 def test_output_is_dropped_in_training_as_by_the_family(family: str) -> None:
     attention = families.tiny(family, residual_dropout=1.0).model.layers[0].self_attn
-    adapter = FAMILIES[family][1]().for_layer(attention)
+    adapter = ResidualDropoutAdapter().for_layer(attention)
     output = torch.ones(1, 3, 32)
     assert adapter.project_out(attention, output).any()
     assert not adapter.project_out(attention.train(), output).any()

@@ -10,4 +10,8 @@ from fotmem_decoders.families import FAMILIES
 def fotmem_adapters() -> Iterable[AdapterSpec]:
     """Declare an adapter for each family of the table."""
     for name, (architecture, adapter) in FAMILIES.items():
-        yield AdapterSpec(name=name, architectures=(architecture,), factory=adapter)
+        yield AdapterSpec(
+            name=name,
+            architectures=(architecture,),
+            factory=f"fotmem_decoders.adapters:{adapter}",
+        )

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from fotmem.plugin import AdapterSpec, hookimpl
-from fotmem_modernbert.adapter import ModernBertDecoderAdapter
 
 
 @hookimpl
@@ -12,5 +11,5 @@ def fotmem_adapters() -> Iterable[AdapterSpec]:
     yield AdapterSpec(
         name="modernbert-decoder",
         architectures=("ModernBertDecoderForCausalLM",),
-        factory=ModernBertDecoderAdapter,
+        factory="fotmem_modernbert.adapter:ModernBertDecoderAdapter",
     )
