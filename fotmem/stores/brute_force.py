@@ -1,4 +1,4 @@
-"""Exact search: the keys with the largest inner products, block by block."""
+"""Exact search by brute force: the keys with the largest inner products, block by block."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from fotmem.stores.hits import Bias, Hits
 
 KEYS_PER_BLOCK = 2**14
 SMALL = 2**16
-"""Scores of which the best are found sooner by `torch.topk` alone."""
+"""Scores up to which `torch.topk` alone is faster."""
 FEWEST = 4
-"""Scores in a group from which on looking at maxima pays."""
+"""Scores of a group from which looking at maxima first is faster."""
 
 
 def exact_search(
     queries: Tensor, keys: Tensor, top_k: int, *, first_id: int = 0, bias: Bias | None = None
 ) -> Hits:
-    """Find the best keys by looking at all of them.
+    """Find the best keys by comparing all of them.
 
     Each temporary holds at most ``max(WORKSPACE, H * 8 * top_k * D)`` elements or twice those of
     the result, and at most four are alive at a time, whatever ``Q`` and ``N``.
@@ -33,7 +33,7 @@ def exact_search(
     top_k : int
         Hits per query, at least 1; at most ``N`` are returned.
     first_id : int
-        Id of the first of these keys.
+        Id of the first key.
     bias : callable, optional
         What to add to scores, by id: takes ids int64 ``[n]``, returns float32 ``[n]``.
 
@@ -60,7 +60,7 @@ def exact_search(
 
 
 def best_hits(parts: Sequence[Hits], top_k: int) -> Hits:
-    """Join what was found among disjoint keys.
+    """Join hits among disjoint keys.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def sorted_hits(hits: Hits, top_k: int) -> Hits:
 
 
 def in_blocks(search: Callable[[slice], Hits], count: int, length: int) -> Hits:
-    """Answer `count` queries, at most `length` at a time; `search` is told which."""
+    """Search for `count` queries, at most `length` at a time; `search` takes their slice."""
     if count <= length:
         return search(slice(None))
     parts = [search(slice(start, start + length)) for start in range(0, count, length)]

@@ -1,4 +1,4 @@
-"""Where rows lie: room in memory or in a file, of which only what is written takes any."""
+"""Buffers for rows, in memory or in a file; what is not written yet takes no memory."""
 
 import mmap
 import os
@@ -22,15 +22,15 @@ Place = Literal["ram", "mmap"]
 """Where rows are kept: ``"ram"`` (or the device), or ``"mmap"``, a temporary file."""
 
 SMALL = 2**24
-"""Bytes up to which a room is no larger than asked for."""
+"""Bytes up to which a buffer is no larger than asked for."""
 SPACE = 2**36
-"""Bytes of address space of a larger one, if there may be so much: what grows in it never moves."""
+"""Bytes of address space of a larger one, where the system allows it: its rows never move."""
 AHEAD = 8
-"""The room on disk that is reserved at least, as a part of what is there."""
+"""At least an eighth more is reserved on disk than there is."""
 
 
-class Room:
-    """Room for rows ``[H, capacity, D]``."""
+class Buffer:
+    """A buffer for rows ``[H, capacity, D]``."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
@@ -41,29 +41,29 @@ class Room:
         return 0
 
     def prepare(self, count: int) -> None:
-        """See to it that the first `count` rows of each head can be written."""
+        """Reserve what the first `count` rows of each head need."""
 
 
-def room_in_memory(
+def buffer_in_memory(
     num_heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
-) -> Room:
-    """Make room in memory, or on a device, for so many rows of a head at least."""
+) -> Buffer:
+    """Make a buffer in memory, or on a device, for at least `capacity` rows of a head."""
     per_row = num_heads * head_dim * dtype.itemsize
     if device.type == "cpu" and capacity * per_row > SMALL:
         more = max(capacity, _free_space() // per_row)
         if more > capacity:
             with suppress(OSError):  # the system gives less
                 space = mmap.mmap(-1, more * per_row, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                return Room(_seen_as(space, (num_heads, more, head_dim), dtype))
+                return Buffer(_seen_as(space, (num_heads, more, head_dim), dtype))
     with torch.inference_mode(False):  # or nothing could be added later
-        return Room(torch.empty(num_heads, capacity, head_dim, dtype=dtype, device=device))
+        return Buffer(torch.empty(num_heads, capacity, head_dim, dtype=dtype, device=device))
 
 
-class FileRoom(Room):
-    """Room in a temporary file without a name, of which what is prepared is reserved.
+class FileBuffer(Buffer):
+    """A buffer in a temporary file without a name; what is prepared is reserved on disk.
 
     The operating system keeps in memory what fits and is used; it vanishes with the process,
-    whatever ends it. Parameters as for `room_in_memory`.
+    whatever ends it. Parameters as for `buffer_in_memory`.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class FileRoom(Room):
         self._row, self._prepared = head_dim * dtype.itemsize, 0
         per_row = num_heads * self._row
         try:
-            file = tempfile.TemporaryFile(prefix="fotmem-")  # noqa: SIM115 - as long as the room
+            file = tempfile.TemporaryFile(prefix="fotmem-")  # noqa: SIM115 - as long as the buffer
             weakref.finalize(self, file.close)
             self._file = file.fileno()
             space = None
@@ -93,7 +93,7 @@ class FileRoom(Room):
         return len(self.rows) * self._prepared * self._row
 
     def prepare(self, count: int) -> None:
-        """Reserve the disk for them, and for some more."""
+        """Reserve disk space for them, and for some more."""
         if count <= self._prepared:
             return
         heads, capacity, _ = self.rows.shape
@@ -119,7 +119,7 @@ def _seen_as(space: mmap.mmap, shape: tuple[int, ...], dtype: torch.dtype) -> Te
 
 
 def _free_space() -> int:
-    """Return how many bytes of address space may be had that cost nothing until they are used."""
+    """Count the bytes of address space that cost nothing until they are used."""
     if resource is None or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return 0
     strict = Path("/proc/sys/vm/overcommit_memory")

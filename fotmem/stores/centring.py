@@ -1,4 +1,4 @@
-"""The frame in which an index sees keys: centred, and of a common scale."""
+"""Centring: an index sees keys around their mean, at a common scale."""
 
 import math
 from typing import NamedTuple
@@ -8,19 +8,19 @@ from torch import Tensor
 
 
 class Centring(NamedTuple):
-    """Turns keys into vectors, ``(key - origin) / unit``, which rank alike by inner product.
+    """Turns keys into vectors ``(key - origin) / unit``, which rank alike by inner product.
 
-    Distances between keys far from 0, or of huge norm, would drown in rounding.
+    Distances between keys that lie far from 0, or are huge, would be lost in rounding.
     """
 
     origin: Tensor
     """Shape ``[H, 1, D]``: the mean key."""
     unit: Tensor
-    """Shape ``[H, 1, 1]``: about the length of the longest key, from the mean."""
+    """Shape ``[H, 1, 1]``: about the distance of the farthest key from the mean."""
 
     @classmethod
     def of(cls, keys: Tensor) -> "Centring":
-        """Suit keys like these ``[H, n, D]``, float32."""
+        """Choose origin and unit for keys like these ``[H, n, D]``, float32."""
         keys = shortened(keys)
         origin = keys.mean(1, keepdim=True)
         tiny = torch.finfo(keys.dtype).tiny
@@ -47,6 +47,6 @@ def usual_length(keys: Tensor) -> Tensor:
 
 
 def shortened(keys: Tensor) -> Tensor:
-    """Cut keys ``[H, n, D]`` to the usual length: one giant would be the mean and the scale."""
+    """Cut keys ``[H, n, D]`` to the usual length: one huge key would set mean and scale."""
     lengths = lengths_of(keys)[..., None].clamp(min=torch.finfo(keys.dtype).tiny)
     return keys * (usual_length(keys)[..., None] / lengths).clamp(max=1)

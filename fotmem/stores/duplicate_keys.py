@@ -1,4 +1,4 @@
-"""Equal vectors: an index has them once, and hits all of them."""
+"""Duplicate keys: an index holds equal vectors once, and a search returns all of them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,36 +6,36 @@ from numpy.typing import NDArray
 from fotmem.stores.arrays import Ids
 
 
-class Copies:
-    """Vectors of a head that equal earlier ones, their owners."""
+class DuplicateKeys:
+    """Vectors of a head that equal earlier ones, their originals."""
 
     def __init__(self) -> None:
         self._of: dict[int, list[int]] = {}
-        self._owners = np.empty(0, dtype=np.int64)  # ascending
+        self._originals = np.empty(0, dtype=np.int64)  # ascending
 
-    def note(self, owners: Ids, ids: Ids) -> None:
-        """Let the vectors of these ids ``[n]``, ascending, be copies of their owners ``[n]``."""
-        for owner, copied in zip(owners.tolist(), ids.tolist(), strict=True):
-            self._of.setdefault(owner, []).append(copied)
-        self._owners = np.union1d(self._owners, owners)
+    def note(self, originals: Ids, ids: Ids) -> None:
+        """Note that vectors ``ids [n]``, ascending, are duplicates of ``originals [n]``."""
+        for original, copied in zip(originals.tolist(), ids.tolist(), strict=True):
+            self._of.setdefault(original, []).append(copied)
+        self._originals = np.union1d(self._originals, originals)
 
     def among(self, found: Ids) -> bool:
-        """Tell whether some of these hits ``[Q, K]`` have copies."""
-        return len(self._owners) > 0 and bool(self._owned(found).any())
+        """Return whether some of these hits ``[Q, K]`` have duplicates."""
+        return len(self._originals) > 0 and bool(self._with_duplicates(found).any())
 
     def following(self, found: Ids, top_k: int) -> Ids:
-        """Let its copies follow each hit ``[Q, K]``: ``[Q, top_k]``, -1 where there is none."""
-        owns = self._owned(found)
-        owners, which = np.unique(found[owns], return_inverse=True)
-        table = np.full((len(owners), top_k), -1, dtype=np.int64)
-        for some, owner in zip(table, owners.tolist(), strict=True):
-            same = [owner, *self._of[owner][-top_k + 1 :]][:top_k]
+        """Insert its duplicates after each hit ``[Q, K]``: ``[Q, top_k]``, padded with -1."""
+        has = self._with_duplicates(found)
+        originals, which = np.unique(found[has], return_inverse=True)
+        table = np.full((len(originals), top_k), -1, dtype=np.int64)
+        for some, original in zip(table, originals.tolist(), strict=True):
+            same = [original, *self._of[original][-top_k + 1 :]][:top_k]
             some[: len(same)] = same
         rows = np.full(found.shape, -1)
-        rows[owns] = which
+        rows[has] = which
         counts = np.ones(found.shape, dtype=np.int64)
-        counts[owns] = (table >= 0).sum(1)[which]
-        ends = counts.cumsum(1).clip(max=top_k)  # of each hit and its copies
+        counts[has] = (table >= 0).sum(1)[which]
+        ends = counts.cumsum(1).clip(max=top_k)  # of each hit and its duplicates
         flat = np.diff(ends, prepend=0, axis=1).ravel()
         source = np.repeat(np.arange(found.size), flat)
         number = np.arange(len(source)) - np.repeat(flat.cumsum() - flat, flat)
@@ -47,21 +47,26 @@ class Copies:
         every[np.arange(top_k) < ends[:, -1:]] = ids
         return every
 
-    def _owned(self, found: Ids) -> NDArray[np.bool_]:
-        if not len(self._owners):
+    def _with_duplicates(self, found: Ids) -> NDArray[np.bool_]:
+        if not len(self._originals):
             return np.zeros(found.shape, dtype=np.bool_)
-        owned: NDArray[np.bool_] = self._owners[np.searchsorted(self._owners[:-1], found)] == found
-        return owned
+        has: NDArray[np.bool_] = (
+            self._originals[np.searchsorted(self._originals[:-1], found)] == found
+        )
+        return has
 
-    def copy(self) -> "Copies":
-        """Return independent copies."""
-        twin = Copies()
-        twin._of, twin._owners = {owner: list(ids) for owner, ids in self._of.items()}, self._owners
+    def copy(self) -> "DuplicateKeys":
+        """Return an independent copy."""
+        twin = DuplicateKeys()
+        twin._of, twin._originals = (
+            {original: list(ids) for original, ids in self._of.items()},
+            self._originals,
+        )
         return twin
 
 
 def first_equal(vectors: NDArray[np.float32]) -> Ids:
-    """Tell of each vector ``[n, D]`` which one is the first that equals it: ``[n]``."""
+    """Find the first vector that equals each of ``[n, D]``: ``[n]``."""
     draw = np.random.default_rng(0).integers(2**63, size=vectors.shape[1], dtype=np.int64)
     hashes = (vectors.view(np.int32) * draw).sum(1)
     _, firsts, places = np.unique(hashes, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Stores that find keys by one graph per head, such as HNSW."""
+"""A base for stores that find keys by one graph per head, such as HNSW."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Self
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from fotmem.stores.arrays import Ids, Vectors
 from fotmem.stores.centring import Centring
-from fotmem.stores.duplicate_keys import Copies, first_equal
+from fotmem.stores.duplicate_keys import DuplicateKeys, first_equal
 from fotmem.stores.indexed_store import IndexedStore
 from fotmem.stores.parallel import over_heads
 
 FAR = 256.0
-"""How far out queries stand, in units of the longest key."""
+"""Distance of queries from the centre, in units of the longest key."""
 FEW = 16
-"""Queries of a head that are answered sooner by one thread than by several."""
+"""Queries of a head up to which one thread is faster than several."""
 
 
 class Graph(ABC):
@@ -32,10 +32,10 @@ class Graph(ABC):
 
     @abstractmethod
     def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
-        """Find near ones for ``[Q, D]``: ids and squared distances ``[Q, K]``, ``K <= count``.
+        """Find near vectors of ``[Q, D]``: ids and squared distances ``[Q, K]``, ``K <= count``.
 
-        Nearest first; id -1 where there is none. A graph may be searched before anything is in
-        it, and `count` may exceed what is: then there are fewer columns, or more -1.
+        Nearest first; id -1 where there is none. It is also called before anything was added, and
+        for more than there is: return fewer columns, or -1.
         """
 
     @abstractmethod
@@ -43,10 +43,10 @@ class Graph(ABC):
         """Return an independent graph."""
 
     def tune(self, options: Any) -> None:
-        """Search by these options from now on; only for stores that name `search_options`."""
+        """Search by these options from now on; called if the store names `search_options`."""
 
     def equal(self, vectors: Vectors) -> Ids:
-        """Find vectors equal to these, or nearly: ids ``[n]``, -1 where there is none."""
+        """Find a vector equal to each of these: ids ``[n]``, -1 where there is none."""
         ids, distances = self.search(vectors, 1)
         if not ids.shape[1]:
             return np.full(len(vectors), -1)
@@ -56,26 +56,30 @@ class Graph(ABC):
 class GraphStore(IndexedStore):
     """Base of a store with one graph of a library per head; a subclass implements `new_graph`.
 
-    Attention queries do not look like keys, and keys are of unequal norm: a graph built by inner
-    product leaves many keys without a way to them. So the graph is one of Euclidean distance
-    between centred keys, and a query is moved far out along its direction, where the nearest keys
-    are those with the largest inner product. Equal keys are in the graph once: copies would be each
-    other's neighbours, and nobody else's.
+    Attention queries do not look like keys, and keys have unequal norms: in a graph built by inner
+    product, no path leads to many keys. So the graph is one of Euclidean distance between centred
+    keys. A query is moved far out along its direction, where the nearest keys are those with the
+    largest inner product. Equal keys are in the graph once: duplicates would be neighbours of each
+    other only.
     """
 
     @abstractmethod
     def new_graph(self, head: int) -> Graph:
-        """Make an empty graph."""
+        """Make an empty graph for the head with this number.
+
+        Where the library draws at random, use a seed of its own for each head, such as
+        ``self.options.seed + head``.
+        """
 
     def build_index(self) -> None:
-        self._frame = Centring.of(self._sample().cpu())
-        self._copies = [Copies() for _ in range(self.num_heads)]
+        self._centring = Centring.of(self._sample().cpu())
+        self._duplicates = [DuplicateKeys() for _ in range(self.num_heads)]
         self._graphs = [self.new_graph(head) for head in range(self.num_heads)]
         for first, block in self.key_blocks(self.first_row, len(self.stored_keys)):
             self.extend_index(first, block)
 
     def extend_index(self, first: int, keys: Tensor) -> None:
-        vectors = self._frame.vectors(keys)
+        vectors = self._centring.vectors(keys)
         over_heads(
             lambda head: self._grow_graph(head, first, vectors[head].numpy()),
             self.num_heads,
@@ -89,15 +93,15 @@ class GraphStore(IndexedStore):
             lambda head: self._search_head(head, far[head], top_k), self.num_heads, threads
         )
         ids = np.concatenate(found).reshape(self.num_heads, count, top_k)
-        return self._with_copies(queries, torch.from_numpy(ids), top_k)
+        return self._with_duplicates(queries, torch.from_numpy(ids), top_k)
 
-    def _with_copies(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
-        """Let their copies follow the hits ``[H, Q, K]``, best first."""
-        if not any(map(Copies.among, self._copies, ids.numpy())):
+    def _with_duplicates(self, queries: Tensor, ids: Tensor, top_k: int) -> Tensor:
+        """Insert the duplicates of hits ``[H, Q, K]``, best first."""
+        if not any(map(DuplicateKeys.among, self._duplicates, ids.numpy())):
             return ids
         scores = self._scored(queries.to(self.device), ids.to(self.device), None).scores.cpu()
         ids = ids.gather(2, scores.argsort(dim=2, descending=True))
-        heads = zip(self._copies, ids.numpy(), strict=True)
+        heads = zip(self._duplicates, ids.numpy(), strict=True)
         return torch.from_numpy(np.stack([each.following(found, top_k) for each, found in heads]))
 
     def tune_index(self) -> None:
@@ -106,10 +110,10 @@ class GraphStore(IndexedStore):
 
     def copy_index(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
-        twin._copies = [copies.copy() for copies in self._copies]
+        twin._duplicates = [each.copy() for each in self._duplicates]
 
     def _grow_graph(self, head: int, first: int, vectors: Vectors) -> None:
-        """Add the vectors that are new; note of which one the others are copies."""
+        """Add the vectors that are new; note which the others are duplicates of."""
         graph, ids = self._graphs[head], np.arange(first, first + len(vectors))
         earlier = first_equal(vectors)
         fresh = np.flatnonzero(earlier == np.arange(len(vectors)))
@@ -122,7 +126,7 @@ class GraphStore(IndexedStore):
         owner_of = owner_of[earlier]
         equal = owner_of != ids
         if equal.any():
-            self._copies[head].note(owner_of[equal], ids[equal])
+            self._duplicates[head].note(owner_of[equal], ids[equal])
 
     def _search_head(self, head: int, queries: Vectors, top_k: int) -> Ids:
         found, _ = self._graphs[head].search(queries, top_k)
@@ -131,7 +135,7 @@ class GraphStore(IndexedStore):
 
 
 def _moved_far(queries: Vectors) -> Vectors:
-    """Move queries ``[H, Q, D]`` along their direction; 0 stays."""
+    """Move queries ``[H, Q, D]`` far out along their direction; 0 stays."""
     tiny = np.finfo(queries.dtype).tiny
     alike = queries / np.maximum(np.abs(queries).max(2, keepdims=True), tiny)  # may be huge
     lengths = np.sqrt(np.einsum("hqd,hqd->hq", alike, alike))[..., None]

@@ -6,26 +6,27 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fotmem.stores.buffers import FileRoom, Place, Room, room_in_memory
+from fotmem.stores.buffers import Buffer, FileBuffer, Place, buffer_in_memory
 
 SMALLEST = 2**8
-"""Rows that there is room for, at least."""
+"""Least rows of a buffer."""
 
 
 class _Held(NamedTuple):
-    """Rows that are there; replaced as a whole, so that searching threads see one state."""
+    """The state of the rows; replaced as a whole, so that searching threads see one state."""
 
-    room: Room
-    first: int  # id of its row 0
-    end: int  # id of the first row that is not filled
+    buffer: Buffer
+    first: int  # number of its first row
+    end: int  # number of the next row
 
 
 class GrowingRows:
     """Vectors ``[H, N, D]`` that are added at the end and forgotten from the start.
 
-    They lie side by side, so that looking up and searching takes one call. Few rows move to twice
-    the room as they grow; many lie in so large a space that they need not, and of which what is not
-    written yet takes no memory. Reading is safe while another thread adds.
+    Rows are numbered from 0 in the order of adding. They lie side by side, so that looking up and
+    searching take one call. A small buffer is replaced by one of twice the size when it is full; a
+    large one has so much address space that rows never move, and what is not written yet takes no
+    memory. Reading is safe while another thread adds.
 
     Parameters
     ----------
@@ -34,9 +35,9 @@ class GrowingRows:
     dtype : torch.dtype
     device : torch.device
     place : {"ram", "mmap"}
-        ``"mmap"``: in unnamed temporary files (in the folder that ``TMPDIR`` names), of which the
-        operating system keeps in memory what fits and is used. They vanish with the process,
-        whatever ends it.
+        ``"mmap"`` is an unnamed temporary file in the folder that ``TMPDIR`` names. The operating
+        system keeps in memory what fits and is used. The file vanishes with the process, whatever
+        ends it.
 
     Raises
     ------
@@ -58,66 +59,66 @@ class GrowingRows:
         self.dtype = dtype
         self.device = device
         self.place = place
-        self._held = _Held(self._new_room(0), 0, 0)
+        self._held = _Held(self._new_buffer(0), 0, 0)
         self._shared = False  # with a copy: nothing may be written
 
     def __len__(self) -> int:
-        """Return the id that the next row gets: rows ever added."""
+        """Count the rows ever added."""
         return self._held.end
 
     @property
     def first(self) -> int:
-        """Id of the oldest row that is still held."""
+        """Number of the oldest row that is still held."""
         return self._held.first
 
     @property
     def disk_bytes(self) -> int:
         """Bytes that are reserved on disk: 0 for ``"ram"``."""
-        return self._held.room.disk_bytes
+        return self._held.buffer.disk_bytes
 
     def reserve(self, count: int) -> None:
-        """Make room for so many rows, so that adding them cannot fail."""
-        room, first, end = self._held
+        """Make room for `count` rows, so that adding them cannot fail."""
+        buffer, first, end = self._held
         size = end - first
-        if self._shared or size + count > room.rows.shape[1]:
+        if self._shared or size + count > buffer.rows.shape[1]:
             self._move(first, max(size + count, 2 * size, SMALLEST))
-        self._held.room.prepare(size + count)
+        self._held.buffer.prepare(size + count)
 
     def add(self, rows: Tensor) -> None:
         """Append ``[H, n, D]``; copied."""
         self.reserve(rows.shape[1])
-        room, first, end = self._held
-        room.rows[:, end - first : end - first + rows.shape[1]] = rows
-        self._held = _Held(room, first, end + rows.shape[1])
+        buffer, first, end = self._held
+        buffer.rows[:, end - first : end - first + rows.shape[1]] = rows
+        self._held = _Held(buffer, first, end + rows.shape[1])
 
     def truncate(self, end: int) -> None:
-        """Take back the rows from `end` on."""
+        """Remove the rows from `end` on."""
         self._held = self._held._replace(end=max(end, self._held.first))
 
-    def take(self, ids: Tensor) -> Tensor:
-        """Look up rows of ids ``[H, Q, K]``: ``[H, Q, K, D]`` on their device.
+    def take(self, rows: Tensor) -> Tensor:
+        """Look up rows by number ``[H, Q, K]``: ``[H, Q, K, D]`` on their device.
 
-        An id before the first that is held, such as -1, gives the row of that one.
+        A number before the first row that is held, such as -1, gives that first row.
         """
-        whole, first, room = self.flat()
-        starts = torch.arange(self.num_heads, device=self.device) * room - first
-        flat = ids.to(self.device).clamp(min=first).flatten(1) + starts[:, None]
-        found = whole.index_select(0, flat.flatten())
-        return found.view(*ids.shape, self.head_dim).to(ids.device)
+        vectors, first, capacity = self.flat()
+        starts = torch.arange(self.num_heads, device=self.device) * capacity - first
+        places = rows.to(self.device).clamp(min=first).flatten(1) + starts[:, None]
+        found = vectors.index_select(0, places.flatten())
+        return found.view(*rows.shape, self.head_dim).to(rows.device)
 
     def flat(self) -> tuple[Tensor, int, int]:
-        """View all rows as one list ``[H * room, D]``; with the first id held, and ``room``.
+        """View the buffer as ``[H * capacity, D]``; also return the first row and the capacity.
 
-        A head's row of an id is at ``head * room + id - first``.
+        A row of a head is at ``head * capacity + row - first``.
         """
-        room, first, _ = self._held
-        return room.rows.view(-1, self.head_dim), first, room.rows.shape[1]
+        buffer, first, _ = self._held
+        return buffer.rows.view(-1, self.head_dim), first, buffer.rows.shape[1]
 
     def since(self, start: int) -> tuple[int, Tensor]:
-        """View the rows from `start` on: id of the first that is held, and ``[H, n, D]``."""
-        room, held, end = self._held
+        """View the rows from `start` on: the first that is held, and ``[H, n, D]``."""
+        buffer, held, end = self._held
         first = max(start, held)
-        return first, room.rows[:, first - held : end - held]
+        return first, buffer.rows[:, first - held : end - held]
 
     def blocks(self, start: int, stop: int, length: int) -> Iterator[tuple[int, Tensor]]:
         """Yield the rows from `start` to before `stop`, at most `length` at a time.
@@ -125,43 +126,43 @@ class GrowingRows:
         Yields
         ------
         tuple of int and Tensor
-            Id of the first row, and a view ``[H, n, D]``.
+            The first row, and a view ``[H, n, D]``.
         """
         first, rows = self.since(start)
         for begin in range(0, stop - first, length):
             yield first + begin, rows[:, begin : min(begin + length, stop - first)]
 
     def forget(self, first: int) -> None:
-        """Free the rows before row `first`, as soon as they are half of those held."""
+        """Free the rows before `first`, once they are half of those held."""
         _, held, end = self._held
         if 2 * (first - held) >= end - held:
             self._move(first, end - first)
 
     def copy(self) -> Self:
-        """Return independent rows; they share what is there until either is added to."""
+        """Return independent rows, which share one buffer until either grows."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         self._shared = twin._shared = True
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle, and copy deeply, what is there, not the room for more."""
+        """Pickle, and copy deeply, the rows, not the whole buffer."""
         first, rows = self.since(0)
         kind = self.num_heads, self.head_dim, self.dtype, self.device, self.place
         return _restored, (*kind, first, rows.clone())
 
     def _move(self, first: int, capacity: int) -> None:
-        """Move the rows from `first` on to where there is room for `capacity`."""
+        """Move the rows from `first` on to a new buffer."""
         _, rows = self.since(first)
-        room = self._new_room(capacity)
-        room.prepare(rows.shape[1])
-        room.rows[:, : rows.shape[1]] = rows
-        self._held, self._shared = _Held(room, first, self._held.end), False
+        buffer = self._new_buffer(capacity)
+        buffer.prepare(rows.shape[1])
+        buffer.rows[:, : rows.shape[1]] = rows
+        self._held, self._shared = _Held(buffer, first, self._held.end), False
 
-    def _new_room(self, capacity: int) -> Room:
+    def _new_buffer(self, capacity: int) -> Buffer:
         if self.place == "mmap" and capacity:
-            return FileRoom(self.num_heads, capacity, self.head_dim, self.dtype)
-        return room_in_memory(self.num_heads, capacity, self.head_dim, self.dtype, self.device)
+            return FileBuffer(self.num_heads, capacity, self.head_dim, self.dtype)
+        return buffer_in_memory(self.num_heads, capacity, self.head_dim, self.dtype, self.device)
 
 
 def _restored(

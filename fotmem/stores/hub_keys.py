@@ -1,4 +1,4 @@
-"""Hub keys: the few keys that many queries look for."""
+"""Hub keys: few keys that are the best of many queries."""
 
 import math
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from fotmem.stores.centring import lengths_of, shortened, usual_length
 from fotmem.stores.hits import Bias, Hits
 
 SLACK = 1.05
-"""Hub keys are chosen anew when there are so many times as many keys; until then they only grow."""
+"""Hub keys are chosen anew when the keys have grown by this factor; in between they only grow."""
 _NONE = torch.iinfo(torch.long).max
 
 
 class HubKeys(NamedTuple):
-    """The keys that stand far from all others, kept aside: every query looks at them.
+    """Keys far from all others, kept aside: every query is compared with them.
 
     Attention queries do not look like keys: most point away from the mean key, and give most of
     their weight to the same few keys, such as the first token of a window (an attention sink, Xiao
-    et al. 2023, arXiv:2309.17453). These stand so far from all others that an index seldom leads to
+    et al. 2023, arXiv:2309.17453). These lie so far from all others that an index seldom finds
     them. Hub keys are the ``sqrt(N)`` keys with the smallest inner product with the mean key; and
     the longest, ``sqrt(N)`` at most, of those that are more than twice as long as is usual.
     """
@@ -33,19 +33,19 @@ class HubKeys(NamedTuple):
     keys: Tensor
     """Shape ``[H, m, D]``, float32."""
     bar: Tensor
-    """Shape ``[H, 1]``: how far against the mean key a hub must lie,"""
+    """Shape ``[H, 1]``: a hub key lies farther against the mean key than this,"""
     length: Tensor
-    """Shape ``[H, 1]``: or how long it must be."""
+    """Shape ``[H, 1]``: or is longer than this."""
     bits: Tensor
-    """Shape ``[H, n]``, uint8: a bit for each id from `first` on, set where it is a hub; the first
-    and the last of all are not."""
+    """Shape ``[H, n]``, uint8: a bit for each id from `first` on, set for hub keys; the first and
+    the last bit are 0."""
     first: int = 0
     chosen_of: int = 0
-    """Keys of a head when hubs were last chosen."""
+    """Keys of a head when hub keys were last chosen."""
 
     @classmethod
     def of(cls, keys: Tensor) -> "HubKeys":
-        """Learn from keys like these ``[H, n, D]`` what is usual; there are no hubs yet."""
+        """Learn from keys ``[H, n, D]`` what is usual; there are no hub keys yet."""
         heads, _, dim = keys.shape
         against = -shortened(keys).mean(1)
         tiny = torch.finfo(keys.dtype).tiny
@@ -56,7 +56,7 @@ class HubKeys(NamedTuple):
         return cls(against, none, keys.new_empty(heads, 0, dim), bar, usual_length(keys), bits)
 
     def grown(self, ids: Tensor, keys: Tensor, total: int) -> "HubKeys":
-        """Take up those of more keys that stand far enough out.
+        """Add those of more keys that lie far enough out.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class HubKeys(NamedTuple):
         return more._chosen(total) if total >= SLACK * self.chosen_of else more
 
     def _chosen(self, total: int) -> "HubKeys":
-        """Keep the furthest and the longest only, and let the last of them set the bars."""
+        """Keep the farthest and the longest only; the last of them set the bars."""
         none, most = self.ids == _NONE, min(self.most, math.isqrt(total))
         heights = self._heights(self.keys).masked_fill_(none, -torch.inf)
         lengths = lengths_of(self.keys).masked_fill_(none, 0)
@@ -87,11 +87,11 @@ class HubKeys(NamedTuple):
         return chosen._replace(bar=bar, length=length, chosen_of=total)
 
     def _heights(self, keys: Tensor) -> Tensor:
-        """Tell how far against the mean key lie ``[H, n, D]``: ``[H, n]``."""
+        """Return how far keys ``[H, n, D]`` lie against the mean key: ``[H, n]``."""
         return (keys @ self.against[..., None]).squeeze(2)
 
     def holding(self, ids: Tensor, keys: Tensor) -> "HubKeys":
-        """Take these for hubs: ids ``[H, m]``, -1 for none, and keys ``[H, m, D]``."""
+        """Replace the hub keys: ids ``[H, m]``, -1 for none, and keys ``[H, m, D]``."""
         ids, order = ids.where(ids >= 0, _NONE).sort(dim=1)
         size = int((ids != _NONE).sum(1).max()) if ids.numel() else 0
         order = order[:, :size, None].expand(-1, -1, keys.shape[2])
@@ -101,7 +101,7 @@ class HubKeys(NamedTuple):
 
     @property
     def most(self) -> int:
-        """Hub keys of a head, at most."""
+        """Most hub keys of a head."""
         return self.ids.shape[1]
 
     def held(self) -> Tensor:
@@ -109,7 +109,7 @@ class HubKeys(NamedTuple):
         return self.ids.where(self.ids != _NONE, -1)
 
     def search(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        """Look at all hubs; queries ``[H, Q, D]`` in float32."""
+        """Find the best hub keys of queries ``[H, Q, D]``, float32."""
         length = block_length(self.ids.numel())
         return in_blocks(
             lambda some: self._search(queries[:, some], top_k, bias), queries.shape[1], length
@@ -126,7 +126,7 @@ class HubKeys(NamedTuple):
         return Hits(ids.where(scores > -torch.inf, -1), scores)
 
     def contain(self, ids: Tensor) -> Tensor:
-        """Tell which of ids ``[H, Q, K]`` are hubs."""
+        """Return which of ids ``[H, Q, K]`` are hub keys."""
         places = (ids.flatten(1) - self.first).clamp(0, 8 * self.bits.shape[1] - 1)
         bits = self.bits.gather(1, places >> 3) >> (places & 7)
         return (bits & 1).bool().view(ids.shape)

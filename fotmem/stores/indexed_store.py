@@ -1,8 +1,8 @@
-"""Stores that find keys by an index: all that is not the index's own."""
+"""A base for stores that find keys by an index of some library."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field
@@ -15,19 +15,17 @@ from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys
 from fotmem.stores.options import StoreOptions
 from fotmem.stores.parallel import ReadWriteLock
+from fotmem.stores.rerank_numpy import NumpyReranker
 from fotmem.stores.rows_store import RowsStore
 
-if TYPE_CHECKING:
-    from fotmem.stores.rerank_numpy import FewQueries
-
 EXACT_BELOW = 4096
-"""Keys up to which looking at all of them is as fast as an index."""
+"""Fewer keys than this are all compared: that is as fast as an index."""
 LARGE_SHARE = 8
-"""Who asks for more than one of so many keys is answered sooner, and better, without an index."""
+"""All keys are compared where more than an eighth of them are wanted: that is faster."""
 RECENT = 2048
-"""With a bias, so many of the newest keys are looked at: it is they that a decay favours."""
+"""With a bias, so many of the newest keys are all compared: a decay favours them."""
 BIASED = 2
-"""With a bias, an index, which knows nothing of it, names so many times as many candidates."""
+"""With a bias, which the index does not see, it finds so many times as many candidates."""
 
 
 class IndexedOptions(StoreOptions):
@@ -38,22 +36,21 @@ class IndexedOptions(StoreOptions):
     values: Place = "ram"
     """Where values are kept: ``ram`` (or the device), or ``mmap``, a temporary file."""
     threads: int | None = Field(default=None, ge=1, le=1024)
-    """Threads that search and build; default: as many as torch uses."""
+    """Threads that search and build; default: the number that torch uses."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of all that is drawn at random while the index is built."""
+    """Seed of what is drawn at random while the index is built."""
 
 
 class IndexedStore(RowsStore):
     """Base of a store that finds keys by an index of some library.
 
-    It keeps keys and values itself, and looks at all keys while there are fewer than 4,096. From
-    then on the index names candidates, of which it computes the scores anew from the keys as
-    stored; every query also looks at the *hubs*, keys that attention queries often want and an
-    index seldom finds. A subclass implements `build_index`, `extend_index`, `find_candidates` and
-    `copy_index`.
+    It keeps keys and values itself, and compares all keys while there are fewer than 4,096. Beyond,
+    the index finds candidates, which are reranked by the keys as stored. Every query is also
+    compared with the *hub keys*, which attention queries often want and an index seldom finds. A
+    subclass implements `build_index`, `extend_index`, `find_candidates` and `copy_index`.
 
-    The index sees float32 keys on the CPU and counts them as inner methods do. It is searched by
-    several threads at a time, but never while it changes.
+    The index sees float32 keys on the CPU and counts rows, as inner methods do. Several threads may
+    search it at a time, but never while it changes.
 
     Parameters
     ----------
@@ -74,38 +71,38 @@ class IndexedStore(RowsStore):
         self.indexed_rows = 0
         self.first_row = 0
         self._hubs: HubKeys | None = None
-        self._few: FewQueries | None = None  # who looks at the hubs, on the CPU
+        self._reranker: NumpyReranker | None = None  # of few queries, on the CPU
         self._lock = ReadWriteLock()
 
     # What a subclass implements ----------------------------------------------------------------
 
     @abstractmethod
     def build_index(self) -> None:
-        """Start the index anew, with the keys that `key_blocks` yields."""
+        """Build the index from the keys that ``key_blocks(first_row, len(stored_keys))`` yields."""
 
     @abstractmethod
     def extend_index(self, first: int, keys: Tensor) -> None:
-        """Append keys ``[H, n, D]``, of which the first has id `first`."""
+        """Append keys ``[H, n, D]``, the rows from `first` on."""
 
     @abstractmethod
     def find_candidates(self, queries: Tensor, top_k: int) -> Tensor:
-        """Name candidates for queries ``[H, Q, D]``, contiguous float32 on the CPU: ``[H, Q, K]``.
+        """Find candidates for queries ``[H, Q, D]``, contiguous float32 on the CPU.
 
-        ``K`` may be more or less than `top_k`; -1 where there is none. Forgotten keys may be among
-        them.
+        Returns rows ``[H, Q, K]``, -1 where there are fewer. ``K`` may be more or less than
+        `top_k`. Forgotten rows may be among them.
         """
 
     @abstractmethod
     def copy_index(self, twin: Self) -> None:
-        """Give `twin`, a shallow copy of this store, an index of its own."""
+        """Give `twin`, a shallow copy of this store, its own index."""
 
     def tune_index(self) -> None:
-        """Let the index know that `options` have changed, of which only `search_options` may."""
+        """Tell the index that `options` have changed; only `search_options` do."""
 
     def count_compared(self, queries: Tensor) -> float | None:
-        """Count the keys that the index compares with each of ``[H, Q, D]``; None: it cannot tell.
+        """Count the keys that the index compares with each query ``[H, Q, D]``: the mean.
 
-        The mean over queries, as `find_candidates` gets them; for `share_read`.
+        For `share_read`; queries come as to `find_candidates`. None if the index cannot tell.
         """
         return None
 
@@ -118,7 +115,7 @@ class IndexedStore(RowsStore):
             try:
                 add(keys, values)
                 self._update_index(first)
-            except BaseException:  # half of the heads may know these keys: let no search see it
+            except BaseException:  # some heads may have these keys: no search may see that
                 self._cut_back(first, self.forgotten_rows)
                 raise
 
@@ -133,21 +130,21 @@ class IndexedStore(RowsStore):
         return self._search_index(queries, top_k, bias)
 
     def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        """Choose among what the index names, the hubs, and the newest keys."""
+        """Choose among candidates of the index, hub keys and the newest keys."""
         queries, end = queries.float().contiguous(), len(self.stored_keys)
         candidates = top_k if bias is None else BIASED * top_k
-        indexed, hubs, few, found = self._lock.reading(
+        indexed, hubs, reranker, found = self._lock.reading(
             lambda: (
                 self.indexed_rows,
                 self._hubs,
-                self._few,
+                self._reranker,
                 self.find_candidates(queries.cpu(), candidates) if self.indexed_rows else None,
             )
         )
         newest = indexed if bias is None else min(indexed, max(0, end - RECENT))
         start, parts = max(newest, self.forgotten_rows), []
         if found is not None and hubs is not None:
-            parts = self._near_and_far(queries, found, hubs, few, top_k, bias)
+            parts = self._rerank(queries, found, hubs, reranker, top_k, bias)
             if newest < indexed:
                 parts = [
                     Hits(ids, scores.masked_fill(ids >= start, -torch.inf)) for ids, scores in parts
@@ -158,18 +155,18 @@ class IndexedStore(RowsStore):
             parts.append(exact_search(queries, here, top_k, first_id=first, bias=bias))
         return best_hits(parts, top_k)
 
-    def _near_and_far(
+    def _rerank(
         self,
         queries: Tensor,
         found: Tensor,
         hubs: HubKeys,
-        few: "FewQueries | None",
+        reranker: NumpyReranker | None,
         top_k: int,
         bias: Bias | None,
     ) -> list[Hits]:
-        """Compute the scores of what the index found, and of the hubs, each key once."""
-        if few is not None and few.suits(found):
-            return [few.best(queries, found, self.stored_keys, top_k, bias, self.first_row)]
+        """Score candidates and hub keys by the keys as stored, each key once."""
+        if reranker is not None and reranker.suits(found):
+            return [reranker.rerank(queries, found, self.stored_keys, top_k, bias, self.first_row)]
         found = found.to(self.device)
         found = found.masked_fill(hubs.contain(found), -1)
         return [self._scored(queries, found, bias), hubs.search(queries, top_k, bias)]
@@ -187,7 +184,7 @@ class IndexedStore(RowsStore):
     def forget_rows(self, count: int) -> None:
         first, forget = self.forgotten_rows + count, super().forget_rows
         if 2 * (first - self.first_row) < self.indexed_rows - self.first_row:
-            return  # hidden by the base class, until building anew costs no more than was added
+            return  # the base class hides them until building anew costs no more than adding did
 
         def begin_anew() -> None:
             before, self.first_row = self.first_row, first
@@ -207,7 +204,7 @@ class IndexedStore(RowsStore):
         return first
 
     def _cut_back(self, end: int, start: int) -> None:
-        """Keep the rows before `end` only, and no index: the next `add` builds it anew."""
+        """Keep only the rows before `end`, and no index: the next `add` builds it anew."""
         self._drop_index()
         self.first_row = start
         self.stored_keys.truncate(end)
@@ -232,13 +229,13 @@ class IndexedStore(RowsStore):
         return self._lock.reading(share)
 
     def key_blocks(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield ids of the first, and keys ``[H, n, D]`` as an index wants them, block by block."""
+        """Yield the first row and the keys ``[H, n, D]`` of each block, float32 on the CPU."""
         length = block_length(self.num_heads, self.head_dim)
         for first, keys in self.stored_keys.blocks(start, stop, length):
             yield first, keys.float().cpu().contiguous()
 
     def _update_index(self, first: int) -> None:
-        """Let the index and the hubs know the keys from `first` on."""
+        """Add the keys from `first` on to the index and to the hub keys."""
         end = len(self.stored_keys)
         if not self.indexed_rows:
             if end - self.first_row < EXACT_BELOW:
@@ -247,7 +244,7 @@ class IndexedStore(RowsStore):
             self._hubs = HubKeys.of(self._sample())
             self.build_index()
         assert self._hubs is not None
-        before = self._hubs if self._few else None
+        before = self._hubs if self._reranker else None
         for start, keys in self.key_blocks(first, end):
             if self.indexed_rows:
                 self.extend_index(start, keys)
@@ -255,11 +252,7 @@ class IndexedStore(RowsStore):
             total = start + keys.shape[1] - self.first_row
             self._hubs = self._hubs.grown(ids, keys.to(self.device), total)
         if self._hubs is not before and self.device.type == "cpu":
-            from fotmem.stores.rerank_numpy import (
-                FewQueries,  # NumPy is not imported until it is needed
-            )
-
-            self._few = FewQueries(self._hubs)
+            self._reranker = NumpyReranker(self._hubs)
         self.indexed_rows = end
 
     def _sample(self) -> Tensor:
@@ -268,7 +261,7 @@ class IndexedStore(RowsStore):
         return keys.to(self.device)
 
     def _drop_index(self) -> None:
-        self.indexed_rows, self._hubs, self._few = 0, None, None
+        self.indexed_rows, self._hubs, self._reranker = 0, None, None
 
     def _scored(self, queries: Tensor, ids: Tensor, bias: Bias | None) -> Hits:
         """Compute the scores of candidates from the keys as stored."""

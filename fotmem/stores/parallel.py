@@ -1,4 +1,4 @@
-"""Work on several heads at a time, and many searching threads beside one that adds."""
+"""Works on several heads at a time; lets threads search beside one that adds."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from fotmem.interrupts import interrupts_deferred
 Result = TypeVar("Result")
 
 PAUSE = 1e-4
-"""Seconds after which who waits for others looks again whether they are done."""
+"""Seconds between two looks at whether others are done."""
 
 
 def over_heads(
@@ -22,8 +22,8 @@ def over_heads(
 ) -> list[Result]:
     """Call a function for every head, several at a time.
 
-    For index libraries that search one head at a time and let go of the interpreter's lock while
-    they do.
+    For index libraries that search one head at a time and release the interpreter's lock
+    meanwhile.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def over_heads(
     Returns
     -------
     list
-        What it returned, by head.
+        Its results, by head.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def over_heads(
     threads = threads or torch.get_num_threads()
     if threads == 1 or num_heads == 1:
         return [function(head) for head in range(num_heads)]
-    with interrupts_deferred():  # none may still be at work on an index that others may change
+    with interrupts_deferred():  # none may still work on an index that then changes
         calls = [_pool(threads).submit(function, head) for head in range(num_heads)]
         wait(calls)
     return [call.result() for call in calls]
@@ -63,11 +63,11 @@ if hasattr(os, "register_at_fork"):  # a forked process has the pool, but not it
 
 
 class ReadWriteLock:
-    """Lets many read at a time, or one write alone.
+    """Lets many threads read at a time, or one write alone.
 
     For index libraries whose index may be searched by several threads, but not while it grows. It
-    is made of a flag and a set, each changed in one step, and not of locks: whatever breaks off a
-    reader or a writer, at any line, nothing stays taken.
+    is made of a flag and a set, each changed in one step, not of locks: whatever interrupts a
+    reader or a writer, at any line, nothing stays locked.
     """
 
     def __init__(self) -> None:

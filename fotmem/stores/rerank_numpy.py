@@ -1,4 +1,4 @@
-"""Few queries, on the CPU: answered in NumPy, of which a call takes a fifth of one of torch."""
+"""Reranks candidates of few queries in NumPy, whose calls take a fifth of the time of torch's."""
 
 from typing import Any
 
@@ -15,17 +15,16 @@ from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys
 
 FEW = 4
-"""Queries of a head that are answered sooner so."""
+"""Queries of a head up to which NumPy is faster."""
 APART = 2**40
-"""Added to the ids of each head, so that those of all heads are one ascending row."""
+"""Distance between the numbers of two heads, so that rows of all heads are one ascending list."""
 
 
-class FewQueries:
-    """Chooses the best among candidates and hubs.
+class NumpyReranker:
+    """Chooses the best among candidates and hub keys.
 
-    It finds what an `IndexedStore` finds for many, whose calls of torch cost more than their work
-    if there are few. Products with more than a few numbers are left to torch: those of NumPy would
-    use as many threads as there are cores.
+    It finds what an `IndexedStore` finds by torch, whose calls cost more than their work where
+    queries are few. Large products are left to torch: NumPy would use a thread per core.
 
     Parameters
     ----------
@@ -43,10 +42,10 @@ class FewQueries:
         self._known = np.append((self._ids + self._first)[self._ids >= 0], last)
 
     def suits(self, found: Tensor) -> bool:
-        """Tell whether there are few queries, and not too many candidates ``[H, Q, C]``."""
+        """Return whether queries are few, and candidates ``[H, Q, C]`` fit the workspace."""
         return found.shape[1] <= FEW and found.numel() * self._keys.shape[1] <= WORKSPACE
 
-    def best(
+    def rerank(
         self,
         queries: Tensor,
         found: Tensor,
@@ -55,21 +54,21 @@ class FewQueries:
         bias: Bias | None,
         start: int,
     ) -> Hits:
-        """Compute the scores of candidates and hubs, each key once; best first.
+        """Score candidates and hub keys, each key once; best first.
 
         Parameters
         ----------
         queries : Tensor
             Shape ``[H, Q, D]``, contiguous float32.
         found : Tensor
-            Shape ``[H, Q, C]``: ids of candidates, -1 for none.
+            Shape ``[H, Q, C]``: rows of candidates, -1 for none.
         rows : GrowingRows
             The keys.
         top_k : int
         bias : callable, optional
-            What to add to scores, by id.
+            What to add to scores, by row.
         start : int
-            The first id that `bias` is asked for; instead of -1, too.
+            The first row that `bias` is asked for, also in place of -1.
         """
         heads, count, candidates = found.shape
         ids = np.empty((heads, count, candidates + self._ids.shape[2]), np.int64)
@@ -85,19 +84,19 @@ class FewQueries:
         return sorted_hits(Hits(torch.from_numpy(ids), torch.from_numpy(scores)), top_k)
 
     def _contain(self, ids: Ids) -> NDArray[np.bool_]:
-        """Tell which of ids ``[H, Q, C]`` are hubs."""
+        """Return which of ``[H, Q, C]`` are hub keys."""
         wanted = ids + self._first
         here: NDArray[np.bool_] = self._known[self._known.searchsorted(wanted)] == wanted
         return here
 
 
 def _pick(rows: GrowingRows, heads: Ids | int, ids: Ids) -> NDArray[Any]:
-    """Look up rows ``[..., D]`` by head and id, which broadcast to ``[...]``, in fewer calls.
+    """Look up vectors ``[..., D]`` by head and row, which broadcast to ``[...]``, in fewer calls.
 
     Finds what `GrowingRows.take` does; bfloat16, which NumPy does not know, becomes float32.
     """
-    flat, first, room = rows.flat()
-    places: Ids = np.add(np.maximum(ids, first), heads * room - first, dtype=np.int64)
+    flat, first, capacity = rows.flat()
+    places: Ids = np.add(np.maximum(ids, first), heads * capacity - first, dtype=np.int64)
     if flat.is_cpu and flat.dtype != torch.bfloat16:
         found: NDArray[Any] = flat.numpy().take(places, axis=0)
         return found

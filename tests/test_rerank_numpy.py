@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fotmem.stores import Hits, IndexedOptions, IndexedStore, MemoryStore
+from fotmem.stores import Hits, IndexedOptions, IndexedStore, MemoryStore, rerank_numpy
 from fotmem.stores import indexed_store as indexed
-from fotmem.stores import rerank_numpy as few
 from fotmem.stores.buffers import Place
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import draw
@@ -66,8 +65,8 @@ def both(store: MemoryStore, count: int, monkeypatch: pytest.MonkeyPatch, **bias
     queries = draw(HEADS, count, DIM, seed=2)
     hits = store.search(queries, TOP_K, **bias)
     with monkeypatch.context() as patch:
-        patch.setattr(few, "FEW", 0)
-        patch.setattr(few.FewQueries, "best", None)
+        patch.setattr(rerank_numpy, "FEW", 0)
+        patch.setattr(rerank_numpy.NumpyReranker, "rerank", None)
         expected = store.search(queries, TOP_K, **bias)
     torch.testing.assert_close(hits.scores, expected.scores)
     found = hits.ids >= 0
@@ -82,7 +81,7 @@ def both(store: MemoryStore, count: int, monkeypatch: pytest.MonkeyPatch, **bias
     return hits
 
 
-@pytest.mark.parametrize("count", [1, 3, few.FEW])
+@pytest.mark.parametrize("count", [1, 3, rerank_numpy.FEW])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("place", ["ram", "mmap"])
 def test_as_many_do(
@@ -131,8 +130,8 @@ def test_with_a_bias(recent: int, forgotten: int, monkeypatch: pytest.MonkeyPatc
 
 def test_many_candidates_are_left_to_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     best = functools.partialmethod(lambda self, *given: pytest.fail("these are not few"))
-    monkeypatch.setattr(few.FewQueries, "best", best)
-    monkeypatch.setattr(few, "WORKSPACE", HEADS * 40 * DIM)
+    monkeypatch.setattr(rerank_numpy.NumpyReranker, "rerank", best)
+    monkeypatch.setattr(rerank_numpy, "WORKSPACE", HEADS * 40 * DIM)
     assert (filled().search(draw(HEADS, 1, DIM), TOP_K).ids >= 0).all()
 
 
