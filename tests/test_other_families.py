@@ -35,6 +35,15 @@ def test_a_family_is_trained_saved_and_loaded(family: str, tmp_path: Path) -> No
         assert len(memory) > 0
 
 
+def test_layers_with_a_sliding_window_are_measured_too() -> None:
+    model = families.tiny("gemma3", vocab_size=folders.VOCABULARY, max_position_embeddings=1024)
+    found = fotmem.find_memory_layers(model, folders.tokenizer(), trials=1)
+    sliding, full = found.scores
+    assert sliding == 0  # the number lies before its window
+    assert full > 0
+    assert found.memory_layers == [1]
+
+
 def test_crossbatch_trains_what_encodes_positions_by_type_of_layer() -> None:
     model = families.tiny("gemma3").requires_grad_(True)
     with Crossbatch(model, [0, 1]):

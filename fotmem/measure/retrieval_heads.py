@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from transformers import DynamicCache
 
 from fotmem.errors import InputError
 from fotmem.files import python_reference
@@ -115,10 +116,11 @@ def _trial(model: Any, tokenizer: Any, text: list[int], number: int, draw: rando
     before = text[:place] + told + code + text[place:] + asked
     targets = place + len(told) + torch.arange(len(code))
     with torch.no_grad(), _eager(model) as eagerly:
-        begun = model(torch.tensor([before[:-1]], device=model.device), use_cache=True)
+        # Without a config: layers with a sliding window keep all keys, so that columns are tokens.
+        cache = {cache_argument(type(model)): DynamicCache()}
+        model(torch.tensor([before[:-1]], device=model.device), **cache)
         tokens = torch.tensor([[before[-1], *code[:-1]]], device=model.device)
         eagerly()
-        cache = {cache_argument(type(model)): begun[1]}
         attentions = model(tokens, output_attentions=True, **cache).attentions
     digits = torch.arange(len(code))
     return torch.stack([attention[0].cpu()[:, digits, targets] for attention in attentions])
