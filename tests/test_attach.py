@@ -274,7 +274,7 @@ def test_a_config_file_sets_every_argument_of_attach(tmp_path: Path) -> None:
             "[memory.options]\nwindow = 3",
             r"window in \[memory.options\], .* write it in \[memory\]",
         ),
-        ("[foretolt]", r"foretolt: .*did you mean 'foretold'\?"),
+        ("[predictet]", r"predictet: .*did you mean 'predicted'\?"),
     ],
 )
 def test_values_in_a_config_file_are_checked(line: str, message: str, tmp_path: Path) -> None:
