@@ -15,11 +15,11 @@ from typing import Annotated
 
 import typer
 
-from fotmem.cli.options import parse_sizes
+from fotmem.cli.parsing import parse_sizes
 from fotmem.errors import StorageError
 from fotmem.files import cache_folder, python_reference, read_text
 from fotmem.measure.capture import Capture, capture_model
-from fotmem.measure.capture.layout import VERSION
+from fotmem.measure.capture.group import VERSION
 from fotmem.measure.reading import OVERLAP
 from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids

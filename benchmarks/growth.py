@@ -20,7 +20,7 @@ from torch import Tensor
 
 import fotmem
 from benchmarks.captured import demo
-from fotmem.cli.options import parse_sizes
+from fotmem.cli.parsing import parse_sizes
 from fotmem.measure.bench.figures import attention_mass_recall, truth
 from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.evaluate.report import write_report

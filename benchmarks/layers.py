@@ -16,7 +16,7 @@ from rich.table import Table
 import fotmem
 from benchmarks.captured import demo
 from benchmarks.growth import STEP, TOP_K, write
-from fotmem.cli.options import parse_sizes
+from fotmem.cli.parsing import parse_sizes
 from fotmem.measure.bench.figures import attention_mass_recall, truth
 from fotmem.measure.capture import Capture
 from fotmem.plugin.create import find_store

@@ -16,7 +16,8 @@ from fotmem import amounts
 from fotmem.errors import InputError, OptionError, UnknownStoreError
 from fotmem.measure.capture import Capture, capture_arrays, capture_model, capture_random
 from fotmem.measure.evaluate.facts import ask_facts, make_facts
-from fotmem.measure.evaluate.passkey import make_trials, measure_passkey
+from fotmem.measure.evaluate.passkey import measure_passkey
+from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.tasks.pass_key import split_answer
 from tests import folders, tiny
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import fotmem
-from fotmem.cli import demo, options
+from fotmem.cli import demo, loading, parsing
 from fotmem.errors import InputError
 from fotmem.measure.reading import LOCAL
 from fotmem.plugin.registry import registry
@@ -283,12 +283,12 @@ def test_an_unknown_store_is_refused_before_a_model_is_loaded(
     ],
 )
 def test_layers_include_both_ends(given: str | None, layers: list[int] | None) -> None:
-    assert options.parse_layers(given) == layers
+    assert parsing.parse_layers(given) == layers
 
 
 @pytest.mark.parametrize("given, top_k", [("1", 1), ("32", 32), ("all", None)])
 def test_top_k(given: str, top_k: int | None) -> None:
-    assert options.parse_top_k(given) == top_k
+    assert parsing.parse_top_k(given) == top_k
 
 
 # Texts
@@ -298,7 +298,7 @@ def test_texts_are_joined_in_order_without_byte_order_marks(tmp_path: Path) -> N
     one, two = tmp_path / "one.txt", tmp_path / "two.txt"
     one.write_bytes("\ufeffDie Möwe.".encode())
     two.write_bytes(b"The gull.\r\nIt flies.")
-    assert options.read_texts([two, one]) == "The gull.\nIt flies.\n\nDie Möwe."
+    assert loading.read_texts([two, one]) == "The gull.\nIt flies.\n\nDie Möwe."
 
 
 @pytest.mark.parametrize(

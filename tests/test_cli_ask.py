@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.measure.evaluate.passkey import PasskeyAnswer, Trial
+from fotmem.measure.evaluate.passkey import PasskeyAnswer
+from fotmem.measure.evaluate.passkey_trials import Trial
 from fotmem.models.load import load_model
 from fotmem.models.packaged import PACKAGED
 from fotmem.plugin.registry import registry

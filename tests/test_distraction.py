@@ -18,13 +18,9 @@ import fotmem
 from fotmem.errors import InputError, OptionError
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate import distraction as evaluated
-from fotmem.measure.evaluate.distraction import (
-    DistractionRow,
-    Document,
-    cut,
-    measure_distraction,
-)
+from fotmem.measure.evaluate.distraction import DistractionRow, measure_distraction
 from fotmem.measure.evaluate.distraction_plot import draw_distraction
+from fotmem.measure.evaluate.documents import Document, cut, with_facts
 from fotmem.measure.evaluate.facts import make_facts
 from fotmem.measure.evaluate.report import read_report, rows_of
 from fotmem.measure.reading import LOCAL, OVERLAP
@@ -251,7 +247,7 @@ def test_facts_are_hidden_and_asked_for() -> None:
     tokenizer = folders.tokenizer()
     text = tokenizer(folders.PROSE[:6000], add_special_tokens=False).input_ids
     plain = cut(text, documents=4, tokens=100, queries=30, seed=0)
-    made = evaluated.with_facts(tokenizer, plain, seed=0)
+    made = with_facts(tokenizer, plain, seed=0)
     facts = make_facts(4, 0)
     assert len({one.fact.key for one in facts}) == 4
     for before, after, one in zip(plain, made, facts, strict=True):
@@ -266,7 +262,7 @@ def test_facts_are_hidden_and_asked_for() -> None:
         assert asked.split() == f"{one.question} {one.fact.answer}".split()
         following = after.queries[1:][after.evaluated]  # what is said from there
         assert str(tokenizer.decode(following)).strip() == one.fact.answer
-    assert evaluated.with_facts(tokenizer, plain, seed=1) != made
+    assert with_facts(tokenizer, plain, seed=1) != made
 
 
 def test_only_queries_that_predict_the_answer_are_evaluated() -> None:
@@ -283,7 +279,7 @@ def test_only_queries_that_predict_the_answer_are_evaluated() -> None:
 def test_a_fact_needs_room() -> None:
     tokenizer = folders.tokenizer()
     with pytest.raises(InputError, match=r"a fact takes \d+ tokens, a document has 5: make"):
-        evaluated.with_facts(tokenizer, documents(2, tokens=5), seed=0)
+        with_facts(tokenizer, documents(2, tokens=5), seed=0)
 
 
 # The command line
@@ -332,7 +328,9 @@ def test_facts_by_the_command(
 ) -> None:
     given = [*given, "--tokens", 100, "--json", "--window", 64]
     assert "fit into one window, at most 64" in refusal(capsys, 1, *given, "--facts")
-    monkeypatch.setattr(evaluated, "LOCAL", 2)  # a tiny model has no room for more
+    monkeypatch.setattr(
+        "fotmem.measure.evaluate.documents.LOCAL", 2
+    )  # a tiny model has no room for more
     plain, facts = (
         json.loads(call(capsys, *given, *more).out)["rows"][2] for more in ((), ("--facts",))
     )

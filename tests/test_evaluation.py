@@ -22,7 +22,8 @@ from fotmem.measure.evaluate.facts import (
     make_facts,
 )
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.passkey import make_trials, measure_passkey
+from fotmem.measure.evaluate.passkey import measure_passkey
+from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS
@@ -297,7 +298,7 @@ def test_tables_json_and_reports(
 def test_without_a_text_it_is_python_reference(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotmem.cli.options.python_reference", lambda: TEXT)
+    monkeypatch.setattr("fotmem.cli.loading.python_reference", lambda: TEXT)
     given = [
         "eval",
         "perplexity",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem.measure.evaluate.passkey import Trial, make_trials, measure_passkey, score
+from fotmem.measure.evaluate.passkey import measure_passkey, score
+from fotmem.measure.evaluate.passkey_trials import Trial, make_trials
 from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 from tests import folders

@@ -11,7 +11,8 @@ import fotmem
 from fotmem.errors import InputError
 from fotmem.files import python_reference
 from fotmem.measure.evaluate.dictionary import measure_dictionary
-from fotmem.measure.evaluate.passkey import make_trials, score
+from fotmem.measure.evaluate.passkey import score
+from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.models.load import load_model, load_recipe
 from fotmem.models.packaged import RECIPES
 from tests import tiny

@@ -18,7 +18,8 @@ from fotmem.measure.evaluate import compare_settings as compared
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
 from fotmem.measure.evaluate.dictionary import DictionaryRow
-from fotmem.measure.evaluate.passkey import PasskeyAnswer, PasskeyRow, Trial, make_trials
+from fotmem.measure.evaluate.passkey import PasskeyAnswer, PasskeyRow
+from fotmem.measure.evaluate.passkey_trials import Trial, make_trials
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import TaskReport
 from fotmem.measure.evaluate.store_quality import POSITIONS, CallQuality, call_quality

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fotmem.cli.loading import load_quietly, read_texts
 from fotmem.cli.options import (
     Config,
     Decay,
@@ -22,13 +23,8 @@ from fotmem.cli.options import (
     Texts,
     TopK,
     Window,
-    load_quietly,
-    parse_layers,
-    parse_question,
-    parse_store,
-    parse_top_k,
-    read_texts,
 )
+from fotmem.cli.parsing import parse_layers, parse_question, parse_store, parse_top_k
 
 if TYPE_CHECKING:
     from fotmem.memory.explain import AttendedToken

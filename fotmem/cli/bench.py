@@ -12,7 +12,8 @@ from typer.core import TyperGroup
 
 from fotmem.cli.command import Command
 from fotmem.cli.legend import explain
-from fotmem.cli.options import Grid, parse_layers, parse_stores, refuse_repeated, seed_option
+from fotmem.cli.options import Grid, seed_option
+from fotmem.cli.parsing import parse_layers, parse_stores, refuse_repeated
 from fotmem.errors import InputError, LayerError, require_packages
 from fotmem.outputs import check_file
 

@@ -5,18 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fotmem.cli.options import (
-    Distance,
-    Layers,
-    Model,
-    TextsOrReference,
-    Window,
-    load_quietly,
-    parse_layers,
-    parse_sizes,
-    read_texts,
-    seed_option,
-)
+from fotmem.cli.loading import load_quietly, read_texts
+from fotmem.cli.options import Distance, Layers, Model, TextsOrReference, Window, seed_option
+from fotmem.cli.parsing import parse_layers, parse_sizes
 
 if TYPE_CHECKING:
     from fotmem.measure.capture import Capture

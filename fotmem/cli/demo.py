@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from fotmem.cli.options import Store, load_quietly
+from fotmem.cli.loading import load_quietly
+from fotmem.cli.options import Store
 from fotmem.plugin.create import find_store
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.options import Json, Model, TextsOrReference, load_quietly, read_texts, seed_option
+from fotmem.cli.loading import load_quietly, read_texts
+from fotmem.cli.options import Json, Model, TextsOrReference, seed_option
 from fotmem.files import cache_folder
 from fotmem.outputs import check_folder
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fotmem.cli.command import Command
-from fotmem.cli.options import Json, StoreOption, parse_options
+from fotmem.cli.options import Json, StoreOption
+from fotmem.cli.parsing import parse_options
 from fotmem.plugin.create import find_store
 from fotmem.plugin.specs import StoreSpec
 

@@ -12,20 +12,9 @@ from rich.table import Table
 
 from fotmem.amounts import seconds, size_in_bytes
 from fotmem.cli.legend import explain
-from fotmem.cli.options import (
-    Distance,
-    Json,
-    Layers,
-    Model,
-    TextsOrReference,
-    Window,
-    check_amount,
-    parse_layers,
-    parse_sizes,
-    parse_stores,
-    quietly,
-    read_texts,
-)
+from fotmem.cli.loading import quietly, read_texts
+from fotmem.cli.options import Distance, Json, Layers, Model, TextsOrReference, Window
+from fotmem.cli.parsing import check_amount, parse_layers, parse_sizes, parse_stores
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.options import Layers, Model, load_quietly, parse_layers, seed_option
+from fotmem.cli.loading import load_quietly
+from fotmem.cli.options import Layers, Model, seed_option
+from fotmem.cli.parsing import parse_layers
 from fotmem.training.options import TrainingOptions, require_training_packages
 
 DEFAULTS = TrainingOptions()

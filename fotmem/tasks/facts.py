@@ -5,152 +5,24 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-FIRST_NAMES = [
-    "Hannah",
-    "Omar",
-    "Lucia",
-    "Viktor",
-    "Amara",
-    "Jonas",
-    "Mei",
-    "Tobias",
-    "Ines",
-    "Rafael",
-    "Sofia",
-    "Karim",
-    "Greta",
-    "Diego",
-    "Yuki",
-    "Pavel",
-    "Nora",
-    "Samuel",
-    "Leila",
-    "Marco",
-    "Ingrid",
-    "Bruno",
-    "Celia",
-    "Anton",
-    "Farida",
-    "Oscar",
-    "Petra",
-    "Hugo",
-    "Selma",
-    "Ivan",
-    "Clara",
-    "Jamal",
-    "Edith",
-    "Milan",
-    "Rosa",
-    "Felix",
-    "Zara",
-    "Boris",
-    "Elena",
-    "Amir",
-    "Judith",
-    "Leon",
-    "Tamar",
-    "Nils",
-    "Alba",
-    "Victor",
-    "Salma",
-    "Erik",
-    "Irene",
-    "Mateo",
-    "Vera",
-    "Conrad",
-    "Nadia",
-    "Simon",
-    "Thea",
-    "Abel",
-    "Lydia",
-    "Caspar",
-    "Mona",
-    "Julian",
-]
-SURNAMES = [
-    "Weber",
-    "Haddad",
-    "Moreno",
-    "Lindqvist",
-    "Okafor",
-    "Tanaka",
-    "Novak",
-    "Keller",
-    "Rossi",
-    "Duarte",
-    "Petrov",
-    "Larsen",
-    "Silva",
-    "Brandt",
-    "Kimura",
-    "Farkas",
-    "Jensen",
-    "Alvarez",
-    "Popov",
-    "Becker",
-    "Marino",
-    "Olsen",
-    "Costa",
-    "Vogel",
-    "Mansour",
-    "Eriksen",
-    "Fischer",
-    "Bianchi",
-    "Sato",
-    "Kovacs",
-    "Hansen",
-    "Ruiz",
-    "Ivanov",
-    "Schmidt",
-    "Greco",
-    "Nilsen",
-    "Pinto",
-    "Lang",
-    "Aziz",
-    "Berg",
-    "Winter",
-    "Ferrari",
-    "Mori",
-    "Balog",
-    "Holm",
-    "Vega",
-    "Orlov",
-    "Huber",
-    "Conti",
-    "Dahl",
-    "Reis",
-    "Maier",
-    "Khoury",
-    "Strand",
-    "Sommer",
-    "Ricci",
-    "Abe",
-    "Szabo",
-    "Lund",
-    "Castro",
-]
-ADJECTIVES = [
-    "blue",
-    "old",
-    "secret",
-    "northern",
-    "wooden",
-    "second",
-    "hidden",
-    "green",
-    "upper",
-    "private",
-    "silver",
-    "eastern",
-    "narrow",
-    "spare",
-    "red",
-    "broken",
-    "lower",
-    "yellow",
-    "official",
-    "iron",
-]
+FIRST_NAMES = (
+    "Hannah Omar Lucia Viktor Amara Jonas Mei Tobias Ines Rafael Sofia Karim Greta Diego Yuki "
+    "Pavel Nora Samuel Leila Marco Ingrid Bruno Celia Anton Farida Oscar Petra Hugo Selma Ivan "
+    "Clara Jamal Edith Milan Rosa Felix Zara Boris Elena Amir Judith Leon Tamar Nils Alba Victor "
+    "Salma Erik Irene Mateo Vera Conrad Nadia Simon Thea Abel Lydia Caspar Mona Julian"
+)
+SURNAMES = (
+    "Weber Haddad Moreno Lindqvist Okafor Tanaka Novak Keller Rossi Duarte Petrov Larsen Silva "
+    "Brandt Kimura Farkas Jensen Alvarez Popov Becker Marino Olsen Costa Vogel Mansour Eriksen "
+    "Fischer Bianchi Sato Kovacs Hansen Ruiz Ivanov Schmidt Greco Nilsen Pinto Lang Aziz Berg "
+    "Winter Ferrari Mori Balog Holm Vega Orlov Huber Conti Dahl Reis Maier Khoury Strand Sommer "
+    "Ricci Abe Szabo Lund Castro"
+)
+ADJECTIVES = (
+    "blue old secret northern wooden second hidden green upper private silver eastern narrow "
+    "spare red broken lower yellow official iron"
+)
+"""Words, separated by spaces."""
 NUMBERED = [
     "house number",
     "phone extension",
@@ -248,9 +120,13 @@ class Facts:
         self._seed, self._digits = seed, digits
         order = random.Random(f"facts {seed}")
         self._things = [*NUMBERED, *WORDED]
-        self._first_names = [*FIRST_NAMES]
-        self._full_names = [f"{first} {last}" for first in FIRST_NAMES for last in SURNAMES]
-        self._unowned = [f"{adjective} {thing}" for adjective in ADJECTIVES for thing in NUMBERED]
+        self._first_names = FIRST_NAMES.split()
+        self._full_names = [
+            f"{first} {last}" for first in self._first_names for last in SURNAMES.split()
+        ]
+        self._unowned = [
+            f"{adjective} {thing}" for adjective in ADJECTIVES.split() for thing in NUMBERED
+        ]
         for pool in (self._things, self._first_names, self._full_names, self._unowned):
             order.shuffle(pool)
 

@@ -23,9 +23,9 @@ from fotmem.cli.options import (
     Stores,
     Temperature,
     TopK,
-    parse_sizes,
     seed_option,
 )
+from fotmem.cli.parsing import parse_sizes
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.dictionary import DictionaryRow

@@ -21,9 +21,9 @@ from fotmem.cli.options import (
     TextsOrReference,
     TopK,
     Window,
-    parse_sizes,
     seed_option,
 )
+from fotmem.cli.parsing import parse_sizes
 from fotmem.errors import require_packages
 
 QUERIES = 128
@@ -72,7 +72,8 @@ def distraction(
     [length] = parse_sizes(tokens, "--tokens", one=True)
     require_packages("fotmem eval distraction", "scipy")
     queries = min(QUERIES, window) if queries is None else queries
-    from fotmem.measure.evaluate.distraction import check, cut, measure_distraction, with_facts
+    from fotmem.measure.evaluate.distraction import measure_distraction
+    from fotmem.measure.evaluate.documents import check, cut, with_facts
     from fotmem.models.tokens import token_ids
 
     check(documents, queries, window)

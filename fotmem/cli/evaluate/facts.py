@@ -24,9 +24,9 @@ from fotmem.cli.options import (
     TextsOrReference,
     TopK,
     Window,
-    parse_sizes,
     seed_option,
 )
+from fotmem.cli.parsing import parse_sizes
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.facts import FactsRow

@@ -27,9 +27,9 @@ from fotmem.cli.options import (
     TextsOrReference,
     TopK,
     Window,
-    parse_sizes,
     seed_option,
 )
+from fotmem.cli.parsing import parse_sizes
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.passkey import PasskeyRow
@@ -80,12 +80,8 @@ def passkey(
     """
     sizes = parse_sizes(tokens, "--tokens")
     task = Task(context)
-    from fotmem.measure.evaluate.passkey import (
-        PasskeyRow,
-        compare,
-        make_trials,
-        measure_passkey,
-    )
+    from fotmem.measure.evaluate.passkey import PasskeyRow, compare, measure_passkey
+    from fotmem.measure.evaluate.passkey_trials import make_trials
     from fotmem.measure.evaluate.report import TaskReport
 
     made = {

@@ -27,8 +27,8 @@ from fotmem.cli.options import (
     TextsOrReference,
     TopK,
     Window,
-    parse_sizes,
 )
+from fotmem.cli.parsing import parse_sizes
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.perplexity import PerplexityRow

@@ -12,14 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from fotmem.cli.options import (
-    load_quietly,
-    parse_layers,
-    parse_store,
-    parse_stores,
-    parse_top_k,
-    read_texts,
-)
+from fotmem.cli.loading import load_quietly, read_texts
+from fotmem.cli.parsing import parse_layers, parse_store, parse_stores, parse_top_k
 from fotmem.errors import require_packages
 from fotmem.outputs import check_file
 

@@ -5,7 +5,8 @@ They come from a model that reads a text (`capture_model`), from arrays (`captur
 """
 
 from fotmem.measure.capture.arrays import capture_arrays, capture_files, capture_hdf5
-from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues
+from fotmem.measure.capture.info import CaptureInfo, KeyValues
+from fotmem.measure.capture.layout import Capture
 from fotmem.measure.capture.model import capture_model
 from fotmem.measure.capture.synthetic import capture_random
 

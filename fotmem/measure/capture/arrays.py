@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 
 from fotmem.arguments import checked_number
 from fotmem.errors import InputError, require_packages
-from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
+from fotmem.measure.capture.info import CaptureInfo, KeyValues, doublings
+from fotmem.measure.capture.layout import Capture
 
 Array = NDArray[Any]
 

@@ -14,94 +14,40 @@ Each chunk ends with its crc32c. Unwritten chunks are NaN, which no other number
 
 from __future__ import annotations
 
-import errno
-import json
 import math
-import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import zarr
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
 from fotmem.errors import LayerError, OptionError, StorageError
+from fotmem.measure.capture.group import (
+    ANEW,
+    BusyError,
+    Progress,
+    attributes_of,
+    check_plain,
+    content,
+    damaged,
+    difference,
+    locked,
+    named_problems,
+    open_group,
+    read_attributes,
+    stored_as,
+)
+from fotmem.measure.capture.info import CaptureInfo, KeyValues
 from fotmem.outputs import check_folder, filling
 
-VERSION = 1
 PART = 8192
 """Tokens of a chunk; a capture is committed part by part."""
-LOCK = ".lock"
 ARRAYS = ("keys", "values", "queries")
-LONGEST = 2**20
-"""Most bytes of metadata."""
-_CURES = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; close some, or raise the limit (ulimit -n)")
-ANEW = "delete the folder and capture anew"
-
-
-class CaptureInfo(BaseModel):
-    """The description of a capture, in the attributes of the group."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    source: dict[str, Any]
-    """Origin: a model, its text and its options; files; or a random generator."""
-    layers: tuple[int, ...] = Field(min_length=1)
-    num_heads: int = Field(ge=1)
-    """Key/value heads ``H`` of a layer."""
-    head_dim: int = Field(ge=1)
-    """``D``."""
-    scale: float = Field(gt=0)
-    """Factor of the inner products."""
-    tokens: int = Field(ge=1)
-    """``N``."""
-    sizes: tuple[int, ...] = Field(min_length=1)
-    """Numbers of tokens after which there are queries, ascending; the last is `tokens`."""
-    queries: int = Field(ge=1)
-    """``Q``: queries of a head after each of the sizes, in random order."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len({*self.layers}) < len(self.layers) or min(self.layers) < 0:
-            raise ValueError(f"layers must differ and be at least 0, got {self.layers}")
-        if self.sizes != doublings(self.tokens):
-            raise ValueError(f"sizes must be {doublings(self.tokens)}, got {self.sizes}")
-        return self
-
-
-def doublings(tokens: int) -> tuple[int, ...]:
-    """Return the sizes with queries: 1,024 tokens, doubled again and again, and `tokens`.
-
-    Examples
-    --------
-    >>> doublings(5000)
-    (1024, 2048, 4096, 5000)
-    """
-    sizes = [2**bits for bits in range(10, tokens.bit_length()) if 2**bits < tokens]
-    return (*sizes, tokens)
-
-
-class _Progress(BaseModel):
-    """How much is written."""
-
-    parts: int = Field(ge=0)
-    asked: int = Field(ge=0)
-
-
-class KeyValues(NamedTuple):
-    """Keys and values of consecutive tokens in one memory layer."""
-
-    keys: Tensor
-    """Shape ``[H, n, D]``, float32: the keys that are added to a store."""
-    values: Tensor
-    """Shape ``[H, n, D]``, float32."""
 
 
 class Capture:
@@ -114,7 +60,7 @@ class Capture:
         self.directory = directory
         self._group = group
         self._arrays: dict[str, Any] = {}
-        self.info, self._written = _facts(directory, dict(group.attrs))
+        self.info, self._written = read_attributes(directory, dict(group.attrs))
 
     @classmethod
     def open(cls, directory: Path | str) -> Self:
@@ -126,8 +72,8 @@ class Capture:
             There is no capture; it is damaged, of another version, or not complete.
         """
         directory = Path(directory)
-        _check_plain(directory)
-        capture = cls(directory, _group(directory, "r"))
+        check_plain(directory)
+        capture = cls(directory, open_group(directory, "r"))
         if not capture.complete:
             raise StorageError(
                 f"{directory} is not complete ({capture.progress}): run the command that captures "
@@ -145,7 +91,7 @@ class Capture:
             The folder has other files, or cannot be written.
         """
         check_folder(directory)
-        others = _content(Path(directory))
+        others = content(Path(directory))
         if others and "zarr.json" not in others:
             raise StorageError(f"{directory} holds other files: name a new folder")
 
@@ -166,23 +112,23 @@ class Capture:
         """
         directory, capture = Path(directory), None
         cls.check_place(directory)
-        new = not _content(directory)
+        new = not content(directory)
 
         def kept(error: BaseException) -> bool:
-            if not new or isinstance(error, _BusyError):
+            if not new or isinstance(error, BusyError):
                 return True
             return not whole and capture is not None and bool(capture.parts or capture.asked)
 
-        with _problems(directory), filling(directory, kept=kept), _locked(directory):
-            new = not _content(directory)
-            _check_plain(directory)
+        with named_problems(directory), filling(directory, kept=kept), locked(directory):
+            new = not content(directory)
+            check_plain(directory)
             if new:
                 facts = info.model_dump(mode="json")
-                zarr.create_group(directory, attributes=_attributes(facts, parts=0, asked=0))
-            capture = cls(directory, _group(directory, "r+"))
+                zarr.create_group(directory, attributes=attributes_of(facts, parts=0, asked=0))
+            capture = cls(directory, open_group(directory, "r+"))
             if capture.info != info:
                 raise StorageError(
-                    f"{directory} holds another capture ({_difference(capture.info, info)}): name "
+                    f"{directory} holds another capture ({difference(capture.info, info)}): name "
                     "a new folder"
                 )
             capture._make_arrays()
@@ -287,7 +233,7 @@ class Capture:
 
     def _commit(self, **written: int) -> None:
         self._group.attrs["written"] = written
-        self._written = _Progress(**written)
+        self._written = Progress(**written)
 
     def _make_arrays(self) -> None:
         """Create the missing arrays."""
@@ -318,7 +264,7 @@ class Capture:
         path = _path(layer, name)
         if path not in self._arrays:
             array: Any = self._group[path]
-            found = (array.shape, array.chunks, str(array.dtype), *_stored(array))
+            found = (array.shape, array.chunks, str(array.dtype), *stored_as(array))
             expected = (*self._shape(name), "float32", "/", True, ("bytes", "crc32c"))
             if found != expected:
                 raise ValueError(f"expected {expected}, found {found}")
@@ -340,7 +286,7 @@ class Capture:
                     raise ValueError(f"chunk {chunk} has {size:,} bytes")
             found = np.ascontiguousarray(array[some], dtype=np.float32)
         except Exception as error:  # damaged files raise all kinds of exceptions
-            raise _damaged(place, error) from error
+            raise damaged(place, error) from error
         if not np.isfinite(found).all():
             raise StorageError(f"{place} is damaged (a number is not finite): {ANEW}")
         return torch.from_numpy(found)
@@ -352,110 +298,3 @@ def _path(layer: int, name: str) -> str:
 
 def _floats(tensor: Tensor) -> Any:
     return tensor.detach().float().cpu().numpy()
-
-
-def _attributes(facts: dict[str, Any], **written: int) -> dict[str, Any]:
-    return {"fotmem_capture": VERSION, **facts, "written": written}
-
-
-def _check_plain(directory: Path) -> None:
-    """Raise unless there are but files and folders: links might lead anywhere, pipes say nothing.
-
-    So does JSON of a size that nobody wrote.
-    """
-    for folder, folders, files in os.walk(directory, onerror=_raise):
-        for name in (*folders, *files):
-            place = Path(folder, name)
-            found = place.lstat()
-            if not (stat.S_ISREG if name in files else stat.S_ISDIR)(found.st_mode):
-                raise StorageError(f"{place} is neither a file nor a folder: {ANEW}")
-            if name == "zarr.json" and found.st_size > LONGEST:
-                raise StorageError(f"{place} is damaged ({found.st_size:,} bytes): {ANEW}")
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise _damaged(Path(error.filename), error) from error
-
-
-def _group(directory: Path, mode: Literal["r", "r+"]) -> zarr.Group:
-    try:
-        return zarr.open_group(directory, mode=mode, use_consolidated=False)
-    except FileNotFoundError:
-        raise StorageError(
-            f"there is no capture at {directory}: make one with fotmem capture"
-        ) from None
-    except Exception as error:  # damaged files raise all kinds of exceptions
-        raise _damaged(directory / "zarr.json", error) from error
-
-
-def _stored(array: Any) -> tuple[str, bool, tuple[str, ...]]:
-    """Return the separator in names of chunks, whether the fill value is NaN, and the codecs."""
-    metadata = array.metadata
-    codecs = tuple(codec.to_dict()["name"] for codec in metadata.codecs)
-    return metadata.chunk_key_encoding.separator, bool(np.isnan(metadata.fill_value)), codecs
-
-
-def _damaged(place: Path, error: Exception) -> StorageError:
-    """Return the error about a file: it is damaged, or the system cannot read it."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR):
-        return StorageError(f"cannot read {place} ({error.strerror}){_CURES.get(error.errno, '')}")
-    return StorageError(f"{place} is damaged ({error}): {ANEW}")
-
-
-def _facts(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, _Progress]:
-    """Check the attributes of a group."""
-    version = attributes.pop("fotmem_capture", None)
-    if version != VERSION:
-        raise StorageError(
-            f"{directory} is a zarr group, but not a capture of version {VERSION} that this "
-            f"fotmem reads ({f'its version is {version}' if version else 'it has no version'}): "
-            "name a folder that fotmem capture wrote"
-        )
-    try:
-        written = _Progress.model_validate(attributes.pop("written", None))
-        return CaptureInfo.model_validate_json(json.dumps(attributes)), written
-    except (ValidationError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise _damaged(directory / "zarr.json", error) from error
-        first = error.errors()[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise StorageError(f"{directory / 'zarr.json'} is damaged ({reason}): {ANEW}") from error
-
-
-def _content(directory: Path) -> set[str]:
-    """Name the files in a folder, if it exists, without the lock."""
-    return {each.name for each in directory.iterdir()} - {LOCK} if directory.is_dir() else set()
-
-
-class _BusyError(StorageError):
-    """Another process writes to the folder."""
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    try:
-        with FileLock(directory / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise _BusyError(f"{directory} is being captured by another process") from None
-
-
-@contextmanager
-def _problems(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        cure = _CURES.get(error.errno or 0, "; make room there, or name another folder")
-        raise StorageError(f"cannot write {directory} ({error.strerror or error}){cure}") from error
-
-
-def _difference(found: CaptureInfo, wanted: CaptureInfo) -> str:
-    """Describe the first difference."""
-    for here, there in ((dict(found), dict(wanted)), (found.source, wanted.source)):
-        for name in {**here, **there}:
-            if name != "source" and here.get(name) != there.get(name):
-                return f"{name} is {here.get(name)}, not {there.get(name)}"
-    raise AssertionError("both are the same")

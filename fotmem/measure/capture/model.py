@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fotmem import amounts
 from fotmem.errors import InputError
 from fotmem.files import cache_folder
-from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
+from fotmem.measure.capture.info import CaptureInfo, KeyValues, doublings
+from fotmem.measure.capture.layout import Capture
 from fotmem.memory.progress import with_progress
 from fotmem.memory.windows import checked_overlap
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from fotmem import amounts
 from fotmem.arguments import checked_number
 from fotmem.errors import OptionError
-from fotmem.measure.capture.layout import Capture, CaptureInfo, KeyValues, doublings
+from fotmem.measure.capture.info import CaptureInfo, KeyValues, doublings
+from fotmem.measure.capture.layout import Capture
 
 CENTRES = 1000
 """Centres of the keys of a head."""

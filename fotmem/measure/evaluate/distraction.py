@@ -5,7 +5,6 @@ Distraction of Tworkowski et al. 2023 (arXiv:2307.03170, section 3.3).
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,35 +15,15 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import dense_attention
-from fotmem.errors import InputError, OptionError
 from fotmem.measure.bench.figures import Figure, interval, ratio
 from fotmem.measure.capture import KeyValues
-from fotmem.measure.evaluate.facts import make_facts
-from fotmem.measure.reading import LOCAL, OVERLAP, overlap_of
+from fotmem.measure.evaluate.documents import Document, check
+from fotmem.measure.reading import overlap_of
 from fotmem.memory.contents import looked_up
 from fotmem.memory.decay import scale_and_bias
-from fotmem.models.tokens import token_ids
-from fotmem.tasks.pass_key import split_answer
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
-
-
-class Document(NamedTuple):
-    """A piece of text: its middle is held in memory, its end is the query."""
-
-    before: list[int]
-    """Tokens in front of the first window while it is read; they are not remembered.
-
-    Without them the first token of every document would be an attention sink, and all sinks look
-    alike.
-    """
-    tokens: list[int]
-    """The remembered tokens."""
-    queries: list[int]
-    """The tokens that follow; their queries search for the document."""
-    evaluated: slice = slice(None)
-    """The evaluated part of the queries: all, or those that predict the answer to a question."""
 
 
 @dataclass(frozen=True)
@@ -70,67 +49,6 @@ class DistractionRow:
     def uniform(self) -> float:
         """The share of the right document if the model does not distinguish documents."""
         return 1 / self.documents
-
-
-def check(documents: int, queries: int, window: int) -> None:
-    """Check the options.
-
-    Raises
-    ------
-    OptionError
-        `documents` is no power of two, or the queries do not fit into a window.
-    """
-    if documents < 1 or documents & (documents - 1):
-        raise OptionError(f"documents must be a power of two, got {documents}")
-    if queries > window:
-        raise OptionError(f"queries must fit into one window, at most {window}, got {queries}")
-
-
-def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int) -> list[Document]:
-    """Cut documents out of a text: one from each of `documents` equal parts, in random order.
-
-    Raises
-    ------
-    InputError
-        The text is too short.
-    """
-    length = OVERLAP + tokens + queries
-    if len(ids) < documents * length:
-        raise InputError(
-            f"the text has {len(ids):,} tokens, {documents * length:,} are needed: add text"
-        )
-    draw = random.Random(seed)
-    part = len(ids) // documents
-    made = []
-    for number in range(documents):
-        start = number * part + draw.randrange(part - length + 1)
-        first, last = start + OVERLAP, start + OVERLAP + tokens
-        made.append(Document(ids[start:first], ids[first:last], ids[last : start + length]))
-    draw.shuffle(made)  # few documents in memory would otherwise be neighbours, much alike
-    return made
-
-
-def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list[Document]:
-    """Hide a fact in each document; the queries become those of the question for it.
-
-    The beginning of the following text precedes the question. The evaluated queries are those that
-    predict the answer: the end of the question, and the answer without its last token.
-    """
-    draw, made = random.Random(f"places {seed}"), []
-    for document, one in zip(documents, make_facts(len(documents), seed), strict=True):
-        hidden = token_ids(tokenizer, f" {one.statement}")
-        tokens = document.tokens
-        if len(hidden) > len(tokens):
-            raise InputError(
-                f"a fact takes {len(hidden)} tokens, a document has {len(tokens)}: make it longer"
-            )
-        place = draw.randrange(len(tokens) - len(hidden) + 1)
-        tokens = tokens[:place] + hidden + tokens[place + len(hidden) :]
-        asked, answer = split_answer(tokenizer, f" {one.question}", one.fact.answer)
-        prompt = document.queries[:LOCAL] + asked
-        evaluated = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
-        made.append(Document(document.before, tokens, prompt + answer, evaluated))
-    return made
 
 
 def measure_distraction(
