@@ -141,7 +141,7 @@ def test_a_stopped_capture_is_continued(
         captured(tmp_path / "c")
     monkeypatch.undo()
     monkeypatch.setattr(layout, "PART", 400)
-    with pytest.raises(StorageError, match=r"is not complete \(.* of 1,500 tokens, .*once more"):
+    with pytest.raises(StorageError, match=r"is not complete \(.* of 1,500 tokens, .*it continues"):
         Capture.open(tmp_path / "c")
     assert equal(captured(tmp_path / "c"), whole)
 
