@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,15 @@ def test_damage_is_named_and_the_directory_let_go(
         expect_whole(filled)
     (filled / file).write_bytes(content)
     expect_whole(filled)
+
+
+def test_a_manifest_that_was_edited_is_refused(filled: Path) -> None:
+    file = filled / "manifest.json"
+    content = file.read_text("utf-8")
+    assert '"rows": 2' in content
+    file.write_text(content.replace('"rows": 2', '"rows": 3'), "utf-8")
+    with pytest.raises(StorageError, match=r"manifest\.json is damaged \(its checksum differs\)"):
+        expect_whole(filled)
 
 
 def test_files_of_another_directory_are_damage(filled: Path, tmp_path: Path) -> None:
@@ -233,3 +243,24 @@ def test_a_url_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OptionError, match="must be a folder, got the URL 's3://bucket/store'"):
         StoreDirectory("s3://bucket/store", store, format="test 1")
     assert not names(tmp_path)
+
+
+def test_all_that_a_manifest_names_is_durable_before_it(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, done = opened(filled), list[str]()
+    replace, fsync = os.replace, os.fsync
+
+    def replaced(source: Path, target: Path) -> None:
+        done.append(target.name)
+        replace(source, target)
+
+    def synced(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(os, "fsync", synced)
+    directory.commit([directory.write(b"third")])
+    folder = ["folder"] * (os.name == "posix")
+    assert done == ["file", "00000002.rows", *folder, "file", "manifest.json", *folder]
