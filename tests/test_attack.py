@@ -1,4 +1,4 @@
-"""A little of each kind of attack; ``make attack`` goes on for as long as one likes."""
+"""A few attacks of each kind; ``make attack`` makes as many as time allows."""
 
 import sys
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
 
 @settings(max_examples=15)
 @given(random=st.randoms(use_true_random=False))
-def test_no_manifest_is_believed(random: Random, originals: Originals) -> None:
-    """As `edit`, but hypothesis chooses, and finds the simplest manifest that fails."""
+def test_no_edited_manifest_gives_wrong_rows(random: Random, originals: Originals) -> None:
+    """Like `edit`, but Hypothesis chooses the edits, and finds the simplest that fails."""
     with TemporaryDirectory() as folder:
         outcome = edit.attack(Target(), random, Path(folder), originals)
     assert outcome.kind != FOUND, str(outcome)
