@@ -20,6 +20,6 @@ class ExactStore(RowsStore):
         if top_k is not None and top_k < keys.shape[1]:
             return super().attend_rows(queries, top_k, scale)
         _, values = self.stored_values.since(self.forgotten_rows)
-        values = values[:, : keys.shape[1]]  # who adds meanwhile adds values first
+        values = values[:, : keys.shape[1]]  # a thread that adds meanwhile adds values first
         out, lse = dense_attention(queries[None], keys[None], values[None], scale=scale)
         return PartialAttention(out[0], lse[0])

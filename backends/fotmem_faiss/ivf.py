@@ -14,20 +14,20 @@ from fotmem_faiss.threads import faiss_threads
 from fotmem_faiss.training import ITERATIONS, train_lists
 
 SAMPLE, SMALLEST_SAMPLE = 64, 4096
-"""Keys per list that training looks at, and keys at least."""
+"""Keys per list in the sample for training, and the least keys of it."""
 STEP = 2048
 """Keys that move to new lists in one step."""
 SPAN = 0.8
-"""New lists are ready when the memory has grown by so much of its size."""
+"""New lists are ready when the memory has grown by this share."""
 
 
 class IvfStore(IndexedStore):
-    """Keys in lists, one per cluster; a query looks at the lists whose centres suit it best.
+    """Keys in lists, one per cluster; a query searches the lists with the best centres.
 
-    There are ``2 * sqrt(N)`` lists a head. Whenever the memory has doubled, new lists are trained
-    and filled, step by step as keys are added, so that no `add` takes long; until they hold all
-    keys, the old ones are searched. No other thread works on it: what a search finds depends on
-    nothing but what was added.
+    A head has ``2 * sqrt(N)`` lists. Whenever the memory has doubled, new lists are trained and
+    filled, step by step as keys are added, so that no `add` takes long. The old lists are searched
+    until the new ones hold all keys. No background thread works on it: what a search finds depends
+    only on what was added.
     """
 
     options: IvfOptions
@@ -38,7 +38,7 @@ class IvfStore(IndexedStore):
     _pace = 0.0  # of the work on them, per key that is added
     _owed = 0.0  # work
     _known = 0  # the lists hold the keys before this one
-    _trained_for = 0  # so many keys the lists, or those at work, suit
+    _trained_for = 0  # the number of keys that the lists, or those in training, suit
 
     def build_index(self) -> None:
         self._known = len(self.stored_keys)
@@ -85,12 +85,12 @@ class IvfStore(IndexedStore):
         return self._training is not None or self._coming is not None
 
     def _begin_anew(self, size: int) -> None:
-        """Begin to train new lists, for so many keys."""
+        """Begin to train new lists for `size` keys."""
         count, rows, start = self._count(size), self.stored_keys, self.first_row
         generator = torch.Generator().manual_seed(self.options.seed)
         chosen = torch.randperm(size, generator=generator)[: _sample_size(count)].sort().values
         self._coming = None
-        # None of it holds this store: who lets go of a store gets its memory back at once.
+        # The generator does not hold this store: dropping a store frees its memory at once.
         self._training = train_lists(
             (_some_keys(rows, start, head, chosen) for head in range(self.num_heads)),
             count,
@@ -100,9 +100,9 @@ class IvfStore(IndexedStore):
         )
 
     def _pay(self) -> None:
-        """Train new lists, then fill them, and use them when they hold all keys, as far as owed.
+        """Do the work that is owed: train new lists, fill them, use them when they hold all keys.
 
-        Owed is in keys that are compared with all centres of a head.
+        It is counted in keys that are compared with all centres of a head.
         """
         while self._owed > 0 and self._in_work:
             if self._training is not None:
@@ -120,15 +120,15 @@ class IvfStore(IndexedStore):
                 self.tune_index()
 
     def _count(self, size: int) -> int:
-        """Tell how many lists so many keys should have."""
+        """Return the number of lists for `size` keys."""
         return min(size, self.options.nlist or round(2 * math.sqrt(size)))
 
     def _candidates(self, top_k: int) -> int:
-        """Tell how many to score by full keys: float16 may swap those of nearly the same score."""
+        """Return the number of candidates: float16 may swap keys of nearly the same score."""
         return top_k + top_k // 8 + 4
 
     def _code_size(self) -> int | None:
-        """Bytes that a key takes in the lists; None: it is kept in float16."""
+        """Bytes of a key in the lists; None: it is kept in float16."""
         return None
 
 
@@ -145,7 +145,7 @@ def _sample_size(count: int) -> int:
 class IvfpqStore(IvfStore):
     """As `IvfStore`, its lists of codes of a quarter of a byte per dimension (Jegou et al. 2011).
 
-    The best by their codes are scored anew by their full keys.
+    The best by their codes are reranked by their full keys.
     """
 
     options: IvfpqOptions

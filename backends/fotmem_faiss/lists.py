@@ -45,17 +45,17 @@ class Lists:
         return torch.from_numpy(ids.reshape(*queries.shape[:2], top_k))
 
     def keys_read(self, queries: Tensor) -> float:
-        """Tell how many keys a search looks at for each of ``[H, Q, D]``: the mean."""
+        """Count the keys that a search compares with each query ``[H, Q, D]``: the mean."""
         lists, _ = self._probed(queries)
         sizes = np.array([self._index.get_list_size(i) for i in range(self._index.nlist)])
         return float(sizes[lists].sum(1).mean())
 
     def tune(self, nprobe: int) -> None:
-        """Look at so many lists for each query, or at all."""
+        """Search at most `nprobe` lists for each query."""
         self._index.nprobe = min(nprobe, self._clusters.centres.shape[1])
 
     def copy(self) -> Self:
-        """Return independent lists."""
+        """Return an independent copy."""
         index = faiss.clone_index(self._index)
         return type(self)(self._clusters, index, first=self.end)
 

@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def faiss_threads(threads: int | None, call: Callable[[], Result]) -> Result:
-    """Let FAISS use so many threads while this thread is in `call`; None: as many as torch."""
+    """Call something while FAISS uses this number of threads; None: as many as torch."""
     before = faiss.omp_get_max_threads()
     try:
         try:

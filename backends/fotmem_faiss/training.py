@@ -45,7 +45,7 @@ def train_lists(
     Yields
     ------
     int
-        After each step, what it cost: so many vectors compared with all centres of a head.
+        The cost of each step: vectors that were compared with all centres of a head.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def _codes(offsets: Tensor, code_size: int) -> Generator[int, None, list[Vectors
 
 
 def _index(clusters: Clusters, parts: list[Vectors] | None) -> Any:
-    """Make an empty index; which list a key belongs to is never asked of it."""
+    """Make an empty index; it never chooses the list of a key itself."""
     heads, count, dim = clusters.centres.shape
     quantizer = faiss.IndexFlatIP(dim)
     quantizer.add(clusters.centres.flatten(0, 1).numpy())

@@ -11,6 +11,6 @@ class HnswOptions(IndexedOptions):
     M: int = Field(default=16, ge=2, le=512)
     """Links of a key: more find more, and take more memory (``8 * M`` bytes a key)."""
     ef_construction: int = Field(default=100, ge=8, lt=2**31)
-    """Candidates that are looked at for the links of a new key."""
+    """Candidates for the links of a new key."""
     ef_search: int = Field(default=384, ge=1, lt=2**31)
     """Candidates that a search keeps: more find more, and take longer."""

@@ -9,8 +9,8 @@ import numpy as np
 from fotmem.stores import Graph, GraphStore, Ids, Vectors
 from fotmem_hnsw.options import HnswOptions
 
-ROOM = 2**13
-"""Vectors that a new graph has room for."""
+CAPACITY = 2**13
+"""Vectors for which a new graph has room."""
 QUICK = 16
 """Candidates that suffice to find a vector that is in the graph."""
 
@@ -22,7 +22,7 @@ class HnswGraph(Graph):
         self._ef_search = options.ef_search
         self._index: Any = hnswlib.Index(space="l2", dim=head_dim)
         self._index.init_index(
-            max_elements=ROOM,
+            max_elements=CAPACITY,
             M=options.M,
             ef_construction=options.ef_construction,
             random_seed=seed,

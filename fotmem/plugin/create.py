@@ -44,10 +44,10 @@ def create_store(
     device : torch.device or str
         Where they are kept.
     directory : path or URL, optional
-        For persistent stores: where; an existing one is reopened. What a URL (``s3://...``) may be
-        is the store's business.
+        Where a persistent store keeps its files; an existing directory is reopened. Which URLs
+        (``s3://...``) are possible depends on the store.
     **options
-        The store's own; see its options model.
+        Options of the store; see its options model.
 
     Returns
     -------
@@ -59,8 +59,8 @@ def create_store(
     UnknownStoreError, MissingPackageError
         The name is not known, or its package is not installed.
     OptionError
-        An unknown option (the closest one is named), or a bad value; a device that is not here; a
-        directory that is no path, or that the store does not take.
+        An unknown option (the message names the closest one), or a value out of range; a device
+        that this machine does not have; a directory that is no path, or for a store in memory.
     DtypeError
         A dtype that is not supported.
 
@@ -151,12 +151,12 @@ def validated_options(spec: StoreSpec, options: dict[str, Any]) -> BaseModel:
 
 
 def shared_options(specs: list[StoreSpec], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give each store the options that it has, by its name; check them.
+    """Distribute options to the stores that have them, by name of the store, and check them.
 
     Raises
     ------
     OptionError
-        A store does not take a value, or none of them has such an option.
+        A store refuses a value, or none of them has such an option.
     """
     known = {name for spec in specs for name in _option_names(spec)}
     owner = " or ".join(repr(spec.name) for spec in specs)

@@ -15,8 +15,8 @@ hookimpl = pluggy.HookimplMarker("fotmem")
 def fotmem_stores() -> Iterable[StoreSpec]:  # type: ignore[empty-body]
     """Declare the stores this plugin offers.
 
-    Called once, when stores are first asked for. Must be cheap: import the index library
-    inside the factory, not here.
+    Called once, when stores are first listed or made. It must be fast: the spec names the factory,
+    whose module imports the index library.
     """
 
 
@@ -24,6 +24,6 @@ def fotmem_stores() -> Iterable[StoreSpec]:  # type: ignore[empty-body]
 def fotmem_adapters() -> Iterable[AdapterSpec]:  # type: ignore[empty-body]
     """Declare the model families this plugin can put memory layers into.
 
-    Called once, when adapters are first asked for. Must be cheap: import the model family
-    inside the factory, not here.
+    Called once, when adapters are first listed or made. It must be fast: the spec names the
+    factory, whose module imports the model family.
     """

@@ -1,4 +1,4 @@
-"""Finds plugins, keeps what they declare, and reports what is wrong with them."""
+"""Finds plugins, keeps what they declare, and reports their problems."""
 
 import functools
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ SpecT = TypeVar("SpecT", StoreSpec, AdapterSpec)
 
 
 class Problem(NamedTuple):
-    """What is wrong with one plugin; the others work."""
+    """A problem of one plugin; the others work."""
 
     plugin: str
     reason: str
 
 
 class Registry:
-    """All plugins that were found, asked once."""
+    """All plugins that were found; each is asked once."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -111,7 +111,7 @@ def available_stores() -> dict[str, StoreSpec]:
     Returns
     -------
     dict of str to StoreSpec
-        Also those that cannot be used here: see ``spec.available`` and ``spec.reason``.
+        Also those that are not available here: see ``spec.available`` and ``spec.reason``.
 
     Examples
     --------

@@ -18,10 +18,10 @@ INTERFACE_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class StoreCapabilities:
-    """What a store promises, as far as callers and contract tests must know."""
+    """What a store promises to callers, which its contract checks."""
 
     exact: bool
-    """`search` finds the true best; False: an approximation."""
+    """`search` always finds the best keys; False: it approximates."""
     persistent: bool = False
     """Accepts `directory`, and reopens what was flushed there."""
     devices: tuple[str, ...] = ("cpu",)
@@ -38,7 +38,7 @@ class StoreCapabilities:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Spec:
     name: str
-    """By which users ask for it: lower case, words joined by ``-``."""
+    """The name that users give: lower case, words joined by ``-``."""
     factory: str | Callable[..., Any]
     """What makes it: ``"my_package.store:MyStore"``, as in entry points, or a callable.
 
@@ -48,7 +48,7 @@ class _Spec:
     install: str = ""
     """The command that installs these, such as ``pip install 'fotmem[faiss]'``."""
     interface_version: int = INTERFACE_VERSION
-    """The interface it was written for."""
+    """Version of the interface that it was written for."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
@@ -69,7 +69,7 @@ class _Spec:
 
     @property
     def reason(self) -> str:
-        """Why it is not available here, and the command that cures it; empty if it is."""
+        """Why it is not available here, and the command that cures it; empty if available."""
         missing = [name for name in self.requires if not _installed(name)]
         if not missing:
             return ""
@@ -120,8 +120,8 @@ class StoreSpec(_Spec):
     """Pydantic model of its options; none by default."""
     capabilities: StoreCapabilities
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Options by which a search finds more and takes longer, such as ``nprobe``, and the values
-    that benchmarks try, ascending."""
+    """Options that trade recall for latency, such as ``nprobe``, and the values that benchmarks
+    try, ascending."""
     note: Callable[[], str] | None = None
     """Called by ``fotmem stores`` where the store is available. Returns one line on what it uses
     of this machine, such as whether it searches on the GPU, or an empty string."""

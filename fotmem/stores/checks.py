@@ -97,7 +97,7 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 
 def checked_scale(scale: object) -> float:
-    """Take a number above 0 for a factor of inner products."""
+    """Take a factor of inner products: a number above 0."""
     if type(scale) is not float:
         if isinstance(scale, bool) or not isinstance(scale, Real):
             raise OptionError(
@@ -122,7 +122,7 @@ def checked_bias(bias: object, later: Callable[[Tensor], None]) -> Bias:
     ----------
     bias : callable
     later : callable
-        On CUDA, where no query may wait for the device, it gets a bool ``[]``: whether all is well.
+        On CUDA, where no query waits for the device, it takes a bool ``[]``: whether all is well.
     """
     if not callable(bias):
         raise OptionError(
@@ -165,7 +165,7 @@ def checked_dtype(dtype: object) -> torch.dtype:
 
 
 def named_device(device: object) -> torch.device:
-    """Take a device, or the name of one, whether or not it is here."""
+    """Take a device, or the name of one, whether or not this machine has it."""
     try:
         if isinstance(device, str | torch.device):
             return torch.device(device)
@@ -177,7 +177,7 @@ def named_device(device: object) -> torch.device:
 
 
 def usable_device(device: object) -> torch.device:
-    """Take a device, or the name of one, on which tensors can be made here."""
+    """Take a device, or the name of one, on which this machine can make tensors."""
     named = named_device(device)
     if named.type == "meta":
         raise OptionError("device must be one that keeps data, such as 'cpu', got 'meta'")
@@ -191,7 +191,7 @@ def usable_device(device: object) -> torch.device:
 
 
 def checked_directory(directory: object) -> Path | str | None:
-    """Take a path, or a URL: a text with ``://`` in it, which a path would break."""
+    """Take a path, or a URL: a text with ``://`` in it, which stays a text."""
     try:
         path = None if directory is None else os.fspath(directory)  # type: ignore[call-overload]
     except TypeError:

@@ -1,4 +1,4 @@
-"""Guards a store: one thread changes it at a time, and what is closed or broken says so."""
+"""Guards a store: one thread changes it at a time; a closed or broken store refuses calls."""
 
 import functools
 import threading
@@ -10,11 +10,11 @@ from fotmem.interrupts import interrupts_deferred
 
 
 class Guard:
-    """Who is at work on a store, and why it cannot be used any more, if so.
+    """Knows which threads change or copy a store, and why it cannot be used any more.
 
-    Changes are for one thread at a time, copies for several as long as nothing changes: who comes
-    second is refused, as waiting would hide that ids depend on which thread came first. Ctrl-C
-    waits until a change or copy is done. Searching asks for nothing.
+    One thread at a time may change it; several may copy it while nobody changes it. A second one is
+    refused: waiting would hide that ids depend on which thread came first. Ctrl-C waits until a
+    change or a copy is done. Searching needs no permission.
     """
 
     def __init__(self, kind: str, refusal: str = "") -> None:
@@ -30,7 +30,7 @@ class Guard:
         self._copiers: list[threading.Thread] = []
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle, and copy, as one for a store that nobody is at work on."""
+        """Pickle, and copy, as the guard of a store that no thread changes or copies."""
         return type(self), (self.kind, self.refusal)
 
     def require_usable(self) -> None:
@@ -44,7 +44,7 @@ class Guard:
         self.refusal = f"this {self.kind} is closed; open it again, or make another"
 
     def begin(self, method: str) -> bool:
-        """Let this thread alone change the store; tells whether it was not at it already."""
+        """Let only this thread change the store; return whether it was not changing it already."""
         me = threading.current_thread()
         with self._mutex:
             if self._depth and self._changer is not me:
@@ -63,7 +63,7 @@ class Guard:
             self._depth -= 1
 
     def begin_copy(self, method: str) -> None:
-        """Keep changes by other threads out."""
+        """Keep other threads from changing the store."""
         me = threading.current_thread()
         with self._mutex:
             if self._depth and self._changer is not me:
@@ -71,7 +71,7 @@ class Guard:
             self._copiers.append(me)
 
     def end_copy(self) -> None:
-        """Let changes in, unless other threads copy, too."""
+        """Allow changes again, unless other threads copy, too."""
         with self._mutex:
             self._copiers.remove(threading.current_thread())
 
@@ -110,7 +110,7 @@ def changes(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given,
 
 
 def copies(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
-    """Let nobody change the store while a method runs, and Ctrl-C wait."""
+    """Let no other thread change the store while a method runs, and Ctrl-C wait."""
     return _between(Guard.begin_copy, Guard.end_copy, method)
 
 
@@ -147,7 +147,7 @@ def closes(method: _Method[_Store, _Given, None]) -> _Method[_Store, _Given, Non
             try:
                 if not guard.closed:
                     method(store, *args, **kwargs)
-                    if outermost:  # not that of the base class, called by a subclass's own
+                    if outermost:  # not the base class's, called by a subclass's own
                         guard.close()
             finally:
                 guard.end()
@@ -161,4 +161,4 @@ GUARDED: dict[str, Callable[[Any], Any]] = {
     "copy": copies,
     "close": closes,
 }
-"""How the methods that callers use are guarded, also where a subclass overrides them."""
+"""The guard of each public method, also where a subclass overrides it."""

@@ -20,7 +20,7 @@ class Hits(NamedTuple):
     """Shape ``[H, Q, K]``, float32: inner products, unscaled (no ``1/sqrt(D)``); -inf for -1."""
 
     def first(self, most: int) -> "Hits":
-        """Keep at most so many hits of each query."""
+        """Keep at most this number of hits per query."""
         if self.ids.shape[-1] <= most:
             return self
         return Hits(self.ids[..., :most], self.scores[..., :most])

@@ -23,9 +23,9 @@ EXACT_BELOW = 4096
 LARGE_SHARE = 8
 """All keys are compared where more than an eighth of them are wanted: that is faster."""
 RECENT = 2048
-"""With a bias, so many of the newest keys are all compared: a decay favours them."""
+"""Newest keys that are all compared where there is a bias: a decay favours them."""
 BIASED = 2
-"""With a bias, which the index does not see, it finds so many times as many candidates."""
+"""Candidates per hit where there is a bias, which the index does not see."""
 
 
 class IndexedOptions(StoreOptions):

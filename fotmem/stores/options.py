@@ -18,7 +18,7 @@ _Options = TypeVar("_Options", bound=BaseModel)
 
 
 def checked_options(model: type[_Options], options: Mapping[str, Any], owner: str) -> _Options:
-    """Make an options model, or raise `OptionError` that names `owner`."""
+    """Make an options model; an `OptionError` names `owner`."""
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
@@ -30,14 +30,14 @@ def checked_options(model: type[_Options], options: Mapping[str, Any], owner: st
 
 
 class StoreOptions(BaseModel):
-    """Base of a store's options model: immutable, unknown options refused, numbers as given."""
+    """Base of a store's options: immutable; refuses unknown options and converted values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*", mode="wrap")
     @classmethod
     def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        """Take numbers and truth values as they are given: True is no 1, and ``"3"`` no 3."""
+        """Refuse a number or boolean that was made of something else, such as ``"3"`` or True."""
         taken = handler(value)
         if _is_converted(value, taken):
             kind = "boolean" if type(taken) is bool else "number"
@@ -58,7 +58,7 @@ class StoreOptions(BaseModel):
 
 
 def _is_converted(value: object, taken: object) -> bool:
-    """Tell whether a number or a truth value was made of something else."""
+    """Return whether a number or boolean was made of something else."""
     truth = type(value).__name__ in ("bool", "bool_")  # also NumPy's
     if type(taken) is bool:
         return not truth

@@ -46,7 +46,7 @@ class RowsStore(MemoryStore):
         for rows in (self.stored_keys, self.stored_values):
             rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added
         self.stored_values.add(values)
-        self.stored_keys.add(keys)  # last: who finds a key finds its value
+        self.stored_keys.add(keys)  # last: the value of a key that is found is there
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         first, keys = self.stored_keys.since(self.forgotten_rows)

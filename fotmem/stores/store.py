@@ -35,29 +35,29 @@ from fotmem.stores.own_precision import in_own_precision
 from fotmem.stores.rebuilding import Arguments, rebuild, shareable
 
 OVERFETCH = 4
-"""A store that cannot search with a bias chooses the best among so many times as many hits."""
+"""A store that cannot search with a bias chooses among this many times as many hits."""
 CHANGING = {"add_rows", "forget_rows", "tune_options", "undo_rows"}
 
 
 class MemoryStore(ABC):
     """Keys and values of one memory layer: ``H`` heads that grow together.
 
-    The public methods check and convert their input, number the keys, and emulate what a store
-    cannot do itself. A store implements the inner methods, which get clean input:
-    `add_rows`, `search_rows`, `key_rows` and `value_rows`; where it can do better also
-    `attend_rows`, `search_rows_biased`, `live_blocks`, `forget_rows`, `undo_rows` and `copy_rows`.
-    Inner methods count *rows*: keys, from 0 in the order of adding; they never see -1.
+    The public methods check and convert their input, number the keys, and do what a store cannot do
+    itself. A store implements the inner methods, whose input is checked: `add_rows`, `search_rows`,
+    `key_rows` and `value_rows`; where it can do better, also `attend_rows`, `search_rows_biased`,
+    `live_blocks`, `forget_rows`, `undo_rows` and `copy_rows`. Inner methods count *rows*: keys,
+    from 0 in the order of adding; they never see -1. Callers see *ids*.
 
-    Searching is safe from several threads at a time, also while another one adds. Changes (`add`,
-    `forget`, `tune`, `flush`, `close`, `start_at`) are for one thread at a time: another one, or
-    one that copies meanwhile, is refused by `BusyError`. Whatever an inner method raises, a change
-    is done as a whole or not at all; Ctrl-C waits until it is done. After `close`, every method
-    raises `StorageError`. No gradient flows into or out of a store.
+    Several threads may search at a time, also while another one adds. Changes (`add`, `forget`,
+    `tune`, `flush`, `close`, `start_at`) are for one thread at a time; `BusyError` refuses a second
+    one, and one that copies meanwhile. If an inner method raises, the change is undone; Ctrl-C
+    waits until a change is done. After `close`, every method raises `StorageError`. No gradient
+    flows into or out of a store.
 
     Attributes
     ----------
     search_options : frozenset of str
-        Names of the options that `tune` changes; of the class.
+        Options that `tune` may change; an attribute of the class.
     has_directory : bool
         Whether it keeps a directory, so that the base class cannot build it anew.
 
@@ -104,11 +104,11 @@ class MemoryStore(ABC):
 
     _made_with: Arguments
     _rebuilds: ClassVar[bool] = True
-    """Whether it is built anew when an inner method raises: what defines the method does not say
-    how to take it back."""
+    """Whether it is built anew when an inner method raises: the class that overrides the method
+    does not override `undo_rows`."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note what it is made with, for `new_empty`."""
+        """Remember the arguments, for `new_empty`."""
         store = super().__new__(cls)
         store._made_with = args, kwargs
         return store
@@ -132,8 +132,8 @@ class MemoryStore(ABC):
         """Find the best ``top_k <= keys ever added`` for queries ``[H, Q, D]``, ``Q >= 1``.
 
         Queries come in the caller's dtype on the store's device. Scores are inner products of
-        the stored keys. A store that finds fewer fills up with id -1, score -inf; it is not asked
-        again for more.
+        the stored keys; ids are rows. Where it finds fewer, the rest is -1, score -inf; then it is
+        not asked for more.
         """
 
     @abstractmethod
@@ -149,7 +149,7 @@ class MemoryStore(ABC):
         return self._attend(queries, top_k, scale, None)
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
-        """Search by inner product plus what `bias` returns for inner ids (forgotten: -inf)."""
+        """Search by inner product plus what `bias` returns for rows (-inf for forgotten ones)."""
         rows, scores = self._search_live(queries, min(OVERFETCH * top_k, self._live))
         rows = rows.to(self.device, torch.long)
         scores = scores.to(self.device) + bias(rows.clamp(min=self._forgotten))
@@ -157,7 +157,10 @@ class MemoryStore(ABC):
         return Hits(rows.gather(-1, best), scores)
 
     def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all live keys and values, ``[H, n, D]`` each, in blocks of bounded size."""
+        """Yield all keys that are not forgotten, and their values, oldest first.
+
+        In blocks ``[H, n, D]`` of about `fotmem.attention.WORKSPACE` elements.
+        """
         length = block_length(self.num_heads, self.head_dim)
         for start in range(self._forgotten, self._added, length):
             rows = torch.arange(start, min(start + length, self._added), device=self.device)
@@ -165,40 +168,40 @@ class MemoryStore(ABC):
             yield self.key_rows(rows)[:, 0], self.value_rows(rows)[:, 0]
 
     def forget_rows(self, count: int) -> None:
-        """Drop the `count` oldest keys for good. The base class already hides them."""
+        """Free what the `count` oldest keys use. The base class hides them in any case."""
 
     def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
-        """Undo what `add_rows`, `forget_rows` or `tune_options` had done when it raised.
+        """Undo what `add_rows`, `forget_rows` or `tune_options` did before it raised.
 
-        The base class reads all keys and values that count, by id, and adds them to `new_empty`,
-        whose attributes the store takes over. A store that can do better, such as cutting off
-        what was added, overrides it; so must one with a directory, which that would lose. What a
-        base class overrides counts only if you override none of the three methods yourself.
+        The base class looks up all keys and values that count, adds them to `new_empty`, and takes
+        over its attributes. Override it where the store can do better, such as by cutting off what
+        was added. A store with a directory must override it: it would lose the directory. If you
+        override one of the three methods, the `undo_rows` of a base class does not count.
 
         Parameters
         ----------
         added : int
-            Keys that count: those with the ids before this one. Others must not be there.
+            Rows that count; those from this one on must go.
         forgotten : int
-            Of these, forgotten before the call that raised.
+            Rows before this one were forgotten before the call that raised.
         forgetting : int
-            Keys before this one were about to be forgotten; else it equals `forgotten`.
+            Rows before this one were being forgotten; otherwise it equals `forgotten`.
 
         Returns
         -------
         int
-            Keys that are forgotten now: `forgotten`, or `forgetting` if those are lost.
+            How many rows are forgotten now: `forgotten`, or `forgetting` if those are lost.
 
         Raises
         ------
         Exception
-            It cannot. All later calls of the store will be refused, with this as the reason.
+            It cannot. The store then refuses every later call, and gives this as the reason.
         """
         self._forgotten = forgetting  # these may be lost
         return rebuild(self, MemoryStore.live_blocks(self))
 
     def copy_rows(self) -> "MemoryStore":
-        """Build an independent store of the same keys. The base class reads and adds them."""
+        """Build an independent store of the same keys. The base class adds them to `new_empty`."""
         twin = self.new_empty()
         twin.start_at(self.first_id)
         for keys, values in self.live_blocks():
@@ -210,10 +213,10 @@ class MemoryStore(ABC):
         raise NotImplementedError("a store that names search_options implements tune_options")
 
     def resume_at(self, first_id: int, added: int, forgotten: int) -> None:
-        """Count from where a directory that was reopened left off; for `__init__`.
+        """Continue a directory that was reopened; call it in `__init__`.
 
-        Its first key ever got the id `first_id`; `added` keys followed, of which the oldest
-        `forgotten` are gone.
+        Row 0 has the id `first_id`; `added` rows were added, of which the oldest `forgotten` are
+        gone.
         """
         self._offset, self._added, self._forgotten = first_id, added, forgotten
         self.has_directory = True
@@ -221,9 +224,8 @@ class MemoryStore(ABC):
     def new_empty(self) -> "MemoryStore":
         """Build an empty store like this one, without a directory, for `copy_rows` and `undo_rows`.
 
-        The base class passes the arguments that this one was made with, and its `options`. A store
-        that was made with others than numbers, texts and such (a tensor, a connection), which two
-        stores would share, overrides it.
+        The base class calls the class with the same arguments, and with `options` as they are now.
+        Override it if an argument cannot be shared by two stores, such as a tensor or a connection.
         """
         options, kind = getattr(self, "options", None), type(self)
         args, kwargs = shareable(self._made_with, options, kind=kind.__name__)
@@ -253,7 +255,7 @@ class MemoryStore(ABC):
 
     @property
     def forgotten_rows(self) -> int:
-        """Of these, forgotten: the oldest, whose rows are before this one."""
+        """Keys that are forgotten: the rows before this one."""
         return self._forgotten
 
     @property
@@ -273,12 +275,12 @@ class MemoryStore(ABC):
 
     @changes
     def start_at(self, first_id: int) -> None:
-        """Number keys from `first_id` on: for a store that replaces another.
+        """Give the first key the id `first_id`: for a store that replaces another.
 
         Raises
         ------
         OptionError
-            If `first_id` is negative, no integer or beyond int64, or the store has been added to.
+            If `first_id` is negative, no integer or beyond int64, or keys were added already.
         """
         first_id = checked_integer("first_id", first_id, least=0, most=END_OF_IDS - 1)
         if self._added:
@@ -302,11 +304,11 @@ class MemoryStore(ABC):
         Raises
         ------
         ShapeError, DtypeError, NonFiniteError
-            Before anything is stored.
+            Nothing was stored.
         OptionError
             Ids would be beyond int64.
         BusyError
-            Another thread is just changing or copying the store.
+            Another thread is changing or copying the store.
         """
         for name, tensor in (("keys", keys), ("values", values)):
             self._require_vectors(name, tensor, "N")
@@ -346,9 +348,9 @@ class MemoryStore(ABC):
         top_k : int
             Hits per query ``K``, at least 1. Where fewer keys exist, id is -1 and score -inf.
         bias : callable, optional
-            What to add to scores, by key: takes ids, int64 of any shape on the store's device, and
-            returns float32 of that shape; -inf hides a key. A store that cannot search with a bias
-            chooses the best among the ``4 * top_k`` keys with the largest inner products.
+            What to add to scores: takes ids, int64 of any shape on the store's device, and returns
+            float32 of that shape; -inf hides a key. A store that cannot search with a bias chooses
+            the best among the ``4 * top_k`` keys with the largest inner products.
 
         Returns
         -------
@@ -358,8 +360,8 @@ class MemoryStore(ABC):
         Raises
         ------
         ShapeError, DtypeError, NonFiniteError, OptionError
-            Also for what `bias` returns. On CUDA, NaN or Inf in queries, or NaN from `bias`, is
-            reported by the next `add`, `flush` or `close`, so that no query waits for the device.
+            Also for what `bias` returns. On CUDA, the next `add`, `flush` or `close` reports NaN or
+            Inf in queries, and NaN from `bias`, so that no query waits for the device.
         """
         queries, device = self.checked_queries(queries), queries.device
         top_k = checked_top_k(top_k)
@@ -394,7 +396,7 @@ class MemoryStore(ABC):
 
     @reads
     def values(self, ids: Tensor) -> Tensor:
-        """Look up values by id; parameters and result as for `keys`."""
+        """Look up values by id; parameters and result are those of `keys`."""
         return self._look_up(self.value_rows, ids)
 
     @reads
@@ -451,7 +453,7 @@ class MemoryStore(ABC):
         OptionError
             If `count` is negative, or no integer.
         BusyError
-            Another thread is just changing or copying the store.
+            Another thread is changing or copying the store.
         """
         count = min(checked_integer("count", count, least=0), self._live)
         try:
@@ -463,13 +465,13 @@ class MemoryStore(ABC):
 
     @changes
     def tune(self, /, **options: Any) -> None:
-        """Change options that only searching uses, such as ``nprobe``; nothing is built anew.
+        """Change options that only a search uses, such as ``nprobe``; nothing is rebuilt.
 
         Raises
         ------
         OptionError
-            There is no such option that could be changed (see `search_options`), or its value is
-            not allowed. Nothing is changed then.
+            The option is none of `search_options`, or its value is not allowed. Nothing was
+            changed.
         """
         for name in options:
             if name not in self.search_options:
@@ -493,14 +495,14 @@ class MemoryStore(ABC):
 
     @reads
     def share_read(self, queries: Tensor, top_k: int) -> float | None:
-        """Tell which share of the keys a search compares with each of these queries.
+        """Return the share of keys that a search compares with each of these queries.
 
-        For benchmarks. Parameters as for `search`.
+        For benchmarks. Parameters are those of `search`.
 
         Returns
         -------
         float or None
-            From 0 to 1, the mean; None if the store cannot tell.
+            The mean, from 0 to 1; None if the store cannot tell.
         """
         return None
 
@@ -512,7 +514,7 @@ class MemoryStore(ABC):
         Raises
         ------
         BusyError
-            Another thread is just changing the store.
+            Another thread is changing the store.
         """
         twin = self.copy_rows()
         # `copy_rows` may have copied attributes, these among them.
@@ -529,9 +531,9 @@ class MemoryStore(ABC):
 
     @closes
     def close(self) -> None:
-        """Flush, and release what the store holds; closing twice is fine.
+        """Flush, and release what the store holds. Closing twice does nothing more.
 
-        Every other method raises `StorageError` afterwards.
+        Afterwards every other method raises `StorageError`.
         """
         if not self._guard.refusal:
             self.flush()
