@@ -27,7 +27,7 @@ _CURES = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; close some, or raise the
 ANEW = "delete the folder and capture anew"
 
 
-class Progress(BaseModel):
+class CaptureProgress(BaseModel):
     """How much is written."""
 
     parts: int = Field(ge=0)
@@ -87,7 +87,9 @@ def damaged(place: Path, error: Exception) -> StorageError:
     return StorageError(f"{place} is damaged ({error}): {ANEW}")
 
 
-def read_attributes(directory: Path, attributes: dict[str, Any]) -> tuple[CaptureInfo, Progress]:
+def read_attributes(
+    directory: Path, attributes: dict[str, Any]
+) -> tuple[CaptureInfo, CaptureProgress]:
     """Check the attributes of a group."""
     version = attributes.pop("fotmem_capture", None)
     if version != VERSION:
@@ -97,7 +99,7 @@ def read_attributes(directory: Path, attributes: dict[str, Any]) -> tuple[Captur
             "name a folder that fotmem capture wrote"
         )
     try:
-        written = Progress.model_validate(attributes.pop("written", None))
+        written = CaptureProgress.model_validate(attributes.pop("written", None))
         return CaptureInfo.model_validate_json(json.dumps(attributes)), written
     except (ValidationError, RecursionError) as error:
         if isinstance(error, RecursionError):
@@ -112,18 +114,18 @@ def content(directory: Path) -> set[str]:
     return {each.name for each in directory.iterdir()} - {LOCK} if directory.is_dir() else set()
 
 
-class BusyError(StorageError):
+class CaptureBusyError(StorageError):
     """Another process writes to the folder."""
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Lock a folder; another process that has it locked is a `BusyError`."""
+    """Lock a folder; another process that has it locked is a `CaptureBusyError`."""
     try:
         with FileLock(directory / LOCK, timeout=0):
             yield
     except Timeout:
-        raise BusyError(f"{directory} is being captured by another process") from None
+        raise CaptureBusyError(f"{directory} is being captured by another process") from None
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from zarr.codecs import Crc32cCodec
 from fotmem.errors import LayerError, OptionError, StorageError
 from fotmem.measure.capture.group import (
     ANEW,
-    BusyError,
-    Progress,
+    CaptureBusyError,
+    CaptureProgress,
     attributes_of,
     check_plain,
     content,
@@ -115,7 +115,7 @@ class Capture:
         new = not content(directory)
 
         def kept(error: BaseException) -> bool:
-            if not new or isinstance(error, BusyError):
+            if not new or isinstance(error, CaptureBusyError):
                 return True
             return not whole and capture is not None and bool(capture.parts or capture.asked)
 
@@ -233,7 +233,7 @@ class Capture:
 
     def _commit(self, **written: int) -> None:
         self._group.attrs["written"] = written
-        self._written = Progress(**written)
+        self._written = CaptureProgress(**written)
 
     def _make_arrays(self) -> None:
         """Create the missing arrays."""
