@@ -109,7 +109,7 @@ def test_the_command(
     shown = call(capsys, "layers", folder, "--trials", 2)
     assert shown.code == 0, shown.err
     assert "proposed memory layers: " in shown.out
-    assert "this model's config has mem_layers of its own: [1, 3]" in shown.out
+    assert "the config of this model names other memory layers: [1, 3]" in shown.out
     found = json.loads(call(capsys, "layers", folder, "--trials", 2, "--json").out)
     assert list(found) == ["scores", "memory_layers"]
     [file] = (cache / "fotmem" / "layers").iterdir()
