@@ -36,14 +36,14 @@ def draw(seed: int = 0) -> torch.Generator:
 
 
 def test_records_differ_in_their_keys() -> None:
-    records = make_records(200_000, draw())
-    assert records.shape == (200_000, 10)
+    records = make_records(50_000, draw())
+    assert records.shape == (50_000, 10)
     assert bool((records[:, 0] == KEY).all() and (records[:, 5] == VALUE).all())
     assert len(records[:, 1:5].unique(dim=0)) == len(records)
     symbols = records[:, [1, 2, 3, 4, 6, 7, 8, 9]]
     assert (int(symbols.min()), int(symbols.max())) == (0, 60)
-    assert torch.equal(records, make_records(200_000, draw()))
-    assert not torch.equal(records, make_records(200_000, draw(1)))
+    assert torch.equal(records, make_records(50_000, draw()))
+    assert not torch.equal(records, make_records(50_000, draw(1)))
     with pytest.raises(InputError, match="there are at most 6,922,920 records"):
         make_records(10**7, draw())
 
@@ -151,6 +151,7 @@ def test_answers_are_counted(wrong: bool) -> None:
         assert row.exact_match_interval == wilson(60 * row.exact_match, 60)
 
 
+@pytest.mark.thorough
 def test_memory_that_a_store_takes_is_counted(tmp_path: Path) -> None:
     """In a process of its own: what other tests left free would be used again."""
     pytest.importorskip("psutil")
@@ -190,6 +191,7 @@ def test_records_as_text() -> None:
     assert new_tokenizer()(text).input_ids == record[0].tolist()
 
 
+@pytest.mark.thorough
 def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small: dict[str, Any] = {"documents": 2, "d": (1, 2), "steps": 4, "evaluate_every": 2}
     options = RECIPE.model_copy(update=small)

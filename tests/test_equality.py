@@ -271,7 +271,7 @@ def test_autocast() -> None:
     assert difference(logits, oracle.forward(tiny.ids(40, seed=1))) <= 3 * usual
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4), last=st.integers(1, WINDOW - 1))
 def test_any_chunking_of_the_same_windows_gives_the_same_memory(
     lengths: list[int], last: int

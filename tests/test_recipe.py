@@ -39,6 +39,7 @@ def test_it_is_small_and_says_what_it_is_for() -> None:
     assert layers == set(range(memory["mem_layers"][0] - below, memory["mem_layers"][-1] + 1))
 
 
+@pytest.mark.thorough
 def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
     model, tokenizer = tuned
     text = python_reference()[50_000:]

@@ -280,8 +280,8 @@ COMMANDS = {
     ("signals", "to_all", "code"),
     [
         ([signal.SIGINT], True, 130),
-        ([signal.SIGINT] * 2, True, 130),
-        ([signal.SIGTERM], False, 143),
+        pytest.param([signal.SIGINT] * 2, True, 130, marks=pytest.mark.thorough),
+        pytest.param([signal.SIGTERM], False, 143, marks=pytest.mark.thorough),
     ],
     ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM"],
 )
