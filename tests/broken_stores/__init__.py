@@ -1,4 +1,4 @@
-"""Stores that are wrong on purpose, each with the test of the contract that must catch it."""
+"""Stores with one fault each, and the test of the contract that must catch it."""
 
 from tests.broken_stores import (  # noqa: F401 - each fills BROKEN
     attending,

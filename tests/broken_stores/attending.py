@@ -1,4 +1,4 @@
-"""Stores of which attention is wrong."""
+"""Faults of `attend`."""
 
 from typing import Any
 

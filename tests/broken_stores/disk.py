@@ -1,4 +1,4 @@
-"""Stores of which what is on disk is wrong."""
+"""Faults of persistent stores."""
 
 import json
 import pickle
@@ -104,7 +104,7 @@ class FlushingTwiceWritesTwice(DiskStore):
         super().flush()
 
 
-WRONG_AFTER = "the store must raise StorageError, or hold all that it held"
+WRONG_AFTER = "the store must raise StorageError, or still hold all keys"
 
 
 @caught_by("damaged_files", PERSISTENT, message=rf"was altered .* {WRONG_AFTER}: .* as stored")
@@ -124,7 +124,7 @@ class DamageIsNotNoticed(DiskStore):
             raise StorageError(f"{file} is damaged") from error
 
 
-@caught_by("damaged_files", PERSISTENT, message=rf"store\.bin was removed {WRONG_AFTER}: next_id")
+@caught_by("damaged_files", PERSISTENT, message=rf"store\.bin was removed, {WRONG_AFTER}: next_id")
 class NoFileIsAnEmptyStore(DiskStore):
     def read(self, file: Path) -> None:
         if file.exists():
@@ -145,10 +145,10 @@ class ErrorsAreRaw(DiskStore):
 
 
 @caught_by(
-    "torn_directories", PERSISTENT, message="must raise StorageError, or hold all that it held"
+    "torn_directories", PERSISTENT, message="must raise StorageError, or still hold all keys"
 )
 class TwoFilesThatMustAgree(DiskStore):
-    """Keeps ids in a file of their own, each file with its checksum."""
+    """Keeps ids in a second file; each file has its checksum."""
 
     def write(self, file: Path) -> None:
         super().write(file)
@@ -161,12 +161,12 @@ class TwoFilesThatMustAgree(DiskStore):
         self.resume_at(*json.loads(self.checked(file.with_name("ids.json"))))
 
 
-UNPICKLES = "who can write there could run any code"
+UNPICKLES = "whoever can write there can run any code"
 
 
-@caught_by("nothing_is_unpickled", PERSISTENT, message=rf"unpickles it .*{UNPICKLES}")
+@caught_by("nothing_is_unpickled", PERSISTENT, message=rf"unpickles its files .*{UNPICKLES}")
 class UnpicklesWhatIsChecked(DiskStore):
-    """Behind a checksum, which anyone can make."""
+    """Anyone can compute the checksum of a pickle."""
 
     def write(self, file: Path) -> None:
         super().write(file)
@@ -190,11 +190,9 @@ class LoadsWithTorch(DiskStore):
         torch.load(file.with_name("size.pt"), weights_only=False)
 
 
-@caught_by(
-    "nothing_is_unpickled", PERSISTENT, message="npy, in the place of which a pickle was put"
-)
+@caught_by("nothing_is_unpickled", PERSISTENT, message="unpickles a pickle in place of size.npy")
 class LoadsWithNumpy(DiskStore):
-    """Unpickles only what is no array of numbers."""
+    """Unpickles arrays of objects only."""
 
     def write(self, file: Path) -> None:
         super().write(file)
@@ -205,7 +203,7 @@ class LoadsWithNumpy(DiskStore):
         np.load(file.with_name("size.npy"), allow_pickle=True)
 
 
-SECOND = "a directory that another store has open must be refused by FotmemError, was accepted"
+SECOND = "a directory that another store has open must be refused by FotmemError, but was accepted"
 
 
 @caught_by("a_second_store_in_the_same_directory", PERSISTENT, message=SECOND)
@@ -219,7 +217,7 @@ class AnyoneMayWrite(DiskStore):
 @caught_by(
     "a_second_process_in_the_same_directory",
     PERSISTENT,
-    message="a directory that a store has open could be opened by another process: lock it",
+    message="another process could open a directory that a store has open: lock it",
 )
 class LocksOutThisProcessOnly(DiskStore):
     opened: ClassVar[set[Path]] = set()

@@ -1,4 +1,4 @@
-"""Stores of which ids, forgetting or copies are wrong."""
+"""Faults of ids, `forget` and `copy`."""
 
 import copy
 
@@ -32,7 +32,7 @@ class ForgottenKeysAreFound(PlainStore):
 
 @caught_by("forgotten_keys_are_gone")
 class ForgottenKeysTakePlaces(PlainStore):
-    """Filters the best hits, and does not look for others in their place."""
+    """Removes forgotten keys from the hits, and finds no others in their place."""
 
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
         ids, scores = self.search_rows(queries, wanted)
@@ -46,7 +46,7 @@ class ForgottenKeysTakePlaces(PlainStore):
 class ForgettingAllFails(PlainStore):
     def forget(self, count: int) -> None:
         if count > len(self):
-            raise OnPurposeError("there are not so many")
+            raise OnPurposeError("there are fewer keys")
         super().forget(count)
 
 

@@ -1,4 +1,4 @@
-"""Stores of which results depend on what they must not."""
+"""Faults that make results depend on chunks, other queries, threads or other stores."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ from tests.plain_stores import PlainStore
 
 @caught_by("what_was_added_is_found_at_once")
 class IndexIsStale(PlainStore):
-    """Looks at what was there when the last 64 were full."""
+    """Searches full blocks of 64 keys only."""
 
     def _hide(self, scores: Tensor) -> Tensor:
         if scores.shape[-1] > 64:
@@ -46,7 +46,7 @@ class LargePiecesAreCut(PlainStore):
 
 @caught_by("other_queries")
 class QueriesAreMixed(PlainStore):
-    """Searches once for all queries of a call, by their mean."""
+    """Searches once for the mean of all queries of a call."""
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         near = super().search_rows(queries.float().mean(1, keepdim=True), min(self.size, 4 * top_k))
@@ -162,7 +162,7 @@ class FilesAreLeft(PlainStore):
 
 
 class Threaded(PlainStore):
-    """Starts a thread that only ends when it is told to."""
+    """Starts a thread that waits for an event."""
 
     waiting: ClassVar[list[threading.Event]] = []
 
@@ -187,7 +187,7 @@ class ThreadsEndWhenClosedOnly(Threaded):
 
 @caught_by("nothing_after_close", message="search after close must be refused by FotmemError")
 class AnswersAfterClose(PlainStore):
-    """Lets the base class forget that it is closed."""
+    """Replaces the guard that refuses calls after `close`."""
 
     def close(self) -> None:
         super().close()

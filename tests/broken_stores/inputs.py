@@ -1,4 +1,4 @@
-"""Stores of which what callers pass is treated badly."""
+"""Faults in what a store does to its inputs and results."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
 
-@caught_by("callers_tensors_are_copied", message="keeps the caller's tensors, instead of copies")
+@caught_by("callers_tensors_are_copied", message="keeps the caller's tensors instead of copies")
 class TensorsAreAliased(PlainStore):
     """Keeps the caller's tensors until a second add joins them."""
 
@@ -60,7 +60,7 @@ class IdsAreClampedInPlace(PlainStore):
 
 @caught_by("autocast_and_the_default_dtype")
 class ScoresAreCastAlong(PlainStore):
-    """Computes scores anew, outside of what the base class protects."""
+    """Computes scores again, outside of the methods that the base class protects from autocast."""
 
     def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
         ids, scores = super().search(queries, top_k, bias=bias)
@@ -137,7 +137,7 @@ class NanIsAcceptedInQueries(PlainStore):
 
 @caught_by("nan_and_inf_are_refused")
 class RefusedKeysStay(PlainStore):
-    """Counts first and checks afterwards."""
+    """Counts keys before it checks them."""
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         before = self.added_rows

@@ -1,4 +1,4 @@
-"""Stores that are wrong only when they are large."""
+"""Faults that appear only in large stores."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class FindsTooLittle(DiskStore):
 
 @caught_by("softmax_mass", APPROXIMATE)
 class MissesTheBest(PlainStore):
-    """Recall 31/32, but never the one that counts most."""
+    """Recall 31/32, but always without the best hit."""
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         if self.size < 1000 or top_k < 3 or top_k == self.size:
@@ -42,7 +42,7 @@ class TheLastPieceIsNotIndexed(PlainStore):
 
 @caught_by("norms_never_seen_before", APPROXIMATE)
 class NormsAreCapped(PlainStore):
-    """Knows how large norms are from what it was built of, as an augmented index does."""
+    """Assumes that norms stay as small as when it was built, as an augmented index does."""
 
     def _hide(self, scores: Tensor) -> Tensor:
         if scores.shape[-1] > 5000:
@@ -53,7 +53,7 @@ class NormsAreCapped(PlainStore):
 
 @caught_by("sound_while_growing", APPROXIMATE)
 class ScoresOfTheIndexAreNotThoseOfKeys(PlainStore):
-    """Ranks well, but tells the scores of its compressed keys."""
+    """Ranks well, but returns the scores of its compressed keys."""
 
     def _best(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
         return super()._best(queries, keys.half() if keys.shape[1] > 1000 else keys, top_k)
@@ -124,12 +124,12 @@ class AnythingIsTuned(PlainStore):
 
 
 LARGE = 3000
-"""Keys above which the following stores are wrong."""
+"""Number of keys beyond which the following stores are wrong."""
 
 
 @caught_by("indexed_long_keys", APPROXIMATE)
 class LongKeysAreLost(PlainStore):
-    """Twice as long it can bear, ten times as long it cannot."""
+    """Finds keys that are twice as long as all others, but not those ten times as long."""
 
     def _hide(self, scores: Tensor) -> Tensor:
         if scores.shape[-1] > LARGE:
@@ -140,7 +140,7 @@ class LongKeysAreLost(PlainStore):
 
 @caught_by("indexed_tensors_are_copied", APPROXIMATE)
 class LargePiecesAreAliased(PlainStore):
-    """Keeps the values that it was given last, and looks them up there."""
+    """Keeps a reference to the caller's last values, and looks them up there."""
 
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         super().add_rows(keys, values)

@@ -1,4 +1,4 @@
-"""Stores that are wrong only at sizes that must be asked for."""
+"""Faults that appear only at the sizes of `StoreContract.large`."""
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class AnIndexAnswers65535(PlainStore):
 @caught_by(
     "many_heads_with_an_index",
     APPROXIMATE,
-    message="a store of 40 heads with an index answers wrongly: hits of head 32,",
+    message="a store of 40 heads with an index gives wrong answers: hits of head 32,",
     large=True,
 )
 class AnIndexHas32Heads(PlainStore):
@@ -55,7 +55,7 @@ class AnIndexHas32Heads(PlainStore):
 
 
 class OffsetsWrapAround(PlainStore):
-    """With int32, it takes more memory than a test may have until it is wrong."""
+    """With int32, the fault appears only with more memory than a test may take."""
 
     offset_dtype = torch.int32
 

@@ -1,4 +1,4 @@
-"""Stores that are wrong beyond what they can count."""
+"""Faults beyond what a small integer or float can count."""
 
 import torch
 from torch import Tensor
@@ -9,24 +9,24 @@ from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import DiskStore, PlainStore
 
 
-@caught_by("recall_of_a_huge_store", message="right only up to 16,500 keys or some more")
+@caught_by("recall_of_a_huge_store", message="correct up to 16,500 keys only, or a few more")
 class ExactUpTo25000(DiskStore):
     exact_until = 25_000
 
 
-@caught_by("recall_of_a_huge_store", message="right only up to 66,000 keys or some more")
+@caught_by("recall_of_a_huge_store", message="correct up to 66,000 keys only, or a few more")
 class ExactUpTo70000(DiskStore):
     exact_until = 70_000
 
 
 @caught_by(
-    "recall_of_a_huge_store", APPROXIMATE, message="right only up to 33,000 keys or some more"
+    "recall_of_a_huge_store", APPROXIMATE, message="correct up to 33,000 keys only, or a few more"
 )
 class GoodUpTo40000(DiskStore):
     exact_until = 40_000
 
 
-@caught_by("recall_of_a_huge_store", message="right only up to 25,500 keys or some more")
+@caught_by("recall_of_a_huge_store", message="correct up to 25,500 keys only, or a few more")
 class KeysBeyond30000AreLost(PlainStore):
     def _hide(self, scores: Tensor) -> Tensor:
         scores[..., 30_000:] = -torch.inf
@@ -39,7 +39,7 @@ class RowsAreLookedUpIn16Bits(PlainStore):
         return super()._take(rows, ids % 2**16)
 
 
-@caught_by("adding_stays_as_quick", message="add copies earlier keys again and again")
+@caught_by("adding_stays_as_quick", message="add copies earlier keys each time")
 class GrowsByTheSameEachTime(PlainStore):
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         size = self.size + keys.shape[1]
@@ -50,7 +50,7 @@ class GrowsByTheSameEachTime(PlainStore):
         super().add_rows(keys, values)
 
 
-@caught_by("adding_stays_as_quick", APPROXIMATE, message="add copies earlier keys again and again")
+@caught_by("adding_stays_as_quick", APPROXIMATE, message="add copies earlier keys each time")
 class CopiesAllInNumpy(PlainStore):
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         super().add_rows(keys, values)
@@ -73,14 +73,14 @@ class AttendsTo65535Queries(PlainStore):
         return PartialAttention(out[:, : 2**16 - 1], lse[:, : 2**16 - 1])
 
 
-@caught_by("many_heads", message="a store of 17 heads answers wrongly")
+@caught_by("many_heads", message="a store of 17 heads gives wrong answers")
 class IdsAreThoseOfTheFirst16Heads(PlainStore):
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         ids, scores = super().search_rows(queries, top_k)
         return Hits(ids[torch.arange(len(ids)) % 16], scores)
 
 
-@caught_by("many_heads", message="a store of 130 heads answers wrongly")
+@caught_by("many_heads", message="a store of 130 heads gives wrong answers")
 class HeadsAreCountedTo128(PlainStore):
     def _take(self, rows: Tensor, ids: Tensor) -> Tensor:
         return rows[torch.arange(self.num_heads)[:, None, None] % 128, ids]

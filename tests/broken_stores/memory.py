@@ -1,4 +1,4 @@
-"""Stores of which memory is wasted."""
+"""Faults that waste memory."""
 
 import threading
 from typing import Any

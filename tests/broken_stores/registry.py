@@ -1,4 +1,4 @@
-"""The list of stores that are wrong on purpose."""
+"""The list of stores with a fault."""
 
 from collections.abc import Callable
 from typing import NamedTuple

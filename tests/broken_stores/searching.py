@@ -1,4 +1,4 @@
-"""Stores of which what `search` returns is wrong."""
+"""Faults of `search`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Stores that share what they found, or keep it for ever."""
+"""Faults of caches: shared between stores, or without a bound."""
 
 import functools
 from typing import Any, ClassVar
@@ -10,8 +10,8 @@ from fotmem.stores import Bias, Hits
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
-SHARED = "a store answers from the keys of another of its class"
-KEPT = "ever more: a cache must have a bound"
+SHARED = "a store answers from the keys of another store of its class"
+KEPT = "more with each call: a cache must have a bound"
 
 
 @caught_by("stores_share_no_answers", message=SHARED)
@@ -27,7 +27,7 @@ class HitsLieInAClassAttribute(PlainStore):
 
 @caught_by("stores_share_no_answers", message=SHARED)
 class HitsLieInOneBuffer(PlainStore):
-    """What was found for one store is overwritten by what is found for another."""
+    """The hits of one store are overwritten by those of another."""
 
     scores: ClassVar[Tensor] = torch.empty(2**16)
 
@@ -40,7 +40,7 @@ class HitsLieInOneBuffer(PlainStore):
 
 @caught_by("stores_share_no_answers", message=SHARED)
 class LastHitsLieInAClassAttribute(PlainStore):
-    """Two stores that search at once meet there."""
+    """Two stores that search at the same time overwrite it."""
 
     last: ClassVar[list[Hits]] = []
 
@@ -50,7 +50,7 @@ class LastHitsLieInAClassAttribute(PlainStore):
 
 
 class Answers(PlainStore):
-    """Keeps all answers, by the content of the queries."""
+    """Caches all answers by the content of the queries."""
 
     def answers(self) -> dict[Any, Any]:
         found: dict[Any, Any] = vars(self).setdefault("known", {})

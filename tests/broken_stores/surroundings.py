@@ -1,4 +1,4 @@
-"""Stores that change what belongs to the whole process."""
+"""Faults that change settings of the whole process."""
 
 import locale
 import logging
@@ -18,7 +18,7 @@ from tests.plain_stores import PlainStore
 
 
 def disturbing(message: str) -> Callable[[type[MemoryStore]], type[MemoryStore]]:
-    """Register a store that the contract must not search without undoing what it changes."""
+    """Register a store that only this test may search, since it restores what the store changes."""
     return caught_by("nothing_global_changes", message=message, passes=("closing_twice",))
 
 

@@ -1,4 +1,4 @@
-"""Stores of which threads get into each other's way."""
+"""Faults of stores that several threads use."""
 
 import math
 import threading
@@ -127,7 +127,7 @@ class NoGuard(Guard):
         pass
 
 
-@caught_by("adding_together", message="two threads that add at once get into each other's way")
+@caught_by("adding_together", message="two threads that add at once disturb each other")
 class AnyThreadMayAdd(PlainStore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""What tensors a piece of code allocates."""
+"""Records the tensors that code allocates."""
 
 import functools
 import weakref
@@ -10,19 +10,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Allocations(TorchDispatchMode):
-    """Records, inside ``with``, the elements of every tensor that is made, views excepted."""
+    """Records, inside ``with``, the elements of every new tensor, except views."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: list[int] = []
         self.peak = 0
-        """The most elements alive at once."""
+        """Peak of the elements alive at once."""
         self.bytes = 0
-        """All bytes that were ever allocated."""
+        """All allocated bytes."""
         self.written = 0
-        """Bytes that were written into tensors that were there before."""
+        """Bytes written into existing tensors."""
         self.peak_bytes = 0
-        """The most bytes alive at once."""
+        """Peak of the bytes alive at once."""
         self._alive: dict[int, weakref.ref[UntypedStorage]] = {}
         self._elements_alive, self._bytes_alive = 0, 0
 

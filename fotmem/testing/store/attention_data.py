@@ -1,4 +1,4 @@
-"""Keys and queries as they are in attention, made up: what approximate indexes find hard."""
+"""Random keys and queries that resemble those of attention: hard for approximate indexes."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Watches over what callers give to a store: none of it may change."""
+"""Checks that a store does not change its callers' tensors."""
 
 import functools
 from collections.abc import Callable
@@ -17,16 +17,16 @@ GIVEN = {
     "keys": ("ids",),
     "values": ("ids",),
 }
-"""What the calls are given, by name."""
+"""Tensor arguments of each call."""
 LARGEST = 2**20
-"""Elements up to which a tensor is looked at: larger ones would take time and memory."""
+"""Largest tensor that is checked, in elements: larger ones take time and memory."""
 
 
 def watch(store: MemoryStore) -> None:
-    """Let a store fail whenever a call changes what it was given.
+    """Let a store fail if a call changes its arguments.
 
-    It becomes one of a subclass of its class, the same for all stores of that class. A class that
-    allows no such thing is left alone.
+    The store becomes an instance of a subclass of its class, the same for all stores of that class.
+    A class that does not allow this is not checked.
     """
     try:
         store.__class__ = _watched(type(store))

@@ -1,4 +1,4 @@
-"""A machine that calls a store in any order, and compares it with a list of keys and values."""
+"""A state machine that calls a store in any order, and compares it with a plain list."""
 
 import time
 from pathlib import Path
@@ -28,7 +28,7 @@ which = st.integers(0, 2**8)
 
 
 class Expected:
-    """All keys and values ever added, and how many of them are forgotten."""
+    """All keys and values ever added, and the number of forgotten ones."""
 
     def __init__(self, keys: Tensor, values: Tensor, forgotten: int = 0) -> None:
         self.keys, self.values, self.forgotten = keys, values, forgotten
@@ -53,7 +53,7 @@ class Calls(RuleBasedStateMachine):
     stores: ClassVar[Stores]
     dtype: ClassVar[torch.dtype]
     root: ClassVar[Path | None]
-    """Where stores may have directories."""
+    """Parent of the stores' directories; None for stores in memory."""
 
     def __init__(self) -> None:
         super().__init__()

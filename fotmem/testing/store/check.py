@@ -23,7 +23,7 @@ from fotmem.testing.store.contract import StoreContract
 PASSED, FAILED, SKIPPED = "passed", "failed", "does not apply"
 OUTCOMES = {"passed": PASSED, "failed": FAILED, "skipped": SKIPPED}
 SLOWER = 1.2
-"""Ratio of times above which a store is slower: less may be chance."""
+"""Ratio of times above which a store counts as slower: smaller ones may be chance."""
 SLOW = frozenset(
     {
         "test_a_second_process_in_the_same_directory",
@@ -79,15 +79,15 @@ SLOW = frozenset(
         "test_tuning",
     }
 )
-"""Tests that `fast` leaves out: those of large stores, of memory, of damage, of all orders.
+"""Tests that `fast` leaves out: large stores, memory, damaged files, random sequences of calls.
 
-They take nearly all of the time; the others find most of what is wrong with a new store.
+They take nearly all of the time; the others find most faults of a new store.
 """
 
 
 @dataclass
 class Outcome:
-    """How one test of the contract ended, all its cases together."""
+    """The result of one test of the contract, all its cases together."""
 
     test: str
     subject: str
@@ -98,13 +98,13 @@ class Outcome:
     failures: list[dict[str, str]] = field(default_factory=list)
     """Of each case that failed: ``case`` (its parameters) and ``message``."""
     reason: str = ""
-    """Why it does not apply."""
+    """Reason why it does not apply."""
     seconds: float = 0.0
 
 
 @dataclass
 class Report:
-    """What was checked, and what came out."""
+    """What was checked, and the results."""
 
     store: str
     plugin: str
@@ -114,8 +114,8 @@ class Report:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """``bound``, ``measured`` and ``by_size`` of ``recall`` and of ``attention-mass recall``."""
     speed: list[dict[str, float]] = field(default_factory=list)
-    """Of so many ``keys`` and ``queries`` a head: times of ``search`` and ``attend`` as ratios to
-    those of the exact store, measured in turn."""
+    """Per size (``keys``, and ``queries`` of a head): times of ``search`` and ``attend`` as ratios
+    to those of the exact store."""
 
     @property
     def slower(self) -> list[str]:
@@ -140,7 +140,7 @@ def check_store(
     large: bool = False,
     show: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Report:
-    """Run the contract against an installed store, in a process of its own.
+    """Run the contract against an installed store, in a separate process.
 
     Parameters
     ----------
@@ -151,13 +151,13 @@ def check_store(
     min_recall, min_mass : float, optional
         Bounds of an approximate store, as in `StoreContract`.
     tests : list of str, optional
-        Some tests of the contract only.
+        Run only these tests of the contract.
     fast : bool
-        Only those tests that find the most in a few seconds.
+        Run only the tests that find most faults in a few seconds.
     large : bool
-        Also try sizes that take minutes and many gigabytes, as `StoreContract.large` does.
+        Also run sizes that take minutes and many gigabytes, as `StoreContract.large` does.
     show : callable, optional
-        Called with each `Outcome` as soon as it is known.
+        Called with each `Outcome` when its test has ended.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def check_store(
         tests = [test for test in asked if test not in SLOW]
         if not tests:
             left_out = ", ".join(asked)
-            raise OptionError(f"fast leaves out all of the tests that are asked for: {left_out}")
+            raise OptionError(f"fast leaves out all requested tests: {left_out}")
     report = Report(name, registry().owners[spec], options, vars(spec.capabilities))
     job = {
         "store": name,
@@ -204,19 +204,19 @@ def _tests() -> dict[str, Outcome]:
 
 
 def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) -> Iterator[Outcome]:
-    """Run the worker, and yield each test when its last case has ended."""
+    """Run the worker, and yield each test after its last case."""
     current: Outcome | None = None
     with _worker(job) as (process, connection):
-        for told in _received(connection):
-            if told["event"] == "refused":
-                raise OptionError(f"store {job['store']!r} cannot be made: {told['message']}")
-            if current is not None and current.test != told["test"]:
+        for event in _received(connection):
+            if event["event"] == "refused":
+                raise OptionError(f"store {job['store']!r} cannot be made: {event['message']}")
+            if current is not None and current.test != event["test"]:
                 yield current
-            current = known[told["test"]]
-            if told["event"] == "end":
-                _count(current, told)
-                report.speed += told["figures"].pop("speed", [])
-                report.figures.update(told["figures"])
+            current = known[event["test"]]
+            if event["event"] == "end":
+                _count(current, event)
+                report.speed += event["figures"].pop("speed", [])
+                report.figures.update(event["figures"])
         process.join()
         code = process.exitcode or 0
     if code not in (0, 1) and current is not None:
@@ -231,7 +231,7 @@ def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) ->
 
 @contextmanager
 def _worker(job: dict[str, Any]) -> Iterator[tuple[BaseProcess, Connection]]:
-    """Start the worker in a folder of its own; whatever happens, both are gone afterwards."""
+    """Start the worker in its own folder; both are always removed afterwards."""
     started = ExitStack()
     try:
         with interrupts_deferred():
@@ -247,18 +247,18 @@ def _start(job: dict[str, Any], started: ExitStack) -> tuple[BaseProcess, Connec
         tempfile.TemporaryDirectory(prefix="fotmem-check-", ignore_cleanup_errors=True)
     )
     job["folder"], errors = folder, Path(folder) / "stderr"
-    # A fork, where that is safe, need not import torch once more, which takes seconds.
+    # A fork does not import torch again, which takes seconds.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=worker.main, args=(job, there, errors))
     process.start()
     there.close()
 
-    def told() -> None:
+    def read_errors() -> None:
         if errors.exists():
             job["stderr"] = errors.read_text(encoding="utf-8", errors="replace")
 
-    started.callback(told)
+    started.callback(read_errors)
     started.callback(here.close)
     started.callback(_end, process)
     return process, here
@@ -273,7 +273,7 @@ def _received(connection: Connection) -> Iterator[dict[str, Any]]:
 
 
 def _end(process: BaseProcess) -> None:
-    """End the worker, and what it began."""
+    """End the worker and its processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, AttributeError):  # it is the first of its session
             os.killpg(process.pid or 0, number)
@@ -281,14 +281,14 @@ def _end(process: BaseProcess) -> None:
         process.join(5)
 
 
-def _count(outcome: Outcome, told: dict[str, Any]) -> None:
-    kind = OUTCOMES[told["outcome"]]
+def _count(outcome: Outcome, event: dict[str, Any]) -> None:
+    kind = OUTCOMES[event["outcome"]]
     outcome.cases += 1
-    outcome.seconds += told["seconds"]
+    outcome.seconds += event["seconds"]
     if kind == FAILED:
-        outcome.failures.append({"case": told["case"], "message": told["message"]})
+        outcome.failures.append({"case": event["case"], "message": event["message"]})
     elif kind == SKIPPED:
-        outcome.reason = outcome.reason or told["message"]
+        outcome.reason = outcome.reason or event["message"]
     if kind == FAILED or (kind == PASSED and outcome.outcome == SKIPPED):
         outcome.outcome = kind
 
@@ -299,4 +299,4 @@ def _named(code: int) -> str:
 
 def _last_line(job: dict[str, Any]) -> str:
     lines = job.get("stderr", "").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"

@@ -51,9 +51,9 @@ class StoreContract(  # pytest begins with the last
     Ids,
     Searching,
 ):
-    """Everything that a store promises, checked against naive computations in float64.
+    """Tests of everything that a store promises, against naive computations in float64.
 
-    Inherit it, and say how an empty store is made::
+    Inherit it, and define how an empty store is made::
 
         class TestMyStore(StoreContract):
             @pytest.fixture
@@ -67,11 +67,11 @@ class StoreContract(  # pytest begins with the last
     """
 
     capabilities: ClassVar[StoreCapabilities | None] = None
-    """What the store promises; only for a store that no plugin declares."""
+    """What the store promises; only for a store without a spec."""
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
-        """Say how an empty store is made; every test class has its own."""
+        """Return the store's factory; every test class defines its own."""
         raise NotImplementedError(
             f"{type(self).__name__} needs a fixture make_store that returns how a store is made, "
             f"such as functools.partial(fotmem.create_store, 'my-store')"
@@ -86,7 +86,7 @@ class StoreContract(  # pytest begins with the last
 
     @pytest.fixture
     def dense(self, stores: Stores) -> Stores:
-        """Skip where dense attention is only estimated."""
+        """Skip if the store only estimates dense attention."""
         if stores.capabilities.estimates_tail:
-            pytest.skip("the store estimates what it does not look at")
+            pytest.skip("the store only estimates dense attention (estimates_tail)")
         return stores

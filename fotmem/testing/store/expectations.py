@@ -1,4 +1,4 @@
-"""What is expected of a store's answers, and how a difference is told."""
+"""Compares a store's answers with the expected ones, and reports differences."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,15 +22,15 @@ def fail(message: str) -> NoReturn:
 
 
 @contextmanager
-def told(fault: str) -> Iterator[None]:
-    """Say what is wrong before what was seen, whether that is a difference or an error."""
+def fault(what: str) -> Iterator[None]:
+    """Begin the message of every failure inside with `what` is wrong."""
     __tracebackhide__ = True
     try:
         yield
     except AssertionError as error:
-        raise AssertionError(f"{fault}: {error}") from None
+        raise AssertionError(f"{what}: {error}") from None
     except Exception as error:
-        raise AssertionError(f"{fault}: {type(error).__name__}: {error}") from error
+        raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def expect(actual: object, expected: object, what: str) -> None:

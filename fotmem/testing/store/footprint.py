@@ -1,4 +1,4 @@
-"""How much memory a call takes for its temporaries, and how much an object holds."""
+"""Measures the memory of a call's temporaries, and the memory that an object holds."""
 
 import ctypes
 import gc
@@ -22,10 +22,10 @@ MMAP_THRESHOLD = -3
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """Measure what a call has allocated at the most at a time, its result included.
+    """Measure the peak of what a call allocates, its result included.
 
-    Three looks, of which the largest counts: at torch's tensors in this thread, at Python's and
-    NumPy's memory, and, where Linux tells, at the whole process (native libraries, other threads).
+    The largest of three measurements counts: torch's tensors in this thread, Python's and NumPy's
+    memory, and, on Linux, the whole process (native libraries, other threads).
     """
     with new_garbage_only(), _traced():
         tracemalloc.reset_peak()
@@ -40,7 +40,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def written_bytes(call: Callable[[], object]) -> int:
-    """Count what a call wrote: tensors that it made or wrote into, Python's and NumPy's memory."""
+    """Count the bytes that a call writes: into tensors, and into Python's and NumPy's memory."""
     with _traced():
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
@@ -51,9 +51,9 @@ def written_bytes(call: Callable[[], object]) -> int:
 
 
 def kept_bytes(call: Callable[[], object], *, beside: object = None) -> int:
-    """Measure what is still held by anyone after a call, wherever: tensors, Python's and NumPy's.
+    """Measure the memory of tensors, Python and NumPy that is still held after a call.
 
-    What a native library holds is not seen, nor what lies in a file, nor what `beside` leads to.
+    Memory of native libraries, files and tensors that `beside` refers to do not count.
     """
     known = _held(beside)
     with new_garbage_only():
@@ -72,7 +72,7 @@ def kept_bytes(call: Callable[[], object], *, beside: object = None) -> int:
 
 @contextmanager
 def _traced() -> Iterator[None]:
-    """Let Python's and NumPy's memory be traced."""
+    """Trace Python's and NumPy's memory."""
     with Allocations():  # its first use imports much of torch
         torch.zeros(1)
     if tracemalloc.is_tracing():
@@ -86,15 +86,15 @@ def _traced() -> Iterator[None]:
 
 
 def held_bytes(owner: object) -> int:
-    """Sum the memory of all tensors and NumPy arrays that an object leads to, shared memory once.
+    """Sum the memory of all tensors and NumPy arrays that an object refers to.
 
-    What a native library holds is not seen, nor what lies in a file.
+    Shared memory counts once; memory of native libraries and files does not count.
     """
     return sum(_held(owner).values())
 
 
 def _held(owner: object) -> dict[int, int]:
-    """Find tensors and arrays that an object leads to: their places and bytes."""
+    """Find the tensors and arrays that an object refers to: addresses and bytes."""
     found: dict[int, int] = {}
     seen: set[int] = set()
     left = [owner]
@@ -127,7 +127,7 @@ _NOT_HELD = (
 
 @contextmanager
 def _large_blocks_mapped() -> Iterator[None]:
-    """Let glibc give large blocks back at once: holes between small ones look like use."""
+    """Let glibc return large blocks at once: free memory between small blocks looks used."""
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
@@ -149,7 +149,7 @@ def _reset_peak() -> bool:
 
 
 def _resident(name: str) -> int:
-    """Bytes of memory that the process has, or had at the most; 0 where it is not told."""
+    """Current or peak memory of the process in bytes; 0 if the system does not report it."""
     try:
         lines = STATUS.read_text(encoding="ascii").splitlines()
     except OSError:

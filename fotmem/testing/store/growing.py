@@ -1,4 +1,4 @@
-"""Builds a store that is large enough for its index, and remembers what it answered on the way."""
+"""Builds a store that is large enough for an index, and records its answers while it grows."""
 
 import functools
 from typing import NamedTuple
@@ -16,15 +16,15 @@ from fotmem.testing.store.stores import Stores
 HEADS, TOKENS, QUERIES, DIM, TOP_K = 2, 20_011, 200, 32, 32
 PIECE = 2_048
 NEWEST = (1, 4, 20, 64)
-"""Keys that are added last, in pieces."""
+"""Numbers of keys that are added last, piece by piece."""
 DROPPED = 9_000
-"""Keys that are forgotten then."""
+"""Number of keys that are forgotten then."""
 GIANTS = 3
-"""Keys of enormous norm that are added after that, one by one."""
+"""Number of keys of very large norm that are added after that, one by one."""
 
 
 class Data(NamedTuple):
-    """What is added and asked; keys and values ``[H, N, D]``, queries ``[H, Q, D]``."""
+    """Keys and values ``[H, N, D]``, and queries ``[H, Q, D]``."""
 
     keys: Tensor
     values: Tensor
@@ -40,18 +40,18 @@ class Grown(NamedTuple):
 
     store: MemoryStore
     growth: list[tuple[int, Hits]]
-    """How many keys there were, and the top 32 of the queries."""
+    """The number of keys, and the top 32 of the queries."""
     newest: Hits
-    """The best keys, as soon as the newest were added."""
+    """The best keys, after the newest were added."""
     forgotten: Hits
-    """The top 32 of the queries, when 9,000 keys were forgotten."""
+    """The top 32 of the queries, after 9,000 keys were forgotten."""
     giants: Hits
-    """The best keys, when the giants were added."""
+    """The best keys, after the giants were added."""
 
 
 @functools.cache
 def data() -> Data:
-    """Draw all of it, the same in every process."""
+    """Draw the same data in every process."""
     keys, values, queries = attention_data(HEADS, TOKENS, QUERIES, DIM)
     asked = queries[:, : sum(NEWEST) + GIANTS]
     best = (asked @ keys.transpose(1, 2)).argmax(-1, keepdim=True).expand(-1, -1, DIM)
@@ -69,7 +69,7 @@ def data() -> Data:
 
 
 def grow(stores: Stores) -> Grown:
-    """Add 2,048 keys at a time, as reading does; ask whenever the store doubled; then the rest."""
+    """Add 2,048 keys at a time, as reading does, and search whenever the store has doubled."""
     keys, values, queries, newest, giants = data()
     store = stores.empty(num_heads=HEADS, head_dim=DIM)
 
@@ -94,14 +94,14 @@ def grow(stores: Stores) -> Grown:
 
 
 def recall(hits: Hits, queries: Tensor, keys: Tensor, *, first_id: int = 0) -> float:
-    """Share of the hits that are among the best so many; equal scores count as equal."""
+    """Share of the hits that are among the true top k; keys of equal score count as equal."""
     found, best = _found_and_best(hits, queries, keys, first_id)
     rounding = 1e-5 * (queries.double().abs() @ keys.double().abs().transpose(1, 2)).amax(-1)
     return float((found >= best[..., -1:] - rounding[..., None]).double().mean())
 
 
 def softmax_mass(hits: Hits, queries: Tensor, keys: Tensor, *, first_id: int = 0) -> float:
-    """Softmax mass of the hits, as a share of that of the best so many; the mean over queries."""
+    """Softmax mass of the hits as a share of that of the true top k; the mean over queries."""
     found, best = _found_and_best(hits, queries, keys, first_id)
     scale = keys.shape[2] ** -0.5
     shares = ((found * scale).logsumexp(-1) - (best * scale).logsumexp(-1)).exp()

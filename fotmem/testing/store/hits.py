@@ -1,4 +1,4 @@
-"""What is expected of hits, and of all that a small store holds."""
+"""Checks hits, and the contents of small stores."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def expect_sound(
     first_id: int = 0,
     bias: Bias | None = None,
 ) -> None:
-    """Expect of hits what holds for every store, approximate ones included.
+    """Expect hits that are sound, as those of every store, approximate ones included.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def expect_sound(
     _refuse(missing[..., :-1] & ~missing[..., 1:], "have padding (id -1) before a hit", hits)
     outside = ~missing & ((ids < first_id) | (ids >= first_id + keys.shape[1]))
     held = f"{first_id} to {first_id + keys.shape[1] - 1}" if keys.shape[1] else "nothing"
-    _refuse(outside, f"have an id that is not in the store, which holds {held}", hits)
+    _refuse(outside, f"have an id outside of the store, which holds {held}", hits)
     if keys.shape[1] == 0 or ids.numel() == 0:
         return
     ranked = ids.sort(-1).values
@@ -76,7 +76,7 @@ def expect_exact(
     if ids.numel() == 0:
         return
     _refuse(
-        ids < 0, f"are fewer than the {found} keys to be found (small stores must be exact)", hits
+        ids < 0, f"are fewer than the {found} keys that exist (small stores must be exact)", hits
     )
     every, rounding = _products(queries, keys), _rounding(queries, keys)
     best = every.topk(found, dim=-1)
@@ -89,7 +89,7 @@ def expect_exact(
 
 
 def expect_contents(store: MemoryStore, keys: Tensor, values: Tensor, *, first_id: int = 0) -> None:
-    """Expect a small store to hold just these keys and values, and to find them all."""
+    """Expect a small store to hold exactly these keys and values, and to find them all."""
     __tracebackhide__ = True
     expect_state(store, first_id=first_id, next_id=first_id + keys.shape[1])
     heads, tokens, dim = keys.shape
@@ -108,7 +108,7 @@ def expect_contents(store: MemoryStore, keys: Tensor, values: Tensor, *, first_i
 
 
 def expect_same(one: Any, other: Any, queries: Tensor, keys: Tensor, what: str) -> None:
-    """Expect two hits to agree in all scores (so that equal keys may stand in any order)."""
+    """Expect two hits to agree in all scores; keys of equal score may come in any order."""
     __tracebackhide__ = True
     off = differing(one, other, queries, keys)
     if off.any():
@@ -127,7 +127,7 @@ def differing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def share_missing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> float:
-    """Share of the hits of one that the other does not have; equal scores count as equal."""
+    """Share of the hits of one that the other lacks; equal scores count as equal."""
     bounds = ROUNDING * _rounding(queries, keys).amax(-1) + 1e-30
     missing = 0
     for head, query in differing(one, other, queries, keys).any(-1).nonzero().tolist():

@@ -1,4 +1,4 @@
-"""Runs calls in threads that hand over to each other as often as they can."""
+"""Runs calls in threads that switch as often as possible."""
 
 import sys
 import threading
@@ -11,20 +11,20 @@ from types import CodeType, FrameType
 from typing import Any
 
 PAUSE = 1e-6
-"""Seconds; any pause lets another thread run."""
+"""Seconds; a pause of any length lets another thread run."""
 OFTEN = 4
-"""Times that a thread makes a longer pause at the same line."""
+"""Longer pauses of a thread at the same line, at most."""
 NOT_THE_STORES = sys.stdlib_module_names | {"numpy", "torch"}
-"""Packages at whose lines no thread pauses."""
+"""Packages in which no thread pauses."""
 
 
 def together(tasks: Sequence[Callable[[], object]], *, first_pauses: float = PAUSE) -> None:
-    """Run all tasks at once, each in a thread of its own; the first error is raised.
+    """Run all tasks at once, each in its own thread, and raise the first error.
 
-    Threads pause at every line of Python that may be the store's own, so that what two of them do
-    to the same object meets in the middle, not once in a million times but nearly always. The first
-    task may pause longer, so that others come by several times between any two lines of it; after
-    some rounds of a loop it goes on as the others do.
+    Threads pause at every line of Python that may belong to the store, so that two threads that
+    change the same object nearly always collide, instead of once in a million runs. The first task
+    may pause longer, so that the others run between any two of its lines; after a few rounds of a
+    loop it pauses as briefly as they do.
     """
     barrier = threading.Barrier(len(tasks))
 
@@ -40,8 +40,8 @@ def together(tasks: Sequence[Callable[[], object]], *, first_pauses: float = PAU
     with _switching_often(), ThreadPoolExecutor(len(tasks)) as pool:
         ended = [pool.submit(run, *both) for both in zip(tasks, pauses, strict=True)]
     for error in filter(None, [future.exception() for future in ended]):
-        told = type(error) is AssertionError and error.args  # by the contract, not by the store
-        if told or not isinstance(error, Exception):
+        ours = type(error) is AssertionError and error.args  # raised by the contract
+        if ours or not isinstance(error, Exception):
             raise error
         message = f"{len(tasks)} threads at a time: {type(error).__name__}: {error}"
         raise AssertionError(message) from error

@@ -1,4 +1,4 @@
-"""Stops a call at one line after the other, to see what it leaves half done."""
+"""Stops a call at each of its lines, to find changes that it leaves half done."""
 
 import signal
 import sys
@@ -11,25 +11,25 @@ from typing import Any, NamedTuple
 from fotmem.testing.store.waiting import ended
 
 OTHERS = frozenset({"numpy", "torch", "importlib", "_weakrefset"})
-"""Packages whose lines are not counted: a stop there comes out at the line that called them."""
+"""Packages whose lines do not count: a stop there shows at the line that called them."""
 
 
 class Stopped(NamedTuple):
-    """How a call ended that was to be stopped at a line."""
+    """How a call ended that was stopped at a line."""
 
     place: str
-    """Where it was stopped: module, function and line; empty if it has fewer lines."""
+    """Module, function and line of the stop; empty if the call has fewer lines."""
     error: BaseException | None
     """What the call raised."""
 
 
 def ctrl_c() -> None:
-    """Do what the key does: send SIGINT to this process, which the main thread gets at once."""
+    """Send SIGINT to this process, as the key does; the main thread gets it at once."""
     signal.raise_signal(signal.SIGINT)
 
 
 def raising(error: BaseException) -> Callable[[], None]:
-    """Stop a call by an error of its own instead: what it returns is for `stopped`."""
+    """Return a `stop` for `stopped` that raises an error."""
 
     def stop() -> None:
         raise error
@@ -44,7 +44,7 @@ def stopped(
     stop: Callable[[], None] = ctrl_c,
     inside: Iterable[str] = (),
 ) -> Stopped:
-    """Run a call, and stop it before the line of Python that it comes to as its `line`-th.
+    """Run a call, and stop it before its `line`-th line of Python.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def stopped(
     line : int
         From 0.
     stop : callable
-        What happens before that line: `ctrl_c`, or what `raising` returns.
+        Called before that line: `ctrl_c`, or the result of `raising`.
     inside : iterable of str
         Names of functions; only lines of these count, and of what they call. Default: all. Those of
         the standard library do not count then: an error arises in them where they were called.
@@ -61,7 +61,7 @@ def stopped(
     Returns
     -------
     Stopped
-        Whatever the call raised is in it, not raised.
+        It has the error that the call raised.
     """
     tracer = _Tracer(line, stop, frozenset(inside))
     error: BaseException | None = None
@@ -90,7 +90,7 @@ def count_lines(call: Callable[[], object], *, inside: Iterable[str] = ()) -> in
 
 
 def expect_to_end(call: Callable[[], object], what: str) -> None:
-    """Run a call in a thread, and fail if it waits for ever; raise what it raises."""
+    """Run a call in a thread; fail if it waits forever, and raise its errors."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -102,7 +102,7 @@ def expect_to_end(call: Callable[[], object], what: str) -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     if not ended(thread):
-        raise AssertionError(f"{what} waits for ever")
+        raise AssertionError(f"{what} waits forever")
     if errors:
         raise errors[0]
 

@@ -26,7 +26,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 
 
 def laid_out(tensor: Tensor, layout: str) -> Tensor:
-    """Give a tensor other strides; "one ..." repeats a row or a column without copying it."""
+    """Return a tensor with other strides; "one ..." repeats a row or a column without a copy."""
     if layout == "heads last":
         return tensor.movedim(0, -1).contiguous().movedim(-1, 0)
     if layout == "transposed":

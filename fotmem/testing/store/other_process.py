@@ -1,7 +1,7 @@
 """Opens a directory from another process.
 
-Called with a file that holds, pickled, how a store is made and with which arguments; tells on
-stdout how that ended, as JSON.
+Its argument is a file with a pickled factory of stores and its arguments; it prints the result as
+JSON.
 """
 
 import json
@@ -19,10 +19,9 @@ REFUSED, OPENED, NOT_MADE = "refused", "opened", "cannot be made there"
 
 
 def open_elsewhere(make: Callable[..., Any], arguments: dict[str, Any], file: Path) -> str:
-    """Make a store in another process, close it, and tell: REFUSED, OPENED, NOT_MADE or an error.
+    """Make a store in another process and close it; return REFUSED, OPENED, NOT_MADE or an error.
 
-    NOT_MADE: what makes the store is not known by name, such as a lambda, and no other process can
-    call it.
+    NOT_MADE: the factory has no name, such as a lambda, so that no other process can call it.
     """
     try:
         file.write_bytes(pickle.dumps((make, arguments)))

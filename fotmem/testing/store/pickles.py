@@ -1,4 +1,4 @@
-"""Finds out whether reading a directory unpickles what lies there, which may run anything."""
+"""Finds out whether reading a directory unpickles files, which may run any code."""
 
 import pickle
 import sys
@@ -16,7 +16,7 @@ _exploded: list[str] = []
 
 
 def explode() -> None:
-    """Take note that a planted pickle was read."""
+    """Record that a planted pickle was read."""
     _exploded.append("")
 
 
@@ -44,12 +44,12 @@ PLANTS: dict[str, Callable[[Path], None]] = {
     "a file of torch.save": _plant_torch,
     "an array of NumPy with objects": _plant_numpy,
 }
-"""What is put in the place of a store's file; who reads it with pickle calls `explode`."""
+"""Replacements of a store's file; unpickling one calls `explode`."""
 
 
 @contextmanager
 def unpickling() -> Iterator[list[str]]:
-    """Yield the places where this thread, or one that it starts, unpickles anything."""
+    """Yield the places where this thread, or one that it starts, unpickles."""
     found: list[str] = []
     _exploded.clear()
 
@@ -68,7 +68,7 @@ def unpickling() -> Iterator[list[str]]:
     finally:
         sys.setprofile(before)
         threading.setprofile(before)
-        found += ["where the planted one was"] * len(_exploded)
+        found += ["the planted one"] * len(_exploded)
 
 
 def _unpickles(function: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What must be refused, and by which error."""
+"""Checks that a call is refused, by the right error."""
 
 from collections.abc import Callable
 
@@ -23,4 +23,4 @@ def expect_refusal(
     except Exception as error:
         fail(f"{what} must be refused by {wanted}, got {type(error).__name__}: {error}")
     else:
-        fail(f"{what} must be refused by {wanted}, was accepted")
+        fail(f"{what} must be refused by {wanted}, but was accepted")

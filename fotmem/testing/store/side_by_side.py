@@ -1,4 +1,4 @@
-"""Whether two calls can be inside a store at the same time."""
+"""Tests whether two calls can run inside a store at the same time."""
 
 import sys
 import threading
@@ -12,7 +12,7 @@ from fotmem.testing.store.interleaved import NOT_THE_STORES
 from fotmem.testing.store.waiting import ended
 
 RUNS = 3
-"""Of a call, to learn where it spends its time."""
+"""Runs of a call that find the line where it spends most time."""
 
 
 class Line(NamedTuple):
@@ -28,11 +28,11 @@ class Line(NamedTuple):
 
 
 def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Line | None:
-    """Tell where `call` keeps `other` waiting, if it does so where it spends most of its time.
+    """Return the line at which `call` keeps `other` waiting; None if it does not.
 
-    The call is held at the line that takes longest, which is where it searches or calls the library
-    that does; meanwhile the other must come to its end in a thread of its own. What is done under
-    a lock for a moment only is not held against anyone.
+    The call stops at the line that takes longest, which is where it searches or calls the library
+    that does; meanwhile the other call must end in its own thread. Short sections under a lock are
+    allowed.
     """
     call()
     times: list[dict[Line, float]] = [_times(call) for _ in range(RUNS)]
@@ -53,9 +53,9 @@ def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Lin
 
 
 def _times(call: Callable[[], object]) -> dict[Line, float]:
-    """Measure the processor's time of each line, without the lines of what it called.
+    """Measure the processor time of each line, without the functions that it calls.
 
-    Not the clock's: on a busy machine a thread may lose the processor at any line.
+    Not the time of the clock: on a busy machine a thread may lose the processor at any line.
     """
     times: dict[Line, float] = {}
     last: list[tuple[Line, float]] = []

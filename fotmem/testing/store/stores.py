@@ -1,4 +1,4 @@
-"""Makes the stores that a contract looks at, and closes them."""
+"""Makes the stores that the contract tests, and closes them."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _Built = TypeVar("_Built")
 
 
 def built_once(request: pytest.FixtureRequest, name: str, build: Callable[[], _Built]) -> _Built:
-    """Keep what `build` makes in the class's dict `name`, for each store that it is tested with."""
+    """Keep the result of `build` in the class's dict `name`, once for each store of the class."""
     kind: Any = request.cls
     if name not in vars(kind):
         setattr(kind, name, {})
@@ -101,12 +101,12 @@ class Stores:
             each.close()
 
     def release(self, store: MemoryStore) -> None:
-        """Know nothing of a store any more, so that only its owner keeps it alive."""
+        """Drop the reference to a store, so that only its owner keeps it alive."""
         self._open = [other for other in self._open if other is not store]
 
 
 def declared(make: StoreFactory) -> StoreSpec | None:
-    """Find the spec that a factory asks the registry for; None if it asks for none."""
+    """Find the spec that a factory gets from the registry; None if it gets none."""
     asked: list[StoreSpec] = []
     find = create.find_store
 
@@ -125,19 +125,19 @@ def declared(make: StoreFactory) -> StoreSpec | None:
 
 
 def promised(make: StoreFactory, given: StoreCapabilities | None) -> StoreCapabilities:
-    """Return what a store promises: in its spec, or else as `given` by the test class.
+    """Return what a store promises: in its spec, or else in `given` of the test class.
 
     Raises
     ------
     OptionError
-        If nothing is promised, or the test class promises something else than the spec.
+        If neither promises anything, or the two differ.
     """
     spec = declared(make)
     found = given if spec is None else spec.capabilities
     if found is None:
         raise OptionError(
-            "make_store must call fotmem.create_store, whose spec says what the store promises; "
-            "for a store that is not declared, set `capabilities = "
+            "make_store must call fotmem.create_store, whose spec declares what it promises; "
+            "for a store without a spec, set `capabilities = "
             "fotmem.plugin.StoreCapabilities(...)` in the test class"
         )
     if given not in (None, found):

@@ -1,4 +1,4 @@
-"""What belongs to the whole process, which a store has to leave as it is."""
+"""Settings of the whole process, which a store must not change."""
 
 import gc
 import locale
@@ -61,7 +61,7 @@ SETTINGS: tuple[Setting, ...] = (
     ("the level of logging", lambda: logging.root.level, logging.root.setLevel, 35),
     ("logging.disable", lambda: logging.root.manager.disable, logging.disable, 0),
 )
-"""Name, how it is read, how it is set, and a value that no store sets."""
+"""Name, function that reads it, function that sets it, and an unusual value."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
@@ -69,9 +69,9 @@ SIGNALS = tuple(
 
 @contextmanager
 def unusual_surroundings(folder: Path) -> Iterator[None]:
-    """Change what a store might change, so that it shows if it does so; then set it back.
+    """Set unusual values, so that a store's changes show; restore the values afterwards.
 
-    The environment becomes that in which the process was started, the current folder an empty one.
+    The environment becomes that of the start of the process, the current folder an empty one.
     """
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -91,7 +91,7 @@ def unusual_surroundings(folder: Path) -> Iterator[None]:
 
 
 def surroundings() -> dict[str, object]:
-    """Return what a store has to leave alone, by name."""
+    """Return everything that a store must not change, by name."""
     environment = {f"the environment variable {name}": os.environ[name] for name in os.environ}
     signals = {
         f"what {number.name} does": signal.getsignal(number)
@@ -123,10 +123,10 @@ def _ignored(number: int, frame: object) -> None:
 
 
 def _environment_at_start() -> dict[str, str]:
-    """Return the environment in which this process was started; where that is not told, today's."""
+    """Return the environment at the start of this process; without ``/proc``, the current one."""
     try:
-        told = Path("/proc/self/environ").read_bytes()
+        content = Path("/proc/self/environ").read_bytes()
     except OSError:
         return dict(os.environ)
-    pairs = (entry.partition(b"=") for entry in told.split(b"\0") if b"=" in entry)
+    pairs = (entry.partition(b"=") for entry in content.split(b"\0") if b"=" in entry)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}

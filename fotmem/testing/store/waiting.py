@@ -1,24 +1,24 @@
-"""Waits for what may never come, however busy the machine is."""
+"""Waits for other threads without a time limit that a busy machine would break."""
 
 import time
 from collections.abc import Callable
 from threading import Thread
 
 STILL = 20
-"""Seconds in which no other thread did anything at all: nothing will come of them any more."""
+"""Seconds without any work of other threads after which they count as stuck."""
 IDLE = 0.002
-"""Seconds of the processor that they take in one second, at most, while they do nothing."""
+"""Processor seconds per second below which other threads count as idle."""
 LONGEST = 1000
-"""Seconds after which nothing will come either, though they do something."""
+"""Seconds after which they count as stuck though they work."""
 
 
 def awaited(look: Callable[[float], bool]) -> bool:
-    """Wait for something that other threads are to do; False if they wait for ever.
+    """Wait for other threads; False if they wait forever.
 
     Parameters
     ----------
     look : callable
-        Waits for so many seconds, or until it has come; tells whether it has.
+        Waits for this many seconds at most, and returns whether the threads are done.
     """
     still = 0
     for _ in range(LONGEST):
@@ -32,7 +32,7 @@ def awaited(look: Callable[[float], bool]) -> bool:
 
 
 def ended(thread: Thread) -> bool:
-    """Wait until a thread has ended; False if it waits for ever."""
+    """Wait until a thread has ended; False if it waits forever."""
 
     def look(seconds: float) -> bool:
         thread.join(seconds)
@@ -42,5 +42,5 @@ def ended(thread: Thread) -> bool:
 
 
 def _time_of_others() -> float:
-    """Seconds of the processor that all threads of this process took but this one."""
+    """Processor seconds of all other threads of this process."""
     return time.process_time() - time.thread_time()

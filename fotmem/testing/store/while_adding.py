@@ -1,4 +1,4 @@
-"""What threads find while another one adds."""
+"""Searches in threads while another one adds."""
 
 import threading
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ READERS = 2
 
 
 class Found(NamedTuple):
-    """An answer, and how many keys were there before it was asked for."""
+    """An answer, and the number of keys before the search."""
 
     before: int
     hits: Hits
@@ -25,12 +25,12 @@ class Found(NamedTuple):
 def found_while_adding(
     store: MemoryStore, pieces: Sequence[tuple[Tensor, Tensor]], queries: Tensor, top_k: int
 ) -> list[Found]:
-    """Add keys and values piece by piece, while two threads search and attend without pause.
+    """Add keys and values piece by piece, while two threads search and attend all the time.
 
     Returns
     -------
     list of Found
-        All answers that differ from the one before; where nothing is half done, few.
+        Each answer that differs from the previous one of its thread.
     """
     done = threading.Event()
     found: list[Found] = []

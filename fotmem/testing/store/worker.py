@@ -1,7 +1,7 @@
-"""Runs the contract for `fotmem plugin check`, in a process of its own.
+"""Runs the contract for `fotmem plugin check`, in a separate process.
 
-It is told what to check, and tells through a connection what begins and how it ended. What a store
-or its library prints goes to a file.
+It sends events through a connection: which test begins, and how it ended. What a store or its
+library prints goes to a file.
 """
 
 import os
@@ -32,39 +32,39 @@ class TestStore(StoreContract):
 """
 
 
-class Teller:
-    """A pytest plugin that tells what happens."""
+class Events:
+    """A pytest plugin that sends an event for the begin and the end of each test."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.prepared = 0.0
 
-    def tell(self, event: str, **facts: object) -> None:
-        """Send one thing that happened."""
+    def send(self, event: str, **facts: object) -> None:
+        """Send one event."""
         self.connection.send({"event": event, **facts})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Tell that a test begins: if the process dies, it was in this one."""
-        self.tell("begin", test=_name(nodeid))
+        """Report that a test begins: if the process dies, it was in this one."""
+        self.send("begin", test=_name(nodeid))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Tell how a test ended, or its setup if that failed."""
+        """Report how a test ended, or its setup if that failed."""
         if report.when == "setup":
             self.prepared = report.duration  # such as building a store for several tests
         if report.when != "call" and report.passed:
             return
         seconds = report.duration + (self.prepared if report.when == "call" else 0.0)
-        told = {"test": _name(report.nodeid), "case": _case(report.nodeid), "message": ""}
+        ended = {"test": _name(report.nodeid), "case": _case(report.nodeid), "message": ""}
         if report.skipped:
-            told["message"] = str(report.longrepr[2]).removeprefix("Skipped: ")
+            ended["message"] = str(report.longrepr[2]).removeprefix("Skipped: ")
         elif report.failed:
-            told["message"] = _message(report)
+            ended["message"] = _message(report)
         figures = dict(report.user_properties)
-        self.tell("end", outcome=report.outcome, seconds=seconds, figures=figures, **told)
+        self.send("end", outcome=report.outcome, seconds=seconds, figures=figures, **ended)
 
 
 def main(job: dict[str, Any], connection: Connection, errors: Path) -> None:
-    """Check a store, away from the terminal and from any project's pytest; exit with its code."""
+    """Check a store without the terminal and any project's pytest settings; exit with its code."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in a terminal goes to all of a session
     for name in ("SIGTERM", "SIGHUP", "SIGALRM"):
@@ -98,7 +98,7 @@ def run(job: dict[str, Any], connection: Connection) -> int:
 
     import fotmem
 
-    teller, folder = Teller(connection), Path(job["folder"])
+    events, folder = Events(connection), Path(job["folder"])
     able = fotmem.available_stores()[job["store"]].capabilities
     device = "cpu" if "cpu" in able.devices else able.devices[0]
     try:
@@ -107,7 +107,7 @@ def run(job: dict[str, Any], connection: Connection) -> int:
         )
         made.close()
     except Exception as error:
-        teller.tell("refused", message=f"{type(error).__name__}: {error}")
+        events.send("refused", message=f"{type(error).__name__}: {error}")
         return 1
     file, configuration = folder / "test_store.py", folder / "pytest.ini"
     file.write_text(MODULE.format(**job), encoding="utf-8")
@@ -115,7 +115,7 @@ def run(job: dict[str, Any], connection: Connection) -> int:
     tests = [f"{file}::TestStore::{test}" for test in job["tests"]] or [str(file)]
     options = ["-c", str(configuration), "--rootdir", str(folder), "--noconftest", "--tb=short"]
     options += ["-p", "no:cacheprovider", f"--basetemp={folder / 'files'}"]
-    return int(pytest.main([*options, *tests], plugins=[teller]))
+    return int(pytest.main([*options, *tests], plugins=[events]))
 
 
 def _name(node: str) -> str:

@@ -1,4 +1,4 @@
-"""Any order of calls, against a list of keys and values."""
+"""Random sequences of calls, compared with a plain list of keys and values."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class AnyOrder:
 
     @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
     def test_any_order_of_calls(self, stores: Stores, dtype: torch.dtype, tmp_path: Path) -> None:
-        """Random sequences of all calls answer as a list of keys and values would."""
+        """Random sequences of calls give the answers of a plain list of keys and values."""
         # Of a persistent store, once on disk and once without a directory.
         on_disk = stores.capabilities.persistent and dtype == torch.float32
         root = tmp_path if on_disk else None

@@ -1,4 +1,4 @@
-"""What `attend` returns, and what a bias does."""
+"""Tests of what `attend` returns, and of a bias."""
 
 import math
 
@@ -25,7 +25,7 @@ class Attending:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("scale", [0.25, 1.0])
     def test_softmax_over_hits(self, stores: Stores, dtype: torch.dtype, scale: float) -> None:
-        """With `top_k`, `attend` is the softmax over what `search` returns, and its log-sum-exp."""
+        """With `top_k`, `attend` returns the softmax over hits, and its log-sum-exp."""
         keys, values = (
             draw(HEADS, TOKENS, DIM, dtype=dtype),
             draw(HEADS, TOKENS, DIM, seed=1, dtype=dtype),
@@ -42,7 +42,7 @@ class Attending:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_dense_attention(self, dense: Stores, dtype: torch.dtype) -> None:
-        """With `top_k=None`, `attend` is exact attention to all keys, first and last included."""
+        """With `top_k=None`, `attend` returns exact attention to all keys."""
         keys, values = (
             draw(HEADS, TOKENS, DIM, dtype=dtype),
             draw(HEADS, TOKENS, DIM, seed=1, dtype=dtype),
@@ -87,7 +87,7 @@ class Attending:
         expect_attention(merge(parts), expected, dtype)
 
     def test_huge_scores(self, dense: Stores) -> None:
-        """Scores far beyond what `exp` can take give the values of the best keys, never NaN."""
+        """Scores too large for `exp` give the values of the best keys, never NaN."""
         keys, values = draw(HEADS, 50, DIM) * 1e15, draw(HEADS, 50, DIM, seed=1)
         queries = draw(HEADS, 9, DIM, seed=2) * 1e15
         store = dense.filled(keys, values)
@@ -99,7 +99,7 @@ class Attending:
             expect_attention(part, (out, lse), torch.float32)
 
     def test_nothing_to_attend_to(self, stores: Stores) -> None:
-        """An empty store gives out 0 and lse -inf; no query gives no row; both in their dtypes."""
+        """An empty store returns out 0 and lse -inf; a call without queries returns no rows."""
         keys = draw(HEADS, 9, DIM)
         emptied = stores.filled(keys, keys)
         emptied.forget(9)
@@ -115,9 +115,9 @@ class Attending:
 
     @pytest.mark.parametrize("top_k", [5, TOKENS, 2 * TOKENS, None])
     def test_bias_of_attention(self, stores: Stores, top_k: int | None) -> None:
-        """A bias is added to inner products by id before the softmax; -inf hides a key."""
+        """A bias is added to inner products, by id, before the softmax; -inf hides a key."""
         if top_k is None and stores.capabilities.estimates_tail:
-            pytest.skip("the store estimates what it does not look at")
+            pytest.skip("the store only estimates dense attention (estimates_tail)")
         keys, values, queries, table = self._biased()
         store = stores.filled(keys, values, first_id=FIRST)
         store.forget(DROPPED)
@@ -134,7 +134,7 @@ class Attending:
 
     @pytest.mark.parametrize("top_k", [1, 5, 30, 2 * TOKENS])
     def test_bias_of_search(self, stores: Stores, top_k: int) -> None:
-        """With a bias, hits are the best of at least the 4 * top_k largest inner products."""
+        """With a bias, hits are the best among at least the 4 * top_k largest inner products."""
         keys, values, queries, table = self._biased()
         store = stores.filled(keys, values, first_id=FIRST)
         store.forget(DROPPED)
@@ -157,7 +157,7 @@ class Attending:
             )
 
     def test_bias_that_hides_nearly_all(self, stores: Stores) -> None:
-        """Where a bias leaves fewer keys than are asked for, the others are no hits."""
+        """If a bias hides all but a few keys, the remaining hits are padding."""
         keys, values, queries, table = self._biased()
         table[:], shown = -torch.inf, [4, 17]
         table[shown] = torch.tensor([1.0, -2.0])
@@ -172,7 +172,7 @@ class Attending:
 
     @staticmethod
     def _biased() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Keys, values, queries, and a bias for each live key, of which it hides some."""
+        """Draw keys, values, queries, and a bias for each live key, which hides some."""
         keys, values, queries = (draw(HEADS, n, DIM, seed=n) for n in (TOKENS, TOKENS, 7))
         table = 4 * draw(TOKENS - DROPPED, seed=4)
         table[20:26] = -torch.inf
@@ -180,7 +180,7 @@ class Attending:
 
 
 def _checked(table: Tensor, device: torch.device) -> Bias:
-    """A bias that takes what the interface promises, and nothing else."""
+    """Return a bias that accepts only what the interface promises."""
     table = table.to(device)
 
     def bias(ids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is left of a store that was closed or dropped."""
+"""Tests of stores that were closed or dropped."""
 
 import functools
 import gc
@@ -18,14 +18,14 @@ from fotmem.testing.store.stores import Stores, pair
 from fotmem.testing.store.waiting import awaited
 
 STORES = 2
-"""Stores of which each may have started a thread."""
+"""Number of stores, each of which may start a thread."""
 
 
 class Closing:
     """After closing."""
 
     def test_nothing_after_close(self, stores: Stores) -> None:
-        """A closed store answers nothing and takes nothing, by an error of fotmem's."""
+        """After `close`, every call raises a FotmemError."""
         keys, values = pair(40)
         store = stores.filled(keys, values)
         ids = store.search(keys[:, :2], 3).ids
@@ -45,8 +45,8 @@ class Closing:
 
     @new_garbage_only()
     def test_threads_end(self, stores: Stores) -> None:
-        """Threads that a store started end when it is closed or dropped."""
-        for close in (True, False):  # what all stores share may stay
+        """A store's threads end when it is closed or garbage-collected."""
+        for close in (True, False):  # threads that all stores share may stay
             self._use(stores, close=close)
         before = _threads()
         for close in (True, False):
@@ -56,8 +56,8 @@ class Closing:
                 names = sorted(thread.name for thread in threading.enumerate())
                 fail(
                     f"{STORES} stores that were {'closed' if close else 'dropped'} left "
-                    f"{len(_threads() - before)} threads running, which wait for ever (Python "
-                    f"knows of {', '.join(names)}): end and join them in close, and when the "
+                    f"{len(_threads() - before)} threads running, which wait forever (Python "
+                    f"knows {', '.join(names)}): end and join them in close, and when the "
                     "store is garbage"
                 )
 
@@ -74,7 +74,7 @@ class Closing:
 
 
 def _fewer_threads(before: set[str], seconds: float) -> bool:
-    """Wait until threads have ended that are not known from before."""
+    """Wait until the threads that are not in `before` have ended."""
     gc.collect()
     for _ in range(100):
         if len(_threads() - before) < STORES:
@@ -84,7 +84,7 @@ def _fewer_threads(before: set[str], seconds: float) -> bool:
 
 
 def _threads() -> set[str]:
-    """Name all threads of this process, also of native libraries where Linux tells."""
+    """Name all threads of this process; on Linux, those of native libraries, too."""
     tasks = Path("/proc/self/task")
     if tasks.is_dir():
         return {task.name for task in tasks.iterdir()}

@@ -1,4 +1,4 @@
-"""Directories that are damaged, torn, hostile, or open twice."""
+"""Tests of directories that are damaged, mixed, hostile or open twice."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import FotmemError
-from fotmem.testing.store.expectations import fail, told
+from fotmem.testing.store.expectations import fail, fault
 from fotmem.testing.store.hits import expect_contents
 from fotmem.testing.store.other_process import NOT_MADE, OPENED, REFUSED, open_elsewhere
 from fotmem.testing.store.pickles import PLANTS, unpickling
@@ -20,7 +20,7 @@ from fotmem.testing.store.refusals import expect_refusal
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 
 FILES = 12
-"""Of a directory with more, so many are damaged."""
+"""Number of files that are damaged, at most."""
 State = tuple[Tensor, Tensor, int]
 """Keys and values ``[H, N, D]``, and the id of the first."""
 
@@ -29,7 +29,7 @@ class Damage:
     """Damaged directories."""
 
     def test_damaged_files(self, lasting: Stores, tmp_path: Path) -> None:
-        """A file that is removed, emptied, cut or altered: a StorageError, or the right answer."""
+        """After damage to any file, a store raises StorageError or answers correctly."""
         keys, values = pair(60)
         original = tmp_path / "original"
         lasting.close(lasting.filled(keys, values, cuts=(20, 40), directory=original))
@@ -40,7 +40,7 @@ class Damage:
                 _expect_one_of(lasting, where, [(keys, values, 0)], f"{file} was {name}")
 
     def test_torn_directories(self, lasting: Stores, tmp_path: Path) -> None:
-        """Files of two moments in one directory: a StorageError, or all of either moment."""
+        """With files of two moments mixed, a store raises StorageError or holds either moment."""
         keys, values = pair(60)
         store = lasting.filled(keys[:, :30], values[:, :30], directory=tmp_path / "store")
         store.flush()
@@ -59,10 +59,10 @@ class Damage:
                 where = _copied(one, tmp_path / "copy")
                 (where / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(other / file, where / file)
-                _expect_one_of(lasting, where, states, f"{file} was put there, a {what} one,")
+                _expect_one_of(lasting, where, states, f"{file} was replaced by a {what} one")
 
     def test_nothing_is_unpickled(self, lasting: Stores, tmp_path: Path) -> None:
-        """Opening a directory and reading it unpickles nothing, whatever lies there."""
+        """Opening and reading a directory unpickles nothing."""
         keys, values = pair(60)
         original = tmp_path / "original"
         for _ in range(2):  # the second opens what is there, and nothing is imported any more
@@ -72,26 +72,26 @@ class Damage:
             store.values(store.search(keys[:, :2], 3).ids)
             store.attend(keys[:, :2], top_k=None, scale=0.3)
         lasting.close(store)
-        self._expect_none(places, "it")
+        self._expect_none(places, "its files")
         for file in _some_files(original):
             for name, plant in PLANTS.items():
                 where = _copied(original, tmp_path / "copy")
                 plant(where / file)
                 with unpickling() as places:
                     _open_and_read(lasting, where)
-                self._expect_none(places, f"{file}, in the place of which {name} was put,")
+                self._expect_none(places, f"{name} in place of {file}")
 
     @staticmethod
     def _expect_none(places: list[str], what: str) -> None:
         __tracebackhide__ = True
         if places:
             fail(
-                f"opening a directory unpickles {what} ({places[0]}): who can write there could "
-                "run any code; keep arrays and JSON, such as safetensors or zarr"
+                f"opening a directory unpickles {what} ({places[0]}): whoever can write there can "
+                "run any code; store arrays and JSON, for example safetensors or zarr"
             )
 
     def test_a_second_store_in_the_same_directory(self, lasting: Stores, tmp_path: Path) -> None:
-        """A directory that a store of this process has open is refused; the first one goes on."""
+        """A directory cannot be opened twice in one process; the first store works on."""
         keys, values = pair(60)
         where = tmp_path / "store"
         store = lasting.filled(keys[:, :40], values[:, :40], directory=where)
@@ -104,7 +104,7 @@ class Damage:
         expect_contents(again(), keys, values)
 
     def test_a_second_process_in_the_same_directory(self, lasting: Stores, tmp_path: Path) -> None:
-        """A directory that a store of another process has open is refused."""
+        """A directory cannot be opened by two processes at once."""
         keys, values = pair(60)
         where = tmp_path / "store"
         store = lasting.filled(keys, values, directory=where)
@@ -113,9 +113,9 @@ class Damage:
         arguments = {**layer, "device": torch.device(lasting.device), "directory": where}
         ended = open_elsewhere(lasting.make, arguments, tmp_path / "make.pickle")
         if ended == NOT_MADE:
-            pytest.skip("make_store returns what another process cannot call, such as a lambda")
+            pytest.skip("another process cannot call what make_store returns, such as a lambda")
         if ended == OPENED:
-            fail("a directory that a store has open could be opened by another process: lock it")
+            fail("another process could open a directory that a store has open: lock it")
         if ended != REFUSED:
             fail(f"a directory that a store has open must be refused by StorageError, got {ended}")
         expect_contents(store, keys, values)
@@ -147,7 +147,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def _some_files(folder: Path) -> list[Path]:
-    """List the files of a directory, or some, all over it."""
+    """List the files of a directory, or some of them if there are many."""
     files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     return files[:: -(-len(files) // FILES)]
 
@@ -159,9 +159,9 @@ def _copied(source: Path, target: Path) -> Path:
 
 
 def _expect_one_of(stores: Stores, where: Path, states: Sequence[State], after: str) -> None:
-    """Open a damaged directory: it is refused, or holds all of one of these states."""
+    """Open a damaged directory: it is refused, or holds exactly one of these states."""
     __tracebackhide__ = True
-    with told(f"when {after} the store must raise StorageError, or hold all that it held"):
+    with fault(f"after {after}, the store must raise StorageError, or still hold all keys"):
         try:
             store = stores.empty(directory=where)
         except FotmemError:
@@ -178,7 +178,7 @@ def _expect_one_of(stores: Stores, where: Path, states: Sequence[State], after: 
 
 
 def _open_and_read(stores: Stores, where: Path) -> None:
-    """Do it whatever comes."""
+    """Open a directory and search it, ignoring all errors."""
     with suppress(Exception):
         store = stores.empty(directory=where)
         store.search(torch.ones(HEADS, 1, DIM), 3)

@@ -1,4 +1,4 @@
-"""Memory that is held."""
+"""Memory that a store keeps."""
 
 import functools
 import itertools
@@ -14,19 +14,19 @@ from fotmem.testing.store.naive import draw
 from fotmem.testing.store.stores import DIM, HEADS, Stores
 
 SMALL_QUESTIONS, LARGE_QUESTIONS = (1_000, DIM, 4, 300, 3), (8, 4_096, 64, 16, 2)
-"""Keys, dimensions, queries of a question, questions in a row, and rows of them: after 1,200 small
-and 96 MiB of large ones, a cache must be full."""
+"""Keys, dimensions, queries of a call, calls of a round, and rounds: after 1,200 small calls
+and 96 MiB of large ones, a bounded cache is full."""
 LEAST_KEPT = 16
-"""Bytes of a query, that who keeps it or its answer keeps at least."""
+"""Bytes per query that a store keeps, at least, if it keeps queries or answers."""
 SHARE = 0.85
-"""Of the memory of float32, that a store of half the bytes a number may take at the most."""
+"""Largest share of a float32 store's memory that a bfloat16 store may take."""
 
 
 class Holding:
-    """Memory that is held."""
+    """Memory that a store keeps."""
 
     def test_searching_keeps_nothing(self, stores: Stores) -> None:
-        """Whoever asks the same again and again takes no more memory than who asks twice."""
+        """Repeating the same queries takes no more memory."""
         keys, queries = draw(HEADS, 1_000, 16), draw(HEADS, 500, 16, seed=1)
         store, held = stores.filled(keys, keys), []
         for times in (2, 40):
@@ -37,11 +37,11 @@ class Holding:
         if held[1] - held[0] > queries.nbytes:
             fail(
                 f"the store held {held[0]:,} bytes of tensors and arrays after two searches, and "
-                f"{held[1]:,} after 40 more with the same queries: it keeps something of each"
+                f"{held[1]:,} after 40 more with the same queries: it keeps a part of each"
             )
 
     def test_different_questions_are_not_kept(self, stores: Stores) -> None:
-        """Whoever asks ever new questions takes no more and more memory; a cache has a bound."""
+        """Memory does not grow with the number of different queries: a cache has a bound."""
         seeds, kept = itertools.count(), 0
         for tokens, dim, queries, rounds, times in (SMALL_QUESTIONS, LARGE_QUESTIONS):
             keys = draw(HEADS, tokens, dim)
@@ -65,12 +65,12 @@ class Holding:
                     return
                 kept += grown
         fail(
-            f"of {next(seeds):,} different questions and their answers the store keeps {kept:,} "
-            "bytes, and ever more: a cache must have a bound"
+            f"of {next(seeds):,} different calls and their results the store keeps {kept:,} "
+            "bytes, and more with each call: a cache must have a bound"
         )
 
     def test_half_precision_takes_half(self, stores: Stores) -> None:
-        """In bfloat16 a store takes about half of the memory that it takes in float32."""
+        """A bfloat16 store takes about half the memory of a float32 store."""
         given = draw(HEADS, 4_500, 32)
 
         def held(dtype: torch.dtype) -> int:
@@ -79,7 +79,7 @@ class Holding:
 
         wide = held(torch.float32)
         if wide < given.nbytes:
-            pytest.skip("what the store holds cannot be seen from Python")
+            pytest.skip("Python cannot see what the store holds")
         half = held(torch.bfloat16)
         if half > SHARE * wide:
             fail(
@@ -88,15 +88,15 @@ class Holding:
             )
 
     def test_forgetting_frees_memory(self, stores: Stores) -> None:
-        """A store that declares `forgets` holds little more than what is not forgotten."""
+        """A store that declares `forgets` frees the memory of forgotten keys."""
         if not stores.capabilities.forgets:
-            pytest.skip("the store declares that it only hides what is forgotten")
+            pytest.skip("the store does not declare `forgets`: it only hides forgotten keys")
         piece, live = draw(HEADS, 500, 16), 2 * HEADS * 1_000 * 16 * 4
         store = stores.empty()
         for _ in range(2):
             store.add(piece, piece)
         if held_bytes(store) < live // 2:
-            pytest.skip("what the store holds cannot be seen from Python")
+            pytest.skip("Python cannot see what the store holds")
         for _ in range(38):
             store.add(piece, piece)
             store.forget(500)

@@ -1,4 +1,4 @@
-"""A store of far more keys than any other test's, of few dimensions: cheap, and past 16 bits."""
+"""Tests of 66,000 keys and more, of few dimensions: cheap, and more than 16 bits can count."""
 
 import functools
 from typing import ClassVar, NamedTuple
@@ -18,17 +18,17 @@ from fotmem.testing.store.stores import Stores, built_once
 
 DIM, QUERIES, TOP_K, PIECE = 8, 32, 32, 500
 SIZES = (8_000, 16_500, 25_500, 33_000, 50_000, 66_000)
-"""Keys that there are when the store is asked."""
+"""Numbers of keys at which the store is searched."""
 EXACT_SIZES = (*SIZES, 100_000, 132_000)
-"""The same for exact stores, which build no index."""
+"""The same for exact stores, which have no index."""
 LARGE_SIZES, LARGE_EXACT_SIZES = (*EXACT_SIZES, 270_000), (*EXACT_SIZES, 270_000, 1_100_000)
-"""The same where `large` is asked for."""
+"""The same if `large` is set."""
 USUAL, MOST_GROWTH = 16_500, 3.0
-"""The bytes that adding writes, per key, may grow so many times beyond so many keys."""
+"""Beyond this number of keys, the bytes written per added key may grow by this factor."""
 
 
 class Filled(NamedTuple):
-    """A store, what was added, what it answered on the way, and bytes that adding wrote so far."""
+    """A store, its contents, its answers at each size, and the bytes written up to that size."""
 
     store: MemoryStore
     keys: Tensor
@@ -42,13 +42,13 @@ class Huge:
     """A huge store."""
 
     large: ClassVar[bool] = False
-    """Whether sizes are tried that take minutes, and many gigabytes of memory."""
+    """Whether to run sizes that take minutes and many gigabytes of memory."""
     min_recall: ClassVar[float]
     _huge: ClassVar[dict[str, Filled]]
 
     @pytest.fixture
     def huge(self, stores: Stores, request: pytest.FixtureRequest) -> Filled:
-        """A store of one head that grew piece by piece; one for all tests."""
+        """A store of one head, filled piece by piece, built once for all tests of a class."""
 
         def build() -> Filled:
             exact = stores.capabilities.exact
@@ -70,7 +70,7 @@ class Huge:
         super().teardown_class()  # type: ignore[misc]
 
     def test_recall_of_a_huge_store(self, huge: Filled, stores: Stores) -> None:
-        """With 66,000 keys (exact stores: 132,000), as much is found as with few."""
+        """Recall reaches its bound with up to 66,000 keys (exact stores: 132,000)."""
         bound, right = 1.0 if stores.capabilities.exact else self.min_recall, 0
         for size, hits in huge.growth:
             keys = huge.keys[:, :size]
@@ -78,10 +78,10 @@ class Huge:
             found = recall(hits, huge.queries, keys)
             if found < bound - 1e-6:
                 fail(
-                    f"recall of the top {TOP_K} must be at least {bound:.4g} at any size, got "
+                    f"recall of the top {TOP_K} must be at least {bound:.4g} at every size, got "
                     f"{found:.4f} with {size:,} keys"
                     + (
-                        f": the store is right only up to {right:,} keys or some more"
+                        f": the store is correct up to {right:,} keys only, or a few more"
                         if right
                         else ""
                     )
@@ -89,7 +89,7 @@ class Huge:
             right = size
 
     def test_look_ups_of_a_huge_store(self, huge: Filled) -> None:
-        """Any of 66,000 keys and values (exact stores: 132,000) come back under their ids."""
+        """Look-ups are correct among 66,000 keys and values (exact stores: 132,000)."""
         end = huge.keys.shape[1]
         expect_state(huge.store, first_id=0, next_id=end)
         some = torch.arange(0, end, 61)
@@ -98,7 +98,7 @@ class Huge:
             expect_rows(huge.store.values(ids), ids, huge.values, "values")
 
     def test_adding_stays_as_quick(self, huge: Filled) -> None:
-        """Adding to 66,000 keys (exact stores: 132,000) writes no more a key than to 16,500."""
+        """Adding a key to 66,000 (exact stores: 132,000) writes no more than to 16,500."""
         sizes = [size for size, _ in huge.growth]
         each = [written / size for size, written in zip(sizes, huge.written, strict=True)]
         first = sizes.index(USUAL)
@@ -106,7 +106,7 @@ class Huge:
             if now > MOST_GROWTH * each[first]:
                 fail(
                     f"adding {USUAL:,} keys wrote {each[first]:,.0f} bytes a key, and adding "
-                    f"{size:,} wrote {now:,.0f} a key: add copies earlier keys again and again, in "
+                    f"{size:,} wrote {now:,.0f} a key: add copies earlier keys each time, in "
                     f"all as many as the square of their number; grow by doubling, or in blocks"
                 )
 

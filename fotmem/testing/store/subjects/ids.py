@@ -19,7 +19,7 @@ class Ids:
     """Ids, forgetting and copies."""
 
     def test_ids_go_on(self, stores: Stores) -> None:
-        """Ids count keys from 0 in the order of adding, and go on after keys were forgotten."""
+        """Ids count keys from 0 in the order of adding, and continue after keys are forgotten."""
         keys, values = pair(90)
         store, first = stores.empty(), 0
         expect_state(store, first_id=0, next_id=0)
@@ -32,7 +32,7 @@ class Ids:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_keys_and_values_come_back_as_stored(self, stores: Stores, dtype: torch.dtype) -> None:
-        """Looked up by id, keys and values are bit for bit those added; id -1 gives zeros."""
+        """`keys` and `values` return bit for bit what was added; id -1 returns zeros."""
         keys, values = pair(200)
         store = stores.filled(keys, values, cuts=(50, 51), dtype=dtype)
         generator = torch.Generator().manual_seed(2)
@@ -50,7 +50,7 @@ class Ids:
 
     @pytest.mark.parametrize("dropped", [0, 1, 13, 29, 30, 31])
     def test_forgotten_keys_are_gone(self, stores: Stores, dropped: int) -> None:
-        """The oldest are forgotten, so many and no more: never found, though they score best."""
+        """`forget(n)` drops exactly the `n` oldest keys, and no search finds them."""
         keys, values = pair(30)
         keys[:, :20] *= 5
         store = stores.filled(keys, values)
@@ -65,7 +65,7 @@ class Ids:
         expect_attention(part, naive_attention(queries, *live, 0.3), torch.float32)
 
     def test_forgetting_step_by_step(self, stores: Stores) -> None:
-        """A sliding window, add some and forget some, keeps the right keys under their ids."""
+        """Adding and forgetting in turn, as a sliding window does, keeps the right keys and ids."""
         keys, values = pair(200)
         store, first = stores.empty(), 0
         for begin in range(0, 200, 8):
@@ -77,7 +77,7 @@ class Ids:
                 expect_contents(store, *live, first_id=first)
 
     def test_ids_of_a_long_text(self, stores: Stores) -> None:
-        """A sliding window goes on for 67,100 keys: more than 16 bits can count."""
+        """A sliding window works for 67,100 keys: more than 16 bits can count."""
         keys, values = pair(1_100)
         store, queries = stores.empty(), draw(HEADS, 4, DIM, seed=2)
         for _ in range(61):
@@ -93,7 +93,7 @@ class Ids:
             expect_contents(store, keys, values, first_id=first_id)
 
     def test_wrong_ids(self, stores: Stores) -> None:
-        """Ids that are not held, ids of another dtype and of another shape are refused by name."""
+        """Ids that the store does not hold, of a wrong dtype or of a wrong shape are refused."""
         keys = draw(HEADS, 30, DIM)
         store = stores.filled(keys, keys, first_id=2)
         store.forget(3)
@@ -109,7 +109,7 @@ class Ids:
         expect_contents(store, keys[:, 3:], keys[:, 3:], first_id=5)
 
     def test_start_at(self, stores: Stores) -> None:
-        """A store that replaces another counts on from `start_at`, which comes before any key."""
+        """`start_at` sets the first id of an empty store, for a store that replaces another."""
         keys, values = pair(40)
         for first in (100, 2**40):
             store = stores.empty()
@@ -126,7 +126,7 @@ class Ids:
     @pytest.mark.parametrize("dropped", [0, 12, 40])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_copies_are_independent(self, stores: Stores, dtype: torch.dtype, dropped: int) -> None:
-        """A copy has the same keys, values and ids; neither sees what happens to the other."""
+        """A copy has the same keys, values and ids; a change of one does not affect the other."""
         keys, values = pair(60, dtype)
         other = draw(HEADS, 20, DIM, seed=2, dtype=dtype)
         for duplicate in (_copied, copy.deepcopy):

@@ -1,4 +1,4 @@
-"""What results must not depend on."""
+"""Tests of what results must not depend on."""
 
 import functools
 from collections.abc import Iterator
@@ -10,13 +10,15 @@ from torch import Tensor
 
 from fotmem.stores.hits import Hits
 from fotmem.stores.store import MemoryStore
-from fotmem.testing.store.expectations import expect_softmax_of, fail, told
+from fotmem.testing.store.expectations import expect_softmax_of, fail, fault
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_same
 from fotmem.testing.store.interleaved import together
 from fotmem.testing.store.naive import draw
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 
 SCALE = 0.25
+ROUNDS = 6
+"""Times that several threads ask at the same time."""
 NAMES = ("scores", "out of top 12", "lse of top 12", "out of all", "lse of all")
 
 
@@ -25,13 +27,13 @@ class Independence:
 
     @pytest.mark.parametrize("pieces", [1, 2, 3, 7, 64, 100, 255, 300])
     def test_chunks_of_adding(self, stores: Stores, pieces: int) -> None:
-        """It does not matter in which pieces keys were added."""
+        """Adding the same keys in other pieces gives the same answers."""
         keys, values = pair(300)
         store = stores.filled(keys, values, cuts=range(pieces, 300, pieces))
         expect_contents(store, keys, values)
 
     def test_what_was_added_is_found_at_once(self, stores: Stores) -> None:
-        """Every answer knows all that was added before, however often was asked in between."""
+        """A search finds all keys added before it, also if searches came in between."""
         keys = draw(HEADS, 120, DIM) * torch.linspace(1, 3, 120)[:, None]
         values, queries = draw(HEADS, 120, DIM, seed=1), draw(HEADS, 3, DIM, seed=2)
         store = stores.empty()
@@ -44,7 +46,7 @@ class Independence:
             expect_contents(store, keys[:, :end], values[:, :end])
 
     def test_other_queries(self, stores: Stores) -> None:
-        """A query's answer is the same alone, among others, and in any order of them."""
+        """A query's answer does not depend on the other queries of a call, nor on their order."""
         keys, values = pair(300)
         store = stores.filled(keys, values)
         queries = draw(HEADS, 33, DIM, seed=5) * torch.logspace(-2, 1, 33)[:, None]
@@ -63,7 +65,7 @@ class Independence:
                 _expect_close(other.lse, lse[:, group], f"lse of {what} (top_k={top_k})")
 
     def test_fewer_hits(self, stores: Stores) -> None:
-        """Asked for fewer, a store finds the first of what it finds when asked for more."""
+        """With a smaller `top_k`, hits are the first of those with a larger one."""
         keys, queries = draw(HEADS, 300, DIM), draw(HEADS, 9, DIM, seed=1)
         store = stores.filled(keys, keys)
         many = store.search(queries, 64)
@@ -74,13 +76,13 @@ class Independence:
 
     @pytest.mark.parametrize("threads", [1, 2, 4])
     def test_number_of_threads(self, stores: Stores, threads: int) -> None:
-        """The number of torch's threads does not matter."""
+        """Answers do not depend on the number of torch's threads."""
         keys, values = pair(300)
         with _threads(threads):
             expect_contents(stores.filled(keys, values, cuts=(128,)), keys, values)
 
     def test_asking_twice(self, stores: Stores) -> None:
-        """The same question gets the same answer, and leaves the store as it was."""
+        """The same search returns the same answer twice, and does not change the store."""
         keys, values, queries = (draw(HEADS, 200, DIM, seed=seed) for seed in range(3))
         store = stores.filled(keys, values)
         for name, first, second in zip(
@@ -90,13 +92,13 @@ class Independence:
         expect_contents(store, keys, values)
 
     def test_building_twice(self, stores: Stores) -> None:
-        """Two stores that were told the same answer the same."""
+        """Two stores with the same keys give the same answers."""
         keys, values, queries = (draw(HEADS, 250, DIM, seed=seed) for seed in range(3))
         keys[:, 100:] = keys[:, :150]
         values[:, 100:] = values[:, :150]
         one, other = (_ask(stores.filled(keys, values, cuts=(99, 200)), queries) for _ in range(2))
         for name, first, second in zip(NAMES, one, other, strict=True):
-            _expect_close(first, second, f"{name} of two stores that were told the same")
+            _expect_close(first, second, f"{name} of two stores with the same keys")
 
     def test_stores_share_nothing(self, stores: Stores) -> None:
         """Two stores made by the same factory do not see each other's keys."""
@@ -110,7 +112,7 @@ class Independence:
         expect_contents(other, keys[:, 40:], values[:, 40:])
 
     def test_stores_share_no_answers(self, stores: Stores) -> None:
-        """Two stores that are asked the same, in turn or at once, answer each from its own keys."""
+        """Two stores with the same queries answer from their own keys, also at the same time."""
         keys, values, queries = (draw(HEADS, 60, DIM, seed=seed) for seed in range(3))
         queries = queries[:, :5]
         halves = [(keys[:, half], values[:, half]) for half in (slice(0, 30), slice(30, 60))]
@@ -125,12 +127,13 @@ class Independence:
             found.append((which, hits))
 
         found: list[tuple[int, Hits]] = []
-        with told("a store answers from the keys of another of its class: it shares what it found"):
+        with fault("a store answers from the keys of another store of its class"):
             for which in (0, 1, 0, 1):
                 ask(which)
             for which, hits in found:
                 expect_exact(hits, queries, halves[which][0], 6)
-            together([functools.partial(ask, which) for which in (0, 1, 0, 1)])
+            for _ in range(ROUNDS):  # threads meet best when they begin
+                together([functools.partial(ask, which) for which in (0, 1, 0, 1)])
             for which, hits in found:
                 expect_exact(hits, queries, halves[which][0], 6)
 

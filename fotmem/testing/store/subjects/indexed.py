@@ -1,4 +1,4 @@
-"""A store of 6,200 keys in bfloat16: what holds for small stores holds when there is an index."""
+"""Tests of 6,200 keys in bfloat16: an index changes nothing that holds for small stores."""
 
 import functools
 from typing import ClassVar, NamedTuple
@@ -30,7 +30,7 @@ THREADS = 3
 
 
 class Filled(NamedTuple):
-    """A store, and what is in it."""
+    """A store and its contents."""
 
     store: MemoryStore
     keys: Tensor
@@ -39,7 +39,7 @@ class Filled(NamedTuple):
 
 @functools.cache
 def data() -> tuple[Tensor, Tensor, Tensor]:
-    """Draw keys and values, as bfloat16 keeps them, and queries."""
+    """Draw keys and values in bfloat16, and queries."""
     keys, values, queries = attention_data(HEADS, TOKENS, QUERIES, DIM)
     return keys.bfloat16(), values.bfloat16(), queries
 
@@ -52,7 +52,7 @@ class Indexed:
 
     @pytest.fixture
     def filled(self, stores: Stores, request: pytest.FixtureRequest) -> Filled:
-        """A store that was given tensors which were overwritten later; one for all tests."""
+        """A store whose input tensors were overwritten later, built once for a class."""
 
         def build() -> Filled:
             keys, values, _ = data()
@@ -77,7 +77,7 @@ class Indexed:
         super().teardown_class()  # type: ignore[misc]
 
     def test_indexed_tensors_are_copied(self, filled: Filled) -> None:
-        """With an index, too, what the caller does to keys and values later does not matter."""
+        """With an index: a change of the caller's keys and values does not reach the store."""
         store, keys, values = filled
         expect_state(store, first_id=0, next_id=TOKENS)
         for ids in torch.arange(TOKENS).expand(HEADS, 1, -1).split(700, 2):
@@ -86,7 +86,7 @@ class Indexed:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_indexed_scores(self, filled: Filled, dtype: torch.dtype) -> None:
-        """With an index, too, scores are float32 products of the stored keys, for all queries."""
+        """With an index: scores are float32 inner products with the stored keys."""
         queries = data()[2].clone()
         queries[:, 0], queries[:, 1], queries[:, 2] = 0, 1e-6 * queries[:, 1], 1e3 * queries[:, 2]
         queries = queries.to(dtype)
@@ -99,7 +99,7 @@ class Indexed:
             expect(torch.equal(asked, before), True, "whether queries are as they were before")
 
     def test_indexed_completeness(self, filled: Filled, stores: Stores) -> None:
-        """With an index, too, an exact store misses no key, in whatever pieces it was filled."""
+        """With an index: an exact store misses no key, in whichever pieces keys were added."""
         if not stores.capabilities.exact:
             pytest.skip("the store declares that it is approximate: see test_recall")
         keys, values, queries = data()
@@ -112,7 +112,7 @@ class Indexed:
             expect_exact(store.search(best, 2), best, keys, 2)
 
     def test_indexed_attention(self, filled: Filled) -> None:
-        """With an index, too, attention of many queries is the softmax over their hits."""
+        """With an index: attention of many queries is the softmax over their hits."""
         few = data()[2]
         queries = torch.cat([few * (1 + i / 40) for i in range(15)], 1)  # more than one block
         top_k = 128
@@ -121,7 +121,7 @@ class Indexed:
         expect_softmax_of(hits, part, queries, filled.values, 0.05, 0)
 
     def test_indexed_bias(self, filled: Filled, stores: Stores) -> None:
-        """With an index, too, a bias is added to scores, and -inf hides a key."""
+        """With an index: a bias is added to scores, and -inf hides a key."""
         queries, table = data()[2], torch.linspace(-20, 20, TOKENS)
         table[TOKENS // 2 : TOKENS // 2 + 900] = -torch.inf
         here = table.to(filled.store.device)
@@ -136,7 +136,7 @@ class Indexed:
             fail("search with a bias misses better keys among those with the largest products")
 
     def test_indexed_copies(self, filled: Filled) -> None:
-        """With an index, too, a copy answers the same, and neither sees what the other gets."""
+        """With an index: a copy gives the same answers, and is independent of its original."""
         store, keys, values = filled
         queries = data()[2]
         before = store.search(queries, TOP_K)
@@ -158,7 +158,7 @@ class Indexed:
             each.close()
 
     def test_indexed_long_keys(self, filled: Filled) -> None:
-        """With an index, too, a few keys much longer than all before are found."""
+        """With an index: a few keys much longer than all earlier ones are found."""
         store, keys, _ = filled
         twin, queries = store.copy(), draw(HEADS, 200, DIM, seed=4)
         long = draw(HEADS, FEW, DIM, seed=5)
@@ -170,14 +170,14 @@ class Indexed:
         share = found[best.values > among].double().mean()
         if share < self.min_recall:
             fail(
-                f"{FEW} keys that are ten times as long as the longest before are found by "
-                f"{share:.0%} of the queries whose best they are, expected at least "
+                f"{FEW} keys that are ten times as long as all earlier ones are found by "
+                f"{share:.0%} of the queries for which they are the best, expected at least "
                 f"{self.min_recall:.0%} (min_recall)"
             )
         twin.close()
 
     def test_indexed_searching_together(self, filled: Filled) -> None:
-        """With an index, too, threads get the answers that each would get alone."""
+        """With an index: threads that search at the same time get the same answers as alone."""
         queries = data()[2]
         expected = filled.store.search(queries, TOP_K)
 
@@ -193,10 +193,10 @@ class Indexed:
             alone = Hits(expected.ids[:, some], expected.scores[:, some])
             shared = (hits.ids[..., None] == alone.ids[..., None, :]).any(-1).double().mean()
             if shared < 0.95:  # a tie of two lists may be rounded
-                fail(f"{1 - shared:.0%} of the hits found beside other threads are others")
+                fail(f"{1 - shared:.0%} of the hits differ while other threads search")
 
     def test_index_while_adding(self, stores: Stores) -> None:
-        """While one thread adds and an index is built, others find nothing half done."""
+        """With an index: while one thread adds, others find no half-added keys."""
         keys, values, queries = data()
         first, queries = 2 * PIECE, queries[:, :4]
         store = stores.filled(keys[:, :first], values[:, :first])
@@ -211,5 +211,5 @@ class Indexed:
             if found < (1 if stores.capabilities.exact else self.min_recall / 2):
                 fail(
                     f"a search while adding found {found:.0%} of the best among the {before:,} "
-                    "keys that were there before it"
+                    "keys added before it"
                 )

@@ -12,7 +12,7 @@ from fotmem.attention import PartialAttention
 from fotmem.errors import DtypeError, NonFiniteError, OptionError, ShapeError
 from fotmem.stores.hits import Hits
 from fotmem.stores.store import MemoryStore
-from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, told
+from fotmem.testing.store.expectations import expect, expect_attention, expect_rows, fault
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_same
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, naive_attention
 from fotmem.testing.store.refusals import expect_refusal
@@ -43,7 +43,7 @@ class Inputs:
     def test_dtypes_are_converted(
         self, stores: Stores, given: torch.dtype, dtype: torch.dtype
     ) -> None:
-        """Keys and values of any of the three dtypes are kept in the store's."""
+        """Keys and values of any supported dtype are stored in the store's dtype."""
         keys, values = (
             draw(HEADS, TOKENS, DIM, dtype=given),
             draw(HEADS, TOKENS, DIM, seed=1, dtype=given),
@@ -54,18 +54,18 @@ class Inputs:
         expect_contents(store, keys.to(dtype), values.to(dtype))
 
     def test_callers_tensors_are_copied(self, stores: Stores) -> None:
-        """What the caller does to keys and values after `add` does not reach the store."""
+        """A change of the caller's keys and values after `add` does not reach the store."""
         for cuts in ((), (30,), (1, 2)):
             keys, values = pair(TOKENS)
             given = keys.clone(), values.clone()
             store = stores.filled(*given, cuts=cuts)
             for tensor in given:
                 tensor.fill_(7)
-            with told("the store keeps the caller's tensors, instead of copies"):
+            with fault("the store keeps the caller's tensors instead of copies"):
                 expect_contents(store, keys, values)
 
     def test_callers_tensors_are_not_changed(self, stores: Stores) -> None:
-        """Keys, values, queries and ids are the same after a call as before."""
+        """A call does not change its keys, values, queries or ids."""
         given = [draw(HEADS, TOKENS, DIM, seed=seed) * 3 for seed in range(3)]
         before = [each.clone() for each in given]
         keys, values, queries = given
@@ -82,7 +82,7 @@ class Inputs:
         expect(torch.equal(ids, held), True, "whether ids are as they were before")
 
     def test_results_belong_to_the_caller(self, stores: Stores) -> None:
-        """What was returned does not change with later calls, nor the store with it."""
+        """Later calls do not change a result, and a changed result does not change the store."""
         keys, values, queries = (draw(HEADS, TOKENS, DIM, seed=seed) for seed in range(3))
         store = stores.filled(keys, values)
 
@@ -104,7 +104,7 @@ class Inputs:
         expect_contents(store, torch.cat([keys, keys], 1), torch.cat([values, values], 1))
 
     def test_gradients_and_inference_mode(self, stores: Stores) -> None:
-        """No gradient flows; what was added in inference mode can be added to outside of it."""
+        """No gradient flows, and a store can be filled inside and outside of inference mode."""
         keys, values, queries = (draw(HEADS, TOKENS, DIM, seed=seed) for seed in range(3))
         leaves = [each.clone().requires_grad_() for each in (keys, values, queries)]
         store = stores.empty()
@@ -120,7 +120,7 @@ class Inputs:
         expect_contents(store, keys, values)
 
     def test_autocast_and_the_default_dtype(self, stores: Stores) -> None:
-        """Within `torch.autocast`, and with another default dtype, a store answers as without."""
+        """`torch.autocast` and the default dtype do not change what a store answers."""
         tokens = 5000  # enough for an index to be built
         keys, values, queries = (draw(HEADS, tokens, DIM, seed=seed) for seed in range(3))
         queries, default = queries[:, :30], torch.get_default_dtype()
@@ -142,7 +142,7 @@ class Inputs:
             expect_attention(mine, (plain.out.double(), plain.lse.double()), torch.float32)
 
     def test_adding_nothing(self, stores: Stores) -> None:
-        """Adding zero tokens is fine, and changes nothing."""
+        """Adding zero tokens is allowed, and changes nothing."""
         keys, values = pair(TOKENS)
         store = stores.empty()
         store.add(keys[:, :0], values[:, :0])

@@ -1,4 +1,4 @@
-"""Changes that are stopped in the middle."""
+"""Tests of changes that Ctrl-C or an error stops."""
 
 import functools
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from fotmem.stores.store import MemoryStore
-from fotmem.testing.store.expectations import fail, told
+from fotmem.testing.store.expectations import fail, fault
 from fotmem.testing.store.hits import expect_contents
 from fotmem.testing.store.interrupting import (
     count_lines,
@@ -19,12 +19,12 @@ from fotmem.testing.store.interrupting import (
 from fotmem.testing.store.stores import Stores, pair
 
 LINES = 24
-"""Of a longer call, so many are tried, all over it."""
+"""Lines that are tried, at most, spread over the call."""
 TOKENS, MORE, DROPPED = 40, 10, 15
 
 
 class OnPurposeError(RuntimeError):
-    """Raised in the middle of a store's own method."""
+    """Raised in the middle of a store's method."""
 
 
 class Interrupted:
@@ -32,7 +32,7 @@ class Interrupted:
 
     @pytest.mark.parametrize("how", ["Ctrl-C", "an error"])
     def test_adding_is_all_or_nothing(self, stores: Stores, how: str) -> None:
-        """Stopped at any line by Ctrl-C or an error, `add` has added all or nothing."""
+        """If Ctrl-C or an error stops `add` at any line, it has added all keys or none."""
         keys, values = pair(TOKENS + 2 * MORE)
 
         def add(store: MemoryStore) -> None:
@@ -43,7 +43,7 @@ class Interrupted:
 
     @pytest.mark.parametrize("how", ["Ctrl-C", "an error"])
     def test_forgetting_is_all_or_nothing(self, stores: Stores, how: str) -> None:
-        """Stopped at any line by Ctrl-C or an error, `forget` has forgotten all or nothing."""
+        """If Ctrl-C or an error stops `forget` at any line, it has forgotten all keys or none."""
 
         def forget(store: MemoryStore) -> None:
             store.forget(DROPPED)
@@ -76,7 +76,7 @@ class Interrupted:
         for line in range(0, lines, -(-lines // LINES) or 1):
             store = begun()
             ended = stopped(functools.partial(change, store), line, stop=stop, inside={inner})
-            with told(f"{how} in {ended.place} left a change half done"):
+            with fault(f"{how} in {ended.place} left a change half done"):
                 expect_state(store)
                 expect_to_end(functools.partial(change, store), "the next change")
                 allowed = {(store.first_id, store.next_id)}

@@ -1,4 +1,4 @@
-"""A store of 20,000 keys, made like attention's: large enough that an index has been built."""
+"""Tests of 20,000 keys that resemble those of attention: enough for an index."""
 
 import functools
 from collections.abc import Callable
@@ -30,15 +30,15 @@ class Large:
     """A large store."""
 
     min_recall: ClassVar[float] = 0.9
-    """Recall of the top 32 on attention-like data, that an approximate store must reach."""
+    """Recall of the top 32 on attention-like data that an approximate store must reach."""
     min_mass: ClassVar[float] = 0.95
-    """Softmax mass that its top 32 must have, as a share of that of the exact top 32."""
+    """Softmax mass of its top 32, as a share of that of the exact top 32."""
 
     _built: ClassVar[dict[str, list[Grown]]]
 
     @pytest.fixture
     def two(self, stores: Stores, request: pytest.FixtureRequest) -> list[Grown]:
-        """Two stores that were told the same, built once for all tests of a class."""
+        """Two stores with the same keys, built once for all tests of a class."""
 
         def build() -> list[Grown]:
             both = [growing.grow(stores) for _ in range(2)]
@@ -56,7 +56,7 @@ class Large:
         cls._built = {}
 
     def test_recall(self, two: list[Grown], stores: Stores, record_property: Record) -> None:
-        """Recall of the top 32 keeps its bound at every size on the way (exact stores: 1)."""
+        """Recall of the top 32 reaches its bound at every size (exact stores: 1)."""
         bound = 1.0 if stores.capabilities.exact else self.min_recall
         self._expect_bound(growing.recall, two[0], "recall", bound, record_property)
 
@@ -66,7 +66,7 @@ class Large:
         self._expect_bound(growing.softmax_mass, two[0], what, bound, record_property)
 
     def test_sound_while_growing(self, two: list[Grown]) -> None:
-        """Approximate or not: ids and scores belong together, best first, no id twice."""
+        """Hits are sound at every size: scores belong to ids, best first, no id twice."""
         keys, _, queries, newest, giants = growing.data()
         one, live = two[0], keys[:, DROPPED:]
         for size, hits in one.growth:
@@ -76,28 +76,28 @@ class Large:
         expect_sound(one.giants, giants, live, 1, first_id=DROPPED)
 
     def test_the_newest_keys_are_found(self, two: list[Grown], stores: Stores) -> None:
-        """Of the keys that were added last, those that are best for a query are found at once."""
+        """Keys added last are found at once where they are the best."""
         keys, _, _, newest, _ = growing.data()
         found = growing.recall(two[0].newest, newest, keys[:, :-GIANTS])
         self._expect_recall(found, stores, f"of the {newest.shape[1]} keys added last to 20,011")
 
     def test_forgetting_in_a_large_store(self, two: list[Grown], stores: Stores) -> None:
-        """When 9,000 of 20,100 keys are forgotten, the rest is found as well as before."""
+        """After 9,000 of 20,100 keys are forgotten, recall of the others is as good as before."""
         keys, _, queries, _, _ = growing.data()
         live = keys[:, DROPPED:-GIANTS]
         found = growing.recall(two[0].forgotten, queries, live, first_id=DROPPED)
-        self._expect_recall(found, stores, "when 9,000 of 20,100 keys are forgotten, of the rest")
+        self._expect_recall(found, stores, "of the keys left after 9,000 of 20,100 are forgotten")
 
     def test_norms_never_seen_before(self, two: list[Grown], stores: Stores) -> None:
-        """A key with twice the norm of all before it is found, though the index knew none such."""
+        """A key with twice the norm of all earlier keys is found."""
         keys, _, _, _, giants = growing.data()
         live = keys[:, DROPPED:]
         found = growing.recall(two[0].giants, giants, live, first_id=DROPPED)
-        what = f"of {GIANTS} keys with twice the largest norm before"
+        what = f"of {GIANTS} keys with twice the largest earlier norm"
         self._expect_recall(found, stores, what, most=0.5)  # so few that one more or less counts
 
     def test_large_lookups(self, two: list[Grown]) -> None:
-        """Hits of any number lead to the keys and values that were added under their ids."""
+        """A large store returns the keys and values that were added under the ids of its hits."""
         keys, values, queries, _, _ = growing.data()
         store, live, end = two[0].store, (keys[:, DROPPED:], values[:, DROPPED:]), keys.shape[1]
         expect_state(store, first_id=DROPPED, next_id=end)
@@ -109,7 +109,7 @@ class Large:
             expect_rows(store.values(hits.ids), hits.ids, live[1], "values", first_id=DROPPED)
 
     def test_large_attention(self, two: list[Grown], stores: Stores) -> None:
-        """In a large store, too, `attend` is the softmax over hits, or over all keys."""
+        """In a large store, `attend` returns the softmax over hits, or over all keys."""
         keys, values, queries, _, _ = growing.data()
         store, asked, scale = two[0].store, queries[:, :40], 0.02  # all count
         hits = store.search(asked, TOP_K)
@@ -121,7 +121,7 @@ class Large:
             expect_attention(part, expected, torch.float32)
 
     def test_large_batches(self, two: list[Grown], stores: Stores) -> None:
-        """In a large store, too, a query's hits do not depend on the others."""
+        """In a large store, a query's hits do not depend on the other queries."""
         keys, _, queries, _, _ = growing.data()
         store, asked = two[0].store, queries[:, :60]
         whole = store.search(asked, TOP_K)
@@ -129,10 +129,10 @@ class Large:
         alone = Hits(*(torch.cat([part[i] for part in singly], 1) for i in range(2)))
         share = share_missing(whole, alone, asked, keys)
         if share > (0 if stores.capabilities.exact else 0.01):  # a tie of two lists may be rounded
-            fail(f"{share:.1%} of the hits of 60 queries at once are not those of each alone")
+            fail(f"{share:.1%} of the hits of 60 queries differ from those of each query alone")
 
     def test_tuning(self, two: list[Grown], stores: Stores) -> None:
-        """`tune` changes what later searches find, for the better up the grid; and only that."""
+        """`tune` changes later searches only, and larger values of the grid find more."""
         keys, _, queries, _, _ = growing.data()
         original, live = two[0].store, keys[:, DROPPED:]
         spec = declared(stores.make)
@@ -155,7 +155,9 @@ class Large:
                 )
             other.tune(**{name: grid[name][-1]})
             again = other.search(queries, TOP_K)
-            expect_same(again, hits, queries, keys, "one tuned at once, one step by step")
+            expect_same(
+                again, hits, queries, keys, "a store tuned in one step and one tuned in several"
+            )
         expect_same(
             original.search(queries, TOP_K), before, queries, keys, "after a copy was tuned"
         )
@@ -163,10 +165,10 @@ class Large:
             each.close()
 
     def test_building_large_twice(self, two: list[Grown]) -> None:
-        """Two large stores that were told and asked the same answer the same, at every size."""
+        """Two large stores with the same keys give the same answers at every size."""
         keys, _, queries, newest, _ = growing.data()
         one, other = two
-        what = "two stores that were told the same"
+        what = "two stores with the same keys"
         for (size, mine), (_, theirs) in zip(one.growth, other.growth, strict=True):
             expect_same(mine, theirs, queries, keys[:, :size], f"{what} {size:,} keys")
         expect_same(one.newest, other.newest, newest, keys, what)
@@ -176,7 +178,7 @@ class Large:
         __tracebackhide__ = True
         bound = 1.0 if stores.capabilities.exact else min(self.min_recall, most)
         if found < bound:
-            fail(f"{what}, {found:.3f} were found, expected at least {bound}")
+            fail(f"{what}, a search found {found:.3f}, expected at least {bound}")
 
     @staticmethod
     def _expect_bound(

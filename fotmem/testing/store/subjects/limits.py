@@ -1,4 +1,4 @@
-"""Numbers beyond what 4, 16, 24, 32 or 53 bits can count, as far as that is cheap."""
+"""Tests of numbers beyond 4, 16, 24, 32 or 53 bits, as far as they are cheap."""
 
 import pytest
 import torch
@@ -6,29 +6,29 @@ from torch import Tensor
 
 from fotmem.stores.hits import Hits
 from fotmem.stores.store import MemoryStore
-from fotmem.testing.store.expectations import expect, fail, told
+from fotmem.testing.store.expectations import expect, fail, fault
 from fotmem.testing.store.hits import expect_contents, expect_exact, expect_sound
 from fotmem.testing.store.naive import draw
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 
 QUERIES = 2**16 + 1_000
 DIFFERENT = 997
-"""Queries of these that differ: the others repeat them, which makes it cheap to know the answer."""
+"""Number of different queries; the others repeat them, so that the answers are known."""
 
 
 class Limits:
     """Many queries, many heads, large ids."""
 
     def test_many_queries(self, stores: Stores) -> None:
-        """66,536 queries of one call are all answered: more than 16 bits can count."""
+        """One call answers all of 66,536 queries: more than 16 bits can count."""
         keys, values = pair(120)
         expect_many_answered(stores.filled(keys, values), keys, QUERIES)
 
     @pytest.mark.parametrize("heads", [16, 17, 32, 33, 64, 65, 130])
     def test_many_heads(self, stores: Stores, heads: int) -> None:
-        """Up to 130 heads are kept and searched as two are."""
+        """Up to 130 heads are stored and searched correctly."""
         keys, values, queries = (draw(heads, 50, 8, seed=seed) for seed in range(3))
-        with told(f"a store of {heads} heads answers wrongly"):
+        with fault(f"a store of {heads} heads gives wrong answers"):
             store = stores.filled(keys, values, cuts=(7,))
             expect_contents(store, keys, values)
             expect_exact(store.search(queries, 5), queries, keys, 5)
@@ -37,10 +37,10 @@ class Limits:
         "bits, kind", [(24, "float32"), (31, "int32"), (32, "uint32"), (53, "float64")]
     )
     def test_large_ids(self, stores: Stores, bits: int, kind: str) -> None:
-        """Ids go on right beyond what float32, int32, uint32 and float64 can count."""
+        """Ids stay correct beyond what float32, int32, uint32 and float64 can count."""
         keys, values = pair(40)
         first = 2**bits - 20
-        with told(f"ids from 2**{bits} on are wrong, as if they were kept in {kind}"):
+        with fault(f"ids from 2**{bits} on are wrong, as if they were kept in {kind}"):
             store = stores.filled(keys, values, cuts=(9, 20), first_id=first)
             store.forget(4)
             live, begin = (keys[:, 4:], values[:, 4:]), first + 4
@@ -55,9 +55,9 @@ class Limits:
 def expect_many_answered(
     store: MemoryStore, keys: Tensor, count: int, *, most: float = 0.0
 ) -> None:
-    """Expect a store to answer so many queries of one call as it answers them few at a time.
+    """Expect one call with many queries to return the same as calls with few.
 
-    At most a share `most` may differ: a tie of two lists of an index may be rounded.
+    A share of `most` may differ: lists of an index that tie may be rounded.
     """
     __tracebackhide__ = True
     few = draw(keys.shape[0], DIFFERENT, keys.shape[2], seed=2)
@@ -69,7 +69,7 @@ def expect_many_answered(
         ("attend", lambda: store.attend(queries, top_k=4, scale=0.3), part),
     )
     for name, call, expected in calls:
-        with told(f"{name} did not answer all of {count:,} queries of one call"):
+        with fault(f"{name} did not answer all of {count:,} queries of one call"):
             found = call()
             expect(found[0].shape[1], count, "queries that are answered")
             _expect_repeated(found, expected, queries, keys, most)

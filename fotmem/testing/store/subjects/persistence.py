@@ -32,7 +32,7 @@ class Persistence:
     def test_reopening(
         self, lasting: Stores, tmp_path: Path, dtype: torch.dtype, dropped: int
     ) -> None:
-        """What was flushed and closed is there again, under its ids, forgotten keys excepted."""
+        """A reopened store has the same keys and ids as before, without the forgotten ones."""
         keys, values = pair(80, dtype)
         where = tmp_path / "store"
         store = lasting.filled(keys[:, :60], values[:, :60], first_id=5, directory=where)
@@ -48,7 +48,7 @@ class Persistence:
 
     @new_garbage_only()
     def test_flushing_without_closing(self, lasting: Stores, tmp_path: Path) -> None:
-        """What was flushed is there again, also if the store was never closed."""
+        """A store that was flushed and never closed reopens with all its keys."""
         keys, values = pair(60)
         for round_, cuts in enumerate(((), (1, 30))):
             where = tmp_path / str(round_)
@@ -61,7 +61,7 @@ class Persistence:
             expect_contents(store, keys, values)
 
     def test_flushing_often(self, lasting: Stores, tmp_path: Path) -> None:
-        """Flushing after every add, and reopening after some, loses nothing."""
+        """Flushing after each `add`, and reopening in between, loses nothing."""
         keys, values = pair(120)
         store, where = lasting.empty(directory=tmp_path / "store"), tmp_path / "store"
         for begin in range(0, 120, 12):
@@ -75,7 +75,7 @@ class Persistence:
         expect_contents(store, keys, values)
 
     def test_opening_as_another_layer(self, lasting: Stores, tmp_path: Path) -> None:
-        """Another number of heads, dimension or dtype is refused, and harms nothing."""
+        """Opening with other heads, dimension or dtype is refused, and harms nothing."""
         keys, values = pair(60)
         where = tmp_path / "store"
         lasting.close(lasting.filled(keys, values, directory=where))
@@ -94,7 +94,7 @@ class Persistence:
         expect_contents(lasting.empty(directory=where), keys, values)
 
     def test_directories_are_apart(self, lasting: Stores, tmp_path: Path) -> None:
-        """Two directories are two stores; a copy writes into neither."""
+        """Stores in two directories are independent, and a copy writes into neither."""
         keys, values = pair(60)
         one = lasting.filled(keys[:, :40], values[:, :40], directory=tmp_path / "one")
         other = lasting.filled(keys[:, 40:], values[:, 40:], directory=tmp_path / "other")

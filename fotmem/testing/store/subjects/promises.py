@@ -1,4 +1,4 @@
-"""What a store declares, and what the test class may change."""
+"""Tests of what a store declares, and of what the test class may change."""
 
 import gc
 import random
@@ -20,7 +20,7 @@ from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 from fotmem.testing.store.surroundings import surroundings, unusual_surroundings
 
 TAIL, TAIL_ERROR = 30_000, 0.25
-"""Keys that count about the same, and by how much their weight may be estimated wrongly."""
+"""Keys of nearly equal weight, and the largest error of the estimated weight."""
 MAY_CHANGE = {"large", "make_store", "min_recall", "min_mass", "capabilities"}
 
 
@@ -28,7 +28,7 @@ class Promises:
     """What is declared."""
 
     def test_only_the_bounds_are_changed(self) -> None:
-        """The test class changes the contract's bounds at most, and none of its tests."""
+        """The test class changes none of the contract's tests, only its bounds."""
         from fotmem.testing.store.contract import StoreContract
 
         kinds = [kind for kind in type(self).__mro__ if issubclass(kind, StoreContract)]
@@ -53,7 +53,7 @@ class Promises:
     @pytest.mark.parametrize("device", ["cpu", "cuda"])
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_declared_devices(self, stores: Stores, device: str, dtype: torch.dtype) -> None:
-        """On each declared device, for callers on any: search, attend, forget, look up and copy."""
+        """Every call works on each declared device, with inputs on any device."""
         if device not in stores.capabilities.devices:
             pytest.skip(f"the store does not declare {device}")
         if device == "cuda" and not torch.cuda.is_available():
@@ -77,7 +77,7 @@ class Promises:
                 expect_attention(part, expected, torch.float32, torch.device(caller))
 
     def test_flush_and_close(self, stores: Stores) -> None:
-        """A store may be flushed at any time, and closes itself at the end of a `with` block."""
+        """`flush` works at any time, and a `with` block closes the store."""
         keys, values = pair(40)
         store = stores.empty()
         stores.release(store)
@@ -92,7 +92,7 @@ class Promises:
             expect_contents(store, keys[:, 10:], values[:, 10:], first_id=10)
 
     def test_closing_twice(self, stores: Stores) -> None:
-        """Closing a store once more does nothing."""
+        """Closing a store twice does nothing."""
         store = stores.filled(*pair(40))
         stores.release(store)
         store.close()
@@ -102,7 +102,7 @@ class Promises:
     def test_nothing_is_left_behind(
         self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A store that is closed or dropped is gone: from memory, and from temporary folders."""
+        """A store that is closed or dropped leaves nothing in memory or in temporary folders."""
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         for close in (True, False):
             store = stores.filled(*pair(5000), cuts=(3000,))
@@ -114,13 +114,13 @@ class Promises:
             del store
             gc.collect()
             if alive() is not None:
-                fail("a store that nothing refers to any more is still in memory")
+                fail("a store without any reference is still in memory")
             expect([file.name for file in tmp_path.iterdir()], [], "files in the temporary folder")
 
     def test_nothing_global_changes(
         self, stores: Stores, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """The process stays the caller's: environment, folder, output, warnings, signals, torch."""
+        """A store changes no environment, folder, output, warnings, signals or torch settings."""
         keys, values = pair(5000)
         torch.rand(3), np.random.rand(3), random.random()  # so that no state is a fresh one
         capfd.readouterr()
@@ -144,7 +144,7 @@ class Promises:
 
     @new_garbage_only()
     def test_stores_may_be_dropped(self, stores: Stores) -> None:
-        """Dropped without `close`, a store goes away quietly, and others stay as they are."""
+        """Dropping a store without `close` raises nothing and harms no other store."""
         keys, values = pair(40)
         kept, dropped = (stores.filled(keys, values) for _ in range(2))
         stores.release(dropped)
@@ -154,7 +154,7 @@ class Promises:
 
     @pytest.mark.parametrize("scale", [0.01, 0.1])
     def test_an_estimated_tail(self, stores: Stores, scale: float) -> None:
-        """A store that estimates its tail weighs all keys: their number, and their values."""
+        """A store with `estimates_tail` counts all keys: their weight and their values."""
         if not stores.capabilities.estimates_tail:
             pytest.skip("the store does not declare that it estimates: see test_dense_attention")
         keys, values = draw(1, TAIL, DIM), torch.zeros(1, TAIL, DIM)
@@ -168,13 +168,13 @@ class Promises:
         share = (part.lse.double() - lse).exp().item()
         if not 1 - TAIL_ERROR <= share <= 1 + TAIL_ERROR:
             fail(
-                f"attend(top_k=None) over {TAIL:,} keys that count about the same sees {share:.1%} "
+                f"attend(top_k=None) over {TAIL:,} keys of nearly equal weight counts {share:.1%} "
                 f"of their weight, expected 75% to 125%: the tail is dropped, not estimated (lse "
                 f"{part.lse.item():.3f}, of all keys {lse.item():.3f})"
             )
         if not ((part.out - out).abs() <= TAIL_ERROR).all():
             fail(
-                f"attend(top_k=None) over {TAIL:,} keys that count about the same gives the best "
+                f"attend(top_k=None) over {TAIL:,} keys of nearly equal weight gives the best "
                 f"one in twenty {part.out.mean().item():.1%} of the weight, expected "
                 f"{out.mean().item():.1%}: the values of the tail are dropped, not estimated"
             )

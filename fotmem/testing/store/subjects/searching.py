@@ -20,7 +20,7 @@ class Searching:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_shapes_and_dtypes(self, stores: Stores, dtype: torch.dtype) -> None:
-        """Ids are int64, scores float32, both [H, Q, K], whatever the queries' dtype and number."""
+        """Ids are int64 and scores float32, both [H, Q, K], for any dtype and number of queries."""
         keys = draw(HEADS, 40, DIM, dtype=torch.float32)
         store = stores.filled(keys, keys)
         for queries, top_k in itertools.product((0, 1, 5), (1, 7, 40, 45)):
@@ -29,7 +29,7 @@ class Searching:
             expect_exact(hits, asked, keys, top_k)
 
     def test_equal_to_brute_force(self, stores: Stores) -> None:
-        """A small store finds the largest inner products, whatever the shapes, dtypes and norms."""
+        """A small store finds the largest inner products, for any shapes, dtypes and norms."""
         layouts, dtypes = st.sampled_from(LAYOUTS), st.sampled_from(DTYPES)
 
         @quick
@@ -74,7 +74,7 @@ class Searching:
     def test_scores_are_inner_products_of_stored_keys(
         self, stores: Stores, dtype: torch.dtype
     ) -> None:
-        """Scores are unscaled inner products of the queries, unrounded, with the keys as stored."""
+        """Scores are unscaled inner products of unrounded queries and the keys as stored."""
         keys = draw(HEADS, 300, DIM, dtype=dtype)
         store = stores.filled(keys, keys)
         for query_dtype in DTYPES:
@@ -83,7 +83,7 @@ class Searching:
             expect_exact(store.search(queries, 8), queries, keys, 8)
 
     def test_best_first(self, stores: Stores) -> None:
-        """Hits come best first, also where keys were added worst first or best first."""
+        """Hits come best first, in whichever order the keys were added."""
         keys = draw(HEADS, 1, DIM).expand(HEADS, 200, DIM) * torch.linspace(-1, 2, 200)[:, None]
         for order in (1, -1):
             ordered = keys.flip(1) if order < 0 else keys
@@ -92,7 +92,7 @@ class Searching:
             expect_exact(store.search(queries, 30), queries, ordered, 30)
 
     def test_many_heads_and_dimensions(self, stores: Stores) -> None:
-        """Nine heads of 200 dimensions are kept and searched as two of few are."""
+        """Nine heads of 200 dimensions are stored and searched correctly."""
         keys, values, queries = (draw(9, 60, 200, seed=seed) for seed in range(3))
         store = stores.filled(keys, values, cuts=(7,))
         expect_contents(store, keys, values)
@@ -116,7 +116,7 @@ class Searching:
         expect_exact(store.search(queries, 10), queries, keys, 10)
 
     def test_duplicates_are_all_found(self, stores: Stores) -> None:
-        """Equal keys are keys of their own: all are found, none twice."""
+        """Duplicate keys are separate keys: all are found, none twice."""
         keys = draw(HEADS, 5, DIM).repeat_interleave(8, dim=1)
         store = stores.filled(keys, draw(HEADS, 40, DIM, seed=1), cuts=(3, 20))
         queries = draw(HEADS, 7, DIM, seed=2)
@@ -124,7 +124,7 @@ class Searching:
             expect_exact(store.search(queries, top_k), queries, keys, top_k)
 
     def test_ties(self, stores: Stores) -> None:
-        """Where all scores are equal, there are still as many different hits as asked for."""
+        """If all scores are equal, a search still returns `top_k` different hits."""
         same = draw(HEADS, 1, DIM).expand(HEADS, 70, DIM)
         for keys in (same, draw(HEADS, 70, DIM)):
             store = stores.filled(keys, keys)
@@ -134,7 +134,7 @@ class Searching:
                 expect_exact(store.search(same[:, :3], top_k), same[:, :3], keys, top_k)
 
     def test_top_k_beyond_the_length(self, stores: Stores) -> None:
-        """Where `top_k` exceeds the keys, all are found; the rest is id -1 and score -inf."""
+        """If `top_k` exceeds the number of keys, the remaining hits are id -1 and score -inf."""
         keys = draw(HEADS, 9, DIM)
         store = stores.filled(keys, keys)
         for top_k in (8, 9, 10, 300):
@@ -146,7 +146,7 @@ class Searching:
             expect(list(rest), padding, "what follows the last hit (id, score)")
 
     def test_an_empty_store(self, stores: Stores) -> None:
-        """An empty store answers with padding, before the first key and after the last is gone."""
+        """An empty store returns padding, before the first key and after the last is forgotten."""
         keys = draw(HEADS, 5, DIM)
         queries = draw(HEADS, 3, DIM, seed=1)
         for store in (stores.empty(), _emptied(stores.filled(keys, keys))):
@@ -158,7 +158,7 @@ class Searching:
                 expect_rows(store.values(hits.ids), hits.ids, keys[:, :0], "values")
 
     def test_one_key(self, stores: Stores) -> None:
-        """A store of one key finds it, for one head and dimension as for several."""
+        """A store of one key finds it, with one or several heads and dimensions."""
         for heads, dim in ((1, 1), (1, DIM), (3, 2)):
             keys, queries = draw(heads, 1, dim), draw(heads, 4, dim, seed=1)
             store = stores.filled(keys, keys)
@@ -186,7 +186,7 @@ class Searching:
         "key_norm, query_norm", [(1e18, 1e18), (1e-20, 1.0), (1e25, 1e5), (0.0, 1.0)], ids=str
     )
     def test_zero_and_huge_norms(self, stores: Stores, key_norm: float, query_norm: float) -> None:
-        """Norms may be anything whose products are finite in float32, 0 included."""
+        """Keys of any norm work, 0 included, as long as products are finite in float32."""
         keys = draw(HEADS, 50, DIM) * key_norm * torch.logspace(-3, 0, 50)[:, None]
         keys[:, ::7] = 0
         store = stores.filled(keys, keys, cuts=(10,))
@@ -195,7 +195,7 @@ class Searching:
             expect_exact(store.search(queries, top_k), queries, keys, top_k)
 
     def test_queries_unlike_all_keys(self, stores: Stores) -> None:
-        """Queries far from all keys, with negative scores only, find the least bad."""
+        """Queries with negative scores only find the keys with the least negative ones."""
         offset = 50 * draw(HEADS, 1, DIM, seed=3)
         keys: Tensor = draw(HEADS, 200, DIM) + offset
         queries = draw(HEADS, 20, DIM, seed=4) - offset

@@ -1,4 +1,4 @@
-"""How long a store takes beside the exact one: told, and never a failure."""
+"""Times of a store compared with the exact one: reported, and never a failure."""
 
 import functools
 import statistics
@@ -27,7 +27,7 @@ class Speed:
     def test_speed_beside_exact(
         self, two: list[Grown], huge: Filled, stores: Stores, record_property: Record
     ) -> None:
-        """Times of `search` and `attend` are told as ratios to those of the exact store."""
+        """Reports the times of `search` and `attend` as ratios to those of the exact store."""
         keys, values, queries, _, _ = growing.data()
         small = stores.filled(keys[:, :SMALL], values[:, :SMALL])
         table: list[dict[str, float]] = []

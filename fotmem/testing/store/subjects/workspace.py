@@ -1,4 +1,4 @@
-"""Memory for temporaries."""
+"""Memory of temporaries."""
 
 import functools
 from collections.abc import Callable
@@ -21,14 +21,14 @@ MOST = 8 * 4 * WORKSPACE
 MOST_OF_ONE = 6 * 4 * WORKSPACE
 """Bytes that the temporaries of one query may take."""
 WIDE = 8_192
-"""Dimensions with which few keys are large."""
+"""Dimensions with which a few keys take much memory."""
 
 
 class Workspace:
-    """Memory for temporaries."""
+    """Memory of temporaries."""
 
     def test_temporaries_of_search(self, stores: Stores) -> None:
-        """Searching many keys with many queries allocates no matrix of all scores."""
+        """`search` allocates no matrix of all scores."""
         keys = draw(1, 16_384, 16)
         store = stores.filled(keys, keys)
         self._expect_bounded(
@@ -39,7 +39,7 @@ class Workspace:
 
     @pytest.mark.parametrize("top_k", [None, 256])
     def test_temporaries_of_attend(self, stores: Stores, top_k: int | None) -> None:
-        """Attending with many queries allocates neither all scores nor all values of the hits."""
+        """`attend` allocates neither all scores nor all values of the hits at once."""
         tokens, dim = (16_384, 8) if top_k is None else (512, 64)
         keys = draw(1, tokens, dim)
         store = stores.filled(keys, keys)
@@ -50,7 +50,7 @@ class Workspace:
         )
 
     def test_no_copy_of_all_keys(self, stores: Stores) -> None:
-        """A query of a large bfloat16 store makes no float copy of all keys or values."""
+        """A call on a large bfloat16 store makes no float32 copy of all keys or values."""
         keys = draw(1, 50, WIDE, dtype=torch.bfloat16).repeat(1, 80, 1)
         try:
             store = stores.filled(keys, keys)
@@ -67,7 +67,7 @@ class Workspace:
             for call in calls.values():
                 call()
 
-        all_of_them()  # what is made once is no matter
+        all_of_them()  # what is allocated once does not count
         suspected = calls if peak_bytes(all_of_them) > MOST_OF_ONE else {}
         for name, call in suspected.items():
             peak = peak_bytes(call)
@@ -92,7 +92,7 @@ class Workspace:
         __tracebackhide__ = True
         few, many = 256, 3_072
         dim = call.func.__self__.head_dim  # type: ignore[attr-defined]
-        call(draw(1, few, dim, seed=1))  # what is made once is no matter
+        call(draw(1, few, dim, seed=1))  # what is allocated once does not count
         peaks = []
         for count in (few, many):
             results: list[Any] = []
@@ -110,14 +110,14 @@ class Workspace:
             )
 
     def test_adding_is_amortised(self, stores: Stores) -> None:
-        """Adding a few keys does not copy all that was added before."""
+        """Adding a few keys does not copy all earlier keys."""
         few, many = draw(1, 10, 64), draw(1, 6_000, 64)
         store, made = stores.empty(num_heads=1, head_dim=64), []
         for _ in range(2):
             for piece in many.split(2_000, dim=1):
                 store.add(piece, piece)
             each = [self._made_by(functools.partial(store.add, few, few)) for _ in range(31)]
-            made.append(sorted(each)[15])  # the median: building an index anew is no matter
+            made.append(sorted(each)[15])  # the median: building an index may take more
         if made[1] - made[0] > many.numel() * many.element_size() // 2:
             fail(
                 f"adding 10 keys made tensors of {made[0] / 2**20:.1f} MiB beside 6,000 keys and "
