@@ -33,7 +33,7 @@ class Sorted(ExactStore):
 
 class Pausing(ExactStore):
     def search_rows(self, queries, top_k):
-        time.sleep(0.003)
+        time.sleep(0.03)
         return super().search_rows(queries, top_k)
 
 class Crashing(ExactStore):
