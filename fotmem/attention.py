@@ -170,7 +170,7 @@ def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Parti
     # In float32, so that no digits are lost; block by block, so that memory stays bounded.
     queries32 = queries.float()
     length = block_length(*keys.shape[:2], keys.shape[3])
-    merged = PartialAttention(torch.zeros_like(queries32), _no_keys(queries))
+    merged = no_attention(queries, dtype=torch.float32)
     for start in range(0, keys.shape[2], length):
         stop = start + length
         block = _kernel(
@@ -185,7 +185,7 @@ def _kernel(
 ) -> PartialAttention:
     """Call the CPU kernel of `scaled_dot_product_attention`, which also returns the lse."""
     if queries.shape[2] == 0 or keys.shape[2] == 0:
-        return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+        return no_attention(queries)
     out, lse = torch._scaled_dot_product_flash_attention_for_cpu(
         _dense_rows(queries),
         _dense_rows(keys.to(queries.dtype)),
@@ -231,12 +231,17 @@ def _blocked(
 
 def _concatenate(parts: list[PartialAttention], queries: Tensor) -> PartialAttention:
     if not parts:
-        return PartialAttention(torch.zeros_like(queries), _no_keys(queries))
+        return no_attention(queries)
     if len(parts) == 1:
         return parts[0]
     return PartialAttention(
         torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
     )
+
+
+def no_attention(queries: Tensor, dtype: torch.dtype | None = None) -> PartialAttention:
+    """Return the attention of queries ``[..., Q, D]`` to no key; ``out`` in `dtype` or theirs."""
+    return PartialAttention(torch.zeros_like(queries, dtype=dtype), _no_keys(queries))
 
 
 def _no_keys(queries: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from fotmem import attention
-from fotmem.stores.attending import attend_to_all, attend_to_hits, no_attention
+from fotmem.attention import no_attention
+from fotmem.stores.attending import attend_to_all, attend_to_hits
 from fotmem.stores.brute_force import exact_search
 from fotmem.stores.hits import Hits
 from fotmem.testing.store.naive import draw

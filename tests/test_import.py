@@ -1,5 +1,6 @@
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,11 +13,13 @@ from torch import Tensor
 
 import fotmem
 from fotmem.stores import Hits, RowsStore
+from tests.pages import NAMES, PAGES, blocks
 from tests.public_names import (
     PUBLIC,
     PUBLIC_MODULES,
     foreign_private_names,
     names_used,
+    private_names,
     reused_private_names,
 )
 
@@ -121,10 +124,22 @@ def test_plugins_import_only_public_names(source: Path) -> None:
     assert used - PUBLIC == set()
 
 
-@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder",
+    [*PLUGINS, *(ROOT / "examples").glob("*-*"), *(ROOT / "fotmem/scaffold/template").iterdir()],
+    ids=lambda folder: folder.name,
+)
 def test_plugins_use_no_private_name_of_fotmem(folder: Path) -> None:
     sources = [source.read_text("utf-8") for source in folder.rglob("*.py")]
     assert foreign_private_names(sources) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_pages_show_no_private_name_of_fotmem(page: Path) -> None:
+    code = [block.code for block in blocks(page) if block.language == "python"]
+    assert foreign_private_names(code) == set()
+    named = re.findall(r"`(?:self\.)?(_[a-z]\w*)", page.read_text("utf-8"))
+    assert not private_names() & set(named)
 
 
 @pytest.mark.parametrize("name", ["exact", "faiss-flat", "faiss-ivf", "faiss-hnsw", "hnsw", "zarr"])

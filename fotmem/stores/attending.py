@@ -10,6 +10,7 @@ from fotmem.attention import (
     block_length,
     dense_attention,
     merge,
+    no_attention,
     topk_attention,
 )
 from fotmem.stores.hits import Bias, Hits
@@ -80,10 +81,3 @@ def attend_to_all(
         merged = merge([merged, PartialAttention(part.out[0], part.lse[0])])
         start = end
     return merged
-
-
-def no_attention(queries: Tensor, dtype: torch.dtype | None = None) -> PartialAttention:
-    """Return the attention of queries ``[H, Q, D]`` to no key; ``out`` in `dtype` or theirs."""
-    out = torch.zeros_like(queries, dtype=dtype)
-    lse = torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
-    return PartialAttention(out, lse)

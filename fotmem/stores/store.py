@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fotmem.arguments import checked_integer
-from fotmem.attention import PartialAttention, block_length
+from fotmem.attention import PartialAttention, block_length, no_attention
 from fotmem.errors import OptionError, ShapeError, one_line
-from fotmem.stores.attending import attend_to_all, attend_to_hits, no_attention
+from fotmem.stores.attending import attend_to_all, attend_to_hits
 from fotmem.stores.checks import (
     END_OF_IDS,
     checked_bias,
