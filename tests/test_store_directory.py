@@ -186,7 +186,7 @@ def test_after_a_failed_sync_of_names_nothing_is_committed(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr("fotmem.stores.store_directory.sync_folder", fail)
+        broken.setattr("fotmem.stores.directory_files.sync_folder", fail)
         with pytest.raises(StorageError, match="Input/output error"):
             directory.commit([])
     with pytest.raises(StorageError, match="open the store again: it is as of its last flush"):

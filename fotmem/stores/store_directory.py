@@ -2,21 +2,18 @@
 
 import errno
 import os
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fotmem.errors import OptionError, StorageError
+from fotmem.stores.directory_files import MANIFEST, DirectoryFiles
 from fotmem.stores.directory_lock import LOCK, DirectoryLock
 from fotmem.stores.directory_manifest import DirectoryManifest, LayerKind, checksum
-from fotmem.stores.durable_files import PARTIAL, read_file, sync_folder, write_file
+from fotmem.stores.durable_files import PARTIAL, sync_folder
 from fotmem.stores.store import MemoryStore
 
-MANIFEST = "manifest.json"
-LARGEST = 2**26
-"""Most bytes of a manifest."""
 UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC})
 """Errors that forbid writing, though reading may still work."""
 
@@ -72,6 +69,7 @@ class StoreDirectory:
         dtype = str(store.dtype).removeprefix("torch.")
         kind = LayerKind(format, store.num_heads, store.head_dim, dtype)
         self._manifest = DirectoryManifest(kind, 0, {}, {})
+        self._disk = DirectoryFiles(self.path, format)
         self._suffix = suffix
         self._written: dict[str, str] = {}  # files that the manifest does not name yet
         self._refusal = ""  # why nothing can be committed any more
@@ -99,9 +97,9 @@ class StoreDirectory:
             It is missing or damaged. The directory is released, so that it can be repaired.
         """
         try:
-            data = self._bytes(name)
+            data = self._disk.read(name)
             if checksum(data) != self._manifest.files.get(name):
-                raise self._broken(f"{name} is damaged (its checksum differs)")
+                raise self._disk.broken(f"{name} is damaged (its checksum differs)")
         except StorageError:
             self.close()
             raise
@@ -117,7 +115,7 @@ class StoreDirectory:
         """
         number = self._manifest.next
         name = f"{number:08d}{self._suffix}"
-        self._put(name, data)
+        self._disk.write(name, data)
         self._manifest = self._manifest._replace(next=number + 1)
         self._written[name] = checksum(data)
         return name
@@ -143,10 +141,10 @@ class StoreDirectory:
         named = {name: known[name] for name in files}
         manifest = self._manifest._replace(files=named, facts=facts)
         self._sync()  # the names of new files
-        self._put(MANIFEST, manifest.encode())
+        self._disk.write(MANIFEST, manifest.encode())
         self._sync()
         self._manifest, self._written = manifest, {}
-        self._remove_others()
+        self._disk.remove_others(named, self._suffix)
 
     def close(self) -> None:
         """Let another writer in."""
@@ -159,20 +157,23 @@ class StoreDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = DirectoryLock(self.path)
+        except (OSError, ValueError) as error:  # such as a zero byte in the name
+            raise self._disk.failed("open", "the lock", error) from error
+        try:
             lock.acquire()
         except StorageError:
             raise
-        except (OSError, ValueError) as error:  # such as a zero byte in the name
-            if getattr(error, "errno", None) not in UNWRITABLE or not self.path.is_dir():
-                raise self._failed("open", "the lock", error) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise self._disk.failed("open", "the lock", error) from error
             lock.release()  # any number of stores may read
-            self._refusal = str(self._failed("write", "the lock", error))
+            self._refusal = str(self._disk.failed("write", "the lock", error))
         return lock
 
     def _begin(self) -> None:
         found = sorted(os.listdir(self.path))
         if found := [name for name in found if name != LOCK and not name.endswith(PARTIAL)]:
-            raise self._broken(f"it has no {MANIFEST}, but {', '.join(found[:3])}")
+            raise self._disk.broken(f"it has no {MANIFEST}, but {', '.join(found[:3])}")
         self.commit([])
         with suppress(OSError):  # the parent may be somebody else's
             sync_folder(self.path.parent)
@@ -180,9 +181,9 @@ class StoreDirectory:
     def _load(self) -> None:
         """Read the manifest, and check whose it is."""
         try:
-            manifest = DirectoryManifest.decode(self._bytes(MANIFEST))
+            manifest = DirectoryManifest.decode(self._disk.read(MANIFEST))
         except ValueError as error:
-            raise self._broken(f"{MANIFEST} is damaged ({error})") from error
+            raise self._disk.broken(f"{MANIFEST} is damaged ({error})") from error
         if manifest.kind != self._manifest.kind:
             raise OptionError(
                 f"{self.path} holds {manifest.kind}, but the caller asked for "
@@ -190,49 +191,10 @@ class StoreDirectory:
             )
         self._manifest = manifest
 
-    # Files ---------------------------------------------------------------------------------
-
-    def _bytes(self, name: str) -> bytes:
-        if not re.fullmatch(r"[0-9]{8,}\.[a-z0-9.-]+|" + re.escape(MANIFEST), name):
-            raise self._broken(f"{name!r} is no file of a store")
-        try:
-            return read_file(self.path / name, LARGEST if name == MANIFEST else -1)
-        except FileNotFoundError as error:
-            raise self._broken(f"{name} is missing") from error
-        except OSError as error:
-            raise self._failed("read", name, error) from error
-
-    def _put(self, name: str, data: bytes) -> None:
-        try:
-            write_file(self.path / name, data)
-        except OSError as error:
-            raise self._failed("write", name, error) from error
-
     def _sync(self) -> None:
         try:
-            sync_folder(self.path)
-        except OSError as error:
-            failed = self._failed("write", "names of files", error)
+            self._disk.sync()
+        except StorageError as error:
             # A second sync may succeed, though names are lost.
-            self._refusal = f"{failed}; open the store again: it is as of its last flush"
+            self._refusal = f"{error}; open the store again: it is as of its last flush"
             raise StorageError(self._refusal) from error
-
-    def _remove_others(self) -> None:
-        """Remove the files of earlier commits and of a killed writer; leave all other files."""
-        own = re.compile(rf"[0-9]{{8,}}{re.escape(self._suffix)}|.+{re.escape(PARTIAL)}")
-        with suppress(OSError):
-            for name in os.listdir(self.path):
-                if own.fullmatch(name) and name not in self._manifest.files:
-                    (self.path / name).unlink()
-
-    def _broken(self, problem: str) -> StorageError:
-        return StorageError(
-            f"{self.path} is no whole {self._manifest.kind.format}: {problem}; restore it from a "
-            "copy, or choose another directory"
-        )
-
-    def _failed(self, doing: str, name: str, error: Exception) -> StorageError:
-        reason = getattr(error, "strerror", None) or error
-        return StorageError(
-            f"cannot {doing} {name} of {self.path}: {reason}; repair that, then try again"
-        )
