@@ -103,3 +103,11 @@ def test_damage_to_any_zarr_json_is_noticed(store: Path) -> None:
         path.write_bytes(before)
     with opened(directory=store) as again:
         look_at(again)
+
+
+def test_the_id_of_another_store_is_named(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        fill(tmp_path / name, 10)
+    shutil.copy(tmp_path / "other/log/zarr.json", tmp_path / "one/log/zarr.json")
+    with pytest.raises(StorageError, match=r"log/zarr\.json of .* is damaged"):
+        opened(directory=tmp_path / "one")

@@ -101,7 +101,8 @@ def _manifest(attributes: dict[str, Any], store_id: str, storage: Storage) -> Ma
     }
     try:
         if attributes.get("crc32c") != checksum_of(content, store_id):
-            raise _damaged(ROOT, storage, "its checksum differs")
+            # It covers the store's id, too, which stands in the other file.
+            raise _damaged(f"{ROOT} or log/{ROOT}", storage, "their checksum differs")
         return Manifest.model_validate_json(json.dumps(content))
     except ValidationError as error:
         first = error.errors()[0]
