@@ -74,8 +74,9 @@ recipe-dictionary: $(VENV)/.extra-train ## train the small model that ships as d
 pictures: $(VENV)/.extra-train ## draw the pictures of the documentation anew
 	@$(PY) -m recipes.crossbatch_picture
 
+# Not --quiet: with it, --strict counts no warnings.
 docs: $(VENV)/.extra-docs ## build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 dist: $(VENV)/.extra-dev ## build sdist and wheel into dist/
 	@$(PY) -m build
