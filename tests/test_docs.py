@@ -45,6 +45,7 @@ from fotmem_decoders.families import FAMILIES
 from tests import plugins, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture
 from tests.pages import DOCS, NAMES, PAGES, ROOT, Block, blocks, change, prose
+from tests.public_names import foreign_private_names, private_names
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -222,6 +223,15 @@ def test_the_pages_on_stores_have_the_whole_interface() -> None:
     bases = (public_methods(IndexedStore) | public_methods(GraphStore)) - public_methods(RowsStore)
     names = {*bases, *public_methods(Graph), *IndexedOptions.model_fields, "search_options"}
     assert not missing(names - inner - others, "base-classes.md")
+
+
+def test_pages_show_no_private_name_of_fotmem() -> None:
+    names = private_names()
+    assert "_search_live" in names
+    for page in PAGES:
+        assert not set(re.findall(r"\b_[a-z]\w*", prose(page))) & names, page
+        code = [each.code for each in blocks(page) if each.language == "python"]
+        assert not foreign_private_names(code), page
 
 
 def test_the_page_on_plugins_has_every_field() -> None:

@@ -15,7 +15,7 @@ from fotmem.errors import OptionError, StorageError
 from fotmem.scaffold import BASES, LONGEST, Base, Library, write_package
 from tests import plugins
 from tests.commands import ONE_THREAD, call, refusal
-from tests.public_names import PUBLIC, names_used
+from tests.public_names import PUBLIC, foreign_private_names, names_used
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -249,6 +249,8 @@ def test_it_uses_public_names_only(packages: Packages, base: Base) -> None:
     }
     assert {"plugin.StoreSpec", "testing.StoreContract"} <= used
     assert used <= PUBLIC
+    sources = [source.read_text("utf-8") for source in packages.of(base).rglob("*.py")]
+    assert not foreign_private_names(sources)
 
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(
