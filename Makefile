@@ -27,8 +27,8 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4
 test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (5 minutes on two cores)
 	@$(PYTEST) -m "not thorough" $(ARGS)
 
-test-all: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests
-	@$(PYTEST) $(ARGS)
+test-all: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (at most 20 minutes on two cores)
+	@FOTMEM_TRIALS=12 $(PYTEST) $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
 	@$(PY) -m pytest -k cuda $(ARGS)

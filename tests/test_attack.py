@@ -39,6 +39,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
     return Originals(Target(), tmp_path_factory.mktemp("originals"))
 
 
+@pytest.mark.thorough
 @settings(max_examples=15)
 @given(random=st.randoms(use_true_random=False))
 def test_no_edited_manifest_gives_wrong_rows(random: Random, originals: Originals) -> None:

@@ -363,7 +363,9 @@ def test_a_terminal_that_cannot_show_everything(
     assert "RuntimeError: M?we" in ended.out
 
 
-@pytest.mark.parametrize("moment", [b"loading", b"tokens"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param(b"loading", marks=pytest.mark.thorough), b"tokens"]
+)
 def test_ctrl_c(moment: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = folders.write(tmp_path_factory.mktemp("model"))
     book = folder / "book.txt"

@@ -284,6 +284,7 @@ def test_passkey_as_a_table(passkey: list[object], capsys: Capture) -> None:
     assert [row[:2] + row[4:5] for row in shown] == [["120", "none", "3"], ["120", "exact", "3"]]
 
 
+@pytest.mark.thorough
 def test_only_progress_is_shown_beside_the_figures(passkey: list[object]) -> None:
     ended = process(*passkey, "--json")
     assert ended.code == 0

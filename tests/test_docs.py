@@ -41,6 +41,7 @@ from fotmem.plugin.registry import registry
 from fotmem.scaffold import write_package
 from fotmem.stores import Graph, GraphStore, IndexedOptions, IndexedStore, MemoryStore, RowsStore
 from fotmem.testing import AdapterContract
+from fotmem.testing.store.check import SLOW
 from fotmem_decoders.families import FAMILIES
 from tests import plugins, tiny
 from tests.clock import no_time_passes  # noqa: F401 - a fixture
@@ -48,6 +49,8 @@ from tests.pages import DOCS, NAMES, PAGES, ROOT, Block, blocks, change, prose
 from tests.public_names import foreign_private_names, private_names
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+FAST = f"not ({' or '.join(sorted(SLOW))})"
+"""The tests of the contract that ``plugin check --fast`` runs."""
 
 
 class Runner:
@@ -87,10 +90,11 @@ class Runner:
         shutil.rmtree(self.folder / "written")
         self.install(tomllib.loads((self.folder / "pyproject.toml").read_text("utf-8"))["project"])
 
-    def test(self) -> None:
-        """Run the files of tests, by a pytest with settings of its own.
+    def test(self, *, fast: bool) -> None:
+        """Run the files of tests, by a pytest with its own settings.
 
-        Of a store that only attends in its own way, the tests that concern it.
+        Of a store that only attends in its own way, run the tests that concern it; if `fast`, leave
+        out the slow tests of other stores.
         """
         files = sorted(map(str, self.folder.glob("test_*.py")))
         if not files:
@@ -100,8 +104,10 @@ class Runner:
         options = ["-c", str(configuration), "--rootdir", str(self.folder), "-q", "--tb=short"]
         options += ["-p", "no:cacheprovider", f"--basetemp={self.folder / 'files'}", "-W", "error"]
         for file in files:
-            some = ["-k", "attend or attention or forget"] if "test_dense" in file else []
-            assert pytest.main([*options, *some, file]) == 0
+            some = FAST if fast else ""
+            if "test_dense" in file:
+                some = "attend or attention or forget"
+            assert pytest.main([*options, "-k", some, file]) == 0
 
     def install(self, project: dict[str, Any]) -> None:
         plugins.write_metadata(self.folder, project)
@@ -133,17 +139,20 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     registry.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "fast", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["fast", "all"]
+)
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 @pytest.mark.skipif(
     "cache" not in tiny.cached(None),
     reason="the pages speak transformers 5.24, which renamed past_key_values to cache",
 )
 @pytest.mark.usefixtures("no_time_passes")
-def test_every_block_runs(page: Path, runner: Runner) -> None:
+def test_every_block_runs(page: Path, fast: bool, runner: Runner) -> None:
     for block in blocks(page):
         if not block.left_out:
             runner.run(block)
-    runner.test()
+    runner.test(fast=fast)
     assert not registry().problems
 
 

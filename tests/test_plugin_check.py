@@ -168,6 +168,7 @@ def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
     assert "search is slower than that of the exact store at every size above" in ended.out
 
 
+@pytest.mark.thorough
 def test_large_sizes_are_asked_for() -> None:
     chosen = ("--test", "test_many_queries_of_an_index")
     ended = process("plugin", "check", "exact", *chosen)

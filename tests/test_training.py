@@ -317,7 +317,10 @@ def test_full_training_saves_a_plain_checkpoint(folder: Path, text: Path, tmp_pa
 
 @pytest.mark.parametrize(
     "weights",
-    [{"text_weight": 1.0, "distillation": 0.0}, {"distillation": 1.0}],
+    [
+        {"text_weight": 1.0, "distillation": 0.0},
+        pytest.param({"distillation": 1.0}, marks=pytest.mark.thorough),
+    ],
     ids=["text", "distillation"],
 )
 def test_training_improves_answers(folder: Path, tmp_path: Path, weights: dict[str, float]) -> None:
@@ -368,7 +371,12 @@ def losses(history: list[dict[str, float]]) -> list[tuple[float, float]]:
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")
 @pytest.mark.parametrize(
     "options",
-    [{}, {"method": "full"}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}],
+    [
+        {},
+        pytest.param({"method": "full"}, marks=pytest.mark.thorough),
+        pytest.param({"gradient_accumulation": 2}, marks=pytest.mark.thorough),
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.thorough),
+    ],
     ids=str,
 )
 def test_a_resumed_training_equals_an_uninterrupted_one(
@@ -402,6 +410,7 @@ COMMAND = (
 )
 
 
+@pytest.mark.thorough
 def test_a_killed_training_resumes(folder: Path, text: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = [*PROGRAM, "train", folder, "--data", text, "--output", output, *COMMAND.split()]

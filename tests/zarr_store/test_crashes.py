@@ -41,7 +41,16 @@ for start in range(0, 3000, 250):
 """
 
 
-@pytest.mark.parametrize("calls", [1, 5, 12, 60, 113, 160, 240, 500, 900, 1300, 1650])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        *(12, 160, 900),
+        *(
+            pytest.param(calls, marks=pytest.mark.thorough)
+            for calls in (1, 5, 60, 113, 240, 500, 1300, 1650)
+        ),
+    ],
+)
 def test_killed_at_any_moment_it_reopens_at_its_last_flush(tmp_path: Path, calls: int) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path / "s"), str(calls)]
     process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

@@ -116,6 +116,7 @@ NESTED = LEAF | st.lists(LEAF, max_size=3) | st.dictionaries(st.text(max_size=5)
 ANYTHING = NESTED | st.lists(NESTED, max_size=2)
 
 
+@pytest.mark.thorough
 @settings(quick, max_examples=60)
 @given(choice=st.data())
 def test_any_edit_of_a_manifest_is_refused_or_harmless(

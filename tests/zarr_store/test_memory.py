@@ -39,6 +39,7 @@ print(status("VmHWM") - status("RssFile") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.thorough
 def test_ten_times_the_budget_is_held_within_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURED],

@@ -50,7 +50,16 @@ else:
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="root alone may setuid")
-@pytest.mark.parametrize("case", ["read-only", "no lock file", "unreadable log", "unreadable"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "read-only",
+        *(
+            pytest.param(case, marks=pytest.mark.thorough)
+            for case in ("no lock file", "unreadable log", "unreadable")
+        ),
+    ],
+)
 def test_a_folder_of_somebody_else(store: Path, case: str) -> None:
     shutil.copytree(ROOT, store.parent / "code", ignore=only_code)
     for path in (store, *store.rglob("*")):

@@ -96,6 +96,7 @@ for ending in ("exit", "close", "forget"):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.thorough
 def test_forked_processes_leave_the_files_to_their_parent(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IN_A_FORK, tmp_path],
