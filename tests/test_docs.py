@@ -166,6 +166,7 @@ def test_python_is_left_out_only_where_it_needs_a_download_or_a_model() -> None:
                 compile(block.code, str(page), "exec")
 
 
+@pytest.mark.thorough
 def test_the_readme_begins_with_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -218,6 +218,7 @@ def test_the_group_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in out
 
 
+@pytest.mark.thorough
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     checking = subprocess.Popen(
         [*PROGRAM, "plugin", "check", "exact"],

@@ -18,6 +18,8 @@ from tests.tiny import one_thread  # noqa: F401 - faster here too, where others 
 FACT = " Professor Ivanova's favourite animal is the"
 TRUTH = " hedgehog"
 
+pytestmark = pytest.mark.thorough  # loading the model takes long
+
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[Any, Any]:

@@ -25,6 +25,12 @@ HUGE = {
     "test_adding_stays_as_quick",
 }
 """Tests of 66,000 keys, which a graph takes long to index."""
+TEMPORARIES = {
+    "test_temporaries_of_search",
+    "test_temporaries_of_attend",
+    "test_no_copy_of_all_keys",
+}
+"""Tests of code that stores with an index share: of these, `TestFaissIvf` runs them."""
 INDEXED = {
     name
     for kind in (Large, Indexed)
@@ -64,13 +70,15 @@ class TestFaissIvf(OurStore):
 
 
 class TestFaissIvfpq(OurStore):
+    thorough = TIMES | TEMPORARIES
+
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("faiss-ivfpq", "faiss")
 
 
 class TestFaissHnsw(OurStore):
-    thorough = TIMES | HUGE
+    thorough = TIMES | HUGE | TEMPORARIES
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -78,7 +86,7 @@ class TestFaissHnsw(OurStore):
 
 
 class TestHnsw(OurStore):
-    thorough = TIMES | HUGE
+    thorough = TIMES | HUGE | TEMPORARIES
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:

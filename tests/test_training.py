@@ -333,7 +333,9 @@ def test_training_improves_answers(folder: Path, tmp_path: Path, weights: dict[s
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize(("facts", "alike"), [(0.0, True), (1.0, False)])
+@pytest.mark.parametrize(
+    ("facts", "alike"), [pytest.param(0.0, True, marks=pytest.mark.thorough), (1.0, False)]
+)
 def test_decay_applies_to_windows_with_facts(
     text: Path, tmp_path: Path, facts: float, alike: bool
 ) -> None:
