@@ -9,15 +9,21 @@ exists is not measured again. The texts of the committed reports come from Debia
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from recipes.reports import by_tokens, fill, measured, share, table
-from recipes.smollm2 import SHIPPED
-from recipes.smollm2_report import CARD, README, TUNED
+from recipes.smollm2_report import (
+    CARD,
+    LENGTHS,
+    OTHER_TEXTS,
+    README,
+    TUNED,
+    on_other_text,
+    other_report,
+)
 
 MARKER = "<!-- figures on other texts -->\n"
-REPORTS = SHIPPED / "texts"
-LENGTHS = ("4k", "16k", "64k", "100k")
 COMMAND = f"passkey {TUNED} --readings 1 --trials 20 --tokens"
 
 
@@ -26,22 +32,21 @@ def main(folder: Path) -> None:
     texts = sorted(folder.glob("*.txt"))
     if not texts:
         sys.exit(f"there is no .txt file in {folder}: give make TEXTS=FOLDER")
-    REPORTS.mkdir(exist_ok=True)
     for text in texts:
         for length in LENGTHS:
-            measured(REPORTS / f"{text.stem}-{length}.json", f"{COMMAND} {length}", [str(text)])
-    figures = table_of(sorted({file.stem.rpartition("-")[0] for file in REPORTS.glob("*.json")}))
+            report = other_report(text.stem, length)
+            report.parent.mkdir(exist_ok=True)
+            measured(report, f"{COMMAND} {length}", [str(text)])
     for page in (CARD, README):
-        fill(page, MARKER, figures)
+        fill(page, MARKER, table_of({*OTHER_TEXTS, *(text.stem for text in texts)}))
 
 
-def table_of(names: list[str]) -> str:
+def table_of(names: Iterable[str]) -> str:
     """Write a table of exact match by text and length, and the command that measures it."""
     rows = []
-    for name in names:
-        files = [REPORTS / f"{name}-{length}.json" for length in LENGTHS]
-        lengths = [by_tokens(measured(file, "", []), memory=True) for file in files]
-        rows.append([name, *(share(row) for each in lengths for row in each.values())])
+    for name in sorted(names):
+        lengths = by_tokens(on_other_text(name), memory=True)
+        rows.append([name, *(share(row) for row in lengths.values())])
     head = ["text", *(f"{length} tokens" for length in LENGTHS)]
     return f"{table(head, rows)}\n    fotmem eval {COMMAND} {','.join(LENGTHS)} --text FILE\n"
 

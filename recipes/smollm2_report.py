@@ -43,6 +43,13 @@ CURVES = (
     ("passkey-tuned-dense", True, "tuned, with memory, all of it", "^--C2"),
     ("passkey-tuned", True, "tuned, with memory, top-k 16", "o-C0"),
 )
+OTHER_TEXTS = {
+    "manual": ("the same, another text: manual", "D-C4"),
+    "argument": ("the same, another text: argument", "v-C3"),
+}
+"""Curves of the texts that nothing was chosen on, by the names of their reports."""
+LENGTHS = ("4k", "16k", "64k", "100k")
+"""Tokens of these texts."""
 
 
 def main() -> None:
@@ -52,10 +59,20 @@ def main() -> None:
         name: measured(SHIPPED / f"{name}.json", command, texts)
         for name, command in MEASURED.items()
     }
-    draw(rows)
+    draw(rows | {name: on_other_text(name) for name in OTHER_TEXTS})
     passkeys, facts, perplexities = figures(rows)
     fill(CARD, FIGURES, "\n".join([passkeys, facts, perplexities]))
     fill(README, FIGURES, "\n".join([passkeys, perplexities]))
+
+
+def other_report(text: str, length: str) -> Path:
+    """Return the report of one length of a text that nothing was chosen on."""
+    return SHIPPED / "texts" / f"{text}-{length}.json"
+
+
+def on_other_text(text: str) -> list[dict[str, Any]]:
+    """Read the committed reports of such a text, by length."""
+    return [row for length in LENGTHS for row in measured(other_report(text, length), "", [])]
 
 
 def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -104,18 +121,19 @@ def draw(rows: dict[str, list[dict[str, Any]]]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     ticks: set[int] = set()
-    for number, (name, memory, label, style) in enumerate(CURVES):
+    others = ((name, True, *shown) for name, shown in OTHER_TEXTS.items())
+    for number, (name, memory, label, style) in enumerate((*CURVES, *others)):
         curve = [row for row in rows[name] if row["memory"] == memory]
         tokens = [row["tokens"] for row in curve]
         right = [row["exact_match"] for row in curve]
-        beside = [count * APART ** (number - 1.5) for count in tokens]  # or they hide each other
+        beside = [count * APART ** (number - 2.5) for count in tokens]  # or they hide each other
         axes.errorbar(beside, right, _spread(curve), fmt=style, label=label, capsize=3)
         ticks |= {round(count / 1024) for count in tokens}
     axes.set(xscale="log", xlabel="tokens of text", ylabel="exact match", ylim=(-0.04, 1.04))
     axes.set_xticks([1024 * tick for tick in sorted(ticks)], [f"{tick}k" for tick in sorted(ticks)])
     axes.minorticks_off()
-    axes.legend(loc="center right")
-    axes.set_title("SmolLM2-135M, window 512: a five-digit number in a text not trained on")
+    axes.legend(loc="center right", fontsize=8)
+    axes.set_title("SmolLM2-135M, window 512: a five-digit number in texts not trained on")
     figure.savefig(PICTURE, dpi=120)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from recipes import other_texts
 from recipes.plain_text import PageText, main
-from recipes.smollm2_report import CARD, README
+from recipes.smollm2_report import CARD, OTHER_TEXTS, README
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,4 +34,4 @@ def test_the_pages_have_the_figures_of_the_reports(
 ) -> None:
     monkeypatch.chdir(ROOT)
     _, figures, _ = page.read_text("utf-8").split(other_texts.MARKER)
-    assert figures.strip() == other_texts.table_of(["argument", "manual"]).strip()
+    assert figures.strip() == other_texts.table_of(OTHER_TEXTS).strip()
