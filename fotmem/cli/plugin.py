@@ -3,27 +3,23 @@
 import functools
 import json
 import shlex
-import textwrap
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from fotmem.cli.command import Command
+from fotmem.cli.contract_report import describe, report_as_json, show_outcome, summarise
 from fotmem.cli.options import Json, StoreOption
 from fotmem.cli.parsing import parse_options
 from fotmem.plugin.create import find_store
-from fotmem.plugin.specs import StoreSpec
 
 if TYPE_CHECKING:
-    from fotmem.testing.store.check import Outcome, Report
+    from fotmem.testing.store.check import Outcome
 
 app = typer.Typer(no_args_is_help=True)
-MOST_LINES = 40
-"""Lines that are shown of one failure: the messages of Hypothesis can be long."""
 Tests = Annotated[
     list[str],
     typer.Option("--test", metavar="TEST", help="Only this test of the contract; may be repeated."),
@@ -151,19 +147,19 @@ def check(
 
     def show(outcome: "Outcome") -> None:
         if not shown:
-            _describe(console, spec)
+            describe(console, spec)
         if outcome.subject not in shown:
             shown.append(outcome.subject)
             console.print(f"\n[bold]{escape(outcome.subject)}[/bold]")
-        _show(console, outcome, again)
+        show_outcome(console, outcome, again)
 
     if as_json:
         report = run()
-        print(json.dumps(_as_json(report, again), indent=2))
+        print(json.dumps(report_as_json(report, again), indent=2))
     else:
         with progress.status(f"checking {escape(name)}"):
             report = run(show=show)
-        _summarise(console, report)
+        summarise(console, report)
     if not report.passed:
         raise typer.Exit(1)
 
@@ -178,80 +174,3 @@ def _again(
     for bound, number in (("--min-recall", min_recall), ("--min-mass", min_mass)):
         words += [] if number is None else [bound, str(number)]
     return shlex.join([*words, *(["--large"] if large else [])])
-
-
-def _describe(console: Console, spec: StoreSpec) -> None:
-    able = spec.capabilities
-    console.print(
-        f"{escape(spec.name)}: {'exact' if able.exact else 'approximate'}, on "
-        f"{' and '.join(able.devices)}{', persistent' if able.persistent else ''}"
-    )
-
-
-def _show(console: Console, outcome: "Outcome", again: str) -> None:
-    style = {"passed": "green", "failed": "bold red"}.get(outcome.outcome, "dim")
-    label = {"passed": "ok", "failed": "FAILED"}.get(outcome.outcome, "-")
-    skipped = outcome.outcome == "does not apply"
-    what = f"{outcome.what} ({outcome.reason if skipped else f'{outcome.seconds:.2f} s'})"
-    console.print(
-        f"  [{style}]{label:<6}[/{style}] {escape(what)}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    for failure in outcome.failures[:1]:
-        message = failure["message"].splitlines()
-        text = "\n".join([*message[:MOST_LINES], *(["..."] if len(message) > MOST_LINES else [])])
-        case = f" [{failure['case']}]" if failure["case"] else ""
-        others = len(outcome.failures) - 1
-        more = f", and {others} more of its {outcome.cases} cases" if others else ""
-        lines = f"{outcome.test}{case}{more}\n{text}\nrepeat it by: {again} --test {outcome.test}"
-        console.print(textwrap.indent(lines, " " * 9), markup=False, soft_wrap=True)
-
-
-def _summarise(console: Console, report: "Report") -> None:
-    console.print()
-    for name, figure in report.figures.items():
-        console.print(
-            f"{name} of the top 32: {figure['measured']:.4f}, must be at least "
-            f"{figure['bound']:.4g}",
-            soft_wrap=True,
-        )
-    _show_speed(console, report)
-    counts = {
-        kind: sum(outcome.outcome == kind for outcome in report.outcomes)
-        for kind in ("passed", "failed", "does not apply")
-    }
-    style = "green" if report.passed else "bold red"
-    console.print(
-        f"[{style}]{counts['passed']} passed, {counts['failed']} failed[/{style}], "
-        f"{counts['does not apply']} do not apply"
-    )
-
-
-def _show_speed(console: Console, report: "Report") -> None:
-    """Show times as ratios to the exact store's, and say so where the store is always slower."""
-    for row in report.speed:
-        queries = "1 query" if row["queries"] == 1 else f"{row['queries']} queries"
-        console.print(
-            f"compared with exact, {row['keys']:,} keys, {queries} per head: search takes "
-            f"{row['search']:.2f} times as long, attend {row['attend']:.2f} times",
-            soft_wrap=True,
-            highlight=False,
-        )
-    for call in report.slower:
-        console.print(
-            f"{call} is slower than that of the exact store at every size above. This is no "
-            "failure: an index may pay off with more keys. Or is there a loop over queries, or a "
-            "pause in each call?",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _as_json(report: "Report", again: str) -> dict[str, Any]:
-    outcomes = [
-        {**asdict(outcome), "again": f"{again} --test {outcome.test}"}
-        for outcome in report.outcomes
-    ]
-    judged = {"passed": report.passed, "slower": report.slower}
-    return {**judged, **asdict(report), "outcomes": outcomes}
