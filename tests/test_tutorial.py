@@ -14,6 +14,7 @@ from tests.tiny import one_thread  # noqa: F401 - a fixture
 WORDS = "captain sailed island pass key What number Remember the of is it locker code 48213 ship"
 
 
+@pytest.mark.thorough
 def test_the_commands_of_the_tutorial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
