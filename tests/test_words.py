@@ -37,6 +37,7 @@ INSTEAD = {
     r"knows? nothing of": "does not use",
     r"(a page|something) to point at": "an interactive report",
     r"what (it|a model|the model) makes of": "how it uses",
+    r"whole answers?( that are)? right": "exact match",
     r"what raised": "a call that raised",
     r"; there are:": "; the stores are:",
 }
