@@ -113,7 +113,7 @@ def concatenate_memory(attention: Any, store: MemoryStore) -> None:
     """Attend as the released code does: dense, over memory and local keys in one tensor."""
     ids = torch.arange(len(store)).expand(store.num_heads, 1, -1)
     memory_keys, memory_values = store.keys(ids).transpose(0, 1), store.values(ids).transpose(0, 1)
-    adapter = create_adapter(fotmem.available_adapters()["llama"])
+    adapter = create_adapter(fotmem.available_adapters()["llama"]).for_layer(attention)
 
     def forward(
         module: Any,
