@@ -27,7 +27,10 @@ def attacker() -> Iterator[Attacker]:
         yield attacker
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.thorough) if kind == "crash" else kind for kind in KINDS],
+)
 def test_a_store_holds_under_attack(kind: str, attacker: Attacker) -> None:
     outcomes = {seed: attacker.attempt(kind, seed) for seed in range(ROUNDS)}
     found = {seed: str(each) for seed, each in outcomes.items() if each.kind == FOUND}

@@ -41,6 +41,7 @@ def package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_the_mistake_is_told_as_the_page_shows_it(package: Path) -> None:
     [line] = [line for line in commands() if "--test" in line]
     path = Path(search_path(package, package.parent))

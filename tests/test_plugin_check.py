@@ -155,6 +155,7 @@ def test_fast_runs_most_tests_and_leaves_out_the_slow_ones() -> None:
     assert {outcome["test"] for outcome in report["outcomes"]} == every - SLOW
 
 
+@pytest.mark.thorough
 def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
     chosen = ("--test", "test_speed_beside_exact")
     ended = process("plugin", "check", "pausing", *chosen, path=plugins)

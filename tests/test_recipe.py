@@ -69,6 +69,7 @@ def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
         load_recipe("llama")
 
 
+@pytest.mark.thorough
 def test_the_dictionary_is_small_and_looks_records_up() -> None:
     assert sum(file.stat().st_size for file in DICTIONARY.iterdir()) <= 5_000_000
     model, _ = load_model("dictionary-fot")

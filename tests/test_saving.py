@@ -106,6 +106,7 @@ def test_a_forward_that_was_replaced_before_is_copied() -> None:
     assert isinstance(vars(decoder)["forward"], Doubled)
 
 
+@pytest.mark.thorough
 def test_a_pickled_model_loads_without_fotmem(tmp_path: Path) -> None:
     model, file = tiny.llama(), tmp_path / "model.pt"
     question, plain = tiny.ids(9), model(tiny.ids(9)).logits

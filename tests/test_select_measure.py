@@ -263,7 +263,10 @@ IN_PART = Setting(store="zarr", options={"ram": 100_000_000})
 
 @pytest.mark.parametrize(
     ("larger", "costed"),
-    [(4, 4), (100, 1)],  # if 20,000 take a second, a hundred times as many would take too long
+    [
+        pytest.param(4, 4, marks=pytest.mark.thorough),
+        (100, 1),
+    ],  # if 20,000 take a second, a hundred times as many would take too long
 )
 def test_costs_are_those_of_a_budget_that_is_not_too_small(
     capture: Capture, monkeypatch: pytest.MonkeyPatch, larger: int, costed: int

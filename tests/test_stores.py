@@ -25,10 +25,11 @@ HUGE = {
     "test_adding_stays_as_quick",
 }
 """Tests of 66,000 keys, which a graph takes long to index."""
-TEMPORARIES = {
+SHARED = {
     "test_temporaries_of_search",
     "test_temporaries_of_attend",
     "test_no_copy_of_all_keys",
+    "test_index_while_adding",
 }
 """Tests of code that stores with an index share: of these, `TestFaissIvf` runs them."""
 INDEXED = {
@@ -70,7 +71,7 @@ class TestFaissIvf(OurStore):
 
 
 class TestFaissIvfpq(OurStore):
-    thorough = TIMES | TEMPORARIES
+    thorough = TIMES | SHARED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -78,7 +79,7 @@ class TestFaissIvfpq(OurStore):
 
 
 class TestFaissHnsw(OurStore):
-    thorough = TIMES | HUGE | TEMPORARIES
+    thorough = TIMES | HUGE | SHARED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -86,7 +87,7 @@ class TestFaissHnsw(OurStore):
 
 
 class TestHnsw(OurStore):
-    thorough = TIMES | HUGE | TEMPORARIES
+    thorough = TIMES | HUGE | SHARED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
