@@ -11,9 +11,9 @@ from fotmem.arguments import checked_integer, checked_number
 from fotmem.errors import OptionError
 
 LARGEST = 2**50
-"""Tokens or bytes: more than there is."""
+"""Tokens or bytes: a limit that no machine reaches."""
 SEEDS = 2**32
-"""All that numpy takes."""
+"""Seeds that NumPy takes are below it."""
 
 
 def count(name: str, given: Any, *, least: int = 1) -> int:
@@ -22,7 +22,7 @@ def count(name: str, given: Any, *, least: int = 1) -> int:
     Raises
     ------
     OptionError
-        It is none, less than `least`, or more than there can be.
+        The value is not a number, is less than `least`, or exceeds `LARGEST`.
     """
     if isinstance(given, str):
         size = re.fullmatch(r"\s*([0-9]{1,16})\s*([kM]?)\s*", given)
@@ -44,7 +44,7 @@ def size_in_bytes(name: str, given: Any) -> int:
     Raises
     ------
     OptionError
-        It is none, less than 1, or more than there can be.
+        The value is not a number of bytes, is less than 1, or exceeds `LARGEST`.
     """
     try:
         number = given
@@ -66,7 +66,7 @@ def seconds(name: str, given: Any) -> float:
     Raises
     ------
     OptionError
-        It is none, or not more than 0.
+        The value is not a time, or not above 0.
     """
     number = given
     if isinstance(given, str):
@@ -83,7 +83,7 @@ def seed(given: Any) -> int:
     Raises
     ------
     OptionError
-        It is no integer from 0 to before 2**32.
+        It is not an integer from 0 to before 2**32.
     """
     number = checked_integer("seed", given)
     if not 0 <= number < SEEDS:

@@ -20,7 +20,7 @@ def checked_integer(
     Raises
     ------
     OptionError
-        It is no integer, or out of range; `kind` says what was expected.
+        It is not an integer, or out of range; `kind` says what was expected.
     """
     checked = number if type(number) is int else _as_integer(number)
     if checked is None or (least is not None and checked < least):
@@ -52,7 +52,7 @@ def checked_number(
     Raises
     ------
     OptionError
-        It is no finite number, or out of range; `kind` says what was expected.
+        It is not a finite number, or out of range; `kind` says what was expected.
     """
     if isinstance(number, Real) and not _is_boolean(number):
         with suppress(OverflowError):  # an integer of 400 digits
@@ -68,7 +68,7 @@ def checked_boolean(name: str, value: Any) -> bool:
     Raises
     ------
     OptionError
-        It is no boolean.
+        It is not a boolean.
     """
     if not _is_boolean(value):
         raise OptionError(f"{name} must be True or False, got {value!r}")
@@ -81,7 +81,7 @@ def checked_top_k(top_k: Any) -> int | None:
     Raises
     ------
     OptionError
-        It is no integer of at least 1.
+        It is not an integer of at least 1.
     """
     if top_k is None:
         return None
@@ -94,7 +94,7 @@ def checked_window(window: Any, longest: int) -> int:
     Raises
     ------
     OptionError
-        It has not, or it is no integer.
+        It has not, or it is not an integer.
     """
     tokens = checked_integer("window", window)
     if tokens < 2:
@@ -112,7 +112,7 @@ def checked_last_context_length(length: Any, window: int) -> int:
     Raises
     ------
     OptionError
-        It does not, or it is no integer of at least 1.
+        It does not, or it is not an integer of at least 1.
     """
     tokens = checked_integer("last_context_length", length)
     if not 1 <= tokens <= window:
@@ -128,7 +128,7 @@ def checked_distance(distance: Any, window: int, longest: int) -> int:
     Raises
     ------
     OptionError
-        It is no integer of at least 0, or the model has too few positions for it.
+        It is not an integer of at least 0, or the model has too few positions for it.
     """
     positions = checked_integer("distance", distance)
     if not 0 <= positions <= longest - window:
@@ -145,7 +145,7 @@ def checked_decay(decay: Any) -> float:
     Raises
     ------
     OptionError
-        It is no finite number of at least 0.
+        It is not a finite number of at least 0.
     """
     return checked_number("decay", decay, kind="a finite number of at least 0", least=0)
 
@@ -156,7 +156,7 @@ def checked_temperature(temperature: Any) -> float:
     Raises
     ------
     OptionError
-        It is no finite number above 0.
+        It is not a finite number above 0.
     """
     return checked_number("temperature", temperature, kind="a finite number above 0", above=0)
 

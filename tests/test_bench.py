@@ -320,7 +320,7 @@ def test_existing_rows_are_not_measured_again(
     with pytest.raises(InputError, match="is the report of another capture: name a new folder"):
         Bench(capture, [], [0], file, PLAN)
     file.write_text('{"fotmem_bench": 2}')
-    with pytest.raises(InputError, match=r"is no report of fotmem bench \(fotmem_bench: "):
+    with pytest.raises(InputError, match=r"is not a report of fotmem bench \(fotmem_bench: "):
         BenchReport.read(file)
 
 

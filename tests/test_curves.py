@@ -168,7 +168,7 @@ def test_reports_without_curves_are_refused(
         assert reason in refusal(capsys, 1, "eval", "curve", file)
     content = report("passkey", {}, []) | {"rows": [asdict(row("dictionary", 1, None, "a"))]}
     write_report(file, content)
-    with pytest.raises(InputError, match=r"is no report of fotmem eval \(memory: Field required\)"):
+    with pytest.raises(InputError, match=r"not a report of fotmem eval \(memory: Field required\)"):
         list(read_curves(file))
     assert "cannot be read" in refusal(capsys, 1, "eval", "curve", tmp_path / "none.json")
 

@@ -185,7 +185,7 @@ def test_checkpoint_error(tmp_path: Path) -> None:
     message = raised(CheckpointError, lambda: fotmem.load_longllama(tmp_path))
     assert (
         message
-        == f"{tmp_path} is no checkpoint: it has no config.json; pass the folder that has one"
+        == f"{tmp_path} is not a checkpoint: it has no config.json; pass the folder that has one"
     )
     config = tmp_path / "config.json"
     config.write_text('{"model_type": "llama"}', encoding="utf-8")

@@ -48,7 +48,7 @@ def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
     memory.read(tiny.ids(20))
     before = memory.attached_model.contents.copy()
-    change(memory)  # what it imports is no part of it
+    change(memory)  # what it imports is not a part of it
     memory.attached_model.contents = kept = before.copy()
     tried = 0
     for ended in at_every_line(lambda: change(memory), FILES):

@@ -196,7 +196,7 @@ def test_unsupported_fields_are_refused(
 
 
 def test_broken_folders(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is no checkpoint: it has no config\.json"):
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no config\.json"):
         fotmem.load_longllama(tmp_path)
     for content in ("{", "[]", '"longllama"', "\x00"):
         (tmp_path / "config.json").write_text(content)

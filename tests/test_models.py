@@ -172,7 +172,7 @@ def test_gguf_without_its_package(
     load_model(str(original))
 
 
-# What is no model
+# What is not a model
 
 
 def test_a_missing_gguf_file_is_refused(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_report_replaces_nothing_but_reports(
     command: str, commands: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 1, *command.split(), "file")
-    assert line.startswith("file is no report of fotmem eval: ")
+    assert line.startswith("file is not a report of fotmem eval: ")
     assert (commands / "file").read_text() == "text"
 
 

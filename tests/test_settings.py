@@ -451,8 +451,8 @@ def test_another_report_is_refused(tmp_path: Path) -> None:
         with pytest.raises(fotmem.errors.InputError, match=reason):
             TaskReport(task, options, PasskeyRow, file)
     for content, reason in (
-        ("[", "is no report of fotmem eval: Expecting value"),
-        ("[]", "is no report of fotmem eval: it has no task, options and rows"),
+        ("[", "is not a report of fotmem eval: Expecting value"),
+        ("[]", "is not a report of fotmem eval: it has no task, options and rows"),
     ):
         file.write_text(content)
         with pytest.raises(fotmem.errors.InputError, match=reason):

@@ -140,7 +140,7 @@ def test_no_link_is_followed_and_no_pipe_waited_for(filled: Path, file: str) -> 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", ".lock", "00000001"])
 def test_a_manifest_names_no_file_outside(filled: Path, name: str) -> None:
-    with pytest.raises(StorageError, match="is no file of a store"):
+    with pytest.raises(StorageError, match="is not a file of a store"):
         opened(filled).read(name)
 
 

@@ -79,7 +79,7 @@ def _show_speed(console: Console, report: "Report") -> None:
         )
     for call in report.slower:
         console.print(
-            f"{call} is slower than that of the exact store at every size above. This is no "
+            f"{call} is slower than that of the exact store at every size above. This is not a "
             "failure: an index may pay off with more keys. Or is there a loop over queries, or a "
             "pause in each call?",
             soft_wrap=True,

@@ -132,7 +132,7 @@ class MemoryCache(DynamicCache):
         LayerError
             The layer has no memory, or there is no such row.
         OptionError
-            `row` is no integer.
+            `row` is not an integer.
         """
         self.attached.check_layer(layer)
         overflow = self.memory_layer(layer).overflow

@@ -60,9 +60,9 @@ def read_config(file: Path | str) -> MemoryConfig:
     Raises
     ------
     InputError
-        The file cannot be read, or is no configuration.
+        The file cannot be read, or is not a configuration.
     OptionError
-        `file` is no path.
+        `file` is not a path.
     """
     if not isinstance(file, str | os.PathLike):
         raise OptionError(f"config must be the path of a file such as fotmem.toml, got {file!r}")
@@ -72,7 +72,7 @@ def read_config(file: Path | str) -> MemoryConfig:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{file} is no configuration of fotmem ({where}: {first['msg']}"
+            f"{file} is not a configuration of fotmem ({where}: {first['msg']}"
             f"{_meant(first['loc'])}): "
             'expected a table [memory] with store, such as "exact", perhaps with '
             f"{', '.join(_arguments())}, and perhaps a table [memory.options]; "

@@ -91,7 +91,7 @@ def load_longllama(
     Raises
     ------
     CheckpointError
-        It is no such checkpoint, or a field of its config is not supported.
+        It is not such a checkpoint, or a field of its config is not supported.
     """
     from transformers import LlamaForCausalLM
 
@@ -140,7 +140,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path} is no checkpoint: it has no config.json; pass the folder that has one"
+            f"{path} is not a checkpoint: it has no config.json; pass the folder that has one"
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(

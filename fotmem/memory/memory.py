@@ -343,7 +343,7 @@ class Memory:
         Raises
         ------
         OptionError
-            `top` is less than 1, or `top` or `row` is no integer.
+            `top` is less than 1, or `top` or `row` is not an integer.
         LayerError
             The last call had no such row.
         """

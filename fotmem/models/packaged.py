@@ -34,7 +34,7 @@ RECIPES = {name: Path(__file__).parents[1] / "recipes" / name for name in ("smol
 
 
 def recipe_folder(name: str) -> Path | None:
-    """Return the folder of a model that fotmem ships, such as ``smollm2-fot``; None: it is none."""
+    """Return the folder of a model that fotmem ships, such as ``smollm2-fot``, or None."""
     recipe = name.removesuffix("-fot")
     return RECIPES.get(recipe) if recipe != name else None
 

@@ -83,7 +83,7 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
 
 
 def unsupported_attention(attention: nn.Module) -> str:
-    """Return what of an attention module is no plain softmax over inner products; empty if none."""
+    """Return the part of an attention module that is not a plain softmax, or an empty string."""
     if type(attention).__module__.startswith("peft."):
         return f"{type(attention).__name__}, PEFT's own attention,"
     for name in SOFT_CAPS:

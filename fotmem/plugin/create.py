@@ -60,7 +60,7 @@ def create_store(
         The name is not known, or its package is not installed.
     OptionError
         An unknown option (the message names the closest one), or a value out of range; a device
-        that this machine does not have; a directory that is no path, or for a store in memory.
+        that this machine does not have; a directory that is not a path, or for a store in memory.
     DtypeError
         A dtype that is not supported.
 

@@ -32,7 +32,7 @@ class DirectoryFiles:
     def read(self, name: str) -> bytes:
         """Read a file, of the manifest ``LARGEST`` bytes at most."""
         if not re.fullmatch(r"[0-9]{8,}\.[a-z0-9.-]+|" + re.escape(MANIFEST), name):
-            raise self.broken(f"{name!r} is no file of a store")
+            raise self.broken(f"{name!r} is not a file of a store")
         try:
             return read_file(self.path / name, LARGEST if name == MANIFEST else -1)
         except FileNotFoundError as error:
@@ -65,8 +65,8 @@ class DirectoryFiles:
     def broken(self, problem: str) -> StorageError:
         """Build the error for a directory that is not whole."""
         return StorageError(
-            f"{self.path} is no whole {self.format}: {problem}; restore it from a copy, or choose "
-            "another directory"
+            f"{self.path} is not a whole {self.format}: {problem}; restore it from a copy, or "
+            "choose another directory"
         )
 
     def failed(self, doing: str, name: str, error: Exception) -> StorageError:

@@ -43,7 +43,7 @@ class DirectoryManifest(NamedTuple):
             kind = LayerKind(**content["kind"])
             manifest = cls(**{**content, "kind": kind})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError("it is no manifest") from error
+            raise ValueError("it is not a manifest") from error
         if checksum != _checksum_of(content):
             raise ValueError("its checksum differs")
         return manifest

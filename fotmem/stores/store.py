@@ -75,9 +75,9 @@ class MemoryStore(ABC):
     Raises
     ------
     DtypeError
-        If `dtype` is none of the three.
+        If `dtype` is another one.
     OptionError
-        If `num_heads` or `head_dim` is no integer of at least 1, or tensors cannot be made on
+        If `num_heads` or `head_dim` is not an integer of at least 1, or tensors cannot be made on
         `device` here.
     """
 

@@ -127,7 +127,7 @@ def _dataset(path: Path) -> Iterator[str]:
         dataset = load_from_disk(str(path))
     except Exception as error:  # its own types of error vary
         raise InputError(
-            f"{path} is no dataset on disk ({error}); expected a text file, a .jsonl file, or a "
+            f"{path} is not a dataset on disk ({error}); expected a text file, a .jsonl file, or a "
             "folder that datasets' save_to_disk wrote"
         ) from error
     if not isinstance(dataset, Dataset) or "text" not in dataset.column_names:

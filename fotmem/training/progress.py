@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 class Progress(TrainerCallback):
     """A bar on stderr, with the last loss and the last share of right answer tokens.
 
-    Where stderr is no terminal, each of these figures is a line of a log.
+    Where stderr is not a terminal, each of these figures is a line of a log.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     for name in ("file/store", "a\0b", 300 * "x"):
         with pytest.raises(StorageError, match="choose a folder"):
             opened(directory=tmp_path / name)
-    with pytest.raises(StorageError, match="is no zip file"):
+    with pytest.raises(StorageError, match="is not a zip file"):
         opened(directory=tmp_path / f"{300 * 'x'}.zip")
 
 

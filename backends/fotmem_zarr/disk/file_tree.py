@@ -193,5 +193,5 @@ def _opened(name: str, mode: int, folder: int | None) -> tuple[FileIO, int]:
     facts = os.fstat(file.fileno())
     if not stat.S_ISREG(facts.st_mode):
         file.close()
-        raise OSError(ELOOP, "it is no regular file")
+        raise OSError(ELOOP, "it is not a regular file")
     return file, facts.st_size

@@ -142,12 +142,12 @@ def _require_empty(storage: Storage) -> None:
     if storage.read_only:
         found = ", ".join(others[:3]) or "nothing"
         raise StorageError(
-            f"{storage.name} is no zarr store of fotmem: it has no {ROOT}, but {found} (of a zip "
-            f"file, {ROOT} must be at its root), and it {storage.read_only}"
+            f"{storage.name} is not a zarr store of fotmem: it has no {ROOT}, but {found} (in a "
+            f"zip file, {ROOT} must be at the root), and it {storage.read_only}"
         )
     if not all(_is_begun(storage, name) for name in others):
         raise StorageError(
-            f"{storage.name} is no zarr store of fotmem: it has no {ROOT}, but "
+            f"{storage.name} is not a zarr store of fotmem: it has no {ROOT}, but "
             f"{', '.join(others[:3])}; choose an empty directory or a store's own"
         )
 

@@ -24,6 +24,6 @@ def open_storage(directory: Path | str) -> Storage:
         return ZipStorage(path)
     if is_file or (path.suffix == ".zip" and not os.path.isdir(path)):
         raise StorageError(
-            f"{path} is no zip file; a store is written to a folder, which can be zipped afterwards"
+            f"{path} is not a zip file; write the store to a folder and zip that afterwards"
         )
     return Folder(path, durable=True)

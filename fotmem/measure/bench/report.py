@@ -143,7 +143,8 @@ class BenchReport(StrictModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise InputError(f"{file} is no report of fotmem bench ({first_of(error)})") from error
+            reason = first_of(error)
+            raise InputError(f"{file} is not a report of fotmem bench ({reason})") from error
 
     def write(self, file: Path) -> None:
         """Write the report, whole or not at all."""

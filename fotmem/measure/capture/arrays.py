@@ -51,7 +51,7 @@ def capture_arrays(
     InputError
         Shapes do not match, a dtype is not real, or there is NaN or Inf.
     OptionError
-        `scale` is no number above 0.
+        `scale` is not a number above 0.
     StorageError
         As `Capture.writing`.
     """

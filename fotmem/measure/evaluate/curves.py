@@ -149,7 +149,7 @@ def read_curves(file: Path) -> Iterator[Curve]:
     Raises
     ------
     InputError
-        The file is no such report, or has too few settings.
+        The file is not such a report, or has too few settings.
     """
     require_packages("fotmem eval curve", "scipy")
     content = read_report(file)

@@ -36,7 +36,7 @@ def check(documents: int, queries: int, window: int) -> None:
     Raises
     ------
     OptionError
-        `documents` is no power of two, or the queries do not fit into a window.
+        `documents` is not a power of two, or the queries do not fit into a window.
     """
     if documents < 1 or documents & (documents - 1):
         raise OptionError(f"documents must be a power of two, got {documents}")

@@ -96,16 +96,16 @@ def read_report(file: Path) -> dict[str, Any]:
         _Content.model_validate(content)
     except ValidationError as error:
         raise InputError(
-            f"{file} is no report of fotmem eval: it has no task, options and rows "
+            f"{file} is not a report of fotmem eval: it has no task, options and rows "
             f"({first_of(error)})"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is no report of fotmem eval: {error}") from error
+        raise InputError(f"{file} is not a report of fotmem eval: {error}") from error
     return content
 
 
 def _refused(constant: str) -> float:
-    raise ValueError(f"{constant} is no figure")
+    raise ValueError(f"{constant} is not a figure")
 
 
 def _figure(text: str) -> float:
@@ -132,7 +132,7 @@ class TaskReport(Generic[RowT]):
     Raises
     ------
     InputError, StorageError
-        `file` is no report, or the report of another task or of other options; it cannot be
+        `file` is not a report, or the report of another task or of other options; it cannot be
         written.
     """
 
@@ -213,4 +213,4 @@ def rows_of(content: dict[str, Any], kind: type[AnyRow], file: Path) -> list[Any
     try:
         return [adapter.validate_python(row) for row in content["rows"]]
     except ValidationError as error:
-        raise InputError(f"{file} is no report of fotmem eval ({first_of(error)})") from error
+        raise InputError(f"{file} is not a report of fotmem eval ({first_of(error)})") from error
