@@ -17,7 +17,7 @@ from fotmem.errors import StorageError
 from fotmem.stores import Hits, MemoryStore, RowsStore, StoreOptions, exact_search
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.interrupting import (
-    Stopped,
+    Interruption,
     count_lines,
     ctrl_c,
     expect_to_end,
@@ -79,7 +79,7 @@ def held(store: MemoryStore) -> tuple[int, int, Tensor]:
     return store.first_id, store.next_id, torch.stack([store.keys(ids), store.values(ids)])
 
 
-def expect_whole(store: MemoryStore, how: Stopped) -> None:
+def expect_whole(store: MemoryStore, how: Interruption) -> None:
     """Expect what was before or after a change, and a store that works on, and waits for nobody."""
     first, end, rows = held(store)
     assert (first - FIRST, end - FIRST) in {(0, KEYS), (0, KEYS + MORE), (25, KEYS)}, how

@@ -8,7 +8,7 @@ import torch
 
 from fotmem import create_store
 from fotmem.testing import StoreContract, StoreFactory
-from fotmem.testing.store.subjects.indexed import Indexed
+from fotmem.testing.store.subjects.indexed import IndexedSearch
 from fotmem.testing.store.subjects.large import Large
 
 
@@ -34,7 +34,7 @@ SHARED = {
 """Tests of code that stores with an index share: of these, `TestFaissIvf` runs them."""
 INDEXED = {
     name
-    for kind in (Large, Indexed)
+    for kind in (Large, IndexedSearch)
     for name in vars(kind)
     if name.startswith("test_") and name != "test_index_while_adding"
 }

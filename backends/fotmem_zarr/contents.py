@@ -25,7 +25,7 @@ from fotmem_zarr.malloc_trim import trim_malloc
 from fotmem_zarr.snapshot import Snapshot
 
 
-class Contents:
+class LayerContents:
     """Rows ``0`` to ``now.end`` of one layer; the first `forgotten` of them are forgotten."""
 
     def __init__(self, layer: LayerShape, budget: Budget) -> None:
@@ -39,7 +39,7 @@ class Contents:
         self._compactor = Compactor(self.files, budget)
         self._limit_cache()
 
-    def copy(self) -> "Contents":
+    def copy(self) -> "LayerContents":
         """Share all rows; what is added to either goes to files of its own."""
         twin = copy.copy(self)
         twin.files, twin.log = self.files.twin(self.budget), self.log.copy()

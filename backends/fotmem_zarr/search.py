@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fotmem.stores import Bias, Hits, best_hits, exact_search
-from fotmem_zarr.contents import Contents
+from fotmem_zarr.contents import LayerContents
 from fotmem_zarr.index.cluster_search import ClusterSearch
 from fotmem_zarr.index.hub_keys import HubRows
 from fotmem_zarr.index.scan import scan_blocks
@@ -14,14 +14,20 @@ RECENT = 2048
 """Newest rows that are all scored when there is a bias."""
 
 
-def scan_all(contents: Contents, now: Snapshot, queries: Tensor, top_k: int) -> Hits:
+def scan_all(contents: LayerContents, now: Snapshot, queries: Tensor, top_k: int) -> Hits:
     """Find the best rows for queries ``[H, Q, D]``, float32, by scoring all keys."""
     limit, first = contents.budget.workspace, contents.forgotten
     return _joined(scan_blocks(queries, contents.keys(now), top_k, first=first, limit=limit), top_k)
 
 
 def search_clusters(
-    contents: Contents, now: Snapshot, hubs: HubRows, queries: Tensor, top_k: int, *, nprobe: int
+    contents: LayerContents,
+    now: Snapshot,
+    hubs: HubRows,
+    queries: Tensor,
+    top_k: int,
+    *,
+    nprobe: int,
 ) -> Hits:
     """Find the best rows among clusters, recent rows and hub keys; queries as for `scan_all`."""
     budget, first = contents.budget, contents.forgotten
@@ -41,7 +47,12 @@ def search_clusters(
 
 
 def scan_biased(
-    contents: Contents, now: Snapshot, queries: Tensor, top_k: int, bias: Bias, near: Hits | None
+    contents: LayerContents,
+    now: Snapshot,
+    queries: Tensor,
+    top_k: int,
+    bias: Bias,
+    near: Hits | None,
 ) -> Hits:
     """Score keys together with their bias; queries as for `scan_all`.
 

@@ -12,7 +12,7 @@ from fotmem.attention import PartialAttention, topk_attention
 from fotmem.errors import StorageError
 from fotmem.stores import Bias, Hits, MemoryStore
 from fotmem_zarr.budget import Budget
-from fotmem_zarr.contents import Contents
+from fotmem_zarr.contents import LayerContents
 from fotmem_zarr.disk.array_group import LayerShape
 from fotmem_zarr.index.hub_keys import HubRows
 from fotmem_zarr.options import ZarrOptions
@@ -60,7 +60,7 @@ class ZarrStore(MemoryStore):
         super().__init__(num_heads=num_heads, head_dim=head_dim, dtype=dtype, device=device)
         self.options = options
         budget = Budget.of(int(options.ram), num_heads, head_dim, dtype)
-        self._contents = Contents(LayerShape(num_heads, head_dim, dtype), budget)
+        self._contents = LayerContents(LayerShape(num_heads, head_dim, dtype), budget)
         self._hubs = HubRows()
         if directory is not None:
             manifest = self._contents.open(directory)

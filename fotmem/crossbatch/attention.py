@@ -57,14 +57,14 @@ def crossbatch_attention(
     """
     inputs = (query, key, value, context_keys, context_values)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
-    apply: Callable[..., Tensor] = _Crossbatch.apply
+    apply: Callable[..., Tensor] = _CrossbatchFunction.apply
     output = apply(*inputs, keys, values, pattern)
     if pattern.padding_mask is not None:
         output = output.masked_fill(~pattern.padding_mask[:, None, :, None], 0)
     return output
 
 
-class _Crossbatch(torch.autograd.Function):
+class _CrossbatchFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
         *tensors, pattern = given

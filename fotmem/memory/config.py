@@ -32,7 +32,7 @@ class MemoryConfig(NamedTuple):
     """Those besides the store and its options."""
 
 
-class _Memory(BaseModel):
+class _MemorySection(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     store: str
@@ -50,7 +50,7 @@ class _Memory(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    memory: _Memory
+    memory: _MemorySection
     predicted: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ def read_config(file: Path | str) -> MemoryConfig:
             "fotmem select writes one"
         ) from error
     for name in memory.options:
-        if name in _Memory.model_fields:
+        if name in _MemorySection.model_fields:
             raise InputError(
                 f"{file} has {name} in [memory.options], which holds the store's own options: "
                 "write it in [memory]"
@@ -93,12 +93,12 @@ def read_config(file: Path | str) -> MemoryConfig:
 
 
 def _arguments() -> list[str]:
-    return [name for name in _Memory.model_fields if name not in ("store", "options")]
+    return [name for name in _MemorySection.model_fields if name not in ("store", "options")]
 
 
 def _meant(place: tuple[int | str, ...]) -> str:
     """Name the key that a misspelt one is closest to."""
-    known = _Memory.model_fields if len(place) > 1 else _File.model_fields
+    known = _MemorySection.model_fields if len(place) > 1 else _File.model_fields
     close = difflib.get_close_matches(str(place[-1]), set(known) - {place[-1]}, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close and place[-1] not in known else ""
 

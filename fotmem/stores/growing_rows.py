@@ -12,7 +12,7 @@ SMALLEST = 2**8
 """Least rows of a buffer."""
 
 
-class _Held(NamedTuple):
+class _Extent(NamedTuple):
     """The state of the rows; replaced as a whole, so that searching threads see one state."""
 
     buffer: Buffer
@@ -59,7 +59,7 @@ class GrowingRows:
         self.dtype = dtype
         self.device = device
         self.place = place
-        self._held = _Held(self._new_buffer(0), 0, 0)
+        self._held = _Extent(self._new_buffer(0), 0, 0)
         self._shared = False  # with a copy: nothing may be written
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class GrowingRows:
         self.reserve(rows.shape[1])
         buffer, first, end = self._held
         buffer.rows[:, end - first : end - first + rows.shape[1]] = rows
-        self._held = _Held(buffer, first, end + rows.shape[1])
+        self._held = _Extent(buffer, first, end + rows.shape[1])
 
     def truncate(self, end: int) -> None:
         """Remove the rows from `end` on."""
@@ -157,7 +157,7 @@ class GrowingRows:
         buffer = self._new_buffer(capacity)
         buffer.prepare(rows.shape[1])
         buffer.rows[:, : rows.shape[1]] = rows
-        self._held, self._shared = _Held(buffer, first, self._held.end), False
+        self._held, self._shared = _Extent(buffer, first, self._held.end), False
 
     def _new_buffer(self, capacity: int) -> Buffer:
         if self.place == "mmap" and capacity:

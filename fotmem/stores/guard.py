@@ -82,12 +82,12 @@ class Guard:
         )
 
 
-class _Guarded(Protocol):
+class _GuardedStore(Protocol):
     _guard: Guard
 
 
 _Given = ParamSpec("_Given")
-_Store = TypeVar("_Store", bound=_Guarded)
+_Store = TypeVar("_Store", bound=_GuardedStore)
 _Result = TypeVar("_Result")
 _Method = Callable[Concatenate[_Store, _Given], _Result]
 

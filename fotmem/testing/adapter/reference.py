@@ -19,7 +19,7 @@ from fotmem.testing.adapter.naive_attention import additive
 from fotmem.testing.adapter.recording import attention_keys, named_arguments, record
 
 
-class Answer(NamedTuple):
+class ReferenceOutput(NamedTuple):
     """The outputs for one chunk."""
 
     logits: Tensor
@@ -89,7 +89,7 @@ class Reference:
             _, inputs = self._run(window, self.memory if attend else nothing)
             self.memory = _joined(self.memory, inputs)
 
-    def forward(self, input_ids: Tensor) -> Answer:
+    def forward(self, input_ids: Tensor) -> ReferenceOutput:
         """Continue the sequence by tokens ``[n]`` in one call."""
         gone = len(input_ids) - self._last if len(input_ids) > self._window else 0
         windows = list(input_ids[:gone].split(self._window)) if gone else []
@@ -105,7 +105,7 @@ class Reference:
             layer: torch.cat([answer.attention[layer] for answer in answers])
             for layer in self.memory
         }
-        return Answer(logits, attention)
+        return ReferenceOutput(logits, attention)
 
     def stored(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values ``[H, N, D]`` as a store holds them of inputs ``[N, hidden]``."""
@@ -120,12 +120,14 @@ class Reference:
             keys, values = attention_keys(self._attentions[layer], layer, arguments)
         return keys[0], values[0]
 
-    def _answer(self, chunk: Tensor) -> Answer:
+    def _answer(self, chunk: Tensor) -> ReferenceOutput:
         """Run the local context again, with a chunk at its end: its keys are the same."""
         self._local = torch.cat([self._local, chunk])
         answer, self._inputs = self._run(self._local, _joined(self.overflow, self.memory))
         new = slice(len(self._local) - len(chunk), None)
-        return Answer(answer.logits[new], {key: out[new] for key, out in answer.attention.items()})
+        return ReferenceOutput(
+            answer.logits[new], {key: out[new] for key, out in answer.attention.items()}
+        )
 
     def _move(self) -> None:
         if len(self._local):
@@ -134,14 +136,14 @@ class Reference:
 
     def _run(
         self, tokens: Tensor, remembered: Mapping[int, Tensor]
-    ) -> tuple[Answer, dict[int, Tensor]]:
+    ) -> tuple[ReferenceOutput, dict[int, Tensor]]:
         """Run tokens ``[n]``; also return the inputs of the memory layers' attentions."""
         inputs: dict[int, Tensor] = {}
         outputs: dict[int, Tensor] = {}
         positions = torch.arange(len(tokens))[None] + self._distance
         with torch.no_grad(), self._remembering(remembered, inputs, outputs):
             logits = self._model(tokens[None], position_ids=positions, use_cache=False).logits
-        return Answer(logits[0], outputs), inputs
+        return ReferenceOutput(logits[0], outputs), inputs
 
     @contextmanager
     def _remembering(

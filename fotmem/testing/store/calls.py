@@ -27,7 +27,7 @@ dtypes = st.sampled_from(DTYPES)
 which = st.integers(0, 2**8)
 
 
-class Expected:
+class ExpectedContents:
     """All keys and values ever added, and the number of forgotten ones."""
 
     def __init__(self, keys: Tensor, values: Tensor, forgotten: int = 0) -> None:
@@ -42,9 +42,9 @@ class Expected:
         """Keys and values that are not forgotten."""
         return self.keys[:, self.forgotten :], self.values[:, self.forgotten :]
 
-    def twin(self) -> "Expected":
+    def twin(self) -> "ExpectedContents":
         """Copy it."""
-        return Expected(self.keys, self.values, self.forgotten)
+        return ExpectedContents(self.keys, self.values, self.forgotten)
 
 
 class Calls(RuleBasedStateMachine):
@@ -61,7 +61,7 @@ class Calls(RuleBasedStateMachine):
         none = torch.zeros(HEADS, 0, DIM, dtype=self.dtype)
         store = self._open()
         store.start_at(FIRST)
-        self.pairs = [(store, Expected(none, none))]
+        self.pairs = [(store, ExpectedContents(none, none))]
 
     def _open(self) -> MemoryStore:
         return self.stores.empty(
@@ -73,7 +73,7 @@ class Calls(RuleBasedStateMachine):
         for store, _ in self.pairs:
             self.stores.close(store)
 
-    def pick(self, index: int) -> tuple[MemoryStore, Expected]:
+    def pick(self, index: int) -> tuple[MemoryStore, ExpectedContents]:
         """Choose a store."""
         return self.pairs[index % len(self.pairs)]
 

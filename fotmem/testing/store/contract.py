@@ -15,12 +15,12 @@ from fotmem.testing.store.subjects.holding import Holding
 from fotmem.testing.store.subjects.huge import Huge
 from fotmem.testing.store.subjects.ids import Ids
 from fotmem.testing.store.subjects.independence import Independence
-from fotmem.testing.store.subjects.indexed import Indexed
+from fotmem.testing.store.subjects.indexed import IndexedSearch
 from fotmem.testing.store.subjects.inputs import Inputs
-from fotmem.testing.store.subjects.interrupted import Interrupted
+from fotmem.testing.store.subjects.interrupted import Interruptions
 from fotmem.testing.store.subjects.large import Large
 from fotmem.testing.store.subjects.larger import Larger
-from fotmem.testing.store.subjects.limits import Limits
+from fotmem.testing.store.subjects.limits import ExtremeSizes
 from fotmem.testing.store.subjects.persistence import Persistence
 from fotmem.testing.store.subjects.promises import Promises
 from fotmem.testing.store.subjects.searching import Searching
@@ -36,8 +36,8 @@ class StoreContract(  # pytest begins with the last
     Closing,
     Damage,
     Persistence,
-    Interrupted,
-    Indexed,
+    Interruptions,
+    IndexedSearch,
     Huge,
     Large,
     Holding,
@@ -47,7 +47,7 @@ class StoreContract(  # pytest begins with the last
     Independence,
     Attending,
     Inputs,
-    Limits,
+    ExtremeSizes,
     Ids,
     Searching,
 ):

@@ -35,7 +35,7 @@ class Data(NamedTuple):
     """Queries in the directions of the giants."""
 
 
-class Grown(NamedTuple):
+class Growth(NamedTuple):
     """A store of 20,103 keys of which 9,000 are forgotten, and its answers while it grew."""
 
     store: MemoryStore
@@ -68,7 +68,7 @@ def data() -> Data:
     )
 
 
-def grow(stores: Stores) -> Grown:
+def grow(stores: Stores) -> Growth:
     """Add 2,048 keys at a time, as reading does, and search whenever the store has doubled."""
     keys, values, queries, newest, giants = data()
     store = stores.empty(num_heads=HEADS, head_dim=DIM)
@@ -90,7 +90,7 @@ def grow(stores: Stores) -> Grown:
     left = store.search(queries, TOP_K)
     for _ in range(GIANTS):
         add(1)
-    return Grown(store, growth, found, left, store.search(giants, 1))
+    return Growth(store, growth, found, left, store.search(giants, 1))
 
 
 def recall(hits: Hits, queries: Tensor, keys: Tensor, *, first_id: int = 0) -> float:

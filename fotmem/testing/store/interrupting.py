@@ -14,7 +14,7 @@ OTHERS = frozenset({"numpy", "torch", "importlib", "_weakrefset"})
 """Packages whose lines do not count: a stop there shows at the line that called them."""
 
 
-class Stopped(NamedTuple):
+class Interruption(NamedTuple):
     """How a call ended that was stopped at a line."""
 
     place: str
@@ -43,7 +43,7 @@ def stopped(
     *,
     stop: Callable[[], None] = ctrl_c,
     inside: Iterable[str] = (),
-) -> Stopped:
+) -> Interruption:
     """Run a call, and stop it before its `line`-th line of Python.
 
     Parameters
@@ -60,7 +60,7 @@ def stopped(
 
     Returns
     -------
-    Stopped
+    Interruption
         It has the error that the call raised.
     """
     tracer = _Tracer(line, stop, frozenset(inside))
@@ -74,7 +74,7 @@ def stopped(
             error = caught
         finally:
             sys.settrace(before)
-    return Stopped(tracer.place, error)
+    return Interruption(tracer.place, error)
 
 
 def count_lines(call: Callable[[], object], *, inside: Iterable[str] = ()) -> int:

@@ -15,7 +15,7 @@ from fotmem.testing.store.interleaved import together
 READERS = 2
 
 
-class Found(NamedTuple):
+class ConcurrentHits(NamedTuple):
     """An answer, and the number of keys before the search."""
 
     before: int
@@ -24,16 +24,16 @@ class Found(NamedTuple):
 
 def found_while_adding(
     store: MemoryStore, pieces: Sequence[tuple[Tensor, Tensor]], queries: Tensor, top_k: int
-) -> list[Found]:
+) -> list[ConcurrentHits]:
     """Add keys and values piece by piece, while two threads search and attend all the time.
 
     Returns
     -------
-    list of Found
+    list of ConcurrentHits
         Each answer that differs from the previous one of its thread.
     """
     done = threading.Event()
-    found: list[Found] = []
+    found: list[ConcurrentHits] = []
 
     def add() -> None:
         try:
@@ -49,7 +49,7 @@ def found_while_adding(
             before = len(store)
             hits = store.search(queries, top_k)
             if known is None or not all(map(torch.equal, hits, known)):
-                found.append(Found(before, Hits(*(each.clone() for each in hits))))
+                found.append(ConcurrentHits(before, Hits(*(each.clone() for each in hits))))
                 known = found[-1].hits
             part = store.attend(queries, top_k=top_k, scale=0.3)
             if not (part.out.isfinite().all() and part.lse.isfinite().all()):

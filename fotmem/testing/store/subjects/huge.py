@@ -27,7 +27,7 @@ USUAL, MOST_GROWTH = 16_500, 3.0
 """Beyond this number of keys, the bytes written per added key may grow by this factor."""
 
 
-class Filled(NamedTuple):
+class HugeStore(NamedTuple):
     """A store, its contents, its answers at each size, and the bytes written up to that size."""
 
     store: MemoryStore
@@ -44,13 +44,13 @@ class Huge:
     large: ClassVar[bool] = False
     """Whether to run sizes that take minutes and many gigabytes of memory."""
     min_recall: ClassVar[float]
-    _huge: ClassVar[dict[str, Filled]]
+    _huge: ClassVar[dict[str, HugeStore]]
 
     @pytest.fixture
-    def huge(self, stores: Stores, request: pytest.FixtureRequest) -> Filled:
+    def huge(self, stores: Stores, request: pytest.FixtureRequest) -> HugeStore:
         """A store of one head, filled piece by piece, built once for all tests of a class."""
 
-        def build() -> Filled:
+        def build() -> HugeStore:
             exact = stores.capabilities.exact
             sizes: tuple[int, ...] = EXACT_SIZES if exact else SIZES
             if self.large:
@@ -69,7 +69,7 @@ class Huge:
         cls._huge = {}
         super().teardown_class()  # type: ignore[misc]
 
-    def test_recall_of_a_huge_store(self, huge: Filled, stores: Stores) -> None:
+    def test_recall_of_a_huge_store(self, huge: HugeStore, stores: Stores) -> None:
         """Recall reaches its bound with up to 66,000 keys (exact stores: 132,000)."""
         bound, right = 1.0 if stores.capabilities.exact else self.min_recall, 0
         for size, hits in huge.growth:
@@ -88,7 +88,7 @@ class Huge:
                 )
             right = size
 
-    def test_look_ups_of_a_huge_store(self, huge: Filled) -> None:
+    def test_look_ups_of_a_huge_store(self, huge: HugeStore) -> None:
         """Look-ups are correct among 66,000 keys and values (exact stores: 132,000)."""
         end = huge.keys.shape[1]
         expect_state(huge.store, first_id=0, next_id=end)
@@ -97,7 +97,7 @@ class Huge:
             expect_rows(huge.store.keys(ids), ids, huge.keys, "keys")
             expect_rows(huge.store.values(ids), ids, huge.values, "values")
 
-    def test_adding_stays_as_quick(self, huge: Filled) -> None:
+    def test_adding_stays_as_quick(self, huge: HugeStore) -> None:
         """Adding a key to 66,000 (exact stores: 132,000) writes no more than to 16,500."""
         sizes = [size for size, _ in huge.growth]
         each = [written / size for size, written in zip(sizes, huge.written, strict=True)]
@@ -111,7 +111,7 @@ class Huge:
                 )
 
 
-def _fill(stores: Stores, sizes: tuple[int, ...]) -> Filled:
+def _fill(stores: Stores, sizes: tuple[int, ...]) -> HugeStore:
     keys, values, queries = attention_data(1, sizes[-1], QUERIES, DIM)
     store = stores.empty(num_heads=1, head_dim=DIM)
     growth: list[tuple[int, Hits]] = []
@@ -123,4 +123,4 @@ def _fill(stores: Stores, sizes: tuple[int, ...]) -> Filled:
         store.flush()  # waits for an index that is built in the background
         growth.append((size, store.search(queries, TOP_K)))
         written.append(total)
-    return Filled(store, keys, values, queries, growth, written)
+    return HugeStore(store, keys, values, queries, growth, written)

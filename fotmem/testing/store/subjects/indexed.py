@@ -29,7 +29,7 @@ FEW = 3
 THREADS = 3
 
 
-class Filled(NamedTuple):
+class StoreContents(NamedTuple):
     """A store and its contents."""
 
     store: MemoryStore
@@ -44,17 +44,17 @@ def data() -> tuple[Tensor, Tensor, Tensor]:
     return keys.bfloat16(), values.bfloat16(), queries
 
 
-class Indexed:
+class IndexedSearch:
     """A store with an index."""
 
     min_recall: ClassVar[float]
-    _filled: ClassVar[dict[str, Filled]]
+    _filled: ClassVar[dict[str, StoreContents]]
 
     @pytest.fixture
-    def filled(self, stores: Stores, request: pytest.FixtureRequest) -> Filled:
+    def filled(self, stores: Stores, request: pytest.FixtureRequest) -> StoreContents:
         """A store whose input tensors were overwritten later, built once for a class."""
 
-        def build() -> Filled:
+        def build() -> StoreContents:
             keys, values, _ = data()
             store = stores.empty(num_heads=HEADS, head_dim=DIM, dtype=torch.bfloat16)
             for pair in zip(keys.split(PIECE, 1), values.split(PIECE, 1), strict=True):
@@ -64,7 +64,7 @@ class Indexed:
                     each.fill_(3)
             store.flush()
             stores.release(store)
-            return Filled(store, keys, values)
+            return StoreContents(store, keys, values)
 
         return built_once(request, "_filled", build)
 
@@ -76,7 +76,7 @@ class Indexed:
         cls._filled = {}
         super().teardown_class()  # type: ignore[misc]
 
-    def test_indexed_tensors_are_copied(self, filled: Filled) -> None:
+    def test_indexed_tensors_are_copied(self, filled: StoreContents) -> None:
         """With an index: a change of the caller's keys and values does not reach the store."""
         store, keys, values = filled
         expect_state(store, first_id=0, next_id=TOKENS)
@@ -85,7 +85,7 @@ class Indexed:
             expect_rows(store.values(ids), ids, values, "values")
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    def test_indexed_scores(self, filled: Filled, dtype: torch.dtype) -> None:
+    def test_indexed_scores(self, filled: StoreContents, dtype: torch.dtype) -> None:
         """With an index: scores are float32 inner products with the stored keys."""
         queries = data()[2].clone()
         queries[:, 0], queries[:, 1], queries[:, 2] = 0, 1e-6 * queries[:, 1], 1e3 * queries[:, 2]
@@ -98,7 +98,7 @@ class Indexed:
             filled.store.attend(asked, top_k=TOP_K, scale=0.3)
             expect(torch.equal(asked, before), True, "whether queries are as they were before")
 
-    def test_indexed_completeness(self, filled: Filled, stores: Stores) -> None:
+    def test_indexed_completeness(self, filled: StoreContents, stores: Stores) -> None:
         """With an index: an exact store misses no key, in whichever pieces keys were added."""
         if not stores.capabilities.exact:
             pytest.skip("the store declares that it is approximate: see test_recall")
@@ -111,7 +111,7 @@ class Indexed:
             best = centred[:, part::6]  # most keys are the best for themselves, and others near
             expect_exact(store.search(best, 2), best, keys, 2)
 
-    def test_indexed_attention(self, filled: Filled) -> None:
+    def test_indexed_attention(self, filled: StoreContents) -> None:
         """With an index: attention of many queries is the softmax over their hits."""
         few = data()[2]
         queries = torch.cat([few * (1 + i / 40) for i in range(15)], 1)  # more than one block
@@ -120,7 +120,7 @@ class Indexed:
         part = filled.store.attend(queries, top_k=top_k, scale=0.05)
         expect_softmax_of(hits, part, queries, filled.values, 0.05, 0)
 
-    def test_indexed_bias(self, filled: Filled, stores: Stores) -> None:
+    def test_indexed_bias(self, filled: StoreContents, stores: Stores) -> None:
         """With an index: a bias is added to scores, and -inf hides a key."""
         queries, table = data()[2], torch.linspace(-20, 20, TOKENS)
         table[TOKENS // 2 : TOKENS // 2 + 900] = -torch.inf
@@ -135,7 +135,7 @@ class Indexed:
         if (hits.scores.double() < least - 1e-3).any():
             fail("search with a bias misses better keys among those with the largest products")
 
-    def test_indexed_copies(self, filled: Filled) -> None:
+    def test_indexed_copies(self, filled: StoreContents) -> None:
         """With an index: a copy gives the same answers, and is independent of its original."""
         store, keys, values = filled
         queries = data()[2]
@@ -157,7 +157,7 @@ class Indexed:
         for each in (twin, other):
             each.close()
 
-    def test_indexed_long_keys(self, filled: Filled) -> None:
+    def test_indexed_long_keys(self, filled: StoreContents) -> None:
         """With an index: a few keys much longer than all earlier ones are found."""
         store, keys, _ = filled
         twin, queries = store.copy(), draw(HEADS, 200, DIM, seed=4)
@@ -176,7 +176,7 @@ class Indexed:
             )
         twin.close()
 
-    def test_indexed_searching_together(self, filled: Filled) -> None:
+    def test_indexed_searching_together(self, filled: StoreContents) -> None:
         """With an index: threads that search at the same time get the same answers as alone."""
         queries = data()[2]
         expected = filled.store.search(queries, TOP_K)

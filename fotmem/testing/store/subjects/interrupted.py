@@ -27,7 +27,7 @@ class OnPurposeError(RuntimeError):
     """Raised in the middle of a store's method."""
 
 
-class Interrupted:
+class Interruptions:
     """Changes that are stopped."""
 
     @pytest.mark.parametrize("how", ["Ctrl-C", "an error"])

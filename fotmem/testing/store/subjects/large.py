@@ -17,7 +17,7 @@ from fotmem.testing.store.expectations import (
     expect_state,
     fail,
 )
-from fotmem.testing.store.growing import DROPPED, GIANTS, TOP_K, Grown
+from fotmem.testing.store.growing import DROPPED, GIANTS, TOP_K, Growth
 from fotmem.testing.store.hits import expect_same, expect_sound, share_missing
 from fotmem.testing.store.naive import DTYPES, naive_attention
 from fotmem.testing.store.refusals import expect_refusal
@@ -34,13 +34,13 @@ class Large:
     min_mass: ClassVar[float] = 0.95
     """Softmax mass of its top 32, as a share of that of the exact top 32."""
 
-    _built: ClassVar[dict[str, list[Grown]]]
+    _built: ClassVar[dict[str, list[Growth]]]
 
     @pytest.fixture
-    def two(self, stores: Stores, request: pytest.FixtureRequest) -> list[Grown]:
+    def two(self, stores: Stores, request: pytest.FixtureRequest) -> list[Growth]:
         """Two stores with the same keys, built once for all tests of a class."""
 
-        def build() -> list[Grown]:
+        def build() -> list[Growth]:
             both = [growing.grow(stores) for _ in range(2)]
             for grown in both:
                 stores.release(grown.store)
@@ -55,17 +55,17 @@ class Large:
             grown.store.close()
         cls._built = {}
 
-    def test_recall(self, two: list[Grown], stores: Stores, record_property: Record) -> None:
+    def test_recall(self, two: list[Growth], stores: Stores, record_property: Record) -> None:
         """Recall of the top 32 reaches its bound at every size (exact stores: 1)."""
         bound = 1.0 if stores.capabilities.exact else self.min_recall
         self._expect_bound(growing.recall, two[0], "recall", bound, record_property)
 
-    def test_softmax_mass(self, two: list[Grown], stores: Stores, record_property: Record) -> None:
+    def test_softmax_mass(self, two: list[Growth], stores: Stores, record_property: Record) -> None:
         """Attention-mass recall of the top 32 keeps its bound at every size (exact stores: 1)."""
         bound, what = 1.0 if stores.capabilities.exact else self.min_mass, "attention-mass recall"
         self._expect_bound(growing.softmax_mass, two[0], what, bound, record_property)
 
-    def test_sound_while_growing(self, two: list[Grown]) -> None:
+    def test_sound_while_growing(self, two: list[Growth]) -> None:
         """Hits are sound at every size: scores belong to ids, best first, no id twice."""
         keys, _, queries, newest, giants = growing.data()
         one, live = two[0], keys[:, DROPPED:]
@@ -75,20 +75,20 @@ class Large:
         expect_sound(one.forgotten, queries, live[:, :-GIANTS], TOP_K, first_id=DROPPED)
         expect_sound(one.giants, giants, live, 1, first_id=DROPPED)
 
-    def test_the_newest_keys_are_found(self, two: list[Grown], stores: Stores) -> None:
+    def test_the_newest_keys_are_found(self, two: list[Growth], stores: Stores) -> None:
         """Keys added last are found at once where they are the best."""
         keys, _, _, newest, _ = growing.data()
         found = growing.recall(two[0].newest, newest, keys[:, :-GIANTS])
         self._expect_recall(found, stores, f"of the {newest.shape[1]} keys added last to 20,011")
 
-    def test_forgetting_in_a_large_store(self, two: list[Grown], stores: Stores) -> None:
+    def test_forgetting_in_a_large_store(self, two: list[Growth], stores: Stores) -> None:
         """After 9,000 of 20,100 keys are forgotten, recall of the others is as good as before."""
         keys, _, queries, _, _ = growing.data()
         live = keys[:, DROPPED:-GIANTS]
         found = growing.recall(two[0].forgotten, queries, live, first_id=DROPPED)
         self._expect_recall(found, stores, "of the keys left after 9,000 of 20,100 are forgotten")
 
-    def test_norms_never_seen_before(self, two: list[Grown], stores: Stores) -> None:
+    def test_norms_never_seen_before(self, two: list[Growth], stores: Stores) -> None:
         """A key with twice the norm of all earlier keys is found."""
         keys, _, _, _, giants = growing.data()
         live = keys[:, DROPPED:]
@@ -96,7 +96,7 @@ class Large:
         what = f"of {GIANTS} keys with twice the largest earlier norm"
         self._expect_recall(found, stores, what, most=0.5)  # so few that one more or less counts
 
-    def test_large_lookups(self, two: list[Grown]) -> None:
+    def test_large_lookups(self, two: list[Growth]) -> None:
         """A large store returns the keys and values that were added under the ids of its hits."""
         keys, values, queries, _, _ = growing.data()
         store, live, end = two[0].store, (keys[:, DROPPED:], values[:, DROPPED:]), keys.shape[1]
@@ -108,7 +108,7 @@ class Large:
             expect_rows(store.keys(hits.ids), hits.ids, live[0], "keys", first_id=DROPPED)
             expect_rows(store.values(hits.ids), hits.ids, live[1], "values", first_id=DROPPED)
 
-    def test_large_attention(self, two: list[Grown], stores: Stores) -> None:
+    def test_large_attention(self, two: list[Growth], stores: Stores) -> None:
         """In a large store, `attend` returns the softmax over hits, or over all keys."""
         keys, values, queries, _, _ = growing.data()
         store, asked, scale = two[0].store, queries[:, :40], 0.02  # all count
@@ -120,7 +120,7 @@ class Large:
             expected = naive_attention(asked, keys[:, DROPPED:], values[:, DROPPED:], scale)
             expect_attention(part, expected, torch.float32)
 
-    def test_large_batches(self, two: list[Grown], stores: Stores) -> None:
+    def test_large_batches(self, two: list[Growth], stores: Stores) -> None:
         """In a large store, a query's hits do not depend on the other queries."""
         keys, _, queries, _, _ = growing.data()
         store, asked = two[0].store, queries[:, :60]
@@ -131,7 +131,7 @@ class Large:
         if share > (0 if stores.capabilities.exact else 0.01):  # a tie of two lists may be rounded
             fail(f"{share:.1%} of the hits of 60 queries differ from those of each query alone")
 
-    def test_tuning(self, two: list[Grown], stores: Stores) -> None:
+    def test_tuning(self, two: list[Growth], stores: Stores) -> None:
         """`tune` changes later searches only, and larger values of the grid find more."""
         keys, _, queries, _, _ = growing.data()
         original, live = two[0].store, keys[:, DROPPED:]
@@ -164,7 +164,7 @@ class Large:
         for each in (store, other):
             each.close()
 
-    def test_building_large_twice(self, two: list[Grown]) -> None:
+    def test_building_large_twice(self, two: list[Growth]) -> None:
         """Two large stores with the same keys give the same answers at every size."""
         keys, _, queries, newest, _ = growing.data()
         one, other = two
@@ -182,7 +182,7 @@ class Large:
 
     @staticmethod
     def _expect_bound(
-        measure: Callable[..., float], grown: Grown, name: str, bound: float, record: Record
+        measure: Callable[..., float], grown: Growth, name: str, bound: float, record: Record
     ) -> None:
         __tracebackhide__ = True
         keys, _, queries, _, _ = growing.data()

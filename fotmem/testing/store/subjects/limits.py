@@ -16,7 +16,7 @@ DIFFERENT = 997
 """Number of different queries; the others repeat them, so that the answers are known."""
 
 
-class Limits:
+class ExtremeSizes:
     """Many queries, many heads, large ids."""
 
     def test_many_queries(self, stores: Stores) -> None:

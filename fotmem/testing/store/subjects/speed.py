@@ -12,9 +12,9 @@ from fotmem.plugin.create import create_store
 from fotmem.stores.store import MemoryStore
 from fotmem.testing.store import growing
 from fotmem.testing.store.callers_tensors import watch
-from fotmem.testing.store.growing import Grown
+from fotmem.testing.store.growing import Growth
 from fotmem.testing.store.stores import Stores
-from fotmem.testing.store.subjects.huge import Filled
+from fotmem.testing.store.subjects.huge import HugeStore
 from fotmem.testing.store.subjects.large import Record
 
 ROUNDS, TOP_K, QUERIES = 5, 32, (1, 64)
@@ -25,7 +25,7 @@ class Speed:
     """Speed."""
 
     def test_speed_beside_exact(
-        self, two: list[Grown], huge: Filled, stores: Stores, record_property: Record
+        self, two: list[Growth], huge: HugeStore, stores: Stores, record_property: Record
     ) -> None:
         """Reports the times of `search` and `attend` as ratios to those of the exact store."""
         keys, values, queries, _, _ = growing.data()
