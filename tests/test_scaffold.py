@@ -353,7 +353,7 @@ def test_a_base_that_is_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     told = refusal(capsys, 2, "plugin", "new", "my-index", "--base", "tree")
-    assert "'tree' is not one of 'rows', 'graph', 'index', 'store'" in told
+    assert "'--base': 'tree' is not one of 'rows', 'graph', 'index', 'store'" in told
     with pytest.raises(OptionError, match="one of rows, graph, index, store, got 'tree'"):
         write_package("my-index", tmp_path / "new", base="tree")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

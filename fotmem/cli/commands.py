@@ -110,7 +110,7 @@ def _drop_output() -> None:
 
 
 def _with_cure(error: Any) -> str:
-    message: str = error.format_message()
+    message: str = error.format_message().replace("Value error, ", "")  # pydantic's prefix
     context = getattr(error, "ctx", None)
     if not message or context is None:
         return message
