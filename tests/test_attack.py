@@ -29,7 +29,10 @@ def attacker() -> Iterator[Attacker]:
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind, marks=pytest.mark.thorough) if kind == "crash" else kind for kind in KINDS],
+    [
+        pytest.param(kind, marks=pytest.mark.thorough) if kind in ("crash", "interrupt") else kind
+        for kind in KINDS
+    ],
 )
 def test_a_store_holds_under_attack(kind: str, attacker: Attacker) -> None:
     outcomes = {seed: attacker.attempt(kind, seed) for seed in range(ROUNDS)}

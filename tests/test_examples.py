@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from fotmem.testing.store.check import SLOW
 from tests import plugins
 from tests.public_names import PUBLIC, names_used
 from tests.test_import import PROJECT
@@ -58,19 +57,15 @@ def test_there_is_an_example_of_an_adapter_and_of_a_store() -> None:
     assert {"fotmem-modernbert", "fotmem-usearch"} <= {example.name for example in EXAMPLES}
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [("-k", f"not ({' or '.join(sorted(SLOW))})"), pytest.param((), marks=pytest.mark.thorough)],
-    ids=["fast", "all"],
-)
+@pytest.mark.thorough
 @examples
-def test_its_own_tests_pass(example: Path, chosen: tuple[str, ...], tmp_path: Path) -> None:
+def test_its_own_tests_pass(example: Path, tmp_path: Path) -> None:
     missing = sorted(
         filter(lambda name: not installed(name), requirements(project(example)["dependencies"]))
     )
     if missing:
         pytest.skip(f"{example.name} needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    python(example, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen)
+    python(example, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
 @examples

@@ -134,6 +134,7 @@ for name in fotmem.__all__:
 """
 
 
+@pytest.mark.thorough
 def test_every_module_can_be_imported_without_them() -> None:
 
     ended = subprocess.run(

@@ -117,7 +117,13 @@ def install(folder: Path, into: Path) -> None:
     plugins.write_metadata(into, project)
 
 
-@each_base
+@pytest.mark.parametrize(
+    "base",
+    [
+        pytest.param(base, marks=pytest.mark.thorough) if base in ("index", "store") else base
+        for base in BASES
+    ],
+)
 def test_it_keeps_the_contract_as_written(packages: Packages, base: Base) -> None:
     """As far as `--fast` goes; where there is an index, also what searches it."""
     folder = packages.of(base)
@@ -127,6 +133,7 @@ def test_it_keeps_the_contract_as_written(packages: Packages, base: Base) -> Non
     assert ", 0 failed, " in told
 
 
+@pytest.mark.thorough
 def test_its_own_tests_run(packages: Packages) -> None:
     """Two of them: that they are the contract's is the same for all."""
     folder = packages.of("rows")

@@ -248,6 +248,7 @@ def test_a_store_with_a_budget_gets_its_share_of_the_limit() -> None:
     assert selector._budgeted(exact, Limits(ram=10), 3) == exact
 
 
+@pytest.mark.thorough
 def test_a_budget_is_as_much_smaller_as_the_capture(capture: Capture) -> None:
     """Or the store would hold everything in memory, and seem to be exact."""
     found = fotmem.select(

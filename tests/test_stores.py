@@ -8,7 +8,6 @@ import torch
 
 from fotmem import create_store
 from fotmem.testing import StoreContract, StoreFactory
-from fotmem.testing.store.subjects.indexed import IndexedSearch
 from fotmem.testing.store.subjects.large import Large
 
 
@@ -32,13 +31,8 @@ SHARED = {
     "test_index_while_adding",
 }
 """Tests of code that stores with an index share: of these, `TestFaissIvf` runs them."""
-INDEXED = {
-    name
-    for kind in (Large, IndexedSearch)
-    for name in vars(kind)
-    if name.startswith("test_") and name != "test_index_while_adding"
-}
-"""Tests of stores that have an index."""
+LARGE = {name for name in vars(Large) if name.startswith("test_")} - {"test_tuning"}
+"""Tests of 20,000 keys."""
 ALL = {name for name in dir(StoreContract) if name.startswith("test_")}
 
 
@@ -103,7 +97,7 @@ class TestZarr(OurStore):
 class TestZarrWithLittleMemory(OurStore):
     """So little that the large stores of the contract are searched on disk."""
 
-    thorough = ALL - INDEXED
+    thorough = ALL - LARGE
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
