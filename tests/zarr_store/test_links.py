@@ -80,7 +80,7 @@ def test_a_pipe_in_place_of_a_file_is_refused(store: Path, file: str) -> None:
     (*_, path) = sorted(store.glob(file))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(StorageError, match="no regular file"):
+    with pytest.raises(StorageError, match="not a regular file"):
         used(store)
 
 

@@ -178,7 +178,7 @@ def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
         opened(directory=tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
     assert (tmp_path / "letter.txt").read_text("utf-8") == "dear"
-    with pytest.raises(StorageError, match="no zip file"):
+    with pytest.raises(StorageError, match="not a zip file"):
         opened(directory=tmp_path / "letter.txt")
-    with pytest.raises(StorageError, match="no zip file"):
+    with pytest.raises(StorageError, match="not a zip file"):
         opened(directory=tmp_path / "new.zip")

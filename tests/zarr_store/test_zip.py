@@ -32,7 +32,7 @@ def test_a_zip_file_can_be_searched_but_not_added_to(tmp_path: Path, compression
 def test_a_zip_file_with_the_folder_in_it_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "store", 10)
     packed = shutil.make_archive(str(tmp_path / "store"), "zip", tmp_path, "store")
-    with pytest.raises(StorageError, match="must be at its root"):
+    with pytest.raises(StorageError, match="must be at the root"):
         opened(directory=packed)
 
 
