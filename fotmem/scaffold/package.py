@@ -16,8 +16,11 @@ Base = Literal["rows", "graph", "index", "store"]
 """Base class of the new store: `RowsStore`, `GraphStore`, `IndexedStore` or `MemoryStore`."""
 BASES: tuple[Base, ...] = get_args(Base)
 HIDDEN = ("github", "gitignore")
-OPTIONS = "options.md"
-"""Table of the options of a base's store, for the README."""
+PIECES = {
+    "options.md": ("README.md", "<!-- options -->\n"),
+    "capabilities.txt": ("fotmem_sample/plugin.py", "StoreCapabilities(exact=True)"),
+}
+"""Pieces that each base has: the common file that takes one, and the text that it replaces."""
 
 
 def write_package(
@@ -72,8 +75,8 @@ def _template(base: Base) -> dict[str, str]:
     """Return the text of each file."""
     template = resources.files("fotmem.scaffold") / "template"
     files = dict(_files(template / "common", "")) | dict(_files(template / base, ""))
-    options = files.pop(OPTIONS)
-    files["README.md"] = files["README.md"].replace("<!-- options -->\n", options)
+    for piece, (file, place) in PIECES.items():
+        files[file] = files[file].replace(place, files.pop(piece))
     return files
 
 

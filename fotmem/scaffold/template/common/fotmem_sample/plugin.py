@@ -14,7 +14,7 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         factory="fotmem_sample.store:SampleStore",
         options=SampleOptions,
         # What callers may expect, and what the contract checks.
-        capabilities=StoreCapabilities(exact=True, devices=("cpu", "cuda")),
+        capabilities=StoreCapabilities(exact=True),
         # Modules that it needs, and what installs them: without these it is not available.
         requires=("sample_library",),
         install="pip install sample-library",
