@@ -28,8 +28,11 @@ FILES = tuple(
 def replaced_temporarily(memory: Memory) -> None:
     with memory.temporarily():
         memory.replace(5, 9, tiny.ids(7, seed=1))
-        with memory.temporarily():
-            memory.clear()
+
+
+def cleared_temporarily(memory: Memory) -> None:
+    with memory.temporarily(), memory.temporarily():
+        memory.clear()
 
 
 CHANGES: dict[str, tuple[Callable[[Memory], object], set[int]]] = {
@@ -37,11 +40,18 @@ CHANGES: dict[str, tuple[Callable[[Memory], object], set[int]]] = {
     "replace": (lambda memory: memory.replace(5, 9, tiny.ids(7, seed=1)), {20, 23}),
     "use": (lambda memory: memory.use("zarr"), {20}),
     "clear": (lambda memory: memory.clear(), {0, 20}),
-    "temporarily": (replaced_temporarily, {20}),
+    "replace temporarily": (replaced_temporarily, {20}),
+    "clear temporarily": (cleared_temporarily, {20}),
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough) if name == "replace temporarily" else name
+        for name in CHANGES
+    ],
+)
 def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
     change, lengths = CHANGES[name]
     model = tiny.llama()
@@ -58,7 +68,7 @@ def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
         assert [len(store) for store in stores] == [len(memory)] * len(stores)
         assert len({type(store) for store in stores}) == 1
         assert model(tiny.ids(9)).logits.isfinite().all()
-        if name == "temporarily":
+        if name.endswith("temporarily"):
             assert memory.attached_model.contents is kept
         else:
             memory.attached_model.contents = before.copy()

@@ -145,6 +145,7 @@ def test_json(plugins: Path) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_fast_runs_most_tests_and_leaves_out_the_slow_ones() -> None:
     every, caught = set(_tests()), Counter(broken.test for broken in BROKEN)
     assert every >= SLOW

@@ -119,10 +119,7 @@ def install(folder: Path, into: Path) -> None:
 
 @pytest.mark.parametrize(
     "base",
-    [
-        pytest.param(base, marks=pytest.mark.thorough) if base in ("index", "store") else base
-        for base in BASES
-    ],
+    [pytest.param(base, marks=pytest.mark.thorough) if base != "graph" else base for base in BASES],
 )
 def test_it_keeps_the_contract_as_written(packages: Packages, base: Base) -> None:
     """As far as `--fast` goes; where there is an index, also what searches it."""

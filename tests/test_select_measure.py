@@ -211,6 +211,7 @@ def test_a_small_capture_is_enough(tmp_path: Path) -> None:
     assert found.choice.measured_tokens == 1500
 
 
+@pytest.mark.thorough
 def test_the_message_to_a_script_without_a_guard(capture: Capture, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

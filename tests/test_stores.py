@@ -31,6 +31,12 @@ SHARED = {
     "test_index_while_adding",
 }
 """Tests of code that stores with an index share: of these, `TestFaissIvf` runs them."""
+TOGETHER = {
+    "test_attending_together",
+    "test_searching_while_adding",
+    "test_adding_together",
+}
+"""Tests of threads, for stores whose base and library another store here has, too."""
 LARGE = {name for name in vars(Large) if name.startswith("test_")} - {"test_tuning"}
 """Tests of 20,000 keys."""
 ALL = {name for name in dir(StoreContract) if name.startswith("test_")}
@@ -53,6 +59,8 @@ class TestExact(OurStore):
 
 
 class TestFaissFlat(OurStore):
+    thorough = TIMES | SHARED | TOGETHER
+
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("faiss-flat", "faiss")
@@ -65,7 +73,7 @@ class TestFaissIvf(OurStore):
 
 
 class TestFaissIvfpq(OurStore):
-    thorough = TIMES | SHARED
+    thorough = TIMES | SHARED | TOGETHER
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -73,7 +81,7 @@ class TestFaissIvfpq(OurStore):
 
 
 class TestFaissHnsw(OurStore):
-    thorough = TIMES | HUGE | SHARED
+    thorough = TIMES | HUGE | SHARED | TOGETHER
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:

@@ -1,5 +1,6 @@
 """Faults that change settings of the whole process."""
 
+import io
 import locale
 import logging
 import os
@@ -82,7 +83,7 @@ class ChattyFromC(Disturbing):
 @disturbing(r"changed sys\.stdout")
 class OutputIsReplaced(Disturbing):
     def disturb(self) -> None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = io.StringIO()
 
 
 @disturbing("changed the current folder")

@@ -25,8 +25,12 @@ def store(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
+    return victim_in(tmp_path)
+
+
+def victim_in(folder: Path) -> Path:
     """Make a folder of somebody else, with files that a store could take for its own."""
-    where = tmp_path / "victim"
+    where = folder / "victim"
     for name in ("letter.txt", "00000001/keys/c.0.0.0", "keys/zarr.json", "zarr.json"):
         (where / name).parent.mkdir(parents=True, exist_ok=True)
         (where / name).write_text("dear", "utf-8")

@@ -82,8 +82,14 @@ def test_exact_scans_everything_whatever_nprobe() -> None:
         expect_exact(few.search(q, 32), q, keys, 32)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("forgotten", [0, 5900])
+@pytest.mark.parametrize(
+    ("exact", "forgotten"),
+    [
+        (False, 0),
+        (True, 5900),
+        *(pytest.param(*case, marks=pytest.mark.thorough) for case in [(False, 5900), (True, 0)]),
+    ],
+)
 def test_a_bias_for_the_newest_rows_finds_them(exact: bool, forgotten: int) -> None:
     store, keys, _ = filled(6000, step=500, exact=exact)
     store.forget(forgotten)
@@ -111,7 +117,7 @@ def test_hub_keys_are_found_also_after_reopening(tmp_path: Path) -> None:
             assert torch.isin(ids, sinks).all()
 
 
-@pytest.mark.parametrize("scanned", [False, True])
+@pytest.mark.parametrize("scanned", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_hub_keys_are_found_though_no_probed_cluster_holds_them(
     tmp_path: Path, scanned: bool
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fotmem.errors import OptionError, StorageError
 from fotmem.testing.store.naive import draw, quick
+from tests.zarr_store.conftest import victim_in
 from tests.zarr_store.manifest_edits import edited, setting
 from tests.zarr_store.stores import DIM, HEADS, assert_holds, contents, data, fill, opened, used
 
@@ -95,16 +96,26 @@ EDITS |= {
 }
 
 
+@pytest.fixture(scope="module")
+def folder(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hold a store beside a victim; what is refused changes neither, so one folder serves all."""
+    folder = tmp_path_factory.mktemp("refused")
+    shutil.copytree(original, folder / "store")
+    victim_in(folder)
+    return folder
+
+
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_manifest_that_states_what_cannot_be_true_is_refused(
-    store: Path, victim: Path, edit: str
-) -> None:
-    edited(store, EDITS[edit])
-    before = contents(store), contents(victim)
+def test_a_manifest_that_states_what_cannot_be_true_is_refused(folder: Path, edit: str) -> None:
+    manifest = folder / "store/zarr.json"
+    right = manifest.read_bytes()
+    edited(folder / "store", EDITS[edit])
+    before = contents(folder)
     with pytest.raises((StorageError, OptionError)):
-        used(store, closed=False)
-    now = contents(store), contents(victim)
-    now[0].pop(".lock"), before[0].pop(".lock")
+        used(folder / "store", closed=False)
+    now = contents(folder)
+    manifest.write_bytes(right)
+    now.pop("store/.lock"), before.pop("store/.lock")
     assert now == before
 
 
