@@ -16,7 +16,6 @@ from tests.broken_stores.independence import Threaded
 from tests.broken_stores.larger import OffsetsWrapAround, OffsetsWrapAroundIn16Bits
 from tests.broken_stores.registry import EXACT
 
-
 TESTS = {name for name in dir(StoreContract) if name.startswith("test_")}
 
 
