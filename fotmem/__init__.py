@@ -4,9 +4,9 @@ A Focused Transformer (Tworkowski et al. 2023, arXiv:2307.03170) lets a few atte
 past the context window. `attach` gives a transformers model such a memory; `create_store` makes
 the stores it is built from; plugins add more of both.
 
-Here are the names for those who use fotmem. Who extends it finds more in `fotmem.stores`,
-`fotmem.plugin`, `fotmem.adapter`, `fotmem.attention` and `fotmem.testing`; every error is in
-`fotmem.errors`.
+This module has the names that users of fotmem need. Authors of stores and adapters find more in
+`fotmem.stores`, `fotmem.plugin`, `fotmem.adapter`, `fotmem.attention` and `fotmem.testing`; every
+error is in `fotmem.errors`.
 """
 
 TYPE_CHECKING = False  # as typing has it, which need not be imported for it

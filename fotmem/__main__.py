@@ -1,4 +1,4 @@
-"""The command line as ``python -m fotmem``: the one of that Python, whatever stands in PATH."""
+"""Runs the command line as ``python -m fotmem``, with that Python, whatever PATH contains."""
 
 from fotmem.cli import main
 

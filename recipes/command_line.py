@@ -89,7 +89,7 @@ def _default(param: Any) -> str:
 
 
 def _bounds(param: Any) -> str:
-    """Write the range of a number, unless nobody would leave it."""
+    """Write the range of a number, unless every sensible number lies in it."""
     least, most = param.min, param.max
     if least is not None and most is not None and param.name != "seed":
         return f" From {least} to {most}."

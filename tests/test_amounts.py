@@ -123,7 +123,7 @@ def without_digits() -> PreTrainedTokenizerFast:
 
 def test_a_text_without_digits() -> None:
     tokenizer, text = without_digits(), "captain sailed " * 400
-    with pytest.raises(InputError, match="the tokenizer has no digits: of 'The key is 123' it"):
+    with pytest.raises(InputError, match="the tokenizer has no digits: it turns 'The key is 123'"):
         split_answer(tokenizer, "The key is", "123")
     model = folders.model()
     trials = make_trials(tokenizer, text, tokens=60, trials=1, seed=0)

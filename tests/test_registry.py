@@ -50,7 +50,7 @@ BROKEN = {
     "name_type": (hook("[spec(7)]"), "lower-case words joined by '-', got 7"),
     "factory": (
         hook("[spec('s', factory=3)]"),
-        "factory of 's' must be a text such as 'my_package.store:MyStore', or callable, got 3",
+        "factory of 's' must be a string such as 'my_package.store:MyStore', or callable, got 3",
     ),
     "factory_text": (hook("[spec('s', factory='a.b.C')]"), "or callable, got 'a.b.C'"),
     "options": (hook("[spec('s', options={'a': 1})]"), "options of 's' must be a pydantic model"),

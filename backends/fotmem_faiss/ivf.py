@@ -145,7 +145,7 @@ def _sample_size(count: int) -> int:
 class IvfpqStore(IvfStore):
     """As `IvfStore`, its lists of codes of a quarter of a byte per dimension (Jegou et al. 2011).
 
-    The best by their codes are reranked by their full keys.
+    The best by their codes are re-ranked by their full keys.
     """
 
     options: IvfpqOptions

@@ -25,7 +25,7 @@ class IvfpqOptions(IvfOptions):
     """Options of `faiss-ivfpq`."""
 
     rerank: int = Field(default=8, ge=1, lt=2**31)
-    """Candidates per hit, which are reranked by their full keys."""
+    """Candidates per hit, which are re-ranked by their full keys."""
 
 
 class HnswOptions(IndexedOptions):

@@ -7,7 +7,7 @@ from fotmem_faiss.options import FlatOptions, HnswOptions, IvfOptions, IvfpqOpti
 
 
 def where_it_searches() -> str:
-    """Tell whether FAISS uses the GPU here, and if not, what would let it."""
+    """Say whether FAISS uses the GPU here, and if not, how to install the version that does."""
     import torch
 
     if not torch.cuda.is_available():

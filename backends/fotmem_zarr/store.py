@@ -33,7 +33,7 @@ class ZarrStore(MemoryStore):
     ----------
     directory : path, URL or None
         A folder (made if missing), a zip file (read-only) or a URL; None: a temporary folder,
-        made when needed, which goes away with the store.
+        made when needed, which is removed with the store.
     options : ZarrOptions
         How much memory the store takes, and how far a query looks.
 

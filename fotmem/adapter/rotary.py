@@ -17,8 +17,8 @@ class RotaryAdapter(Adapter):
 
     It reads everything from transformers' own modules: projections, biases, norms on queries and
     keys, grouped queries, the scale, the family's rotation, attention factors by type of layer.
-    So it is the adapter of many families as it stands. Derive from it where a family differs,
-    and override the method or attribute that differs.
+    Many families need nothing else. Where a family differs, derive from this class and override the
+    method or attribute that differs.
 
     Examples
     --------

@@ -131,7 +131,7 @@ def run(
 @app.command(cls=Command)
 def compare(
     before: Annotated[Path, typer.Argument(metavar="A", help="A folder with a report.")],
-    after: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another folder with a report.")],
 ) -> None:
     """Show which figures got better or worse from A to B by more than noise.
 

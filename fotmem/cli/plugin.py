@@ -96,7 +96,10 @@ def check(
         typer.Option(min=0, max=1, help="Recall that an approximate store must reach."),
     ] = None,
     min_mass: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Attention-mass recall that it must reach.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Attention-mass recall that an approximate store must reach."
+        ),
     ] = None,
     test: Tests = [],  # noqa: B006
     fast: Annotated[

@@ -52,7 +52,7 @@ def select(
     ] = None,
     min_recall: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Smallest share of the exact top k that is found."),
+        typer.Option(min=0, max=1, help="Smallest recall: share of the exact top k that is found."),
     ] = None,
     persistent: Annotated[
         bool, typer.Option("--persistent", help="Require a memory that outlives the process.")

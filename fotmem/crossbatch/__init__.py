@@ -1,4 +1,4 @@
-"""Crossbatch: training attention to look into other windows (Tworkowski et al. 2023)."""
+"""Crossbatch: training in which attention sees other windows (Tworkowski et al. 2023)."""
 
 from fotmem.crossbatch.bank import Bank
 from fotmem.crossbatch.model import Crossbatch

@@ -61,9 +61,9 @@ def processor() -> str:
 def resident() -> int:
     """Return the bytes of memory of this process, without pages of files where they are counted.
 
-    The system takes pages of files back when it needs them; with them a store on disk would seem to
-    fill all free memory. Freed memory that glibc keeps is not counted either: the next user, such
-    as the store of another layer, would get it. Needs psutil.
+    The system takes pages of files back when it needs them; if they were counted, a store on disk
+    would seem to fill all free memory. Freed memory that glibc keeps is not counted either: the
+    next user, such as the store of another layer, would get it. Needs psutil.
     """
     require_packages("the memory of a process", "psutil")
     import psutil

@@ -20,13 +20,13 @@ from fotmem.stores.store import MemoryStore
 
 
 class StopForward(Exception):  # noqa: N818 - no error
-    """Ends a call of the model early: what was wanted of it is there."""
+    """Ends a call of the model early, when its wanted results have been computed."""
 
 
 class MemoryCache(DynamicCache):
-    """What ``model(...).cache`` is while a memory is attached.
+    """The cache that a model returns while a memory is attached, ``model(...).cache``.
 
-    Before transformers 5.24 it was called ``past_key_values``, which still works.
+    Before transformers 5.24 the attribute was called ``past_key_values``, which still works.
 
     Batch rows are kept apart: each has its own local context (a run of columns of one rectangular
     cache, the rest masked) and its own overflow, so that a padded row equals the row alone.
@@ -41,7 +41,7 @@ class MemoryCache(DynamicCache):
     Attributes
     ----------
     contents : Contents or None
-        What the call in progress looks at besides its own sequence.
+        The stores and tokens that the call in progress attends to; None between calls.
     """
 
     def __init__(self, attached: AttachedModel, *, reading: bool = False) -> None:

@@ -41,7 +41,7 @@ class LocalColumns:
         return self.real & past.gather(1, self._places)
 
     def drop(self, rows: list[int]) -> int:
-        """Drop the tokens of these rows; return how many columns nobody uses any more."""
+        """Drop the tokens of these rows; return how many columns no row uses any more."""
         kept = self.real.clone()
         kept[rows] = False
         used = kept.any(0).int()

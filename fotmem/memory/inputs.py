@@ -11,7 +11,7 @@ from fotmem.errors import InputError, ShapeError, UnsupportedError
 
 
 def refuse_tracing(inputs: object) -> None:
-    """Refuse tracing, which would fix one call for ever, memory included.
+    """Refuse tracing, which would freeze one call, its memory included.
 
     Calls differ by what is in memory and by the length of the input.
     """

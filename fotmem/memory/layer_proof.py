@@ -1,6 +1,7 @@
 """Compares an adapter's keys with those of the layer itself, when the layer first runs.
 
-An adapter that does not know how the layers of a family differ would answer wrongly in silence.
+If an adapter does not know how the layers of a family differ, answers would be wrong without an
+error.
 """
 
 from __future__ import annotations

@@ -174,13 +174,13 @@ def _llama_config(fields: dict[str, Any]) -> Any:
     if kind not in (None, "default", "linear", "llama3", "yarn"):
         raise CheckpointError(
             f"rope_scaling of type {kind!r} is not supported: its frequencies depend on the "
-            "length; set it to null, which is the same up to max_position_embeddings"
+            "length; set it to null, which gives the same results up to max_position_embeddings"
         )
     for name, harmless in REFUSED_FIELDS.items():
         if fields.get(name, harmless) not in (harmless, None):
             raise CheckpointError(
-                f"{name}={fields[name]!r} is not supported in a LongLLaMA config, whose models do "
-                f"without; remove it, or set it to {harmless!r}"
+                f"{name}={fields[name]!r} is not supported: no released LongLLaMA model uses it; "
+                f"remove it, or set it to {harmless!r}"
             )
     kept = {name: fields[name] for name in LLAMA_FIELDS if fields.get(name) is not None}
     if "dtype" not in kept and fields.get("torch_dtype") is not None:

@@ -1,4 +1,4 @@
-"""Runs a text through a model, window by window, for what its memory layers make of it."""
+"""Runs a text through a model, window by window; collects keys and values of memory layers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def checked_text(attached: AttachedModel, input_ids: Any) -> Tensor:
 def _run(
     attached: AttachedModel, window: Tensor, contents: Contents | None
 ) -> dict[int, Projections]:
-    """Run one window that looks at `contents`; return what every memory layer makes of it."""
+    """Run one window that attends to `contents`; return the projections of every memory layer."""
     cache = MemoryCache(attached, reading=True)
     cache.contents = contents
     step = Step(torch.arange(len(window))[None], is_window=True)

@@ -37,7 +37,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_attention(config: Any) -> None:
-    """Check that a config asks for an attention of transformers; others would be fetched code.
+    """Check that a config names an attention of transformers; any other would be downloaded code.
 
     Raises
     ------

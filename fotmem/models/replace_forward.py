@@ -15,7 +15,7 @@ from fotmem.errors import UnsupportedError
 
 
 class Owner(Protocol):
-    """Whoever has replaced functions of a model: an attached memory, or crossbatch training."""
+    """The object that replaced functions of a model: an attached memory, or crossbatch training."""
 
     @property
     def decoder(self) -> nn.Module:
@@ -37,7 +37,7 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
 
 
 def owner_of(decoder: nn.Module) -> Owner | None:
-    """Return who has replaced the forward of a decoder, if anybody."""
+    """Return the object that replaced the forward of a decoder, if any."""
     owner: Owner | None = getattr(own_forward(decoder), "fotmem_owner", None)
     return owner
 

@@ -113,7 +113,7 @@ def create_adapter(spec: AdapterSpec) -> Adapter:
 
 
 def _made(spec: StoreSpec | AdapterSpec, kind: type, **arguments: Any) -> Any:
-    """Call a spec's factory, and check that it returned what it should."""
+    """Call a spec's factory, and check the type of what it returned."""
     plugin = registry().owners.get(spec, "")
     try:
         factory = spec.load()

@@ -57,7 +57,7 @@ class _Spec:
             )
         if not (callable(self.factory) or _names_an_object(self.factory)):
             raise OptionError(
-                f"factory of {self.name!r} must be a text such as 'my_package.store:MyStore', or "
+                f"factory of {self.name!r} must be a string such as 'my_package.store:MyStore', or "
                 f"callable, got {self.factory!r}"
             )
         _require_names(f"requires of {self.name!r}", self.requires)

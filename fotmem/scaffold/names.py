@@ -1,4 +1,4 @@
-"""Names of new stores, and what is called after them."""
+"""Names of new stores, and of their packages and classes."""
 
 import importlib.util
 import re

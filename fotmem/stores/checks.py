@@ -191,14 +191,14 @@ def usable_device(device: object) -> torch.device:
 
 
 def checked_directory(directory: object) -> Path | str | None:
-    """Take a path, or a URL: a text with ``://`` in it, which stays a text."""
+    """Take a path, or a URL: a str with ``://`` in it, which stays a str."""
     try:
         path = None if directory is None else os.fspath(directory)  # type: ignore[call-overload]
     except TypeError:
         path = b""
     if path is not None and not (isinstance(path, str) and path):
         raise OptionError(
-            "directory must be a path or a URL, as a text or pathlib.Path, "
+            "directory must be a path or a URL, as a string or pathlib.Path, "
             f"got {shown(directory)}; None keeps the store in memory"
         )
     if path is None:

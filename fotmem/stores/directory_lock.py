@@ -21,9 +21,9 @@ LOCK = ".lock"
 class DirectoryLock:
     """A lock on a directory and on the file ``.lock`` in it. One object of one process holds it.
 
-    Where the system allows it, the directory itself is locked, too: deleting the file lets nobody
-    in. The lock is released when the object is garbage collected or the process ends, at the
-    latest.
+    Where the system allows it, the directory itself is locked, too: deleting the file does not
+    release the lock. The lock is released at the latest when the object is garbage collected or the
+    process ends.
 
     Parameters
     ----------

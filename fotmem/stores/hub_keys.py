@@ -45,7 +45,7 @@ class HubKeys(NamedTuple):
 
     @classmethod
     def of(cls, keys: Tensor) -> "HubKeys":
-        """Learn from keys ``[H, n, D]`` what is usual; there are no hub keys yet."""
+        """Learn mean and usual length from keys ``[H, n, D]``; there are no hub keys yet."""
         heads, _, dim = keys.shape
         against = -shortened(keys).mean(1)
         tiny = torch.finfo(keys.dtype).tiny

@@ -45,7 +45,7 @@ class IndexedStore(RowsStore):
     """Base of a store that finds keys by an index of some library.
 
     It keeps keys and values itself, and compares all keys while there are fewer than 4,096. Beyond,
-    the index finds candidates, which are reranked by the keys as stored. Every query is also
+    the index finds candidates, which are re-ranked by the keys as stored. Every query is also
     compared with the *hub keys*, which attention queries often want and an index seldom finds. A
     subclass implements `build_index`, `extend_index`, `find_candidates` and `copy_index`.
 

@@ -1,4 +1,4 @@
-"""Reranks candidates of few queries in NumPy, whose calls take a fifth of the time of torch's."""
+"""Re-ranks candidates of few queries in NumPy, whose calls take a fifth of the time of torch's."""
 
 from typing import Any
 

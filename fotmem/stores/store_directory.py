@@ -19,7 +19,7 @@ UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC})
 
 
 class StoreDirectory:
-    """Files of one store, and the manifest that names them: what a persistent store is built on.
+    """Files of one store, and the manifest that names them: the base of a persistent store.
 
     A file is written whole, under a new name, and never changed. `commit` makes the files durable,
     and only then replaces the manifest. So a process that is killed at any moment leaves the

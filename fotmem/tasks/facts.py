@@ -1,4 +1,4 @@
-"""Invented facts to hide in a text and to ask for: no model can know them without reading."""
+"""Invented facts to hide in a text and to ask for: a model knows them only from the text."""
 
 from __future__ import annotations
 

@@ -40,6 +40,6 @@ def split_answer(tokenizer: Any, asked: str, code: str) -> tuple[list[int], list
         if any(map(str.isdigit, tokenizer.decode([token]))):
             return tokens[:first], tokens[first:]
     raise InputError(
-        f"the tokenizer has no digits: of {f'{asked} {code}'!r} it makes "
+        f"the tokenizer has no digits: it turns {f'{asked} {code}'!r} into "
         f"{tokenizer.decode(tokens)!r}, so no number can be hidden; measure perplexity instead"
     )

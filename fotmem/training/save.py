@@ -1,4 +1,4 @@
-"""Saves what training made of a model: a whole checkpoint, or an adapter for one."""
+"""Saves a trained model: a whole checkpoint, or a LoRA adapter."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class TwoFilesThatMustAgree(DiskStore):
         self.resume_at(*json.loads(self.checked(file.with_name("ids.json"))))
 
 
-UNPICKLES = "whoever can write there can run any code"
+UNPICKLES = "everybody who can write there can run any code"
 
 
 @caught_by("nothing_is_unpickled", PERSISTENT, message=rf"unpickles its files .*{UNPICKLES}")

@@ -23,7 +23,7 @@ class LayerShape(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a group lies, and which of all groups that ever lay there it is."""
+    """The place of a group, and the generation that tells it from earlier groups there."""
 
     storage: Storage
     path: str

@@ -25,9 +25,9 @@ FILE = HERE | getattr(os, "O_NONBLOCK", 0)  # a pipe in place of a file must not
 class FileTree:
     """The files below a folder, by key (``a/b/c``).
 
-    No symbolic link below the folder is followed: whatever lies there, nothing outside is read,
-    written or removed. Where the system has handles of folders, this holds against whoever changes
-    the folder at the same time, too. Methods raise `OSError`.
+    No symbolic link below the folder is followed: nothing outside the folder is read, written or
+    removed. Where the system has handles of folders, this holds even if another process changes the
+    folder at the same time. Methods raise `OSError`.
 
     Parameters
     ----------

@@ -19,8 +19,8 @@ TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """Errors that say nothing about the disk."""
 
 LINK = (
-    "expected a folder or a regular file, and a store follows no symbolic link: is the directory "
-    "from somebody else? Replace the link by what it leads to, if you trust it"
+    "expected a folder or a regular file: a store follows no symbolic link. Replace the link by "
+    "its target, if you trust the directory"
 )
 CURES = {
     errno.ELOOP: LINK,

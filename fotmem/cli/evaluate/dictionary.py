@@ -36,7 +36,7 @@ EXPLAINED = {
     "symbols": "share of correct symbols",
     "throughput": "tokens per second read into memory",
     "memory": "bytes of keys and values, all memory layers",
-    "RAM": "bytes that the process needs more after reading, without pages of files",
+    "RAM": "bytes that the process has gained by reading, without pages of files",
     "latency": "mean time of a query, many of them in a window",
 }
 

@@ -66,7 +66,7 @@ def facts(
 ) -> None:
     """Hide many numbers under different names in one text, and ask for each.
 
-    Half of them are worded as no fact of the training is; they have 3 to 9 digits.
+    The numbers have 3 to 9 digits. Half of the facts use other words than those of the training.
 
     Example: fotmem eval facts smollm2 --tokens 16k --text book.txt
     """

@@ -63,8 +63,8 @@ class ReportComparison(NamedTuple):
             yield f"Times are compared in units of the time of {REFERENCE} in the same rounds."
         else:
             yield (
-                "Times are compared in seconds, so other load on the machines counts: measure "
-                f"{REFERENCE} in the same batch of both, then times are compared in its units."
+                "Times are compared in seconds, so other load on the machines affects them: "
+                f"measure {REFERENCE} in both runs, then times are compared in units of its times."
             )
         for name, settings in (("A", self.only_before), ("B", self.only_after)):
             if settings:
@@ -76,10 +76,10 @@ class ReportComparison(NamedTuple):
 def compare(before: BenchReport, after: BenchReport) -> ReportComparison:
     """Compare two reports of the same capture.
 
-    Every figure has a confidence interval. A difference counts where the two intervals do not
-    explain it; at most 5% of all verdicts are expected to be wrong (Benjamini and Hochberg 1995).
-    Other load on a machine changes the times of a run: they are compared in units of the time that
-    `exact` took in the same rounds.
+    Every figure has a confidence interval. A difference counts if it is larger than the two
+    intervals explain; at most 5% of all verdicts are expected to be wrong (Benjamini and
+    Hochberg 1995). Other load on a machine changes the times of a run: they are compared in units
+    of the time that `exact` took in the same rounds.
 
     Raises
     ------

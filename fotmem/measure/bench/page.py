@@ -31,7 +31,7 @@ GROWN = {
 
 def write_page(report: BenchReport, file: Path) -> None:
     """Write a page with interactive pictures, a choice of their axes, and a table."""
-    require_packages("pages", "plotly")
+    require_packages("the interactive report", "plotly")
     from plotly.offline import get_plotlyjs
 
     template = files("fotmem.measure.bench").joinpath("page.html").read_text(encoding="utf-8")

@@ -9,7 +9,8 @@
         ├── values              float32 [H, N, D]
         └── queries             float32 [sizes, H, Q, D]: Q queries of a head after each size
 
-Each chunk ends with its crc32c. Unwritten chunks are NaN, which no other number is.
+Each chunk ends with its crc32c. Chunks that are not written yet hold NaN; captured numbers
+are never NaN.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class FactsRow:
 
 
 def make_facts(number: int, seed: int) -> list[FactQuestion]:
-    """Invent facts about numbers; every other one is worded as no fact of the training is."""
+    """Invent facts about numbers; every second one uses other words than those of the training."""
     draw = random.Random(f"keyed {seed}")
     facts = Facts(seed + 10**6, DIGITS)
     numbered = (fact for i in count() if (fact := facts[i]).answer.isdigit())

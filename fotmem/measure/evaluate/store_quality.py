@@ -1,4 +1,4 @@
-"""The figures of a store for the queries that a model asks while it works on a task."""
+"""The figures of a store for the queries of a model in a task."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class SettingMeasurement:
         """Return the costs of searching.
 
         A store that cannot count compared keys, such as a graph, gives only those among captured
-        keys: among repeated keys, which are near their likes, a graph is fast.
+        keys: a graph is too fast among repeated keys, which lie near their originals.
         """
         sizes, latencies, read, _, _ = zip(*self.costs, strict=True)
         if None not in read:

@@ -64,7 +64,7 @@ def select(
     ram, disk : int or str, optional
         Most bytes of all memory layers together, such as ``"4GiB"``.
     latency : float or str, optional
-        Most seconds that memory may add to a decoding step, or a text such as ``"20ms"``: all
+        Most seconds that memory may add to a decoding step, or a str such as ``"20ms"``: all
         memory layers, one query of each head.
     max_error : float, optional
         Largest excess error: relative error of the attention output against attention to the

@@ -27,15 +27,15 @@ class AdapterContract(
     The model need not be trained, nor its weights be random: the contract copies it and draws every
     parameter anew, biases and norms included. It needs two layers or more, one of each kind that
     the family has, more query heads than key/value heads if the family can have them,
-    ``max_position_embeddings`` of 32 or more, and a vocabulary of 32 or more. What the family can
-    vary (a sliding window, kinds of RoPE, biases) is worth a model each: give the fixture
-    parameters.
+    ``max_position_embeddings`` of 32 or more, and a vocabulary of 32 or more. Test a model for
+    each thing that the family can vary (a sliding window, kinds of RoPE, biases): give the
+    fixture parameters.
 
     Attributes
     ----------
     layers : sequence of int or None
-        Which layers can be memory layers, so that all others must be refused by `for_layer`;
-        None: all that are not.
+        Which layers can be memory layers; `for_layer` must refuse all others. None: all that
+        `for_layer` does not refuse.
 
     Examples
     --------

@@ -138,7 +138,7 @@ class _Tracer:
 
 @contextmanager
 def _ctrl_c_raises() -> Iterator[None]:
-    """Let Ctrl-C raise `KeyboardInterrupt`, as it does unless somebody changed it."""
+    """Let Ctrl-C raise `KeyboardInterrupt`, as it does by default."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

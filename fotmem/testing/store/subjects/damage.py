@@ -86,8 +86,8 @@ class Damage:
         __tracebackhide__ = True
         if places:
             fail(
-                f"opening a directory unpickles {what} ({places[0]}): whoever can write there can "
-                "run any code; store arrays and JSON, for example safetensors or zarr"
+                f"opening a directory unpickles {what} ({places[0]}): everybody who can write "
+                "there can run any code; store arrays and JSON, for example safetensors or zarr"
             )
 
     def test_a_second_store_in_the_same_directory(self, lasting: Stores, tmp_path: Path) -> None:

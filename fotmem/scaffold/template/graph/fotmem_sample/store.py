@@ -9,7 +9,7 @@ from fotmem_sample.options import SampleOptions
 
 
 class SampleGraph(Graph):
-    """The index of one head. Put your library's here: this one looks at every vector.
+    """The index of one head. Put your library's index here: this one compares every vector.
 
     Vectors and queries are float32, ids are int64 and only grow.
     """
