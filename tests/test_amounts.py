@@ -49,7 +49,7 @@ NONE: list[Any] = [
 
 
 @pytest.mark.parametrize("read", [amounts.count, amounts.size_in_bytes, amounts.seconds])
-def test_what_is_no_amount(read: Callable[[str, Any], float]) -> None:
+def test_values_that_are_not_amounts_are_refused(read: Callable[[str, Any], float]) -> None:
     for given in NONE:
         with pytest.raises(OptionError, match=r"^it\b"):
             read("it", given)

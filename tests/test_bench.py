@@ -343,7 +343,7 @@ def processes() -> set[int]:
     return {child.pid for child in own.children(recursive=True)} - servers
 
 
-def test_a_report_goes_beside_what_one_works_on(
+def test_a_report_goes_to_the_working_directory(
     capture: Capture,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

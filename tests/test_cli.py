@@ -125,7 +125,7 @@ def test_stores_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-def test_stores_tells_whether_faiss_searches_on_the_gpu(
+def test_stores_says_whether_faiss_searches_on_the_gpu(
     gpu: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faiss = pytest.importorskip("faiss")
@@ -230,7 +230,7 @@ NO_LAYERS = ["x-y", "a", "5-3", "5-3,1", "", ",", "1,", "1-", "-1", "1-2-3", "1.
 
 @pytest.mark.parametrize("command", [ASK, PASSKEY])
 @pytest.mark.parametrize("layers", NO_LAYERS)
-def test_layers_that_are_none(
+def test_invalid_layers_are_refused(
     command: str, layers: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 2, *command.format(text=text).split(), f"--layers={layers}")
@@ -241,7 +241,7 @@ def test_layers_that_are_none(
 
 @pytest.mark.parametrize("command", [ASK, PASSKEY])
 @pytest.mark.parametrize("top_k", ["0", "-1", "abc", "", "1.5", "²", "ALL"])
-def test_top_k_that_is_none(
+def test_invalid_top_k_is_refused(
     command: str, top_k: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 2, *command.format(text=text).split(), f"--top-k={top_k}")
@@ -253,7 +253,9 @@ def test_top_k_that_is_none(
 @pytest.mark.parametrize(
     "question, reason", [("", "a question, got none"), (" ", "a question"), ("\udcff", "UTF-8")]
 )
-def test_a_question_that_is_none(question: str, reason: str, text: Path, capsys: Any) -> None:
+def test_an_invalid_question_is_refused(
+    question: str, reason: str, text: Path, capsys: Any
+) -> None:
     line = refusal(capsys, 2, "ask", "any", question, "--text", text)
     assert line.startswith(f"Invalid value for 'QUESTION': expected {reason}")
 
@@ -313,7 +315,7 @@ def test_texts_are_joined_in_order_without_byte_order_marks(tmp_path: Path) -> N
         ("Die Möwe".encode("utf-16"), "{path} is not UTF-8 text (byte 0); convert it first"),
     ],
 )
-def test_a_file_that_is_no_text(
+def test_a_file_that_is_not_text_is_refused(
     content: bytes | None, reason: str, text: Path, tmp_path: Path, capsys: Any
 ) -> None:
     path = tmp_path / "file"
@@ -323,7 +325,9 @@ def test_a_file_that_is_no_text(
     assert line == reason.format(path=path)
 
 
-def test_a_directory_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_in_place_of_a_text_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = refusal(capsys, 1, "eval", "passkey", "any", "--text", tmp_path)
     assert line == f"{tmp_path} cannot be read: Is a directory"
 
@@ -468,7 +472,7 @@ def test_the_demo_shows_answers_and_sources(
     assert ended.out.count("0 of 4 answers correct") == 3
 
 
-def test_the_demo_hides_its_facts_where_it_says() -> None:
+def test_the_demo_hides_its_facts_at_the_printed_places() -> None:
     tokenizer = folders.tokenizer()
     text, hidden = demo._text(tokenizer)
     assert len(text) > demo.TOKENS

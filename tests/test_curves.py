@@ -143,7 +143,7 @@ def test_a_fall_is_noise(tmp_path: Path) -> None:
     assert needed.value.value == pytest.approx(0.5 + 0.2 * (0.95 - 0.2) / (0.96 - 0.2))
 
 
-def test_where_all_is_enough_or_nothing_is_known(tmp_path: Path) -> None:
+def test_needed_is_a_bound_or_none_where_it_cannot_be_interpolated(tmp_path: Path) -> None:
     good = one(write(tmp_path / "good.json", {0.8: 0.99, 0.9: 0.96})).needed("recall")
     assert good is not None
     assert good.is_bound

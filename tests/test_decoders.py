@@ -113,7 +113,7 @@ def test_every_kind_of_rope_is_tried() -> None:
         ("vaultgemma", {"attn_logit_softcapping": 50.0}, {}, "soft-capped scores in layer 1"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(
+def test_a_model_that_does_not_fit_is_refused_by_name(
     family: str, config: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     model = families.tiny(family, **config)

@@ -149,7 +149,7 @@ def test_a_shared_reading_is_read_once_and_left_as_it_was(monkeypatch: pytest.Mo
 # Keyed facts
 
 
-def test_half_of_the_facts_are_worded_otherwise() -> None:
+def test_half_of_the_facts_use_other_words() -> None:
     facts = make_facts(32, seed=0)
     assert [one.other_wording for one in facts] == [False, True] * 16
     assert len({one.fact.key for one in facts}) == 32
@@ -327,7 +327,7 @@ def test_without_a_text_it_is_python_reference(
         ("passkey", ["--tokens", ""], "expected sizes such as 4096 or 4k,16k, got ''"),
     ],
 )
-def test_sizes_that_are_none(
+def test_invalid_sizes_are_refused(
     task: str, given: list[str], reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 2, "eval", task, folder, "--text", folder / "text.txt", *given)

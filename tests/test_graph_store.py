@@ -52,9 +52,7 @@ def best(store: MemoryStore, queries: Tensor) -> Hits:
 
 
 @pytest.mark.parametrize("step", [7, 100, 500])
-def test_a_graph_is_told_and_asked_what_is_documented(
-    monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+def test_a_graph_gets_the_documented_input(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(indexed, "EXACT_BELOW", 64)
     keys, queries = draw(2, 500, 8), draw(2, 20, 8, seed=1)
     keys[:, 300:310] = keys[:, 290:300]  # a chunk of copies only, where step is small

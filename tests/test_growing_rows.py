@@ -129,7 +129,7 @@ def test_room_for_more_takes_no_memory() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_where_address_space_is_counted_none_is_taken(
+def test_no_address_space_is_reserved_where_it_is_limited(
     strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = pytest.importorskip("resource")
@@ -176,7 +176,7 @@ def test_pickled_and_copied_deeply_they_are_the_same(
     assert len(pickle.dumps(some)) < 2**14  # not the room for more
 
 
-def test_who_looks_keeps_what_was_there_while_rows_move_and_are_forgotten() -> None:
+def test_a_view_keeps_its_rows_while_rows_move_and_are_forgotten() -> None:
     some = made()
     some.add(draw(HEADS, rows.SMALLEST, DIM))
     _, seen = some.since(0)

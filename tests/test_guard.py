@@ -259,7 +259,7 @@ def test_readers_and_a_writer_never_meet() -> None:
     assert written == [200, 200]
 
 
-def test_nothing_stays_taken_by_what_raises() -> None:
+def test_an_error_releases_the_lock() -> None:
     lock = ReadWriteLock()
     for enter in (lock.reading, lock.writing):
         with pytest.raises(ZeroDivisionError):

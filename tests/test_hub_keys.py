@@ -13,7 +13,7 @@ from fotmem.testing.store.naive import draw
     st.lists(st.sets(st.integers(0, 70), max_size=20), min_size=1, max_size=3),
     st.sampled_from((0, 1, 10**12)),
 )
-def test_they_contain_what_they_hold(hubs: list[set[int]], start: int) -> None:
+def test_contain_finds_exactly_the_held_ids(hubs: list[set[int]], start: int) -> None:
     ids = torch.full((len(hubs), 20), -1)
     for row, some in zip(ids, hubs, strict=True):
         row[: len(some)] = start + torch.tensor(list(some))
@@ -24,5 +24,5 @@ def test_they_contain_what_they_hold(hubs: list[set[int]], start: int) -> None:
 
 
 @pytest.mark.parametrize("asked", [-1, 0, 7])
-def test_there_are_none_at_first(asked: int) -> None:
+def test_there_are_no_hub_keys_at_first(asked: int) -> None:
     assert not HubKeys.of(draw(2, 50, 4)).contain(torch.full((2, 3, 4), asked)).any()

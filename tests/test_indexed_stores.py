@@ -275,7 +275,7 @@ def test_with_a_bias_nothing_forgotten_is_found(
     assert (hits.scores >= best[..., -1:] - 1e-3).float().mean() >= 0.9
 
 
-def test_with_a_bias_for_the_newest_these_are_looked_at(make: Make) -> None:
+def test_with_a_bias_for_the_newest_keys_these_are_compared(make: Make) -> None:
     keys, queries = attention_like(3000)
 
     def bias(ids: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ def test_with_a_bias_for_the_newest_these_are_looked_at(make: Make) -> None:
     torch.testing.assert_close(hits.scores, scores.gather(2, hits.ids))
 
 
-def test_who_asks_for_many_keys_gets_all_of_them(make: Make) -> None:
+def test_a_search_for_many_keys_finds_all_of_them(make: Make) -> None:
     options = dict.fromkeys(make().search_options, 1)  # the least effort there is
     keys, queries = attention_like(900)
     store = filled(make, keys, **options)
@@ -348,7 +348,7 @@ def test_lists_grow_with_the_memory_however_little_is_added_at_a_time(
 
 
 @pytest.mark.parametrize("count", [30, 150, 260, 1000, 1500])
-def test_who_lets_go_of_a_store_gets_its_memory_back_at_once(make: Make, count: int) -> None:
+def test_a_dropped_store_frees_its_memory_at_once(make: Make, count: int) -> None:
     store = make()
     for some in attention_like(count)[0].split(9, 1):  # an index may be in the making
         store.add(some, some)

@@ -5,7 +5,7 @@ from fotmem.errors import NonFiniteError
 from fotmem.stores.late_checks import LateChecks
 
 
-def test_what_was_wrong_is_reported_once() -> None:
+def test_a_failed_check_is_reported_once() -> None:
     checks = LateChecks()
     checks.report()
     for fine in (True, False, True):

@@ -60,7 +60,7 @@ def test_an_adapter_that_does_not_know_the_layer_is_refused_where_it_matters(
         assert len(memory) == 40
 
 
-def test_where_all_factors_are_alike_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_attention_factors_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = families.tiny("gemma3")
     know(monkeypatch, FactorOfFullLayers, model)
     with fotmem.attach(model, layers=[0, 1], window=16) as memory:

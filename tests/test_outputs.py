@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written_to(name: str, place: Path) -> None:
     assert content(place) == before
 
 
-def test_what_can_be_written_is_neither_made_nor_changed(place: Path) -> None:
+def test_checking_an_output_neither_creates_nor_changes_it(place: Path) -> None:
     before = content(place)
     for name in ("file", "new", "new/er/report.json", "dangling", "/dev/null", "x" * 255):
         check_file(place / name, inputs=[place / "read", place / "nothing"])
@@ -182,7 +182,7 @@ def test_a_report_replaces_nothing_but_reports(
 
 
 @pytest.mark.parametrize("command", [c for c in FILES if "read" in c])
-def test_what_is_read_is_not_written_over(
+def test_an_input_is_not_overwritten(
     command: str, commands: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "it is an input" in refusal(capsys, 1, *command.split(), "read")
@@ -301,7 +301,7 @@ def test_standard_output_that_is_full(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, "fotmem: No space left on device\n")
 
 
-def test_a_new_plugin_in_a_place_that_is_none(
+def test_a_new_plugin_in_a_place_that_cannot_be_written(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("file", "file/below", "/proc/new"):

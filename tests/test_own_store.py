@@ -42,7 +42,7 @@ def package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 
 @pytest.mark.thorough
-def test_the_mistake_is_told_as_the_page_shows_it(package: Path) -> None:
+def test_the_report_of_the_mistake_is_that_of_the_page(package: Path) -> None:
     [line] = [line for line in commands() if "--test" in line]
     path = Path(search_path(package, package.parent))
     right = process(*shlex.split(line)[1:], path=path)

@@ -75,7 +75,7 @@ def without_times(report: str) -> str:
     return stripped
 
 
-def test_a_right_store_whatever_lies_in_the_folder(
+def test_a_right_store_passes_whatever_the_folder_contains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the project's pytest: no conftest, no options, nothing is left behind."""
@@ -108,7 +108,7 @@ def test_a_right_store_whatever_lies_in_the_folder(
     assert not list(temporary.iterdir())
 
 
-def test_what_failed_is_told_and_can_be_seen_again(plugins: Path) -> None:
+def test_a_failure_is_reported_with_the_command_that_repeats_it(plugins: Path) -> None:
     chosen = ("--test", "test_best_first", "--test", "test_start_at")
     ended = process("plugin", "check", "wrong-order", *chosen, path=plugins)
     assert (ended.code, ended.err) == (1, "")
@@ -157,7 +157,7 @@ def test_fast_runs_most_tests_and_leaves_out_the_slow_ones() -> None:
 
 
 @pytest.mark.thorough
-def test_a_slow_store_is_told_and_no_failure(plugins: Path) -> None:
+def test_a_slow_store_is_reported_and_does_not_fail(plugins: Path) -> None:
     chosen = ("--test", "test_speed_beside_exact")
     ended = process("plugin", "check", "pausing", *chosen, path=plugins)
     assert (ended.code, ended.err) == (0, "")
@@ -206,7 +206,7 @@ def test_refusals_are_one_line(plugins: Path, capsys: pytest.CaptureFixture[str]
     assert told == "store 'unmade' cannot be made: OSError: no such device"
 
 
-def test_what_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"needs hypothesis.*fotmem\[testing\]"):
         importlib.reload(requirements)

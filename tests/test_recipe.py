@@ -53,7 +53,7 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
     assert sum(outcome.exact for outcome in without) == 0
 
 
-def test_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_is_loaded_by_each_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[object] = []
 
     def load(folder: object) -> tuple[Any, None]:

@@ -84,7 +84,7 @@ def assert_understood(ended: Ended, *given: object) -> None:
     "step", [4, pytest.param(1, marks=pytest.mark.thorough)], ids=["some", "all"]
 )
 @pytest.mark.parametrize("command", BASES)
-def test_numbers_and_texts_that_are_none(
+def test_invalid_numbers_and_texts_are_refused(
     command: str, step: int, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     function = dict(functions())[command]
@@ -117,13 +117,13 @@ REPEATED = {
 
 
 @pytest.mark.parametrize("given", REPEATED)
-def test_what_is_given_twice_is_refused(
+def test_an_option_that_is_given_twice_is_refused(
     given: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert REPEATED[given] in refusal(capsys, 2, *given.split())
 
 
-def test_of_what_is_no_name_the_last_holds(
+def test_of_other_options_the_last_one_counts(
     nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = f"{BASES['capture-random']} --dim 3 --dim 4"
@@ -149,7 +149,7 @@ def test_no_default_stands_in_the_way_of_an_option(
 
 
 @pytest.mark.parametrize("read", [read_text, read_toml, read_utf8])
-def test_what_has_no_end_is_no_text(read: Callable[[Path], Any]) -> None:
+def test_an_endless_file_is_refused(read: Callable[[Path], Any]) -> None:
     for name in ("/dev/zero", "/dev/urandom"):
         with pytest.raises(InputError, match=f"{name} is (binary|not UTF-8)"):
             read(Path(name))
@@ -157,7 +157,7 @@ def test_what_has_no_end_is_no_text(read: Callable[[Path], Any]) -> None:
 
 @pytest.mark.parametrize("read", [read_text, read_toml, read_utf8])
 @pytest.mark.parametrize("name", [".", "nothing", "file/below", "null\0byte", "x" * 300, "loop"])
-def test_what_cannot_be_read(
+def test_an_unreadable_file_is_named(
     read: Callable[[Path], Any], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -183,7 +183,7 @@ NESTED = "[" * 100_000
 
 
 @pytest.mark.parametrize("content", [f"[exact]\na = {NESTED}", "exact = 1", "[exact]\na = [nan]"])
-def test_a_grid_that_is_none(
+def test_an_invalid_grid_is_refused(
     content: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (nowhere / "grid").write_text(content)

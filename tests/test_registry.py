@@ -123,7 +123,7 @@ def test_a_broken_plugin_is_reported_by_name_once(found: Registry, plugin: str) 
     assert offered == (["twin"] if plugin == "twice" else [])
 
 
-def test_everything_else_works_beside_them(found: Registry) -> None:
+def test_other_plugins_work_beside_broken_ones(found: Registry) -> None:
     alone = {"exact", "good-store", "second-store"}
     assert alone <= set(found.stores)
     assert "llama" in found.adapters

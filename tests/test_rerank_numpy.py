@@ -84,19 +84,19 @@ def both(store: MemoryStore, count: int, monkeypatch: pytest.MonkeyPatch, **bias
 @pytest.mark.parametrize("count", [1, 3, rerank_numpy.FEW])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("place", ["ram", "mmap"])
-def test_as_many_do(
+def test_numpy_finds_what_torch_finds(
     count: int, dtype: torch.dtype, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both(filled(dtype=dtype, place=place), count, monkeypatch)
 
 
-def test_as_many_do_where_keys_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_finds_what_torch_finds_among_equal_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     both(filled(equal=True), 2, monkeypatch)
 
 
 @pytest.mark.parametrize("named", [0, 1, COUNT])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_whatever_the_index_names(
+def test_any_number_of_candidates(
     named: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AnyStore, "named", named)

@@ -175,7 +175,9 @@ def test_its_style_is_right_for_names_of_any_length(tmp_path: Path, name: str, b
 
 
 @each_base
-def test_it_is_complete_and_bears_its_name(tmp_path: Path, base: Base) -> None:
+def test_a_new_package_is_complete_and_has_the_name_of_its_store(
+    tmp_path: Path, base: Base
+) -> None:
     assert [path.as_posix() for path in write_package("my-index", tmp_path, base=base)] == FILES
     assert written(tmp_path) == FILES
     for file in FILES:
@@ -288,7 +290,7 @@ def test_the_command_takes_a_base(
     assert f"class MyIndexStore({kind}):" in text
 
 
-def test_the_command_writes_where_it_is_told(
+def test_the_command_writes_to_the_given_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "here and" / "there"
@@ -352,7 +354,7 @@ def test_libraries_that_cannot_be_used(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_base_that_is_none(
+def test_an_invalid_base_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

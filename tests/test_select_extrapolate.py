@@ -89,7 +89,7 @@ def test_the_latency_of_a_graph_grows_with_its_effort() -> None:
     assert [law(2**20) > 1e-4 for law in laws.costs(odd).values()] == [True, True]
 
 
-def test_an_effort_on_which_nothing_depends_tells_nothing() -> None:
+def test_an_effort_without_effect_changes_no_prediction() -> None:
     """The line through two efforts that read the same would leave no keys to count."""
     alike = {effort: laws.SearchCosts(SIZES, [1e-3] * 3, [500.0] * 3) for effort in (1.0, 2.0)}
     assert [law(2**20) for law in laws.keys_compared(alike).values()] == pytest.approx([500] * 2)

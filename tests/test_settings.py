@@ -246,7 +246,7 @@ def test_some_positions_of_a_long_call_are_evaluated(monkeypatch: pytest.MonkeyP
     assert torch.equal(seen[0][1, POSITIONS], asked[0, 3, 0])
 
 
-def test_an_index_finds_more_the_more_it_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_finds_more_with_a_larger_nprobe(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     monkeypatch.setattr("fotmem.stores.indexed_store.EXACT_BELOW", 64)
     monkeypatch.setattr("fotmem.stores.indexed_store.RECENT", 0)

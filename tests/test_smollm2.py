@@ -71,7 +71,7 @@ def test_an_empty_memory_changes_nothing(plain: Any, tokenizer: Any) -> None:
     assert torch.equal(after, expected)
 
 
-def test_it_finds_what_stands_far_back(
+def test_the_untrained_model_attends_to_a_fact_far_back(
     plain: Any, tokenizer: Any, memory: fotmem.Memory, book: tuple[list[int], range]
 ) -> None:
     """Untuned, it need not say it: texts differ from one Python to the next, and distract it."""
@@ -93,7 +93,7 @@ def test_it_finds_what_stands_far_back(
     assert likely() > 20 * blind
 
 
-def test_tuned_it_says_what_stands_far_back(book: tuple[list[int], range]) -> None:
+def test_the_tuned_model_finds_a_fact_far_back(book: tuple[list[int], range]) -> None:
     """Whichever text it stands in."""
     text, place = book
     tuned, tokenizer = load_model("smollm2-fot")

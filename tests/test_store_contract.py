@@ -76,7 +76,7 @@ def test_what_a_store_promises_is_in_its_spec_however_it_is_made() -> None:
         promised(PlainStore, None)
 
 
-def test_a_class_without_a_factory_is_told_what_is_missing() -> None:
+def test_a_class_without_a_factory_raises_an_error_that_names_it() -> None:
     make_store = StoreContract.__dict__["make_store"]
     with pytest.raises(NotImplementedError, match="StoreContract needs a fixture make_store"):
         make_store.__wrapped__(StoreContract())

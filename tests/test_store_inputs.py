@@ -263,7 +263,7 @@ def test_a_directory_is_a_path_or_a_url(
 
 
 @pytest.mark.parametrize("name", [None, 5, b"exact", ["exact"], {}, "EXACT", ""])
-def test_a_store_is_named_by_a_text(name: Any) -> None:
+def test_the_name_of_a_store_must_be_a_string(name: Any) -> None:
     with pytest.raises(UnknownStoreError, match=r"no store is named .*the stores are: .*exact"):
         create_store(name, num_heads=HEADS, head_dim=DIM)
 

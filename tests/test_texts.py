@@ -29,7 +29,7 @@ def test_a_link_goes_on_pointing_to_the_file(tmp_path: Path) -> None:
     assert read_text(tmp_path / "file") == "text"
 
 
-def test_what_is_no_file_is_written_to() -> None:
+def test_a_device_is_written_to_and_not_replaced() -> None:
     write_text(Path(os.devnull), "text")
     assert not Path(os.devnull).is_file()
     assert Path(os.devnull).exists()

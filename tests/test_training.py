@@ -112,7 +112,7 @@ def test_bad_data_is_named(tmp_path: Path, name: str, content: bytes | None, rea
         read_documents([path], folders.tokenizer(), least=64)
 
 
-def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(fotmem.errors.InputError, match="is not a dataset on disk"):
         read_documents([tmp_path], folders.tokenizer(), least=64)
     Dataset.from_dict({"words": ["a"]}).save_to_disk(str(tmp_path / "set"))

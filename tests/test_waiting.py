@@ -8,7 +8,7 @@ import pytest
 from fotmem.testing.store import waiting
 
 
-def test_what_waits_for_ever_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_waits_forever_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "STILL", 1)
     never = threading.Event()
     thread = threading.Thread(target=never.wait, daemon=True)
@@ -18,7 +18,7 @@ def test_what_waits_for_ever_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waiting.ended(thread)
 
 
-def test_what_does_something_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_thread_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks are so short here that many of them pass before it is done."""
     monkeypatch.setattr(waiting, "STILL", 1)
     monkeypatch.setattr(waiting, "IDLE", -1.0)  # though a busy machine may let it do nothing

@@ -61,9 +61,9 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     Parameters
     ----------
     name : str
-        A folder with a transformers checkpoint or with an adapter that fotmem trained, a GGUF file,
-        a packaged name (``smollm2``, or ``smollm2-fot`` and ``dictionary-fot``, see `load_recipe`),
-        or an id on the Hugging Face hub.
+        A folder with a transformers checkpoint or with a LoRA adapter that fotmem trained, a GGUF
+        file, a packaged name (``smollm2``, or ``smollm2-fot`` and ``dictionary-fot``, see
+        `load_recipe`), or an id on the Hugging Face hub.
     dtype : torch.dtype, optional
         Of the model's computations and of its memory; None: that of the checkpoint, and float32
         where weights are dequantised (GGUF).

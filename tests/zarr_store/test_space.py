@@ -53,6 +53,6 @@ def test_a_wrong_budget_is_refused(ram: str | int) -> None:
         opened(ram=ram)
 
 
-def test_budgets_may_be_texts() -> None:
+def test_budgets_may_be_strings() -> None:
     for ram in ("1MiB", "1 MB", 2**20):
         opened(ram=ram)
