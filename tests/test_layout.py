@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("errors", "arguments", "amounts", "interrupts", "outputs", "files"),  # the ground
     *("attention", "adapter"),
-    *("stores", "plugin", "models", "crossbatch", "memory", "tasks", "training", "measure"),
+    *("disk", "stores", "plugin", "models", "crossbatch", "memory", "tasks", "training", "measure"),
     "",  # fotmem itself, for people who use it
     *("testing", "scaffold", "cli", "__main__"),
 )

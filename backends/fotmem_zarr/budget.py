@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from fotmem.disk import BLOCK_ROWS
 from fotmem.errors import OptionError
-from fotmem_zarr.disk.limits import BLOCK_ROWS, CLUSTER, MAX_SHARD
+from fotmem_zarr.index.limits import CLUSTER, MAX_SHARD
 
 
 def _power_of_two(number: int, low: int, high: int) -> int:

@@ -1,7 +1,7 @@
 """Turns recent rows into segments, and small segments into larger ones, while rows are added."""
 
+from fotmem.disk import Log
 from fotmem_zarr.budget import Budget
-from fotmem_zarr.disk.log import Log
 from fotmem_zarr.files import Files
 from fotmem_zarr.index.compaction import SegmentJob, next_merge
 from fotmem_zarr.index.recent_rows import Block

@@ -7,21 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fotmem.disk import TRANSIENT, ChunkCache, LayerShape, Log, Storage, TailPiece, open_storage
 from fotmem.errors import StorageError
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.compactor import Compactor
-from fotmem_zarr.disk.array_group import LayerShape
-from fotmem_zarr.disk.chunk_cache import ChunkCache
-from fotmem_zarr.disk.chunk_reader import load_array
-from fotmem_zarr.disk.log import Log
-from fotmem_zarr.disk.manifest import Manifest
-from fotmem_zarr.disk.opening import open_storage
-from fotmem_zarr.disk.storage import TRANSIENT, Storage
-from fotmem_zarr.disk.tail_piece import TailPiece
 from fotmem_zarr.files import Files
 from fotmem_zarr.index.recent_rows import RecentRows
-from fotmem_zarr.loading import load_log, load_pieces, load_segments
+from fotmem_zarr.loading import load_rows, load_segments
 from fotmem_zarr.malloc_trim import trim_malloc
+from fotmem_zarr.manifest import Manifest
 from fotmem_zarr.snapshot import Snapshot
 
 
@@ -102,14 +96,14 @@ class LayerContents:
     def blocks(self, now: Snapshot) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield all live rows, and some forgotten: the first row, keys and values ``[H, n, D]``."""
         for first, part in self.log.blocks(self.forgotten, now.logged):
-            yield first, part.read(part.keys, first), part.read(part.values, first)
+            yield first, part.read("keys", first), part.read("values", first)
         for block in now.recent.blocks:
             yield block.first, block.keys, block.values
 
     def keys(self, now: Snapshot, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Yield the first row and the keys of `blocks`, from the block of row `start` on."""
         for first, part in self.log.blocks(max(start, self.forgotten), now.logged):
-            yield first, part.read(part.keys, first)
+            yield first, part.read("keys", first)
         yield from now.recent.keys()
 
     def look_up(self, which: str, rows: Tensor) -> Tensor:
@@ -142,7 +136,7 @@ class LayerContents:
                 self.files.save_rest(block.first, block.keys, block.values)
         if end % self.files.block == 0:
             self.files.drop_rest()
-        self.files.commit(
+        self.files.save(
             self.log,
             segments,
             first_id=first_id,
@@ -155,7 +149,7 @@ class LayerContents:
         """Load what lies in a directory, or begin a store there."""
         storage = open_storage(directory)
         try:
-            manifest = self.files.open(storage)
+            manifest = self.files.load(storage)
             self._load(storage, manifest)
         except BaseException:
             storage.close(unused=True)
@@ -163,10 +157,9 @@ class LayerContents:
         return manifest
 
     def _load(self, storage: Storage, manifest: Manifest) -> None:
-        self.log = load_log(self.files, storage, manifest)
+        self.log, pieces = load_rows(self.files, storage, manifest)
         self.forgotten = manifest.forgotten
         segments = load_segments(self.files, storage, manifest)
-        pieces = load_pieces(self.files, storage, manifest)
         indexed = segments[-1].end if segments else 0
         loaded = Snapshot(segments, RecentRows(), max(indexed, manifest.live))
         try:
@@ -187,9 +180,9 @@ class LayerContents:
         self._limit_cache()
         take_in = self._append if storage.read_only else self._take_in
         for first, part in self.log.blocks(loaded.end, self.log.end):
-            take_in(part.read(part.keys, first), part.read(part.values, first))
+            take_in(part.read("keys", first), part.read("values", first))
         for piece in pieces:
-            take_in(load_array(piece.keys), load_array(piece.values))
+            take_in(*piece.load())
 
     def close(self) -> None:
         """Release everything."""

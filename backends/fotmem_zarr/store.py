@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, topk_attention
+from fotmem.disk import LayerShape
 from fotmem.errors import StorageError
 from fotmem.stores import Bias, Hits, MemoryStore
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import LayerContents
-from fotmem_zarr.disk.array_group import LayerShape
 from fotmem_zarr.index.hub_keys import HubRows
 from fotmem_zarr.options import ZarrOptions
 from fotmem_zarr.search import scan_all, scan_biased, search_clusters

@@ -1,9 +1,9 @@
 """What a store is, bases that do most of it, and pieces to build one from."""
 
+from fotmem.disk.directory_lock import DirectoryLock
 from fotmem.stores.arrays import Ids, Vectors
 from fotmem.stores.brute_force import best_hits, exact_search
 from fotmem.stores.centring import Centring
-from fotmem.stores.directory_lock import DirectoryLock
 from fotmem.stores.graph_store import Graph, GraphStore
 from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits

@@ -6,8 +6,8 @@ from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
+from fotmem.disk.durable_files import PARTIAL, read_file, sync_folder, write_file
 from fotmem.errors import StorageError
-from fotmem.stores.durable_files import PARTIAL, read_file, sync_folder, write_file
 
 MANIFEST = "manifest.json"
 LARGEST = 2**26

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fotmem.disk.directory_lock import LOCK, DirectoryLock
+from fotmem.disk.durable_files import PARTIAL, sync_folder
 from fotmem.errors import OptionError, StorageError
 from fotmem.stores.directory_files import MANIFEST, DirectoryFiles
-from fotmem.stores.directory_lock import LOCK, DirectoryLock
 from fotmem.stores.directory_manifest import DirectoryManifest, LayerKind, checksum
-from fotmem.stores.durable_files import PARTIAL, sync_folder
 from fotmem.stores.store import MemoryStore
 
 UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC})

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fotmem_zarr.disk.manifest_file import checksum_of
+from fotmem.disk.manifest_file import checksum_of
 from tests.attack.file_events import at_files
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of

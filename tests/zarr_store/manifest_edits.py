@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fotmem_zarr.disk.manifest_file import checksum_of
+from fotmem.disk.manifest_file import checksum_of
 
 
 def edited(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:

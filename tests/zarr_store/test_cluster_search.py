@@ -13,9 +13,9 @@ from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import (
     draw,
 )
-from fotmem_zarr.disk.limits import CLUSTER
 from fotmem_zarr.index import cluster_search
 from fotmem_zarr.index.hub_keys import HubRows
+from fotmem_zarr.index.limits import CLUSTER
 from fotmem_zarr.store import ZarrStore
 from tests.zarr_store.stores import DIM, HEADS, filled, folder_of, opened
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fotmem.disk.file_tree import FileTree
+from fotmem.disk.folder import Folder
 from fotmem.errors import StorageError
 from fotmem.testing.store.naive import draw
-from fotmem_zarr.disk.file_tree import FileTree
-from fotmem_zarr.disk.folder import Folder
 from tests.zarr_store.stores import DIM, HEADS, KINDS, assert_holds, data, fill, look_at, opened
 
 

@@ -1,4 +1,4 @@
-"""The packages of the `zarr` store import downwards only: disk < index < the rest."""
+"""The packages of the `zarr` store import downwards only: index < the rest."""
 
 import ast
 
@@ -8,8 +8,8 @@ PACKAGE = ROOT / "backends" / "fotmem_zarr"
 
 
 def level(module: str) -> int:
-    """Rank of a module, such as ``fotmem_zarr.disk.log``."""
-    return {"disk": 0, "index": 1}.get(module.split(".")[1], 2)
+    """Rank of a module, such as ``fotmem_zarr.index.segment``."""
+    return {"index": 0}.get(module.split(".")[1], 1)
 
 
 def test_no_import_goes_upwards() -> None:

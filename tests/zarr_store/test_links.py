@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fotmem.disk.file_tree import FileTree
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.file_tree import FileTree
 from tests.zarr_store.stores import KINDS, contents, data, opened, used
 
 
@@ -87,7 +87,7 @@ def test_a_pipe_in_place_of_a_file_is_refused(store: Path, file: str) -> None:
 def test_links_are_refused_where_there_are_no_handles(
     store: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotmem_zarr.disk.file_tree.HANDLES", False)
+    monkeypatch.setattr("fotmem.disk.file_tree.HANDLES", False)
     assert FileTree(store).handle is None
     used(shutil.copytree(store, store.with_name("plain")))
     shutil.rmtree(store / "segments")

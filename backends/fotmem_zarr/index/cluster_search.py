@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from fotmem.disk import ChunkCache, look_up_rows
 from fotmem.stores import Hits
-from fotmem_zarr.disk.chunk_cache import ChunkCache
-from fotmem_zarr.disk.limits import CLUSTER
-from fotmem_zarr.disk.row_lookup import look_up_rows
+from fotmem_zarr.index.limits import CLUSTER
 from fotmem_zarr.index.segment import Segment
 
 FEW = 2**16

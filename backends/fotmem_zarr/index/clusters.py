@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fotmem.stores import moved_centres, nearest_centres
-from fotmem_zarr.disk.limits import CLUSTER
+from fotmem_zarr.index.limits import CLUSTER
 
 SAMPLE, ITERATIONS = 64, 8
 """Keys per centre that k-means samples, and its iterations."""

@@ -2,12 +2,10 @@
 
 import torch
 
+from fotmem.disk import ArrayGroup, ChunkedArray, Column, LayerShape, Location, load_array
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.array_group import ArrayGroup, LayerShape, Location
-from fotmem_zarr.disk.chunk_reader import load_array
-from fotmem_zarr.disk.chunked_array import ChunkedArray
-from fotmem_zarr.disk.limits import CLUSTER
-from fotmem_zarr.disk.manifest import SegmentEntry
+from fotmem_zarr.index.limits import CLUSTER
+from fotmem_zarr.index.segment_entry import SegmentEntry
 from fotmem_zarr.index.segment_index import SegmentIndex
 
 IDS = 16
@@ -32,7 +30,8 @@ class Segment(ArrayGroup):
         layer: LayerShape,
         clusters: int = 0,
     ) -> None:
-        super().__init__(location, first=first, layer=layer)
+        super().__init__(location, first=first)
+        self.layer = layer
         self.rows = rows
         self.level = level
         """Merges that its rows went through."""
@@ -44,25 +43,26 @@ class Segment(ArrayGroup):
         """Set the number of clusters of the head that has most."""
         self.clusters = clusters
         per_chunk = min(IDS, self.shard)
-        rows, (_, head_dim, dtype) = clusters * CLUSTER, self.layer
-        self.keys = self._array(
-            "keys", rows, (head_dim,), dtype, chunk_rows=CLUSTER, chunks_per_shard=self.shard
-        )
-        self.ids = self._array(
-            "ids",
+        rows, (heads, head_dim, dtype) = clusters * CLUSTER, self.layer
+        self.keys = self.new_array(
+            Column("keys", heads, (head_dim,), dtype),
             rows,
-            (),
-            torch.int32,
+            chunk_rows=CLUSTER,
+            chunks_per_shard=self.shard,
+        )
+        self.ids = self.new_array(
+            Column("ids", heads, (), torch.int32),
+            rows,
             chunk_rows=per_chunk * CLUSTER,
             chunks_per_shard=self.shard // per_chunk,
         )
 
     def set_buckets(self, buckets: int) -> None:
         """Set the number of buckets; the arrays of the index follow from it."""
-        wide, whole = (self.layer.head_dim,), torch.int32
+        heads, wide, whole = self.layer.heads, (self.layer.head_dim,), torch.int32
         self._small = {
-            name: self._array(
-                name, rows, rest, dtype, chunk_rows=rows, heads_per_shard=self.layer.heads
+            name: self.new_array(
+                Column(name, heads, rest, dtype), rows, chunk_rows=rows, heads_per_shard=heads
             )
             for name, rows, rest, dtype in (
                 ("means", self.clusters, wide, torch.float32),

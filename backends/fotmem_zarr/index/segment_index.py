@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fotmem_zarr.disk.limits import CLUSTER
 from fotmem_zarr.index.clusters import ClusterSummary
+from fotmem_zarr.index.limits import CLUSTER
 
 FAR = 1.5
 """Standard deviations above the mean of a cluster at which the best eighth of its scores lies."""

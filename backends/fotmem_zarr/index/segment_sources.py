@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem_zarr.disk.chunk_reader import load_chunks
-from fotmem_zarr.disk.limits import CLUSTER, MAX_BUCKETS
+from fotmem.disk import load_chunks
 from fotmem_zarr.index.clusters import learn_centres, nearest_centre
+from fotmem_zarr.index.limits import CLUSTER, MAX_BUCKETS
 from fotmem_zarr.index.recent_rows import Block
 from fotmem_zarr.index.segment import Segment
 

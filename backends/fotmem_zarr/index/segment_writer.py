@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from fotmem_zarr.disk.limits import CLUSTER
 from fotmem_zarr.index.clusters import ClusterSummary, cluster_keys, summarise
+from fotmem_zarr.index.limits import CLUSTER
 from fotmem_zarr.index.segment import Segment
 from fotmem_zarr.index.segment_index import SegmentIndex
 from fotmem_zarr.index.segment_sources import SegmentSource

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fotmem_zarr.disk.chunk_cache import ChunkCache
-from fotmem_zarr.disk.chunk_reader import Chunk
-from fotmem_zarr.disk.chunked_array import ChunkedArray
+from fotmem.disk.chunk_cache import ChunkCache
+from fotmem.disk.chunk_reader import Chunk
+from fotmem.disk.chunked_array import ChunkedArray
 
 
 def look_up_rows(

@@ -2,10 +2,6 @@
 
 CLUSTER = 128
 """Most keys of a cluster, which is a chunk on disk."""
-BLOCK_ROWS = (16, 2048)
-"""Least and most rows of a block of the log; a power of two."""
-BLOCKS = 16
-"""Blocks of a part of the log."""
 MAX_SHARD = 128
 """Most clusters of a shard; a power of two."""
 MAX_BUCKETS = 64

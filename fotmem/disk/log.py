@@ -1,56 +1,54 @@
 """The log: all rows in the order of reading. Everything else can be rebuilt from it."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from fotmem_zarr.disk.array_group import ArrayGroup, LayerShape, Location
-from fotmem_zarr.disk.chunk_cache import ChunkCache
-from fotmem_zarr.disk.chunk_reader import load_chunks
-from fotmem_zarr.disk.chunked_array import ChunkedArray
-from fotmem_zarr.disk.limits import BLOCKS
-from fotmem_zarr.disk.manifest import PartEntry
-from fotmem_zarr.disk.row_lookup import look_up_rows
-from fotmem_zarr.disk.storage import Storage
+from fotmem.disk.array_group import ArrayGroup, Column, Location
+from fotmem.disk.chunk_cache import ChunkCache
+from fotmem.disk.chunk_reader import load_chunks
+from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.log_entries import BLOCKS, PartEntry
+from fotmem.disk.row_lookup import look_up_rows
+from fotmem.disk.storage import Storage
 
 CHUNK = 16
 """Most rows of a chunk: values are looked up one by one."""
 
 
 class LogPart(ArrayGroup):
-    """Keys and values of up to ``BLOCKS`` blocks of rows, from row `first` on."""
+    """The columns of up to ``BLOCKS`` blocks of rows, from row `first` on."""
 
-    def __init__(self, location: Location, *, first: int, block: int, layer: LayerShape) -> None:
-        super().__init__(location, first=first, layer=layer)
+    def __init__(
+        self, location: Location, *, first: int, block: int, columns: Sequence[Column]
+    ) -> None:
+        super().__init__(location, first=first)
         self.block = block
         """Rows of a block."""
         self.written = 0
         """Blocks before the end of the last block that was written."""
         self.sealed = False
         """Whether an earlier process wrote it: nothing is added to it."""
-        heads, head_dim, dtype = layer
         chunk = min(CHUNK, block)
-        self.keys, self.values = (
-            self._array(
-                name,
+        self.columns = {
+            column.name: self.new_array(
+                column,
                 BLOCKS * block,
-                (head_dim,),
-                dtype,
                 chunk_rows=chunk,
                 chunks_per_shard=block // chunk,
-                heads_per_shard=heads,
+                heads_per_shard=column.heads,
             )
-            for name in ("keys", "values")
-        )
+            for column in columns
+        }
 
     def entry(self) -> PartEntry:
         """Describe it for the manifest."""
         return PartEntry(name=self.name, generation=self.generation, first=self.first)
 
-    def arrays(self) -> tuple[ChunkedArray, ChunkedArray]:
-        return self.keys, self.values
+    def arrays(self) -> tuple[ChunkedArray, ...]:
+        return tuple(self.columns.values())
 
     def files(self) -> dict[str, set[str]]:
         return {array.path: array.files(self.written) for array in self.arrays()}
@@ -60,18 +58,19 @@ class LogPart(ArrayGroup):
         """The row after its last one, when it is full."""
         return self.first + BLOCKS * self.block
 
-    def write(self, row: int, keys: Tensor, values: Tensor) -> None:
-        """Write a block, ``[H, block, D]`` each."""
+    def write(self, row: int, tensors: Sequence[Tensor]) -> None:
+        """Write a block, ``[heads, block, *rest]`` of each column."""
         number = (row - self.first) // self.block
         if not self.written:
-            self.keys.write_description()
-            self.values.write_description()
+            for array in self.arrays():
+                array.write_description()
         self.written = max(self.written, number + 1)
-        self.keys.write(0, number, keys)
-        self.values.write(0, number, values)
+        for array, tensor in zip(self.arrays(), tensors, strict=True):
+            array.write(0, number, tensor)
 
-    def read(self, array: ChunkedArray, first: int) -> Tensor:
+    def read(self, column: str, first: int) -> Tensor:
         """Read a block of keys or values, ``[H, block, D]``."""
+        array = self.columns[column]
         start = (first - self.first) // array.chunk_rows
         count = self.block // array.chunk_rows
         chunks = [
@@ -111,13 +110,12 @@ class Log:
     def write(
         self,
         first: int,
-        keys: Tensor,
-        values: Tensor,
+        tensors: Sequence[Tensor],
         *,
         storage: Storage | None,
         new_part: Callable[[int], LogPart],
     ) -> None:
-        """Write a whole block ``[H, block, D]`` from row `first` on, unless it is there.
+        """Write a whole block ``[heads, block, *rest]`` from row `first` on, unless it is there.
 
         Parameters
         ----------
@@ -126,25 +124,25 @@ class Log:
         new_part : callable
             Begins a part with the row that it gets.
         """
-        end = first + keys.shape[1]
+        end = first + self.block
         if end <= self.end:
             return
         last = self.parts[-1] if self.parts else None
         if last is None or last.storage is not storage or last.sealed or first >= last.end:
             part = new_part(first)
-            part.write(first, keys, values)
+            part.write(first, tensors)
             self.parts = (*self.parts, part)
         else:
-            last.write(first, keys, values)
+            last.write(first, tensors)
         self.end = end
 
     def look_up(
-        self, cache: ChunkCache, which: str, heads: Tensor, rows: Tensor, limit: int
+        self, cache: ChunkCache, column: str, heads: Tensor, rows: Tensor, limit: int
     ) -> Tensor:
-        """Look up "keys" or "values" of rows ``[n]`` of heads ``[n]``: ``[n, D]``."""
+        """Look up rows ``[n]`` of heads ``[n]`` in a column: ``[n, *rest]``."""
         firsts = torch.tensor([part.first for part in self.parts])
         part = torch.bucketize(rows, firsts, right=True) - 1
-        arrays: list[ChunkedArray] = [getattr(part, which) for part in self.parts]
+        arrays = [part.columns[column] for part in self.parts]
         return look_up_rows(cache, arrays, part, heads, rows - firsts[part], limit)
 
     def forget(self, first: int) -> None:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fotmem_zarr.disk.byte_range import ByteRange
-from fotmem_zarr.disk.chunked_array import ChunkedArray
-from fotmem_zarr.disk.storage import Storage
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.storage import Storage
 
 Chunk = tuple[ChunkedArray, int]
 """A chunk of an array, by its number across all heads."""

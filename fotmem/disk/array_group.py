@@ -9,9 +9,18 @@ from typing import NamedTuple
 
 import torch
 
+from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.storage import Storage
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.chunked_array import ChunkedArray
-from fotmem_zarr.disk.storage import Storage
+
+
+class Column(NamedTuple):
+    """What rows have: an array ``[heads, rows, *rest]``."""
+
+    name: str
+    heads: int
+    rest: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class LayerShape(NamedTuple):
@@ -20,6 +29,13 @@ class LayerShape(NamedTuple):
     heads: int
     head_dim: int
     dtype: torch.dtype
+
+    def columns(self) -> tuple[Column, Column]:
+        """Return the columns of its rows: keys and values."""
+        heads, head_dim, dtype = self
+        return Column("keys", heads, (head_dim,), dtype), Column(
+            "values", heads, (head_dim,), dtype
+        )
 
 
 class Location(NamedTuple):
@@ -45,14 +61,12 @@ class ArrayGroup(ABC):
     location : Location
     first : int
         First row.
-    layer : LayerShape
     """
 
-    def __init__(self, location: Location, *, first: int, layer: LayerShape) -> None:
+    def __init__(self, location: Location, *, first: int) -> None:
         self.storage, self.path = location.storage, location.path
         self.generation = location.generation
         self.first = first
-        self.layer = layer
         self._finalizer: weakref.finalize[[Storage, str], ArrayGroup] | None = None
         if not location.in_manifest:
             self.release()
@@ -81,24 +95,23 @@ class ArrayGroup(ABC):
         if self._finalizer is None:
             self._finalizer = weakref.finalize(self, _remove, self.storage, self.path)
 
-    def _array(
+    def new_array(
         self,
-        name: str,
+        column: Column,
         rows: int,
-        rest: tuple[int, ...],
-        dtype: torch.dtype,
         *,
         chunk_rows: int,
         chunks_per_shard: int = 1,
         heads_per_shard: int = 1,
     ) -> ChunkedArray:
-        """Describe an array ``[H, rows, *rest]`` of the group."""
+        """Describe the array of a column in the group."""
+        name, heads, rest, dtype = column
         return ChunkedArray(
             storage=self.storage,
             path=f"{self.path}/{name}",
             generation=self.generation,
             first=self.first,
-            heads=self.layer.heads,
+            heads=heads,
             rows=rows,
             rest=rest,
             dtype=dtype,

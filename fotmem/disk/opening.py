@@ -4,22 +4,22 @@ import os
 import zipfile
 from pathlib import Path
 
+from fotmem.disk.folder import Folder
+from fotmem.disk.storage import Storage
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.folder import Folder
-from fotmem_zarr.disk.storage import Storage
 
 
 def open_storage(directory: Path | str) -> Storage:
     """Open a folder (made if missing), a zip file or a URL."""
     text = str(directory)
     if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
-        from fotmem_zarr.disk.remote import remote_storage
+        from fotmem.disk.remote import remote_storage
 
         return remote_storage(text)
     path = Path(text.removeprefix("file://"))
     is_file = os.path.isfile(path)  # pathlib's raises where a name is too long
     if is_file and zipfile.is_zipfile(path):
-        from fotmem_zarr.disk.zip_file import ZipStorage
+        from fotmem.disk.zip_file import ZipStorage
 
         return ZipStorage(path)
     if is_file or (path.suffix == ".zip" and not os.path.isdir(path)):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fotmem.disk.storage import Storage
+from fotmem.disk.zarr_metadata import array_description
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.storage import Storage
-from fotmem_zarr.disk.zarr_metadata import array_description
 
 CRC = 4
 """Bytes of a checksum."""

@@ -5,8 +5,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from fotmem.disk.byte_range import ByteRange
 from fotmem.errors import StorageError
-from fotmem_zarr.disk.byte_range import ByteRange
 
 LOCK = ".lock"
 PARTIAL = ".partial"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fotmem_zarr.disk.chunk_reader import Chunk, read_chunks
+from fotmem.disk.chunk_reader import Chunk, read_chunks
 
 ENTRY = 512
 """Bytes that a chunk in the cache takes in addition to its rows."""

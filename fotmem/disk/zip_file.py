@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from fotmem_zarr.disk.byte_range import ByteRange
-from fotmem_zarr.disk.storage import Storage
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.storage import Storage
 
 BROKEN = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 """What `zipfile` raises for files that are damaged, encrypted, or packed in an unknown way."""

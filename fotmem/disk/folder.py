@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.directory_lock import DirectoryLock
+from fotmem.disk.durable_files import sync_folder
+from fotmem.disk.file_tree import FileTree
+from fotmem.disk.storage import TRANSIENT, UNWRITABLE, Storage, cure_of
 from fotmem.errors import StorageError
-from fotmem.stores import DirectoryLock
-from fotmem_zarr.disk.byte_range import ByteRange
-from fotmem_zarr.disk.file_tree import FileTree
-from fotmem_zarr.disk.storage import TRANSIENT, UNWRITABLE, Storage, cure_of
 
 
 class Folder(Storage):
@@ -140,7 +141,7 @@ class Folder(Storage):
             )
         try:
             while self._above:
-                _sync_folder(self._above[-1])
+                sync_folder(self._above[-1])
                 self._above.pop()
             for key in sorted(self._unsynced, reverse=True):  # a folder after what lies in it
                 self._tree.sync(key)
@@ -162,15 +163,6 @@ class Folder(Storage):
         self._lock.release(unused=unused)
         if unused:
             self._unmake_path()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def temporary_folder() -> Folder:

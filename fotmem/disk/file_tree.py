@@ -12,8 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
-from fotmem_zarr.disk.byte_range import ByteRange
-from fotmem_zarr.disk.storage import PARTIAL
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.storage import PARTIAL
 
 HANDLES = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
 """Whether this system reaches files from the handle of a folder (Windows does not)."""

@@ -9,9 +9,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.storage import Storage
 from fotmem.errors import MissingPackageError, StorageError
-from fotmem_zarr.disk.byte_range import ByteRange
-from fotmem_zarr.disk.storage import Storage
 
 
 class RemoteStorage(Storage):

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from fotmem_zarr.disk.array_group import ArrayGroup
-from fotmem_zarr.disk.manifest_file import KINDS
-from fotmem_zarr.disk.storage import PARTIAL, Storage
+from fotmem.disk.array_group import ArrayGroup
+from fotmem.disk.storage import PARTIAL, Storage
 
 OWN_FOLDER = re.compile(r"[0-9]{8,20}")
 OWN_PARTIAL = re.compile(r".+\.[0-9a-f]{32}" + re.escape(PARTIAL))
@@ -13,14 +12,20 @@ OWN_FILE = re.compile(r"c(\.[0-9]+)+|zarr\.json|" + OWN_PARTIAL.pattern)
 
 
 def remove_leftovers(
-    storage: Storage, kept: Sequence[ArrayGroup], known: set[str], given: range
+    storage: Storage,
+    folders: Sequence[str],
+    kept: Sequence[ArrayGroup],
+    known: set[str],
+    given: range,
 ) -> None:
-    """Remove files that have a store's names and that nothing needs; leave all others.
+    """Remove files that have a group's names and that nothing needs; leave all others.
 
     Parameters
     ----------
     storage : Storage
         Where listing is slow, the folders of `kept` are not searched.
+    folders : sequence of str
+        The folders that groups lie in.
     kept : sequence of ArrayGroup
         The groups that the manifest names.
     known : set of str
@@ -28,7 +33,7 @@ def remove_leftovers(
     given : range
         Names that this process gave to its folders, which may be in use.
     """
-    for folder in ("", *KINDS):
+    for folder in ("", *folders):
         names = storage.names(folder)
         strays = {
             name

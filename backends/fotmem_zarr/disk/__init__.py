@@ -1,1 +1,0 @@
-"""What lies in the directory: storage, arrays, the log and the manifest."""

@@ -1,0 +1,67 @@
+"""Durable files: arrays of rows in checked chunks, a log of them, and an atomic commit."""
+
+from fotmem.disk.array_group import ArrayGroup, Column, LayerShape, Location
+from fotmem.disk.chunk_cache import ChunkCache
+from fotmem.disk.chunk_reader import load_array, load_chunks
+from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.directory_lock import DirectoryLock
+from fotmem.disk.group_files import GroupFiles
+from fotmem.disk.log import Log, LogPart
+from fotmem.disk.log_entries import (
+    BLOCK_ROWS,
+    BlockRows,
+    GroupEntry,
+    Number,
+    PartEntry,
+    PieceEntry,
+    Positive,
+    check_names,
+    check_parts,
+    check_pieces,
+    is_power_of_two,
+    require,
+)
+from fotmem.disk.log_loading import check_descriptions, load_log, load_pieces
+from fotmem.disk.manifest_file import GroupManifest, ManifestFormat
+from fotmem.disk.opening import open_storage
+from fotmem.disk.row_lookup import look_up_rows
+from fotmem.disk.storage import TRANSIENT, Storage
+from fotmem.disk.tail_piece import TailPiece, grown_tail
+
+__all__ = [
+    "BLOCK_ROWS",
+    "TRANSIENT",
+    "ArrayGroup",
+    "BlockRows",
+    "ChunkCache",
+    "ChunkedArray",
+    "Column",
+    "DirectoryLock",
+    "GroupEntry",
+    "GroupFiles",
+    "GroupManifest",
+    "LayerShape",
+    "Location",
+    "Log",
+    "LogPart",
+    "ManifestFormat",
+    "Number",
+    "PartEntry",
+    "PieceEntry",
+    "Positive",
+    "Storage",
+    "TailPiece",
+    "check_descriptions",
+    "check_names",
+    "check_parts",
+    "check_pieces",
+    "grown_tail",
+    "is_power_of_two",
+    "load_array",
+    "load_chunks",
+    "load_log",
+    "load_pieces",
+    "look_up_rows",
+    "open_storage",
+    "require",
+]

@@ -1,0 +1,115 @@
+"""Groups of arrays in one storage: names for new ones, and the commit that makes them durable."""
+
+from collections.abc import Sequence
+from typing import Generic
+
+from fotmem.disk.array_group import ArrayGroup, Location
+from fotmem.disk.folder import temporary_folder
+from fotmem.disk.leftovers import remove_leftovers
+from fotmem.disk.manifest_file import M, ManifestFile, ManifestFormat
+from fotmem.disk.storage import Storage
+from fotmem.disk.zarr_metadata import group_json
+from fotmem.errors import StorageError
+
+
+class GroupFiles(Generic[M]):
+    """Begins groups, and writes the manifest that names them.
+
+    Parameters
+    ----------
+    format : ManifestFormat
+    """
+
+    def __init__(self, format: ManifestFormat[M]) -> None:
+        self.format = format
+        self.storage: Storage | None = None
+        self.closed = ""
+        """The name of the storage, once it is closed."""
+        self.next_name = 0
+        self._directory_id = ""
+        self._known: set[str] = set()  # paths that the manifest named when it was opened
+        self._first_name = 0  # first name that this process gave
+        self._tidied = False
+        self._kept: list[ArrayGroup] = []
+
+    @property
+    def name(self) -> str:
+        """Where the files are, for messages."""
+        return self.storage.name if self.storage else f"the {self.format.noun}'s temporary folder"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a commit has anything to do: the files outlive the object, and can be written."""
+        found = self.storage
+        return found is not None and found.durable and not (found.read_only or found.inherited)
+
+    def require_own(self) -> None:
+        """Raise `StorageError` in a forked process: two would write the same files."""
+        if self.storage is not None and self.storage.inherited:
+            noun = self.format.noun
+            raise StorageError(
+                f"{self.name} belongs to the process that opened it; in this fork the {noun} can "
+                "be searched, and its copy() can be changed"
+            )
+
+    def require_writable(self) -> None:
+        """Raise `StorageError` if nothing can be added here."""
+        self.require_own()
+        if self.storage is not None and self.storage.read_only:
+            raise StorageError(f"{self.name} {self.storage.read_only}")
+
+    def new(self, folder: str) -> Location:
+        """Name a new group in a folder, and begin it."""
+        if self.storage is None:
+            self.storage = temporary_folder()
+        path = f"{folder}/{self.next_name:08d}"
+        self.next_name += 1
+        self.storage.remove(path)  # a killed writer may have left it
+        self.storage.write(f"{path}/zarr.json", group_json())
+        return Location.new(self.storage, path)
+
+    def open(self, storage: Storage, empty: M) -> M:
+        """Read the manifest, or begin a directory with an empty one."""
+        self.storage = storage
+        file = self.format.read(storage) or self.format.begin(storage, empty)
+        manifest, self._directory_id = file
+        self._known = manifest.paths()
+        self._first_name = self.next_name = manifest.next_name
+        return manifest
+
+    def commit(self, manifest: M, groups: Sequence[ArrayGroup]) -> None:
+        """Replace the manifest by one that names `groups`, then release all others."""
+        assert self.storage is not None
+        self._require_there(groups if self.storage.local else [])
+        self.format.write(self.storage, ManifestFile(manifest, self._directory_id))
+        for group in groups:
+            group.keep()
+        for group in self._kept:
+            if group not in groups:
+                group.release()
+        self._kept = list(groups)
+        if not self._tidied:
+            given = range(self._first_name, self.next_name)
+            remove_leftovers(self.storage, manifest.folders(), groups, self._known, given)
+            self._tidied = True
+
+    def _require_there(self, groups: Sequence[ArrayGroup]) -> None:
+        assert self.storage is not None
+        if gone := self.storage.missing([f"{group.path}/zarr.json" for group in groups]):
+            noun = self.format.noun
+            raise StorageError(
+                f"{gone} of {self.name} was removed while the {noun} was open; put it back, or "
+                f"copy the {noun} into another directory"
+            )
+
+    def keep(self, *groups: ArrayGroup) -> None:
+        """Take over groups that the manifest names."""
+        self._kept += groups
+
+    def close(self) -> None:
+        """Let another writer in; a temporary folder goes with its last user."""
+        self.closed = self.name
+        self._kept = []
+        if self.storage is not None:
+            self.storage.close()
+            self.storage = None

@@ -1,0 +1,78 @@
+"""Loads the groups of a log that a manifest names."""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+
+from fotmem.disk.array_group import ArrayGroup, Column, Location
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.log import Log, LogPart
+from fotmem.disk.log_entries import PartEntry, PieceEntry
+from fotmem.disk.manifest_file import LARGEST
+from fotmem.disk.storage import Storage
+from fotmem.disk.tail_piece import TailPiece
+from fotmem.disk.zarr_metadata import group_json
+from fotmem.errors import StorageError
+
+
+def load_log(
+    storage: Storage,
+    folder: str,
+    entries: Sequence[PartEntry],
+    *,
+    block: int,
+    logged: int,
+    columns: Sequence[Column],
+) -> Log:
+    """Load the parts of a log that lie in a folder, with `logged` rows in all."""
+    log = Log(block)
+    log.end = logged
+    log.parts = tuple(
+        LogPart(
+            Location(storage, f"{folder}/{entry.name}", entry.generation),
+            first=entry.first,
+            block=block,
+            columns=columns,
+        )
+        for entry in entries
+    )
+    firsts = [*(part.first for part in log.parts), log.end]
+    for part, (first, end) in zip(log.parts, pairwise(firsts), strict=True):
+        part.written, part.sealed = (end - first) // block, True
+    check_descriptions(storage, log.parts)
+    return log
+
+
+def load_pieces(
+    storage: Storage, folder: str, entries: Sequence[PieceEntry], columns: Sequence[Column]
+) -> list[TailPiece]:
+    """Load the pieces after a log that lie in a folder."""
+    pieces = [
+        TailPiece(
+            Location(storage, f"{folder}/{entry.name}", entry.generation),
+            first=entry.first,
+            rows=entry.rows,
+            columns=columns,
+        )
+        for entry in entries
+    ]
+    check_descriptions(storage, pieces)
+    return pieces
+
+
+def check_descriptions(storage: Storage, groups: Sequence[ArrayGroup]) -> None:
+    """Raise `StorageError` if a ``zarr.json``, which other programs read, was changed."""
+    arrays = [array for group in groups for array in group.arrays()]
+    expected = {f"{group.path}/zarr.json": json.loads(group_json()) for group in groups}
+    expected |= {f"{array.path}/zarr.json": array.description() for array in arrays}
+    cures = {f"{array.path}/zarr.json": array.cure for array in arrays}
+    read = storage.read([ByteRange(key, 0, LARGEST) for key in expected])
+    for (key, description), data in zip(expected.items(), read, strict=True):
+        try:
+            right = json.loads(data or b"") == description
+        except (ValueError, RecursionError):
+            right = False
+        if not right:
+            problem = "is missing" if data is None else "is damaged"
+            cure = cures.get(key, "restore the store from a copy")
+            raise StorageError(f"{key} of {storage.name} {problem}; {cure}")

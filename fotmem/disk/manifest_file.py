@@ -1,0 +1,201 @@
+"""The file that holds a manifest: the ``zarr.json`` of the root group."""
+
+import json
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import google_crc32c
+from pydantic import ValidationError
+
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.log_entries import Number, Strict
+from fotmem.disk.storage import LOCK, PARTIAL, Storage
+from fotmem.disk.zarr_metadata import group_json
+from fotmem.errors import StorageError
+
+ROOT = "zarr.json"
+LARGEST = 2**26
+"""Most bytes of a manifest."""
+
+
+class GroupManifest(Strict):
+    """What a directory holds. Facts that cannot be true raise `ValidationError`."""
+
+    next_name: Number = 0
+    """The next group gets this number as its name."""
+
+    def folders(self) -> tuple[str, ...]:
+        """Return the folders that groups lie in, and those above; the first has the id."""
+        raise NotImplementedError
+
+    def paths(self) -> set[str]:
+        """Return the paths of the groups that it names."""
+        raise NotImplementedError
+
+
+M = TypeVar("M", bound=GroupManifest)
+
+
+class ManifestFile(NamedTuple, Generic[M]):
+    """A manifest and the id of its directory."""
+
+    manifest: M
+    directory_id: str
+    """Drawn at random when the directory was begun; also in the first folder's ``zarr.json``."""
+
+
+@dataclass(frozen=True)
+class ManifestFormat(Generic[M]):
+    """Reads and writes manifests of one kind."""
+
+    name: str
+    """In every file, such as ``fotmem zarr store``."""
+    version: int
+    kind: type[M]
+    title: str
+    """What the directory is, for messages, such as ``a zarr store of fotmem``."""
+    own_folders: re.Pattern[str]
+    """The folders that it makes."""
+    id_folder: str
+    """The folder whose ``zarr.json`` has the id of the directory."""
+    noun: str
+    """What the directory holds, such as ``store``."""
+
+    def begin(self, storage: Storage, manifest: M) -> ManifestFile[M]:
+        """Write an empty directory."""
+        file = ManifestFile(manifest, secrets.token_hex(16))
+        try:
+            for folder in manifest.folders():
+                facts = {self.noun: file.directory_id} if folder == self.id_folder else {}
+                storage.write(f"{folder}/{ROOT}", group_json(**facts))
+            self.write(storage, file)
+        except BaseException:
+            with suppress(StorageError):
+                for folder in manifest.folders():
+                    storage.remove(folder)
+            raise
+        return file
+
+    def write(self, storage: Storage, file: ManifestFile[M]) -> None:
+        """Replace the manifest, after all that it names has become durable."""
+        storage.sync()
+        content = file.manifest.model_dump(mode="json")
+        checksum = checksum_of(content, file.directory_id)
+        data = group_json(format=self.name, version=self.version, crc32c=checksum, **content)
+        storage.write(ROOT, data, synced=True)
+        storage.sync()
+
+    def read(self, storage: Storage) -> ManifestFile[M] | None:
+        """Read the manifest; None if nothing has been written yet.
+
+        Raises
+        ------
+        StorageError
+            Something else lies there, another version of fotmem wrote it, or the file is damaged or
+            states what cannot be true.
+        """
+        keys = (ROOT, f"{self.id_folder}/{ROOT}")
+        data, first = storage.read([ByteRange(key, 0, LARGEST) for key in keys])
+        if data is None:
+            self._require_empty(storage)
+            return None
+        attributes = _attributes(data, ROOT, storage)
+        if attributes is None or attributes.get("format") != self.name:
+            raise StorageError(
+                f"{storage.name} holds other zarr data than {self.title}; choose another directory"
+            )
+        self._check_version(attributes.get("version"), storage)
+        identity = (_attributes(first or b"", keys[1], storage) or {}).get(self.noun)
+        if not isinstance(identity, str) or len(identity) != 32:
+            raise _damaged(keys[1], storage, f"it names no {self.noun}")
+        manifest = self._manifest(attributes, identity, storage)
+        self._check_folders(manifest, storage)
+        return ManifestFile(manifest, identity)
+
+    def _manifest(self, attributes: dict[str, Any], identity: str, storage: Storage) -> M:
+        """Check what the file states, and make a manifest of it."""
+        content = {
+            key: value
+            for key, value in attributes.items()
+            if key not in ("format", "version", "crc32c")
+        }
+        try:
+            if attributes.get("crc32c") != checksum_of(content, identity):
+                # It covers the id, too, which stands in the other file.
+                where = f"{ROOT} or {self.id_folder}/{ROOT}"
+                raise _damaged(where, storage, "their checksum differs")
+            return self.kind.model_validate_json(json.dumps(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            why = f"{where}: {first['msg']}" if where else first["msg"]
+            raise _damaged(ROOT, storage, why.removeprefix("Value error, ")) from error
+
+    def _check_folders(self, manifest: M, storage: Storage) -> None:
+        """Raise `StorageError` if the ``zarr.json`` of a folder was put there from elsewhere."""
+        keys = [f"{name}/{ROOT}" for name in manifest.folders() if name != self.id_folder]
+        found = storage.read([ByteRange(key, 0, LARGEST) for key in keys])
+        for key, data in zip(keys, found, strict=True):
+            if data is not None and _attributes(data, key, storage) is not None:
+                raise _damaged(key, storage, "it belongs elsewhere")
+
+    def _check_version(self, version: object, storage: Storage) -> None:
+        if version == self.version and isinstance(version, int):
+            return
+        newer = isinstance(version, int) and version > self.version
+        cure = "upgrade fotmem" if newer else "read the text again, into another directory"
+        raise StorageError(
+            f"{storage.name} has format version {version!r}, this fotmem knows {self.version}; "
+            f"{cure}"
+        )
+
+    def _require_empty(self, storage: Storage) -> None:
+        """Raise `StorageError` if anything lies there but a directory that was hardly begun."""
+        others = [name for name in storage.names("") if name != LOCK and not name.endswith(PARTIAL)]
+        if storage.read_only:
+            found = ", ".join(others[:3]) or "nothing"
+            raise StorageError(
+                f"{storage.name} is not {self.title}: it has no {ROOT}, but {found} (in a "
+                f"zip file, {ROOT} must be at the root), and it {storage.read_only}"
+            )
+        if not all(self._is_begun(storage, name) for name in others):
+            raise StorageError(
+                f"{storage.name} is not {self.title}: it has no {ROOT}, but "
+                f"{', '.join(others[:3])}; choose an empty directory or a {self.noun}'s own"
+            )
+
+    def _is_begun(self, storage: Storage, name: str) -> bool:
+        """Return whether this is a folder whose writer was killed at its beginning."""
+        return bool(self.own_folders.fullmatch(name)) and all(
+            each == ROOT or each.endswith(PARTIAL) or self._is_begun(storage, f"{name}/{each}")
+            for each in storage.names(name)
+        )
+
+
+def checksum_of(content: dict[str, Any], identity: str) -> int:
+    """Compute the crc32c of a manifest's content and the id of its directory."""
+    text = identity + json.dumps(content, sort_keys=True)
+    return int(google_crc32c.value(text.encode()))
+
+
+def _attributes(data: bytes, key: str, storage: Storage) -> dict[str, Any] | None:
+    """Parse the ``zarr.json`` of a group; return fotmem's attributes."""
+    if len(data) >= LARGEST:
+        raise _damaged(key, storage, "it is too large")
+    try:
+        root = json.loads(data)
+        attributes = root["attributes"].get("fotmem")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(key, storage, "it does not describe a zarr group") from error
+    expected = {"zarr_format": 3, "node_type": "group", "attributes": root["attributes"]}
+    if root != expected or not isinstance(attributes, (dict, NoneType)):
+        raise _damaged(key, storage, "it does not describe a group of fotmem")
+    return attributes
+
+
+def _damaged(key: str, storage: Storage, why: str) -> StorageError:
+    return StorageError(f"{key} of {storage.name} is damaged ({why}); restore it from a copy")
