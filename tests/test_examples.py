@@ -1,4 +1,4 @@
-"""The packages in `examples/` keep their own tests, as plugins that somebody else installed."""
+"""The packages in `examples/` keep their own tests, as plugins of a third party."""
 
 import os
 import subprocess

@@ -82,7 +82,7 @@ def test_a_copy_is_the_plain_model(copied: Any, attach: Any) -> None:
 
 
 class Doubled:
-    """A replacement of a decoder's forward by somebody else."""
+    """A replacement of a decoder's forward by other code."""
 
     def __init__(self, decoder: nn.Module) -> None:
         self.decoder = decoder
@@ -176,7 +176,7 @@ def over_rows(model: nn.Module, ids: Any) -> Any:
     ],
 )
 def test_tracing_is_refused(graph: Any, feature: str) -> None:
-    """A graph would answer for ever from the memory at the time of tracing."""
+    """A traced graph would keep the memory of the time of tracing."""
     model, ids = tiny.llama(), tiny.ids(9)
     with attached(model) as memory:
         expected = model(ids).logits

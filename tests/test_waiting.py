@@ -1,4 +1,4 @@
-"""A call that waits for ever is not taken for one that a busy machine runs slowly."""
+"""A call that waits forever is reported; a call that a busy machine runs slowly is not."""
 
 import threading
 import time

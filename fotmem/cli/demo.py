@@ -86,9 +86,9 @@ def demo(store: Store = "exact") -> None:
         "The sentences are far outside the window: without memory the model can only guess. "
         "A short crossbatch training taught its retrieval heads to find them in memory and to "
         "ignore the rest. The untuned model (smollm2) attends to the right places too, but the "
-        "rest distracts it: it seldom gives an entire answer, and less often the more it attends "
-        "to. The tuned model is still small: it finds facts whose wording is like that of the "
-        "question, and it cannot reason about them."
+        "rest distracts it: it seldom gives an entire answer, and even more seldom if it attends "
+        "to more keys. The tuned model is still small: it finds facts whose wording is like that "
+        "of the question, and it cannot reason about them."
     )
 
 

@@ -133,7 +133,7 @@ def available_adapters() -> dict[str, AdapterSpec]:
 
 
 def _entry_points() -> Iterable[metadata.EntryPoint]:
-    """Our own plugins first, so that nobody takes their names; others by name."""
+    """Our own plugins first, so that no other plugin takes their names; others by name."""
     found = {
         (entry_point.name, entry_point.value): entry_point
         for entry_point in metadata.entry_points(group=GROUP)

@@ -12,9 +12,9 @@ from fotmem.interrupts import interrupts_deferred
 class Guard:
     """Knows which threads change or copy a store, and why it cannot be used any more.
 
-    One thread at a time may change it; several may copy it while nobody changes it. A second one is
-    refused: waiting would hide that ids depend on which thread came first. Ctrl-C waits until a
-    change or a copy is done. Searching needs no permission.
+    One thread at a time may change it; several may copy it while no thread changes it. A second
+    change is refused: waiting would hide that ids depend on which thread came first. Ctrl-C waits
+    until a change or a copy is done. Searching needs no permission.
     """
 
     def __init__(self, kind: str, refusal: str = "") -> None:

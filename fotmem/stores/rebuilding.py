@@ -13,7 +13,7 @@ from fotmem.errors import StorageError, shown
 from fotmem.stores.guard import Guard
 
 PLAIN = (int, float, str, bytes, tuple, Enum, PurePath, BaseModel, torch.dtype, torch.device)
-"""What two stores may be made with: nobody changes it."""
+"""Types of arguments that two stores may share, because they never change."""
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What a store was made with."""
