@@ -24,6 +24,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
+LISTED = 30
+"""Names that a message lists beside a suggestion."""
+
 __all__ = [
     "AttachError",
     "BusyError",
@@ -109,10 +112,9 @@ class OptionError(FotmemError, ValueError):
 class UnknownStoreError(FotmemError, LookupError):
     """No plugin offers a store of that name."""
 
-    def __init__(self, name: object, known: Iterable[str]) -> None:
-        super().__init__(
-            f"no store is named {name!r}; {_suggest(str(name), known, 'the stores are')}"
-        )
+    def __init__(self, name: object, known: Iterable[str], *, hint: str = "") -> None:
+        stores = _suggest(str(name), known, "the stores are")
+        super().__init__("; ".join(filter(None, [f"no store is named {name!r}", stores, hint])))
 
 
 class MissingPackageError(FotmemError, ImportError):
@@ -195,10 +197,19 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the name that is spelt most like this one, or else those that it is a part of."""
+    spelt = {each.lower(): each for each in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.5)
+    parts = [each for each in spelt if len(name) > 1 and name.lower() in each]
+    return [spelt[each] for each in close or parts[:3]]
+
+
 def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    listed = ", ".join(names) if names else "none"
-    return (
-        f"did you mean {close[0]!r}? ({otherwise}: {listed})" if close else f"{otherwise}: {listed}"
-    )
+    listed = f"{otherwise}: {', '.join(names) or 'none'}"
+    near = near_names(name, names)
+    meant = f"did you mean {' or '.join(map(repr, near))}?"
+    if not near:
+        return listed
+    return meant if len(names) > LISTED else f"{meant} ({listed})"

@@ -154,7 +154,7 @@ def test_wrong_grids_are_refused(tmp_path: Path) -> None:
         settings(["exact"], {"hnsw": {"M": [8]}})
     with pytest.raises(OptionError, match="did you mean 'nprobe'"):
         settings(["zarr"], {"zarr": {"nprob": [8]}})
-    with pytest.raises(OptionError, match="greater than or equal to 1, got 0"):
+    with pytest.raises(OptionError, match="must be at least 1, got 0"):
         settings(["zarr"], {"zarr": {"nprobe": [8, 0]}})
     file = tmp_path / "grid.toml"
     for content, reason in (

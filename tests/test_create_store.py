@@ -46,7 +46,27 @@ SPECS = """[
     spec("no-callable", factory="third_party.plugin:disk"),
     spec("no-store", factory="builtins:dict"),
     spec("raises", factory="third_party.broken:Store"),
+    spec("near-module", factory="third_party.stores:NearStore"),
+    spec("near-name", factory="third_party.store:NeerStore"),
+    spec("no-directory", factory="third_party.store:NearStore", capabilities=disk),
+    spec("no-options", factory="third_party.store:NearStore", options=Options),
+    spec("lacks-options", factory="third_party.store:OptionStore"),
+    spec("misspelt", factory="third_party.store:MisspeltStore", options=Options),
 ]"""
+STORE = """
+from fotmem_exact.store import ExactStore
+
+class NearStore(ExactStore):
+    def __init__(self, **layer):
+        super().__init__(**layer)
+
+class OptionStore(ExactStore):
+    def __init__(self, *, options, **layer):
+        super().__init__(**layer)
+
+class MisspeltStore(OptionStore):
+    search_options = frozenset({"probe"})
+"""
 ADAPTERS = """[
     AdapterSpec(name="broken", architectures=("X",), factory="third_party.gone:X"),
     AdapterSpec(name="no-adapter", architectures=("X",), factory="builtins:dict"),
@@ -57,12 +77,13 @@ ADAPTERS = """[
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "third_party", OPTIONS + hook(SPECS) + hook(ADAPTERS, "fotmem_adapters"))
     (tmp_path / "third_party/broken.py").write_text("raise RuntimeError('boom,\\n twice')")
+    (tmp_path / "third_party/store.py").write_text(STORE)
     monkeypatch.syspath_prepend(tmp_path)
     fresh = registry.Registry()
     for module in (registry, plugin_create):
         monkeypatch.setattr(module, "registry", lambda: fresh)
-    for name in ("third_party", "third_party.plugin"):
-        monkeypatch.delitem(sys.modules, name)
+    for name in ("third_party", "third_party.plugin", "third_party.store"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     assert fresh.problems == []
 
 
@@ -91,12 +112,17 @@ def test_the_factory_gets_clean_arguments(tmp_path: Path) -> None:
     [
         ({"nlst": 3}, r"store 'ivf-store' has no option 'nlst'; did you mean 'nlist'\?"),
         ({"zzz": 3}, r"no option 'zzz'; its options are: metric, nlist, nprobe"),
+        ({"NLIST": 3}, r"no option 'NLIST'; did you mean 'nlist'\?"),
+        ({"li": 3}, r"no option 'li'; did you mean 'nlist'\?"),
         (
             {"nlist": 0},
-            r"option 'nlist' of store 'ivf-store': .* equal to 1, got 0",
+            r"option 'nlist' of store 'ivf-store' must be at least 1, got 0",
         ),
-        ({"nlist": "many"}, r"option 'nlist' of store 'ivf-store': .* integer.*, got 'many'"),
-        ({"metric": "cosine"}, r"option 'metric' of .* 'ip' or 'l2', got 'cosine'"),
+        (
+            {"nlist": "many"},
+            r"option 'nlist' of store 'ivf-store' must be .* integer.*, got 'many'",
+        ),
+        ({"metric": "cosine"}, r"option 'metric' of .* must be 'ip' or 'l2', got 'cosine'"),
         ({"nprobe": 65}, r"nprobe \(65\) must not exceed nlist \(64\)"),
     ],
 )
@@ -118,6 +144,8 @@ def test_the_exact_store_has_no_options() -> None:
             r"no store is named 'exakt'; did you mean 'exact'\? \(the stores are: absent, ",
         ),
         ("qqq", r"no store is named 'qqq'; the stores are: absent, .*ivf-store"),
+        ("qqq", r"; if you wrote it, run pip install -e \. in its folder$"),
+        ("./exact", r"; give the store's name, not a folder$"),
         (None, r"no store is named None"),
     ],
 )
@@ -132,16 +160,24 @@ def test_a_store_without_its_package_says_what_to_install() -> None:
         create("absent")
 
 
+CORRECT, REINSTALL = (
+    "correct factory in its StoreSpec",
+    "install that plugin again, or tell its author",
+)
 BROKEN = [
-    ("no-module", "third_party.gone:Store", "ModuleNotFoundError: No module named 'third_party.g"),
-    ("no-name", "third_party.plugin:Gone", "AttributeError: "),
-    ("no-callable", "third_party.plugin:disk", "TypeError: a StoreCapabilities, which cannot be"),
-    ("raises", "third_party.broken:Store", "RuntimeError: boom, twice"),
+    ("no-module", "third_party.gone:Store", "ModuleNotFoundError: No module named", CORRECT),
+    ("no-name", "third_party.plugin:Gone", "AttributeError: ", CORRECT),
+    ("near-module", "third_party.stores:NearStore", "Module", f"{CORRECT}; did you mean 'store'?"),
+    ("near-name", "third_party.store:NeerStore", "Attr", f"{CORRECT}; did you mean 'NearStore'?"),
+    ("no-callable", "third_party.plugin:disk", "TypeError: a StoreCapabilities, which", REINSTALL),
+    ("raises", "third_party.broken:Store", "RuntimeError: boom, twice", REINSTALL),
 ]
 
 
-@pytest.mark.parametrize("name, factory, reason", BROKEN)
-def test_a_factory_that_cannot_be_imported_is_named(name: str, factory: str, reason: str) -> None:
+@pytest.mark.parametrize("name, factory, reason, cure", BROKEN)
+def test_a_factory_that_cannot_be_imported_is_named(
+    name: str, factory: str, reason: str, cure: str
+) -> None:
     with pytest.raises(MissingPackageError) as error:
         create(name)
     message = str(error.value)
@@ -149,7 +185,21 @@ def test_a_factory_that_cannot_be_imported_is_named(name: str, factory: str, rea
         f"{name!r} is not available here: {factory} of plugin 'third_party' cannot be imported "
         f"({reason}"
     )
-    assert message.endswith("; install that plugin again, or tell its author")
+    assert message.endswith(f"); {cure}")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("no-directory", "dtype, device, directory: .*; take directory in its __init__"),
+        ("no-options", "dtype, device, options: .*; take options in its __init__"),
+        ("lacks-options", "dtype, device: .*missing .* 'options'; name the model of its options"),
+        ("misspelt", "search_options of MisspeltStore: .* 'probe'; did you mean 'nprobe'"),
+    ],
+)
+def test_a_class_that_does_not_fit_its_spec_is_refused(name: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        create(name)
 
 
 def test_a_factory_must_return_a_store_or_an_adapter() -> None:

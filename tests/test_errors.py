@@ -146,6 +146,20 @@ def test_option_error() -> None:
     )
 
 
+def test_many_names_are_not_listed_beside_a_suggestion() -> None:
+    names = ["test_a", *(f"test_{each}" for each in range(100, 130))]
+    unknown = OptionError.unknown("test_aa", "the contract", names, kind="test")
+    assert str(unknown) == "the contract has no test 'test_aa'; did you mean 'test_a'?"
+    assert str(OptionError.unknown("?", "x", names)).endswith(
+        "; its options are: " + ", ".join(sorted(names))
+    )
+
+
+def test_parts_of_names_are_understood() -> None:
+    unknown = OptionError.unknown("ef", "x", ["M", "ef_construction", "ef_search", "seed"])
+    assert "did you mean 'ef_construction' or 'ef_search'?" in str(unknown)
+
+
 def test_unknown_store_error() -> None:
     message = raised(
         UnknownStoreError,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fotmem.errors import DtypeError
 from fotmem.stores import Graph, GraphStore, Hits, Ids, IndexedOptions, MemoryStore, Vectors
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.hits import expect_exact
@@ -66,3 +67,24 @@ def test_a_graph_gets_the_documented_input(monkeypatch: pytest.MonkeyPatch, step
     twin.add(queries, queries)
     expect_exact(best(store, queries), queries, keys, 16)
     expect_exact(best(twin, queries), queries, torch.cat([keys, queries], 1), 16)
+
+
+@pytest.mark.parametrize("method", ["search", "equal"])
+def test_ids_that_are_not_int64_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(indexed, "EXACT_BELOW", 64)
+    keys, asked = draw(2, 100, 8), getattr(ListGraph, method)
+    store = ListStore(num_heads=2, head_dim=8, options=IndexedOptions())
+    store.add(keys, keys)
+
+    def unsigned(graph: Graph, *arguments: Vectors) -> object:
+        found = asked(graph, *arguments)
+        if method == "equal":
+            return found.astype(np.uint64)
+        return found[0].astype(np.uint64), found[1]
+
+    monkeypatch.setattr(ListGraph, method, unsigned)
+    message = rf"ids of ListGraph\.{method} must be int64, .*uint64.*; use ids\.astype\(np\.int64\)"
+    with pytest.raises(DtypeError, match=message):
+        store.search(keys[:, :3], 2) if method == "search" else store.add(keys, keys)

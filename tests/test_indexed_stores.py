@@ -227,7 +227,7 @@ def test_what_cannot_be_tuned_is_refused(make: Make) -> None:
     store = make()
     for options, reason in (
         ({"seed": 1}, "Store has no search option 'seed'; its search options are: "),
-        ({next(iter(store.search_options)): 0}, "of this store: Input should be greater than"),
+        ({next(iter(store.search_options)): 0}, "of this store must be at least"),
     ):
         before = store.options  # type: ignore[attr-defined]
         with pytest.raises(OptionError, match=reason):

@@ -202,6 +202,13 @@ def test_refusals_are_one_line(plugins: Path, capsys: pytest.CaptureFixture[str]
     told = refusal(capsys, 2, *check, "exact", "--option", "ef_search")
     assert "expected NAME=VALUE, got 'ef_search'" in told
     assert "--min-recall" in refusal(capsys, 2, *check, "exact", "--min-recall", "1.5")
+    told = refusal(capsys, 1, *check, "exact", "--test", "order_of_calls")
+    assert told.endswith("no test 'order_of_calls'; did you mean 'test_any_order_of_calls'?")
+    told = refusal(capsys, 1, *check, "exact", "--fast", "--large")
+    assert told == "fast leaves out what large adds; give one of them"
+    for bound in ("--min-recall", "--min-mass"):
+        told = refusal(capsys, 1, *check, "exact", bound, "0.5")
+        assert told.endswith("leave them out, or declare exact=False")
     told = refusal(capsys, 1, *check, "unmade", "--test", "test_best_first")
     assert told == "store 'unmade' cannot be made: OSError: no such device"
 

@@ -114,6 +114,16 @@ def reasons(found: Registry, plugin: str) -> list[str]:
     return [problem.reason for problem in found.problems if problem.plugin == plugin]
 
 
+def test_a_missing_store_is_explained_by_the_problem_of_its_plugin(found: Registry) -> None:
+    assert found.why_missing("hook-raises").startswith("plugin 'hook_raises': fotmem_stores() fail")
+    assert "plugin 'syntax': cannot be loaded: SyntaxError" in found.why_missing("qqq")
+    assert found.why_missing("exakt") == ""
+    assert found.why_missing("good/") == "give the store's name, not a folder"
+    found.problems, problems = [], found.problems
+    assert found.why_missing("qqq") == "if you wrote it, run pip install -e . in its folder"
+    found.problems = problems
+
+
 @pytest.mark.parametrize("plugin", BROKEN)
 def test_a_broken_plugin_is_reported_by_name_once(found: Registry, plugin: str) -> None:
     [reason] = reasons(found, plugin)

@@ -336,7 +336,7 @@ def test_names_that_cannot_be_used(
 
 @pytest.mark.parametrize(
     "library",
-    ["", ":", "faiss-cpu:", ":faiss", "usearch>=2", "a b", "a:b c", "a:1b", "é", "a:é", "x" * 65],
+    ["", ":", "faiss-cpu:", ":faiss", "a b", "a:b c", "a:1b", "é", "a:é", "x" * 65],
 )
 def test_libraries_that_cannot_be_used(
     tmp_path: Path,
@@ -352,6 +352,30 @@ def test_libraries_that_cannot_be_used(
     else:
         assert "at most 64 letters" in told
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "library, told",
+    [
+        ("usearch>=2", "without a version, got 'usearch>=2'; give usearch, and write the version"),
+        ("a[b] == 1", "without a version, got 'a[b] == 1'; give a, and"),
+        ("os", "must be a package from PyPI, got 'os', which comes with Python; leave it out"),
+    ],
+)
+def test_what_is_wrong_with_a_library_is_said(library: str, told: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        Library.parse(library)
+    assert told in str(raised.value)
+
+
+def test_a_module_that_was_guessed_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "faiss-cpu is expected to be imported as faiss_cpu; if it is not, begin anew with"
+    for library, guessed in (("faiss-cpu", True), ("faiss-cpu:faiss", False), ("usearch", False)):
+        path = tmp_path / library
+        ended = call(capsys, "plugin", "new", "my-index", "--library", library, "--path", path)
+        assert (ended.code, told in ended.out) == (0, guessed)
 
 
 def test_an_invalid_base_is_refused(

@@ -82,6 +82,11 @@ def new(
     print(f"{folder}: a package for the store {name!r}")
     for file in files:
         print(f"  {file}")
+    if needed and ":" not in str(library) and needed.module != needed.package:
+        print(
+            f"{needed.package} is expected to be imported as {needed.module}; if it is not, begin "
+            f"anew with --library {needed.package}:MODULE"
+        )
     print(f"next: cd {shlex.quote(str(folder))} && pip install -e '.[dev]' && pytest")
 
 

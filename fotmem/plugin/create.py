@@ -7,7 +7,8 @@ import torch
 from pydantic import BaseModel
 
 from fotmem.adapter import Adapter
-from fotmem.errors import MissingPackageError, OptionError, UnknownStoreError, one_line
+from fotmem.errors import OptionError, UnknownStoreError
+from fotmem.plugin.factory import call_factory
 from fotmem.plugin.registry import registry
 from fotmem.plugin.specs import AdapterSpec, StoreSpec
 from fotmem.stores.checks import (
@@ -60,7 +61,8 @@ def create_store(
         The name is not known, or its package is not installed.
     OptionError
         An unknown option (the message names the closest one), or a value out of range; a device
-        that this machine does not have; a directory that is not a path, or for a store in memory.
+        that this machine does not have; a directory that is not a path, or for a store in memory;
+        a store whose class does not fit what its plugin declares.
     DtypeError
         A dtype that is not supported.
 
@@ -95,6 +97,7 @@ def create_store(
     if spec.capabilities.persistent:
         arguments["directory"] = place
     store: MemoryStore = _made(spec, MemoryStore, **arguments)
+    _check_search_options(store, spec)
     store.has_directory |= place is not None
     return store
 
@@ -113,30 +116,22 @@ def create_adapter(spec: AdapterSpec) -> Adapter:
 
 
 def _made(spec: StoreSpec | AdapterSpec, kind: type, **arguments: Any) -> Any:
-    """Call a spec's factory, and check the type of what it returned."""
-    plugin = registry().owners.get(spec, "")
-    try:
-        factory = spec.load()
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        raise MissingPackageError(
-            spec.name,
-            f"{spec.factory} of plugin {plugin!r} cannot be imported ({one_line(error)}); install "
-            "that plugin again, or tell its author",
-        ) from error
-    made = factory(**arguments)
-    if not isinstance(made, kind):
-        raise OptionError(
-            f"factory of {spec.name!r}, of plugin {plugin!r}, must return {kind.__name__}, got "
-            f"{type(made).__name__}; tell its author"
-        )
-    return made
+    return call_factory(spec, kind, registry().owners.get(spec, ""), **arguments)
+
+
+def _check_search_options(store: MemoryStore, spec: StoreSpec) -> None:
+    """Refuse a store whose `search_options` names what is none of its options."""
+    known = spec.options.model_fields
+    for option in sorted(store.search_options - known.keys()):
+        unknown = OptionError.unknown(option, f"store {spec.name!r}", known)
+        raise OptionError(f"search_options of {type(store).__name__}: {unknown}")
 
 
 def find_store(name: str) -> StoreSpec:
     """Find a store's spec, or raise `UnknownStoreError` or `MissingPackageError`."""
     stores = registry().stores
     if not isinstance(name, str) or name not in stores:
-        raise UnknownStoreError(name, stores)
+        raise UnknownStoreError(name, stores, hint=registry().why_missing(str(name)))
     stores[name].require()
     return stores[name]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import pluggy
 
-from fotmem.errors import FotmemError, OptionError, one_line
+from fotmem.errors import FotmemError, OptionError, near_names, one_line
 from fotmem.plugin import hookspecs
 from fotmem.plugin.specs import INTERFACE_VERSION, AdapterSpec, StoreSpec
 
@@ -94,6 +94,16 @@ class Registry:
             owner = self.owners[found[spec.name]]
             return f"the name {spec.name!r} is already taken by plugin {owner!r}"
         return ""
+
+    def why_missing(self, name: str) -> str:
+        """Say why no store of this name was found; empty if it is only misspelt."""
+        if "/" in name or name == ".":
+            return "give the store's name, not a folder"
+        word, misspelt = name.replace("-", "_"), bool(near_names(name, self.stores))
+        near = [problem for problem in self.problems if word and word in problem.plugin]
+        if problems := near or ([] if misspelt else self.problems):
+            return "; ".join(f"plugin {plugin!r}: {reason}" for plugin, reason in problems)
+        return "" if misspelt else "if you wrote it, run pip install -e . in its folder"
 
     def _report(self, plugin: str, reason: str) -> None:
         self.problems.append(Problem(plugin, reason))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fotmem.errors import DtypeError
 from fotmem.stores.arrays import Ids, Vectors
 from fotmem.stores.centring import Centring
 from fotmem.stores.duplicate_keys import DuplicateKeys, first_equal
@@ -34,8 +35,9 @@ class Graph(ABC):
     def search(self, queries: Vectors, count: int) -> tuple[Ids, Vectors]:
         """Find near vectors of ``[Q, D]``: ids and squared distances ``[Q, K]``, ``K <= count``.
 
-        Nearest first; id -1 where there is none. It is also called before anything was added, and
-        for more than there is: return fewer columns, or -1.
+        Ids are int64, nearest first, -1 where there is none. It is also called before anything was
+        added, and for more than there is: return fewer columns, or -1. Distances may be of any
+        float dtype: only `equal` looks at them.
         """
 
     @abstractmethod
@@ -46,7 +48,11 @@ class Graph(ABC):
         """Search by these options from now on; called if the store names `search_options`."""
 
     def equal(self, vectors: Vectors) -> Ids:
-        """Find a vector equal to each of these: ids ``[n]``, -1 where there is none."""
+        """Find a vector equal to each of these: ids ``[n]``, -1 where there is none.
+
+        By default it searches for the nearest, and takes it where its distance is 0: override it
+        where the library has no distance that is 0 between equal vectors.
+        """
         ids, distances = self.search(vectors, 1)
         if not ids.shape[1]:
             return np.full(len(vectors), -1)
@@ -117,7 +123,7 @@ class GraphStore(IndexedStore):
         graph, ids = self._graphs[head], np.arange(first, first + len(vectors))
         earlier = first_equal(vectors)
         fresh = np.flatnonzero(earlier == np.arange(len(vectors)))
-        owners = graph.equal(vectors[fresh])
+        owners = _checked(graph.equal(vectors[fresh]), graph, "equal")
         new = owners < 0
         if new.any():
             graph.add(vectors[fresh[new]], ids[fresh[new]])
@@ -129,9 +135,18 @@ class GraphStore(IndexedStore):
             self._duplicates[head].note(owner_of[equal], ids[equal])
 
     def _search_head(self, head: int, queries: Vectors, top_k: int) -> Ids:
-        found, _ = self._graphs[head].search(queries, top_k)
+        graph = self._graphs[head]
+        found = _checked(graph.search(queries, top_k)[0], graph, "search")
         missing = top_k - found.shape[1]
         return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing else found
+
+
+def _checked(ids: Ids, graph: Graph, method: str) -> Ids:
+    """Refuse ids that are not int64: no unsigned integer is -1, and int32 ends at 2**31."""
+    if ids.dtype != np.int64:
+        name = f"ids of {type(graph).__name__}.{method}"
+        raise DtypeError(name, expected="int64", actual=ids.dtype, cure="use ids.astype(np.int64)")
+    return ids
 
 
 def _moved_far(queries: Vectors) -> Vectors:

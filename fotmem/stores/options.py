@@ -24,8 +24,9 @@ def checked_options(model: type[_Options], options: Mapping[str, Any], owner: st
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "options"
+        said = _in_our_words(first["msg"])
         raise OptionError(
-            f"option {place!r} of {owner}: {first['msg']}, got {shown(first['input'])}"
+            f"option {place!r} of {owner}{said}, got {shown(first['input'])}"
         ) from error
 
 
@@ -55,6 +56,16 @@ class StoreOptions(BaseModel):
             One is unknown, or its value not allowed.
         """
         return checked_options(type(self), {**self.model_dump(), **options}, "this store")
+
+
+def _in_our_words(message: str) -> str:
+    """Say what pydantic says as our errors do: "must be at least 1"."""
+    if not message.startswith("Input should be "):
+        return f": {message}"
+    expected = message.removeprefix("Input should be ")
+    for theirs, ours in (("greater", "at least"), ("less", "at most")):
+        expected = expected.replace(f"{theirs} than or equal to", ours)
+    return f" must be {expected}"
 
 
 def _is_converted(value: object, taken: object) -> bool:

@@ -162,20 +162,17 @@ def check_store(
     Raises
     ------
     UnknownStoreError, MissingPackageError, OptionError
-        Also if the store cannot be made at all.
+        Also if the store cannot be made at all; if bounds are given for an exact store; if `fast`
+        and `large` are.
     """
-    spec = find_store(name)
+    spec, known = find_store(name), _tests()
     validated_options(spec, options)
-    known = _tests()
-    for test in tests or []:
-        if test not in known:
-            raise OptionError.unknown(test, "the contract", known, kind="test")
-    if fast:
-        asked = tests or list(known)
-        tests = [test for test in asked if test not in SLOW]
-        if not tests:
-            left_out = ", ".join(asked)
-            raise OptionError(f"fast leaves out all requested tests: {left_out}")
+    if spec.capabilities.exact and not (min_recall is None and min_mass is None):
+        raise OptionError(
+            f"min_recall and min_mass are for approximate stores, but {name!r} declares "
+            "exact=True, whose bounds are 1; leave them out, or declare exact=False"
+        )
+    tests = _chosen(known, tests or [], fast=fast, large=large)
     report = Report(name, registry().owners[spec], options, vars(spec.capabilities))
     job = {
         "store": name,
@@ -183,7 +180,7 @@ def check_store(
         "min_recall": StoreContract.min_recall if min_recall is None else min_recall,
         "min_mass": StoreContract.min_mass if min_mass is None else min_mass,
         "large": large,
-        "tests": tests or [],
+        "tests": tests,
         "path": [path for path in sys.path if path],
     }
     for outcome in _outcomes(job, known, report):
@@ -201,6 +198,21 @@ def _tests() -> dict[str, Outcome]:
                 subject = (kind.__doc__ or "").strip().removesuffix(".")
                 found[name] = Outcome(name, subject, (test.__doc__ or name).strip().splitlines()[0])
     return found
+
+
+def _chosen(known: dict[str, Outcome], asked: list[str], *, fast: bool, large: bool) -> list[str]:
+    """Check which tests were asked for, and return those to run; none: all."""
+    for test in asked:
+        if test not in known:
+            raise OptionError.unknown(test, "the contract", known, kind="test")
+    if not fast:
+        return asked
+    if large:
+        raise OptionError("fast leaves out what large adds; give one of them")
+    tests = [test for test in asked or known if test not in SLOW]
+    if not tests:
+        raise OptionError(f"fast leaves out all requested tests: {', '.join(asked)}")
+    return tests
 
 
 def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) -> Iterator[Outcome]:
