@@ -18,6 +18,8 @@ from fotmem_decoders.families import FAMILIES
 from tests import families
 from tests.families import ROPE
 
+NO_LAYER = "soft-capped scores in every layer .*; no layer of this model can have memory"
+FULL = {"full_attention": ROPE["default"]}
 ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1}
 LONGROPE_OF_PHIMOE = ROPE["longrope"] | {"short_mscale": 1.3, "long_mscale": 1.5}
 YARN_IN_FULL_LAYERS = {"full_attention": ROPE["yarn"], "sliding_attention": ROPE["default"]}
@@ -109,8 +111,20 @@ def test_every_kind_of_rope_is_tried() -> None:
             {"window": 16, "distance": 1},
             "queries that are scaled by their position beyond 16 positions",
         ),
-        ("gemma2", {"attn_logit_softcapping": 50.0}, {}, "soft-capped scores in layer 1"),
-        ("vaultgemma", {"attn_logit_softcapping": 50.0}, {}, "soft-capped scores in layer 1"),
+        ("gemma2", {"attn_logit_softcapping": 50.0}, {}, NO_LAYER),
+        ("vaultgemma", {"attn_logit_softcapping": 50.0}, {}, NO_LAYER),
+        (
+            "gemma3",
+            {"rope_parameters": FULL | {"sliding_attention": ROPE["dynamic"]}},
+            {},
+            "RoPE of type 'dynamic' in layers of type 'sliding_attention' cannot",
+        ),
+        (
+            "gemma3",
+            {"rope_parameters": FULL | {"sliding_attention": ROPE["longrope"]}},
+            {"window": 33},
+            "'longrope' in layers of type 'sliding_attention' beyond 32 positions",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_by_name(
@@ -152,3 +166,12 @@ def test_output_is_dropped_in_training_as_by_the_family(family: str) -> None:
     output = torch.ones(1, 3, 32)
     assert adapter.project_out(attention, output).any()
     assert not adapter.project_out(attention.train(), output).any()
+
+
+def test_soft_caps_of_some_layers_are_refused_there() -> None:
+    model = families.tiny("gemma2", attn_logit_softcapping=50.0)
+    model.model.layers[0].self_attn.attn_logit_softcapping = None
+    cure = "in layer 1 .*; attach a memory to layers without it"
+    with pytest.raises(UnsupportedError, match=cure):
+        fotmem.attach(model, layers=[1])
+    fotmem.attach(model, layers=[0]).detach()

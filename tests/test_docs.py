@@ -205,6 +205,20 @@ def test_the_page_on_adapters_is_the_example() -> None:
         assert code == (ROOT / "examples/fotmem-modernbert" / title).read_text("utf-8"), title
 
 
+def test_the_page_on_adapters_shows_every_file_of_the_example() -> None:
+    [tree] = [
+        block.code
+        for block in blocks(ROOT / "docs/adapters.md")
+        if block.code.startswith("fotmem-")
+    ]
+    folder = ROOT / "examples/fotmem-modernbert"
+    files = [
+        file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    ]
+    shown = re.findall(r"[├└]── ([\w./-]+[^/\s])(?=\s)", tree)
+    assert sorted(Path(name).name for name in shown) == sorted(file.name for file in files)
+
+
 def test_the_page_on_errors_has_every_error() -> None:
     page = ROOT / "docs/errors.md"
     text = page.read_text("utf-8")

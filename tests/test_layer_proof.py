@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
 import fotmem
 from fotmem.adapter import RotaryAdapter
@@ -31,14 +32,76 @@ class NoNormAtTheFirstPosition(HunYuanAdapter):
         return key
 
 
+class NoRotation(RotaryAdapter):
+    def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
+        return query, key
+
+
+class SinFirst(LlamaAttention):
+    """Takes ``(sin, cos)``, as GPT-J does."""
+
+    def forward(self, hidden_states: Tensor, position_embeddings: Any, **kwargs: Any) -> Any:
+        sin, cos = position_embeddings
+        return super().forward(hidden_states, (cos, sin), **kwargs)
+
+
+class SinFirstEmbedding(LlamaRotaryEmbedding):
+    def forward(self, x: Tensor, position_ids: Tensor) -> Any:
+        cos, sin = super().forward(x, position_ids)
+        return sin, cos
+
+
+class SinFirstAdapter(RotaryAdapter):
+    def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
+        sin, cos = position_embeddings
+        return super().rotate(query, key, (cos, sin))
+
+
+class WholeSinFirstAdapter(SinFirstAdapter):
+    def first_position_embeddings(self, position_embeddings: Any) -> Any:
+        sin, cos = position_embeddings
+        cos, sin = super().first_position_embeddings((cos, sin))
+        return sin, cos
+
+
+class Complex(LlamaAttention):
+    """Takes complex numbers, as Llama 4 does."""
+
+    def forward(self, hidden_states: Tensor, position_embeddings: Any, **kwargs: Any) -> Any:
+        cos, sin = position_embeddings.real, position_embeddings.imag
+        return super().forward(hidden_states, (cos, sin), **kwargs)
+
+
+class ComplexEmbedding(LlamaRotaryEmbedding):
+    def forward(self, x: Tensor, position_ids: Tensor) -> Any:
+        return torch.complex(*super().forward(x, position_ids))
+
+
+class ComplexAdapter(RotaryAdapter):
+    def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
+        cos, sin = position_embeddings.real, position_embeddings.imag
+        return super().rotate(query, key, (cos, sin))
+
+
+def rebuilt(attention: type[LlamaAttention], embedding: type[LlamaRotaryEmbedding]) -> Any:
+    """Return a LLaMA with YaRN whose decoder passes position embeddings in another form."""
+    model = families.tiny("llama", rope_parameters=ROPE["yarn"])
+    model.model.rotary_emb.__class__ = embedding
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = attention
+    return model
+
+
 def know(monkeypatch: pytest.MonkeyPatch, adapter: type[RotaryAdapter], model: object) -> None:
     spec = AdapterSpec(name="known", architectures=(type(model).__name__,), factory=adapter)
     monkeypatch.setattr(registry(), "adapters", {"known": spec})
 
 
-def refused(model: Any, layer: int, adapter: str, distance: int) -> None:
+def refused(
+    model: Any, layer: int, adapter: str, distance: int, place: str = "at the first position"
+) -> None:
     with fotmem.attach(model, layers=[layer], window=16, distance=distance) as memory:
-        match = rf"memory in layer {layer}, whose keys {adapter} makes in another way"
+        match = rf"memory in layer {layer}, where {adapter} makes other keys {place} than the layer"
         with pytest.raises(UnsupportedError, match=match):
             memory.read(TOKENS)
         with pytest.raises(UnsupportedError, match=match):
@@ -77,3 +140,40 @@ def test_keys_at_the_first_position_are_compared_number_by_number(
         norm.weight.data = torch.linspace(0.5, 1.5, 8)
     know(monkeypatch, NoNormAtTheFirstPosition, model)
     refused(model, 1, "NoNormAtTheFirstPosition", distance)
+
+
+@pytest.mark.parametrize("distance", [0, 30])
+@pytest.mark.parametrize(
+    "attention, embedding, adapter",
+    [
+        (SinFirst, SinFirstEmbedding, WholeSinFirstAdapter),
+        (Complex, ComplexEmbedding, ComplexAdapter),
+    ],
+)
+def test_position_embeddings_may_have_other_forms(
+    attention: Any, embedding: Any, adapter: Any, distance: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = rebuilt(attention, embedding)
+    know(monkeypatch, adapter, model)
+    with fotmem.attach(model, layers=[0, 1], window=16, distance=distance) as memory:
+        memory.read(TOKENS)
+        assert len(memory) == 40
+
+
+def test_the_refusal_names_the_method_for_other_position_embeddings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = rebuilt(SinFirst, SinFirstEmbedding)
+    know(monkeypatch, SinFirstAdapter, model)
+    refused(model, 1, "SinFirstAdapter", 0)
+    fotmem.attach(model, layers=[1], window=16)
+    with pytest.raises(UnsupportedError, match=r"first_position_embeddings\(\) if the decoder"):
+        model(TOKENS[None])
+
+
+def test_the_refusal_says_that_keys_differ_at_their_positions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = families.tiny("llama")
+    know(monkeypatch, NoRotation, model)
+    refused(model, 1, "NoRotation", 0, "at their positions")

@@ -15,10 +15,13 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
+    Gemma3TextModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaModel,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -27,7 +30,7 @@ import fotmem
 from fotmem.models.load import load_model
 from fotmem.models.packaged import PACKAGED
 from fotmem.plugin import AdapterSpec
-from tests import folders
+from tests import families, folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 WORDS = "What is 48213? The pass key."
@@ -283,7 +286,8 @@ def test_another_family_is_refused_before_its_weights_are_read(family: str, tmp_
         load_model(str(tmp_path))
     assert str(error.value) == (
         f"no adapter knows {str(tmp_path)!r}, a model of type {family!r}; `fotmem models` lists "
-        "the families that can have memory, docs/adapters.md shows how to add one"
+        "the families that can have memory, the page 'Adapt another model' of fotmem's "
+        "documentation says which others can get one"
     )
 
 
@@ -293,11 +297,31 @@ def test_a_family_that_a_plugin_knows(
 ) -> None:
     adapter = fotmem.available_adapters()["llama"].factory
     spec = AdapterSpec(name="gpt-neox", architectures=(architecture,), factory=adapter)
-    monkeypatch.setattr("fotmem.models.load.available_adapters", lambda: {"gpt-neox": spec})
+    monkeypatch.setattr("fotmem.models.model_parts.available_adapters", lambda: {"gpt-neox": spec})
     OTHERS["gpt_neox"]().save_pretrained(tmp_path)
     folders.tokenizer().save_pretrained(tmp_path)
     model, _ = load_model(str(tmp_path))
     assert type(model) is GPTNeoXForCausalLM
+
+
+@pytest.mark.parametrize(
+    "kind, family",
+    [
+        (LlamaModel, "llama"),
+        (LlamaForSequenceClassification, "llama"),
+        (Gemma3TextModel, "gemma3"),
+    ],
+)
+def test_a_class_of_a_known_family_is_refused_with_the_class_to_load(
+    kind: Any, family: str
+) -> None:
+    known = families.tiny(family)
+    with pytest.raises(fotmem.errors.ModelError) as error:
+        fotmem.attach(kind(known.config), layers=[0])
+    assert str(error.value) == (
+        f"no adapter knows {kind.__name__}, but one knows {type(known).__name__}: load the model "
+        f"as {type(known).__name__}, or by AutoModelForCausalLM"
+    )
 
 
 def test_a_longllama_checkpoint_is_refused_with_its_cure(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Adapter"]
@@ -62,6 +63,20 @@ class Adapter(ABC):
     @abstractmethod
     def at_first_position(self, key: Tensor, decoder: nn.Module) -> Tensor:
         """Encode keys ``[B, H, T, D]`` as if each stood at the first position of a window."""
+
+    def first_position_embeddings(self, position_embeddings: Any) -> Any:
+        """Return what the decoder computes for the first position, as often as it is given here.
+
+        fotmem passes it to the layer's own attention, to check `at_first_position`. By default,
+        `position_embeddings` are ``(cos, sin)``, complex numbers, or None. Override it if your
+        decoder passes something else.
+        """
+        if isinstance(position_embeddings, Tensor):
+            return position_embeddings.abs().to(position_embeddings.dtype)
+        if not isinstance(position_embeddings, tuple) or len(position_embeddings) != 2:
+            return position_embeddings
+        cos, sin = position_embeddings
+        return torch.hypot(cos.float(), sin.float()).to(cos.dtype), torch.zeros_like(sin)
 
     @abstractmethod
     def attend(

@@ -1,7 +1,6 @@
 """A base for adapters of decoders that are built like LLaMA."""
 
 import copy
-import inspect
 from itertools import chain
 from typing import Any, Self
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.adapter.interface import Adapter
+from fotmem.adapter.lookup import family_function, rope_attribute
 from fotmem.errors import UnsupportedError
 
 
@@ -52,12 +52,13 @@ class RotaryAdapter(Adapter):
             The attention module has weights that this adapter does not use.
         """
         used = {*self.projections, *self.norms, self.output_projection, *self.other_parts}
+        used.add("attention_dropout")
         for name, _ in chain(attention.named_children(), attention.named_parameters(recurse=False)):
             if name not in used:
                 raise UnsupportedError(
                     f"memory in a layer whose attention has {name!r}, which "
                     f"{type(self).__name__} does not use,",
-                    "choose other layers, or write an adapter that uses it: see docs/adapters.md",
+                    "choose other layers; in an adapter, use it and name it in other_parts",
                 )
         own = copy.copy(self)
         own.attention = attention
@@ -69,8 +70,19 @@ class RotaryAdapter(Adapter):
         return True
 
     def attention_factor(self, decoder: Any) -> float:
-        """Return what the rotary embedding of this layer scales queries and keys by (YaRN)."""
-        factor: float = _of_rope(self.attention, decoder, "attention_scaling")
+        """Return what the rotary embedding of this layer scales queries and keys by (YaRN).
+
+        By default its ``attention_scaling``, which it may have by type of layer; 1 without any.
+
+        Raises
+        ------
+        UnsupportedError
+            It has one for other types of layers, but not for this one.
+        """
+        names = dir(getattr(decoder, "rotary_emb", None))
+        if not any(name.endswith("attention_scaling") for name in names):
+            return 1.0
+        factor: float = rope_attribute(decoder, self.attention, "attention_scaling")
         return factor
 
     def decoder(self, model: Any) -> nn.Module:
@@ -108,7 +120,7 @@ class RotaryAdapter(Adapter):
             return query, key
         cos, sin = position_embeddings
         size = cos.shape[-1]
-        function = _family_function(self.attention, "apply_rotary_pos_emb")
+        function = family_function(self.attention, "apply_rotary_pos_emb")
         rotated: tuple[Tensor, Tensor] = function(query[..., :size], key[..., :size], cos, sin)
         return _with_rest(rotated[0], query), _with_rest(rotated[1], key)
 
@@ -117,8 +129,14 @@ class RotaryAdapter(Adapter):
         factor = self.attention_factor(decoder)
         if factor == 1.0 or not self.rotates:
             return key
-        size = 2 * _of_rope(self.attention, decoder, "inv_freq").shape[-1]
+        size = 2 * rope_attribute(decoder, self.attention, "inv_freq").shape[-1]
         return _with_rest(key[..., :size] * factor, key)
+
+    def dropout(self, attention: Any) -> float:
+        """Return the rate of dropout in attention: ``attention_dropout``, a number or a module."""
+        given = attention.attention_dropout
+        rate: float = given.p if isinstance(given, nn.Dropout) else given
+        return rate
 
     def attend(
         self,
@@ -134,10 +152,10 @@ class RotaryAdapter(Adapter):
 
         function = ALL_ATTENTION_FUNCTIONS.get_interface(
             attention.config._attn_implementation,
-            _family_function(attention, "eager_attention_forward"),
+            family_function(attention, "eager_attention_forward"),
         )
         options = {
-            "dropout": attention.attention_dropout if attention.training else 0.0,
+            "dropout": self.dropout(attention) if attention.training else 0.0,
             "scaling": self.geometry(attention)[2],
         }
         output, _ = function(attention, query, key, value, mask, **options, **kwargs)
@@ -166,25 +184,3 @@ def _with_rest(part: Tensor, whole: Tensor) -> Tensor:
     """Append the dimensions of `whole` that `part` lacks: some families rotate a part of each."""
     size = part.shape[-1]
     return part if size == whole.shape[-1] else torch.cat([part, whole[..., size:]], -1)
-
-
-def _family_function(attention: nn.Module, name: str) -> Any:
-    """Find a function that the forward of an attention module can call."""
-    for kind in type(attention).__mro__:
-        names = getattr(inspect.unwrap(kind.__dict__.get("forward", kind)), "__globals__", {})
-        if name in names:
-            return names[name]
-    raise UnsupportedError(
-        f"a model of {type(attention).__module__}, which has no function {name},",
-        "write an adapter for it: see docs/adapters.md",
-    )
-
-
-def _of_rope(attention: Any, decoder: Any, name: str) -> Any:
-    """Read an attribute of a decoder's rotary embedding, which may have one by type of layer."""
-    found = getattr(decoder.rotary_emb, name, None)
-    if found is not None:
-        return found
-    return getattr(
-        decoder.rotary_emb, f"{attention.config.layer_types[attention.layer_idx]}_{name}"
-    )

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from fotmem.errors import InputError
 from fotmem.files import python_reference
-from fotmem.models.memory_layers import LayerScores, servable_layers
+from fotmem.models.memory_layers import LayerScores, refused_layers
 from fotmem.models.model_parts import cache_argument, model_parts
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import QUESTIONS, Facts
@@ -82,9 +82,9 @@ def find_memory_layers(
         piece = ids[start : start + CONTEXT]
         weights.append(_trial(parts.model, tokenizer, piece, trial, draw))
     scores = torch.cat(weights, -1).mean((1, 2)).tolist()  # of [layers, heads, digits]
-    served = servable_layers(parts)
+    refused = refused_layers(parts)
     return LayerScores(
-        scores, propose([score * (layer in served) for layer, score in enumerate(scores)])
+        scores, propose([score * (layer not in refused) for layer, score in enumerate(scores)])
     )
 
 

@@ -18,6 +18,12 @@ from fotmem.errors import UnsupportedError
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.cache import StopForward
 
+CURE_AT_FIRST = (
+    "correct at_first_position(), or first_position_embeddings() if the decoder does not pass "
+    "position embeddings as (cos, sin)"
+)
+"""What to do in an adapter whose keys differ at the first position only."""
+
 
 def prove_keys(
     attached: AttachedModel,
@@ -48,27 +54,23 @@ def prove_keys(
     """
     if key.shape[2] < 2 or attached.attention(layer).training:
         return  # at the first position nothing is rotated; in training there may be dropout
-    for mine, positions in ((key, position_embeddings), (first, _first(position_embeddings))):
+    adapter = attached.adapters[layer]
+    at_first = adapter.first_position_embeddings(position_embeddings)
+    for place, mine, positions, cure in (
+        ("at their positions", key, position_embeddings, "correct project() and rotate()"),
+        ("at the first position", first, at_first, CURE_AT_FIRST),
+    ):
         cache = _Keys()
         with torch.no_grad(), suppress(StopForward):
             call(cache, positions)
         if cache.keys is None or not _alike(mine, cache.keys):
-            adapter = type(attached.adapters[layer]).__name__
             raise UnsupportedError(
-                f"memory in layer {layer}, whose keys {adapter} makes in another way than the "
-                "layer itself,",
-                "attach it to other layers, layers=[...]; in the adapter, for_layer() must return "
-                "the adapter of this layer",
+                f"memory in layer {layer}, where {type(adapter).__name__} makes other keys {place} "
+                "than the layer itself,",
+                f"attach it to other layers, layers=[...]; in the adapter, {cure}, and let "
+                "for_layer() return the adapter of this layer",
             )
     attached.unproven.discard(layer)
-
-
-def _first(position_embeddings: Any) -> Any:
-    """Return the embeddings of the first position: not rotated, scaled as at any position."""
-    if not isinstance(position_embeddings, tuple):
-        return position_embeddings
-    cos, sin = position_embeddings
-    return torch.hypot(cos.float(), sin.float()).to(cos.dtype), torch.zeros_like(sin)
 
 
 class _Keys(DynamicCache):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from fotmem.errors import InputError
 from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
-from fotmem.models.model_parts import unknown_model
+from fotmem.models.model_parts import known_architecture, unknown_model
 from fotmem.models.packaged import PACKAGED, RECIPES, packaged_file, packaged_names, recipe_folder
 from fotmem.models.tuned_adapter import (
     MEMORY_FILE,
@@ -21,7 +20,6 @@ from fotmem.models.tuned_adapter import (
     is_adapter,
     read_tuned_adapter,
 )
-from fotmem.plugin.registry import available_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -210,9 +208,5 @@ def _reasons_in_one_line(name: str, part: str) -> Iterator[None]:
 
 def _check_family(name: str, config: Any) -> None:
     """Refuse a family that no adapter knows, before its weights are fetched and read."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    known = chain.from_iterable(spec.architectures for spec in available_adapters().values())
-    built: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
-    if not {cls.__name__ for cls in built.__mro__} & set(known):
+    if known_architecture(config) is None:
         raise unknown_model(f"{name!r}, a model of type {config.model_type!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,21 +52,26 @@ def layer_adapters(parts: ModelParts, layers: Iterable[int]) -> dict[int, Adapte
     for layer in layers:
         attention = parts.attentions[layer]
         if reason := unsupported_attention(attention):
+            everywhere = all(map(unsupported_attention, parts.attentions))
             raise UnsupportedError(
-                f"{reason} in layer {layer}", "attach a memory to layers without it, layers=[...]"
+                f"{reason} in {'every layer' if everywhere else f'layer {layer}'}",
+                "no layer of this model can have memory"
+                if everywhere
+                else "attach a memory to layers without it, layers=[...]",
             )
         adapters[layer] = parts.adapter.for_layer(attention)
     return adapters
 
 
-def servable_layers(parts: ModelParts) -> list[int]:
-    """Return the layers that can have memory."""
-    served = []
+def refused_layers(parts: ModelParts) -> dict[int, UnsupportedError]:
+    """Return the layers that cannot have memory, each with the reason."""
+    refused = {}
     for layer in range(len(parts.attentions)):
-        with suppress(UnsupportedError):
+        try:
             layer_adapters(parts, [layer])
-            served.append(layer)
-    return served
+        except UnsupportedError as error:
+            refused[layer] = error
+    return refused
 
 
 def store_proposal(parts: ModelParts, scores: LayerScores) -> Path:

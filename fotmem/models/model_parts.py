@@ -59,9 +59,17 @@ def plain_model(model: nn.Module) -> Any:
 def unknown_model(culprit: str) -> ModelError:
     """Build the error for a model that no adapter knows; it names where families are listed."""
     return ModelError(
-        f"no adapter knows {culprit}; `fotmem models` lists the families that can have memory, "
-        "docs/adapters.md shows how to add one"
+        f"no adapter knows {culprit}; `fotmem models` lists the families that can have memory, the "
+        "page 'Adapt another model' of fotmem's documentation says which others can get one"
     )
+
+
+def known_architecture(config: Any) -> str | None:
+    """Return the class of causal language models of a config, if an adapter knows it."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING  # slow to import
+
+    built: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), object)
+    return built.__name__ if _spec_of(built) is not None else None
 
 
 def cache_argument(module: type[nn.Module]) -> str:
@@ -72,12 +80,24 @@ def cache_argument(module: type[nn.Module]) -> str:
     return "cache" if named else "past_key_values"
 
 
-def _find_spec(model: nn.Module) -> AdapterSpec:
-    for cls in type(model).__mro__:  # the nearest class first
+def _spec_of(kind: type) -> AdapterSpec | None:
+    for cls in kind.__mro__:  # the nearest class first
         for spec in available_adapters().values():
             if cls.__name__ in spec.architectures:
                 return spec
-    raise unknown_model(type(model).__name__)
+    return None
+
+
+def _find_spec(model: Any) -> AdapterSpec:
+    kind = type(model)
+    if (spec := _spec_of(kind)) is not None:
+        return spec
+    if (known := known_architecture(model.config)) is not None:
+        raise ModelError(
+            f"no adapter knows {kind.__name__}, but one knows {known}: load the model as "
+            f"{known}, or by AutoModelForCausalLM"
+        )
+    raise unknown_model(kind.__name__)
 
 
 def _find_adapter(model: nn.Module) -> Adapter:

@@ -62,22 +62,22 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
         It changes within these positions.
     """
     parameters = getattr(config, "rope_parameters", None) or {}
-    by_type = [each for each in parameters.values() if isinstance(each, dict)]
-    for each in by_type or [parameters]:
-        kind = each.get("rope_type")
+    by_type = {kind: each for kind, each in parameters.items() if isinstance(each, dict)}
+    for layers, each in (by_type or {"": parameters}).items():
+        kind, where = each.get("rope_type"), f" in layers of type {layers!r}" if layers else ""
         longest = each.get("original_max_position_embeddings", config.max_position_embeddings)
         if kind == "dynamic":
             raise UnsupportedError(
-                "RoPE of type 'dynamic'",
-                "take rope_parameters of type 'default': up to the model's "
-                "max_position_embeddings it is the same, and windows are never longer",
+                f"RoPE of type 'dynamic'{where}",
+                "before the model is loaded, set rope_type to 'default' in config.rope_parameters: "
+                "up to max_position_embeddings it is the same, and windows are never longer",
             )
         changing = "RoPE of type 'longrope'" if kind == "longrope" else ""
         if each.get("llama_4_scaling_beta"):
             changing = "queries that are scaled by their position"
         if changing and positions > longest:
             raise UnsupportedError(
-                f"{changing} beyond {longest} positions",
+                f"{changing}{where} beyond {longest} positions",
                 f"choose window and distance of together at most {longest}",
             )
 

@@ -12,15 +12,15 @@ from fotmem.testing.adapter.methods import MethodsContract
 from fotmem.testing.adapter.sequences import SequenceContract
 
 
-class AdapterContract(
-    AdapterFixtures,
-    MethodsContract,
-    LayerContract,
-    LayerTypesContract,
-    EmptyMemoryContract,
-    MemoryContract,
-    SequenceContract,
+class AdapterContract(  # pytest begins with the last base
     AttachContract,
+    SequenceContract,
+    MemoryContract,
+    EmptyMemoryContract,
+    LayerTypesContract,
+    LayerContract,
+    MethodsContract,
+    AdapterFixtures,
 ):
     """Tests of an adapter; inherit it, and give it a tiny model of the family.
 

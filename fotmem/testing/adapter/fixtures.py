@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fotmem.adapter import Adapter
-from fotmem.models.memory_layers import servable_layers
+from fotmem.models.memory_layers import refused_layers
 from fotmem.models.model_parts import model_parts, plain_model
 from fotmem.plugin.registry import registry
 from fotmem.plugin.specs import AdapterSpec
@@ -42,8 +42,18 @@ class AdapterFixtures:
 
     @pytest.fixture
     def memory_layers(self, tiny: Any) -> list[int]:
-        """Return the layers that get memory."""
-        return servable_layers(model_parts(tiny)) if self.layers is None else list(self.layers)
+        """Return the layers that get memory; fail with the first refusal if there are none."""
+        if self.layers is not None:
+            return list(self.layers)
+        parts = model_parts(tiny)
+        refused = refused_layers(parts)
+        served = [layer for layer in range(len(parts.attentions)) if layer not in refused]
+        if not served:
+            raise AssertionError(
+                "at least one layer must be able to have memory, and all are refused, the first "
+                f"one because: {refused[0]}"
+            )
+        return served
 
     @pytest.fixture(autouse=True)
     def one_thread(self) -> Any:

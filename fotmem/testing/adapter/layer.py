@@ -184,8 +184,8 @@ class LayerContract:
 
 
 def drop_half(attention: nn.Module) -> None:
-    """Set every dropout rate of an attention module to 0.5, whatever its name."""
-    for module in attention.modules():
+    """Set every dropout rate of an attention module and of its config to 0.5, whatever its name."""
+    for module in (*attention.modules(), getattr(attention, "config", attention)):
         for name, value in vars(module).items():
             if name == "p" or ("dropout" in name and isinstance(value, float)):
                 setattr(module, name, 0.5)

@@ -11,7 +11,7 @@ from torch import nn
 from fotmem.adapter import Adapter
 from fotmem.errors import UnsupportedError
 from fotmem.testing.adapter.calls import attached
-from fotmem.testing.adapter.expect import expect, expect_close
+from fotmem.testing.adapter.expect import expect_close
 from fotmem.testing.adapter.methods import FIRST
 from fotmem.testing.adapter.recording import attention_keys, record
 from fotmem.testing.adapter.steps import chosen, of_layer, plain_run, projected, rotated
@@ -19,14 +19,6 @@ from fotmem.testing.adapter.steps import chosen, of_layer, plain_run, projected,
 
 class LayerTypesContract:
     """`for_layer` refuses a layer, or returns an adapter that is right for it."""
-
-    def test_some_layers_can_have_memory(self, tiny: Any, memory_layers: Sequence[int]) -> None:
-        """At least one layer can; `layers` of the test class names them."""
-        expect(
-            len(memory_layers) > 0,
-            "at least one layer must be able to have memory, and all are refused: by for_layer(), "
-            "or because scores are soft-capped or have sinks",
-        )
 
     def test_other_layers_are_refused(self, tiny: Any, memory_layers: Sequence[int]) -> None:
         """Attaching to a layer that cannot have memory raises `UnsupportedError`."""

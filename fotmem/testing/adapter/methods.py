@@ -50,6 +50,10 @@ class MethodsContract:
             f"{expected}, got {actual}",
         )
 
+    def test_some_layers_can_have_memory(self, memory_layers: list[int]) -> None:
+        """At least one layer can; `layers` of the test class names them."""
+        expect(memory_layers != [], "`layers` must name at least one layer, got none")
+
     def test_geometry_is_that_of_the_keys(
         self, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
