@@ -130,6 +130,7 @@ def test_every_test_of_the_contract_catches_something() -> None:
         "test_declared_devices",
         "test_numbers_beyond_31_bits",
         "test_speed_beside_exact",  # never fails
+        "test_tuned_equals_made_anew",  # needs a spec: see test_plugin_check.py
     }
     assert len(BROKEN) > 25
     assert len({broken.store.__name__ for broken in BROKEN}) == len(BROKEN)

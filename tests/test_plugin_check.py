@@ -25,6 +25,25 @@ from tests.plugins import hook, install
 STORES = """
 import os, signal, time
 from fotmem_exact.store import ExactStore
+from fotmem_hnsw.options import HnswOptions
+from fotmem_hnsw.store import HnswStore
+
+class Deaf(HnswStore):
+    def tune_index(self):
+        pass
+
+class Idle(ExactStore):
+    search_options = frozenset({"effort"})
+
+    def __init__(self, *, options, **layer):
+        super().__init__(**layer)
+        self.options = options
+
+    def tune_options(self, options):
+        self.options = self.options.changed(options)
+
+class Effort(StoreOptions):
+    effort: int = 1
 
 class Sorted(ExactStore):
     def search_rows(self, queries, top_k):
@@ -53,6 +72,9 @@ DECLARED = """[
     spec("pausing", factory=make(Pausing)),
     spec("crashing", factory=make(Crashing)),
     spec("unmade", factory=fail),
+    spec("deaf", factory=Deaf, options=HnswOptions, grid={"ef_search": (16, 384)},
+         capabilities=StoreCapabilities(exact=False)),
+    spec("idle", factory=Idle, options=Effort, grid={"effort": (1, 9)}),
     spec("doubtful", capabilities=StoreCapabilities(exact=False)),
 ]"""
 
@@ -143,6 +165,24 @@ def test_json(plugins: Path) -> None:
     assert first["again"] == (
         "fotmem plugin check doubtful --min-recall 0.5 --min-mass 0.6 --test test_recall"
     )
+
+
+def test_a_store_that_ignores_tuning_is_caught(plugins: Path) -> None:
+    check = ("plugin", "check", "deaf", "--test", "test_tuned_equals_made_anew")
+    ended = process(*check, path=plugins)
+    assert (ended.code, ended.err) == (1, "")
+    assert (
+        "a copy after tune(ef_search=16), and what its new_empty made, with the same" in ended.out
+    )
+
+
+def test_an_option_that_changes_nothing_is_noted(plugins: Path) -> None:
+    check = ("plugin", "check", "idle", "--test", "test_tuned_equals_made_anew")
+    ended = process(*check, path=plugins)
+    assert (ended.code, ended.err) == (0, "")
+    assert "note: tune(effort=...), 1 to 9, changed no hit of 6,200 keys\n" in ended.out
+    report = json.loads(process(*check, "--json", path=plugins).out)
+    assert report["notes"] == ["tune(effort=...), 1 to 9, changed no hit of 6,200 keys"]
 
 
 @pytest.mark.thorough

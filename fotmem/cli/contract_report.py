@@ -56,6 +56,8 @@ def summarise(console: Console, report: "Report") -> None:
             soft_wrap=True,
         )
     _show_speed(console, report)
+    for note in report.notes:
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     counts = {
         kind: sum(outcome.outcome == kind for outcome in report.outcomes)
         for kind in ("passed", "failed", "does not apply")

@@ -76,6 +76,7 @@ SLOW = frozenset(
         "test_the_newest_keys_are_found",
         "test_threads_end",
         "test_torn_directories",
+        "test_tuned_equals_made_anew",
         "test_tuning",
     }
 )
@@ -116,6 +117,8 @@ class Report:
     speed: list[dict[str, float]] = field(default_factory=list)
     """Per size (``keys``, and ``queries`` of a head): times of ``search`` and ``attend`` as ratios
     to those of the exact store."""
+    notes: list[str] = field(default_factory=list)
+    """Remarks that are no failures, such as an option that changes nothing."""
 
     @property
     def slower(self) -> list[str]:
@@ -228,6 +231,7 @@ def _outcomes(job: dict[str, Any], known: dict[str, Outcome], report: Report) ->
             if event["event"] == "end":
                 _count(current, event)
                 report.speed += event["figures"].pop("speed", [])
+                report.notes += event["figures"].pop("notes", [])
                 report.figures.update(event["figures"])
         process.join()
         code = process.exitcode or 0

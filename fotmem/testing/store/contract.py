@@ -26,6 +26,7 @@ from fotmem.testing.store.subjects.promises import Promises
 from fotmem.testing.store.subjects.searching import Searching
 from fotmem.testing.store.subjects.speed import Speed
 from fotmem.testing.store.subjects.threads import Threads
+from fotmem.testing.store.subjects.tuning import Tuning
 from fotmem.testing.store.subjects.workspace import Workspace
 
 
@@ -37,6 +38,7 @@ class StoreContract(  # pytest begins with the last
     Damage,
     Persistence,
     Interruptions,
+    Tuning,
     IndexedSearch,
     Huge,
     Large,
