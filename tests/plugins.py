@@ -47,7 +47,7 @@ def write_metadata(folder: Path, project: dict[str, Any]) -> None:
     """Declare the entry points of a `pyproject.toml`, as pip does when it installs a package."""
     name, version = project["name"], project["version"]
     metadata = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    metadata.mkdir()
+    metadata.mkdir(exist_ok=True)  # installed again
     header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     (metadata / "METADATA").write_text(header, encoding="utf-8")
     lines = [

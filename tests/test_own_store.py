@@ -15,6 +15,7 @@ from tests.test_scaffold import install, search_path, written
 PAGE = ROOT / "docs" / "own-store.md"
 EXAMPLE = ROOT / "examples" / "fotmem-usearch"
 STORE, OPTIONS = "fotmem_usearch/store.py", "fotmem_usearch/options.py"
+PLUGIN = "fotmem_usearch/plugin.py"
 
 
 def shown(language: str) -> Iterator[Block]:
@@ -59,8 +60,9 @@ def test_what_the_page_changes_leads_to_the_example(package: Path) -> None:
     """All but the README, which its author writes."""
     [store] = [block for block in shown("python") if block.title == STORE]
     (package / STORE).write_text(store.code, "utf-8")
-    [options] = [block for block in shown("diff") if block.title == OPTIONS]
-    change(package, options)
+    for block in shown("diff"):
+        if block.title in (OPTIONS, PLUGIN):
+            change(package, block)
     listed = subprocess.run(
         ["git", "ls-files"], cwd=EXAMPLE, capture_output=True, text=True, check=False
     )
@@ -70,9 +72,9 @@ def test_what_the_page_changes_leads_to_the_example(package: Path) -> None:
         assert (EXAMPLE / file).read_bytes() == (package / file).read_bytes(), file
 
 
-def test_the_page_changes_two_files() -> None:
+def test_the_page_changes_three_files() -> None:
     titles = {block.title for block in blocks(PAGE) if block.title}
-    assert titles == {STORE, OPTIONS}
+    assert titles == {STORE, OPTIONS, PLUGIN}
 
 
 def test_the_tree_shows_what_is_written(package: Path) -> None:

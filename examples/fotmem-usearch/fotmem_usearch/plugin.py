@@ -15,6 +15,8 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         options=UsearchOptions,
         # What callers may expect, and what the contract checks.
         capabilities=StoreCapabilities(exact=False, devices=("cpu", "cuda"), forgets=True),
+        # Options by which a search finds more, and values for benchmarks to try, ascending.
+        grid={"expansion_search": (32, 64, 128, 256, 512)},
         # Modules that it needs, and what installs them: without these it is not available.
         requires=("usearch",),
         install="pip install usearch",

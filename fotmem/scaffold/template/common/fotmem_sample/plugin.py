@@ -15,6 +15,8 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         options=SampleOptions,
         # What callers may expect, and what the contract checks.
         capabilities=StoreCapabilities(exact=True),
+        # Options by which a search finds more, and values for benchmarks to try, ascending.
+        # grid={"your_option": (16, 64, 256)},
         # Modules that it needs, and what installs them: without these it is not available.
         requires=("sample_library",),
         install="pip install sample-library",
