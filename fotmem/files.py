@@ -4,14 +4,18 @@ import codecs
 import io
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fotmem.errors import InputError
 from fotmem.outputs import write_bytes
 
 BEGIN = 2**20
 """Bytes that show whether a file is text."""
+LARGEST_TEXT = 2**30
+"""Bytes that a text file may have."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -51,25 +55,56 @@ def read_utf8(path: Path, encoding: str = "utf-8") -> str:
     Raises
     ------
     InputError
-        The file cannot be read, is binary, or in another encoding; the message names it.
+        The file cannot be read, is binary, in another encoding, or larger than `LARGEST_TEXT`; the
+        message names it.
     """
-    try:
-        with path.open("rb") as file:
+    with open_bytes(path) as file:
+        try:
             content = file.read(BEGIN)
             begin = codecs.getincrementaldecoder(encoding)().decode(content)
             if "\0" not in begin:
-                content += file.read()
+                content = read_rest(file, path, content, most=LARGEST_TEXT)
             text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start}); convert it first"
-        ) from error
-    except (OSError, ValueError) as error:  # a null byte in its name
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {reason}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text (byte {error.start}); convert it first"
+            ) from error
     if "\0" in text:
         raise InputError(f"{path} is binary, not text")
     return io.StringIO(text, newline=None).read()
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be opened or read; the message names it.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a null byte in its name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def read_rest(file: BinaryIO, path: Path, begin: bytes = b"", *, most: int) -> bytes:
+    """Return the beginning of a file, which was read before, and the rest.
+
+    Raises
+    ------
+    InputError
+        Both have more than `most` bytes.
+    """
+    content = begin + file.read(most + 1 - len(begin))
+    if len(content) > most:
+        raise InputError(f"{path} is larger than {most:,} bytes: split it")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import fotmem
 
-PUBLIC_MODULES = ("adapter", "attention", "disk", "errors", "plugin", "stores", "testing")
+PUBLIC_MODULES = (
+    *("adapter", "attention", "disk", "documents", "errors", "plugin", "stores", "testing"),
+)
 PUBLIC = set(fotmem.__all__) | {
     f"{module}.{name}"
     for module in PUBLIC_MODULES

@@ -49,6 +49,7 @@ from tests.public_names import foreign_private_names, private_names
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     """Plugins that a page shows are installed for this page only."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     with torch.random.fork_rng():
         yield Runner(tmp_path)

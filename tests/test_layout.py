@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("errors", "arguments", "amounts", "interrupts", "outputs", "files"),  # the ground
     *("attention", "adapter"),
-    *("disk", "stores", "plugin", "models", "crossbatch", "memory", "tasks", "training", "measure"),
+    *(
+        "disk",
+        "documents",
+        "stores",
+        "plugin",
+        "models",
+        "crossbatch",
+        "memory",
+        "tasks",
+        "training",
+        "measure",
+    ),
     "",  # fotmem itself, for people who use it
     *("testing", "scaffold", "cli", "__main__"),
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import fotmem
+from fotmem.documents import load_documents
 from fotmem.errors import MissingPackageError
 from fotmem.measure.bench.compare import compare
 from fotmem.measure.bench.figures import interval
@@ -21,7 +22,6 @@ from fotmem.measure.capture import Capture, capture_hdf5, capture_random
 from fotmem.measure.evaluate.curves import read_curves
 from fotmem.measure.machine import resident
 from fotmem.training.dictionary import train_dictionary
-from fotmem.training.documents import read_documents
 from tests.commands import refusal
 
 OPTIONAL = (
@@ -93,16 +93,12 @@ FUNCTIONS: dict[str, tuple[Callable[[Capture, Path], Any], str]] = {
         lambda _, folder: train_dictionary(folder / "new"),
         "accelerate and matplotlib",
     ),
-    "read_documents": (
-        lambda _, folder: read_documents([folder], EMPTY, least=2),
-        "datasets",
-    ),
+    "load_documents": (lambda *_: list(load_documents("hub:a")), "datasets"),
 }
 
 
 class _Empty:
     rows = growth = failures = ()
-    eos_token_id = None
 
 
 EMPTY: Any = _Empty()

@@ -1,8 +1,7 @@
-"""Reads training data: text files, JSONL files and datasets on disk, as runs of tokens."""
+"""Reads training data: documents, as runs of tokens."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.errors import InputError, require_packages
-from fotmem.files import read_text
+from fotmem.documents import load_documents
+from fotmem.errors import InputError
 from fotmem.models.tokens import token_ids
 
 
@@ -21,8 +20,7 @@ def read_documents(paths: Iterable[Path], tokenizer: Any, *, least: int) -> list
     Parameters
     ----------
     paths : iterable of path
-        Text files (one document each), ``.jsonl`` files (an object with ``text`` per line), or
-        folders written by `datasets.Dataset.save_to_disk` with a ``text`` column.
+        What `load_documents` takes.
     tokenizer : transformers tokenizer
     least : int
         Tokens of a training example. Shorter documents of one file are joined, with the
@@ -36,11 +34,14 @@ def read_documents(paths: Iterable[Path], tokenizer: Any, *, least: int) -> list
     Raises
     ------
     InputError
-        A file is too short, empty, binary, not UTF-8 or not JSON; the message names it.
+        A file is too short, or `load_documents` cannot load it; the message names it.
+    MissingPackageError
+        A kind of document needs a package that is not installed.
     """
     runs: list[Tensor] = []
     for path in paths:
-        found = list(_runs(_texts(path), tokenizer, least))
+        texts = (document.text for document in load_documents(path))
+        found = list(_runs(texts, tokenizer, least))
         if len(found[-1]) < least:
             short = found.pop()
             if not found:
@@ -92,44 +93,3 @@ def _runs(texts: Iterator[str], tokenizer: Any, least: int) -> Iterator[Tensor]:
             yield torch.tensor(joined)
             joined = []
     yield torch.tensor(joined, dtype=torch.long)
-
-
-def _texts(path: Path) -> Iterator[str]:
-    if path.is_dir():
-        yield from _dataset(path)
-    elif path.suffix == ".jsonl":
-        yield from _lines(path)
-    else:
-        yield read_text(path)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)["text"]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(
-                f'{path}, line {number}: expected an object such as {{"text": "..."}}, '
-                f"got {line[:40]!r}"
-            ) from error
-        if not isinstance(text, str):
-            raise InputError(f"{path}, line {number}: text must be a string, got {text!r}")
-        yield text
-
-
-def _dataset(path: Path) -> Iterator[str]:
-    require_packages("a dataset on disk", "datasets", extra="train")
-    from datasets import Dataset, load_from_disk
-
-    try:
-        dataset = load_from_disk(str(path))
-    except Exception as error:  # its own types of error vary
-        raise InputError(
-            f"{path} is not a dataset on disk ({error}); expected a text file, a .jsonl file, or a "
-            "folder that datasets' save_to_disk wrote"
-        ) from error
-    if not isinstance(dataset, Dataset) or "text" not in dataset.column_names:
-        raise InputError(f"{path} must be a dataset with a text column, got {dataset}")
-    yield from dataset["text"]
