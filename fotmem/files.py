@@ -17,6 +17,13 @@ BEGIN = 2**20
 LARGEST_TEXT = 2**30
 """Bytes that a text file may have."""
 
+CURES: dict[type[Exception], str] = {
+    FileNotFoundError: "; check its name",
+    IsADirectoryError: "; name a file in it",
+    PermissionError: "; allow this user to read it",
+}
+"""What to do about a file that cannot be read."""
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
@@ -43,7 +50,7 @@ def read_text(path: Path) -> str:
     """
     text = read_utf8(path, "utf-8-sig")
     if not text.strip():
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; name a file that has text")
     return text
 
 
@@ -70,7 +77,7 @@ def read_utf8(path: Path, encoding: str = "utf-8") -> str:
                 f"{path} is not UTF-8 text (byte {error.start}); convert it first"
             ) from error
     if "\0" in text:
-        raise InputError(f"{path} is binary, not text")
+        raise InputError(f"{path} is binary, not text; convert it to a UTF-8 text first")
     return io.StringIO(text, newline=None).read()
 
 
@@ -90,7 +97,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise
     except (OSError, ValueError) as error:  # a null byte in its name
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {reason}") from error
+        cure = CURES.get(type(error), "")
+        raise InputError(f"{path} cannot be read: {reason}{cure}") from error
 
 
 def read_rest(file: BinaryIO, path: Path, begin: bytes = b"", *, most: int) -> bytes:

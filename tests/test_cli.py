@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import fotmem
 from fotmem.cli import demo, loading, parsing
 from fotmem.errors import InputError
 from fotmem.measure.reading import LOCAL
+from fotmem.models.packaged import packaged_names
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import Answer
 from tests import folders
@@ -95,6 +97,18 @@ def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     out = call(capsys, "ask", "--help").out
     for word in ("MODEL", "QUESTION", "FILE", "smollm2", "--json", "[default: 512]", "[x>=2]"):
         assert word in out
+
+
+@pytest.mark.parametrize(
+    "command", ["ask", "layers", "capture", "select", "train", "eval passkey", "eval dictionary"]
+)
+def test_help_names_the_packaged_models(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    [line] = re.findall(r"\*.*\bMODEL\b(.*)", call(capsys, *command.split(), "--help").out)
+    fits = [name for name in packaged_names() if (name == "dictionary-fot") == ("dict" in command)]
+    assert set(re.findall(r"[a-z0-9]+-fot|smollm2", line)) == set(fits)
 
 
 # Stores
@@ -206,14 +220,23 @@ WRONG = {  # the words are typer's, and differ between its versions
     "ask any Q": "Missing option '--text'; try 'fotmem ask --help'",
     "ask any Q --text": "Option '--text' requires an argument",
     "capture any": "Missing option '--out'; try 'fotmem capture --help'",
-    f"{ASK} --window 1": "Invalid value for '--window': ",
-    f"{ASK} --window wide": "Invalid value for '--window': ",
+    "ask any Q notes.txt": "got notes.txt besides the arguments, did you mean --text notes.txt?; t",
+    "train any notes.txt": "Missing option '--data'",
+    f"{ASK} --window 1": "'--window': expected an integer of at least 2, got 1; try",
+    f"{ASK} --window wide": "'--window': expected an integer of at least 2, got 'wide'; try",
+    f"{ASK} --window 1.5": "'--window': expected an integer of at least 2, got 1.5; try",
+    f"{ASK} --window 1 --layers 1": "'--window': expected an integer of at least 2, got 1; try",
+    f"{ASK} --decay=-1": "'--decay': expected a number of at least 0, got -1; try",
+    f"{ASK} --temperature hot": "'--temperature': expected a number, got 'hot'; try",
     f"{ASK} --dtype int8": "Invalid value for '--dtype': ",
     f"{ASK} --temperature 0": "Invalid value for '--temperature': expected a number above 0",
-    f"{ASK} --max-new-tokens 0": "Invalid value for '--max-new-tokens': ",
+    f"{ASK} --max-new-tokens 0": "'--max-new-tokens': expected an integer of at least 1, got 0",
+    f"{PASSKEY} --seed -1": "'--seed': expected an integer from 0 to 4,294,967,295, got -1; try",
+    "select any --text t --tokens 9 --max-error 2": "expected a number from 0 to 1, got 2; try",
+    "plugin check exact --min-recall x": "'--min-recall': expected a number from 0 to 1, got 'x'",
     f"{PASSKEY} --tokens 0": "Invalid value for '--tokens': ",
-    f"{PASSKEY} --trials 0": "Invalid value for '--trials': ",
-    f"{PASSKEY} --seed x": "Invalid value for '--seed': ",
+    f"{PASSKEY} --trials 0": "'--trials': expected an integer of at least 1, got 0; try",
+    f"{PASSKEY} --seed x": "'--seed': expected an integer from 0 to 4,294,967,295, got 'x'; try",
 }
 
 
@@ -306,10 +329,13 @@ def test_texts_are_joined_in_order_without_byte_order_marks(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (None, "{path} cannot be read: No such file or directory"),
-        (b"", "{path} is empty"),
-        (b" \n\t\n", "{path} is empty"),
-        (b"\x7fELF\x02\x01\0\0", "{path} is binary, not text"),
+        (
+            None,
+            "{path} cannot be read: No such file or directory; check its name",
+        ),
+        (b"", "{path} is empty; name a file that has text"),
+        (b" \n\t\n", "{path} is empty; name a file that has text"),
+        (b"\x7fELF\x02\x01\0\0", "{path} is binary, not text; convert it to a UTF-8 text first"),
         (b"\x89PNG\r\n", "{path} is not UTF-8 text (byte 0); convert it first"),
         ("Die Möwe".encode("latin-1"), "{path} is not UTF-8 text (byte 5); convert it first"),
         ("Die Möwe".encode("utf-16"), "{path} is not UTF-8 text (byte 0); convert it first"),
@@ -329,7 +355,7 @@ def test_a_directory_in_place_of_a_text_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 1, "eval", "passkey", "any", "--text", tmp_path)
-    assert line == f"{tmp_path} cannot be read: Is a directory"
+    assert line == f"{tmp_path} cannot be read: Is a directory; name a file in it"
 
 
 # The process

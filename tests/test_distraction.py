@@ -352,7 +352,7 @@ def test_other_seeds_take_other_documents(
     ("options", "code", "reason"),
     [
         (["--documents", 6], 1, "documents must be a power of two, got 6"),
-        (["--documents", 0], 2, "'--documents': Input should be greater than or equal to 1"),
+        (["--documents", 0], 2, "'--documents': expected an integer of at least 1, got 0"),
         (["--queries", 33], 1, "queries must fit into one window, at most 32, got 33"),
         (["--tokens", "1k,2k"], 2, "expected one size, such as 16k, got '1k,2k'"),
         (["--top-k", "none"], 2, "expected a number of at least 1, or all, got 'none'"),

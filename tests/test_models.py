@@ -192,6 +192,33 @@ def test_an_unknown_name_is_refused(name: str) -> None:
     assert message.endswith(f"); {CHOICES}")
 
 
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("smolm2-fot", "smollm2-fot"),
+        ("smollm2_fot", "smollm2-fot"),
+        ("SmolLM2", "smollm2"),
+        ("smollm", "smollm2"),
+        ("dictionary", "dictionary-fot"),
+    ],
+)
+def test_a_misspelt_packaged_name_is_refused_before_the_hub_is_asked(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem.models.load._load_any", None)
+    assert refused(name) == (
+        f"there is no model {name!r}; did you mean {meant!r}? (packaged models are: {NAMES})"
+    )
+
+
+def test_a_folder_may_be_named_nearly_as_a_packaged_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "near" / "smolm2")
+    monkeypatch.chdir(tmp_path / "near")
+    assert load_model("smolm2")[0].config.model_type == "llama"
+
+
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert message.startswith(f"model {str(tmp_path)!r} cannot be loaded (ValueError: ")

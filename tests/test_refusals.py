@@ -78,6 +78,7 @@ def assert_understood(ended: Ended, *given: object) -> None:
         assert ended.out == "", given
         [line] = ended.err.splitlines()
         assert line.startswith("fotmem: "), given
+        assert "Input should" not in line, given  # typer's words for numbers
 
 
 @pytest.mark.parametrize(

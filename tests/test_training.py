@@ -450,7 +450,7 @@ def test_the_command(folder: Path, text: Path, tmp_path: Path, capsys: Any) -> N
     [
         ("--d 1,9", "d must be from 1 to documents (4), got (1, 9)"),
         ("--d one", "expected numbers such as 1,2,4, got 'one'"),
-        ("--learning-rate 0", "'--learning-rate': Input should be greater than 0, got 0.0"),
+        ("--learning-rate 0", "'--learning-rate': expected a number greater than 0, got 0.0"),
         ("--bank-weight inf", "'--bank-weight': expected at most 4,294,967,296, got inf"),
         ("--facts 2", "'--facts'"),
     ],

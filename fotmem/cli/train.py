@@ -157,6 +157,8 @@ def _options(**given: Any) -> TrainingOptions:
         [first, *_] = error.errors()
         name = "".join(f"--{part}".replace("_", "-") for part in first["loc"][:1])
         reason = first["msg"].removeprefix("Value error, ")
+        number = "expected a number" if " than " in reason else "expected"
+        reason = reason.replace("Input should be", number)
         raise typer.BadParameter(
             f"{reason}, got {first['input']!r}" if name else reason,
             param_hint=f"'{name}'" if name else None,

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from fotmem.errors import InputError
 from fotmem.models.checkpoint_files import NO_CODE, check_attention, check_files, only_pickled
 from fotmem.models.model_parts import known_architecture, unknown_model
-from fotmem.models.packaged import PACKAGED, RECIPES, packaged_file, packaged_names, recipe_folder
+from fotmem.models.packaged import (
+    PACKAGED,
+    RECIPES,
+    packaged_file,
+    packaged_names,
+    recipe_folder,
+    refuse_misspelt,
+)
 from fotmem.models.tuned_adapter import (
     MEMORY_FILE,
     TunedAdapter,
@@ -82,6 +89,7 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
     if not isinstance(name, str | Path):
         raise InputError(f"a model is named by a string, or its folder, got {name!r}")
     name = str(name)
+    refuse_misspelt(name)
     return _load_any(recipe_folder(name) or name, dtype)
 
 

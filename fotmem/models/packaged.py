@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,24 @@ def recipe_folder(name: str) -> Path | None:
 def packaged_names() -> list[str]:
     """List the names of all models that come with a package."""
     return [*PACKAGED, *(f"{recipe}-fot" for recipe in RECIPES)]
+
+
+def refuse_misspelt(name: str) -> None:
+    """Refuse a name that is nearly that of a packaged model, before the hub is asked for it.
+
+    Raises
+    ------
+    InputError
+        It is; the message names the model.
+    """
+    names = packaged_names()
+    if name in names or "/" in name or Path(name).exists():  # hub ids have an owner before a "/"
+        return
+    if close := get_close_matches(name.lower(), names, n=1, cutoff=0.75):
+        raise InputError(
+            f"there is no model {name!r}; did you mean {close[0]!r}? (packaged models are: "
+            f"{', '.join(names)})"
+        )
 
 
 def packaged_file(name: str) -> Path:

@@ -16,7 +16,6 @@ from fotmem.cli.options import (
     Grid,
     Json,
     Layers,
-    Model,
     Report,
     StoreOption,
     StoreOrConfig,
@@ -43,7 +42,14 @@ EXPLAINED = {
 
 def dictionary(
     context: typer.Context,
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder that [bold]fotmem train-dictionary[/bold] wrote, or "
+            "[bold]dictionary-fot[/bold], which ships with fotmem.",
+        ),
+    ],
     tokens: Annotated[
         str, typer.Option(help="Lengths of the dictionary, such as 64k,1M.")
     ] = "64k,256k,1M",
@@ -65,8 +71,6 @@ def dictionary(
     as_json: Json = False,
 ) -> None:
     """Read a long dictionary into memory and query records at all depths.
-
-    MODEL is `dictionary-fot`, or a model that `fotmem train-dictionary` trained.
 
     Example: fotmem eval dictionary dictionary-fot --tokens 64k,1M
     """
