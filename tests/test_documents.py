@@ -154,7 +154,7 @@ def test_a_folder_is_loaded_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     os.mkfifo("docs/pipe.txt")
     assert [name for name, _ in load("docs")] == ["docs/a/c.jsonl#1", "docs/a/z.md", "docs/b.txt"]
     Path("docs/a/empty.txt").touch()
-    assert refusal("docs") == "docs/a/empty.txt is empty"
+    assert refusal("docs") == "docs/a/empty.txt is empty; name a file that has text"
 
 
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_dataset_without_rows_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert "is a damaged or empty dataset (" in refusal(tmp_path)
     found = IterableDataset.from_generator(lambda: iter(()))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: found)
-    assert refusal("hub:texts:train") == "hub:texts:train is empty"
+    assert refusal("hub:texts:train") == "hub:texts:train is empty; name a dataset that has texts"
 
 
 def test_a_connection_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:

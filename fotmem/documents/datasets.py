@@ -93,7 +93,7 @@ def _texts(dataset: Any, name: str, field: str) -> Iterator[tuple[int, str]]:
             )
         yield number, row[field]
     if not number:
-        raise InputError(f"{name} is empty")
+        raise InputError(f"{name} is empty; name a dataset that has texts")
 
 
 def _rows(dataset: Iterable[Any], name: str) -> Iterator[Any]:

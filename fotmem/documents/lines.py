@@ -30,7 +30,7 @@ def line_texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
                 found += 1
                 yield number, _text(line, field, place)
     if not found:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; name a file that has text")
 
 
 def _text(line: bytes, field: str, place: str) -> str:
