@@ -8,6 +8,7 @@ from fotmem.stores.graph_store import Graph, GraphStore
 from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.indexed_store import IndexedOptions, IndexedStore
 from fotmem.stores.kmeans import moved_centres, nearest_centres
 from fotmem.stores.options import StoreOptions
@@ -25,6 +26,7 @@ __all__ = [
     "GrowingRows",
     "Hits",
     "HubKeys",
+    "IdRanges",
     "Ids",
     "IndexedOptions",
     "IndexedStore",

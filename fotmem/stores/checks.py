@@ -20,13 +20,12 @@ from fotmem.errors import (
     shown,
 )
 from fotmem.stores.hits import Bias
+from fotmem.stores.id_ranges import IdRanges
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What a store accepts and keeps."""
 MOST = 2**31 - 1
 """Heads, dimensions of a key, or hits of a query, at most."""
-END_OF_IDS = 2**63 - 1
-"""Ids are below it: they, and the next one, are int64."""
 
 
 def checked_sizes(num_heads: object, head_dim: object) -> tuple[int, int]:
@@ -154,6 +153,16 @@ def checked_bias(bias: object, later: Callable[[Tensor], None]) -> Bias:
         return detached
 
     return checked
+
+
+def checked_among(among: object) -> IdRanges:
+    """Take a set of ids."""
+    if not isinstance(among, IdRanges):
+        raise OptionError(
+            f"among must be None, for all ids, or IdRanges, got {shown(among)}; "
+            "such as fotmem.stores.IdRanges([(0, 100)])"
+        )
+    return among
 
 
 def checked_dtype(dtype: object) -> torch.dtype:

@@ -39,3 +39,10 @@ def no_hits(heads: int, queries: int, top_k: int, device: torch.device) -> Hits:
     shape = heads, queries, top_k
     ids = torch.full(shape, -1, dtype=torch.long, device=device)
     return Hits(ids, torch.full(shape, -torch.inf, dtype=torch.float32, device=device))
+
+
+def best_biased(hits: Hits, bias: Bias, top_k: int, *, first: int, device: torch.device) -> Hits:
+    """Choose the best of hits by score plus bias; `first` takes the place of -1 in what it gets."""
+    ids = hits.ids.to(device, torch.long)
+    scores, best = (hits.scores.to(device) + bias(ids.clamp(min=first))).topk(top_k, dim=-1)
+    return Hits(ids.gather(-1, best), scores)

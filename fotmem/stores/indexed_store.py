@@ -13,10 +13,12 @@ from fotmem.stores.brute_force import best_hits, exact_search, in_blocks
 from fotmem.stores.buffers import Place
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.options import StoreOptions
 from fotmem.stores.parallel import ReadWriteLock
 from fotmem.stores.rerank_numpy import NumpyReranker
 from fotmem.stores.rows_store import RowsStore
+from fotmem.stores.store import MemoryStore
 
 EXACT_BELOW = 4096
 """Fewer keys than this are all compared: that is as fast as an index."""
@@ -128,6 +130,13 @@ class IndexedStore(RowsStore):
         if LARGE_SHARE * top_k > len(self.stored_keys) - self.forgotten_rows:
             return super().search_rows_biased(queries, top_k, bias)
         return self._search_index(queries, top_k, bias)
+
+    def search_rows_among(
+        self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
+    ) -> Hits:
+        if self.indexed_rows:
+            return MemoryStore.search_rows_among(self, queries, top_k, rows, bias)
+        return super().search_rows_among(queries, top_k, rows, bias)
 
     def _search_index(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         """Choose among candidates of the index, hub keys and the newest keys."""

@@ -12,13 +12,16 @@ from fotmem.stores.brute_force import exact_search
 from fotmem.stores.buffers import Place
 from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits
+from fotmem.stores.id_ranges import IdRanges
+from fotmem.stores.some_rows import compare, pieces
 from fotmem.stores.store import MemoryStore
 
 
 class RowsStore(MemoryStore):
     """Base of a store that keeps keys and values itself; a subclass implements `search_rows`.
 
-    With a bias, every query looks at every key. A copy shares the rows until either grows.
+    With a bias, every query looks at every key; among some rows, at each of these. A copy shares
+    the rows until either grows.
 
     Parameters
     ----------
@@ -51,6 +54,20 @@ class RowsStore(MemoryStore):
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
         first, keys = self.stored_keys.since(self.forgotten_rows)
         return exact_search(queries, keys, top_k, first_id=first, bias=bias)
+
+    def search_rows_among(
+        self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
+    ) -> Hits:
+        return self._compare_among(queries, top_k, rows, bias)
+
+    def _compare_among(
+        self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
+    ) -> Hits:
+        first, keys = self.stored_keys.since(self.forgotten_rows)
+        rows = rows.within(first, first + keys.shape[1])
+        length = block_length(self.num_heads, self.head_dim)
+        blocks = (each.to(self.device) for each in pieces(keys, rows, first, length))
+        return compare(blocks, queries, top_k, rows=rows, bias=bias)
 
     def key_rows(self, rows: Tensor) -> Tensor:
         return self.stored_keys.take(rows)

@@ -3,6 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -14,7 +15,7 @@ from fotmem.attention import PartialAttention, block_length, no_attention
 from fotmem.errors import OptionError, ShapeError, one_line
 from fotmem.stores.attending import attend_to_all, attend_to_hits
 from fotmem.stores.checks import (
-    END_OF_IDS,
+    checked_among,
     checked_bias,
     checked_dtype,
     checked_scale,
@@ -27,15 +28,19 @@ from fotmem.stores.checks import (
     require_tensor,
     usable_device,
 )
-from fotmem.stores.forgotten import live_bias, search_live
 from fotmem.stores.guard import GUARDED, Guard, changes, closes, copies, reads
-from fotmem.stores.hits import Bias, Hits, no_hits
+from fotmem.stores.hidden import Shown, live_bias, search_among, search_shown
+from fotmem.stores.hits import Bias, Hits, best_biased, no_hits
+from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 from fotmem.stores.late_checks import LateChecks
 from fotmem.stores.own_precision import in_own_precision
 from fotmem.stores.rebuilding import Arguments, rebuild, shareable
+from fotmem.stores.some_rows import biased_by_position, compare, looked_up, picked
 
 OVERFETCH = 4
 """A store that cannot search with a bias chooses among this many times as many hits."""
+LOOK_UP = 4
+"""Attention to fewer than one in this many keys looks these up, instead of reading all blocks."""
 CHANGING = {"add_rows", "forget_rows", "tune_options", "undo_rows"}
 
 
@@ -45,8 +50,8 @@ class MemoryStore(ABC):
     The public methods check and convert their input, number the keys, and do what a store cannot do
     itself. A store implements the inner methods, whose input is checked: `add_rows`, `search_rows`,
     `key_rows` and `value_rows`; where it can do better, also `attend_rows`, `search_rows_biased`,
-    `live_blocks`, `forget_rows`, `undo_rows` and `copy_rows`. Inner methods count *rows*: keys,
-    from 0 in the order of adding; they never see -1. Callers see *ids*.
+    `search_rows_among`, `live_blocks`, `forget_rows`, `undo_rows` and `copy_rows`. Inner methods
+    count *rows*: keys, from 0 in the order of adding; they never see -1. Callers see *ids*.
 
     Several threads may search at a time, also while another one adds. Changes (`add`, `forget`,
     `tune`, `flush`, `close`, `start_at`) are for one thread at a time; `BusyError` refuses a second
@@ -106,6 +111,8 @@ class MemoryStore(ABC):
     _rebuilds: ClassVar[bool] = True
     """Whether it is built anew when an inner method raises: the class that overrides the method
     does not override `undo_rows`."""
+    _biases: ClassVar[bool] = False
+    """Whether it overrides `search_rows_biased`."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember the arguments, for `new_empty`."""
@@ -120,6 +127,7 @@ class MemoryStore(ABC):
                 setattr(cls, name, guarded(method))
         definers = (kind for kind in cls.mro() if CHANGING & vars(kind).keys())
         cls._rebuilds = "undo_rows" not in vars(next(definers))
+        cls._biases = cls.search_rows_biased is not MemoryStore.search_rows_biased
 
     # What a store implements -----------------------------------------------------------------
 
@@ -150,11 +158,28 @@ class MemoryStore(ABC):
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         """Search by inner product plus what `bias` returns for rows (-inf for forgotten ones)."""
-        rows, scores = self._search_live(queries, min(OVERFETCH * top_k, self._live))
-        rows = rows.to(self.device, torch.long)
-        scores = scores.to(self.device) + bias(rows.clamp(min=self._forgotten))
-        scores, best = scores.topk(top_k, dim=-1)
-        return Hits(rows.gather(-1, best), scores)
+        near = self._search_live(queries, min(OVERFETCH * top_k, self._live))
+        return best_biased(near, bias, top_k, first=self._forgotten, device=self.device)
+
+    def search_rows_among(
+        self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
+    ) -> Hits:
+        """Search among these rows only: at least `top_k` of those that are not forgotten.
+
+        The base class searches among all rows, asks for more hits until enough are among these, and
+        compares them all where they are few. `bias`, if there is one, is added to inner products.
+        """
+        if bias is not None and not self._biases:
+            most = min(OVERFETCH * top_k, len(rows))
+            near = self.search_rows_among(queries, most, rows, None)
+            first, _ = next(iter(rows))
+            return best_biased(near, bias, top_k, first=first, device=self.device)
+        search = self.search_rows
+        if bias is not None:
+            hiding = live_bias(bias, first_id=0, shown=rows.contains)
+            search = partial(self.search_rows_biased, bias=hiding)
+        exactly = partial(self._compare_among, top_k=top_k, rows=rows, bias=bias)
+        return search_among(search, exactly, queries, top_k, rows=rows, live=self._live)
 
     def live_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all keys that are not forgotten, and their values, oldest first.
@@ -338,7 +363,14 @@ class MemoryStore(ABC):
 
     @reads
     @in_own_precision
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(
+        self,
+        queries: Tensor,
+        top_k: int,
+        *,
+        bias: Bias | None = None,
+        among: IdRanges | None = None,
+    ) -> Hits:
         """Find the keys with the largest inner products.
 
         Parameters
@@ -351,6 +383,8 @@ class MemoryStore(ABC):
             What to add to scores: takes ids, int64 of any shape on the store's device, and returns
             float32 of that shape; -inf hides a key. A store that cannot search with a bias chooses
             the best among the ``4 * top_k`` keys with the largest inner products.
+        among : IdRanges, optional
+            Ids that may be found; others are as if they were not there. None: all.
 
         Returns
         -------
@@ -367,7 +401,8 @@ class MemoryStore(ABC):
         top_k = checked_top_k(top_k)
         if bias is not None:
             bias = checked_bias(bias, self._late_checks.note)
-        ids, scores = self._best_hits(queries, top_k, bias)
+        rows = None if among is None else self._live_rows(among)
+        ids, scores = self._best_hits(queries, top_k, bias, rows)
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
         if device != self.device:
@@ -402,7 +437,13 @@ class MemoryStore(ABC):
     @reads
     @in_own_precision
     def attend(
-        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+        self,
+        queries: Tensor,
+        *,
+        top_k: int | None,
+        scale: float,
+        bias: Bias | None = None,
+        among: IdRanges | None = None,
     ) -> PartialAttention:
         """Attend to the remembered values.
 
@@ -416,12 +457,14 @@ class MemoryStore(ABC):
             Factor of the inner products, above 0, usually ``1 / sqrt(D)``.
         bias : callable, optional
             What to add to inner products, before `scale`, as in `search`.
+        among : IdRanges, optional
+            Ids that are attended to; None: all.
 
         Returns
         -------
         PartialAttention
             ``out [H, Q, D]`` and ``lse [H, Q]`` on the queries' device, ``out`` in their dtype;
-            0 and -inf from an empty store. Workspace is bounded, whatever ``Q`` and ``N``.
+            0 and -inf where there is no key. Workspace is bounded, whatever ``Q`` and ``N``.
 
         Raises
         ------
@@ -435,12 +478,13 @@ class MemoryStore(ABC):
         scale = checked_scale(scale)
         if bias is not None:
             bias = checked_bias(bias, self._late_checks.note)
-        if self._live == 0 or queries.shape[1] == 0:
+        rows = None if among is None else self._live_rows(among)
+        if self._live == 0 or queries.shape[1] == 0 or (rows is not None and not rows):
             return no_attention(given)
-        if bias is None:
+        if bias is None and rows is None:
             out, lse = self.attend_rows(queries, top_k, scale)
         else:
-            out, lse = self._attend(queries, top_k, scale, bias)
+            out, lse = self._attend(queries, top_k, scale, bias, rows)
         return PartialAttention(out.to(given.device, given.dtype), lse.to(given.device))
 
     @changes
@@ -552,41 +596,91 @@ class MemoryStore(ABC):
 
     # How the base class does it --------------------------------------------------------------
 
-    def _best_hits(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
-        """Search, with a bias if there is one; ``top_k`` columns of rows."""
-        wanted = min(top_k, self._live)
+    def _live_rows(self, among: IdRanges) -> IdRanges | None:
+        """Return the rows of these ids that are not forgotten; None if all are among them."""
+        rows = checked_among(among).within(self.first_id, self.next_id)._shifted(-self._offset)
+        return None if len(rows) == self._live else rows
+
+    def _best_hits(
+        self, queries: Tensor, top_k: int, bias: Bias | None, rows: IdRanges | None
+    ) -> Hits:
+        """Search, with a bias and among some rows if these are given; ``top_k`` columns of rows."""
+        wanted = min(top_k, self._live if rows is None else len(rows))
         if wanted == 0 or queries.shape[1] == 0:
             return no_hits(self.num_heads, queries.shape[1], top_k, self.device)
-        if bias is None:
-            rows, scores = self._search_live(queries, wanted).padded(top_k)
+        if bias is not None:
+            shown = self._not_forgotten() if rows is None else None
+            bias = live_bias(bias, first_id=self._offset, shown=shown)
+        if rows is not None:
+            ids, scores = self.search_rows_among(queries, wanted, rows, bias).padded(top_k)
+        elif bias is None:
+            ids, scores = self._search_live(queries, wanted).padded(top_k)
         else:
-            live = live_bias(bias, first_id=self._offset, forgotten=self._forgotten)
-            rows, scores = self.search_rows_biased(queries, wanted, live).padded(top_k)
-            rows = rows.where(scores > -torch.inf, -1)
-        return Hits(rows.to(self.device, torch.long), scores.to(self.device, torch.float32))
+            ids, scores = self.search_rows_biased(queries, wanted, bias).padded(top_k)
+        if bias is not None:
+            ids = ids.where(scores > -torch.inf, -1)
+        return Hits(ids.to(self.device, torch.long), scores.to(self.device, torch.float32))
 
     def _search_live(self, queries: Tensor, wanted: int) -> Hits:
         """Search, and hide what was forgotten."""
-        if not self._forgotten:
+        shown = self._not_forgotten()
+        if shown is None:
             return self.search_rows(queries, wanted).first(wanted)
-        forgotten, added = self._forgotten, self._added
-        return search_live(self.search_rows, queries, wanted, forgotten=forgotten, added=added)
+        search, most = self.search_rows, self._added
+        return search_shown(search, queries, wanted, shown=shown, asked=wanted, most=most)
+
+    def _not_forgotten(self) -> Shown | None:
+        """Return what tells which rows are not forgotten; None if none is."""
+        forgotten = self._forgotten
+        return (lambda rows: rows >= forgotten) if forgotten else None
+
+    def _compare_among(
+        self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
+    ) -> Hits:
+        """Search among some rows by comparing all of them."""
+        return compare(
+            self._vectors_among(self.key_rows, rows), queries, top_k, rows=rows, bias=bias
+        )
+
+    def _vectors_among(self, inner: Callable[[Tensor], Tensor], rows: IdRanges) -> Iterator[Tensor]:
+        length = block_length(self.num_heads, self.head_dim)
+        return looked_up(inner, rows, heads=self.num_heads, length=length, device=self.device)
 
     def _attend(
-        self, queries: Tensor, top_k: int | None, scale: float, bias: Bias | None
+        self,
+        queries: Tensor,
+        top_k: int | None,
+        scale: float,
+        bias: Bias | None,
+        rows: IdRanges | None = None,
     ) -> PartialAttention:
-        first, first_id = self._forgotten, self.first_id
         if top_k is None:
-            blocks = self.live_blocks()
-            return attend_to_all(blocks, queries, scale=scale, bias=bias, first_id=first_id)
-        top_k = min(top_k, self._live)
+            return self._attend_to_all(queries, scale, bias, rows)
+        first = self._forgotten
+        top_k = min(top_k, self._live if rows is None else len(rows))
         return attend_to_hits(
-            lambda some: self._best_hits(some, top_k, bias),
-            lambda rows: self.value_rows(rows.clamp(min=first)),
+            lambda some: self._best_hits(some, top_k, bias, rows),
+            lambda ids: self.value_rows(ids.clamp(min=first)),
             queries,
             top_k=top_k,
             scale=scale,
         )
+
+    def _attend_to_all(
+        self, queries: Tensor, scale: float, bias: Bias | None, rows: IdRanges | None
+    ) -> PartialAttention:
+        first_id = self.first_id
+        blocks = self.live_blocks() if rows is None else self._blocks_among(rows)
+        if rows is not None and bias is not None:
+            bias, first_id = biased_by_position(bias, rows, self._offset), 0
+        return attend_to_all(blocks, queries, scale=scale, bias=bias, first_id=first_id)
+
+    def _blocks_among(self, rows: IdRanges) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the keys and values of some rows."""
+        if LOOK_UP * len(rows) < self._live:
+            both = (self._vectors_among(inner, rows) for inner in (self.key_rows, self.value_rows))
+            return zip(*both, strict=True)
+        return picked(self.live_blocks(), rows, self._forgotten)
 
     def _look_up(self, inner: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
         first, end = self.first_id, self.next_id

@@ -1,6 +1,7 @@
 """Stores with one fault each, and the test of the contract that must catch it."""
 
 from tests.broken_stores import (  # noqa: F401 - each fills BROKEN
+    among,
     attending,
     disk,
     ids,

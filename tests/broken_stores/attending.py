@@ -79,9 +79,9 @@ class WeightsAreNotNormalised(PlainStore):
 @caught_by("softmax_over_hits", passes=("closing_twice",))
 class OutIsAlwaysFloat32(PlainStore):
     def attend(
-        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+        self, queries: Tensor, *, top_k: int | None, scale: float, **options: Any
     ) -> PartialAttention:
-        out, lse = super().attend(queries, top_k=top_k, scale=scale, bias=bias)
+        out, lse = super().attend(queries, top_k=top_k, scale=scale, **options)
         return PartialAttention(out.float(), lse)
 
 
@@ -98,9 +98,9 @@ class SoftmaxOverflows(PlainStore):
 @caught_by("nothing_to_attend_to", passes=("closing_twice",))
 class NothingGivesNan(PlainStore):
     def attend(
-        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+        self, queries: Tensor, *, top_k: int | None, scale: float, **options: Any
     ) -> PartialAttention:
-        out, lse = super().attend(queries, top_k=top_k, scale=scale, bias=bias)
+        out, lse = super().attend(queries, top_k=top_k, scale=scale, **options)
         return PartialAttention(out if len(self) else out / 0, lse)
 
 
@@ -114,7 +114,7 @@ class LseKnowsTheScaleTwice(PlainStore):
 @caught_by("bias_of_attention")
 class AttentionIgnoresItsBias(PlainStore):
     def attend(
-        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+        self, queries: Tensor, *, top_k: int | None, scale: float, **options: Any
     ) -> PartialAttention:
         return super().attend(queries, top_k=top_k, scale=scale)
 
@@ -122,23 +122,25 @@ class AttentionIgnoresItsBias(PlainStore):
 @caught_by("bias_of_attention")
 class BiasComesAfterTheScale(PlainStore):
     def attend(
-        self, queries: Tensor, *, top_k: int | None, scale: float, bias: Bias | None = None
+        self, queries: Tensor, *, top_k: int | None, scale: float, **options: Any
     ) -> PartialAttention:
+        bias = options.get("bias")
         after = None if bias is None else (lambda ids: bias(ids) / scale)
-        return super().attend(queries, top_k=top_k, scale=scale, bias=after)
+        return super().attend(queries, top_k=top_k, scale=scale, **{**options, "bias": after})
 
 
 @caught_by("bias_of_search")
 class SearchIgnoresItsBias(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         return super().search(queries, top_k)
 
 
 @caught_by("bias_of_search")
 class BiasGetsInnerIds(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        bias = options.get("bias")
         inner = None if bias is None else (lambda ids: bias(ids - self._offset))
-        return super().search(queries, top_k, bias=inner)
+        return super().search(queries, top_k, **{**options, "bias": inner})
 
 
 @caught_by("bias_of_search")

@@ -1,20 +1,21 @@
 """Faults of ids, `forget` and `copy`."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fotmem.errors import IdError
-from fotmem.stores import Bias, Hits, MemoryStore
+from fotmem.stores import Hits, MemoryStore
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
 
 @caught_by("forgotten_keys_are_gone")
 class IdsShiftWhenForgetting(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids.where(ids < 0, ids - self.forgotten_rows), scores)
 
 
@@ -82,8 +83,8 @@ class StartAtWorksAtAnyTime(PlainStore):
 
 @caught_by("start_at")
 class IdsAreNarrow(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids.int().long(), scores)
 
 

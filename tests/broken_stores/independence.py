@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fotmem.stores import Bias, Hits
+from fotmem.stores import Hits
 from fotmem.stores.guard import Guard
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
@@ -26,11 +26,11 @@ class IndexIsStale(PlainStore):
 
 @caught_by("what_was_added_is_found_at_once")
 class AnswersAreCached(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         known = vars(self).setdefault("known", {})
         key = (str(queries), top_k)
-        if key not in known or bias is not None:
-            known[key] = super().search(queries, top_k, bias=bias)
+        if key not in known or any(each is not None for each in options.values()):
+            known[key] = super().search(queries, top_k, **options)
         found: Hits = known[key]
         return found
 

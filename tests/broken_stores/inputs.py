@@ -1,10 +1,12 @@
 """Faults in what a store does to its inputs and results."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, Hits
+from fotmem.stores import Hits
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
@@ -62,10 +64,11 @@ class IdsAreClampedInPlace(PlainStore):
 class ScoresAreCastAlong(PlainStore):
     """Computes scores again, outside of the methods that the base class protects from autocast."""
 
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         missing = ids < 0
         again = (self.keys(ids).float() @ queries.float()[..., None]).squeeze(-1).float()
+        bias = options.get("bias")
         again = again if bias is None else again + bias(ids.clamp(min=0))
         return Hits(ids, again.masked_fill(missing, -torch.inf) if ids.numel() else scores)
 
@@ -74,8 +77,8 @@ class ScoresAreCastAlong(PlainStore):
 class AnswersLieInAScratchBuffer(PlainStore):
     scratch: Tensor | None = None
 
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         if self.scratch is None or self.scratch.shape != scores.shape:
             self.scratch = torch.empty_like(scores)
         return Hits(ids, self.scratch.copy_(scores))
@@ -83,17 +86,17 @@ class AnswersLieInAScratchBuffer(PlainStore):
 
 @caught_by("gradients_and_inference_mode")
 class GradientsFlow(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        hits = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        hits = super().search(queries, top_k, **options)
         return Hits(hits.ids, hits.scores + 0 * queries[..., :1].float())
 
 
 @caught_by("any_strides")
 class WantsContiguousQueries(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         if not queries.is_contiguous():
             raise OnPurposeError("queries must be contiguous")
-        return super().search(queries, top_k, bias=bias)
+        return super().search(queries, top_k, **options)
 
 
 @caught_by("any_strides")
@@ -131,8 +134,8 @@ class NanIsAccepted(PlainStore):
 
 @caught_by("nan_and_inf_are_refused")
 class NanIsAcceptedInQueries(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        return super().search(queries.nan_to_num(), top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        return super().search(queries.nan_to_num(), top_k, **options)
 
 
 @caught_by("nan_and_inf_are_refused")
@@ -166,10 +169,10 @@ class DoubleIsAccepted(PlainStore):
 
 @caught_by("wrong_shapes_and_dtypes_are_refused")
 class TopKOfZeroIsAccepted(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         if top_k == 0:
             top_k = 1
-        return super().search(queries, top_k, bias=bias)
+        return super().search(queries, top_k, **options)
 
 
 @caught_by("wrong_shapes_and_dtypes_are_refused")
@@ -181,7 +184,7 @@ class RefusesByAssertion(PlainStore):
 
 @caught_by("wrong_shapes_and_dtypes_are_refused")
 class FewerHeadsAreRepeated(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         if queries.ndim == 3 and queries.shape[0] == 1:
             queries = queries.expand(self.num_heads, -1, -1)
-        return super().search(queries, top_k, bias=bias)
+        return super().search(queries, top_k, **options)

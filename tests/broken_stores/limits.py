@@ -1,10 +1,12 @@
 """Faults beyond what a small integer or float can count."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, Hits
+from fotmem.stores import Hits
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import DiskStore, PlainStore
 
@@ -88,8 +90,8 @@ class HeadsAreCountedTo128(PlainStore):
 
 @caught_by("large_ids", message=r"ids from 2\*\*24 on are wrong, as if they were kept in float32")
 class IdsAreFloat32(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids.float().long(), scores)
 
 
@@ -101,6 +103,6 @@ class OffsetsAreInt32(PlainStore):
 
 @caught_by("large_ids", message=r"ids from 2\*\*53 on are wrong, as if they were kept in float64")
 class IdsAreFloat64(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids.double().long(), scores)

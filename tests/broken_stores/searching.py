@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.stores import Bias, Hits
+from fotmem.stores import Hits
 from tests.broken_stores.registry import OnPurposeError, caught_by, sorted_hits
 from tests.plain_stores import PlainStore
 
@@ -113,74 +113,74 @@ class QueriesAreNormalised(PlainStore):
 
 @caught_by("shapes_and_dtypes")
 class ScoresAreDouble(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids, scores.double())
 
 
 @caught_by("shapes_and_dtypes")
 class ScoresHaveTheQueriesDtype(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids, scores.to(queries.dtype))
 
 
 @caught_by("shapes_and_dtypes")
 class IdsAreInt32(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids.int(), scores)
 
 
 @caught_by("shapes_and_dtypes")
 class AnswersWithATuple(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Any:
-        return tuple(super().search(queries, top_k, bias=bias))
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Any:
+        return tuple(super().search(queries, top_k, **options))
 
 
 @caught_by("top_k_beyond_the_length")
 class FailsBeyondTheLength(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         if isinstance(top_k, int) and top_k > len(self) > 0:
             raise OnPurposeError("selected index k out of range")
-        return super().search(queries, top_k, bias=bias)
+        return super().search(queries, top_k, **options)
 
 
 @caught_by("top_k_beyond_the_length")
 class ColumnsAreMissing(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        found = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        found = super().search(queries, top_k, **options)
         return Hits(*(each[..., : len(self)] for each in found)) if len(self) else found
 
 
 @caught_by("top_k_beyond_the_length")
 class PaddingComesFirst(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         order = (ids >= 0).int().argsort(dim=-1, stable=True)
         return Hits(ids.gather(-1, order), scores.gather(-1, order))
 
 
 @caught_by("top_k_beyond_the_length")
 class PaddingScoresZero(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        ids, scores = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        ids, scores = super().search(queries, top_k, **options)
         return Hits(ids, scores.where(ids >= 0, 0))
 
 
 @caught_by("top_k_beyond_the_length")
 class PaddingRepeatsTheBest(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        found = super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        found = super().search(queries, top_k, **options)
         return Hits(*(each.where(found.ids >= 0, each[..., :1]) for each in found))
 
 
 @caught_by("an_empty_store")
 class FailsWhileEmpty(PlainStore):
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         if not len(self):
             raise OnPurposeError("the index is empty")
-        return super().search(queries, top_k, bias=bias)
+        return super().search(queries, top_k, **options)
 
 
 @caught_by("duplicates_are_all_found")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fotmem.stores import Bias, Hits
+from fotmem.stores import Hits
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
@@ -56,9 +56,10 @@ class Answers(PlainStore):
         found: dict[Any, Any] = vars(self).setdefault("known", {})
         return found
 
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
-        if bias is not None or not isinstance(queries, Tensor) or queries.dtype != torch.float32:
-            return super().search(queries, top_k, bias=bias)
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
+        given = any(each is not None for each in options.values())
+        if given or not isinstance(queries, Tensor) or queries.dtype != torch.float32:
+            return super().search(queries, top_k, **options)
         key = queries.detach().numpy().tobytes(), top_k, self.added_rows, self.forgotten_rows
         if key not in self.answers():
             self.answers()[key] = super().search(queries, top_k)

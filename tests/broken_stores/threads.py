@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, Hits, MemoryStore
+from fotmem.stores import Hits, MemoryStore
 from tests.broken_stores.registry import OnPurposeError, caught_by
 from tests.plain_stores import PlainStore
 
@@ -105,9 +105,9 @@ class OneLockAroundEverySearch(Locked):
 class OneLockForTheClass(PlainStore):
     lock = threading.Lock()
 
-    def search(self, queries: Tensor, top_k: int, *, bias: Bias | None = None) -> Hits:
+    def search(self, queries: Tensor, top_k: int, **options: Any) -> Hits:
         with self.lock:
-            return super().search(queries, top_k, bias=bias)
+            return super().search(queries, top_k, **options)
 
 
 @caught_by("no_search_waits_for_another", message="^AssertionError: attend with top_k=None kept")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from torch import Tensor
 
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import (
     expect_attention,
@@ -16,7 +17,7 @@ from fotmem.testing.store.expectations import (
     expect_softmax_of,
     expect_state,
 )
-from fotmem.testing.store.hits import expect_exact
+from fotmem.testing.store.hits import expect_exact, renumbered
 from fotmem.testing.store.naive import DTYPES, LAYOUTS, draw, laid_out, naive_attention
 from fotmem.testing.store.stores import Stores
 
@@ -25,6 +26,8 @@ FIRST = 3
 seeds = st.integers(0, 2**16)
 dtypes = st.sampled_from(DTYPES)
 which = st.integers(0, 2**8)
+ranges = st.tuples(st.integers(0, 60), st.integers(0, 30)).map(lambda some: (some[0], sum(some)))
+sets = st.none() | st.lists(ranges, max_size=4).map(IdRanges)
 
 
 class ExpectedContents:
@@ -41,6 +44,13 @@ class ExpectedContents:
     def live(self) -> tuple[Tensor, Tensor]:
         """Keys and values that are not forgotten."""
         return self.keys[:, self.forgotten :], self.values[:, self.forgotten :]
+
+    def ids(self, among: IdRanges | None) -> Tensor:
+        """Ids of live keys, of those that are among some, ascending."""
+        ids = torch.arange(self.first_id, FIRST + self.keys.shape[1])
+        if among is None:
+            return ids
+        return ids[[any(start <= each < stop for start, stop in among) for each in ids.tolist()]]
 
     def twin(self) -> "ExpectedContents":
         """Copy it."""
@@ -135,18 +145,32 @@ class Calls(RuleBasedStateMachine):
         self.compare_ids()
 
     @rule(
-        index=which, queries=st.integers(0, 4), top_k=st.integers(1, 30), seed=seeds, dtype=dtypes
+        index=which,
+        queries=st.integers(0, 4),
+        top_k=st.integers(1, 30),
+        seed=seeds,
+        dtype=dtypes,
+        among=sets,
     )
-    def search(self, index: int, queries: int, top_k: int, seed: int, dtype: torch.dtype) -> None:
-        """Search, and look up what was found."""
+    def search(
+        self,
+        index: int,
+        queries: int,
+        top_k: int,
+        seed: int,
+        dtype: torch.dtype,
+        among: IdRanges | None,
+    ) -> None:
+        """Search, among some ids or all, and look up what was found."""
         store, expected = self.pick(index)
         keys, values = expected.live()
         asked = draw(HEADS, queries, DIM, seed=seed, dtype=dtype)
-        hits = store.search(asked, top_k)
-        expect_exact(hits, asked, keys, top_k, first_id=expected.first_id)
+        hits = store.search(asked, top_k, among=among)
         first = expected.first_id
         expect_rows(store.keys(hits.ids), hits.ids, keys, "keys", first_id=first)
         expect_rows(store.values(hits.ids), hits.ids, values, "values", first_id=first)
+        ids = expected.ids(among)
+        expect_exact(renumbered(hits, ids), asked, keys[:, ids - first], top_k)
 
     @rule(
         index=which,
@@ -154,19 +178,27 @@ class Calls(RuleBasedStateMachine):
         top_k=st.none() | st.integers(1, 30),
         seed=seeds,
         dtype=dtypes,
+        among=sets,
     )
     def attend(
-        self, index: int, queries: int, top_k: int | None, seed: int, dtype: torch.dtype
+        self,
+        index: int,
+        queries: int,
+        top_k: int | None,
+        seed: int,
+        dtype: torch.dtype,
+        among: IdRanges | None,
     ) -> None:
-        """Attend to the best, or to all."""
+        """Attend to the best, or to all, among some ids or all."""
         store, expected = self.pick(index)
-        keys, values = expected.live()
+        ids = expected.ids(among)
+        keys, values = (rows[:, ids - expected.first_id] for rows in expected.live())
         asked = draw(HEADS, queries, DIM, seed=seed, dtype=dtype)
-        part = store.attend(asked, top_k=top_k, scale=0.5)
+        part = store.attend(asked, top_k=top_k, scale=0.5, among=among)
         if top_k is None and self.stores.capabilities.estimates_tail:
             return
         if top_k is None or not keys.shape[1]:
             expect_attention(part, naive_attention(asked, keys, values, 0.5), dtype)
             return
-        hits = store.search(asked, top_k)
-        expect_softmax_of(hits, part, asked, values, 0.5, expected.first_id)
+        hits = renumbered(store.search(asked, top_k, among=among), ids)
+        expect_softmax_of(hits, part, asked, values, 0.5, 0)

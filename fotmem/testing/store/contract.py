@@ -7,6 +7,7 @@ import pytest
 
 from fotmem.plugin.specs import StoreCapabilities
 from fotmem.testing.store.stores import StoreFactory, Stores, promised
+from fotmem.testing.store.subjects.among import Among
 from fotmem.testing.store.subjects.any_order import AnyOrder
 from fotmem.testing.store.subjects.attending import Attending
 from fotmem.testing.store.subjects.closing import Closing
@@ -47,6 +48,7 @@ class StoreContract(  # pytest begins with the last
     Threads,
     AnyOrder,
     Independence,
+    Among,
     Attending,
     Inputs,
     ExtremeSizes,

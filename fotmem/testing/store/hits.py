@@ -126,6 +126,16 @@ def differing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> Tensor:
     return ~((mine == theirs) | ((mine.double() - theirs.double()).abs() <= bound))
 
 
+def renumbered(hits: Hits, ids: Tensor) -> Hits:
+    """Expect no ids but these ``[n]``, ascending, and replace them by their places among them."""
+    __tracebackhide__ = True
+    found = hits.ids.cpu()
+    places = torch.searchsorted(ids, found).clamp(max=max(0, len(ids) - 1))
+    inside = ids[places] == found if len(ids) else torch.zeros_like(found, dtype=torch.bool)
+    _refuse((found != -1) & ~inside, "have an id that is not among those that were asked for", hits)
+    return Hits(places.where(inside, -1).to(hits.ids.device), hits.scores)
+
+
 def share_missing(one: Hits, other: Hits, queries: Tensor, keys: Tensor) -> float:
     """Share of the hits of one that the other lacks; equal scores count as equal."""
     bounds = ROUNDING * _rounding(queries, keys).amax(-1) + 1e-30

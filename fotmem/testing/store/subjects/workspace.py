@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fotmem.attention import WORKSPACE
 from fotmem.errors import OptionError
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import fail
 from fotmem.testing.store.footprint import peak_bytes
@@ -20,6 +21,8 @@ MOST = 8 * 4 * WORKSPACE
 """Bytes by which temporaries may grow: eight tensors of float32 that fill the workspace."""
 MOST_OF_ONE = 6 * 4 * WORKSPACE
 """Bytes that the temporaries of one query may take."""
+NEARLY_ALL = IdRanges([(0, 9_000), (10_000, 16_384)])
+"""All but a document of 16,384 ids."""
 WIDE = 8_192
 """Dimensions with which a few keys take much memory."""
 
@@ -27,14 +30,15 @@ WIDE = 8_192
 class Workspace:
     """Memory of temporaries."""
 
-    def test_temporaries_of_search(self, stores: Stores) -> None:
-        """`search` allocates no matrix of all scores."""
+    @pytest.mark.parametrize("among", [None, NEARLY_ALL], ids=["all", "some"])
+    def test_temporaries_of_search(self, stores: Stores, among: IdRanges | None) -> None:
+        """`search` allocates no matrix of all scores, nor of those among some ids."""
         keys = draw(1, 16_384, 16)
         store = stores.filled(keys, keys)
         self._expect_bounded(
-            functools.partial(store.search, top_k=8),
-            "search",
-            per_query=4 * 16_384,
+            functools.partial(store.search, top_k=8, among=among),
+            "search" if among is None else "search among some ids",
+            per_query=4 * 16_384 if among is None else 4 * len(NEARLY_ALL),
         )
 
     @pytest.mark.parametrize("top_k", [None, 256])
