@@ -14,7 +14,6 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaForCausalLM,
-    LlamaForSequenceClassification,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -169,7 +168,7 @@ def rope(kind: str, **parameters: Any) -> dict[str, Any]:
 
 def test_rope_that_depends_on_the_length_is_refused() -> None:
     """As in `load_longllama`."""
-    with pytest.raises(UnsupportedError, match=r"^RoPE of type 'dynamic' .* type 'default'"):
+    with pytest.raises(UnsupportedError, match=r"^RoPE of type 'dynamic' .* set rope_type to 'default'"):
         fotmem.attach(tiny.llama(**rope("dynamic")), layers=LAYERS)
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     phi: dict[str, Any] = rope("longrope", original_max_position_embeddings=32, **factors)
@@ -340,8 +339,6 @@ def test_defaults() -> None:
             T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
         ),
         lambda: GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2)),
-        lambda: tiny.llama().model,
-        lambda: LlamaForSequenceClassification(tiny.llama().config),
         lambda: nn.Linear(2, 2),
         lambda: "smollm2",
         lambda: None,
