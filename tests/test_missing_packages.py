@@ -26,7 +26,7 @@ from tests.commands import refusal
 
 OPTIONAL = (
     *("accelerate", "datasets", "gguf", "h5py", "matplotlib", "peft", "plotly", "psutil", "scipy"),
-    *("faiss", "hnswlib"),
+    *("faiss", "hnswlib", "justhtml", "pypdf"),
 )
 NOTHING: Any = None
 
@@ -94,6 +94,8 @@ FUNCTIONS: dict[str, tuple[Callable[[Capture, Path], Any], str]] = {
         "accelerate and matplotlib",
     ),
     "load_documents": (lambda *_: list(load_documents("hub:a")), "datasets"),
+    "load_documents HTML": (lambda *_: list(load_documents("a.html")), "justhtml"),
+    "load_documents PDF": (lambda *_: list(load_documents("a.pdf")), "pypdf"),
 }
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fotmem.documents.conversion import HTML, PDF, converted_text
 from fotmem.documents.datasets import HUB, hub_texts, is_dataset, saved_texts
 from fotmem.documents.document import Document
 from fotmem.documents.lines import line_texts
@@ -14,7 +15,8 @@ from fotmem.files import read_text
 
 TEXT = (".txt", ".text", ".md", ".markdown", ".rst")
 LINES = (".jsonl", ".ndjson")
-KINDS = (*TEXT, *LINES)
+CONVERTED = {".html": HTML, ".htm": HTML, ".xhtml": HTML, ".pdf": PDF}
+KINDS = (*TEXT, *LINES, *CONVERTED)
 """Endings of the files that are loaded from a folder."""
 
 
@@ -24,10 +26,11 @@ def load_documents(source: str | Path, *, field: str = "text") -> Iterator[Docum
     Parameters
     ----------
     source : path
-        A file: ``.jsonl`` and ``.ndjson`` have an object per line, every other file is one text,
-        Markdown included. Or a dataset that `datasets.Dataset.save_to_disk` wrote. Or a folder:
-        all files in it whose ending is known, sorted; hidden files and links are left out. Or
-        ``hub:NAME`` or ``hub:NAME:SPLIT``, a dataset of the Hugging Face hub.
+        A file: ``.jsonl`` and ``.ndjson`` have an object per line; ``.html``, ``.htm``, ``.xhtml``
+        and ``.pdf`` are converted; every other file is one text, Markdown included. Or a dataset
+        that `datasets.Dataset.save_to_disk` wrote. Or a folder: all files in it whose ending is
+        known, sorted; hidden files and links are left out. Or ``hub:NAME`` or ``hub:NAME:SPLIT``,
+        a dataset of the Hugging Face hub.
     field : str
         Where a line or a row has its text.
 
@@ -63,7 +66,8 @@ def load_documents(source: str | Path, *, field: str = "text") -> Iterator[Docum
     elif path.suffix.lower() in LINES:
         texts = line_texts(path, field)
     else:
-        yield Document(str(source), read_text(path))
+        kind = CONVERTED.get(path.suffix.lower())
+        yield Document(str(source), converted_text(path, kind) if kind else read_text(path))
         return
     for number, text in texts:
         yield Document(f"{source}#{number}", text)
