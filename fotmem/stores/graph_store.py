@@ -64,8 +64,8 @@ class GraphStore(IndexedStore):
 
     Attention queries do not look like keys, and keys have unequal norms: in a graph built by inner
     product, no path leads to many keys. So the graph is one of Euclidean distance between centred
-    keys. A query is moved far out along its direction, where the nearest keys are those with the
-    largest inner product. Equal keys are in the graph once: duplicates would be neighbours of each
+    keys. Queries are made very long: from far away, the nearest key is the one with the largest
+    inner product. Equal keys are in the graph once: duplicates would be neighbours of each
     other only.
     """
 
