@@ -168,7 +168,7 @@ def rope(kind: str, **parameters: Any) -> dict[str, Any]:
 
 def test_rope_that_depends_on_the_length_is_refused() -> None:
     """As in `load_longllama`."""
-    with pytest.raises(UnsupportedError, match=r"^RoPE of type 'dynamic' .* rope_type to 'default'"):
+    with pytest.raises(UnsupportedError, match=r"^RoPE of type 'dynamic' .* to 'default'"):
         fotmem.attach(tiny.llama(**rope("dynamic")), layers=LAYERS)
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     phi: dict[str, Any] = rope("longrope", original_max_position_embeddings=32, **factors)
