@@ -46,6 +46,7 @@ SPECS = """[
     spec("no-callable", factory="third_party.plugin:disk"),
     spec("no-store", factory="builtins:dict"),
     spec("raises", factory="third_party.broken:Store"),
+    spec("outdated", factory="third_party.outdated:Store"),
     spec("near-module", factory="third_party.stores:NearStore"),
     spec("near-name", factory="third_party.store:NeerStore"),
     spec("no-directory", factory="third_party.store:NearStore", capabilities=disk),
@@ -77,6 +78,7 @@ ADAPTERS = """[
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "third_party", OPTIONS + hook(SPECS) + hook(ADAPTERS, "fotmem_adapters"))
     (tmp_path / "third_party/broken.py").write_text("raise RuntimeError('boom,\\n twice')")
+    (tmp_path / "third_party/outdated.py").write_text("import numpy\nnumpy.no_such_dtype")
     (tmp_path / "third_party/store.py").write_text(STORE)
     monkeypatch.syspath_prepend(tmp_path)
     fresh = registry.Registry()
@@ -170,6 +172,7 @@ BROKEN = [
     ("near-module", "third_party.stores:NearStore", "Module", f"{CORRECT}; did you mean 'store'?"),
     ("near-name", "third_party.store:NeerStore", "Attr", f"{CORRECT}; did you mean 'NearStore'?"),
     ("no-callable", "third_party.plugin:disk", "TypeError: a StoreCapabilities, which", REINSTALL),
+    ("outdated", "third_party.outdated:Store", "AttributeError: module 'numpy'", REINSTALL),
     ("raises", "third_party.broken:Store", "RuntimeError: boom, twice", REINSTALL),
 ]
 

@@ -63,8 +63,8 @@ def _correction(spec: StoreSpec | AdapterSpec, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
         folders = getattr(sys.modules.get(package), "__path__", [])
         near = near_names(last, [found.name for found in pkgutil.iter_modules(folders)])
-    elif isinstance(error, AttributeError) and not hasattr(sys.modules.get(module), name):
-        names = vars(sys.modules[module]).items() if module in sys.modules else ()
+    elif isinstance(error, AttributeError) and module in sys.modules:  # it was imported
+        names = vars(sys.modules[module]).items()
         near = near_names(name, [each for each, value in names if isinstance(value, type)])
     else:
         return ""
