@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from fotmem.memory.explain import AttendedToken
     from fotmem.memory.longllama import load_longllama
     from fotmem.memory.memory import Memory
+    from fotmem.memory.opening import open_memory
+    from fotmem.memory.text import MemoryDocument
     from fotmem.models.load import load_recipe
-    from fotmem.models.memory_layers import LayerScores
     from fotmem.plugin.create import create_store
     from fotmem.plugin.registry import available_adapters, available_stores
-    from fotmem.training.fit import TrainingResult
     from fotmem.training.options import TrainingOptions
     from fotmem.training.tune import train
 
@@ -36,12 +36,11 @@ __version__ = "0.1.0"
 __all__ = [
     "AttendedToken",
     "FotmemError",
-    "LayerScores",
     "Memory",
     "MemoryCache",
+    "MemoryDocument",
     "Selection",
     "TrainingOptions",
-    "TrainingResult",
     "__version__",
     "attach",
     "available_adapters",
@@ -52,6 +51,7 @@ __all__ = [
     "find_memory_layers",
     "load_longllama",
     "load_recipe",
+    "open_memory",
     "select",
     "train",
 ]
@@ -59,11 +59,10 @@ __all__ = [
 _HOMES = {
     "AttendedToken": "fotmem.memory.explain",
     "FotmemError": "fotmem.errors",
-    "LayerScores": "fotmem.models.memory_layers",
     "Memory": "fotmem.memory.memory",
     "MemoryCache": "fotmem.memory.cache",
+    "MemoryDocument": "fotmem.memory.text",
     "Selection": "fotmem.measure.select.choice",
-    "TrainingResult": "fotmem.training.fit",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.memory.attachment",
     "available_adapters": "fotmem.plugin.registry",
@@ -74,6 +73,7 @@ _HOMES = {
     "find_memory_layers": "fotmem.measure.retrieval_heads",
     "load_longllama": "fotmem.memory.longllama",
     "load_recipe": "fotmem.models.load",
+    "open_memory": "fotmem.memory.opening",
     "select": "fotmem.measure.select.selector",
     "train": "fotmem.training.tune",
 }

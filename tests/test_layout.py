@@ -17,6 +17,7 @@ ORDER = (
     *(
         "disk",
         "documents",
+        "directory",
         "stores",
         "plugin",
         "models",

@@ -22,6 +22,7 @@ from fotmem.models.load import load_model
 from fotmem.tasks.facts import Facts
 from fotmem.training.checkpoints import BANK_FILE, last_checkpoint
 from fotmem.training.documents import read_documents, split_off
+from fotmem.training.fit import TrainingResult
 from fotmem.training.pairs import Pairs
 from tests import folders
 from tests.commands import PROGRAM, call, refusal
@@ -59,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folders.write(tmp_path_factory.mktemp("model"))
 
 
-def tune(folder: Path, text: Path, output: Path, **options: Any) -> fotmem.TrainingResult:
+def tune(folder: Path, text: Path, output: Path, **options: Any) -> TrainingResult:
     resume, callbacks = options.pop("resume", False), options.pop("callbacks", ())
     model, tokenizer = load_model(str(folder))
     chosen = TrainingOptions(**SMALL | options)

@@ -15,6 +15,7 @@ from fotmem.disk.log_entries import (
     PartEntry,
     PieceEntry,
     Positive,
+    Strict,
     check_names,
     check_parts,
     check_pieces,
@@ -22,7 +23,7 @@ from fotmem.disk.log_entries import (
     require,
 )
 from fotmem.disk.log_loading import check_descriptions, load_log, load_pieces
-from fotmem.disk.manifest_file import GroupManifest, ManifestFormat
+from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFormat
 from fotmem.disk.opening import open_storage
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.storage import TRANSIENT, Storage
@@ -30,6 +31,7 @@ from fotmem.disk.tail_piece import TailPiece, grown_tail
 
 __all__ = [
     "BLOCK_ROWS",
+    "ROOT",
     "TRANSIENT",
     "ArrayGroup",
     "BlockRows",
@@ -50,6 +52,7 @@ __all__ = [
     "PieceEntry",
     "Positive",
     "Storage",
+    "Strict",
     "TailPiece",
     "check_descriptions",
     "check_names",

@@ -28,23 +28,26 @@ class Folder(Storage):
         If it is in use by another writer, or can be neither read nor made.
     """
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
-        super().__init__(str(path), read_only="", durable=durable, local=True)
+    def __init__(self, path: Path, *, durable: bool, writable: bool = True) -> None:
+        read_only = "" if writable else "was opened for reading; open it for writing"
+        super().__init__(str(path), read_only=read_only, durable=durable, local=True)
         self.path = Path(os.path.abspath(path))  # the working directory may change
         self._unsynced: set[str] = set()  # files, and folders whose names may not be on disk yet
         self._lost = ""  # error of a failed sync, after which nothing is durable any more
         self._made: list[Path] = []  # new folders, outermost first
         self._above: list[Path] = []  # folders above, in which their names may not be on disk yet
         try:
-            self._make_path()
+            if writable:
+                self._make_path()
             self._tree = FileTree(self.path)
             self._lock = DirectoryLock(self.path)
-            self._take_lock()
+            if writable:
+                self._take_lock()
         except (OSError, ValueError) as error:  # such as a zero byte in the name
             self._unmake_path()
             if isinstance(error, StorageError):
                 raise
-            cure = "choose a folder that is writable"
+            cure = "choose a folder that is writable" if writable else "is the path right?"
             if isinstance(error, OSError) and error.errno in TRANSIENT:
                 cure = cure_of(error, cure)
             raise self.failure("open", "", error, cure) from error

@@ -71,7 +71,23 @@ class GroupFiles(Generic[M]):
     def open(self, storage: Storage, empty: M) -> M:
         """Read the manifest, or begin a directory with an empty one."""
         self.storage = storage
-        file = self.format.read(storage) or self.format.begin(storage, empty)
+        return self._opened(self.format.read(storage) or self.format.begin(storage, empty))
+
+    def load(self, storage: Storage) -> M:
+        """Read the manifest of a directory that exists.
+
+        Raises
+        ------
+        StorageError
+            There is none, or it cannot be read.
+        """
+        self.storage = storage
+        file = self.format.read(storage)
+        if file is None:
+            raise StorageError(f"there is no {self.format.noun} in {storage.name}")
+        return self._opened(file)
+
+    def _opened(self, file: ManifestFile[M]) -> M:
         manifest, self._directory_id = file
         self._known = manifest.paths()
         self._first_name = self.next_name = manifest.next_name
@@ -81,9 +97,12 @@ class GroupFiles(Generic[M]):
         """Replace the manifest by one that names `groups`, then release all others."""
         assert self.storage is not None
         self._require_there(groups if self.storage.local else [])
-        self.format.write(self.storage, ManifestFile(manifest, self._directory_id))
+        # Before the manifest is written: if that fails, either of the two may be on the disk.
         for group in groups:
             group.keep()
+        before = self._kept
+        self._kept = [*before, *(group for group in groups if group not in before)]
+        self.format.write(self.storage, ManifestFile(manifest, self._directory_id))
         for group in self._kept:
             if group not in groups:
                 group.release()
@@ -105,6 +124,10 @@ class GroupFiles(Generic[M]):
     def keep(self, *groups: ArrayGroup) -> None:
         """Take over groups that the manifest names."""
         self._kept += groups
+
+    def hold(self, groups: Sequence[ArrayGroup]) -> None:
+        """Take over groups that the manifest names, in place of all others."""
+        self._kept = list(groups)
 
     def close(self) -> None:
         """Let another writer in; a temporary folder goes with its last user."""

@@ -9,8 +9,8 @@ from fotmem.disk.storage import Storage
 from fotmem.errors import StorageError
 
 
-def open_storage(directory: Path | str) -> Storage:
-    """Open a folder (made if missing), a zip file or a URL."""
+def open_storage(directory: Path | str, *, writable: bool = True) -> Storage:
+    """Open a folder, a zip file or a URL; a folder that is `writable` is made if missing."""
     text = str(directory)
     if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
         from fotmem.disk.remote import remote_storage
@@ -26,4 +26,4 @@ def open_storage(directory: Path | str) -> Storage:
         raise StorageError(
             f"{path} is not a zip file; write the store to a folder and zip that afterwards"
         )
-    return Folder(path, durable=True)
+    return Folder(path, durable=True, writable=writable)

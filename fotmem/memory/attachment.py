@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +17,19 @@ import torch
 from torch import nn
 
 from fotmem.arguments import checked_top_k
-from fotmem.errors import OptionError
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.errors import AttachError, OptionError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.attached import AttachedModel
-from fotmem.memory.attend import attention_forward
 from fotmem.memory.config import read_config
-from fotmem.memory.contents import Contents
-from fotmem.memory.forward import decoder_forward
+from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.memory import Memory
 from fotmem.memory.options import MemoryOptions
+from fotmem.memory.replaced_forwards import replace_forwards
+from fotmem.memory.saving import SAVED_OPTIONS, fill, require_equal_models, require_same_model
 from fotmem.memory.store_makers import store_makers
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import ModelParts, model_parts
-from fotmem.models.replace_forward import own_forward, refuse_methods, replace_forward
 from fotmem.models.unsupported import refuse_changing_rope
 
 
@@ -37,6 +38,8 @@ def attach(
     store: str | Mapping[int, str] | None = None,
     layers: Iterable[int] | None = None,
     *,
+    memory: Memory | Path | str | None = None,
+    writable: bool = False,
     config: str | Path | None = None,
     top_k: int | Literal["default"] | None = "default",
     window: int | None = None,
@@ -63,6 +66,11 @@ def attach(
     layers : iterable of int, optional
         Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``, else
         what ``fotmem layers`` proposed for this model.
+    memory : Memory or path, optional
+        What was read before: a memory that was detached, or a directory that one was saved to.
+        Default: an empty memory.
+    writable : bool
+        Whether more will be read into the directory, see `open_memory`.
     config : path, optional
         A file such as `select` writes, ``fotmem.toml``: it names the store and its options, and
         perhaps other arguments of this function. Arguments that are given here take precedence.
@@ -95,14 +103,14 @@ def attach(
     Returns
     -------
     Memory
-        Empty. Detach with `Memory.detach`, or use it as a context manager.
+        Detach with `Memory.detach`, or use it as a context manager.
 
     Raises
     ------
     ModelError
         No adapter knows the model.
     AttachError
-        It has a memory already.
+        It has a memory already, or `memory` is attached.
     LayerError
         No memory layers are known, or a layer does not exist.
     UnknownStoreError, MissingPackageError, OptionError, DtypeError, UnsupportedError
@@ -110,6 +118,8 @@ def attach(
         is possible.
     InputError
         `config` cannot be read.
+    StorageError
+        The directory cannot be opened, or another model filled it.
     """
     named: dict[str, Any] = {
         "layers": layers,
@@ -126,10 +136,16 @@ def attach(
     if config is not None:
         store, options, arguments = _read_config(config, store, options)
         given = arguments | given
-    parts = model_parts(model)
-    chosen = given.pop("layers", None)
-    how = MemoryOptions.choose(parts, given)
-    return attach_to(parts, "exact" if store is None else store, chosen, how, options)
+    parts, chosen = model_parts(model), given.pop("layers", None)
+    if memory is None:
+        how = MemoryOptions.choose(parts, given)
+        return attach_to(parts, "exact" if store is None else store, chosen, how, options)
+    if chosen is not None or dtype is not None:
+        raise OptionError("layers and dtype are those of the memory; leave them out")
+    if isinstance(memory, Memory):
+        return _attach_again(parts, memory, given, store, options)
+    directory = MemoryDirectory.open(memory, writable=writable)
+    return _attach_saved(parts, directory, given, "exact" if store is None else store, options)
 
 
 def _read_config(
@@ -151,53 +167,74 @@ def attach_to(
     options: MemoryOptions,
     store_options: dict[str, Any],
 ) -> Memory:
-    """Attach a memory to a model that was taken apart; arguments as in `attach`."""
+    """Attach an empty memory to a model that was taken apart; arguments as in `attach`."""
     refuse_changing_rope(parts.decoder.config, options.window + options.distance)
     if layers is None and isinstance(store, Mapping):
         layers = store
     adapters = layer_adapters(parts, memory_layers(parts, layers))
     find_makers = partial(store_makers, parts, adapters, options.dtype)
     contents = Contents.empty(find_makers(store, store_options))
-    attached, undo = AttachedModel(parts, adapters, options, contents), ExitStack()
-    memory = Memory(attached, find_makers, restore=undo.close)
+    return _connected(Memory(), AttachedModel(parts, adapters, options, contents), find_makers)
+
+
+def _attach_saved(
+    parts: ModelParts,
+    directory: MemoryDirectory,
+    given: dict[str, Any],
+    store: str | Mapping[int, str],
+    store_options: dict[str, Any],
+) -> Memory:
+    """Attach a memory, and fill it from its directory."""
+    memory = None
+    try:
+        facts, layers = directory.manifest.facts, directory.manifest.layers
+        saved = {name: getattr(facts, name) for name in SAVED_OPTIONS}
+        options = MemoryOptions.choose(parts, {"dtype": layers[0].shape.dtype, **saved, **given})
+        memory = attach_to(parts, store, [each.layer for each in layers], options, store_options)
+        require_same_model(facts, memory.attached_model, directory.name)
+        fill(memory.attached_model.contents, directory)
+        memory.attached_model.contents.directory = directory
+        return memory
+    except BaseException:
+        if memory is not None:
+            memory.detach()
+        directory.close()
+        raise
+
+
+def _attach_again(
+    parts: ModelParts,
+    memory: Memory,
+    given: dict[str, Any],
+    store: str | Mapping[int, str] | None,
+    store_options: dict[str, Any],
+) -> Memory:
+    """Attach a memory that was detached, to its model or to an equal one."""
+    if memory.attached:
+        raise AttachError("this memory is attached to a model already; call its detach() first")
+    before = memory.attached_model
+    options, adapters = replace(memory.options, **given), layer_adapters(parts, memory.layers)
+    attached = AttachedModel(parts, adapters, options, before.contents)
+    if parts.model is not before.parts.model:
+        require_equal_models(before, attached)
+    _connected(memory, attached, partial(store_makers, parts, adapters, options.dtype))
+    if store is not None or store_options:
+        memory.use("exact" if store is None else store, **store_options)
+    return memory
+
+
+def _connected(
+    memory: Memory,
+    attached: AttachedModel,
+    find_makers: Callable[[str | Mapping[int, str], dict[str, Any]], Makers],
+) -> Memory:
+    """Let a memory and a model belong together; return the memory."""
+    undo = ExitStack()
+    memory.connect(attached, find_makers, restore=undo.close)
     try:
         with interrupts_deferred():
-            _replace_forwards(attached, undo)
+            replace_forwards(attached, undo)
         return memory
     except BaseException:  # Ctrl-C, too: nobody would have the memory to detach it
         memory.detach()
         raise
-
-
-def _replace_forwards(attached: AttachedModel, undo: ExitStack) -> None:
-    for layer in attached.layers:
-        function = _attention_call(attached, layer)
-        undo.callback(replace_forward(attached.attention(layer), attached, function))
-    undo.callback(replace_forward(attached.decoder, attached, _decoder_call(attached)))
-    undo.callback(refuse_methods(attached.parts.model))
-
-
-def _decoder_call(attached: AttachedModel) -> Callable[..., Any]:
-    plain_forward = own_forward(attached.decoder)
-
-    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        plain = partial(plain_forward, module)
-        if not attached.is_attached:  # Ctrl-C, while it was attached or detached
-            return plain(*args, **kwargs)
-        return decoder_forward(attached, plain, *args, **kwargs)
-
-    disabled: Callable[..., Any] = torch.compiler.disable(  # runs eagerly, not traced
-        forward, reason="a fotmem memory is attached; call memory.detach() to trace the plain model"
-    )
-    return disabled
-
-
-def _attention_call(attached: AttachedModel, layer: int) -> Callable[..., Any]:
-    plain_forward = own_forward(attached.attention(layer))
-
-    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if not attached.is_attached:
-            return plain_forward(module, *args, **kwargs)
-        return attention_forward(attached, layer, plain_forward, module, *args, **kwargs)
-
-    return forward

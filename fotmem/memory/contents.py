@@ -10,7 +10,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.interrupts import interrupts_deferred
+from fotmem.memory.text import RememberedText, TokenRows
 from fotmem.stores.store import MemoryStore
 
 Makers = Mapping[int, Callable[[], MemoryStore]]
@@ -36,8 +38,9 @@ class Contents:
     def __init__(self, makers: Makers) -> None:
         self.makers = makers
         self.stores: dict[int, MemoryStore] = {}
-        self._pieces: list[Tensor] = []
-        self._length = 0
+        self.text = RememberedText()
+        self.directory: MemoryDirectory | None = None
+        """Where they are kept; None: they end with the process."""
         weakref.finalize(self, _close, self.stores).atexit = False
 
     @classmethod
@@ -50,12 +53,12 @@ class Contents:
 
     def __len__(self) -> int:
         """Count the tokens."""
-        return self._length
+        return len(self.text)
 
     @property
     def tokens(self) -> Tensor:
         """All token ids, int64 ``[N]`` on CPU, in the order of reading."""
-        return torch.cat([torch.zeros(0, dtype=torch.long), *self._pieces])
+        return self.text.ids
 
     def copy(self) -> Self:
         """Return equal contents that grow independently."""
@@ -67,25 +70,25 @@ class Contents:
     def moved(self, makers: Makers) -> Self:
         """Return the same keys, values and tokens, under the same ids, in other stores."""
         new = self._begun(makers)
+        new.directory = self.directory
         for layer, make in makers.items():
             new.stores[layer] = make()
             _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
         return new
 
-    def append(self, tokens: Tensor, pieces: Mapping[int, tuple[Tensor, Tensor]]) -> None:
-        """Append tokens ``[n]`` to all stores, or to none.
+    def append(self, rows: TokenRows, pieces: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """Append tokens to the last document and to all stores, or to none.
 
         The pieces are keys and values ``[H, at least n, D]`` of each layer; only the last ``n`` are
         appended: an overlap is not remembered again.
         """
-        touched = []
+        touched, count = [], len(rows.ids)
         with interrupts_deferred():
             try:
                 for layer, (keys, values) in pieces.items():
                     touched.append(layer)
-                    self.stores[layer].add(keys[:, -len(tokens) :], values[:, -len(tokens) :])
-                self._pieces.append(tokens)
-                self._length += len(tokens)
+                    self.stores[layer].add(keys[:, -count:], values[:, -count:])
+                self.text.append(rows)
             except BaseException:
                 # The store that failed, too: it may hold a part of the window.
                 for layer in touched:
@@ -93,15 +96,15 @@ class Contents:
                 raise
 
     def recall(self, other: Contents, span: range) -> None:
-        """Append tokens of other contents, with their keys and values."""
-        tokens = other.tokens
-        for ids in _blocks(span, next(iter(other.stores.values()))):
-            pieces = {layer: looked_up(store, ids) for layer, store in other.stores.items()}
-            self.append(tokens[ids], pieces)
+        """Append tokens of other contents, with their documents, keys and values."""
+        for layer, store in other.stores.items():
+            for ids in _blocks(span, store):
+                self.stores[layer].add(*looked_up(store, ids))
+        self.text.take(other.text, span.start, span.stop)
 
     def _begun(self, makers: Makers) -> Self:
         new = type(self)(makers)
-        new._pieces, new._length = list(self._pieces), self._length
+        new.text = self.text.copy()
         return new
 
     def _shortened(self, layer: int) -> MemoryStore:
@@ -132,6 +135,11 @@ def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:
     length = max(1, BULK // (store.num_heads * store.head_dim))
     for start in range(span.start, span.stop, length):
         yield torch.arange(start, min(start + length, span.stop))
+
+
+def looked_up_range(store: MemoryStore, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Look up keys and values ``[H, n, D]`` of the ids from `start` to before `stop`."""
+    return looked_up(store, torch.arange(start, stop))
 
 
 def looked_up(store: MemoryStore, ids: Tensor) -> tuple[Tensor, Tensor]:

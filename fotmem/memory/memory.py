@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor
 
 from fotmem.arguments import checked_boolean, checked_integer
-from fotmem.errors import AttachError, OptionError
+from fotmem.errors import AttachError, OptionError, StorageError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory import reading
 from fotmem.memory.attached import AttachedModel
@@ -20,7 +21,10 @@ from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.explain import AttendedToken, explain
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
+from fotmem.memory.saving import commit, facts_of, new_directory, refresh
+from fotmem.memory.text import MemoryDocument, TextToRead
 from fotmem.memory.windows import checked_overlap
+from fotmem.models.fingerprint import tokenizer_fingerprint
 from fotmem.stores.store import MemoryStore
 
 
@@ -40,17 +44,30 @@ class Memory:
         What the memory layers look at: the model's parts, the options, the stores and tokens.
     """
 
-    def __init__(
+    attached_model: AttachedModel
+
+    def __init__(self) -> None:
+        self._writing = threading.RLock()
+        self._before: list[Contents] = []  # of temporary blocks, the outermost first
+
+    def connect(
         self,
         attached_model: AttachedModel,
         find_makers: Callable[[str | Mapping[int, str], dict[str, Any]], Makers],
         restore: Callable[[], None],
     ) -> None:
+        """Belong to a model from now on; `attach` calls this.
+
+        Parameters
+        ----------
+        attached_model : AttachedModel
+        find_makers : callable
+            Makes what makes stores, by their names and options.
+        restore : callable
+            Gives the model its own forward functions back.
+        """
         self.attached_model = attached_model
-        self._find_makers = find_makers  # of stores, by their names and options
-        self._restore = restore
-        self._writing = threading.RLock()
-        self._before: list[Contents] = []  # of temporary blocks, the outermost first
+        self._find_makers, self._restore = find_makers, restore
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -175,7 +192,13 @@ class Memory:
                 self.attached_model.contents = moved
 
     def read(
-        self, input_ids: Any, *, attend: bool = False, overlap: int = 0, progress: bool = False
+        self,
+        input_ids: Any,
+        *,
+        document: str | None = None,
+        attend: bool = False,
+        overlap: int = 0,
+        progress: bool = False,
     ) -> None:
         """Run a text through the model so that it ends up in memory.
 
@@ -186,6 +209,8 @@ class Memory:
         ----------
         input_ids : Tensor or sequence of int
             Token ids ``[n]`` or ``[1, n]`` of one text, without padding.
+        document : str, optional
+            Name of the text. If the reading of this very text was stopped, it goes on.
         attend : bool
             Let memory layers look at memory while they read, as the released LongLLaMA code does.
             What was remembered before then distracts from what is read, and reading is slower.
@@ -212,8 +237,10 @@ class Memory:
         with self._writing:
             attached = self.attached_model
             try:
-                tokens, how = checked_text(attached, input_ids), (attend, overlap, progress)
-                reading.read(attached, attached.contents, tokens, *how)
+                ids, name = checked_text(attached, input_ids), reading.checked_name(document)
+                if len(ids):
+                    text, how = TextToRead.of_ids(ids, name), (attend, overlap, progress)
+                    reading.read(attached, attached.contents, text, *how)
             finally:
                 attached.last_trace = None  # its shares are of the memory as it was
 
@@ -273,9 +300,11 @@ class Memory:
                     f"start and stop must be from 0 to the {length} remembered tokens, in this "
                     f"order, got {start} and {stop}"
                 )
-            new = Contents.empty(self._contents.makers)
+            self._require_unkept("replace")
+            new, text = Contents.empty(self._contents.makers), TextToRead.of_ids(tokens)
             new.recall(self._contents, range(start))
-            reading.read(self.attached_model, new, tokens, attend, overlap)
+            if len(tokens):
+                reading.read(self.attached_model, new, text, attend, overlap)
             new.recall(self._contents, range(stop, length))
             self._put(new)
 
@@ -317,6 +346,7 @@ class Memory:
     def clear(self) -> None:
         """Forget everything; the next token read is token 0 again."""
         with self._writing:
+            self._require_unkept("clear")
             self._put(Contents.empty(self._contents.makers))
 
     def explain(
@@ -372,6 +402,88 @@ class Memory:
             self.detach()
         finally:
             self.detach()  # whenever Ctrl-C comes
+
+    # In a directory --------------------------------------------------------------------------
+
+    @property
+    def documents(self) -> list[MemoryDocument]:
+        """The documents that were read, in the order of reading."""
+        return [MemoryDocument.of(entry) for entry in self._contents.text.documents]
+
+    @property
+    def directory(self) -> str | None:
+        """Where the memory is kept; None: it ends with the process."""
+        kept = self._contents.directory
+        return None if kept is None else kept.name
+
+    def save(self, directory: Path | str, *, model: str = "", tokenizer: object = None) -> None:
+        """Write the memory to a directory, and keep it there from now on.
+
+        What is read later is committed there, every 8,192 tokens and at the end of `read`. A memory
+        that is kept in a directory already stays there, and the other directory gets a copy.
+
+        Parameters
+        ----------
+        directory : path
+            Made if missing; otherwise it must be empty, or be the memory's own.
+        model : str
+            Name by which ``fotmem ask`` loads the model.
+        tokenizer : transformers tokenizer, optional
+            A checksum of it is kept, so that another one is refused.
+
+        Raises
+        ------
+        StorageError
+            The directory cannot be written to, or holds something else. Nothing of ours is left.
+        AttachError
+            Inside a `temporarily` block, whose contents do not last.
+        """
+        with self._writing:
+            if self._before:
+                raise AttachError("end the block of temporarily() first, then save the memory")
+            contents, kept = self._contents, self._contents.directory
+            if kept is not None and kept.is_at(directory):
+                commit(contents, kept)
+                return
+            known = "" if tokenizer is None else tokenizer_fingerprint(tokenizer)
+            facts = facts_of(self.attached_model, model=model, tokenizer=known)
+            written = new_directory(directory, contents, facts)
+            if kept is None:
+                contents.directory = written
+            else:
+                written.close()
+
+    def refresh(self) -> bool:
+        """Take over what another process has committed to the directory since it was opened.
+
+        Returns
+        -------
+        bool
+            Whether there was anything new.
+
+        Raises
+        ------
+        StorageError
+            The memory is kept in no directory, or the directory cannot be read.
+        """
+        with self._writing:
+            kept = self._contents.directory
+            if kept is None:
+                raise StorageError("this memory is kept in no directory; save it to one first")
+            return refresh(self._contents, kept)
+
+    def close(self) -> None:
+        """Detach, and let another process write to the directory. Closing twice is fine."""
+        self.detach()
+        if self._contents.directory is not None:
+            self._contents.directory.close()
+
+    def _require_unkept(self, doing: str) -> None:
+        if self._contents.directory is not None:
+            raise StorageError(
+                f"{doing} would change what is kept in {self.directory}; inside temporarily() it "
+                "changes nothing there, and an empty memory can be attached instead"
+            )
 
     @property
     def _contents(self) -> Contents:

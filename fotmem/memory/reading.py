@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fotmem.errors import AttachError
+from fotmem.errors import AttachError, InputError, shown
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.cache import MemoryCache, StopForward
 from fotmem.memory.contents import Contents
 from fotmem.memory.forward import run_step
 from fotmem.memory.inputs import checked_tokens
 from fotmem.memory.progress import with_progress
+from fotmem.memory.saving import commit, commit_if_due
+from fotmem.memory.text import TextToRead
 from fotmem.memory.windows import Step, spans
+
+LONGEST_NAME = 4096
+"""Characters of a document's name."""
 
 
 class Projections(NamedTuple):
@@ -37,13 +42,24 @@ class Projections(NamedTuple):
 def read(
     attached: AttachedModel,
     contents: Contents,
-    tokens: Tensor,
+    text: TextToRead,
     attend: bool,
     overlap: int,
     progress: bool = False,
 ) -> None:
-    """Append a text to `contents`, window by window; arguments as in `Memory.read`."""
-    before = contents.tokens[max(0, len(contents) - overlap) :]
+    """Append a text to `contents`, window by window; arguments as in `Memory.read`.
+
+    Where contents are kept in a directory, it commits every ``COMMIT`` tokens, and at the end.
+    """
+    if contents.directory is not None:
+        contents.directory.require_writable()
+    begun = contents.text.unfinished(text)
+    if begun is None:
+        contents.text.begin(text.name, text.sha256, text.characters)
+    else:  # go on where it was stopped
+        text = text.rest(len(begun))
+    tokens = text.ids
+    before = contents.text.rows(max(0, len(contents) - overlap), len(contents)).ids
     context = torch.cat([before, tokens])
     window = attached.options.window
     for span in with_progress(spans(len(tokens), window, overlap, len(before)), progress):
@@ -51,7 +67,11 @@ def read(
         begin = max(0, len(before) + span.start - overlap)
         projections = _run(attached, context[begin:stop], contents if attend else None)
         pieces = {layer: (each.keys, each.values) for layer, each in projections.items()}
-        contents.append(tokens[span.start : span.stop], pieces)
+        contents.append(text.rows(span.start, span.stop), pieces)
+        commit_if_due(contents)
+    contents.text.end()
+    if contents.directory is not None:
+        commit(contents, contents.directory)
 
 
 def observe(
@@ -69,6 +89,17 @@ def checked_text(attached: AttachedModel, input_ids: Any) -> Tensor:
     if not attached.is_attached:
         raise AttachError("this memory was detached from its model; attach again to read")
     return checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
+
+
+def checked_name(document: Any) -> str:
+    """Check the name of a document; None is the empty name."""
+    if document is None:
+        return ""
+    if not isinstance(document, str) or not document.strip() or len(document) > LONGEST_NAME:
+        raise InputError(
+            f"document must be a name of 1 to {LONGEST_NAME} characters, got {shown(document)}"
+        )
+    return document
 
 
 @torch.no_grad()

@@ -1,0 +1,254 @@
+"""A memory on disk: one writer, and any number of readers of its last commit."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from fotmem.directory.facts import DocumentEntry, ReadingFacts
+from fotmem.directory.manifest import (
+    FORMAT,
+    TOKEN_COLUMNS,
+    TOKENS,
+    LayerEntry,
+    LogEntry,
+    MemoryManifest,
+    layer_folder,
+)
+from fotmem.directory.row_log import RowLog
+from fotmem.disk import ROOT, GroupFiles, LayerShape, Storage, open_storage
+from fotmem.errors import StorageError
+
+BLOCK = 1024
+"""Rows of a block: one file for the keys and one for the values of each layer."""
+
+
+class MemoryDirectory:
+    """Tokens, documents, keys and values of all memory layers, in a directory.
+
+    `append` collects; `commit` makes everything durable at once, or nothing. A reader sees the last
+    commit as of its opening, and a later one after `refresh`. A second writer is refused.
+
+    `create` begins a directory, `open` opens one.
+    """
+
+    def __init__(self, files: GroupFiles[MemoryManifest], storage: Storage) -> None:
+        self._files = files
+        self._storage = storage
+        self.manifest: MemoryManifest
+        self._tokens: RowLog
+        self._layers: dict[int, RowLog]
+
+    # Opening ---------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: Path | str, layers: Mapping[int, LayerShape], facts: ReadingFacts
+    ) -> Self:
+        """Begin a directory for writing.
+
+        Parameters
+        ----------
+        path : path
+            Made if it is missing; otherwise it must be empty.
+        layers : mapping of int to LayerShape
+            Heads, head dimension and dtype of each memory layer.
+        facts : ReadingFacts
+
+        Raises
+        ------
+        StorageError
+            The directory is in use, holds something, or cannot be written to.
+        """
+        entries = tuple(_layer_entry(layer, shape) for layer, shape in sorted(layers.items()))
+        empty = MemoryManifest(block=BLOCK, layers=entries, facts=facts)
+        storage = open_storage(path)
+        try:
+            files = GroupFiles(FORMAT)
+            if FORMAT.read(storage) is not None:
+                raise StorageError(
+                    f"{storage.name} holds a memory already; open it, or choose another directory"
+                )
+            directory = cls(files, storage)
+            directory._take_over(files.open(storage, empty))
+        except BaseException:
+            storage.close(unused=True)
+            raise
+        return directory
+
+    @classmethod
+    def open(cls, path: Path | str, *, writable: bool = False) -> Self:
+        """Open a directory at its last commit.
+
+        Parameters
+        ----------
+        path : path or URL
+        writable : bool
+            Keep other writers out until `close`.
+
+        Raises
+        ------
+        StorageError
+            There is no memory, it is damaged or of another version, or another process writes it.
+        """
+        storage = open_storage(path, writable=writable)
+        try:
+            files = GroupFiles(FORMAT)
+            directory = cls(files, storage)
+            directory._take_over(files.load(storage))
+        except BaseException:
+            storage.close(unused=True)
+            raise
+        return directory
+
+    def refresh(self) -> bool:
+        """Move on to the last commit of the writer; return whether there is a newer one."""
+        manifest = self._files.load(self._storage)
+        if manifest == self.manifest:
+            return False
+        self._take_over(manifest)
+        return True
+
+    def _take_over(self, manifest: MemoryManifest) -> None:
+        """Load what a manifest names; if its files are gone, what the next one names."""
+        while True:
+            try:
+                self._load(manifest)
+                return
+            except StorageError:
+                newer = self._files.load(self._storage)
+                if newer == manifest:
+                    raise
+                manifest = newer  # its writer replaced small pieces by a larger one
+
+    def _load(self, manifest: MemoryManifest) -> None:
+        def loaded(folder: str, columns: Any, entry: LogEntry) -> RowLog:
+            log = RowLog(self._files, folder, columns, manifest.block)
+            log.load(self._storage, entry, manifest.rows)
+            return log
+
+        tokens = loaded(TOKENS, TOKEN_COLUMNS, manifest.tokens)
+        layers = {
+            each.layer: loaded(layer_folder(each.layer), each.shape.columns(), each)
+            for each in manifest.layers
+        }
+        self.manifest, self._tokens, self._layers = manifest, tokens, layers
+        self._files.hold([group for log in self._logs() for group in log.groups()])
+
+    # What it holds ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        return self._files.name
+
+    def is_at(self, path: Path | str) -> bool:
+        """Return whether a path leads to this directory."""
+        return os.path.abspath(path) == os.path.abspath(self.name)
+
+    def __len__(self) -> int:
+        """Count the tokens, with those that are not committed yet."""
+        return len(self._tokens)
+
+    def tokens(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Read token ids, and the first and last characters, int64 ``[n]`` each."""
+        found = [rows for _, rows in self._tokens.blocks(start, stop)]
+        if not found:
+            return (torch.zeros(0, dtype=torch.long),) * 3
+        ids, starts, stops = (torch.cat(each, 1)[0].long() for each in zip(*found, strict=True))
+        return ids, starts, stops
+
+    def blocks(self, layer: int, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield keys and values ``[H, n, D]`` of a layer, and the id of the first."""
+        for first, (keys, values) in self._layers[layer].blocks(start, stop):
+            yield first, keys, values
+
+    def large_blocks(
+        self, layer: int, start: int, stop: int, elements: int
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield what `blocks` does, joined to about `elements` elements of the keys."""
+        held: list[tuple[int, Tensor, Tensor]] = []
+        for block in self.blocks(layer, start, stop):
+            held.append(block)
+            if sum(keys.numel() for _, keys, _ in held) >= elements:
+                yield _joined(held)
+                held = []
+        if held:
+            yield _joined(held)
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def require_writable(self) -> None:
+        """Raise `StorageError` if nothing can be written: it was opened for reading, or closed."""
+        if self._files.closed:
+            raise StorageError(f"the memory in {self._files.closed} is closed; open it again")
+        self._files.require_writable()
+
+    def append(
+        self,
+        ids: Tensor,
+        starts: Tensor,
+        stops: Tensor,
+        layers: Mapping[int, tuple[Tensor, Tensor]],
+    ) -> None:
+        """Add tokens ``[n]``, and keys and values ``[H, n, D]`` of each layer."""
+        self._tokens.append([each[None] for each in (ids, starts, stops)])
+        for layer, rows in layers.items():
+            self._layers[layer].append(rows)
+
+    def commit(self, documents: Sequence[DocumentEntry]) -> None:
+        """Make everything durable, with the documents that the tokens belong to.
+
+        Raises
+        ------
+        StorageError
+            The disk is full or broken. The directory is as of its last commit; nothing in RAM is
+            lost, and committing again may succeed.
+        """
+        self.require_writable()
+        for log in self._logs():
+            log.flush()
+        layers = tuple(
+            each.model_copy(update=dict(self._layers[each.layer].entry()))
+            for each in self.manifest.layers
+        )
+        manifest = self.manifest.model_copy(
+            update={
+                "rows": len(self),
+                "next_name": self._files.next_name,
+                "tokens": self._tokens.entry(),
+                "layers": layers,
+                "documents": tuple(documents),
+            }
+        )
+        self._files.commit(manifest, [group for log in self._logs() for group in log.groups()])
+        self.manifest = manifest
+
+    def close(self) -> None:
+        """Let another writer in; what was not committed is dropped."""
+        if not self._files.closed:
+            self._files.close()
+
+    def discard(self) -> None:
+        """Remove a directory that was just begun."""
+        storage = self._storage
+        for folder in (TOKENS, "layers", ROOT):
+            storage.remove(folder)
+        self._files.closed = storage.name
+        storage.close(unused=True)
+
+    def _logs(self) -> list[RowLog]:
+        return [self._tokens, *self._layers.values()]
+
+
+def _joined(blocks: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, Tensor]:
+    firsts, keys, values = zip(*blocks, strict=True)
+    return firsts[0], torch.cat(keys, 1), torch.cat(values, 1)
+
+
+def _layer_entry(layer: int, shape: LayerShape) -> LayerEntry:
+    name: Any = str(shape.dtype).removeprefix("torch.")
+    return LayerEntry(layer=layer, num_heads=shape.heads, head_dim=shape.head_dim, dtype=name)

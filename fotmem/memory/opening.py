@@ -1,0 +1,62 @@
+"""Opens a memory that was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fotmem.memory.attachment import attach
+from fotmem.memory.memory import Memory
+
+
+def open_memory(
+    directory: Path | str,
+    model: nn.Module,
+    store: str | Mapping[int, str] | None = None,
+    *,
+    writable: bool = False,
+    **options: Any,
+) -> Memory:
+    """Open a memory that was saved, and attach it to the model that filled it.
+
+    Nothing is read again. Any store can be taken: its index is built from the saved keys.
+
+    Parameters
+    ----------
+    directory : path
+        Where `Memory.save` or ``fotmem read`` wrote it.
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model that filled it; floating dtype and device may differ.
+    store : str or mapping of int to str, optional
+        As in `attach`. Default: ``exact``.
+    writable : bool
+        Whether more will be read into it. Then no other process can write; any number can read.
+    **options
+        As in `attach`. Window, top k, distance, decay and temperature default to those of the
+        memory when it was saved.
+
+    Returns
+    -------
+    Memory
+        As of the last commit; `Memory.refresh` takes over later ones.
+
+    Raises
+    ------
+    StorageError
+        There is no memory; another model filled it; it is damaged, of another version, or cannot be
+        read; with `writable`, another process writes to it.
+    ModelError, AttachError, LayerError, UnknownStoreError, MissingPackageError, OptionError
+        As `attach`.
+
+    Examples
+    --------
+    ::
+
+        memory.save("handbook")
+        ...
+        memory = fotmem.open_memory("handbook", model, store="faiss-ivf")
+    """
+    return attach(model, store, memory=directory, writable=writable, **options)

@@ -1,0 +1,120 @@
+"""Writes a memory to a directory, and fills one from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fotmem.directory.facts import Fingerprint, ReadingFacts
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.disk import LayerShape
+from fotmem.errors import AttachError, StorageError
+from fotmem.interrupts import interrupts_deferred
+from fotmem.memory.contents import BULK, Contents, looked_up_range
+from fotmem.memory.text import TokenRows
+from fotmem.models.fingerprint import model_fingerprint
+
+if TYPE_CHECKING:
+    from fotmem.memory.attached import AttachedModel
+
+SAVED_OPTIONS = (
+    *("window", "last_context_length", "top_k"),
+    *("distance", "decay", "temperature"),
+)
+"""The memory options that a directory keeps."""
+COMMIT = 8192
+"""Tokens after which a reading commits."""
+
+
+def facts_of(attached: AttachedModel, *, model: str = "", tokenizer: str = "") -> ReadingFacts:
+    """Describe a model and how its memory is looked at."""
+    options = attached.options
+    return ReadingFacts(
+        model=model,
+        tokenizer=tokenizer,
+        fingerprint=fingerprint_of(attached),
+        **{name: getattr(options, name) for name in SAVED_OPTIONS},
+    )
+
+
+def fingerprint_of(attached: AttachedModel) -> Fingerprint:
+    """Describe what the keys and values of a model depend on."""
+    positionals = attached.options.positionals
+    return model_fingerprint(attached.parts, attached.adapters, positionals=positionals)
+
+
+def new_directory(path: Path | str, contents: Contents, facts: ReadingFacts) -> MemoryDirectory:
+    """Begin a directory for a memory, and write all that it holds.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written to, or holds something. Nothing of ours is left in it.
+    """
+    shapes = {
+        layer: LayerShape(store.num_heads, store.head_dim, store.dtype)
+        for layer, store in contents.stores.items()
+    }
+    directory = MemoryDirectory.create(path, shapes, facts)
+    try:
+        commit(contents, directory)
+    except BaseException:
+        directory.discard()
+        raise
+    return directory
+
+
+def commit(contents: Contents, directory: MemoryDirectory) -> None:
+    """Make durable what was read since the last commit."""
+    length = max(1, BULK // max(s.num_heads * s.head_dim for s in contents.stores.values()))
+    with interrupts_deferred():
+        for start in range(len(directory), len(contents), length):
+            stop = min(start + length, len(contents))
+            pieces = {
+                layer: looked_up_range(store, start, stop)
+                for layer, store in contents.stores.items()
+            }
+            directory.append(*contents.text.rows(start, stop), pieces)
+        directory.commit(contents.text.documents)
+
+
+def commit_if_due(contents: Contents) -> None:
+    """Commit if enough was read since the last commit, and the memory is kept in a directory."""
+    directory = contents.directory
+    if directory is not None and len(contents) - len(directory) >= COMMIT:
+        commit(contents, directory)
+
+
+def fill(contents: Contents, directory: MemoryDirectory) -> None:
+    """Add to a memory what its directory holds beyond it."""
+    start, stop = len(contents), len(directory)
+    for layer, store in contents.stores.items():
+        for _, keys, values in directory.large_blocks(layer, start, stop, BULK):
+            store.add(keys, values)
+    contents.text.extend(TokenRows(*directory.tokens(start, stop)), directory.manifest.documents)
+
+
+def refresh(contents: Contents, directory: MemoryDirectory) -> bool:
+    """Move on to the last commit of the directory's writer; return whether there is a newer one."""
+    if not directory.refresh():
+        return False
+    fill(contents, directory)
+    return True
+
+
+def require_same_model(facts: ReadingFacts, attached: AttachedModel, name: str) -> None:
+    """Raise `StorageError` unless a memory was filled by this model."""
+    if lines := facts.fingerprint.differences(fingerprint_of(attached)):
+        model = f" ({facts.model})" if facts.model else ""
+        raise StorageError(
+            f"the memory in {name} was filled by another model{model}: {'; '.join(lines)}. Load "
+            "the model that filled it, or read the text again into another directory"
+        )
+
+
+def require_equal_models(before: AttachedModel, now: AttachedModel) -> None:
+    """Raise `AttachError` unless two models compute the same keys and values."""
+    if lines := fingerprint_of(before).differences(fingerprint_of(now)):
+        raise AttachError(
+            f"the memory was filled by another model: {'; '.join(lines)}. Attach it to that one"
+        )

@@ -1,0 +1,88 @@
+"""Tells whether two models compute the same keys for the same text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import google_crc32c
+import torch
+from torch import Tensor, nn
+
+from fotmem.adapter import Adapter
+from fotmem.directory.facts import Fingerprint
+from fotmem.models.model_parts import ModelParts
+
+SEMANTICS = "keys as at the first position"
+"""How memory layers store keys; a memory of another way cannot be used."""
+
+
+def model_fingerprint(
+    parts: ModelParts, adapters: Mapping[int, Adapter], *, positionals: bool
+) -> Fingerprint:
+    """Describe what the keys and values of a model's memory layers depend on.
+
+    Weights count in bfloat16: the same checkpoint in another floating dtype is the same model.
+    """
+    config = parts.decoder.config
+    rope = getattr(config, "rope_parameters", None)
+    shapes = {layer: adapters[layer].geometry(parts.attentions[layer]) for layer in adapters}
+    kinds = sorted({type(adapter).__name__ for adapter in adapters.values()})
+    positions = SEMANTICS if positionals else "keys without positions"
+    return Fingerprint(
+        architecture=f"{type(parts.model).__name__}, H and D of layers {_sizes(shapes)}",
+        weights=_weights(parts, max(adapters)),
+        adapter=", ".join(kinds),
+        rope=f"{_digest(json.dumps(rope, sort_keys=True, default=str))}, {positions}",
+    )
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Return a checksum of a tokenizer's vocabulary and rules."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return _digest(json.dumps(sorted(tokenizer.get_vocab().items())))
+    rules = json.loads(backend.to_str())
+    return _digest(
+        json.dumps({key: rules[key] for key in rules if key not in ("truncation", "padding")})
+    )
+
+
+def _sizes(shapes: Mapping[int, tuple[int, int, float]]) -> str:
+    return ", ".join(f"{layer}: {heads} x {dim}" for layer, (heads, dim, _) in shapes.items())
+
+
+def _weights(parts: ModelParts, last: int) -> str:
+    lines = [
+        f"{name} {list(weight.shape)} {_checksum(weight)}"
+        for name, weight in _weights_up_to(parts, last)
+    ]
+    return _digest("\n".join(lines))
+
+
+def _weights_up_to(parts: ModelParts, last: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield the decoder's parameters, but those of the layers after `last`."""
+    decoder: nn.Module = parts.decoder
+    names = {id(module): name for name, module in decoder.named_modules()}
+    later = tuple(
+        ".".join(names[id(attention)].split(".")[:-1]) + "."
+        for attention in parts.attentions[last + 1 :]
+    )
+    for name, weight in decoder.named_parameters():
+        if not later or not name.startswith(later):
+            yield name, weight
+
+
+def _checksum(weight: Tensor) -> str:
+    """Compute the crc32c of a weight, in bfloat16 if it is a floating point number."""
+    plain = weight.detach().cpu()
+    if plain.is_floating_point():
+        plain = plain.to(torch.bfloat16)
+    data = plain.contiguous().flatten().view(torch.uint8).numpy()
+    return f"{google_crc32c.value(data.tobytes()):08x}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

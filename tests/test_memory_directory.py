@@ -1,0 +1,326 @@
+"""The directory of a memory: its commits, its readers, and what lies in it."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fotmem.directory import memory_directory
+from fotmem.directory.facts import DocumentEntry, Fingerprint, ReadingFacts
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.disk import LayerShape
+from fotmem.disk.file_tree import FileTree
+from fotmem.errors import StorageError
+
+SHAPES = {3: LayerShape(2, 4, torch.float32), 7: LayerShape(1, 6, torch.bfloat16)}
+FACTS = ReadingFacts(
+    model="tiny",
+    tokenizer="",
+    fingerprint=Fingerprint(architecture="a", weights="w", adapter="c", rope="r"),
+    window=16,
+    last_context_length=8,
+    top_k=None,
+    distance=0,
+    decay=0.0,
+    temperature=1.0,
+)
+BLOCK = 64
+Rows = tuple[Tensor, Tensor, Tensor, dict[int, tuple[Tensor, Tensor]]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_directory, "BLOCK", BLOCK)
+        yield
+
+
+def draw(start: int, stop: int) -> Rows:
+    """Rows that depend on their numbers only."""
+    ids = torch.arange(start, stop)
+
+    def vectors(shape: LayerShape, offset: float) -> Tensor:
+        heads = torch.arange(shape.heads)[:, None, None] + offset
+        wide = torch.arange(shape.head_dim) / 8
+        return (heads + ids[:, None] % 251 + wide).to(shape.dtype)
+
+    layers = {n: (vectors(shape, 0), vectors(shape, 0.5)) for n, shape in SHAPES.items()}
+    return ids % 97, 2 * ids, 2 * ids + 1, layers
+
+
+def document(first: int, stop: int, name: str = "a") -> DocumentEntry:
+    return DocumentEntry(
+        name=name,
+        first=first,
+        stop=stop,
+        sha256="0" * 64,
+        characters=None,
+        read_at="2026-01-02T03:04:05Z",
+        is_complete=True,
+        is_removed=False,
+    )
+
+
+def created(path: Path) -> MemoryDirectory:
+    return MemoryDirectory.create(path, SHAPES, FACTS)
+
+
+def add(directory: MemoryDirectory, count: int) -> None:
+    directory.append(*draw(len(directory), len(directory) + count))
+
+
+def commit(directory: MemoryDirectory) -> None:
+    directory.commit([document(0, len(directory))] if len(directory) else [])
+
+
+def assert_holds(directory: MemoryDirectory, rows: int) -> None:
+    assert len(directory) == rows
+    ids, starts, stops, layers = draw(0, rows)
+    for found, expected in zip(directory.tokens(0, rows), (ids, starts, stops), strict=True):
+        assert torch.equal(found, expected)
+    for layer, expected in layers.items():
+        blocks = list(directory.blocks(layer, 0, rows))
+        parts = [keys for _, keys, _ in blocks], [values for _, _, values in blocks]
+        for some, tensor in zip(parts, expected, strict=True):
+            assert torch.equal(torch.cat([tensor[:, :0], *some], 1), tensor)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "memory"
+
+
+@settings(max_examples=6)
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 2 * BLOCK + 9), st.sampled_from(["add", "commit", "reopen"])),
+        max_size=7,
+    )
+)
+def test_any_order_of_calls(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str]]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "memory"
+    writer, reader, committed = created(path), MemoryDirectory.open(path), 0
+    for count, what in steps:
+        add(writer, count)
+        if what != "add":
+            commit(writer)
+            committed = len(writer)
+        if what == "reopen":
+            writer.close()
+            writer = MemoryDirectory.open(path, writable=True)
+        assert_holds(writer, len(writer))
+        reader.refresh()
+        assert_holds(reader, committed)
+    writer.close()
+    assert_holds(MemoryDirectory.open(path), committed)
+
+
+def test_zarr_reads_it(path: Path) -> None:
+    """Another program needs the manifest, to know which rows count, and zarr."""
+    writer = created(path)
+    for count in (2 * BLOCK, 7, 5):
+        add(writer, count)
+        commit(writer)
+    facts = json.loads((path / "zarr.json").read_text("utf-8"))["attributes"]["fotmem"]
+    assert (facts["format"], facts["version"]) == ("fotmem memory", 1)
+    root = zarr.open_group(str(path), mode="r")
+    rows, found = facts["rows"], []
+    parts, pieces = facts["layers"][0]["parts"], facts["layers"][0]["pieces"]
+    firsts = [*(each["first"] for each in (*parts, *pieces)), rows]
+    for entry, first, end in zip((*parts, *pieces), firsts[:-1], firsts[1:], strict=True):
+        keys = root[f"layers/03/{entry['name']}/keys"]
+        found.append(np.asarray(keys[:, : end - first]))  # type: ignore[index]
+    assert np.array_equal(np.concatenate(found, 1), draw(0, rows)[3][3][0].numpy())
+    writer.close()
+
+
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.thorough)])
+def test_a_commit_that_fails_can_be_repeated(
+    path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever call fails: readers see the last commit, and the writer goes on.
+
+    After a sync that failed it must be opened again, and gets what was not committed anew.
+    """
+    calls = 0
+
+    def failing(at: int, name: str) -> None:
+        nonlocal calls
+        plain, calls = getattr(os, name), 0
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+    writer, committed = created(path), 0
+    tried = 0
+    for name in ("replace", "mkdir", "open"):
+        at = 1 + tried % step
+        while True:
+            add(writer, 30)
+            failing(at, name)
+            try:
+                commit(writer)
+            except StorageError as error:
+                monkeypatch.undo()
+                message, ended = str(error), False
+                tried += 1
+                seen = MemoryDirectory.open(path)  # the manifest may be there, though not its sync
+                assert len(seen) in (committed, len(writer))
+                assert_holds(seen, len(seen))
+                if "open the store again" in message:
+                    writer.close()
+                    writer = MemoryDirectory.open(path, writable=True)
+                    add(writer, 30)
+                commit(writer)
+            else:
+                monkeypatch.undo()
+                ended = True
+            committed = len(writer)
+            assert_holds(writer, committed)
+            assert_holds(MemoryDirectory.open(path), committed)
+            at += step
+            if ended:
+                break
+    assert tried > 100 // step
+    writer.close()
+
+
+def test_no_stray_file_survives_the_next_writer(path: Path) -> None:
+    writer = created(path)
+    add(writer, BLOCK + 5)
+    commit(writer)
+    before = names(path)
+    add(writer, 3 * BLOCK)
+    for log in writer._logs():
+        log.flush()  # killed before its manifest was written
+    assert len(names(path)) > len(before)
+    writer._storage.close()
+    again = MemoryDirectory.open(path, writable=True)
+    assert_holds(again, BLOCK + 5)
+    add(again, 1)
+    commit(again)
+    again.close()
+    kept = sum(1 for name in names(path) if "/c." in name)
+    assert kept == (2 * len(SHAPES) + 3) * 3  # a block and two pieces of each array
+    assert_holds(MemoryDirectory.open(path), BLOCK + 6)
+
+
+def names(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+def test_space(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 1.1 times the keys and values, of sizes as models have them."""
+    monkeypatch.setattr(memory_directory, "BLOCK", 1024)
+    shape = LayerShape(3, 64, torch.bfloat16)
+    writer = MemoryDirectory.create(path, {7: shape}, FACTS)
+    rows = 4 * 1024 + 100
+    vectors = torch.zeros(3, rows, 64)
+    ids = torch.zeros(rows)
+    writer.append(ids, ids, ids, {7: (vectors, vectors)})
+    writer.commit([document(0, rows)])
+    used = sum((path / name).stat().st_size for name in names(path))
+    assert used < 1.1 * 2 * vectors.numel() * 2
+    writer.close()
+
+
+FLIPS = 100
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("filled") / "memory"
+    writer = created(path)
+    for count in (BLOCK + 40, 10, 5):
+        add(writer, count)
+        commit(writer)
+    writer.close()
+    return path
+
+
+ROWS = BLOCK + 55
+
+
+def damages(path: Path) -> Iterator[str]:
+    """Flip a bit, cut, empty or remove a file; one after the other, each undone."""
+    draws = np.random.default_rng(0)
+    files = sorted(names(path) - {".lock"})
+    for _ in range(FLIPS):
+        file = path / files[draws.integers(len(files))]
+        before = file.read_bytes()
+        kind = ["flip", "flip", "flip", "cut", "empty", "gone"][draws.integers(6)]
+        at = int(draws.integers(len(before)))
+        if kind == "flip":
+            bit = 1 << int(draws.integers(8))
+            file.write_bytes(before[:at] + bytes([before[at] ^ bit]) + before[at + 1 :])
+        elif kind == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(before[: at if kind == "cut" else 0])
+        yield f"{kind} at {at} of {file.relative_to(path)}"
+        file.write_bytes(before)
+
+
+def test_damage_is_reported_or_without_effect(filled: Path) -> None:
+    reported, harmless = 0, []
+    for damage in damages(filled):
+        try:
+            assert_holds(MemoryDirectory.open(filled), ROWS)
+        except StorageError as error:
+            reported += str(filled) in str(error)
+        else:
+            harmless.append(damage)
+    assert reported + len(harmless) == FLIPS
+    assert reported > FLIPS * 0.6
+    assert_holds(MemoryDirectory.open(filled), ROWS)
+
+
+def test_nothing_outside_is_read(filled: Path, tmp_path: Path) -> None:
+    """No link is followed, whatever a manifest or a folder says."""
+    import shutil
+
+    path = Path(shutil.copytree(filled, tmp_path / "memory"))
+    keys = next(path.glob("layers/03/*/keys"))
+    keys.rename(tmp_path / "elsewhere")
+    keys.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(StorageError, match="symbolic link"):
+        assert_holds(MemoryDirectory.open(path), ROWS)
+
+
+def test_a_reader_that_opens_while_pieces_are_replaced(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = created(path)
+    add(writer, 10)
+    commit(writer)
+    read = FileTree.read
+
+    def late(self: FileTree, ranges: Any) -> Any:
+        """The writer commits between the reading of the manifest and of the first piece."""
+        if any("/keys/c." in part.key for part in ranges):
+            monkeypatch.setattr(FileTree, "read", read)
+            add(writer, 30)
+            commit(writer)
+        return read(self, ranges)
+
+    monkeypatch.setattr(FileTree, "read", late)
+    assert_holds(MemoryDirectory.open(path), 40)
+    writer.close()

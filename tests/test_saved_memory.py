@@ -1,0 +1,255 @@
+"""A memory that is saved, opened again, read into, and seen by others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fotmem
+from fotmem.errors import AttachError, OptionError, StorageError
+from fotmem.memory import saving
+from tests import tiny
+from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
+
+STORES = ["exact", "faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw", "zarr"]
+
+
+def attached(model: Any, **options: Any) -> fotmem.Memory:
+    return fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=4, **options)
+
+
+def answer(model: Any) -> torch.Tensor:
+    logits: torch.Tensor = model(tiny.ids(9, seed=5)).logits
+    return logits
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_any_store_opens_a_saved_memory(tmp_path: Path, store: str) -> None:
+    if not fotmem.available_stores()[store].available:
+        pytest.skip(fotmem.available_stores()[store].reason)
+    model = tiny.llama()
+    with attached(model) as memory:
+        memory.read(tiny.ids(70), document="a.txt")
+        memory.read(tiny.ids(31, seed=1))
+        expected = answer(model)
+        memory.save(tmp_path / "memory")
+        memory.close()
+    with fotmem.open_memory(tmp_path / "memory", tiny.llama(), store) as again:
+        assert torch.equal(again.tokens, memory.tokens)
+        assert again.documents == memory.documents
+        assert [each.name for each in again.documents] == ["a.txt", ""]
+        assert (again.options, again.layers) == (memory.options, memory.layers)
+        for layer in LAYERS:
+            ids = torch.arange(101).expand(again.store(layer).num_heads, 1, -1)
+            assert torch.equal(again.store(layer).keys(ids), memory.store(layer).keys(ids))
+            assert torch.equal(again.store(layer).values(ids), memory.store(layer).values(ids))
+        torch.testing.assert_close(answer(again.attached_model.parts.model), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_reading_on_equals_an_uninterrupted_reading(
+    tmp_path: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "COMMIT", 20)
+    model, ids, more = tiny.llama(), tiny.ids(100), tiny.ids(40, seed=1)
+    with attached(model, dtype=dtype) as whole:
+        whole.read(ids, document="a", overlap=3)
+        whole.read(more, document="b", overlap=3)
+    with attached(model, dtype=dtype) as memory:
+        memory.save(tmp_path / "memory")
+        with monkeypatch.context() as patch:
+            patch.setattr("fotmem.memory.contents.Contents.append", stopped_after(50))
+            with pytest.raises(KeyboardInterrupt):
+                memory.read(ids, document="a", overlap=3)
+        memory.close()
+    read = fotmem.open_memory(tmp_path / "memory", model, writable=True)
+    assert 20 <= len(read) < 100
+    assert not read.documents[-1].is_complete
+    read.read(ids, document="a", overlap=3)
+    read.read(more, document="b", overlap=3)
+    read.close()
+    again = fotmem.open_memory(tmp_path / "memory", model)
+    assert torch.equal(again.tokens, whole.tokens)
+    assert [(each.name, each.tokens, each.is_complete) for each in again.documents] == [
+        ("a", 100, True),
+        ("b", 40, True),
+    ]
+    for layer in LAYERS:
+        ids = torch.arange(140).expand(again.store(layer).num_heads, 1, -1)
+        assert torch.equal(again.store(layer).keys(ids), whole.store(layer).keys(ids))
+        assert torch.equal(again.store(layer).values(ids), whole.store(layer).values(ids))
+    again.close()
+
+
+def stopped_after(tokens: int) -> Any:
+    append = fotmem.memory.contents.Contents.append
+
+    def stopping(self: Any, rows: Any, pieces: Any) -> None:
+        if len(self) > tokens:
+            raise KeyboardInterrupt
+        append(self, rows, pieces)
+
+    return stopping
+
+
+def test_a_reader_sees_commits_after_refresh(tmp_path: Path) -> None:
+    model, other = tiny.llama(), tiny.llama()
+    writer = attached(model)
+    writer.save(tmp_path / "memory")
+    reader = fotmem.open_memory(tmp_path / "memory", other)
+    assert not reader.refresh()
+    for count in (3000, 10, 5, 2100):
+        writer.read(tiny.ids(count, seed=count))
+        before = len(reader)
+        assert reader.refresh()
+        assert len(reader) == len(writer) == before + count
+        assert torch.equal(reader.tokens, writer.tokens)
+        assert reader.documents == writer.documents
+        torch.testing.assert_close(answer(other), answer(model))
+    assert not reader.refresh()
+    with pytest.raises(StorageError, match="was opened for reading; open it for writing"):
+        reader.read(tiny.ids(5))
+    assert len(reader) == len(writer)
+    reader.close()
+    writer.close()
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    writer = attached(tiny.llama())
+    writer.save(tmp_path / "memory")
+    with pytest.raises(StorageError, match="in use by another writer"):
+        fotmem.open_memory(tmp_path / "memory", tiny.llama(), writable=True)
+    writer.close()
+    with pytest.raises(StorageError, match="is closed; open it again"):
+        fotmem.attach(tiny.llama(), memory=writer).read(tiny.ids(5))
+    fotmem.open_memory(tmp_path / "memory", tiny.llama(), writable=True).close()
+
+
+def test_another_model_is_refused_and_what_differs_is_named(tmp_path: Path) -> None:
+    with attached(tiny.llama()) as memory:
+        memory.read(tiny.ids(30))
+        memory.save(tmp_path / "memory")
+        memory.close()
+    before = files_of(tmp_path / "memory")
+    changed = tiny.llama()
+    with torch.no_grad():
+        changed.model.layers[3].self_attn.k_proj.weight[0, 0] += 0.1
+    for model, difference in (
+        (changed, "weights: the memory has"),
+        (tiny.llama("theta"), "rope: the memory has"),
+        (tiny.llama("mha"), "architecture: the memory has"),
+    ):
+        with pytest.raises(StorageError, match=f"filled by another model: .*{difference}"):
+            fotmem.open_memory(tmp_path / "memory", model)
+        assert not hasattr(model.model, "fotmem")
+        fotmem.attach(model, layers=LAYERS).detach()  # nothing is left of the refused opening
+    later = tiny.llama(num_hidden_layers=5)
+    same = tiny.llama()
+    with torch.no_grad():
+        same.lm_head.weight += 1  # comes after the last memory layer
+    fotmem.open_memory(tmp_path / "memory", same).close()
+    fotmem.open_memory(tmp_path / "memory", tiny.llama().bfloat16().float()).close()
+    with pytest.raises(StorageError, match="another model"):
+        fotmem.open_memory(tmp_path / "memory", later)
+    assert files_of(tmp_path / "memory") == before
+
+
+def test_what_is_no_memory_is_refused(tmp_path: Path) -> None:
+    model = tiny.llama()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    (tmp_path / "file").write_text("dear")
+    (tmp_path / "empty").mkdir()
+    for name, reason in (
+        ("missing", "No such file or directory"),
+        ("other", "is not a memory of fotmem: it has no zarr.json, but letter.txt"),
+        ("empty", "not a memory of fotmem|there is no memory in"),
+        ("file", "is not a zip file"),
+    ):
+        with pytest.raises(StorageError, match=reason):
+            fotmem.open_memory(tmp_path / name, model)
+        with pytest.raises(StorageError, match=reason):
+            fotmem.open_memory(tmp_path / name, model, writable=name != "missing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "other"]
+    assert not list((tmp_path / "empty").iterdir())
+    memory = attached(model)
+    with pytest.raises(StorageError, match=r"letter\.txt; choose an empty directory"):
+        memory.save(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]
+    memory.save(tmp_path / "new")
+    memory.save(tmp_path / "copy")
+    assert memory.directory == str(tmp_path / "new")
+    with pytest.raises(StorageError, match="holds a memory already"):
+        memory.save(tmp_path / "copy")
+    memory.close()
+
+
+def test_a_kept_memory_is_not_cleared_or_replaced(tmp_path: Path) -> None:
+    memory = attached(tiny.llama())
+    memory.read(tiny.ids(30))
+    memory.save(tmp_path / "memory")
+    for change in (memory.clear, lambda: memory.replace(3, 5, tiny.ids(4))):
+        with pytest.raises(StorageError, match="would change what is kept in"):
+            change()
+    before = files_of(tmp_path / "memory")
+    with memory.temporarily():
+        memory.read(tiny.ids(9))
+        memory.replace(3, 5, tiny.ids(4))
+        memory.clear()
+        with pytest.raises(AttachError, match="end the block"):
+            memory.save(tmp_path / "other")
+    assert (len(memory), files_of(tmp_path / "memory")) == (30, before)
+    memory.use("zarr")
+    memory.read(tiny.ids(9))
+    memory.close()
+    with fotmem.open_memory(tmp_path / "memory", tiny.llama()) as again:
+        assert len(again) == 39
+
+
+def test_a_detached_memory_can_be_attached_again(tmp_path: Path) -> None:
+    model, other = tiny.llama(), tiny.llama()
+    memory = attached(model)
+    memory.read(tiny.ids(50))
+    expected = answer(model)
+    with pytest.raises(AttachError, match="attached to a model already"):
+        fotmem.attach(other, memory=memory)
+    memory.detach()
+    assert fotmem.attach(other, memory=memory) is memory
+    torch.testing.assert_close(answer(other), expected)
+    memory.detach()
+    with pytest.raises(AttachError, match="another model: architecture"):
+        fotmem.attach(tiny.llama("mha"), memory=memory)
+    fotmem.attach(model, "zarr", memory=memory)
+    assert {type(store).__name__ for store in memory.stores.values()} == {"ZarrStore"}
+    torch.testing.assert_close(answer(model), expected)
+    memory.detach()
+    with pytest.raises(OptionError, match="layers and dtype are those of the memory"):
+        fotmem.attach(model, memory=memory, layers=[1])
+
+
+def test_wrong_names_are_refused() -> None:
+    memory = attached(tiny.llama())
+    for name in ("", " ", 5, "x" * 5000):
+        with pytest.raises(ValueError, match="document must be a name"):
+            memory.read(tiny.ids(5), document=name)  # type: ignore[arg-type]
+    assert (len(memory), memory.documents) == (0, [])
+
+
+def test_documents_after_a_replacement() -> None:
+    memory = attached(tiny.llama())
+    for name, count in (("a", 20), ("b", 30), ("c", 10)):
+        memory.read(tiny.ids(count), document=name)
+    memory.replace(25, 28, tiny.ids(7))
+    assert [(each.name, each.first, each.tokens) for each in memory.documents] == [
+        ("a", 0, 20),
+        ("", 20, 5),
+        ("", 25, 7),
+        ("", 32, 22),
+        ("c", 54, 10),
+    ]
