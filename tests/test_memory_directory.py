@@ -91,8 +91,8 @@ def assert_holds(directory: MemoryDirectory, rows: int) -> None:
     for layer, expected in layers.items():
         blocks = list(directory.blocks(layer, 0, rows))
         parts = [keys for _, keys, _ in blocks], [values for _, _, values in blocks]
-        for some, tensor in zip(parts, expected, strict=True):
-            assert torch.equal(torch.cat([tensor[:, :0], *some], 1), tensor)
+        for some, whole in zip(parts, expected, strict=True):
+            assert torch.equal(torch.cat([whole[:, :0], *some], 1), whole)
 
 
 @pytest.fixture
