@@ -88,10 +88,10 @@ def assert_holds(directory: MemoryDirectory, rows: int) -> None:
     ids, starts, stops, layers = draw(0, rows)
     for found, expected in zip(directory.tokens(0, rows), (ids, starts, stops), strict=True):
         assert torch.equal(found, expected)
-    for layer, expected in layers.items():
+    for layer, pair in layers.items():
         blocks = list(directory.blocks(layer, 0, rows))
         parts = [keys for _, keys, _ in blocks], [values for _, _, values in blocks]
-        for some, whole in zip(parts, expected, strict=True):
+        for some, whole in zip(parts, pair, strict=True):
             assert torch.equal(torch.cat([whole[:, :0], *some], 1), whole)
 
 
