@@ -35,6 +35,8 @@ def test_operations_are_those_of_sets(
     assert plain(mine.complement(start, start + size)) == window - plain(one)
     assert mine.contains(torch.arange(-1, 50)).tolist() == [i in plain(one) for i in range(-1, 50)]
     assert mine.at(torch.arange(len(mine))).tolist() == sorted(plain(one))
+    below = [len([each for each in plain(one) if each < i]) for i in range(50)]
+    assert mine.positions(torch.arange(50)).tolist() == below
     for made in (mine, mine.intersection(theirs), mine.complement(0, 50), mine.within(3, 20)):
         bounds = [bound for each in made for bound in each]
         assert bounds == sorted(set(bounds))  # sorted, not empty, and no two touch

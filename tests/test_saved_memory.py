@@ -1,5 +1,6 @@
 """A memory that is saved, opened again, read into, and seen by others."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.documents import Document, TokenizedDocument
 from fotmem.errors import AttachError, OptionError, StorageError
 from fotmem.memory import saving
 from tests import tiny
@@ -253,3 +255,112 @@ def test_documents_after_a_replacement() -> None:
         ("", 32, 22),
         ("c", 54, 10),
     ]
+
+
+# Documents
+
+
+def tokenized(name: str, count: int, seed: int = 0) -> TokenizedDocument:
+    """A document whose tokens cover two characters each."""
+    ids = tiny.ids(count, seed=seed)[0]
+    places = torch.arange(count, dtype=torch.int32)
+    text = "".join(f"{int(token):02}" for token in ids)
+    return TokenizedDocument(Document(name, text), ids, 2 * places, 2 * places + 2)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("top_k", [4, None])
+def test_nothing_is_found_of_a_removed_document(
+    tmp_path: Path, store: str, top_k: int | None
+) -> None:
+    """In no layer, by no store, before and after the memory is opened again."""
+    if not fotmem.available_stores()[store].available:
+        pytest.skip(fotmem.available_stores()[store].reason)
+    model = tiny.llama()
+    with attached(model, decay=0.5) as expected:
+        for name in ("a", "c"):
+            expected.read(tokenized(name, 60, seed=ord(name)))
+        expected.top_k = top_k
+        right = answer(model)
+    with attached(model, store=store, decay=0.5) as memory:
+        memory.top_k = top_k
+        for name in ("a", "b", "c", "d"):
+            memory.read(tokenized(name, 60, seed=ord(name)))
+        memory.save(tmp_path / "memory")
+        memory.remove("b")
+        with memory.only(["a", "c"]):
+            torch.testing.assert_close(answer(model), right)
+        memory.remove("d")
+        torch.testing.assert_close(answer(model), right)
+        found = {each.position for each in memory.explain(top=1000)}
+        assert found <= {*range(60), *range(120, 180)}
+        assert (len(memory), len(memory.tokens)) == (120, 240)
+        with pytest.raises(OptionError, match="the memory has no document 'b'"):
+            memory.remove("b")
+        memory.close()
+    with fotmem.open_memory(tmp_path / "memory", model, store) as again:
+        torch.testing.assert_close(answer(model), right)
+        assert [each.name for each in again.documents] == ["a", "c"]
+        with again.only("c"), again.only(["a"]):  # nothing is in both
+            assert again.explain() == [] or not torch.equal(answer(model), right)
+
+
+def test_a_reader_sees_removals(tmp_path: Path) -> None:
+    model, other = tiny.llama(), tiny.llama()
+    writer = attached(model)
+    writer.read(tokenized("a", 40))
+    writer.read(tokenized("b", 40, seed=1))
+    writer.save(tmp_path / "memory")
+    reader = fotmem.open_memory(tmp_path / "memory", other)
+    writer.remove("a")
+    before = answer(other)
+    assert reader.refresh()
+    assert reader.documents == writer.documents
+    assert not torch.equal(answer(other), before)
+    torch.testing.assert_close(answer(other), answer(model))
+    with pytest.raises(StorageError, match="was opened for reading"):
+        reader.remove("b")
+    reader.close()
+    writer.close()
+
+
+def test_a_changed_document_replaces_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = attached(tiny.llama())
+    memory.read(tokenized("a", 50))
+    memory.read(tokenized("b", 50, seed=1))
+    monkeypatch.setattr("fotmem.memory.reading._run", None)  # nothing is run
+    memory.read(tokenized("a", 50))
+    monkeypatch.undo()
+    assert [each.name for each in memory.documents] == ["a", "b"]
+    memory.read(tokenized("a", 50, seed=2))
+    assert [(each.name, each.first) for each in memory.documents] == [("b", 50), ("a", 100)]
+    assert len(memory) == 100
+    [b, _] = memory.documents
+    assert (b.tokens, b.characters, b.is_complete) == (50, 100, True)
+    assert b.sha256 == tokenized("b", 50, seed=1).document.sha256
+
+
+def test_characters_are_kept(tmp_path: Path) -> None:
+    memory = attached(tiny.llama())
+    memory.read(tokenized("a", 30))
+    memory.read(tiny.ids(5))
+    memory.save(tmp_path / "memory")
+    memory.close()
+    again = fotmem.open_memory(tmp_path / "memory", tiny.llama())
+    rows = again.attached_model.contents.text.rows(0, 35)
+    assert rows.starts.tolist() == [*range(0, 60, 2), *[-1] * 5]
+    assert rows.stops.tolist() == [*range(2, 62, 2), *[-1] * 5]
+    again.close()
+
+
+def test_only_belongs_to_its_thread() -> None:
+    model = tiny.llama()
+    memory = attached(model)
+    memory.read(tokenized("a", 50))
+    memory.read(tokenized("b", 50, seed=1))
+    with memory.only("a"):
+        alone = answer(model)
+        with ThreadPoolExecutor(1) as pool:
+            outside = pool.submit(answer, model).result()
+    assert torch.equal(outside, answer(model))
+    assert not torch.equal(outside, alone)

@@ -20,6 +20,7 @@ from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.gradients import without_gradient
 from fotmem.memory.layer_proof import prove_keys
 from fotmem.models.model_parts import cache_argument
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
 
 
@@ -94,7 +95,7 @@ def _memory(
     rows, _, tokens, head_dim = query.shape
     heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
     folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
-    out, lse = _attend(attached, store, folded, scale)
+    out, lse = _attend(attached, store, folded, scale, cache.among)
     shape = (store.num_heads, rows, -1, tokens)
     out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
     return PartialAttention(out, lse.reshape(shape).transpose(0, 1).reshape(query.shape[:-1]))
@@ -117,10 +118,15 @@ def _overflow(
 
 
 def _attend(
-    attached: AttachedModel, store: MemoryStore, queries: Tensor, scale: float
+    attached: AttachedModel,
+    store: MemoryStore,
+    queries: Tensor,
+    scale: float,
+    among: IdRanges | None = None,
 ) -> PartialAttention:
-    scale, bias = scale_and_bias(store, scale, attached.options)
-    return store.attend(queries, top_k=attached.options.top_k, scale=scale, bias=bias)
+    scale, bias = scale_and_bias(store, scale, attached.options, among)
+    top_k = attached.options.top_k
+    return store.attend(queries, top_k=top_k, scale=scale, bias=bias, among=among)
 
 
 def local_attention(

@@ -15,7 +15,9 @@ from fotmem.memory.attached import AttachedModel
 from fotmem.memory.columns import LocalColumns
 from fotmem.memory.contents import Contents
 from fotmem.memory.local_context import LocalLayer, MemoryLayer
+from fotmem.memory.only import visible_ids
 from fotmem.memory.trace import Trace
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
 
 
@@ -53,6 +55,7 @@ class MemoryCache(DynamicCache):
         self.reading = reading
         self.distance = attached.options.distance
         self.contents: Contents | None = None
+        self.among: IdRanges | None = None  # the ids of the contents that the call may find
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(attached, layer) if layer in attached.layers else LocalLayer()
             for layer in range(len(attached.parts.attentions))
@@ -108,7 +111,7 @@ class MemoryCache(DynamicCache):
                 "this cache is in use by another call, or by one that failed; "
                 "start a new sequence, without a cache"
             )
-        self.contents = self.attached.contents
+        self.contents, self.among = self.attached.contents, visible_ids(self.attached)
         return self.contents
 
     def memory_layer(self, layer: int) -> MemoryLayer:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.interrupts import interrupts_deferred
-from fotmem.memory.text import RememberedText, TokenRows
+from fotmem.memory.text import RememberedText
+from fotmem.memory.text_to_read import TokenRows
 from fotmem.stores.store import MemoryStore
 
 Makers = Mapping[int, Callable[[], MemoryStore]]

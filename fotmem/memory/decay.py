@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fotmem.memory.options import MemoryOptions
 from fotmem.stores.hits import Bias
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
 
 OLDEST = 64
@@ -13,7 +14,7 @@ OLDEST = 64
 
 
 def scale_and_bias(
-    store: MemoryStore, scale: float, options: MemoryOptions
+    store: MemoryStore, scale: float, options: MemoryOptions, among: IdRanges | None = None
 ) -> tuple[float, Bias | None]:
     """Return the scale and the bias with which to attend to a store.
 
@@ -34,14 +35,17 @@ def scale_and_bias(
         Factor of the scores in the model.
     options : MemoryOptions
         Their ``decay``, ``temperature`` and ``window``.
+    among : IdRanges, optional
+        The keys that count; the age of a key is the number of these after it.
     """
     scale = scale / options.temperature
     if not options.decay:
         return scale, None
     decay, end, window = options.decay / scale, store.next_id, options.window
+    counted = None if among is None else among.within(store.first_id, end)
 
     def bias(ids: Tensor) -> Tensor:
-        windows_ago = ((end - ids).float() / window).clamp(1, OLDEST)
-        return windows_ago.log() * -decay
+        ages = end - ids if counted is None else len(counted) - counted.positions(ids)
+        return (ages.float() / window).clamp(1, OLDEST).log() * -decay
 
     return scale, bias

@@ -66,9 +66,9 @@ def _shares(attached: AttachedModel, trace: Trace, layer: int, row: int) -> dict
         return {}
     query, lse = (each[row, :, last] for each in trace.layers[layer])
     queries = query.view(store.num_heads, -1, store.head_dim)  # [H, G, D]
-    scale, bias = scale_and_bias(store, attached.geometry(layer)[2], trace.options)
+    scale, bias = scale_and_bias(store, attached.geometry(layer)[2], trace.options, trace.among)
     top_k = min(trace.options.top_k or CANDIDATES, len(store))
-    hits = store.search(queries, top_k, bias=bias)
+    hits = store.search(queries, top_k, bias=bias, among=trace.among)
     weights = (hits.scores * scale - lse.view(store.num_heads, -1, 1)).exp()
     shares: dict[int, float] = {}
     flat = (hits.ids.flatten().tolist(), weights.flatten().tolist())

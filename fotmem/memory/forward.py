@@ -66,7 +66,7 @@ def _run(
     fresh = [length == 0 for length in cache.columns.lengths(len(real))]
     for step in plan(real, options):
         _make_room(cache, step, options.window)
-        cache.trace = Trace(step.columns >= 0, attached.options)
+        cache.trace = Trace(step.columns >= 0, attached.options, cache.among)
         outputs.add(step, run_step(plain_forward, cache, step, name, inputs, **kwargs))
         if step.is_window:
             cache.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,11 @@ from fotmem.memory import reading
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.explain import AttendedToken, explain
+from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
-from fotmem.memory.saving import commit, facts_of, new_directory, refresh
-from fotmem.memory.text import MemoryDocument, TextToRead
+from fotmem.memory.saving import commit, facts_of, new_directory, refresh, remove
+from fotmem.memory.text import MemoryDocument
 from fotmem.memory.windows import checked_overlap
 from fotmem.models.fingerprint import tokenizer_fingerprint
 from fotmem.stores.store import MemoryStore
@@ -125,7 +126,10 @@ class Memory:
 
     @property
     def tokens(self) -> Tensor:
-        """The remembered token ids, int64 ``[N]`` on CPU, in the order of reading."""
+        """The token ids that were read, int64 ``[N]`` on CPU, in the order of reading.
+
+        The index of a token is its id in the stores. Tokens of removed documents stay in place.
+        """
         return self._contents.tokens
 
     @property
@@ -134,8 +138,8 @@ class Memory:
         return self._contents.stores
 
     def __len__(self) -> int:
-        """Count the remembered tokens."""
-        return len(self._contents)
+        """Count the remembered tokens, without those of removed documents."""
+        return self._contents.text.count_visible()
 
     def __bool__(self) -> bool:
         return True  # an empty memory is still a memory
@@ -208,9 +212,11 @@ class Memory:
         Parameters
         ----------
         input_ids : Tensor or sequence of int
-            Token ids ``[n]`` or ``[1, n]`` of one text, without padding.
+            Token ids ``[n]`` or ``[1, n]`` of one text, without padding; or a
+            `fotmem.documents.TokenizedDocument`, whose characters are kept, too.
         document : str, optional
-            Name of the text. If the reading of this very text was stopped, it goes on.
+            Name of the text. What was read under this name before is removed, unless it is the same
+            text: then nothing is read, or only the rest if its reading was stopped.
         attend : bool
             Let memory layers look at memory while they read, as the released LongLLaMA code does.
             What was remembered before then distracts from what is read, and reading is slower.
@@ -237,10 +243,8 @@ class Memory:
         with self._writing:
             attached = self.attached_model
             try:
-                ids, name = checked_text(attached, input_ids), reading.checked_name(document)
-                if len(ids):
-                    text, how = TextToRead.of_ids(ids, name), (attend, overlap, progress)
-                    reading.read(attached, attached.contents, text, *how)
+                text, how = checked_text(attached, input_ids, document), (attend, overlap, progress)
+                reading.read(attached, attached.contents, text, *how)
             finally:
                 attached.last_trace = None  # its shares are of the memory as it was
 
@@ -264,7 +268,7 @@ class Memory:
             As `read`.
         """
         overlap = checked_overlap(overlap, self.options.window)
-        tokens = checked_text(self.attached_model, input_ids)
+        tokens = checked_text(self.attached_model, input_ids).ids
         yield from reading.observe(self.attached_model, tokens, overlap)
 
     def replace(
@@ -294,17 +298,16 @@ class Memory:
         attend = checked_boolean("attend", attend)
         overlap = checked_overlap(overlap, self.options.window)
         with self._writing:
-            tokens, length = checked_text(self.attached_model, input_ids), len(self)
+            text, length = checked_text(self.attached_model, input_ids), len(self.tokens)
             if not 0 <= start <= stop <= length:
                 raise OptionError(
                     f"start and stop must be from 0 to the {length} remembered tokens, in this "
                     f"order, got {start} and {stop}"
                 )
             self._require_unkept("replace")
-            new, text = Contents.empty(self._contents.makers), TextToRead.of_ids(tokens)
+            new = Contents.empty(self._contents.makers)
             new.recall(self._contents, range(start))
-            if len(tokens):
-                reading.read(self.attached_model, new, text, attend, overlap)
+            reading.read(self.attached_model, new, text, attend, overlap)
             new.recall(self._contents, range(stop, length))
             self._put(new)
 
@@ -407,8 +410,50 @@ class Memory:
 
     @property
     def documents(self) -> list[MemoryDocument]:
-        """The documents that were read, in the order of reading."""
-        return [MemoryDocument.of(entry) for entry in self._contents.text.documents]
+        """The documents that were read and not removed, in the order of reading."""
+        entries = self._contents.text.documents
+        return [MemoryDocument.of(entry) for entry in entries if not entry.is_removed]
+
+    def remove(self, document: str) -> None:
+        """Hide a document from all searches, at once; other tokens keep their ids.
+
+        In a directory this is committed before the method returns. The time that it takes does not
+        depend on how much the memory holds.
+
+        Raises
+        ------
+        OptionError
+            There is no such document.
+        StorageError
+            The directory cannot be written to.
+        """
+        with self._writing:
+            remove(self._contents, document)
+            self.attached_model.last_trace = None
+
+    @contextmanager
+    def only(self, documents: Sequence[str]) -> Iterator[None]:
+        """Let calls of the model in this block look at some documents only.
+
+        The block belongs to its thread, or to its asyncio task. Blocks may be nested; the inner one
+        sees what is in both.
+
+        Raises
+        ------
+        OptionError
+            There is no such document.
+
+        Examples
+        --------
+        ::
+
+            with memory.only(["a.txt", "b.txt"]):
+                model.generate(...)
+        """
+        if isinstance(documents, str):
+            documents = [documents]
+        with only(self.attached_model, self._contents.text.ranges(documents)):
+            yield
 
     @property
     def directory(self) -> str | None:

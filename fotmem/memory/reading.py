@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fotmem.documents import TokenizedDocument
 from fotmem.errors import AttachError, InputError, shown
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.cache import MemoryCache, StopForward
@@ -17,7 +18,8 @@ from fotmem.memory.forward import run_step
 from fotmem.memory.inputs import checked_tokens
 from fotmem.memory.progress import with_progress
 from fotmem.memory.saving import commit, commit_if_due
-from fotmem.memory.text import TextToRead
+from fotmem.memory.text import RememberedText
+from fotmem.memory.text_to_read import TextToRead
 from fotmem.memory.windows import Step, spans
 
 LONGEST_NAME = 4096
@@ -53,11 +55,10 @@ def read(
     """
     if contents.directory is not None:
         contents.directory.require_writable()
-    begun = contents.text.unfinished(text)
-    if begun is None:
-        contents.text.begin(text.name, text.sha256, text.characters)
-    else:  # go on where it was stopped
-        text = text.rest(len(begun))
+    rest = _begun(contents.text, text)
+    if rest is None:
+        return
+    text = rest
     tokens = text.ids
     before = contents.text.rows(max(0, len(contents) - overlap), len(contents)).ids
     context = torch.cat([before, tokens])
@@ -74,6 +75,22 @@ def read(
         commit(contents, contents.directory)
 
 
+def _begun(remembered: RememberedText, text: TextToRead) -> TextToRead | None:
+    """Begin a document, or go on with one; return what of it is to be read, None for nothing."""
+    before = remembered.find(text.name)
+    if before is None and not text.name and not len(text.ids):
+        return None
+    if before is not None and before.sha256 == text.sha256:
+        if before.is_complete:
+            return None
+        if before is remembered.documents[-1]:  # its reading was stopped
+            return text.rest(len(before))
+    if before is not None:
+        remembered.remove(before)
+    remembered.begin(text.name, text.sha256, text.characters)
+    return text
+
+
 def observe(
     attached: AttachedModel, tokens: Tensor, overlap: int
 ) -> Iterator[dict[int, Projections]]:
@@ -84,11 +101,15 @@ def observe(
         yield {layer: each.last(len(span)) for layer, each in projections.items()}
 
 
-def checked_text(attached: AttachedModel, input_ids: Any) -> Tensor:
-    """Check that a text can be read; return its token ids, int64 ``[n]`` on CPU."""
+def checked_text(attached: AttachedModel, given: Any, document: Any = None) -> TextToRead:
+    """Check that a text can be read: token ids or a `TokenizedDocument`, with or without a name."""
     if not attached.is_attached:
         raise AttachError("this memory was detached from its model; attach again to read")
-    return checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
+    name, vocabulary = checked_name(document), attached.parts.decoder.config.vocab_size
+    if isinstance(given, TokenizedDocument):
+        checked_tokens(given.ids, vocabulary)
+        return TextToRead.of_document(given, name)
+    return TextToRead.of_ids(checked_tokens(given, vocabulary), name)
 
 
 def checked_name(document: Any) -> str:
@@ -108,7 +129,7 @@ def _run(
 ) -> dict[int, Projections]:
     """Run one window that attends to `contents`; return the projections of every memory layer."""
     cache = MemoryCache(attached, reading=True)
-    cache.contents = contents
+    cache.contents, cache.among = contents, None if contents is None else contents.text.visible
     step = Step(torch.arange(len(window))[None], is_window=True)
     inputs = window[None].to(_embedding_device(attached.decoder))
     with suppress(StopForward):

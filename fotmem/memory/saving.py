@@ -11,7 +11,7 @@ from fotmem.disk import LayerShape
 from fotmem.errors import AttachError, StorageError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.contents import BULK, Contents, looked_up_range
-from fotmem.memory.text import TokenRows
+from fotmem.memory.text_to_read import TokenRows
 from fotmem.models.fingerprint import model_fingerprint
 
 if TYPE_CHECKING:
@@ -76,6 +76,19 @@ def commit(contents: Contents, directory: MemoryDirectory) -> None:
             }
             directory.append(*contents.text.rows(start, stop), pieces)
         directory.commit(contents.text.documents)
+
+
+def remove(contents: Contents, name: str) -> None:
+    """Hide a document from all searches; where contents are kept, commit that."""
+    text, directory = contents.text, contents.directory
+    if directory is not None:
+        directory.require_writable()
+    text.ranges([name])  # raises if there is none
+    found = text.find(name)
+    assert found is not None
+    text.remove(found)
+    if directory is not None:
+        commit(contents, directory)
 
 
 def commit_if_due(contents: Contents) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from fotmem.directory.facts import DocumentEntry
-
-UNKNOWN = -1
-"""In place of a character: the token's place in the document is not known."""
+from fotmem.errors import OptionError
+from fotmem.memory.text_to_read import TokenRows
+from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 
 
 @dataclass(frozen=True)
@@ -50,58 +49,23 @@ class MemoryDocument:
         )
 
 
-class TextToRead(NamedTuple):
-    """A text as it goes into a memory."""
-
-    ids: Tensor
-    """Token ids, int64 ``[n]`` on CPU."""
-    starts: Tensor
-    """First character of each token in the document, int64 ``[n]``; -1: unknown."""
-    stops: Tensor
-    """Character after the last one of each token; -1: unknown."""
-    name: str
-    """Of the document; empty if it has none."""
-    sha256: str
-    """Of its text in UTF-8, or of its token ids where only they are known."""
-    characters: int | None
-    """Length of its text."""
-
-    @classmethod
-    def of_ids(cls, ids: Tensor, name: str = "") -> Self:
-        """Take token ids of which nothing else is known."""
-        unknown = torch.full_like(ids, UNKNOWN)
-        sha256 = hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest()
-        return cls(ids, unknown, unknown, name, sha256, None)
-
-    def rest(self, start: int) -> Self:
-        """Return the text without its first tokens."""
-        rows = (self.ids[start:], self.starts[start:], self.stops[start:])
-        return type(self)(*rows, self.name, self.sha256, self.characters)
-
-    def rows(self, start: int, stop: int) -> TokenRows:
-        """Return some of its tokens."""
-        return TokenRows(self.ids[start:stop], self.starts[start:stop], self.stops[start:stop])
-
-
-class TokenRows(NamedTuple):
-    """Token ids, and the characters that each token covers: int64 ``[n]`` each."""
-
-    ids: Tensor
-    starts: Tensor
-    stops: Tensor
-
-
 class RememberedText:
     """Tokens and documents, in the order of reading."""
 
     def __init__(self) -> None:
         self.documents: list[DocumentEntry] = []
+        self.visible: IdRanges | None = None
+        """The ids that were not removed, and all that may come; None: all."""
         self._rows: list[TokenRows] = []
         self._length = 0
 
     def __len__(self) -> int:
         """Count the tokens."""
         return self._length
+
+    def count_visible(self) -> int:
+        """Count the tokens that were not removed."""
+        return self._length if self.visible is None else len(self.visible.within(0, self._length))
 
     @property
     def ids(self) -> Tensor:
@@ -121,6 +85,7 @@ class RememberedText:
         """Return an equal text that grows independently."""
         twin = type(self)()
         twin.documents, twin._rows = list(self.documents), list(self._rows)
+        twin.visible = self.visible
         twin._length = self._length
         return twin
 
@@ -151,16 +116,44 @@ class RememberedText:
         self._rows.append(rows)
         self._length += len(rows.ids)
         self.documents = list(documents)
+        self.visible = self._visible()
 
     def end(self) -> None:
         """Note that all tokens of the last document are there."""
         self._change_last(is_complete=True)
 
-    def unfinished(self, text: TextToRead) -> DocumentEntry | None:
-        """Return the last document if it is this one, and its reading did not come to its end."""
-        last = self.documents[-1] if self.documents and text.name else None
-        same = last is not None and (last.name, last.sha256) == (text.name, text.sha256)
-        return last if same and last is not None and not last.is_complete else None
+    def find(self, name: str) -> DocumentEntry | None:
+        """Return the document of this name, unless it was removed."""
+        named = (each for each in self.documents if each.name == name and not each.is_removed)
+        return next(named, None) if name else None
+
+    def remove(self, document: DocumentEntry) -> None:
+        """Hide a document from all searches."""
+        at = self.documents.index(document)
+        self.documents[at] = document.model_copy(update={"is_removed": True})
+        self.visible = self._visible()
+
+    def ranges(self, names: Sequence[str]) -> IdRanges:
+        """Return the ids of some documents.
+
+        Raises
+        ------
+        OptionError
+            A name is unknown.
+        """
+        known = {each.name for each in self.documents if each.name and not each.is_removed}
+        for name in names:
+            if name not in known:
+                raise OptionError.unknown(name, "the memory", known, kind="document")
+        return IdRanges(
+            (each.first, each.stop)
+            for each in self.documents
+            if each.name in names and not each.is_removed
+        )
+
+    def _visible(self) -> IdRanges | None:
+        removed = [(each.first, each.stop) for each in self.documents if each.is_removed]
+        return IdRanges(removed).complement(0, END_OF_IDS) if removed else None
 
     def take(self, other: RememberedText, start: int, stop: int) -> None:
         """Append tokens of another text, with their documents; one that is cut loses its name."""
@@ -174,6 +167,7 @@ class RememberedText:
                 self.documents.append(document.model_copy(update=changes))
         self._rows.append(other.rows(start, stop))
         self._length += stop - start
+        self.visible = self._visible()
 
     def _change_last(self, **changes: Any) -> None:
         self.documents[-1] = self.documents[-1].model_copy(update=changes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fotmem.memory.options import MemoryOptions
+from fotmem.stores.id_ranges import IdRanges
 
 
 @dataclass
@@ -17,6 +18,8 @@ class Trace:
     """Shape ``[B, T]``, bool: which positions of the step are not padding."""
     options: MemoryOptions
     """How memory was looked at in that step."""
+    among: IdRanges | None = None
+    """The ids that memory layers could find; None: all."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
 

@@ -111,6 +111,23 @@ class IdRanges:
         which = torch.bucketize(positions.contiguous(), ends, right=True)
         return positions + (stops - ends)[which]
 
+    def positions(self, ids: Tensor) -> Tensor:
+        """Return how many ids of the set are below each of these: the inverse of `at`.
+
+        Parameters
+        ----------
+        ids : Tensor
+            Int64, of any shape, on any device.
+        """
+        starts, stops = self._bounds.to(ids.device).view(-1, 2).t().contiguous()
+        if not len(starts):
+            return torch.zeros_like(ids)
+        before = (stops - starts).cumsum(0) - (stops - starts)  # ids in the ranges before each
+        # The last range that begins at an id or before it.
+        last = (torch.bucketize(ids.contiguous(), starts, right=True) - 1).clamp(min=0)
+        inside = torch.minimum(ids - starts[last], (stops - starts)[last]).clamp(min=0)
+        return before[last] + inside
+
     def intersection(self, other: "IdRanges") -> "IdRanges":
         """Return the ids that are in both sets."""
         cuts = torch.cat([self._bounds, other._bounds]).unique()
