@@ -5,7 +5,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from fotmem.stores import Graph, GraphStore, Ids, Vectors
+from fotmem.stores import Arrays, Graph, GraphStore, Ids, Vectors
 from fotmem_faiss.options import HnswOptions
 from fotmem_faiss.threads import faiss_threads
 
@@ -44,6 +44,14 @@ class FaissGraph(Graph):
         finally:
             self._options = usual
 
+    def arrays(self) -> Arrays:
+        return {"faiss": faiss.serialize_index(self._index), "ids": self._ids}
+
+    def load(self, arrays: Arrays) -> None:
+        rng = self._index.hnsw.rng
+        self._index = faiss.deserialize_index(arrays["faiss"])
+        self._index.hnsw.rng, self._ids = rng, arrays["ids"]
+
     def copy(self) -> Self:
         twin = type(self).__new__(type(self))
         twin._options, twin._ids = self._options, self._ids
@@ -60,6 +68,7 @@ class HnswStore(GraphStore):
 
     options: HnswOptions
     search_options = frozenset({"ef_search"})
+    index_library = f"faiss {faiss.__version__}"
 
     def new_graph(self, head: int) -> Graph:
         return FaissGraph(self.head_dim, self.options, self.options.seed + head)

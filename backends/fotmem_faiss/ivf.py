@@ -4,10 +4,12 @@ import math
 from collections.abc import Generator
 from typing import Self
 
+import faiss
+import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.stores import GrowingRows, IndexedStore
+from fotmem.stores import Arrays, GrowingRows, IndexedStore
 from fotmem_faiss.lists import Lists
 from fotmem_faiss.options import IvfOptions, IvfpqOptions
 from fotmem_faiss.threads import faiss_threads
@@ -32,6 +34,7 @@ class IvfStore(IndexedStore):
 
     options: IvfOptions
     search_options = frozenset({"nprobe"})
+    index_library = f"faiss {faiss.__version__}"
     _lists: Lists
     _training: Generator[int, None, Lists] | None = None  # of new lists, step by step
     _coming: Lists | None = None  # new ones that are being filled
@@ -73,6 +76,15 @@ class IvfStore(IndexedStore):
         if self._in_work:  # the twin begins anew
             twin._training = twin._coming = None
             twin._trained_for = self._trained_for // 2
+
+    def index_arrays(self) -> Arrays:
+        suited = self._trained_for // 2 if self._in_work else self._trained_for  # as copies have it
+        return {**self._lists.arrays(), "trained_for": np.array([suited])}
+
+    def load_index(self, arrays: Arrays) -> None:
+        self._lists = Lists.of_arrays(arrays)
+        self._training = self._coming = None
+        self._known, self._trained_for = self._lists.end, int(arrays["trained_for"][0])
 
     def tune_index(self) -> None:
         self._lists.tune(self.options.nprobe)

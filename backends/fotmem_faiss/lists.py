@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import block_length
-from fotmem.stores import Centring, Ids, Vectors, nearest_centres
+from fotmem.stores import Arrays, Centring, Ids, Vectors, nearest_centres
 
 LARGEST = 2.0**15
 """Of a vector's numbers (those of the sample reach about 1): float16 ends at twice that."""
@@ -58,6 +58,25 @@ class Lists:
         """Return an independent copy."""
         index = faiss.clone_index(self._index)
         return type(self)(self._clusters, index, first=self.end)
+
+    def arrays(self) -> Arrays:
+        """Return all of it as arrays, for `of_arrays`."""
+        frame, centres, reach = self._clusters
+        parts = {**frame._asdict(), "centres": centres, "reach": reach}
+        return {
+            "faiss": faiss.serialize_index(self._index),
+            "end": np.array([self.end]),
+            **{name: part.numpy() for name, part in parts.items()},
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays) -> Self:
+        """Restore the lists that returned `arrays`."""
+        names = (*Centring._fields, "centres", "reach")
+        parts = [torch.from_numpy(np.array(arrays[name])) for name in names]
+        clusters = Clusters(Centring(*parts[:2]), *parts[2:])
+        index = faiss.deserialize_index(arrays["faiss"])
+        return cls(clusters, index, first=int(arrays["end"][0]))
 
     def _probed(self, queries: Tensor) -> tuple[Ids, Vectors]:
         """Choose lists for queries ``[H, Q, D]``, and score their centres: ``[H * Q, nprobe]``."""

@@ -1,12 +1,13 @@
 """Approximate search by the graphs of hnswlib."""
 
 import copy
+from importlib.metadata import version
 from typing import Any
 
 import hnswlib
 import numpy as np
 
-from fotmem.stores import Graph, GraphStore, Ids, Vectors
+from fotmem.stores import Arrays, Graph, GraphStore, Ids, Vectors, array_to_file, file_to_array
 from fotmem_hnsw.options import HnswOptions
 
 CAPACITY = 2**13
@@ -58,6 +59,14 @@ class HnswGraph(Graph):
         finally:
             self._index.set_ef(self._ef_search)
 
+    def arrays(self) -> Arrays:
+        return {"file": file_to_array(self._index.save_index)}
+
+    def load(self, arrays: Arrays) -> None:
+        self._index = hnswlib.Index(space="l2", dim=self._index.dim)
+        array_to_file(arrays["file"], self._index.load_index)
+        self._index.set_ef(self._ef_search)
+
     def copy(self) -> "HnswGraph":
         return copy.deepcopy(self)
 
@@ -67,6 +76,7 @@ class HnswStore(GraphStore):
 
     options: HnswOptions
     search_options = frozenset({"ef_search"})
+    index_library = f"hnswlib {version('hnswlib')}"
 
     def new_graph(self, head: int) -> Graph:
         return HnswGraph(self.head_dim, self.options, self.options.seed + head)

@@ -14,10 +14,12 @@ from fotmem.stores.kmeans import moved_centres, nearest_centres
 from fotmem.stores.options import StoreOptions
 from fotmem.stores.parallel import over_heads
 from fotmem.stores.rows_store import RowsStore
+from fotmem.stores.saved_index import Arrays, SavedIndex, array_to_file, file_to_array
 from fotmem.stores.store import MemoryStore
 from fotmem.stores.store_directory import StoreDirectory
 
 __all__ = [
+    "Arrays",
     "Bias",
     "Centring",
     "DirectoryLock",
@@ -32,11 +34,14 @@ __all__ = [
     "IndexedStore",
     "MemoryStore",
     "RowsStore",
+    "SavedIndex",
     "StoreDirectory",
     "StoreOptions",
     "Vectors",
+    "array_to_file",
     "best_hits",
     "exact_search",
+    "file_to_array",
     "moved_centres",
     "nearest_centres",
     "over_heads",

@@ -55,6 +55,18 @@ class DuplicateKeys:
         )
         return has
 
+    def array(self) -> Ids:
+        """Return originals and their duplicates ``[2, n]``, for `of_array`."""
+        pairs = [(original, copied) for original, ids in self._of.items() for copied in ids]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+
+    @classmethod
+    def of_array(cls, pairs: Ids) -> "DuplicateKeys":
+        """Restore those of an array ``[2, n]``."""
+        new = cls()
+        new.note(pairs[0], pairs[1])
+        return new
+
     def copy(self) -> "DuplicateKeys":
         """Return an independent copy."""
         twin = DuplicateKeys()

@@ -13,6 +13,7 @@ from fotmem.stores.centring import Centring
 from fotmem.stores.duplicate_keys import DuplicateKeys, first_equal
 from fotmem.stores.indexed_store import IndexedStore
 from fotmem.stores.parallel import over_heads
+from fotmem.stores.saved_index import Arrays, named_parts, part_of, writable_tensor
 
 FAR = 256.0
 """Distance of queries from the centre, in units of the longest key."""
@@ -43,6 +44,14 @@ class Graph(ABC):
     @abstractmethod
     def copy(self) -> "Graph":
         """Return an independent graph."""
+
+    def arrays(self) -> Arrays:
+        """Return the graph as arrays, for `load`; needed where the store names `index_library`."""
+        raise NotImplementedError("the graph of a store that names index_library can be saved")
+
+    def load(self, arrays: Arrays) -> None:
+        """Become the graph that returned `arrays`; called on a new one."""
+        raise NotImplementedError("the graph of a store that names index_library can be loaded")
 
     def tune(self, options: Any) -> None:
         """Search by these options from now on; called if the store names `search_options`."""
@@ -117,6 +126,21 @@ class GraphStore(IndexedStore):
     def copy_index(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
         twin._duplicates = [each.copy() for each in self._duplicates]
+
+    def index_arrays(self) -> Arrays:
+        arrays = {name: part.numpy() for name, part in self._centring._asdict().items()}
+        for head, graph in enumerate(self._graphs):
+            arrays[f"duplicates/{head}"] = self._duplicates[head].array()
+            arrays.update(named_parts(f"graph/{head}", graph.arrays()))
+        return arrays
+
+    def load_index(self, arrays: Arrays) -> None:
+        self._centring = Centring(*(writable_tensor(arrays[name]) for name in Centring._fields))
+        heads = range(self.num_heads)
+        self._duplicates = [DuplicateKeys.of_array(arrays[f"duplicates/{i}"]) for i in heads]
+        self._graphs = [self.new_graph(head) for head in heads]
+        for head, graph in enumerate(self._graphs):
+            graph.load(part_of(arrays, f"graph/{head}"))
 
     def _grow_graph(self, head: int, first: int, vectors: Vectors) -> None:
         """Add the vectors that are new; note which the others are duplicates of."""

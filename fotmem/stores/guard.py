@@ -157,8 +157,9 @@ def closes(method: _Method[_Store, _Given, None]) -> _Method[_Store, _Given, Non
 
 GUARDED: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("search", "attend", "keys", "values", "share_read", "__len__"), reads),
-    **dict.fromkeys(("start_at", "add", "forget", "tune", "flush"), changes),
+    **dict.fromkeys(("start_at", "add", "fill", "forget", "tune", "flush"), changes),
     "copy": copies,
+    "save_index": copies,
     "close": closes,
 }
 """The guard of each public method, also where a subclass overrides it."""

@@ -1,14 +1,17 @@
 """A base for stores that find keys by an index of some library."""
 
+import logging
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fotmem.attention import block_length
+from fotmem.errors import StorageError, one_line
 from fotmem.stores.brute_force import best_hits, exact_search, in_blocks
 from fotmem.stores.buffers import Place
 from fotmem.stores.hits import Bias, Hits
@@ -18,8 +21,10 @@ from fotmem.stores.options import StoreOptions
 from fotmem.stores.parallel import ReadWriteLock
 from fotmem.stores.rerank_numpy import NumpyReranker
 from fotmem.stores.rows_store import RowsStore
+from fotmem.stores.saved_index import Arrays, SavedIndex, named_parts, part_of
 from fotmem.stores.store import MemoryStore
 
+LOG = logging.getLogger("fotmem")
 EXACT_BELOW = 4096
 """Fewer keys than this are all compared: that is as fast as an index."""
 LARGE_SHARE = 8
@@ -65,7 +70,12 @@ class IndexedStore(RowsStore):
     ----------
     first_row, indexed_rows : int
         The index holds the rows from the first to before the second; 0 and 0: there is no index.
+    index_library : str
+        Name and version of the library, such as ``faiss 1.15.1``: the index can be saved. An
+        attribute of the class.
     """
+
+    index_library: ClassVar[str] = ""
 
     def __init__(self, *, options: IndexedOptions, **layer: Any) -> None:
         super().__init__(keys=options.keys, values=options.values, **layer)
@@ -75,6 +85,8 @@ class IndexedStore(RowsStore):
         self._hubs: HubKeys | None = None
         self._reranker: NumpyReranker | None = None  # of few queries, on the CPU
         self._lock = ReadWriteLock()
+        self._filling = False  # the index comes when all keys are there
+        self._progress: Callable[[int], None] | None = None
 
     # What a subclass implements ----------------------------------------------------------------
 
@@ -108,6 +120,18 @@ class IndexedStore(RowsStore):
         """
         return None
 
+    def index_arrays(self) -> Arrays:
+        """Return the index as arrays; needed where the class names `index_library`."""
+        raise NotImplementedError("a store that names index_library implements index_arrays")
+
+    def load_index(self, arrays: Arrays) -> None:
+        """Take over the index that `index_arrays` returned, instead of building it.
+
+        The store holds the keys of that index, and perhaps more. Raise whatever error there is:
+        the index is built then.
+        """
+        raise NotImplementedError("a store that names index_library implements load_index")
+
     # What it does with them --------------------------------------------------------------------
 
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
@@ -116,12 +140,93 @@ class IndexedStore(RowsStore):
         def grow() -> None:
             try:
                 add(keys, values)
-                self._update_index(first)
+                if not self._filling:
+                    self._update_index(first)
             except BaseException:  # some heads may have these keys: no search may see that
                 self._cut_back(first, self.forgotten_rows)
                 raise
 
         self._lock.writing(grow)
+
+    def fill(
+        self,
+        blocks: Iterable[tuple[Tensor, Tensor]],
+        index: SavedIndex | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> bool:
+        self._filling = True  # until then, searches compare all keys
+        try:
+            super().fill(blocks)
+        finally:
+            self._filling = False
+        self._progress = progress
+        try:
+            return self._lock.writing(lambda: self._take_over(index))
+        finally:
+            self._progress = None
+
+    def _take_over(self, index: SavedIndex | None) -> bool:
+        """Load an index, and add the keys that it does not know; or build one."""
+        loaded = index is not None and self._is_loaded(index)
+        try:
+            self._update_index(self.indexed_rows)
+        except BaseException:
+            self._drop_index()
+            raise
+        return loaded
+
+    def _is_loaded(self, index: SavedIndex) -> bool:
+        """Load an index that fits; return whether that was possible."""
+        if not self.made_by or index.made_by != self.made_by:
+            return False
+        try:
+            self._load(index)
+        except Exception as error:
+            self._drop_index()
+            kind = type(self).__name__
+            LOG.warning("the saved index of %s is built anew: %s", kind, one_line(error))
+            return False
+        return True
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        if not self.index_library:
+            return {}
+        aside = {"keys", "values", "threads", *self.search_options}
+        return {
+            "library": self.index_library,
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "options": self.options.model_dump(mode="json", exclude=aside),
+        }
+
+    def save_index(self) -> SavedIndex | None:
+        if not (self.indexed_rows and self.index_library and self._hubs is not None):
+            return None
+        arrays = {
+            "first_row": np.array([self.first_row]),
+            **named_parts("hubs", self._hubs.arrays()),
+            **named_parts("index", self.index_arrays()),
+        }
+        return SavedIndex(self.made_by, self.indexed_rows, arrays)
+
+    def _load(self, index: SavedIndex) -> None:
+        """Take over an index that was saved."""
+        first = int(index.arrays["first_row"][0])
+        if not self.forgotten_rows <= first < index.rows <= len(self.stored_keys):
+            raise StorageError(
+                f"an index of rows {first} to {index.rows} does not belong to the "
+                f"{len(self.stored_keys)} keys of this store; build it anew"
+            )
+        parts = part_of(index.arrays, "hubs")
+        self._hubs = HubKeys.of_arrays(parts, self.stored_keys, self.device)
+        self.load_index(part_of(index.arrays, "index"))
+        self.tune_index()
+        self.first_row, self.indexed_rows = first, index.rows
+        if self.device.type == "cpu":
+            self._reranker = NumpyReranker(self._hubs)
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         return self.search_rows_biased(queries, top_k, None)
@@ -242,6 +347,8 @@ class IndexedStore(RowsStore):
         length = block_length(self.num_heads, self.head_dim)
         for first, keys in self.stored_keys.blocks(start, stop, length):
             yield first, keys.float().cpu().contiguous()
+            if self._progress is not None:
+                self._progress(first + keys.shape[1])
 
     def _update_index(self, first: int) -> None:
         """Add the keys from `first` on to the index and to the hub keys."""

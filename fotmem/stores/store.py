@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -35,6 +35,7 @@ from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 from fotmem.stores.late_checks import LateChecks
 from fotmem.stores.own_precision import in_own_precision
 from fotmem.stores.rebuilding import Arguments, rebuild, shareable
+from fotmem.stores.saved_index import SavedIndex
 from fotmem.stores.some_rows import biased_by_position, compare, looked_up, picked
 
 OVERFETCH = 4
@@ -360,6 +361,65 @@ class MemoryStore(ABC):
                 raise
         self._added += count
         self._newest = newest
+
+    @changes
+    def fill(
+        self,
+        blocks: Iterable[tuple[Tensor, Tensor]],
+        index: SavedIndex | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> bool:
+        """Add many keys and values to an empty store, with an index that was saved before.
+
+        Parameters
+        ----------
+        blocks : iterable of tuple of Tensor
+            Keys and values ``[H, N, D]`` each, as for `add`.
+        index : SavedIndex, optional
+            From `save_index` of a store that held these keys, in this order, and perhaps fewer.
+            What `made_by` of this store differs from is not loaded.
+        progress : callable, optional
+            Called now and then with the number of keys that were added, or are in the index.
+
+        Returns
+        -------
+        bool
+            Whether `index` was taken over.
+
+        Raises
+        ------
+        OptionError
+            Keys were added already.
+        ShapeError, DtypeError, NonFiniteError
+            As from `add`. The blocks before this one stay.
+        """
+        if self._added:
+            raise OptionError(f"fill takes an empty store, got {self._added} keys added before")
+        for keys, values in blocks:
+            self.add(keys, values)
+            if progress is not None:
+                progress(self._added)
+        return False
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What an index of this store is made by: library, version, sizes, options. JSON.
+
+        Empty: the store has no index that can be saved.
+        """
+        return {}
+
+    @copies
+    def save_index(self) -> SavedIndex | None:
+        """Return the index as arrays, for `fill`; None if there is none, or it cannot be saved.
+
+        Raises
+        ------
+        BusyError
+            Another thread is changing the store.
+        """
+        return None
 
     @reads
     @in_own_precision
