@@ -79,6 +79,7 @@ def test_few_rows_are_compared_and_many_are_searched(
     rows: IdRanges, few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hidden, "PER_HIT", 5)
+    monkeypatch.setattr(hidden, "SLACK", 1)
     queries, search, compared = draw(HEADS, 30, DIM, seed=1), Searches(), []
 
     def compare(some: Tensor) -> Hits:

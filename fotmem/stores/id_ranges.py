@@ -146,7 +146,7 @@ class IdRanges:
         return self._of(torch.cat([ends[:1], self._bounds.clamp(start, stop), ends[1:]]))
 
     def _shifted(self, distance: int) -> "IdRanges":
-        return self._of(self._bounds + distance)
+        return self._of(self._bounds + distance) if distance else self
 
 
 def _checked_range(given: object) -> tuple[int, int]:

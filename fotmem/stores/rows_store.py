@@ -13,7 +13,7 @@ from fotmem.stores.buffers import Place
 from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.id_ranges import IdRanges
-from fotmem.stores.some_rows import compare, pieces
+from fotmem.stores.some_rows import SEARCHED, are_long, compare, picked
 from fotmem.stores.store import MemoryStore
 
 
@@ -64,10 +64,13 @@ class RowsStore(MemoryStore):
         self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
     ) -> Hits:
         first, keys = self.stored_keys.since(self.forgotten_rows)
-        rows = rows.within(first, first + keys.shape[1])
-        length = block_length(self.num_heads, self.head_dim)
-        blocks = (each.to(self.device) for each in pieces(keys, rows, first, length))
+        if not are_long(rows, keys, SEARCHED):
+            return super()._compare_among(queries, top_k, rows, bias)
+        blocks = (keys[:, start - first : stop - first].to(self.device) for start, stop in rows)
         return compare(blocks, queries, top_k, rows=rows, bias=bias)
+
+    def _blocks_among(self, rows: IdRanges) -> Iterator[tuple[Tensor, Tensor]]:
+        return picked(self.live_blocks(), rows, self.forgotten_rows)
 
     def key_rows(self, rows: Tensor) -> Tensor:
         return self.stored_keys.take(rows)

@@ -9,8 +9,9 @@ from fotmem.stores.brute_force import best_hits, exact_search
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.id_ranges import IdRanges
 
-SHORT = 128
-"""Ranges of fewer rows on average are copied: that costs less than a search in each."""
+SEARCHED, ATTENDED = 2**18, 2**16
+"""Elements of a range of keys, from which a search or attention for it alone costs no more than a
+copy: a copy takes about 150 us per 2**18 elements, attention copies values as well."""
 
 
 def compare(
@@ -63,6 +64,11 @@ def looked_up(
         yield look_up(some.expand(heads, 1, -1))[:, 0]
 
 
+def are_long(rows: IdRanges, vectors: Tensor, least: int) -> bool:
+    """Return whether ranges of rows of ``[H, N, D]`` have this many elements on average."""
+    return len(rows) * vectors.shape[0] * vectors.shape[2] >= least * len(list(rows))
+
+
 def picked(
     blocks: Iterable[tuple[Tensor, Tensor]], rows: IdRanges, first: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -70,32 +76,16 @@ def picked(
     for keys, values in blocks:
         end = first + keys.shape[1]
         here = rows.within(first, end)
-        if len(here) == keys.shape[1]:
-            yield keys, values
-        elif here:
-            yield _pick(keys, here, first), _pick(values, here, first)
+        if are_long(here, keys, ATTENDED):
+            for start, stop in here:
+                some = slice(start - first, stop - first)
+                yield keys[:, some], values[:, some]
+        else:
+            places = here.at(torch.arange(len(here), device=keys.device)) - first
+            yield _pick(keys, places), _pick(values, places)
         first = end
 
 
-def pieces(vectors: Tensor, rows: IdRanges, first: int, length: int) -> Iterator[Tensor]:
-    """Yield the vectors of some rows of ``[H, N, D]``, whose first row is `first`.
-
-    Long ranges are views; many short ones are copied, at most `length` rows at a time.
-    """
-    ranges, count = list(rows), len(rows)
-    if count >= SHORT * len(ranges):
-        for start, stop in ranges:
-            yield vectors[:, start - first : stop - first]
-        return
-    for start in range(0, count, length):
-        positions = torch.arange(start, min(start + length, count), device=vectors.device)
-        yield vectors.index_select(1, rows.at(positions) - first)
-
-
-def _pick(vectors: Tensor, rows: IdRanges, first: int) -> Tensor:
-    ranges = list(rows)
-    if len(ranges) == 1:
-        [(start, stop)] = ranges
-        return vectors[:, start - first : stop - first]
-    places = rows.at(torch.arange(len(rows), device=vectors.device)) - first
-    return vectors.index_select(1, places)
+def _pick(vectors: Tensor, places: Tensor) -> Tensor:
+    # Head by head: `index_select` of all would first copy what is not contiguous.
+    return torch.stack([each.index_select(0, places) for each in vectors])

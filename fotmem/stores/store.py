@@ -40,7 +40,7 @@ from fotmem.stores.some_rows import biased_by_position, compare, looked_up, pick
 
 OVERFETCH = 4
 """A store that cannot search with a bias chooses among this many times as many hits."""
-LOOK_UP = 4
+LOOK_UP = 2
 """Attention to fewer than one in this many keys looks these up, instead of reading all blocks."""
 CHANGING = {"add_rows", "forget_rows", "tune_options", "undo_rows"}
 
