@@ -126,7 +126,8 @@ class IdRanges:
         # The last range that begins at an id or before it.
         last = (torch.bucketize(ids.contiguous(), starts, right=True) - 1).clamp(min=0)
         inside = torch.minimum(ids - starts[last], (stops - starts)[last]).clamp(min=0)
-        return before[last] + inside
+        counted: Tensor = before[last] + inside
+        return counted
 
     def intersection(self, other: "IdRanges") -> "IdRanges":
         """Return the ids that are in both sets."""
