@@ -62,6 +62,7 @@ def test_text_and_markdown_stay_as_they_are(
         ("missing.txt", None, "cannot be read: No such file"),
         ("null\0byte.txt", None, "cannot be read: embedded null byte"),
         ("empty.jsonl", b"\n \n", "is empty"),
+        ("mark.jsonl", b"\xef\xbb\xbf\n", "is empty"),
         ("binary.jsonl", b"\0", "line 1: expected an object such as"),
         ("latin.jsonl", b'\n{"text": "\xe9"}', r"line 2 is not UTF-8 text \(byte 10\)"),
         ("missing.jsonl", None, "cannot be read: No such file"),
@@ -131,6 +132,16 @@ def test_lines_are_not_held_in_memory(tmp_path: Path) -> None:
     assert most < 2**20
 
 
+def test_a_long_line_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"a" * 2**24)
+    monkeypatch.setattr(lines_module, "LARGEST_TEXT", 99)
+    tracemalloc.start()
+    assert "line 1 is larger than 99 bytes: split it" in refusal(tmp_path / "a.jsonl")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20
+
+
 def test_a_bad_line_comes_after_the_good_ones(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n[]')
@@ -145,16 +156,35 @@ def test_a_bad_line_comes_after_the_good_ones(tmp_path: Path) -> None:
 
 def test_a_folder_is_loaded_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("b.txt", "a/z.md", "a/c.jsonl", ".hidden.txt", ".git/x.txt", "a/table.csv"):
-        Path("docs", name).parent.mkdir(parents=True, exist_ok=True)
-        Path("docs", name).write_text(lines({"text": name}))
+    seen = ["docs/a/b/y.txt", "docs/a/c.JSONL#1", "docs/a/z.md", "docs/b.txt", "docs/c/a.txt"]
+    others = ["docs/.hidden.txt", "docs/.git/x.txt", "docs/a/table.csv"]
+    for name in (*seen[2:], *seen[:2], *others):
+        path = Path(name.partition("#")[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(lines({"text": name}))
     Path("outside.txt").write_text("outside")
     Path("docs/link.txt").symlink_to(Path("outside.txt").resolve())
     Path("docs/loop").symlink_to(".")
     os.mkfifo("docs/pipe.txt")
-    assert [name for name, _ in load("docs")] == ["docs/a/c.jsonl#1", "docs/a/z.md", "docs/b.txt"]
+    assert [name for name, _ in load("docs")] == seen
     Path("docs/a/empty.txt").touch()
     assert refusal("docs") == "docs/a/empty.txt is empty; name a file that has text"
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "a.txt").write_text("text")
+    scandir = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if Path(folder).name == "inner":
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert refusal(tmp_path) == f"{tmp_path / 'inner'} cannot be read: Permission denied"
 
 
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
@@ -175,6 +205,15 @@ def test_a_dataset_on_disk(tmp_path: Path) -> None:
     assert "must be a dataset with a title column, got text, words" in refusal(path, field="title")
     next(path.glob("*.arrow")).write_bytes(b"damaged")
     assert f"{path} is a damaged or empty dataset (" in refusal(path)
+
+
+def test_other_columns_are_not_read(tmp_path: Path) -> None:
+    Dataset.from_dict({"text": ["one"], "other": ["a" * 2**24]}).save_to_disk(str(tmp_path))
+    tracemalloc.start()
+    assert load(tmp_path) == [(f"{tmp_path}#1", "one")]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**23
 
 
 def test_a_dataset_without_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

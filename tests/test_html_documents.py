@@ -83,6 +83,8 @@ def test_what_is_escaped_comes_back(text: str) -> None:
         "<div style='DISPLAY : none ! important'><b>no</b></div>",
         "<div style='color:red;display:/* a */none'>no</div>",
         "<span style=visibility:hidden>no</span>",
+        "<span style=visibility:collapse>no</span>",
+        "<span style=content-visibility:hidden>no</span>",
         "<span style='opacity: 0.0'>no</span>",
         "<span style='font-size:0px'>no</span>",
         "<dialog>no</dialog>",

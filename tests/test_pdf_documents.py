@@ -80,10 +80,12 @@ def test_pages_stand_one_after_the_other(path: Path) -> None:
     assert text(path) == "A captain\n\ncame é home"
 
 
-def test_something_may_stand_before_a_pdf(path: Path) -> None:
+def test_something_may_stand_before_a_pdf(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of which pypdf warns."""
     saved(pdf(line("A captain")), path)
     path.write_bytes(b"\r\n\r\n" + path.read_bytes())
     assert text(path) == "A captain"
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])

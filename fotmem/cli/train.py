@@ -23,7 +23,7 @@ def train(
         list[Path],
         typer.Option(
             metavar="FILE",
-            help="Text, JSONL with a text field, or a folder with a dataset; may be repeated.",
+            help="A file, folder or dataset with documents; may be repeated.",
         ),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],

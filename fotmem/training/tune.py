@@ -49,7 +49,7 @@ def train(
         A model that an adapter knows. Its attention projections are trained.
     tokenizer : transformers tokenizer
     data : iterable of path
-        Text files, JSONL files or datasets on disk.
+        What `load_documents` takes: files, folders, datasets on disk and of the hub.
     output : path
         Folder for the result, its checkpoints, ``history.json`` and ``losses.png``.
     evaluate_on : iterable of path
