@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from fotmem import crossbatch, errors
     from fotmem.errors import FotmemError
     from fotmem.measure.retrieval_heads import find_memory_layers
-    from fotmem.measure.select.choice import Selection
     from fotmem.measure.select.selector import select
     from fotmem.memory.attachment import attach
     from fotmem.memory.cache import MemoryCache
+    from fotmem.memory.choosing import using
     from fotmem.memory.explain import AttendedToken
     from fotmem.memory.longllama import load_longllama
     from fotmem.memory.memory import Memory
@@ -39,7 +39,6 @@ __all__ = [
     "Memory",
     "MemoryCache",
     "MemoryDocument",
-    "Selection",
     "TrainingOptions",
     "__version__",
     "attach",
@@ -54,6 +53,7 @@ __all__ = [
     "open_memory",
     "select",
     "train",
+    "using",
 ]
 
 _HOMES = {
@@ -62,7 +62,6 @@ _HOMES = {
     "Memory": "fotmem.memory.memory",
     "MemoryCache": "fotmem.memory.cache",
     "MemoryDocument": "fotmem.memory.text",
-    "Selection": "fotmem.measure.select.choice",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.memory.attachment",
     "available_adapters": "fotmem.plugin.registry",
@@ -76,6 +75,7 @@ _HOMES = {
     "open_memory": "fotmem.memory.opening",
     "select": "fotmem.measure.select.selector",
     "train": "fotmem.training.tune",
+    "using": "fotmem.memory.choosing",
 }
 """Where each public name is; imported when it is first asked for.
 

@@ -210,7 +210,10 @@ def test_checkpoint_error(tmp_path: Path) -> None:
 def test_attach_error(model: LlamaForCausalLM) -> None:
     with fotmem.attach(model, layers=[1]) as memory:
         message = raised(AttachError, lambda: fotmem.attach(model, layers=[1]))
-        assert message == "this model has a memory already; call its detach() first"
+        assert message == (
+            "this model has a memory already; call its detach() first, or pass default=False for "
+            "another memory, which fotmem.using() chooses"
+        )
     message = raised(AttachError, lambda: memory.read(torch.tensor([1])))
     assert message == "this memory was detached from its model; attach again to read"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn, Self
 
@@ -13,41 +13,90 @@ from fotmem.adapter import Adapter
 from fotmem.errors import LayerError, UnsupportedError
 from fotmem.memory.contents import Contents
 from fotmem.memory.options import MemoryOptions
-from fotmem.memory.trace import Trace
+from fotmem.memory.trace import Trace, last_trace
 from fotmem.models.model_parts import ModelParts, cache_argument
 from fotmem.models.replace_forward import own_forward
 from fotmem.stores.store import MemoryStore
 
 
-@dataclass(eq=False)
 class AttachedModel:
     """The parts of a model, what it remembers, and how it looks at it.
 
-    The forward functions and the caches of an attached model hold it. `options` and `contents` are
+    Each memory of a model has one. That of the first memory, the default, is held by the forward
+    functions and the caches of the model; the others refer to it. `options` and `contents` are
     never changed in place but replaced as a whole: a call of the model that is under way goes on
     with the contents that it began with.
+
+    Parameters
+    ----------
+    parts : ModelParts
+    adapters : mapping of int to Adapter
+        Of every memory layer.
+    options : MemoryOptions
+    contents : Contents
+    default : AttachedModel, optional
+        Of the model's default memory; None: this is it.
+
+    Attributes
+    ----------
+    unproven : set of int
+        Memory layers whose adapter has not been compared with the layer yet.
+    plain_forward : callable
+        The decoder's own forward.
+    cache_argument : str
+        The name of the decoder's argument for its cache.
     """
 
-    parts: ModelParts
-    adapters: Mapping[int, Adapter]
-    """Of every memory layer."""
-    options: MemoryOptions
-    contents: Contents
-    is_attached: bool = True
-    """False: the model has its own forward functions back."""
-    last_trace: Trace | None = None
-    """Of the last call that ended; None if there is nothing to explain."""
-    unproven: set[int] = field(init=False)
-    """Memory layers whose adapter has not been compared with the layer yet."""
-    plain_forward: Callable[..., Any] = field(init=False)
-    """The decoder's own forward."""
-    cache_argument: str = field(init=False)
-    """The name of the decoder's argument for its cache."""
-
-    def __post_init__(self) -> None:
-        self.unproven = set(self.adapters)
-        self.plain_forward = partial(own_forward(self.decoder), self.decoder)
+    def __init__(
+        self,
+        parts: ModelParts,
+        adapters: Mapping[int, Adapter],
+        options: MemoryOptions,
+        contents: Contents,
+        default: AttachedModel | None = None,
+    ) -> None:
+        self.parts, self.adapters = parts, adapters
+        self._options, self.contents = options, contents
+        self._other_default, self._is_attached = default, True
+        if default is None:
+            self.unproven = set(adapters)
+            self.plain_forward: Callable[..., Any] = partial(
+                own_forward(self.decoder), self.decoder
+            )
+        else:  # the decoder's forward is replaced already
+            self.unproven, self.plain_forward = default.unproven, default.plain_forward
         self.cache_argument = cache_argument(type(self.decoder))
+
+    @property
+    def default(self) -> AttachedModel:
+        """That of the model's default memory: itself, or another."""
+        return self._other_default or self
+
+    @property
+    def options(self) -> MemoryOptions:
+        """How memory is looked at; the distance is that of the default memory."""
+        distance = self.default._options.distance
+        if self._options.distance != distance:
+            self._options = replace(self._options, distance=distance)
+        return self._options
+
+    @options.setter
+    def options(self, options: MemoryOptions) -> None:
+        self._options = options
+
+    @property
+    def is_attached(self) -> bool:
+        """False: the memory was detached, or the model has its own forward functions back."""
+        return self._is_attached and (self.default is self or self.default.is_attached)
+
+    @is_attached.setter
+    def is_attached(self, is_attached: bool) -> None:
+        self._is_attached = is_attached
+
+    @property
+    def last_trace(self) -> Trace | None:
+        """Of the last call of the model in this thread or task; None if there is none."""
+        return last_trace(self.default)
 
     @property
     def decoder(self) -> nn.Module:

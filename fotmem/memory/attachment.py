@@ -16,10 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fotmem.arguments import checked_top_k
+from fotmem.arguments import checked_boolean, checked_top_k
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import AttachError, OptionError
 from fotmem.interrupts import interrupts_deferred
+from fotmem.memory.another import default_memory, fitting_adapters, shared_options
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.config import read_config
 from fotmem.memory.contents import Contents, Makers
@@ -39,6 +40,7 @@ def attach(
     layers: Iterable[int] | None = None,
     *,
     memory: Memory | Path | str | None = None,
+    default: bool = True,
     writable: bool = False,
     config: str | Path | None = None,
     top_k: int | Literal["default"] | None = "default",
@@ -57,6 +59,11 @@ def attach(
     split; what no longer fits goes to the overflow of that call's cache (Tworkowski et al. 2023,
     "Focused Transformer", arXiv:2307.03170).
 
+    The first memory of a model is its default one. Others, which were read before or have
+    ``default=False``, are looked at where `using` says so; top k, decay and temperature are their
+    own, layers, window and distance are those of the default memory. Detaching the default memory
+    detaches all.
+
     Parameters
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
@@ -69,6 +76,8 @@ def attach(
     memory : Memory or path, optional
         What was read before: a memory that was detached, or a directory that one was saved to.
         Default: an empty memory.
+    default : bool
+        False: the model has a memory already, and gets another one that is empty.
     writable : bool
         Whether more will be read into the directory, see `open_memory`.
     config : path, optional
@@ -110,7 +119,8 @@ def attach(
     ModelError
         No adapter knows the model.
     AttachError
-        It has a memory already, or `memory` is attached.
+        It has a memory already, and this would be an empty one; or `memory` is attached; or another
+        memory does not fit the default one.
     LayerError
         No memory layers are known, or a layer does not exist.
     UnknownStoreError, MissingPackageError, OptionError, DtypeError, UnsupportedError
@@ -136,16 +146,19 @@ def attach(
     if config is not None:
         store, options, arguments = _read_config(config, store, options)
         given = arguments | given
-    parts, chosen = model_parts(model), given.pop("layers", None)
+    first = default_memory(model, default=checked_boolean("default", default), memory=memory)
+    parts, chosen = model_parts(model) if first is None else first.parts, given.pop("layers", None)
     if memory is None:
-        how = MemoryOptions.choose(parts, given)
-        return attach_to(parts, "exact" if store is None else store, chosen, how, options)
+        how = MemoryOptions.choose(parts, (shared_options(first) if first else {}) | given)
+        name = "exact" if store is None else store
+        return attach_to(parts, name, chosen, how, options, first)
     if chosen is not None or dtype is not None:
         raise OptionError("layers and dtype are those of the memory; leave them out")
     if isinstance(memory, Memory):
-        return _attach_again(parts, memory, given, store, options)
+        return _attach_again(parts, memory, given, store, options, first)
     directory = MemoryDirectory.open(memory, writable=writable)
-    return _attach_saved(parts, directory, given, "exact" if store is None else store, options)
+    name = "exact" if store is None else store
+    return _attach_saved(parts, directory, given, name, options, first)
 
 
 def _read_config(
@@ -166,15 +179,23 @@ def attach_to(
     layers: Iterable[int] | None,
     options: MemoryOptions,
     store_options: dict[str, Any],
+    first: AttachedModel | None = None,
 ) -> Memory:
-    """Attach an empty memory to a model that was taken apart; arguments as in `attach`."""
+    """Attach an empty memory to a model that was taken apart; arguments as in `attach`.
+
+    `first` is that of the model's default memory, if it has one.
+    """
     refuse_changing_rope(parts.decoder.config, options.window + options.distance)
     if layers is None and isinstance(store, Mapping):
         layers = store
-    adapters = layer_adapters(parts, memory_layers(parts, layers))
+    if first is None:
+        adapters = layer_adapters(parts, memory_layers(parts, layers))
+    else:
+        adapters = fitting_adapters(first, layers, options)
     find_makers = partial(store_makers, parts, adapters, options.dtype)
     contents = Contents.empty(find_makers(store, store_options))
-    return _connected(Memory(), AttachedModel(parts, adapters, options, contents), find_makers)
+    attached = AttachedModel(parts, adapters, options, contents, first)
+    return _connected(Memory(), attached, find_makers)
 
 
 def _attach_saved(
@@ -183,6 +204,7 @@ def _attach_saved(
     given: dict[str, Any],
     store: str | Mapping[int, str],
     store_options: dict[str, Any],
+    first: AttachedModel | None,
 ) -> Memory:
     """Attach a memory, and fill it from its directory."""
     memory = None
@@ -190,7 +212,8 @@ def _attach_saved(
         facts, layers = directory.manifest.facts, directory.manifest.layers
         saved = {name: getattr(facts, name) for name in SAVED_OPTIONS}
         options = MemoryOptions.choose(parts, {"dtype": layers[0].shape.dtype, **saved, **given})
-        memory = attach_to(parts, store, [each.layer for each in layers], options, store_options)
+        chosen = [each.layer for each in layers]
+        memory = attach_to(parts, store, chosen, options, store_options, first)
         require_same_model(facts, memory.attached_model, directory.name)
         fill(memory.attached_model.contents, directory)
         memory.attached_model.contents.directory = directory
@@ -208,13 +231,17 @@ def _attach_again(
     given: dict[str, Any],
     store: str | Mapping[int, str] | None,
     store_options: dict[str, Any],
+    first: AttachedModel | None,
 ) -> Memory:
     """Attach a memory that was detached, to its model or to an equal one."""
     if memory.attached:
         raise AttachError("this memory is attached to a model already; call its detach() first")
-    before = memory.attached_model
-    options, adapters = replace(memory.options, **given), layer_adapters(parts, memory.layers)
-    attached = AttachedModel(parts, adapters, options, before.contents)
+    before, options = memory.attached_model, replace(memory.options, **given)
+    if first is None:
+        adapters = layer_adapters(parts, memory.layers)
+    else:
+        adapters = fitting_adapters(first, memory.layers, options)
+    attached = AttachedModel(parts, adapters, options, before.contents, first)
     if parts.model is not before.parts.model:
         require_equal_models(before, attached)
     _connected(memory, attached, partial(store_makers, parts, adapters, options.dtype))
@@ -233,7 +260,8 @@ def _connected(
     memory.connect(attached, find_makers, restore=undo.close)
     try:
         with interrupts_deferred():
-            replace_forwards(attached, undo)
+            if attached.default is attached:
+                replace_forwards(attached, undo)
         return memory
     except BaseException:  # Ctrl-C, too: nobody would have the memory to detach it
         memory.detach()

@@ -1,7 +1,7 @@
 """What a memory layer runs instead of its own forward: it attends to three parts, and merges.
 
-The parts are the local context, the overflow of the batch row, and the attached memory. Shapes as
-in `fotmem.attention`, which has the arithmetic of a part and the merging.
+The parts are the local context, the overflow of the batch row, and the memories of the row. Shapes
+as in `fotmem.attention`, which has the arithmetic of a part and the merging.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
 from fotmem.errors import UnsupportedError
 from fotmem.memory.attached import AttachedModel
+from fotmem.memory.attend_memories import attend_to_memories, attend_to_store
 from fotmem.memory.cache import MemoryCache, StopForward
-from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.gradients import without_gradient
 from fotmem.memory.layer_proof import prove_keys
 from fotmem.models.model_parts import cache_argument
-from fotmem.stores.id_ranges import IdRanges
-from fotmem.stores.store import MemoryStore
 
 
 def attention_forward(
@@ -52,7 +50,8 @@ def attention_forward(
             raise StopForward
 
     _, _, scale = adapter.geometry(attention)
-    remote = [part(attached, cache, layer, query, scale) for part in (_memory, _overflow)]
+    remembered = attend_to_memories(cache.views or (), layer, query, scale)
+    remote = (remembered, _overflow(cache, layer, query, scale))
     parts = [part for part in remote if part is not None]
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
@@ -82,51 +81,21 @@ def _project(
     return query, key, value, stored
 
 
-def _memory(
-    attached: AttachedModel, cache: MemoryCache, layer: int, query: Tensor, scale: float
-) -> PartialAttention | None:
-    """Attend to the attached memory, if it holds anything.
-
-    ``query [B, H * G, T, D]`` is folded to ``[H, Q, D]``: a store does not know of batches.
-    """
-    store = None if cache.contents is None else cache.contents.stores[layer]
-    if store is None or not len(store):
-        return None
-    rows, _, tokens, head_dim = query.shape
-    heads = query.reshape(rows, store.num_heads, -1, tokens, head_dim)  # [B, H, G, T, D]
-    folded = heads.transpose(0, 1).reshape(store.num_heads, -1, head_dim)  # [H, B * G * T, D]
-    out, lse = _attend(attached, store, folded, scale, cache.among)
-    shape = (store.num_heads, rows, -1, tokens)
-    out = out.reshape(*shape, head_dim).transpose(0, 1).reshape(query.shape)
-    return PartialAttention(out, lse.reshape(shape).transpose(0, 1).reshape(query.shape[:-1]))
-
-
 def _overflow(
-    attached: AttachedModel, cache: MemoryCache, layer: int, query: Tensor, scale: float
+    cache: MemoryCache, layer: int, query: Tensor, scale: float
 ) -> PartialAttention | None:
     """Attend from each batch row to its own overflow, if any row has some."""
     stores = cache.memory_layer(layer).overflow
     if not any(len(store) for store in stores):
         return None
-    parts = [
-        _attend(attached, store, row.reshape(store.num_heads, -1, query.shape[3]), scale)
-        for store, row in zip(stores, query, strict=True)  # [H * G, T, D] each
-    ]
+    parts = []
+    for row, store in enumerate(stores):
+        queries = query[row].reshape(store.num_heads, -1, query.shape[3])  # [H, G * T, D]
+        options = cache.options(row)
+        parts.append(attend_to_store(store, queries, options.top_k, scale, options))
     out = torch.stack([part.out for part in parts]).reshape(query.shape)
     lse = torch.stack([part.lse for part in parts]).reshape(query.shape[:-1])
     return PartialAttention(out, lse)
-
-
-def _attend(
-    attached: AttachedModel,
-    store: MemoryStore,
-    queries: Tensor,
-    scale: float,
-    among: IdRanges | None = None,
-) -> PartialAttention:
-    scale, bias = scale_and_bias(store, scale, attached.options, among)
-    top_k = attached.options.top_k
-    return store.attend(queries, top_k=top_k, scale=scale, bias=bias, among=among)
 
 
 def local_attention(

@@ -12,12 +12,12 @@ from transformers import DynamicCache
 from fotmem.arguments import checked_integer
 from fotmem.errors import AttachError, LayerError, ShapeError, UnsupportedError
 from fotmem.memory.attached import AttachedModel
+from fotmem.memory.choice import views_of_rows
 from fotmem.memory.columns import LocalColumns
-from fotmem.memory.contents import Contents
 from fotmem.memory.local_context import LocalLayer, MemoryLayer
-from fotmem.memory.only import visible_ids
+from fotmem.memory.options import MemoryOptions
 from fotmem.memory.trace import Trace
-from fotmem.stores.id_ranges import IdRanges
+from fotmem.memory.view import MemoryView
 from fotmem.stores.store import MemoryStore
 
 
@@ -42,8 +42,8 @@ class MemoryCache(DynamicCache):
 
     Attributes
     ----------
-    contents : Contents or None
-        The stores and tokens that the call in progress attends to; None between calls.
+    views : list of tuple of MemoryView, or None
+        The memories that each row of the call in progress attends to; None between calls.
     """
 
     def __init__(self, attached: AttachedModel, *, reading: bool = False) -> None:
@@ -54,8 +54,7 @@ class MemoryCache(DynamicCache):
         self.attached = attached
         self.reading = reading
         self.distance = attached.options.distance
-        self.contents: Contents | None = None
-        self.among: IdRanges | None = None  # the ids of the contents that the call may find
+        self.views: list[tuple[MemoryView, ...]] | None = None
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(attached, layer) if layer in attached.layers else LocalLayer()
             for layer in range(len(attached.parts.attentions))
@@ -94,25 +93,33 @@ class MemoryCache(DynamicCache):
     @property
     def in_call(self) -> bool:
         """Whether a call of the model, or a reading, is under way."""
-        return self.reading or self.contents is not None
+        return self.reading or self.views is not None
 
-    def begin(self) -> Contents:
-        """Begin a call of the model; return the contents that it looks at until its end.
+    def begin(self, rows: int) -> list[tuple[MemoryView, ...]]:
+        """Begin a call of the model; return the memories that each row looks at until its end.
 
-        At its end `contents` is None again: a cache that is kept does not keep stores.
+        At its end `views` is None again: a cache that is kept does not keep stores.
 
         Raises
         ------
         AttachError
-            An earlier call has not ended: some layers may have more tokens than others.
+            An earlier call has not ended: some layers may have more tokens than others. Or a memory
+            that `using` chose was detached.
+        OptionError
+            `using` chose memories for another number of rows.
         """
-        if self.contents is not None:
+        if self.views is not None:
             raise AttachError(
                 "this cache is in use by another call, or by one that failed; "
                 "start a new sequence, without a cache"
             )
-        self.contents, self.among = self.attached.contents, visible_ids(self.attached)
-        return self.contents
+        self.views = views_of_rows(self.attached, rows)
+        return self.views
+
+    def options(self, row: int) -> MemoryOptions:
+        """Return how a batch row looks at what it remembers: as its first memory says."""
+        views = self.views[row] if self.views else ()
+        return views[0].options if views else self.attached.options
 
     def memory_layer(self, layer: int) -> MemoryLayer:
         """Return the local context and the overflow of a memory layer."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fotmem.arguments import checked_integer
-from fotmem.errors import LayerError, OptionError
+from fotmem.errors import AttachError, LayerError, OptionError, shown
 from fotmem.memory.attached import AttachedModel
-from fotmem.memory.decay import scale_and_bias
+from fotmem.memory.attend_memories import best_of_all
+from fotmem.memory.cache import MemoryCache
 from fotmem.memory.trace import Trace
 
 CANDIDATES = 32
@@ -30,14 +31,26 @@ class AttendedToken(NamedTuple):
     """The token as text; empty without a tokenizer."""
 
 
-def explain(attached: AttachedModel, tokenizer: object, top: int, row: int) -> list[AttendedToken]:
+def traced(attached: AttachedModel, cache: object) -> Trace | None:
+    """Return the trace of the last call with a cache; of the last one here if it is None."""
+    if cache is None:
+        return attached.last_trace
+    if not isinstance(cache, MemoryCache):
+        raise OptionError(f"cache must be what a call returned, got {shown(cache)}")
+    if cache.attached is not attached.default:
+        raise AttachError("this cache is of another model; explain it by a memory of that model")
+    return cache.trace
+
+
+def explain(
+    attached: AttachedModel, trace: Trace | None, tokenizer: object, top: int, row: int
+) -> list[AttendedToken]:
     """See `Memory.explain`."""
     top, row = checked_integer("top", top), checked_integer("row", row)
     if tokenizer is not None and not hasattr(tokenizer, "decode"):
         raise OptionError(f"tokenizer must be one of transformers, or None, got {tokenizer!r}")
     if top < 1:
         raise OptionError(f"top must be at least 1, got {top}")
-    trace = attached.last_trace
     if trace is None:
         return []
     rows = len(trace.real)
@@ -61,18 +74,20 @@ def explain(attached: AttachedModel, tokenizer: object, top: int, row: int) -> l
 
 def _shares(attached: AttachedModel, trace: Trace, layer: int, row: int) -> dict[int, float]:
     """Return what share of its attention the last position gave to each hit of one layer."""
-    last, store = trace.last(row), attached.contents.stores[layer]
-    if last < 0 or len(store) == 0:
+    last, seen = trace.last(row), [each.view() for each in trace.seen[row]]
+    views = [view for view in seen if view is not None]
+    mine = [view.contents is attached.contents for view in views]
+    if last < 0 or not any(mine) or len(views) < len(seen) or not len(attached.contents):
         return {}
     query, lse = (each[row, :, last] for each in trace.layers[layer])
-    queries = query.view(store.num_heads, -1, store.head_dim)  # [H, G, D]
-    scale, bias = scale_and_bias(store, attached.geometry(layer)[2], trace.options, trace.among)
-    top_k = min(trace.options.top_k or CANDIDATES, len(store))
-    hits = store.search(queries, top_k, bias=bias, among=trace.among)
-    weights = (hits.scores * scale - lse.view(store.num_heads, -1, 1)).exp()
+    heads, head_dim, scale = attached.geometry(layer)
+    queries = query.view(heads, -1, head_dim)  # [H, G, D]
+    top_k = min(views[0].options.top_k or CANDIDATES, max(len(view.store(layer)) for view in views))
+    (ids, logits), places = best_of_all(views, layer, queries, top_k, scale)
+    weights = (logits - lse.view(heads, -1, 1)).exp()
+    ids = ids.where(places == mine.index(True), -1)
     shares: dict[int, float] = {}
-    flat = (hits.ids.flatten().tolist(), weights.flatten().tolist())
-    for position, share in zip(*flat, strict=True):
+    for position, share in zip(ids.flatten().tolist(), weights.flatten().tolist(), strict=True):
         shares[position] = max(share, shares.get(position, 0.0))
     shares.pop(-1, None)
     return shares

@@ -11,7 +11,8 @@ from torch import Tensor
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.cache import MemoryCache
 from fotmem.memory.inputs import check_positions, past_columns, real_columns, refuse_tracing
-from fotmem.memory.trace import Trace
+from fotmem.memory.trace import Trace, keep_trace
+from fotmem.memory.view import SeenMemory
 from fotmem.memory.windows import Outputs, Step, plan
 from fotmem.models.unsupported import refuse_unsupported
 
@@ -62,18 +63,18 @@ def _run(
 ) -> Outputs:
     """Run all steps of one call: windows that overflow, and the local context at the end."""
     options, outputs = attached.options, Outputs(real)
-    contents = cache.begin()
+    seen = [[SeenMemory.of(view) for view in views] for views in cache.begin(len(real))]
     fresh = [length == 0 for length in cache.columns.lengths(len(real))]
     for step in plan(real, options):
         _make_room(cache, step, options.window)
-        cache.trace = Trace(step.columns >= 0, attached.options, cache.among)
+        cache.trace = Trace(step.columns >= 0, cache.options(0), seen)
         outputs.add(step, run_step(plain_forward, cache, step, name, inputs, **kwargs))
         if step.is_window:
             cache.move([row for row, length in enumerate(step.lengths) if length and fresh[row]])
     cache.seen += real.shape[1]
-    if attached.contents is contents:  # else there is nothing left to explain
-        attached.last_trace = cache.trace
-    cache.contents = None
+    if cache.trace is not None:
+        keep_trace(attached, cache.trace)
+    cache.views = None
     return outputs
 
 

@@ -18,7 +18,7 @@ from fotmem.interrupts import interrupts_deferred
 from fotmem.memory import reading
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.contents import Contents, Makers
-from fotmem.memory.explain import AttendedToken, explain
+from fotmem.memory.explain import AttendedToken, explain, traced
 from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
@@ -93,12 +93,15 @@ class Memory:
     def distance(self) -> int:
         """How many positions before the local context memory stands, as in `fotmem.attach`.
 
-        Can be set at any time; sequences that have begun keep theirs.
+        Can be set at any time, for all memories of the model by its default one; sequences that
+        have begun keep theirs.
         """
         return self.options.distance
 
     @distance.setter
     def distance(self, distance: int) -> None:
+        if self.attached_model.default is not self.attached_model:
+            raise OptionError("distance is that of the model; set it by the model's default memory")
         self._change(distance=distance)
 
     @property
@@ -242,11 +245,8 @@ class Memory:
         overlap = checked_overlap(overlap, self.options.window)
         with self._writing:
             attached = self.attached_model
-            try:
-                text, how = checked_text(attached, input_ids, document), (attend, overlap, progress)
-                reading.read(attached, attached.contents, text, *how)
-            finally:
-                attached.last_trace = None  # its shares are of the memory as it was
+            text, how = checked_text(attached, input_ids, document), (attend, overlap, progress)
+            reading.read(attached, attached.contents, text, *how)
 
     def observe(self, input_ids: Any, *, overlap: int = 0) -> Iterator[dict[int, Projections]]:
         """Run a text through the model as `read` does without `attend`, but remember nothing.
@@ -353,9 +353,12 @@ class Memory:
             self._put(Contents.empty(self._contents.makers))
 
     def explain(
-        self, tokenizer: object = None, top: int = 10, *, row: int = 0
+        self, tokenizer: object = None, top: int = 10, *, row: int = 0, cache: object = None
     ) -> list[AttendedToken]:
-        """Return the remembered tokens that the last position of the last call attended to.
+        """Return the tokens of this memory that the last position of a call attended to.
+
+        That is the last call of the model in this thread or asyncio task. Where it ran in another,
+        as by ``asyncio.to_thread``, pass its cache, or explain it there.
 
         Parameters
         ----------
@@ -364,23 +367,29 @@ class Memory:
         top : int
             How many entries to return at most, over all memory layers.
         row : int
-            Batch row of the last call.
+            Batch row of the call.
+        cache : MemoryCache, optional
+            What a call of the model returned, ``model(...).cache``, to explain the last call with
+            it. Before transformers 5.24 the attribute was called ``past_key_values``.
 
         Returns
         -------
         list of AttendedToken
             ``(layer, token_id, position, weight, text)``, largest weight first; empty if nothing
-            was remembered or nothing was asked. With dense attention (``top_k=None``) only the 32
-            best keys of each head are looked at.
+            was remembered or nothing was asked, or a memory that was looked at has changed since.
+            With dense attention (``top_k=None``) only the 32 best keys of each head are looked at.
 
         Raises
         ------
         OptionError
-            `top` is less than 1, or `top` or `row` is not an integer.
+            `top` is less than 1, or `top` or `row` is not an integer, or `cache` something else.
+        AttachError
+            The cache is of another model.
         LayerError
-            The last call had no such row.
+            The call had no such row.
         """
-        return explain(self.attached_model, tokenizer, top, row)
+        trace = traced(self.attached_model, cache)
+        return explain(self.attached_model, trace, tokenizer, top, row)
 
     def detach(self) -> None:
         """Give the model its own forward functions back; what was read stays in this object.
@@ -429,7 +438,6 @@ class Memory:
         """
         with self._writing:
             remove(self._contents, document)
-            self.attached_model.last_trace = None
 
     @contextmanager
     def only(self, documents: Sequence[str]) -> Iterator[None]:
@@ -540,7 +548,7 @@ class Memory:
     def _put(self, contents: Contents) -> None:
         """Remember something else; stores that nobody else uses are closed."""
         with interrupts_deferred():
-            self.attached_model.contents, self.attached_model.last_trace = contents, None
+            self.attached_model.contents = contents
 
     def _go_back(self, before: Contents) -> None:
         """Remember what was remembered before a temporary block, and end the blocks inside it."""

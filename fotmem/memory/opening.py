@@ -22,7 +22,8 @@ def open_memory(
 ) -> Memory:
     """Open a memory that was saved, and attach it to the model that filled it.
 
-    Nothing is read again. Any store can be taken: its index is built from the saved keys.
+    Nothing is read again. Any store can be taken: its index is built from the saved keys. Where the
+    model has a memory already, that one remains the default, and this one is for `using`.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from fotmem.memory.progress import with_progress
 from fotmem.memory.saving import commit, commit_if_due
 from fotmem.memory.text import RememberedText
 from fotmem.memory.text_to_read import TextToRead
+from fotmem.memory.view import MemoryView
 from fotmem.memory.windows import Step, spans
 
 LONGEST_NAME = 4096
@@ -129,7 +130,8 @@ def _run(
 ) -> dict[int, Projections]:
     """Run one window that attends to `contents`; return the projections of every memory layer."""
     cache = MemoryCache(attached, reading=True)
-    cache.contents, cache.among = contents, None if contents is None else contents.text.visible
+    if contents is not None:
+        cache.views = [(MemoryView(contents, attached.options, contents.text.visible),)]
     step = Step(torch.arange(len(window))[None], is_window=True)
     inputs = window[None].to(_embedding_device(attached.decoder))
     with suppress(StopForward):

@@ -37,12 +37,24 @@ def model_parts(model: nn.Module) -> ModelParts:
     """
     plain = plain_model(model)
     adapter = _find_adapter(plain)
-    decoder: Any = adapter.decoder(plain)
+    decoder = decoder_of(plain)
     if owner_of(decoder) is not None:
         raise AttachError("this model has a memory already; call its detach() first")
     refuse_unsupported(decoder.config, None, {})
     refuse_empty(plain)
     return ModelParts(plain, adapter, decoder, adapter.attentions(decoder))
+
+
+def decoder_of(model: nn.Module) -> Any:
+    """Return the module of a model that runs its layers.
+
+    Raises
+    ------
+    ModelError
+        No adapter knows it.
+    """
+    plain = plain_model(model)
+    return _find_adapter(plain).decoder(plain)
 
 
 def plain_model(model: nn.Module) -> Any:

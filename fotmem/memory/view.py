@@ -1,0 +1,63 @@
+"""A memory as one call of the model looks at it."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fotmem.memory.contents import Contents
+from fotmem.memory.decay import scale_and_bias
+from fotmem.memory.options import MemoryOptions
+from fotmem.stores.hits import Hits
+from fotmem.stores.id_ranges import IdRanges
+from fotmem.stores.store import MemoryStore
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryView:
+    """What a memory holds, and how it is looked at, from the beginning of a call to its end."""
+
+    contents: Contents
+    options: MemoryOptions
+    among: IdRanges | None = None
+    """The ids that may be found; None: all."""
+
+    def store(self, layer: int) -> MemoryStore:
+        """Return the store of a memory layer."""
+        return self.contents.stores[layer]
+
+    def search(self, layer: int, queries: Tensor, top_k: int, scale: float) -> Hits:
+        """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax."""
+        store = self.store(layer)
+        scale, bias = scale_and_bias(store, scale, self.options, self.among)
+        ids, scores = store.search(queries, top_k, bias=bias, among=self.among)
+        return Hits(ids, scores * scale)
+
+
+class SeenMemory(NamedTuple):
+    """A memory that a call has looked at; it does not keep the contents."""
+
+    contents: weakref.ref[Contents]
+    length: int
+    visible: IdRanges | None
+    options: MemoryOptions
+    among: IdRanges | None
+
+    @classmethod
+    def of(cls, view: MemoryView) -> SeenMemory:
+        """Remember what a call looks at."""
+        contents = view.contents
+        text = contents.text
+        return cls(weakref.ref(contents), len(text), text.visible, view.options, view.among)
+
+    def view(self) -> MemoryView | None:
+        """Return the memory as it was seen; None if it has changed since, or is gone."""
+        contents = self.contents()
+        if contents is None or len(contents) != self.length:
+            return None
+        if contents.text.visible is not self.visible:
+            return None
+        return MemoryView(contents, self.options, self.among)
