@@ -46,6 +46,13 @@ def converted_text(path: Path, kind: Kind) -> str:
         content = read_rest(file, path, most=kind.largest)
     if not content:
         raise InputError(f"{path} is empty")
+    answer = _answer(path, content, kind)
+    if "problem" in answer:
+        raise InputError(f"{path} {answer['problem']}")
+    return answer["text"]
+
+
+def _answer(path: Path, content: bytes, kind: Kind) -> dict[str, str]:
     try:
         ended = subprocess.run(
             [sys.executable, "-P", "-m", "fotmem.documents.converter", kind.name, str(MEMORY)],
@@ -56,7 +63,7 @@ def converted_text(path: Path, kind: Kind) -> str:
             timeout=SECONDS,
             check=False,
         )
-        answer = json.loads(ended.stdout)
+        answer: dict[str, str] = json.loads(ended.stdout)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{path} takes more than {SECONDS} seconds to read; split it") from error
     except ValueError as error:  # it wrote no answer
@@ -64,6 +71,4 @@ def converted_text(path: Path, kind: Kind) -> str:
             f"{path} takes more than {MEMORY >> 20:,} MiB of RAM to read, or ended the process "
             f"that read it ({ended.returncode}); split it"
         ) from error
-    if "problem" in answer:
-        raise InputError(f"{path} {answer['problem']}")
-    return str(answer["text"])
+    return answer

@@ -61,21 +61,25 @@ def hub_texts(source: str, field: str) -> Iterator[tuple[int, str]]:
             "name it alone, or start elsewhere"
         )
     require_packages(source, "datasets", extra="documents")
-    from datasets import IterableDataset, load_dataset
-
-    try:
-        dataset = load_dataset(named["name"], split=named["split"], streaming=True)
-    except Exception as error:  # its own types of error vary
-        raise InputError(
-            f"{source} cannot be loaded ({one_line(error)}); check the name and the network. "
-            "Where there is no network, name a dataset saved by datasets' save_to_disk"
-        ) from error
-    if not isinstance(dataset, IterableDataset):
+    dataset = _hub_dataset(source, named["name"], named["split"])
+    if isinstance(dataset, dict):  # of splits
         splits = [f"{source}:{split}" for split in dataset]
         if len(splits) > 1:
             raise InputError(f"{source} has several splits; choose one of {', '.join(splits)}")
         dataset = next(iter(dataset.values()))
     return _texts(dataset, source, field)
+
+
+def _hub_dataset(source: str, name: str, split: str | None) -> Any:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(name, split=split, streaming=True)
+    except Exception as error:  # its own types of error vary
+        raise InputError(
+            f"{source} cannot be loaded ({one_line(error)}); check the name and the network. "
+            "Where there is no network, name a dataset saved by datasets' save_to_disk"
+        ) from error
 
 
 def _texts(dataset: Any, name: str, field: str) -> Iterator[tuple[int, str]]:
