@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem.directory.facts import DocumentEntry, ReadingFacts
+from fotmem.directory.kept_indexes import KeptIndexes
 from fotmem.directory.manifest import (
     FORMAT,
     TOKEN_COLUMNS,
@@ -20,6 +21,7 @@ from fotmem.directory.manifest import (
 )
 from fotmem.directory.row_log import RowLog
 from fotmem.disk import ROOT, GroupFiles, LayerShape, Storage, open_storage
+from fotmem.disk.folder import Folder
 from fotmem.errors import StorageError
 
 BLOCK = 1024
@@ -41,6 +43,8 @@ class MemoryDirectory:
         self.manifest: MemoryManifest
         self._tokens: RowLog
         self._layers: dict[int, RowLog]
+        self.indexes = KeptIndexes(self)
+        """The indexes of stores, beside what they were built from."""
 
     # Opening ---------------------------------------------------------------------------------
 
@@ -80,7 +84,7 @@ class MemoryDirectory:
         return directory
 
     @classmethod
-    def open(cls, path: Path | str, *, writable: bool = False) -> Self:
+    def open(cls, path: Path | str, *, writable: bool = False, trusted: bool = False) -> Self:
         """Open a directory at its last commit.
 
         Parameters
@@ -88,6 +92,8 @@ class MemoryDirectory:
         path : path or URL
         writable : bool
             Keep other writers out until `close`.
+        trusted : bool
+            Load indexes of stores whoever made them.
 
         Raises
         ------
@@ -99,6 +105,9 @@ class MemoryDirectory:
             files = GroupFiles(FORMAT)
             directory = cls(files, storage)
             directory._take_over(files.load(storage))
+            directory.indexes = KeptIndexes(directory, trusted=trusted)
+            if writable and not storage.read_only:
+                directory.indexes.tidy()
         except BaseException:
             storage.close(unused=True)
             raise
@@ -144,6 +153,22 @@ class MemoryDirectory:
     def name(self) -> str:
         """Where it is, for messages."""
         return self._files.name
+
+    @property
+    def directory_id(self) -> str:
+        """Drawn at random when the directory was begun."""
+        return self._files.directory_id
+
+    @property
+    def storage(self) -> Storage:
+        """Where the files are."""
+        return self._storage
+
+    @property
+    def keeps_indexes(self) -> bool:
+        """Whether indexes of stores can be written: also by readers, where the folder allows it."""
+        storage = self._storage
+        return isinstance(storage, Folder) and not (storage.inherited or self._files.closed)
 
     def is_at(self, path: Path | str) -> bool:
         """Return whether a path leads to this directory."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from fotmem.disk.byte_range import ByteRange
-from fotmem.disk.storage import PARTIAL
+from fotmem.disk.storage import PARTIAL, Data
 
 HANDLES = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
 """Whether this system reaches files from the handle of a folder (Windows does not)."""
@@ -60,6 +60,18 @@ class FileTree:
             return False
         return True
 
+    def is_own(self, key: str) -> bool:
+        """Return whether this user owns a file and all folders above it, from this one on."""
+        if os.name != "posix":  # no owner is known
+            return True
+        names = key.split("/")
+        above = ["/".join(names[:count]) for count in range(1, len(names) + 1)]
+        owners = {os.stat(self.path).st_uid}
+        for each in above:
+            with self._above(each) as (name, folder):
+                owners.add(os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid)
+        return owners == {os.geteuid()}
+
     def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         """Read parts of files; None where there is no such file.
 
@@ -93,16 +105,17 @@ class FileTree:
         except FileNotFoundError:
             return [None] * len(parts)
 
-    def write(self, key: str, data: bytes, *, synced: bool) -> None:
+    def write(self, key: str, data: Data, *, synced: bool) -> None:
         """Write a file as a whole, or leave what was there; its folder must exist."""
         with self._above(key) as (name, folder):
             partial = f"{name}.{uuid4().hex}{PARTIAL}"
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | HERE
                 with FileIO(os.open(partial, flags, 0o666, dir_fd=folder), "wb") as file:
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
+                    for part in [data] if isinstance(data, bytes) else data:
+                        view = memoryview(part)
+                        while view:
+                            view = view[file.write(view) :]
                     if synced:
                         os.fsync(file.fileno())
                 os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -12,7 +12,7 @@ from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.directory_lock import DirectoryLock
 from fotmem.disk.durable_files import sync_folder
 from fotmem.disk.file_tree import FileTree
-from fotmem.disk.storage import TRANSIENT, UNWRITABLE, Storage, cure_of
+from fotmem.disk.storage import TRANSIENT, UNWRITABLE, Data, Storage, cure_of
 from fotmem.errors import StorageError
 
 
@@ -94,7 +94,7 @@ class Folder(Storage):
         except OSError as error:
             raise self._failed("list", path, error) from error
 
-    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
+    def write(self, key: str, data: Data, *, synced: bool = False) -> None:
         folder = key.rpartition("/")[0]
         try:
             try:
@@ -125,6 +125,12 @@ class Folder(Storage):
         self._unsynced = {
             key for key in self._unsynced if key != path and not key.startswith(below)
         }
+
+    def is_own(self, key: str) -> bool:
+        try:
+            return self._tree.is_own(key)
+        except OSError:
+            return False
 
     def missing(self, keys: Sequence[str]) -> str | None:
         try:

@@ -38,6 +38,11 @@ class GroupFiles(Generic[M]):
         return self.storage.name if self.storage else f"the {self.format.noun}'s temporary folder"
 
     @property
+    def directory_id(self) -> str:
+        """Drawn at random when the directory was begun."""
+        return self._directory_id
+
+    @property
     def lasting(self) -> bool:
         """Whether a commit has anything to do: the files outlive the object, and can be written."""
         found = self.storage

@@ -10,7 +10,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
 from fotmem.disk.byte_range import ByteRange
-from fotmem.disk.storage import Storage
+from fotmem.disk.storage import Data, Storage
 from fotmem.errors import MissingPackageError, StorageError
 
 
@@ -39,8 +39,10 @@ class RemoteStorage(Storage):
         found = await self._zarr.get(part.key, default_buffer_prototype(), request)
         return None if found is None else found.to_bytes()
 
-    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
-        buffer = default_buffer_prototype().buffer.from_bytes(data)
+    def write(self, key: str, data: Data, *, synced: bool = False) -> None:
+        buffer = default_buffer_prototype().buffer.from_bytes(
+            data if isinstance(data, bytes) else b"".join(data)
+        )
         cure = "nothing was lost: try again when the storage can be written to"
         self._wait(self._zarr.set(key, buffer), "write", key, cure)
 

@@ -40,6 +40,10 @@ def cure_of(error: OSError, otherwise: str) -> str:
     return CURES.get(error.errno or 0, otherwise)
 
 
+Data = bytes | list[bytes | memoryview]
+"""What is written to a file: bytes, or parts that follow one another."""
+
+
 class Storage(ABC):
     """Files by key (``a/b/c``). Each is written as a whole, at once or not at all.
 
@@ -82,13 +86,17 @@ class Storage(ABC):
     def names(self, path: str) -> list[str]:
         """List what lies directly below a path."""
 
-    def write(self, key: str, data: bytes, *, synced: bool = False) -> None:
+    def write(self, key: str, data: Data, *, synced: bool = False) -> None:
         """Write a file; `synced`: to the disk, before it replaces an older one."""
         raise NotImplementedError("nothing is written to a storage that is read-only")
 
     def remove(self, path: str) -> None:
         """Remove a file or all files below a path."""
         raise NotImplementedError("nothing is removed from a storage that is read-only")
+
+    def is_own(self, key: str) -> bool:
+        """Return whether this user made a file and the folders above it, as far as is known."""
+        return False
 
     def missing(self, keys: Sequence[str]) -> str | None:
         """Return the first of these files that is missing."""

@@ -42,6 +42,8 @@ def attach(
     memory: Memory | Path | str | None = None,
     default: bool = True,
     writable: bool = False,
+    trusted: bool = False,
+    progress: bool = False,
     config: str | Path | None = None,
     top_k: int | Literal["default"] | None = "default",
     window: int | None = None,
@@ -80,6 +82,8 @@ def attach(
         False: the model has a memory already, and gets another one that is empty.
     writable : bool
         Whether more will be read into the directory, see `open_memory`.
+    trusted, progress : bool
+        For a directory, see `open_memory`.
     config : path, optional
         A file such as `select` writes, ``fotmem.toml``: it names the store and its options, and
         perhaps other arguments of this function. Arguments that are given here take precedence.
@@ -156,9 +160,9 @@ def attach(
         raise OptionError("layers and dtype are those of the memory; leave them out")
     if isinstance(memory, Memory):
         return _attach_again(parts, memory, given, store, options, first)
-    directory = MemoryDirectory.open(memory, writable=writable)
+    directory = MemoryDirectory.open(memory, writable=writable, trusted=trusted)
     name = "exact" if store is None else store
-    return _attach_saved(parts, directory, given, name, options, first)
+    return _attach_saved(parts, directory, given, name, options, first, progress=progress)
 
 
 def _read_config(
@@ -205,6 +209,8 @@ def _attach_saved(
     store: str | Mapping[int, str],
     store_options: dict[str, Any],
     first: AttachedModel | None,
+    *,
+    progress: bool,
 ) -> Memory:
     """Attach a memory, and fill it from its directory."""
     memory = None
@@ -215,7 +221,7 @@ def _attach_saved(
         chosen = [each.layer for each in layers]
         memory = attach_to(parts, store, chosen, options, store_options, first)
         require_same_model(facts, memory.attached_model, directory.name)
-        fill(memory.attached_model.contents, directory)
+        fill(memory.attached_model.contents, directory, progress=progress)
         memory.attached_model.contents.directory = directory
         return memory
     except BaseException:

@@ -124,8 +124,7 @@ def _close(stores: Mapping[int, MemoryStore]) -> None:
 def _pour(old: MemoryStore, new: MemoryStore, stop: int) -> None:
     """Add the keys and values of one store before id `stop` to another, under the same ids."""
     new.start_at(old.first_id)
-    for ids in _blocks(range(old.first_id, stop), old):
-        new.add(*looked_up(old, ids))
+    new.fill(looked_up(old, ids) for ids in _blocks(range(old.first_id, stop), old))
 
 
 def _blocks(span: range, store: MemoryStore) -> Iterator[Tensor]:

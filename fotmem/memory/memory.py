@@ -19,6 +19,7 @@ from fotmem.memory import reading
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.explain import AttendedToken, explain, traced
+from fotmem.memory.kept_indexes import keep_indexes
 from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
@@ -528,8 +529,10 @@ class Memory:
     def close(self) -> None:
         """Detach, and let another process write to the directory. Closing twice is fine."""
         self.detach()
-        if self._contents.directory is not None:
-            self._contents.directory.close()
+        kept = self._contents.directory
+        if kept is not None:
+            keep_indexes(self._contents, kept)
+            kept.close()
 
     def _require_unkept(self, doing: str) -> None:
         if self._contents.directory is not None:

@@ -18,12 +18,15 @@ def open_memory(
     store: str | Mapping[int, str] | None = None,
     *,
     writable: bool = False,
+    trusted: bool = False,
+    progress: bool = False,
     **options: Any,
 ) -> Memory:
     """Open a memory that was saved, and attach it to the model that filled it.
 
-    Nothing is read again. Any store can be taken: its index is built from the saved keys. Where the
-    model has a memory already, that one remains the default, and this one is for `using`.
+    Nothing is read again. Any store can be taken: its index is built from the saved keys, and kept
+    beside them for the next opening, where the folder can be written to and the store can save it.
+    Where the model has a memory already, that one remains the default, and this one is for `using`.
 
     Parameters
     ----------
@@ -35,6 +38,11 @@ def open_memory(
         As in `attach`. Default: ``exact``.
     writable : bool
         Whether more will be read into it. Then no other process can write; any number can read.
+    trusted : bool
+        Whether to load indexes that fotmem did not write for this user on this machine. Libraries
+        parse them by code that expects no attacker; by default they are built anew.
+    progress : bool
+        Show a progress bar on stderr.
     **options
         As in `attach`. Window, top k, distance, decay and temperature default to those of the
         memory when it was saved.
@@ -60,4 +68,12 @@ def open_memory(
         ...
         memory = fotmem.open_memory("handbook", model, store="faiss-ivf")
     """
-    return attach(model, store, memory=directory, writable=writable, **options)
+    return attach(
+        model,
+        store,
+        memory=directory,
+        writable=writable,
+        trusted=trusted,
+        progress=progress,
+        **options,
+    )

@@ -11,6 +11,7 @@ from fotmem.disk import LayerShape
 from fotmem.errors import AttachError, StorageError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.contents import BULK, Contents, looked_up_range
+from fotmem.memory.kept_indexes import fill_stores, keep_indexes
 from fotmem.memory.text_to_read import TokenRows
 from fotmem.models.fingerprint import model_fingerprint
 
@@ -61,6 +62,7 @@ def new_directory(path: Path | str, contents: Contents, facts: ReadingFacts) -> 
     except BaseException:
         directory.discard()
         raise
+    keep_indexes(contents, directory)
     return directory
 
 
@@ -98,12 +100,10 @@ def commit_if_due(contents: Contents) -> None:
         commit(contents, directory)
 
 
-def fill(contents: Contents, directory: MemoryDirectory) -> None:
+def fill(contents: Contents, directory: MemoryDirectory, *, progress: bool = False) -> None:
     """Add to a memory what its directory holds beyond it."""
     start, stop = len(contents), len(directory)
-    for layer, store in contents.stores.items():
-        for _, keys, values in directory.large_blocks(layer, start, stop, BULK):
-            store.add(keys, values)
+    fill_stores(contents, directory, progress=progress)
     contents.text.extend(TokenRows(*directory.tokens(start, stop)), directory.manifest.documents)
 
 

@@ -99,6 +99,7 @@ def create_store(
     store: MemoryStore = _made(spec, MemoryStore, **arguments)
     _check_search_options(store, spec)
     store.has_directory |= place is not None
+    store.store_name = name
     return store
 
 

@@ -195,6 +195,7 @@ class IndexedStore(RowsStore):
             return {}
         aside = {"keys", "values", "threads", *self.search_options}
         return {
+            "store": self.store_name or type(self).__name__,
             "library": self.index_library,
             "num_heads": self.num_heads,
             "head_dim": self.head_dim,

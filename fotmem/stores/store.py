@@ -64,6 +64,8 @@ class MemoryStore(ABC):
     ----------
     search_options : frozenset of str
         Options that `tune` may change; an attribute of the class.
+    store_name : str
+        By which `create_store` made it; otherwise empty.
     has_directory : bool
         Whether it keeps a directory, so that the base class cannot build it anew.
 
@@ -107,6 +109,7 @@ class MemoryStore(ABC):
         self._guard = Guard(type(self).__name__)
         self._newest: Tensor | None = None  # key and value [2, H, D] added last, if it rebuilds
         self.has_directory = False
+        self.store_name = ""
 
     _made_with: Arguments
     _rebuilds: ClassVar[bool] = True

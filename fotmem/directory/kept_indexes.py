@@ -1,0 +1,191 @@
+"""The indexes of stores, kept beside the memory that they were built from."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fotmem.directory.index_file import Arrays, IndexFileError, IndexHeader, IndexStart, index_data
+from fotmem.disk import Storage
+from fotmem.errors import StorageError
+
+LOG = logging.getLogger("fotmem")
+FOLDER = "indexes"
+STORE_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
+LAYER_NAME = re.compile(r"[0-9]{2,4}")
+PARTIAL_NAME = re.compile(r"[0-9]{2,4}\.[0-9a-f]{32}\.partial")
+
+
+class RememberedTokens(Protocol):
+    """What indexes are kept beside: a `MemoryDirectory`."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+
+    @property
+    def directory_id(self) -> str:
+        """Drawn at random when the directory was begun."""
+
+    @property
+    def storage(self) -> Storage:
+        """Where the files are."""
+
+    @property
+    def keeps_indexes(self) -> bool:
+        """Whether indexes can be written."""
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+
+    def tokens(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Read token ids, and the first and last characters."""
+
+
+class KeptIndexes:
+    """Files ``indexes/STORE/LAYER`` in a memory's directory.
+
+    They are derived from keys, and never a part of a commit: whatever is wrong with one, it is
+    built again. What is wrong is logged under the name ``fotmem``.
+
+    Parameters
+    ----------
+    directory : RememberedTokens
+    trusted : bool
+        Whether to load indexes that fotmem did not write for this user: libraries parse them by
+        code that expects no attacker.
+    """
+
+    def __init__(self, directory: RememberedTokens, *, trusted: bool = False) -> None:
+        self._directory = directory
+        self._trusted = trusted
+        self._tokens: dict[int, str] = {}  # checksums, by number of tokens
+        self._rows: dict[str, int] = {}  # of indexes that were read or written here
+
+    def rows(self, store: str, layer: int) -> int | None:
+        """Return how many tokens an index knows that was read or written here."""
+        return self._rows.get(self._key(store, layer))
+
+    def read(
+        self, store: str, layer: int, made_by: Mapping[str, Any]
+    ) -> tuple[int, dict[str, NDArray[Any]]] | None:
+        """Return the rows and arrays of an index; None if there is none that can be used.
+
+        Parameters
+        ----------
+        store : str
+            Name of the store.
+        layer : int
+        made_by : mapping of str to Any
+            Library, version, sizes and options, which must be those of the index.
+        """
+        key = self._key(store, layer)
+        try:
+            start = IndexStart.read(self._directory.storage, key)
+            if start is None:
+                return None
+            self._check(start, store, layer, made_by)
+            self._check_origin(start, key)
+            arrays = start.arrays(self._directory.storage, key)
+            self._rows[key] = start.header.rows
+            return start.header.rows, arrays
+        except (IndexFileError, StorageError) as error:
+            name = self._directory.name
+            LOG.warning("the index %s of %s is built anew: %s", key, name, error)
+            return None
+
+    def write(
+        self, store: str, layer: int, made_by: Mapping[str, Any], rows: int, arrays: Arrays
+    ) -> None:
+        """Keep an index, in place of an older one; what fails is logged."""
+        if not STORE_NAME.fullmatch(store) or not self._directory.keeps_indexes:
+            return
+        header = IndexHeader(
+            directory_id=self._directory.directory_id,
+            store=store,
+            layer=layer,
+            rows=rows,
+            tokens=self._checksum_of_tokens(rows),
+            made_by=dict(made_by),
+            arrays=(),
+        )
+        key = self._key(store, layer)
+        try:
+            self._directory.storage.write(key, index_data(header, arrays), synced=True)
+            self._rows[key] = rows
+        except StorageError as error:
+            LOG.warning("the index %s is not kept: %s", key, error)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left, and indexes of another memory or version."""
+        try:
+            self._remove_stale()
+        except StorageError as error:
+            LOG.warning("old indexes of %s are left there: %s", self._directory.name, error)
+
+    def _remove_stale(self) -> None:
+        storage = self._directory.storage
+        for store in filter(STORE_NAME.fullmatch, storage.names(FOLDER)):
+            for name in storage.names(f"{FOLDER}/{store}"):
+                key = f"{FOLDER}/{store}/{name}"
+                if PARTIAL_NAME.fullmatch(name) or (
+                    LAYER_NAME.fullmatch(name) and self._is_stale(key)
+                ):
+                    storage.remove(key)
+
+    def _is_stale(self, key: str) -> bool:
+        try:
+            start = IndexStart.read(self._directory.storage, key)
+            if start is not None:
+                self._check_rows(start.header)
+        except IndexFileError:
+            return True
+        return False
+
+    def _check(self, start: IndexStart, store: str, layer: int, made_by: Mapping[str, Any]) -> None:
+        """Raise `IndexFileError` unless an index is the one that is wanted."""
+        header = start.header
+        self._check_rows(header)
+        mine = {"store": store, "layer": layer, **made_by}
+        theirs = {"store": header.store, "layer": header.layer, **header.made_by}
+        if differing := [
+            name for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)
+        ]:
+            name = differing[0]
+            raise IndexFileError(
+                f"it was made with {name} {theirs.get(name)}, wanted {mine.get(name)}"
+            )
+
+    def _check_rows(self, header: IndexHeader) -> None:
+        """Raise `IndexFileError` unless an index is of the tokens of this memory."""
+        if header.directory_id != self._directory.directory_id:
+            raise IndexFileError("it belongs to another memory")
+        if header.rows > len(self._directory):
+            raise IndexFileError(
+                f"it knows {header.rows} tokens, the memory has {len(self._directory)}"
+            )
+        if header.tokens != self._checksum_of_tokens(header.rows):
+            raise IndexFileError("it was made of other tokens")
+
+    def _check_origin(self, start: IndexStart, key: str) -> None:
+        """Raise `IndexFileError` unless this user's fotmem wrote an index, or it is trusted."""
+        if self._trusted or (start.is_sealed and self._directory.storage.is_own(key)):
+            return
+        raise IndexFileError(
+            "it was not written by fotmem for this user, and libraries parse indexes by code that "
+            "expects no attacker; if you trust the folder, open it with trusted=True"
+        )
+
+    def _checksum_of_tokens(self, rows: int) -> str:
+        if rows not in self._tokens:
+            ids, _, _ = self._directory.tokens(0, rows)
+            data = ids.numpy().astype("<i8").tobytes()
+            self._tokens[rows] = hashlib.sha256(data).hexdigest()
+        return self._tokens[rows]
+
+    def _key(self, store: str, layer: int) -> str:
+        return f"{FOLDER}/{store}/{layer:02d}"

@@ -1,0 +1,83 @@
+"""Fills stores from a memory's directory, with the indexes that are kept there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from fotmem.memory.progress import progress_bar
+from fotmem.stores.saved_index import SavedIndex
+from fotmem.stores.store import MemoryStore
+
+if TYPE_CHECKING:
+    from fotmem.directory.memory_directory import MemoryDirectory
+    from fotmem.memory.contents import Contents
+
+BULK = 2**23
+"""Elements of the keys that are read at once (32 MiB of float32)."""
+FRESH = 0.875
+"""An index is written again when it knows less than this share of the tokens."""
+
+
+def fill_stores(contents: Contents, directory: MemoryDirectory, *, progress: bool) -> None:
+    """Add to stores what their directory holds beyond them; empty ones get their index, too."""
+    start, stop = len(contents), len(directory)
+    total = (stop - start) * len(contents.stores)
+    with progress_bar("opening", total, progress) as tell:
+        for number, (layer, store) in enumerate(contents.stores.items()):
+            done = number * (stop - start)
+
+            def told(count: int, done: int = done) -> None:
+                tell(done + count)
+
+            if start:
+                for keys, values in _blocks(directory, layer, start, stop):
+                    store.add(keys, values)
+                    told(store.next_id - start)
+            elif stop:
+                _fill_store(store, layer, directory, told)
+            tell(done + stop - start)
+
+
+def _fill_store(
+    store: MemoryStore, layer: int, directory: MemoryDirectory, told: Callable[[int], None]
+) -> None:
+    """Fill an empty store; load its index, or build it and keep it."""
+    blocks, index = _blocks(directory, layer, 0, len(directory)), None
+    if store.made_by and store.store_name:
+        found = directory.indexes.read(store.store_name, layer, store.made_by)
+        index = None if found is None else SavedIndex(store.made_by, *found)
+    loaded = store.fill(blocks, index, progress=told)
+    if not (loaded and index is not None and index.rows >= FRESH * len(directory)):
+        keep_index(store, layer, directory)
+
+
+def keep_indexes(contents: Contents, directory: MemoryDirectory) -> None:
+    """Keep the indexes of all stores in a directory that holds their keys."""
+    for layer, store in contents.stores.items():
+        keep_index(store, layer, directory)
+
+
+def keep_index(store: MemoryStore, layer: int, directory: MemoryDirectory) -> None:
+    """Keep the index of a store, if it can be saved and knows the tokens by their ids."""
+    kept = directory.indexes
+    if not (store.made_by and store.store_name and directory.keeps_indexes):
+        return
+    if store.first_id or store.next_id != len(directory):
+        return
+    known = kept.rows(store.store_name, layer)
+    if known is not None and known >= FRESH * len(directory):
+        return
+    index = store.save_index()
+    if index is not None:
+        kept.write(store.store_name, layer, index.made_by, index.rows, index.arrays)
+
+
+def _blocks(
+    directory: MemoryDirectory, layer: int, start: int, stop: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield keys and values; large blocks, so that an index is not rebuilt as they arrive."""
+    for _, keys, values in directory.large_blocks(layer, start, stop, BULK):
+        yield keys, values
