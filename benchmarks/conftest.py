@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.captured import QUERIES, demo
@@ -121,7 +122,7 @@ def pytest_terminal_summary() -> None:
         times = [f"{1e3 * found[which]:.2f} ms" for which in ("ours", "theirs", "more")]
         ratios, quarter = found["ratios"], len(found["ratios"]) // 4
         middle = f"{ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f}"
-        table.add_row(name, *times, f"{found['ratio']:.2f}", middle)
+        table.add_row(escape(name), *times, f"{found['ratio']:.2f}", middle)
     console = Console(width=120)
     console.print(table)
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
