@@ -9,6 +9,7 @@ from typing import Any
 from fotmem.errors import AttachError, OptionError, shown
 from fotmem.memory.choice import CHOICES, Choice
 from fotmem.memory.memory import Memory
+from fotmem.memory.trace import own_calls
 
 Chosen = Memory | Sequence[Memory] | None
 """A memory, several that are laid over one another, or none."""
@@ -57,6 +58,7 @@ def using(memory: Chosen = None, *, rows: Sequence[Chosen] | None = None) -> Ite
     memories = [each for row in choice.rows for each in row]
     if len({id(each.attached_model.decoder) for each in memories}) > 1:
         raise AttachError("these memories are of several models; give those of one model")
+    own_calls()
     token = CHOICES.set((*CHOICES.get(), choice))
     try:
         yield

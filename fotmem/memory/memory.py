@@ -358,8 +358,8 @@ class Memory:
     ) -> list[AttendedToken]:
         """Return the tokens of this memory that the last position of a call attended to.
 
-        That is the last call of the model in this thread or asyncio task. Where it ran in another,
-        as by ``asyncio.to_thread``, pass its cache, or explain it there.
+        That is the last call of the model in this thread or asyncio task; a task that runs it by
+        ``asyncio.to_thread`` does so inside `using`. A call of elsewhere is explained by its cache.
 
         Parameters
         ----------
