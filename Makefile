@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-cuda attack lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-select report-quality recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests th
 
 attack: $(VENV)/.extra-dev $(VENV)/.stores ## attack the store on disk, and memories: make attack SECONDS=600 SEED=1 ARGS="flip swap"
 	@OMP_NUM_THREADS=1 $(PY) -m tests.attack --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
+
+crash-test: $(VENV)/.extra-dev $(VENV)/.stores ## kill processes that read into a memory's directory: make crash-test KILLS=10000 SEED=1
+	@OMP_NUM_THREADS=1 $(PY) -m tests.attack.crash_test $(or $(KILLS),1000) $(or $(SEED),0)
 
 lint: $(VENV)/.extra-dev ## check style and types
 	@$(PY) -m ruff check .

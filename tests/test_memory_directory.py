@@ -13,29 +13,15 @@ import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from fotmem.directory import memory_directory
-from fotmem.directory.facts import DocumentEntry, Fingerprint, ReadingFacts
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.disk import LayerShape
 from fotmem.disk.file_tree import FileTree
 from fotmem.errors import StorageError
+from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw, names
 
-SHAPES = {3: LayerShape(2, 4, torch.float32), 7: LayerShape(1, 6, torch.bfloat16)}
-FACTS = ReadingFacts(
-    model="tiny",
-    tokenizer="",
-    fingerprint=Fingerprint(architecture="a", weights="w", adapter="c", rope="r"),
-    window=16,
-    last_context_length=8,
-    top_k=None,
-    distance=0,
-    decay=0.0,
-    temperature=1.0,
-)
 BLOCK = 64
-Rows = tuple[Tensor, Tensor, Tensor, dict[int, tuple[Tensor, Tensor]]]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,32 +29,6 @@ def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_directory, "BLOCK", BLOCK)
         yield
-
-
-def draw(start: int, stop: int) -> Rows:
-    """Rows that depend on their numbers only."""
-    ids = torch.arange(start, stop)
-
-    def vectors(shape: LayerShape, offset: float) -> Tensor:
-        heads = torch.arange(shape.heads)[:, None, None] + offset
-        wide = torch.arange(shape.head_dim) / 8
-        return (heads + ids[:, None] % 251 + wide).to(shape.dtype)
-
-    layers = {n: (vectors(shape, 0), vectors(shape, 0.5)) for n, shape in SHAPES.items()}
-    return ids % 97, 2 * ids, 2 * ids + 1, layers
-
-
-def document(first: int, stop: int, name: str = "a") -> DocumentEntry:
-    return DocumentEntry(
-        name=name,
-        first=first,
-        stop=stop,
-        sha256="0" * 64,
-        characters=None,
-        read_at="2026-01-02T03:04:05Z",
-        is_complete=True,
-        is_removed=False,
-    )
 
 
 def created(path: Path) -> MemoryDirectory:
@@ -81,18 +41,6 @@ def add(directory: MemoryDirectory, count: int) -> None:
 
 def commit(directory: MemoryDirectory) -> None:
     directory.commit([document(0, len(directory))] if len(directory) else [])
-
-
-def assert_holds(directory: MemoryDirectory, rows: int) -> None:
-    assert len(directory) == rows
-    ids, starts, stops, layers = draw(0, rows)
-    for found, expected in zip(directory.tokens(0, rows), (ids, starts, stops), strict=True):
-        assert torch.equal(found, expected)
-    for layer, pair in layers.items():
-        blocks = list(directory.blocks(layer, 0, rows))
-        parts = [keys for _, keys, _ in blocks], [values for _, _, values in blocks]
-        for some, whole in zip(parts, pair, strict=True):
-            assert torch.equal(torch.cat([whole[:, :0], *some], 1), whole)
 
 
 @pytest.fixture
@@ -223,8 +171,19 @@ def test_no_stray_file_survives_the_next_writer(path: Path) -> None:
     assert_holds(MemoryDirectory.open(path), BLOCK + 6)
 
 
-def names(path: Path) -> set[str]:
-    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+def test_a_stray_file_with_a_name_that_the_next_writer_gives_elsewhere(path: Path) -> None:
+    writer = created(path)
+    add(writer, 10)
+    commit(writer)
+    writer.close()
+    again = MemoryDirectory.open(path, writable=True)
+    stray = path / f"layers/07/{again.manifest.next_name:08d}"  # the next writer's first: of tokens
+    stray.mkdir()
+    (stray / "zarr.json").write_text("{}", "utf-8")
+    add(again, 5)
+    commit(again)
+    assert names(path) == {*again.files(), ".lock"}
+    again.close()
 
 
 def test_space(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,17 @@ class MemoryDirectory:
         if held:
             yield _joined(held)
 
+    def files(self) -> set[str]:
+        """Return the names of the files that it consists of."""
+        groups = [group for log in self._logs() for group in log.groups()]
+        folders = [*self.manifest.folders(), *(group.path for group in groups)]
+        arrays = [(path, names) for group in groups for path, names in group.files().items()]
+        return {
+            ROOT,
+            *(f"{folder}/{ROOT}" for folder in folders),
+            *(f"{path}/{name}" for path, names in arrays for name in names),
+        }
+
     # Writing ---------------------------------------------------------------------------------
 
     def require_writable(self) -> None:

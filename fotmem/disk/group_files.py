@@ -27,8 +27,9 @@ class GroupFiles(Generic[M]):
         """The name of the storage, once it is closed."""
         self.next_name = 0
         self._directory_id = ""
-        self._known: set[str] = set()  # paths that the manifest named when it was opened
-        self._first_name = 0  # first name that this process gave
+        self._known: set[str] = (
+            set()
+        )  # paths that the manifest named at its opening, and given ones
         self._tidied = False
         self._kept: list[ArrayGroup] = []
 
@@ -71,6 +72,8 @@ class GroupFiles(Generic[M]):
         self.next_name += 1
         self.storage.remove(path)  # a killed writer may have left it
         self.storage.write(f"{path}/zarr.json", group_json())
+        if not self._tidied:
+            self._known.add(path)
         return Location.new(self.storage, path)
 
     def open(self, storage: Storage, empty: M) -> M:
@@ -95,7 +98,7 @@ class GroupFiles(Generic[M]):
     def _opened(self, file: ManifestFile[M]) -> M:
         manifest, self._directory_id = file
         self._known = manifest.paths()
-        self._first_name = self.next_name = manifest.next_name
+        self.next_name = manifest.next_name
         return manifest
 
     def commit(self, manifest: M, groups: Sequence[ArrayGroup]) -> None:
@@ -113,8 +116,7 @@ class GroupFiles(Generic[M]):
                 group.release()
         self._kept = list(groups)
         if not self._tidied:
-            given = range(self._first_name, self.next_name)
-            remove_leftovers(self.storage, manifest.folders(), groups, self._known, given)
+            remove_leftovers(self.storage, manifest.folders(), groups, self._known)
             self._tidied = True
 
     def _require_there(self, groups: Sequence[ArrayGroup]) -> None:

@@ -16,7 +16,6 @@ def remove_leftovers(
     folders: Sequence[str],
     kept: Sequence[ArrayGroup],
     known: set[str],
-    given: range,
 ) -> None:
     """Remove files that have a group's names and that nothing needs; leave all others.
 
@@ -29,17 +28,15 @@ def remove_leftovers(
     kept : sequence of ArrayGroup
         The groups that the manifest names.
     known : set of str
-        Paths that it named when it was opened: a merge, a search or a copy may still need them.
-    given : range
-        Names that this process gave to its folders, which may be in use.
+        Paths that it named when it was opened, and those that this process gave to its groups: a
+        merge, a search or a copy may still need them.
     """
     for folder in ("", *folders):
         names = storage.names(folder)
         strays = {
             name
             for name in names
-            if OWN_PARTIAL.fullmatch(name)
-            or (folder and OWN_FOLDER.fullmatch(name) and int(name) not in given)
+            if OWN_PARTIAL.fullmatch(name) or (folder and OWN_FOLDER.fullmatch(name))
         }
         _remove(storage, folder, {name for name in strays if f"{folder}/{name}" not in known})
     for group in kept if storage.local else ():

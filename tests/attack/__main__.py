@@ -12,7 +12,7 @@ import fotmem
 from tests.attack.outcome import FOUND, HELD, REFUSED
 from tests.attack.run import Attacker
 from tests.attack.target import Target
-from tests.attack.worker import KINDS
+from tests.attack.worker import KINDS, STORE_KINDS
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -22,8 +22,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if asked.store != target.store:
         exact = fotmem.available_stores()[asked.store].capabilities.exact
         target = Target(asked.store, json.loads(asked.options), exact, zips=False)
-    # "edit" knows the format of zarr only.
-    asked.kinds = asked.kinds or [kind for kind in KINDS if kind != "edit" or target == Target()]
+    # "edit" knows the format of zarr only, and memories have the format of their own.
+    others = [kind for kind in STORE_KINDS if kind != "edit"]
+    asked.kinds = asked.kinds or (KINDS if target == Target() else others)
     counts: Counter[tuple[str, str]] = Counter()
     try:
         attack(asked, target, counts)

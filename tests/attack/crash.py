@@ -3,8 +3,10 @@
 import math
 import multiprocessing
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any, TypeVar
 
 from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, HELD, Outcome, outcome_of
@@ -15,6 +17,8 @@ from tests.attack.writer import BEGUN, FAILED, OPENED, Kill, write
 MOMENTS = {"file": 4000, "line": 200_000}
 """Most events of files, or lines of Python, before a writer is killed."""
 SECONDS = 0.5
+S = TypeVar("S")
+"""A state of what is written."""
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
@@ -59,9 +63,20 @@ def killed(
     target: Target, directory: Path, allowed: list[State], seed: int, kill: Kill
 ) -> list[State]:
     """Let a process write until it is killed; return the states that the disk may hold."""
-    context = multiprocessing.get_context("forkserver")
+    return states_after(write, (target, directory, seed), kill, allowed)
+
+
+def states_after(
+    work: Callable[..., None], arguments: tuple[Any, ...], kill: Kill, allowed: list[S]
+) -> list[S]:
+    """Let a process work until it is killed; return the states that the disk may hold.
+
+    The process calls ``work(reports, *arguments, kill)``, and reports `OPENED`, `BEGUN`, `FLUSHED`
+    and `FAILED`.
+    """
+    context = multiprocessing.get_context("fork")  # the others import torch each time
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=write, args=(theirs, target, directory, seed, kill))
+    process = context.Process(target=work, args=(theirs, *arguments, kill))
     process.start()
     theirs.close()
     if kill.unit == "second":

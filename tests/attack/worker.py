@@ -16,7 +16,10 @@ from tests.attack.originals import Originals
 from tests.attack.outcome import FOUND, Outcome
 from tests.attack.target import Target
 
-KINDS = ("crash", "flip", "swap", "edit", "fill", "interrupt")
+STORE_KINDS = ("crash", "flip", "swap", "edit", "fill", "interrupt")
+MEMORY_KINDS = ("rows", "reading")
+KINDS = (*STORE_KINDS, *MEMORY_KINDS)
+"""Attacks on a store, and on a memory's directory."""
 NOT_OURS = ("pymp-", "torchinductor_")
 """Temporary folders that multiprocessing and torch keep while a process lives."""
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -33,6 +34,11 @@ class Kill(NamedTuple):
 
 def write(reports: Connection, target: Target, directory: Path, seed: int, kill: Kill) -> None:
     """Write until killed; when all steps are done, end in the same way."""
+    until_killed(lambda: run(reports, target, directory, Random(seed)), directory, kill)
+
+
+def until_killed(work: Callable[[], object], directory: Path, kill: Kill) -> None:
+    """Work on a directory until this process is killed, at the latest at the end of the work."""
     left = kill.at
 
     def count(event: str, path: str) -> None:
@@ -40,9 +46,6 @@ def write(reports: Connection, target: Target, directory: Path, seed: int, kill:
         left -= below(path, directory)
         if left <= 0:
             die()
-
-    def work() -> None:
-        run(reports, target, directory, Random(seed))
 
     if kill.unit == "line":
         stopped(work, int(kill.at), stop=die)
