@@ -61,12 +61,11 @@ def search_shown(
         enough = (good.sum(-1) >= top_k) | (hits.ids[..., -1] < 0)
         if not enough.all():
             more = min(2 * asked, most)
-            return _replaced(
-                lambda: _first_good(hits, good, top_k),
-                queries,
-                ~enough.all(0),
-                partial(search_shown, search, top_k=top_k, shown=shown, asked=more, most=most),
-            )
+            again = partial(search_shown, search, top_k=top_k, shown=shown, asked=more, most=most)
+            if queries.shape[1] == 1:  # the case of generating
+                return again(queries)
+            found = partial(_first_good, hits, good, top_k)
+            return _replaced(found, queries, ~enough.all(0), again)
     return _first_good(hits, good, top_k)
 
 
