@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fotmem.stores import Hits, IndexedStore, SavedIndex
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.naive import draw
 from tests import tiny
+from tests.interrupts import at_every_line
 from tests.tiny import LAYERS, WINDOW
 
 HEADS, DIM = 2, 8
@@ -126,6 +128,28 @@ def test_a_fill_that_fails_leaves_what_was_added(make: Make) -> None:
     assert store.search(keys[:, :5], 3).ids.shape == (HEADS, 5, 3)
     store.add(keys, keys)
     assert store.indexed_rows == 600
+
+
+@pytest.mark.parametrize("make", ["faiss-ivf"], indirect=True)
+def test_ctrl_c_ends_a_fill_at_once_and_leaves_what_was_added(make: Make) -> None:
+    keys = keys_with_duplicates(80)
+    unused, stores = [make() for _ in range(300)], list[IndexedStore]()
+
+    def fill() -> None:
+        stores.append(unused.pop())
+        stores[-1].fill([(keys, keys)])
+
+    ends = list[bool]()
+    for done in at_every_line(fill, ("stores/indexed_store.py", "stores/guard.py")):
+        store = stores[-1]
+        ends.append(done)
+        assert len(store) in (0, 80)
+        assert store.indexed_rows in (0, 80)
+        with ThreadPoolExecutor(1) as other:  # which the store refuses while it is being filled
+            other.submit(store.add, keys, keys).result()
+        assert store.indexed_rows == len(store) >= 80
+        require_good(store, torch.cat([keys] * (len(store) // 80), 1))
+    assert ends.count(False) > 20
 
 
 def test_stores_without_an_index_save_none() -> None:

@@ -135,6 +135,35 @@ def _between(
     return call
 
 
+def fills(method: _Method[_Store, _Given, _Result]) -> _Method[_Store, _Given, _Result]:
+    """Let one thread at a time call a method that may take minutes: Ctrl-C does not wait."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def call(store: _Store, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        guard, begun = store._guard, list[bool]()
+
+        def end() -> None:
+            with interrupts_deferred():
+                while begun:
+                    guard.end()
+                    begun.pop()
+
+        try:
+            try:
+                with interrupts_deferred():
+                    guard.begin(name)
+                    begun.append(True)
+                guard.require_usable()
+                return method(store, *args, **kwargs)
+            finally:
+                end()
+        finally:  # once more: Ctrl-C may have come in between
+            end()
+
+    return call
+
+
 def closes(method: _Method[_Store, _Given, None]) -> _Method[_Store, _Given, None]:
     """Refuse the store once a method is done; calling it again does nothing."""
     name = method.__name__
@@ -157,7 +186,8 @@ def closes(method: _Method[_Store, _Given, None]) -> _Method[_Store, _Given, Non
 
 GUARDED: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("search", "attend", "keys", "values", "share_read", "__len__"), reads),
-    **dict.fromkeys(("start_at", "add", "fill", "forget", "tune", "flush"), changes),
+    **dict.fromkeys(("start_at", "add", "forget", "tune", "flush"), changes),
+    "fill": fills,
     "copy": copies,
     "save_index": copies,
     "close": closes,

@@ -155,16 +155,16 @@ class IndexedStore(RowsStore):
         *,
         progress: Callable[[int], None] | None = None,
     ) -> bool:
-        self._filling = True  # until then, searches compare all keys
         try:
-            super().fill(blocks)
-        finally:
-            self._filling = False
-        self._progress = progress
-        try:
-            return self._lock.writing(lambda: self._take_over(index))
-        finally:
-            self._progress = None
+            try:
+                self._filling = True  # until then, searches compare all keys
+                super().fill(blocks)
+                self._progress = progress
+                return self._lock.writing(lambda: self._take_over(index))
+            finally:
+                self._filling, self._progress = False, None
+        finally:  # once more: Ctrl-C may have come in between
+            self._filling, self._progress = False, None
 
     def _take_over(self, index: SavedIndex | None) -> bool:
         """Load an index, and add the keys that it does not know; or build one."""

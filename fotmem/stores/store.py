@@ -28,7 +28,7 @@ from fotmem.stores.checks import (
     require_tensor,
     usable_device,
 )
-from fotmem.stores.guard import GUARDED, Guard, changes, closes, copies, reads
+from fotmem.stores.guard import GUARDED, Guard, changes, closes, copies, fills, reads
 from fotmem.stores.hidden import Shown, live_bias, search_among, search_shown
 from fotmem.stores.hits import Bias, Hits, best_biased, no_hits
 from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
@@ -365,7 +365,7 @@ class MemoryStore(ABC):
         self._added += count
         self._newest = newest
 
-    @changes
+    @fills
     def fill(
         self,
         blocks: Iterable[tuple[Tensor, Tensor]],
@@ -396,6 +396,9 @@ class MemoryStore(ABC):
             Keys were added already.
         ShapeError, DtypeError, NonFiniteError
             As from `add`. The blocks before this one stay.
+        KeyboardInterrupt
+            Ctrl-C does not wait until the index is built: whole blocks stay, and the next `add`
+            builds it.
         """
         if self._added:
             raise OptionError(f"fill takes an empty store, got {self._added} keys added before")
