@@ -1,12 +1,13 @@
 """Faults that appear only in large stores."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, Hits, MemoryStore
+from fotmem.stores import Bias, Hits, MemoryStore, SavedIndex
 from tests.broken_stores.registry import APPROXIMATE, caught_by
 from tests.plain_stores import DiskStore, PlainStore
 
@@ -185,6 +186,41 @@ class CopiesLoseTheirFirstBlock(PlainStore):
             assert isinstance(twin, PlainStore)
             twin.rows[0, :, :1000] = 0
         return twin
+
+
+class SavesItsIndex(PlainStore):
+    """Has no index, but says that it loads one."""
+
+    loaded = False
+
+    def save_index(self) -> SavedIndex:
+        return SavedIndex({"library": "plain 1"}, self.size, {})
+
+    def fill(
+        self,
+        blocks: Iterable[tuple[Tensor, Tensor]],
+        index: SavedIndex | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> bool:
+        super().fill(blocks, progress=progress)
+        self.loaded = index is not None
+        return self.loaded
+
+
+@caught_by("indexed_loading", APPROXIMATE)
+class ALoadedIndexMissesKeys(SavesItsIndex):
+    def _hide(self, scores: Tensor) -> Tensor:
+        if self.loaded:
+            scores[..., 100:2000] = -torch.inf
+        return scores
+
+
+@caught_by("indexed_loading", APPROXIMATE, message="does not take over the index")
+class ASavedIndexIsNeverLoaded(SavesItsIndex):
+    def fill(self, blocks: Iterable[tuple[Tensor, Tensor]], *_: Any, **__: Any) -> bool:
+        super().fill(blocks)
+        return False
 
 
 @caught_by("indexed_searching_together", APPROXIMATE)

@@ -47,6 +47,7 @@ SLOW = frozenset(
         "test_indexed_bias",
         "test_indexed_completeness",
         "test_indexed_copies",
+        "test_indexed_loading",
         "test_indexed_long_keys",
         "test_indexed_scores",
         "test_indexed_searching_together",

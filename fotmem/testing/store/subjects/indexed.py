@@ -1,8 +1,10 @@
 """Tests of 6,200 keys in bfloat16: an index changes nothing that holds for small stores."""
 
 import functools
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -156,6 +158,28 @@ class IndexedSearch:
         expect_sound(few, queries, keys[:, -10:], TOP_K, first_id=TOKENS - 10)
         for each in (twin, other):
             each.close()
+
+    def test_indexed_loading(self, filled: StoreContents, stores: Stores) -> None:
+        """With an index that can be saved: once loaded, it gives the same answers, and grows."""
+        store, keys, values = filled
+        saved = store.save_index()
+        if saved is None:
+            return
+        arrays = {name: np.array(array) for name, array in saved.arrays.items()}
+        for array in arrays.values():
+            array.flags.writeable = False  # as those of a file are
+        queries, before = data()[2], store.search(data()[2], TOP_K)
+        twin = stores.empty(num_heads=HEADS, head_dim=DIM, dtype=torch.bfloat16)
+        blocks = zip(keys.split(PIECE, 1), values.split(PIECE, 1), strict=True)
+        if not twin.fill(blocks, replace(saved, arrays=arrays)):
+            fail("fill does not take over the index that save_index of an equal store returned")
+        same = twin.search(queries, TOP_K)
+        expect_same(same, before, queries, keys, "a loaded index and the one that was saved")
+        expect_rows(twin.values(same.ids), same.ids, values, "values beside a loaded index")
+        giants = 2 * queries[:, :FEW].bfloat16()
+        twin.add(giants, giants)
+        expect_sound(twin.search(queries, TOP_K), queries, torch.cat([keys, giants], 1), TOP_K)
+        twin.close()
 
     def test_indexed_long_keys(self, filled: StoreContents) -> None:
         """With an index: a few keys much longer than all earlier ones are found."""
