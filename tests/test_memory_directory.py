@@ -1,8 +1,8 @@
 """The directory of a memory: its commits, its readers, and what lies in it."""
 
 import errno
-import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,23 +74,25 @@ def test_any_order_of_calls(
     assert_holds(MemoryDirectory.open(path), committed)
 
 
-def test_zarr_reads_it(path: Path) -> None:
-    """Another program needs the manifest, to know which rows count, and zarr."""
+def test_the_page_on_the_format_reads_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program needs the rules of the page, JSON and zarr."""
     writer = created(path)
     for count in (2 * BLOCK, 7, 5):
         add(writer, count)
         commit(writer)
-    facts = json.loads((path / "zarr.json").read_text("utf-8"))["attributes"]["fotmem"]
-    assert (facts["format"], facts["version"]) == ("fotmem memory", 1)
-    root = zarr.open_group(str(path), mode="r")
-    rows, found = facts["rows"], []
-    parts, pieces = facts["layers"][0]["parts"], facts["layers"][0]["pieces"]
-    firsts = [*(each["first"] for each in (*parts, *pieces)), rows]
-    for entry, first, end in zip((*parts, *pieces), firsts[:-1], firsts[1:], strict=True):
-        keys = root[f"layers/03/{entry['name']}/keys"]
-        found.append(np.asarray(keys[:, : end - first]))  # type: ignore[index]
-    assert np.array_equal(np.concatenate(found, 1), draw(0, rows)[3][3][0].numpy())
     writer.close()
+    page = Path(__file__).parents[1] / "docs/memory-format.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(path.parent)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    ids, starts, _, layers = draw(0, 2 * BLOCK + 12)
+    assert np.array_equal(names["ids"], ids)
+    assert np.array_equal(names["keys"], layers[3][0])
+    read, manifest = names["read"], names["manifest"]
+    assert np.array_equal(read("tokens", manifest["tokens"], "starts")[0], starts)
+    values = read("layers/07", manifest["layers"][1], "values")
+    assert np.array_equal(values, layers[7][1].view(torch.uint16))
 
 
 @pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.thorough)])

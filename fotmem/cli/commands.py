@@ -16,6 +16,7 @@ from fotmem.cli import (
     demo,
     evaluate,
     layers,
+    memory,
     models,
     plugin,
     select,
@@ -70,6 +71,7 @@ app.command("train", cls=Command)(train.train)
 app.command("train-dictionary", cls=Command)(train_dictionary.train_dictionary)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(memory.app, name="memory")
 app.add_typer(plugin.app, name="plugin")
 
 

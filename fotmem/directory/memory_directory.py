@@ -43,6 +43,10 @@ class MemoryDirectory:
         self.manifest: MemoryManifest
         self._tokens: RowLog
         self._layers: dict[int, RowLog]
+        storage.cure = (
+            f"fotmem memory verify {storage.name} lists all that is damaged, and fotmem memory "
+            f"repair {storage.name} drops it"
+        )
         self.indexes = KeptIndexes(self)
         """The indexes of stores, beside what they were built from."""
 

@@ -83,7 +83,7 @@ class ChunkedArray:
         """What helps when a file of the array is damaged."""
         if self.path.startswith("segments/") and not self.storage.read_only:
             return "remove its folder 'segments' and open the store again: it is rebuilt"
-        return "restore the store from a copy"
+        return self.storage.cure
 
     def files(self, shards: int | None = None) -> set[str]:
         """Return the names of its files, with `shards` shards of each head (default: all)."""
@@ -107,16 +107,21 @@ class ChunkedArray:
     def write(self, head: int, shard: int, data: Tensor) -> None:
         """Write a shard ``[heads_per_shard, rows, *rest]``; fewer rows only of a single head."""
         tiles = data.contiguous().unflatten(1, (-1, self.chunk_rows)).flatten(0, 1)
-        parts, index = [], np.full((self.heads_per_shard * self.chunks_per_shard, 2), ABSENT, "<u8")
-        per_head = self.chunks_per_shard
+        parts, per_head = list[bytes](), self.chunks_per_shard
         for number, tile in enumerate(tiles):
             raw = tile.flatten().view(torch.uint8).numpy().tobytes()
             checksum = _checksum(raw)
             chunk = shard * per_head + number % per_head
             parts += [raw, checksum, self._placed(head + number // per_head, chunk, checksum)]
-            index[number] = number * self.stride, len(raw) + CRC
-        parts += [index.tobytes(), _checksum(index.tobytes())]
+        parts.append(self.shard_index(len(tiles)))
         self.storage.write(self._file(head // self.heads_per_shard, shard), b"".join(parts))
+
+    def shard_index(self, count: int) -> bytes:
+        """Return what follows the first `count` chunks of a shard: where they lie, for zarr."""
+        index = np.full((self.heads_per_shard * self.chunks_per_shard, 2), ABSENT, "<u8")
+        index[:count, 0] = np.arange(count) * self.stride
+        index[:count, 1] = self.chunk_bytes + CRC
+        return index.tobytes() + _checksum(index.tobytes())
 
     def locate(self, number: int) -> tuple[str, int]:
         """Return the file of a chunk, and its number in that file."""

@@ -27,7 +27,22 @@ def load_log(
     """Load the parts of a log that lie in a folder, with `logged` rows in all."""
     log = Log(block)
     log.end = logged
-    log.parts = tuple(
+    log.parts = parts_of(storage, folder, entries, block=block, logged=logged, columns=columns)
+    check_descriptions(storage, log.parts)
+    return log
+
+
+def parts_of(
+    storage: Storage,
+    folder: str,
+    entries: Sequence[PartEntry],
+    *,
+    block: int,
+    logged: int,
+    columns: Sequence[Column],
+) -> tuple[LogPart, ...]:
+    """Return the parts of a log as its manifest describes them; no file is read."""
+    parts = tuple(
         LogPart(
             Location(storage, f"{folder}/{entry.name}", entry.generation),
             first=entry.first,
@@ -36,18 +51,26 @@ def load_log(
         )
         for entry in entries
     )
-    firsts = [*(part.first for part in log.parts), log.end]
-    for part, (first, end) in zip(log.parts, pairwise(firsts), strict=True):
+    firsts = [*(part.first for part in parts), logged]
+    for part, (first, end) in zip(parts, pairwise(firsts), strict=True):
         part.written, part.sealed = (end - first) // block, True
-    check_descriptions(storage, log.parts)
-    return log
+    return parts
 
 
 def load_pieces(
     storage: Storage, folder: str, entries: Sequence[PieceEntry], columns: Sequence[Column]
 ) -> list[TailPiece]:
     """Load the pieces after a log that lie in a folder."""
-    pieces = [
+    pieces = pieces_of(storage, folder, entries, columns)
+    check_descriptions(storage, pieces)
+    return pieces
+
+
+def pieces_of(
+    storage: Storage, folder: str, entries: Sequence[PieceEntry], columns: Sequence[Column]
+) -> list[TailPiece]:
+    """Return the pieces after a log as its manifest describes them; no file is read."""
+    return [
         TailPiece(
             Location(storage, f"{folder}/{entry.name}", entry.generation),
             first=entry.first,
@@ -56,8 +79,6 @@ def load_pieces(
         )
         for entry in entries
     ]
-    check_descriptions(storage, pieces)
-    return pieces
 
 
 def check_descriptions(storage: Storage, groups: Sequence[ArrayGroup]) -> None:
@@ -74,5 +95,5 @@ def check_descriptions(storage: Storage, groups: Sequence[ArrayGroup]) -> None:
             right = False
         if not right:
             problem = "is missing" if data is None else "is damaged"
-            cure = cures.get(key, "restore the store from a copy")
+            cure = cures.get(key, storage.cure)
             raise StorageError(f"{key} of {storage.name} {problem}; {cure}")

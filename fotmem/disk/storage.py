@@ -64,6 +64,8 @@ class Storage(ABC):
         self.read_only = read_only
         self.durable = durable
         self.local = local
+        self.cure = "restore the store from a copy"
+        """What helps when a file is damaged."""
         self._process = os.getpid()
 
     @property

@@ -1,0 +1,65 @@
+"""``fotmem memory verify`` and ``fotmem memory repair``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fotmem.cli.command import Command
+
+if TYPE_CHECKING:
+    from fotmem.directory.verify import Verified
+
+app = typer.Typer(no_args_is_help=True)
+Directory = Annotated[
+    str, typer.Argument(metavar="DIR", help="The directory of a memory, as fotmem read writes it.")
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Check and mend a memory's directory.
+
+    Example: fotmem memory verify handbook
+    """
+
+
+@app.command(cls=Command)
+def verify(directory: Directory) -> None:
+    """Read all that is under a checksum, and list what is damaged.
+
+    Nothing is changed. The exit code is 1 if anything is damaged.
+
+    Example: fotmem memory verify handbook
+    """
+    from fotmem.directory.verify import verify
+
+    found = verify(directory)
+    _show(found, "would be lost")
+    if found.damages:
+        print(f"next: fotmem memory repair {found.name} drops what is damaged, and keeps the rest")
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def repair(directory: Directory) -> None:
+    """Remove the documents that have damaged tokens, keys or values; keep all others.
+
+    Read them again afterwards. Stopped halfway, the directory is as it was.
+
+    Example: fotmem memory repair handbook
+    """
+    from fotmem.directory.repair import repair
+
+    _show(repair(directory), "is lost, read it again")
+
+
+def _show(found: "Verified", fate: str) -> None:
+    for damage in found.damages:
+        rows = f" (tokens {damage.first:,} to {damage.stop - 1:,})"
+        print(f"{damage.problem}{rows if damage.first < damage.stop else ''}")
+    for each in found.lost:
+        print(f"{each.name or 'a document without a name'}: {len(each):,} tokens, {fate}")
+    number = len(found.damages)
+    state = "nothing is damaged" if not number else f"{number:,} damaged"
+    documents = sum(not each.is_removed for each in found.documents)
+    print(f"{found.name}: {found.tokens:,} tokens, {documents:,} documents, {state}")

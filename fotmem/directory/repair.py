@@ -1,0 +1,136 @@
+"""Drops what is damaged of a memory's directory, and says what is lost."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fotmem.directory.manifest import FORMAT, LayerEntry, LogEntry, MemoryManifest
+from fotmem.directory.verify import (
+    GroupLog,
+    Span,
+    Verified,
+    bad_chunks,
+    damages_of,
+    documents_hit,
+    group_logs,
+    spans_of,
+)
+from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece, open_storage
+from fotmem.disk.chunk_reader import load_chunks
+from fotmem.disk.chunked_array import ChunkedArray
+
+Group = LogPart | TailPiece
+
+
+def repair(path: Path | str) -> Verified:
+    """Remove the documents that have damaged tokens, keys or values; keep all others.
+
+    The rule: groups of rows that have damage are written again, with zeros in place of the damaged
+    rows, and the documents of these rows are marked as removed, so that no search finds them. Ids
+    do not change. All is committed at once: killed before that, the directory is as it was.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Verified
+        What was damaged, and is lost now.
+
+    Raises
+    ------
+    StorageError
+        There is no memory, its manifest cannot be read, or the directory cannot be written to.
+    """
+    storage = open_storage(path, writable=True)
+    unused = True
+    try:
+        files = GroupFiles(FORMAT)
+        manifest = files.load(storage)
+        files.require_writable()
+        damages = tuple(damages_of(storage, manifest))
+        if damages:
+            unused = False
+            hit = {each.first for each in documents_hit(manifest.documents, damages)}
+            _rewrite(files, storage, manifest, {each.group for each in damages}, hit)
+        return Verified(storage.name, manifest.rows, manifest.documents, damages)
+    finally:
+        storage.close(unused=unused)
+
+
+def _rewrite(
+    files: GroupFiles[MemoryManifest],
+    storage: Storage,
+    manifest: MemoryManifest,
+    damaged: set[str],
+    removed: set[int],
+) -> None:
+    """Write damaged groups again, and commit them with the documents that are left.
+
+    Parameters
+    ----------
+    damaged : set of str
+        Paths of groups.
+    removed : set of int
+        First tokens of the documents that are lost.
+    """
+    kept: list[ArrayGroup] = []
+    entries: list[LogEntry] = []
+    logs = group_logs(storage, manifest)
+    files.hold([group for log in logs for group in log.groups])  # the commit releases damaged ones
+    for log in logs:
+        groups = [_mended(files, log, g) if g.path in damaged else g for g in log.groups]
+        kept += groups
+        entries.append(
+            LogEntry(
+                parts=tuple(each.entry() for each in groups if isinstance(each, LogPart)),
+                pieces=tuple(each.entry() for each in groups if isinstance(each, TailPiece)),
+            )
+        )
+    tokens, *layers = entries
+    mended = manifest.model_copy(
+        update={
+            "next_name": files.next_name,
+            "tokens": tokens,
+            "layers": tuple(map(_with_groups, manifest.layers, layers)),
+            "documents": tuple(
+                each.model_copy(update={"is_removed": True}) if each.first in removed else each
+                for each in manifest.documents
+            ),
+        }
+    )
+    files.commit(mended, kept)
+
+
+def _with_groups(layer: LayerEntry, log: LogEntry) -> LayerEntry:
+    return layer.model_copy(update=dict(log))
+
+
+def _mended(files: GroupFiles[MemoryManifest], log: GroupLog, group: Group) -> Group:
+    """Write a group again, with zeros in place of what cannot be read."""
+    location = files.new(log.folder)
+    if isinstance(group, TailPiece):
+        piece = TailPiece(location, first=group.first, rows=group.rows, columns=log.columns)
+        piece.write(_readable(next(spans_of(group))))
+        return piece
+    part = LogPart(location, first=group.first, block=group.block, columns=log.columns)
+    for span in spans_of(group):
+        part.write(span.first, _readable(span))
+    return part
+
+
+def _readable(span: Span) -> Sequence[Tensor]:
+    """Read rows ``[heads, rows, *rest]`` of each column; zeros where a chunk cannot be read."""
+    return [_readable_rows(array, span.chunks(array)) for array in span.group.arrays()]
+
+
+def _readable_rows(array: ChunkedArray, numbers: Sequence[int]) -> Tensor:
+    bad = {number for number, _ in bad_chunks(array, numbers)}
+    rows = torch.zeros(len(numbers), array.chunk_rows, *array.rest, dtype=array.dtype)
+    good = [place for place, number in enumerate(numbers) if number not in bad]
+    if good:
+        rows[good] = load_chunks(array, [numbers[place] for place in good])
+    return rows.view(array.heads, -1, *array.rest)

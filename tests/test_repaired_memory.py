@@ -1,0 +1,186 @@
+"""Damage of a memory's directory: listed by `verify`, dropped by `repair`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import fotmem
+from fotmem.directory import memory_directory
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.directory.repair import repair
+from fotmem.directory.verify import verify
+from fotmem.disk import GroupFiles
+from fotmem.errors import StorageError
+from tests import tiny
+from tests.commands import call, refusal
+from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw, names
+
+BLOCK, ROWS, DOCUMENT = 64, 64 * 2 + 45, 20
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("original") / "memory"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_directory, "BLOCK", BLOCK)
+        writer = MemoryDirectory.create(path, SHAPES, FACTS)
+        for stop in (BLOCK * 2 + 40, ROWS):
+            writer.append(*draw(len(writer), stop))
+            firsts = range(0, stop, DOCUMENT)
+            writer.commit([document(n, min(n + DOCUMENT, stop), f"{n}.txt") for n in firsts])
+        writer.close()
+    return path
+
+
+@pytest.fixture
+def memory(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "memory"))
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def block_of(memory: Path, array: str) -> Path:
+    """Return the file of the second block of an array."""
+    folder, name = array.rsplit("/", 1)
+    return next(file for file in (memory / folder).glob(f"*/{name}/c.0.1*"))
+
+
+def test_nothing_is_damaged(memory: Path) -> None:
+    before = {name: (memory / name).read_bytes() for name in names(memory)}
+    assert verify(memory).damages == repair(memory).damages == ()
+    assert {name: (memory / name).read_bytes() for name in names(memory)} == before
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("array", ["layers/03/keys", "layers/07/values", "tokens/ids"])
+def test_damage_is_listed_and_dropped(memory: Path, array: str, how: str) -> None:
+    file = block_of(memory, array)
+    if how == "flip":
+        flip(file, 3)
+    elif how == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+    found = verify(memory)
+    assert found.damages
+    assert all(file.relative_to(memory).as_posix() in each.problem for each in found.damages)
+    lost = {"flip": ["60.txt"], "cut": [], "gone": [f"{n}.txt" for n in range(60, 128, 20)]}[how]
+    assert [each.name for each in found.lost] == lost
+    assert repair(memory) == found
+    assert verify(memory).damages == ()
+    mended = MemoryDirectory.open(memory)
+    assert names(memory) - {".lock"} == mended.files()
+    assert [each.name for each in mended.manifest.documents if each.is_removed] == lost
+    expected = draw(0, ROWS)
+    for each in mended.manifest.documents:
+        if each.is_removed:
+            continue
+        rows = slice(each.first, each.stop)
+        for column, right in zip(mended.tokens(each.first, each.stop), expected[:3], strict=True):
+            assert torch.equal(column, right[rows])
+        for layer, (keys, values) in expected[3].items():
+            for first, *pair in mended.blocks(layer, each.first, each.stop):
+                here = slice(first, first + pair[0].shape[1])
+                assert torch.equal(pair[0], keys[:, here])
+                assert torch.equal(pair[1], values[:, here])
+
+
+def test_descriptions_are_written_again(memory: Path) -> None:
+    for file in (*memory.glob("layers/03/*/keys/zarr.json"), *memory.glob("tokens/*/zarr.json")):
+        file.write_text("{}", "utf-8")
+    with pytest.raises(
+        StorageError, match=r"fotmem memory verify .* lists .* fotmem memory repair"
+    ):
+        MemoryDirectory.open(memory)
+    assert not repair(memory).lost
+    assert_holds(MemoryDirectory.open(memory), ROWS)
+
+
+def test_any_flip_is_listed_and_repaired(memory: Path) -> None:
+    """Also of a byte that only other programs read."""
+    files = [name for name in sorted(names(memory)) if "/c." in name]
+    for number, name in enumerate(files):
+        before = (memory / name).read_bytes()
+        flip(memory / name, number * 7919 % len(before))
+        assert [name in each.problem for each in verify(memory).damages] == [True], name
+        (memory / name).write_bytes(before)
+
+
+def test_stopped_halfway_it_is_as_it_was(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(block_of(memory, "layers/03/keys"), 3)
+    before = verify(memory)
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupFiles, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            repair(memory)
+    assert verify(memory) == before
+    assert repair(memory) == before
+    assert verify(memory).damages == ()
+
+
+def test_what_cannot_be_mended_is_refused(memory: Path, tmp_path: Path) -> None:
+    for use in (verify, repair):
+        with pytest.raises(StorageError):
+            use(tmp_path / "missing")
+    (memory / "zarr.json").write_text(json.dumps({}), "utf-8")
+    for use in (verify, repair):
+        with pytest.raises(StorageError, match=r"zarr\.json of .* is damaged"):
+            use(memory)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_answers_come_from_what_is_left(tmp_path: Path) -> None:
+    """A memory whose damaged document was dropped answers as one that never knew it."""
+    path = tmp_path / "memory"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_directory, "BLOCK", 16)
+        memory = fotmem.attach(tiny.llama(), layers=tiny.LAYERS, window=tiny.WINDOW, top_k=4)
+        memory.save(path)
+    for seed, name in enumerate("abc"):
+        memory.read(tiny.ids(32, seed=seed), document=name)
+    memory.close()
+    flip(next(path.glob("layers/01/*/keys/c.0.0.0")).with_name("c.0.2.0"), 3)
+    with pytest.raises(StorageError, match=r"head 0 of layers/01.* fotmem memory repair .* drops"):
+        fotmem.open_memory(path, tiny.llama())
+    assert [each.name for each in repair(path).lost] == ["b"]
+    without = fotmem.attach(other := tiny.llama(), layers=tiny.LAYERS, window=tiny.WINDOW, top_k=4)
+    without.read(tiny.ids(32), document="a")
+    without.read(tiny.ids(32, seed=2), document="c")
+    again = fotmem.open_memory(path, model := tiny.llama(), writable=True)
+    assert [each.name for each in again.documents] == ["a", "c"]
+    question = tiny.ids(9, seed=5)
+    torch.testing.assert_close(model(question).logits, other(question).logits)
+    again.read(tiny.ids(32, seed=1), document="b")
+    assert [each.name for each in again.documents] == ["a", "c", "b"]
+    again.close()
+
+
+def test_the_commands(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "memory", "verify", memory)
+    assert (ended.code, ended.out) == (
+        0,
+        f"{memory}: 173 tokens, 9 documents, nothing is damaged\n",
+    )
+    flip(block_of(memory, "layers/07/keys"), 3)
+    ended = call(capsys, "memory", "verify", memory)
+    damage, lost, state, cure = ended.out.splitlines()
+    assert ended.code == 1
+    assert damage.startswith("chunk 4 of head 0 of layers/07/")
+    assert damage.endswith(f"c.0.1.0 of {memory} (tokens 64 to 79)")
+    assert lost == "60.txt: 20 tokens, would be lost"
+    assert state.endswith(", 1 damaged")
+    assert f"fotmem memory repair {memory}" in cure
+    ended = call(capsys, "memory", "repair", memory)
+    assert (ended.code, ended.out.splitlines()[:2]) == (
+        0,
+        [damage, "60.txt: 20 tokens, is lost, read it again"],
+    )
+    assert call(capsys, "memory", "verify", memory).code == 0
+    assert "holds other zarr data" in refusal(capsys, 1, "memory", "verify", memory / "tokens")
