@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fotmem
-from fotmem.tasks.answer import answer_question, first_choices, passage, question_prompt
+from fotmem.tasks.answer import answer_question, first_choices, question_prompt
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
@@ -160,61 +160,3 @@ def test_a_prompt_without_chat_template() -> None:
     )
     llama = question_prompt(tokenizer("llama"), "Who is it?")
     assert llama[0] == tokenizer("llama").bos_token_id
-
-
-# Passages
-
-
-class Read:
-    """A memory, as far as `passage` looks at it."""
-
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens = torch.tensor(tokens)
-
-
-@pytest.mark.parametrize("kind", ["digits", "numbers", "llama"])
-def test_the_pieces_of_a_passage_join_to_the_text(kind: str) -> None:
-    text = "Möwen sail 漢字 48213 to the island, while all others stay at home and sleep."
-    ids = tokenizer(kind)(text, add_special_tokens=False).input_ids
-    read: Any = Read(ids)
-    half = "\N{REPLACEMENT CHARACTER}"  # of a character where a passage begins
-    for position in range(len(ids)):
-        pieces = passage(tokenizer(kind), read, position, around=4)
-        assert "".join(pieces).lstrip(half) in text
-        own = tokenizer(kind).decode([ids[position]]).strip()
-        if own.isascii():
-            near = tokenizer(kind).decode(ids[max(0, position - 4) : position + 5])
-            assert len("".join(pieces)) >= len(near.strip(half))
-            assert pieces[1].strip(f" {half}") == own
-
-
-@pytest.mark.parametrize("kind", ["digits", "numbers", "llama"])
-def test_a_passage_keeps_its_spaces(kind: str) -> None:
-    ids = tokenizer(kind)("we look at the dragon of the king", add_special_tokens=False).input_ids
-    words = [tokenizer(kind).decode(ids[: i + 1]) for i in range(len(ids))]
-    position = next(i for i, word in enumerate(words) if word.endswith("the"))
-    read: Any = Read(ids)
-    assert passage(tokenizer(kind), read, position, around=99) == (
-        "we look at",
-        " the",
-        " dragon of the king",
-    )
-
-
-def test_a_passage_at_the_ends_of_memory() -> None:
-    ids = tokenizer()("we look at the dragon").input_ids
-    read: Any = Read(ids)
-    before, token, after = passage(tokenizer(), read, 0)
-    assert (before, token + after) == ("", "we look at the dragon"[: len(token + after)])
-    before, token, after = passage(tokenizer(), read, len(ids) - 1)
-    assert (before + token)[-6:] == "dragon"
-    assert after == ""
-
-
-def test_a_character_of_several_tokens_is_shown_when_complete() -> None:
-    ids = tokenizer()("a漢b").input_ids
-    assert len(ids) == 5
-    read: Any = Read(ids)
-    pieces = [passage(tokenizer(), read, position) for position in range(5)]
-    assert [token for _, token, _ in pieces] == ["a", "", "", "漢", "b"]
-    assert {"".join(piece) for piece in pieces} == {"a漢b"}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import asdict
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.documents import load_documents, tokenized
 from fotmem.measure.evaluate.passkey import PasskeyAnswer
 from fotmem.measure.evaluate.passkey_trials import Trial
 from fotmem.models.load import load_model
 from fotmem.models.packaged import PACKAGED
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import answer_question, question_prompt
+from fotmem.tasks.passages import passages
 from tests import folders
 from tests.commands import call, process, refusal
 from tests.plugins import hook, install
@@ -67,30 +70,28 @@ def passkey(folder: Path) -> list[object]:
 
 
 def test_ask_as_json(ask: list[object], folder: Path, capsys: Capture) -> None:
-    ended = call(capsys, *ask, "--json")
+    ended = call(capsys, *ask, "--json", "--compare")
     assert ended.code == 0
     assert ended.err.startswith("reading ")
     report = json.loads(ended.out)
     assert list(report) == ["question", "tokens", "answer_without_memory", "answer", "sources"]
 
     model, tokenizer = load_model(str(folder))
-    corpus = f"{folders.PROSE[:600]}\n\n{folders.PROSE[1000:1600]}"
-    ids, prompt = tokenizer(corpus).input_ids, question_prompt(tokenizer, "Who?")
+    prompt = question_prompt(tokenizer, "Who?")
     plain = answer_question(model, tokenizer, prompt, max_new_tokens=4)
     with fotmem.attach(model, top_k=32, window=32) as memory:
-        memory.read(ids, overlap=16)
+        for name in ("one.txt", "two.txt"):
+            [document] = load_documents(folder / name)
+            memory.read(tokenized(document, tokenizer), overlap=16)
         found = answer_question(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
+        expected = passages(memory, tokenizer, found.sources)
     assert report["question"] == "Who?"
-    assert report["tokens"] == len(ids)
+    assert report["tokens"] == len(memory)
     assert (report["answer_without_memory"], report["answer"]) == (plain.text, found.text)
     assert plain.text != found.text
-
-    assert len(report["sources"]) == 5
-    for shown, source in zip(report["sources"], found.sources, strict=True):
-        near = tokenizer.decode(ids[max(0, source.position - 8) : source.position + 9])
-        assert shown == {**source._asdict(), "weight": pytest.approx(source.weight)} | {
-            "passage": near.strip("\N{REPLACEMENT CHARACTER}")
-        }
+    assert json.loads(json.dumps([asdict(each) for each in expected])) == report["sources"]
+    without = json.loads(call(capsys, *ask, "--json").out)
+    assert without == {k: v for k, v in report.items() if k != "answer_without_memory"}
 
 
 def test_a_model_computes_and_remembers_in_the_dtype_asked_for(
@@ -113,9 +114,9 @@ def test_a_model_computes_and_remembers_in_the_dtype_asked_for(
 
 
 def test_ask_as_text(ask: list[object], capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    report = json.loads(call(capsys, *ask, "--json").out)
-    ended = call(capsys, *ask)
+    monkeypatch.setenv("COLUMNS", "300")
+    report = json.loads(call(capsys, *ask, "--json", "--compare").out)
+    ended = call(capsys, *ask, "--compare")
     assert ended.code == 0
     lines = ended.out.splitlines()
     for line, label in ((lines[0], "answer_without_memory"), (lines[1], "answer")):
@@ -123,12 +124,17 @@ def test_ask_as_text(ask: list[object], capsys: Capture, monkeypatch: pytest.Mon
     assert lines[0].startswith("without memory ")
     assert lines[1].startswith("with memory ")
     rows = [line.strip("│").split("│") for line in lines if line.startswith("│")]
-    assert [(int(row[0]), int(row[1]), row[2].strip()) for row in rows] == [
-        (source["position"], source["layer"], f"{source['weight']:.1%}")
+    shown = [[cell.strip() for cell in row] for row in rows]
+    assert [row[1:3] for row in shown] == [
+        ["{:,} to {:,}".format(*source["characters"]), f"{source['weight']:.1%}"]
         for source in report["sources"]
     ]
-    for row, source in zip(rows, report["sources"], strict=True):
-        assert row[3].strip() == source["passage"].replace("\n", "⏎").strip()
+    for row, source in zip(shown, report["sources"], strict=True):
+        assert row[0] == source["document"]
+        assert row[3] == source["text"].replace("\n", "⏎").strip()
+    alone = call(capsys, *ask).out
+    assert alone.split()[:1] == report["answer"].split()[:1]
+    assert "without memory" not in alone
 
 
 @pytest.mark.parametrize(
@@ -163,21 +169,21 @@ def test_a_model_without_chat_template(tmp_path: Path, ask: list[object], capsys
     model = folders.write(tmp_path / "model", "llama")
     ended = call(capsys, "ask", model, *ask[2:], "--json")
     assert ended.code == 0
-    assert len(json.loads(ended.out)["sources"]) == 5
+    assert json.loads(ended.out)["sources"]
 
 
 def test_a_gguf_file(gguf_file: Path, ask: list[object], capsys: Capture) -> None:
     ended = call(capsys, "ask", gguf_file, *ask[2:], "--layers", "1,3", "--json")
     assert ended.code == 0
-    assert {source["layer"] for source in json.loads(ended.out)["sources"]} <= {1, 3}
+    assert json.loads(ended.out)["sources"]
 
 
 def test_only_the_reading_is_shown_beside_the_answer(gguf_file: Path, ask: list[object]) -> None:
     ended = process("ask", gguf_file, *ask[2:], "--layers", "1,3", "--json")
     assert ended.code == 0
     assert next(iter(json.loads(ended.out))) == "question"
-    [line] = ended.err.splitlines()
-    assert line.startswith("reading ━")
+    lines = ended.err.splitlines()
+    assert [line.startswith("reading ━") for line in lines] == [True, True]
 
 
 def test_a_broken_plugin_does_not_disturb(

@@ -14,6 +14,7 @@ from tests.commands import Ended, call, refusal
 
 BASES = {
     "ask": "ask any Q --text read",
+    "read": "read any read --into new",
     "layers": "layers any --text read",
     "select": "select any --tokens 1M --text read",
     "capture": "capture any --text read --out new",

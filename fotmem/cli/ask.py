@@ -1,14 +1,16 @@
 """``fotmem ask``."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fotmem.cli.loading import load_quietly, read_texts
+from fotmem.cli.memories import opened_memory, read_memory, refuse_texts
 from fotmem.cli.options import (
     Config,
     Decay,
@@ -16,102 +18,111 @@ from fotmem.cli.options import (
     Dtype,
     Json,
     Layers,
-    Model,
+    OptionalTopK,
+    OptionalWindow,
     StoreOption,
     StoreOrConfig,
     Temperature,
     Texts,
-    TopK,
-    Window,
 )
 from fotmem.cli.parsing import parse_layers, parse_question, parse_store, parse_top_k
 
 if TYPE_CHECKING:
-    from fotmem.memory.explain import AttendedToken
+    from fotmem.tasks.passages import Passage
 
 
 def ask(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|DIR",
+            help="A model, as for [bold]fotmem read[/bold], with --text; or the directory of a "
+            "memory that [bold]fotmem read[/bold] wrote.",
+        ),
+    ],
     question: Annotated[
         str,
         typer.Argument(
             metavar="QUESTION", help="A question about the texts.", callback=parse_question
         ),
     ],
-    text: Texts,
+    text: Texts = [],  # noqa: B006 - typer copies it
+    only: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="Ask this document only; may be repeated (with a DIR)."),
+    ] = [],  # noqa: B006
     layers: Layers = None,
-    window: Window = 512,
+    window: OptionalWindow = None,
     distance: Distance = None,
     decay: Decay = None,
     temperature: Temperature = None,
     dtype: Dtype = None,
-    top_k: TopK = "32",
+    top_k: OptionalTopK = None,
     store: StoreOrConfig = None,
-    option: StoreOption = [],  # noqa: B006 - typer copies it
+    option: StoreOption = [],  # noqa: B006
     config: Config = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 40,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show the answer without memory, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read texts into memory and answer a question, with its sources.
+    """Answer a question from texts or from a saved memory, with its sources.
 
     Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
     """
-    chosen, hits, corpus = parse_layers(layers), parse_top_k(top_k), read_texts(text)
-    name, store_options = parse_store(store, option, config)
-    llama, tokenizer = load_quietly(model, dtype)
-    from fotmem.memory.attachment import attach
-    from fotmem.tasks.answer import answer_question, passage, question_prompt
+    from fotmem.directory.memory_directory import is_memory
+    from fotmem.tasks.answer import answer_question, question_prompt
+    from fotmem.tasks.passages import passages
 
+    given = {
+        "layers": parse_layers(layers),
+        "top_k": None if top_k is None else (parse_top_k(top_k),),
+        "window": window,
+        "distance": distance,
+        "decay": decay,
+        "temperature": temperature,
+    }
+    name, store_options = parse_store(store, option, config)
+    if is_memory(model):
+        refuse_texts(text, given)
+        llama, tokenizer, attached = opened_memory(model, dtype, name, store_options, given)
+    else:
+        llama, tokenizer, attached = read_memory(model, dtype, text, name, store_options, given)
     prompt = question_prompt(tokenizer, question)
-    attached = attach(
-        llama,
-        name,
-        chosen,
-        top_k=hits,
-        window=window,
-        distance=distance,
-        decay=decay,
-        temperature=temperature,
-        **store_options,
-    )
-    with attached as memory:
-        memory.read(tokenizer(corpus).input_ids, overlap=min(16, window // 2), progress=True)
+    with attached as memory, memory.only(only) if only else nullcontext():
         found = answer_question(
             llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens
         )
-        passages = [passage(tokenizer, memory, source.position) for source in found.sources]
-    plain = answer_question(llama, tokenizer, prompt, max_new_tokens=max_new_tokens)
+        sources = passages(memory, tokenizer, found.sources)
+    plain = None
+    if compare:
+        plain = answer_question(llama, tokenizer, prompt, max_new_tokens=max_new_tokens).text
     if as_json:
-        report = {
-            "question": question,
-            "tokens": len(memory),
-            "answer_without_memory": plain.text,
-            "answer": found.text,
-            "sources": [
-                source._asdict() | {"passage": "".join(pieces)}
-                for source, pieces in zip(found.sources, passages, strict=True)
-            ],
-        }
-        print(json.dumps(report, indent=2))
+        print(json.dumps(_report(question, len(memory), found.text, plain, sources), indent=2))
         return
     console = Console()
-    console.print(f"[bold]without memory[/bold]  {escape(plain.text)}")
-    console.print(f"[bold]with memory[/bold]     {escape(found.text)}")
-    console.print(sources_table(found.sources, passages))
+    if plain is not None:
+        console.print(f"[bold]without memory[/bold]  {escape(plain)}")
+    label = "[bold]with memory[/bold]     " if compare else ""
+    console.print(f"{label}{escape(found.text)}")
+    console.print(sources_table(sources))
 
 
-def sources_table(sources: "list[AttendedToken]", passages: list[tuple[str, str, str]]) -> Table:
-    """Return a table of remembered tokens in their passages."""
-    table = Table("token", "layer", "attention", "passage", title="most attended tokens")
-    for source, (before, token, after) in zip(sources, passages, strict=True):
-        table.add_row(
-            f"{source.position:,}",
-            str(source.layer),
-            f"{source.weight:.1%}",
-            f"{_line(before)}[reverse]{_line(token)}[/reverse]{_line(after)}",
-        )
+def _report(
+    question: str, tokens: int, answer: str, plain: str | None, sources: "list[Passage]"
+) -> dict[str, Any]:
+    without = {} if plain is None else {"answer_without_memory": plain}
+    shown = [asdict(source) for source in sources]
+    return {"question": question, "tokens": tokens, **without, "answer": answer, "sources": shown}
+
+
+def sources_table(sources: "list[Passage]") -> Table:
+    """Return a table of passages, and where they stand."""
+    table = Table("document", "characters", "attention", "passage", title="sources")
+    for source in sources:
+        known = source.characters
+        place = f"token {source.tokens[0]:,}" if known is None else f"{known[0]:,} to {known[1]:,}"
+        text = escape(source.text.replace("\n", "⏎"))
+        table.add_row(escape(source.document), place, f"{source.weight:.1%}", text)
     return table
-
-
-def _line(text: str) -> str:
-    return escape(text.replace("\n", "⏎"))

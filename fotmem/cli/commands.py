@@ -19,6 +19,7 @@ from fotmem.cli import (
     memory,
     models,
     plugin,
+    read,
     select,
     stores,
     train,
@@ -61,6 +62,7 @@ def before_the_command(
 app.command("stores", cls=Command)(stores.stores)
 app.command("models", cls=Command)(models.models)
 app.command("demo", cls=Command)(demo.demo)
+app.command("read", cls=Command)(read.read)
 app.command("ask", cls=Command)(ask.ask)
 app.command("layers", cls=Command)(layers.layers)
 app.command("capture", cls=Command)(capture.capture)

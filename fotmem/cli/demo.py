@@ -122,7 +122,8 @@ def _ask_all(
 ) -> int:
     """Ask for every fact; show the answers and their sources; count the correct ones."""
     from fotmem.cli.ask import sources_table
-    from fotmem.tasks.answer import answer_question, passage
+    from fotmem.tasks.answer import answer_question
+    from fotmem.tasks.passages import passages
 
     right = 0
     for (_, question, truth), fact in zip(FACTS, hidden, strict=True):
@@ -136,6 +137,5 @@ def _ask_all(
         mark = "[green]correct[/green]" if given.text == truth else f"[red]expected[/red] {truth}"
         console.print(f"{question} [bold]{said}[/bold]  ({mark})")
         if memory is not None:
-            passages = [passage(tokenizer, memory, source.position) for source in given.sources]
-            console.print(sources_table(given.sources, passages))
+            console.print(sources_table(passages(memory, tokenizer, given.sources)))
     return right

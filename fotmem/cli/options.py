@@ -55,6 +55,10 @@ Layers = Annotated[
     typer.Option(help="Memory layers, such as 17,18 or 14-25 (both ends); default: the config's."),
 ]
 Window = Annotated[int, typer.Option(min=2, help="Tokens of local context.")]
+OptionalWindow = Annotated[
+    int | None,
+    typer.Option(min=2, help="Tokens of local context; default: 512, or the saved memory's."),
+]
 Distance = Annotated[
     int | None,
     typer.Option(min=0, help="Positions between memory and window; default: the config's, or 0."),
@@ -78,6 +82,13 @@ Dtype = Annotated[
 ]
 TopK = Annotated[
     str, typer.Option(help="Hits per query and head, or [bold]all[/bold] for dense attention.")
+]
+OptionalTopK = Annotated[
+    str | None,
+    typer.Option(
+        help="Hits per query and head, or [bold]all[/bold] for dense attention; default: 32, or "
+        "the saved memory's."
+    ),
 ]
 Store = Annotated[str, typer.Option(help="Name of the store, see [bold]fotmem stores[/bold].")]
 StoreOrConfig = Annotated[

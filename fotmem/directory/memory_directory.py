@@ -284,6 +284,12 @@ class MemoryDirectory:
         return [self._tokens, *self._layers.values()]
 
 
+def is_memory(path: Path | str) -> bool:
+    """Return whether a path or URL looks like a memory's directory, which a model's never does."""
+    name = str(path)
+    return "://" in name or name.endswith(".zip") or os.path.isfile(os.path.join(path, ROOT))
+
+
 def _joined(blocks: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, Tensor]:
     firsts, keys, values = zip(*blocks, strict=True)
     return firsts[0], torch.cat(keys, 1), torch.cat(values, 1)

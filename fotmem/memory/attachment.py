@@ -44,6 +44,7 @@ def attach(
     writable: bool = False,
     trusted: bool = False,
     progress: bool = False,
+    append_only: bool = False,
     config: str | Path | None = None,
     top_k: int | Literal["default"] | None = "default",
     window: int | None = None,
@@ -84,6 +85,8 @@ def attach(
         Whether more will be read into the directory, see `open_memory`.
     trusted, progress : bool
         For a directory, see `open_memory`.
+    append_only : bool
+        Whether it will only be read into, and not asked.
     config : path, optional
         A file such as `select` writes, ``fotmem.toml``: it names the store and its options, and
         perhaps other arguments of this function. Arguments that are given here take precedence.
@@ -160,9 +163,10 @@ def attach(
         raise OptionError("layers and dtype are those of the memory; leave them out")
     if isinstance(memory, Memory):
         return _attach_again(parts, memory, given, store, options, first)
-    directory = MemoryDirectory.open(memory, writable=writable, trusted=trusted)
+    directory = MemoryDirectory.open(memory, writable=writable or append_only, trusted=trusted)
     name = "exact" if store is None else store
-    return _attach_saved(parts, directory, given, name, options, first, progress=progress)
+    how_to_fill = {"progress": progress, "append_only": append_only}
+    return _attach_saved(parts, directory, given, name, options, first, **how_to_fill)
 
 
 def _read_config(
@@ -211,6 +215,7 @@ def _attach_saved(
     first: AttachedModel | None,
     *,
     progress: bool,
+    append_only: bool,
 ) -> Memory:
     """Attach a memory, and fill it from its directory."""
     memory = None
@@ -221,6 +226,7 @@ def _attach_saved(
         chosen = [each.layer for each in layers]
         memory = attach_to(parts, store, chosen, options, store_options, first)
         require_same_model(facts, memory.attached_model, directory.name)
+        memory.attached_model.contents.appends_only = append_only
         fill(memory.attached_model.contents, directory, progress=progress)
         memory.attached_model.contents.directory = directory
         return memory

@@ -71,4 +71,5 @@ def _view(memory: ChosenMemory, model: AttachedModel) -> MemoryView:
 
 
 def _view_now(attached: AttachedModel) -> MemoryView:
+    attached.contents.require_whole()
     return MemoryView(attached.contents, attached.options, visible_ids(attached))

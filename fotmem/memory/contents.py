@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.errors import StorageError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.text import RememberedText
 from fotmem.memory.text_to_read import TokenRows
@@ -42,6 +43,8 @@ class Contents:
         self.text = RememberedText()
         self.directory: MemoryDirectory | None = None
         """Where they are kept; None: they end with the process."""
+        self.appends_only = False
+        """Whether stores hold only what is not committed yet, so that no question is answered."""
         weakref.finalize(self, _close, self.stores).atexit = False
 
     @classmethod
@@ -71,7 +74,7 @@ class Contents:
     def moved(self, makers: Makers) -> Self:
         """Return the same keys, values and tokens, under the same ids, in other stores."""
         new = self._begun(makers)
-        new.directory = self.directory
+        new.directory, new.appends_only = self.directory, self.appends_only
         for layer, make in makers.items():
             new.stores[layer] = make()
             _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
@@ -95,6 +98,14 @@ class Contents:
                 for layer in touched:
                     self.stores[layer] = self._shortened(layer)
                 raise
+
+    def require_whole(self) -> None:
+        """Raise `StorageError` if the stores do not hold everything."""
+        if self.appends_only:
+            raise StorageError(
+                "this memory was opened to be read into (append_only=True) and cannot be asked; "
+                "open it again without"
+            )
 
     def recall(self, other: Contents, span: range) -> None:
         """Append tokens of other contents, with their documents, keys and values."""

@@ -13,6 +13,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from fotmem.arguments import checked_boolean, checked_integer
+from fotmem.directory.facts import ReadingFacts
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import AttachError, OptionError, StorageError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory import reading
@@ -25,6 +27,7 @@ from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
 from fotmem.memory.saving import commit, facts_of, new_directory, refresh, remove
 from fotmem.memory.text import MemoryDocument
+from fotmem.memory.text_to_read import TokenRows
 from fotmem.memory.windows import checked_overlap
 from fotmem.models.fingerprint import tokenizer_fingerprint
 from fotmem.stores.store import MemoryStore
@@ -135,6 +138,16 @@ class Memory:
         The index of a token is its id in the stores. Tokens of removed documents stay in place.
         """
         return self._contents.tokens
+
+    def token_rows(self, start: int, stop: int) -> TokenRows:
+        """Return tokens by id, and the characters of its document that each covers.
+
+        Returns
+        -------
+        TokenRows
+            ``(ids, starts, stops)``, int64 ``[n]`` each; a character that is not known is -1.
+        """
+        return self._contents.text.rows(start, stop)
 
     @property
     def stores(self) -> dict[int, MemoryStore]:
@@ -470,6 +483,17 @@ class Memory:
         kept = self._contents.directory
         return None if kept is None else kept.name
 
+    @property
+    def facts(self) -> ReadingFacts:
+        """What the directory says about the model that filled it.
+
+        Raises
+        ------
+        StorageError
+            The memory is kept in no directory.
+        """
+        return self._kept_directory().manifest.facts
+
     def save(self, directory: Path | str, *, model: str = "", tokenizer: object = None) -> None:
         """Write the memory to a directory, and keep it there from now on.
 
@@ -493,6 +517,7 @@ class Memory:
             Inside a `temporarily` block, whose contents do not last.
         """
         with self._writing:
+            self._contents.require_whole()
             if self._before:
                 raise AttachError("end the block of temporarily() first, then save the memory")
             contents, kept = self._contents, self._contents.directory
@@ -521,10 +546,7 @@ class Memory:
             The memory is kept in no directory, or the directory cannot be read.
         """
         with self._writing:
-            kept = self._contents.directory
-            if kept is None:
-                raise StorageError("this memory is kept in no directory; save it to one first")
-            return refresh(self._contents, kept)
+            return refresh(self._contents, self._kept_directory())
 
     def close(self) -> None:
         """Detach, and let another process write to the directory. Closing twice is fine."""
@@ -533,6 +555,11 @@ class Memory:
         if kept is not None:
             keep_indexes(self._contents, kept)
             kept.close()
+
+    def _kept_directory(self) -> MemoryDirectory:
+        if self._contents.directory is None:
+            raise StorageError("this memory is kept in no directory; save it to one first")
+        return self._contents.directory
 
     def _require_unkept(self, doing: str) -> None:
         if self._contents.directory is not None:

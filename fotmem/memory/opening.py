@@ -20,6 +20,7 @@ def open_memory(
     writable: bool = False,
     trusted: bool = False,
     progress: bool = False,
+    append_only: bool = False,
     **options: Any,
 ) -> Memory:
     """Open a memory that was saved, and attach it to the model that filled it.
@@ -43,6 +44,8 @@ def open_memory(
         parse them by code that expects no attacker; by default they are built anew.
     progress : bool
         Show a progress bar on stderr.
+    append_only : bool
+        Whether it will only be read into, and not asked: what it holds already is not loaded.
     **options
         As in `attach`. Window, top k, distance, decay and temperature default to those of the
         memory when it was saved.
@@ -68,12 +71,5 @@ def open_memory(
         ...
         memory = fotmem.open_memory("handbook", model, store="faiss-ivf")
     """
-    return attach(
-        model,
-        store,
-        memory=directory,
-        writable=writable,
-        trusted=trusted,
-        progress=progress,
-        **options,
-    )
+    opening: Any = {"memory": directory, "writable": writable, "append_only": append_only}
+    return attach(model, store, trusted=trusted, progress=progress, **opening, **options)

@@ -13,7 +13,7 @@ from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.contents import BULK, Contents, looked_up_range
 from fotmem.memory.kept_indexes import fill_stores, keep_indexes
 from fotmem.memory.text_to_read import TokenRows
-from fotmem.models.fingerprint import model_fingerprint
+from fotmem.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from fotmem.memory.attached import AttachedModel
@@ -78,6 +78,9 @@ def commit(contents: Contents, directory: MemoryDirectory) -> None:
             }
             directory.append(*contents.text.rows(start, stop), pieces)
         directory.commit(contents.text.documents)
+        if contents.appends_only:
+            for store in contents.stores.values():
+                store.forget(len(store))
 
 
 def remove(contents: Contents, name: str) -> None:
@@ -103,7 +106,11 @@ def commit_if_due(contents: Contents) -> None:
 def fill(contents: Contents, directory: MemoryDirectory, *, progress: bool = False) -> None:
     """Add to a memory what its directory holds beyond it."""
     start, stop = len(contents), len(directory)
-    fill_stores(contents, directory, progress=progress)
+    if contents.appends_only:
+        for store in contents.stores.values():
+            store.start_at(stop)
+    else:
+        fill_stores(contents, directory, progress=progress)
     contents.text.extend(TokenRows(*directory.tokens(start, stop)), directory.manifest.documents)
 
 
@@ -130,4 +137,14 @@ def require_equal_models(before: AttachedModel, now: AttachedModel) -> None:
     if lines := fingerprint_of(before).differences(fingerprint_of(now)):
         raise AttachError(
             f"the memory was filled by another model: {'; '.join(lines)}. Attach it to that one"
+        )
+
+
+def require_same_tokenizer(facts: ReadingFacts, tokenizer: object, name: str) -> None:
+    """Raise `StorageError` if the texts of a memory were tokenized by another tokenizer."""
+    if facts.tokenizer and facts.tokenizer != (known := tokenizer_fingerprint(tokenizer)):
+        raise StorageError(
+            f"the texts in {name} were tokenized by another tokenizer: the memory has "
+            f"{facts.tokenizer}, this one is {known}; load the tokenizer of the model that "
+            "read them"
         )

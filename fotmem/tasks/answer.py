@@ -112,20 +112,6 @@ def question_prompt(tokenizer: Any, question: str) -> list[int]:
     return list(tokenizer(f"Question: {question}\nAnswer:").input_ids)
 
 
-def passage(tokenizer: Any, memory: Memory, position: int, around: int = 8) -> tuple[str, str, str]:
-    """Return the text before a remembered token, the token, and the text after it."""
-    start = max(0, position - around)
-    tokens = memory.tokens[start : position + 1 + around].tolist()
-    # Decoded from one start, as LLaMA's tokenizers drop the space that a piece begins with, and
-    # without what may be half a character at the end.
-    before, until, whole = (
-        tokenizer.decode(tokens[:end]).rstrip("\N{REPLACEMENT CHARACTER}")
-        for end in (position - start, position - start + 1, None)
-    )
-    end = max(len(before), len(until))
-    return before, whole[len(before) : end], whole[end:]
-
-
 def _best(attended: list[AttendedToken], top: int) -> list[AttendedToken]:
     best: dict[int, AttendedToken] = {}
     for found in attended:

@@ -1,0 +1,128 @@
+"""``fotmem read`` into a directory, and ``fotmem ask`` from it."""
+
+import json
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fotmem
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.models.load import load_model
+from tests import folders
+from tests.commands import PROGRAM, STOPPED, call, refusal
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+WINDOW = ("--window", "32")
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = folders.write(tmp_path_factory.mktemp("model"), chat=True)
+    (folder / "one.txt").write_text(folders.PROSE[:600], encoding="utf-8")
+    (folder / "two.md").write_text(folders.PROSE[1000:1600], encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a memory of both texts, read by the command."""
+    where = tmp_path_factory.mktemp("kept") / "memory"
+    texts = [folder / "one.txt", folder / "two.md"]
+    run = [*PROGRAM, "read", str(folder), *map(str, texts), "--into", str(where), "--window", "32"]
+    subprocess.run(run, check=True, capture_output=True)
+    return where
+
+
+def test_what_is_read_is_kept(kept: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    directory = MemoryDirectory.open(kept)
+    manifest = directory.manifest
+    names = [document.name for document in manifest.documents]
+    assert names == [str(folder / "one.txt"), str(folder / "two.md")]
+    assert manifest.facts.window == 32
+    before = (kept / "zarr.json").read_bytes()
+    texts = [folder / "one.txt", folder / "two.md"]
+    ended = call(capsys, "read", folder, *texts, "--into", kept)
+    assert ended.code == 0
+    assert ended.err.count("not changed") == 2
+    assert f"holds {manifest.rows:,} tokens of 2 documents" in " ".join(ended.out.split())
+    assert json.loads(before) == json.loads((kept / "zarr.json").read_bytes())
+
+
+def test_a_changed_text_is_read_again(
+    kept: Path, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    where, text = tmp_path / "memory", tmp_path / "text.txt"
+    for content in (folders.PROSE[:300], folders.PROSE[300:700]):
+        text.write_text(content, encoding="utf-8")
+        ended = call(capsys, "read", folder, text, folder / "one.txt", "--into", where, *WINDOW)
+        assert ended.code == 0
+    model, _ = load_model(str(folder))
+    with fotmem.open_memory(where, model) as memory:
+        names = [each.name for each in memory.documents]
+        assert names == [str(folder / "one.txt"), str(text)]
+        assert memory.documents[1].characters == 400
+
+
+def test_ask_a_directory(kept: Path, folder: Path, capsys: Capture) -> None:
+    texts = ["--text", folder / "one.txt", "--text", folder / "two.md"]
+    options = ["--max-new-tokens", 4, "--json"]
+    by_texts = call(capsys, "ask", folder, "Who?", *texts, "--window", 32, *options)
+    for store in ("exact", "zarr"):
+        asked = call(capsys, "ask", kept, "Who?", "--store", store, *options)
+        assert (asked.code, asked.err) == (0, "")
+        assert json.loads(asked.out)["answer"] == json.loads(by_texts.out)["answer"]
+    name = str(folder / "two.md")
+    only = json.loads(call(capsys, "ask", kept, "Who?", "--only", name, *options).out)
+    assert {source["document"] for source in only["sources"]} == {name}
+
+
+def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    one = folder / "one.txt"
+    line = refusal(capsys, 2, "ask", folder, "Who?")
+    assert "expected texts for a model, or the directory of a memory" in line
+    assert "has its texts" in refusal(capsys, 2, "ask", kept, "Who?", "--text", one)
+    assert "has its layers" in refusal(capsys, 2, "ask", kept, "Who?", "--layers", "1")
+    line = refusal(capsys, 1, "ask", kept, "Who?", "--only", "one.txt")
+    assert "the memory has no document 'one.txt'; did you mean" in line
+    other = folders.write(tmp_path / "other", rms_norm_eps=1e-3, num_key_value_heads=4)
+    line = refusal(capsys, 1, "read", other, one, "--into", kept)
+    assert "was filled by another model" in line
+    assert "architecture: the memory has" in line
+    moved = Path(shutil.copytree(kept, tmp_path / "moved"))
+    (moved / "zarr.json").write_text("{}")
+    assert "is damaged" in refusal(capsys, 1, "ask", moved, "Who?")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    line = refusal(capsys, 1, "read", folder, one, "--into", tmp_path / "full", *WINDOW)
+    assert "letter.txt; choose an empty directory" in line
+
+
+@pytest.mark.thorough
+def test_a_reading_that_is_stopped_goes_on(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Stopped by Ctrl-C: what was committed stays, and the lock is free."""
+    text, where = tmp_path / "long.txt", tmp_path / "memory"
+    text.write_text(folders.PROSE, encoding="utf-8")
+    run = [*PROGRAM, "read", str(folder), str(text), "--into", str(where), "--window", "32"]
+    reading = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while reading.poll() is None and not committed(where):
+        pass
+    reading.send_signal(signal.SIGINT)
+    reading.communicate()
+    assert reading.returncode in STOPPED
+    before = committed(where)
+    assert before > 0
+    ended = call(capsys, "read", folder, text, "--into", where)
+    assert ended.code == 0
+    assert committed(where) > before
+    assert [each.is_complete for each in MemoryDirectory.open(where).manifest.documents] == [True]
+
+
+def committed(where: Path) -> int:
+    try:
+        return MemoryDirectory.open(where).manifest.rows
+    except OSError:
+        return 0
