@@ -35,9 +35,9 @@ def ask(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL|DIR",
-            help="A model, as for [bold]fotmem read[/bold], with --text; or the directory of a "
-            "memory that [bold]fotmem read[/bold] wrote.",
+            metavar="MODEL",
+            help="A folder, a GGUF file, a hub id, [bold]smollm2[/bold] or "
+            "[bold]smollm2-fot[/bold], with --text; or the directory of a memory, without.",
         ),
     ],
     question: Annotated[
