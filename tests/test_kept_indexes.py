@@ -377,6 +377,7 @@ def test_save_keeps_the_index_that_there_is(tmp_path: Path, built: list[str]) ->
     with fotmem.attach(tiny.llama(), "hnsw", LAYERS, window=WINDOW, top_k=4) as memory:
         memory.read(tiny.ids(TOKENS))
         memory.save(tmp_path / "memory")
+        assert len(index_files(tmp_path / "memory")) == len(LAYERS)  # before it is closed
         memory.close()
     built.clear()
     opened(tmp_path / "memory", "hnsw")
