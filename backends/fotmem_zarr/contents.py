@@ -124,6 +124,12 @@ class LayerContents:
         """Look up the keys of rows ``[H, n]``, or ``[1, n]`` of all heads: ``[H, n, D]``."""
         return self.look_up("keys", rows.expand(self.layer.heads, -1)[:, None])[:, 0]
 
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of recent rows and of the cache."""
+        rooms = [room for block in self.now.recent.blocks for room in block.room]
+        return self.cache.bytes_held + sum(room.nbytes for room in rooms)
+
     # On disk ---------------------------------------------------------------------------------
 
     def flush(self, *, first_id: int, hubs: tuple[tuple[int, ...], ...]) -> None:

@@ -88,6 +88,20 @@ class ZarrStore(MemoryStore):
         """Chunks of any kind that were read so far because the cache did not hold them."""
         return self._contents.cache.chunks_read
 
+    @property
+    def disk_bytes(self) -> int:
+        storage = self._contents.files.storage
+        return 0 if self.has_directory or storage is None else storage.bytes_used()
+
+    @property
+    def ram_bytes(self) -> int:
+        return self._contents.ram_bytes
+
+    @property
+    def cache_counts(self) -> tuple[int, int]:
+        cache = self._contents.cache
+        return cache.chunks_asked, cache.chunks_asked - cache.chunks_read
+
     def share_read(self, queries: Tensor, top_k: int) -> float:
         now = self._now()
         if self.options.exact or not now.segments:

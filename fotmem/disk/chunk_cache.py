@@ -20,6 +20,8 @@ class ChunkCache:
         """Most bytes that it keeps."""
         self.chunks_read = 0
         """Chunks that it had to read from storage."""
+        self.chunks_asked = 0
+        """Chunks that it was asked for."""
         self.chunks_probed = 0
         """Chunks that queries asked for."""
         self._chunks: OrderedDict[Chunk, bytes] = OrderedDict()
@@ -39,11 +41,17 @@ class ChunkCache:
         missing.sort(key=lambda chunk: (chunk[0].path, chunk[1]))  # so that neighbours meet
         fetched = read_chunks(missing)
         with self._lock:
+            self.chunks_asked += len(chunks)
             self.chunks_read += len(missing)
             for chunk, data in fetched.items():
                 self._hold(chunk, data)
         found |= fetched
         return chunks[0][0].tensor([found[chunk] for chunk in chunks])
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that it takes now."""
+        return self._size
 
     def count_probed(self, chunks: int) -> None:
         """Count chunks that queries ask for."""

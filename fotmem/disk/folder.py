@@ -82,6 +82,14 @@ class Folder(Storage):
         super().refuse_writing(error)
         self._lock.release()  # any number of stores may read
 
+    def bytes_used(self) -> int:
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):  # a writer has removed it
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
     def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         try:
             return self._tree.read(ranges)

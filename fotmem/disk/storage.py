@@ -88,6 +88,10 @@ class Storage(ABC):
     def names(self, path: str) -> list[str]:
         """List what lies directly below a path."""
 
+    def bytes_used(self) -> int:
+        """Count the bytes of all files; 0 where listing them is slow."""
+        return 0
+
     def write(self, key: str, data: Data, *, synced: bool = False) -> None:
         """Write a file; `synced`: to the disk, before it replaces an older one."""
         raise NotImplementedError("nothing is written to a storage that is read-only")

@@ -13,6 +13,7 @@ from fotmem.adapter import Adapter
 from fotmem.errors import LayerError, UnsupportedError
 from fotmem.memory.contents import Contents
 from fotmem.memory.options import MemoryOptions
+from fotmem.memory.stats import SearchCounter
 from fotmem.memory.trace import Trace, last_trace
 from fotmem.models.model_parts import ModelParts, cache_argument
 from fotmem.models.replace_forward import own_forward
@@ -45,6 +46,8 @@ class AttachedModel:
         The decoder's own forward.
     cache_argument : str
         The name of the decoder's argument for its cache.
+    counter : SearchCounter
+        Of the searches in this memory.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class AttachedModel:
         else:  # the decoder's forward is replaced already
             self.unproven, self.plain_forward = default.unproven, default.plain_forward
         self.cache_argument = cache_argument(type(self.decoder))
+        self.counter = SearchCounter()
 
     @property
     def default(self) -> AttachedModel:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fotmem.attention import PartialAttention, causal_attention, dense_attention, merge
 from fotmem.errors import UnsupportedError
 from fotmem.memory.attached import AttachedModel
-from fotmem.memory.attend_memories import attend_to_memories, attend_to_store
+from fotmem.memory.attend_memories import attend_to_memories
 from fotmem.memory.cache import MemoryCache, StopForward
+from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.gradients import without_gradient
 from fotmem.memory.layer_proof import prove_keys
 from fotmem.models.model_parts import cache_argument
@@ -92,7 +93,8 @@ def _overflow(
     for row, store in enumerate(stores):
         queries = query[row].reshape(store.num_heads, -1, query.shape[3])  # [H, G * T, D]
         options = cache.options(row)
-        parts.append(attend_to_store(store, queries, options.top_k, scale, options))
+        factor, bias = scale_and_bias(store, scale, options)
+        parts.append(store.attend(queries, top_k=options.top_k, scale=factor, bias=bias))
     out = torch.stack([part.out for part in parts]).reshape(query.shape)
     lse = torch.stack([part.lse for part in parts]).reshape(query.shape[:-1])
     return PartialAttention(out, lse)

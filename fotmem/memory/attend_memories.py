@@ -14,12 +14,8 @@ from fotmem.attention import (
     no_attention,
     topk_attention,
 )
-from fotmem.memory.decay import scale_and_bias
-from fotmem.memory.options import MemoryOptions
 from fotmem.memory.view import MemoryView
 from fotmem.stores.hits import Hits
-from fotmem.stores.id_ranges import IdRanges
-from fotmem.stores.store import MemoryStore
 
 Views = tuple[MemoryView, ...]
 
@@ -42,19 +38,6 @@ def attend_to_memories(
         joined = merge([PartialAttention(total.out[rows], total.lse[rows]), part])
         total.out[rows], total.lse[rows] = joined
     return total
-
-
-def attend_to_store(
-    store: MemoryStore,
-    queries: Tensor,
-    top_k: int | None,
-    scale: float,
-    options: MemoryOptions,
-    among: IdRanges | None = None,
-) -> PartialAttention:
-    """Attend with queries ``[H, Q, D]`` to one store."""
-    scale, bias = scale_and_bias(store, scale, options, among)
-    return store.attend(queries, top_k=top_k, scale=scale, bias=bias, among=among)
 
 
 def best_of_all(
@@ -96,9 +79,7 @@ def _attend(
     heads = views[0].store(layer).num_heads
     folded = query.reshape(rows, heads, -1, head_dim).transpose(0, 1).reshape(heads, -1, head_dim)
     if len(views) == 1 or top_k is None:
-        view = views[0]
-        how = (top_k, scale, view.options, view.among)
-        out, lse = attend_to_store(view.store(layer), folded, *how)
+        out, lse = views[0].attend(layer, folded, top_k, scale)
     else:
         out, lse = _attend_together(views, layer, folded, top_k, scale)
     out = out.reshape(heads, rows, -1, head_dim).transpose(0, 1)

@@ -72,4 +72,5 @@ def _view(memory: ChosenMemory, model: AttachedModel) -> MemoryView:
 
 def _view_now(attached: AttachedModel) -> MemoryView:
     attached.contents.require_whole()
-    return MemoryView(attached.contents, attached.options, visible_ids(attached))
+    ids, counter = visible_ids(attached), attached.counter
+    return MemoryView(attached.contents, attached.options, ids, counter)

@@ -26,6 +26,7 @@ from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
 from fotmem.memory.saving import commit, facts_of, new_directory, refresh, remove
+from fotmem.memory.stats import MemoryStats, stats
 from fotmem.memory.text import MemoryDocument
 from fotmem.memory.text_to_read import TokenRows
 from fotmem.memory.windows import checked_overlap
@@ -428,6 +429,10 @@ class Memory:
             self.detach()
         finally:
             self.detach()  # whenever Ctrl-C comes
+
+    def stats(self) -> MemoryStats:
+        """Return what the memory holds and takes, and what was searched in it."""
+        return stats(self._contents, self.attached_model.counter)
 
     # In a directory --------------------------------------------------------------------------
 

@@ -131,7 +131,8 @@ def _run(
     """Run one window that attends to `contents`; return the projections of every memory layer."""
     cache = MemoryCache(attached, reading=True)
     if contents is not None:
-        cache.views = [(MemoryView(contents, attached.options, contents.text.visible),)]
+        how = (attached.options, contents.text.visible, attached.counter)
+        cache.views = [(MemoryView(contents, *how),)]
     step = Step(torch.arange(len(window))[None], is_window=True)
     inputs = window[None].to(_embedding_device(attached.decoder))
     with suppress(StopForward):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
 
+from fotmem.attention import PartialAttention
 from fotmem.memory.contents import Contents
 from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.options import MemoryOptions
+from fotmem.memory.stats import SearchCounter
 from fotmem.stores.hits import Hits
 from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
@@ -24,6 +27,7 @@ class MemoryView:
     options: MemoryOptions
     among: IdRanges | None = None
     """The ids that may be found; None: all."""
+    counter: SearchCounter = field(default_factory=SearchCounter)
 
     def store(self, layer: int) -> MemoryStore:
         """Return the store of a memory layer."""
@@ -33,8 +37,25 @@ class MemoryView:
         """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax."""
         store = self.store(layer)
         scale, bias = scale_and_bias(store, scale, self.options, self.among)
-        ids, scores = store.search(queries, top_k, bias=bias, among=self.among)
+        with self.counting(store, queries, top_k):
+            ids, scores = store.search(queries, top_k, bias=bias, among=self.among)
         return Hits(ids, scores * scale)
+
+    def attend(
+        self, layer: int, queries: Tensor, top_k: int | None, scale: float
+    ) -> PartialAttention:
+        """Attend with queries ``[H, Q, D]``."""
+        store = self.store(layer)
+        scale, bias = scale_and_bias(store, scale, self.options, self.among)
+        with self.counting(store, queries, top_k):
+            return store.attend(queries, top_k=top_k, scale=scale, bias=bias, among=self.among)
+
+    def counting(
+        self, store: MemoryStore, queries: Tensor, top_k: int | None
+    ) -> AbstractContextManager[None]:
+        """Count the block as a search of a store with queries ``[H, Q, D]``."""
+        most = len(store) if top_k is None else min(top_k, len(store))
+        return self.counter.counting(queries.shape[0] * queries.shape[1] * most)
 
 
 class SeenMemory(NamedTuple):

@@ -603,6 +603,19 @@ class MemoryStore(ABC):
         """Bytes of the store's temporary files, without the files in its directory."""
         return 0
 
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of keys and values in RAM. The base class takes those that are not on disk."""
+        if self.has_directory:
+            return 0
+        every = 2 * self._live * self.num_heads * self.head_dim * self.dtype.itemsize
+        return max(0, every - self.disk_bytes)
+
+    @property
+    def cache_counts(self) -> tuple[int, int] | None:
+        """How many chunks its cache was asked for, and how many it held; None: no cache."""
+        return None
+
     @reads
     def share_read(self, queries: Tensor, top_k: int) -> float | None:
         """Return the share of keys that a search compares with each of these queries.
