@@ -470,7 +470,8 @@ def test_a_bug_is_not_hidden(
 
 
 @pytest.fixture
-def tiny_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     loaded = folders.model(max_position_embeddings=1024), folders.tokenizer()
     monkeypatch.setattr(demo, "load_quietly", lambda name: loaded)
     monkeypatch.setattr(demo, "TOKENS", 700)
@@ -487,7 +488,7 @@ def test_the_demo_shows_answers_and_sources(
     titles = [part.partition(" ───")[0] for part in parts[1:]]
     assert titles == [
         "without memory",
-        "reading into the memory of layers 1, 3",
+        "reading into memory",
         "with memory, top-k 16",
         "with memory, all of it",
         "result",
@@ -496,6 +497,24 @@ def test_the_demo_shows_answers_and_sources(
         assert ended.out.count(f"(expected {truth})") == 3
     assert ended.out.count(" sources ") == 2 * len(demo.FACTS)
     assert ended.out.count("0 of 4 answers correct") == 3
+    assert "in the memory of layers 1, 3: read in " in ended.out
+    again = call(capsys, "demo", "--store", "zarr")
+    assert (again.code, again.err) == (0, "")
+    assert re.search(r"opened in [\d.]+ s; the first demo read it in [\d.]+ s", again.out)
+
+
+def test_the_demo_reads_again_if_what_it_kept_is_of_no_use(
+    tiny_demo: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "fotmem/demo"
+    for harm in (
+        lambda: (kept / "memory/zarr.json").write_text("{}"),
+        (kept / "reading.json").unlink,
+        lambda: None,
+    ):
+        assert ": read in " in call(capsys, "demo").out
+        harm()
+    assert "opened in" in call(capsys, "demo").out
 
 
 def test_the_demo_hides_its_facts_at_the_printed_places() -> None:

@@ -100,7 +100,16 @@ def test_invalid_numbers_and_texts_are_refused(
 
 
 def test_every_command_is_in_the_table() -> None:
-    others = {"stores", "models", "demo", "capture-arrays", "train-dictionary", "eval curve"}
+    others = {
+        "memory verify",
+        "memory repair",
+        "stores",
+        "models",
+        "demo",
+        "capture-arrays",
+        "train-dictionary",
+        "eval curve",
+    }
     assert {name for name, _ in functions()} == {*BASES, *others, "bench compare", "plugin new"}
 
 

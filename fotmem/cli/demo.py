@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
+from fotmem.cli.demo_memory import demo_memory
 from fotmem.cli.loading import load_quietly
 from fotmem.cli.options import Store
 from fotmem.plugin.create import find_store
@@ -50,12 +51,13 @@ class HiddenFact(NamedTuple):
 def demo(store: Store = "exact") -> None:
     """Let a small tuned model read a text 32 times its window, and ask for facts in it.
 
+    The memory is kept: the next demo opens it instead of reading again.
+
     Example: fotmem demo --store exact
     """
     find_store(store)
     llama, tokenizer = load_quietly(MODEL)
     from fotmem.measure.reading import LOCAL, OVERLAP
-    from fotmem.memory.attachment import attach
 
     console = Console(highlight=False)
     text, hidden = _text(tokenizer)
@@ -70,10 +72,12 @@ def demo(store: Store = "exact") -> None:
     local, right = text[-LOCAL:], {}
     console.rule("without memory")
     right["without memory"] = _ask_all(console, llama, tokenizer, local, hidden, None)
-    with attach(llama, store, top_k=TOP_K[0], window=WINDOW) as memory:
+    console.rule("reading into memory")
+    how = {"top_k": TOP_K[0], "window": WINDOW, "overlap": OVERLAP}
+    opened, said = demo_memory(llama, store, text[:-LOCAL], **how)
+    with opened as memory:
         layers = ", ".join(map(str, memory.layers))
-        console.rule(f"reading into the memory of layers {layers}")
-        memory.read(text[:-LOCAL], overlap=OVERLAP, progress=True)
+        console.print(f"{len(memory):,} tokens in the memory of layers {layers}: {escape(said)}")
         for top_k in TOP_K:
             memory.top_k = top_k
             label = f"with memory, {f'top-k {top_k}' if top_k else 'all of it'}"
