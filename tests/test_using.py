@@ -106,6 +106,19 @@ def test_top_k_of_the_first_counts_and_temperatures_are_each_memorys_own(model: 
         assert tiny.difference(model(QUESTIONS[1]).logits, expected) > 1e-3
 
 
+def test_a_chosen_memory_is_looked_at_as_it_says(model: Any) -> None:
+    """Its options count for the overflow, too: as if it were the only one."""
+    first, second, _ = three(model, top_k=5)
+    options: dict[str, Any] = {"top_k": 2, "temperature": 0.5, "decay": 1.0}
+    for name, value in options.items():
+        setattr(second, name, value)
+    expected = alone(TEXTS[1:2], QUESTIONS[1], **options)
+    with fotmem.using(second):
+        assert_close(model(QUESTIONS[1]).logits, expected)
+    with fotmem.using(rows=[first, second]):
+        assert_close(model(QUESTIONS[1].repeat(2, 1)).logits[1:], expected)
+
+
 ROWS: list[list[Any]] = [
     [0, 1, 2],
     [None, 1, 1],
