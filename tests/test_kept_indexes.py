@@ -16,6 +16,7 @@ from torch import Tensor
 import fotmem
 from fotmem import create_store
 from fotmem.errors import OptionError
+from fotmem.memory import kept_indexes
 from fotmem.stores import Hits, IndexedStore, SavedIndex
 from fotmem.stores import indexed_store as indexed
 from fotmem.testing.store.naive import draw
@@ -409,7 +410,11 @@ def test_an_index_that_cannot_be_written_is_not_kept(
     assert (folder / "indexes").read_text() == "no folder"
 
 
-def test_a_bar_shows_the_opening(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_shows_the_opening_of_many_tokens(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(folder, progress=True)
+    monkeypatch.setattr(kept_indexes, "MANY", TOKENS)
     opened(folder)
     assert capsys.readouterr().err == ""
     opened(folder, "hnsw", progress=True)

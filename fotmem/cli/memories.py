@@ -50,7 +50,8 @@ def opened_memory(
     chosen = {key: value for key, value in given.items() if value is not None}
     if "top_k" in chosen:
         [chosen["top_k"]] = chosen["top_k"]
-    return llama, tokenizer, open_memory(directory, llama, store, **chosen, **options)
+    opening = chosen | options | {"progress": True}
+    return llama, tokenizer, open_memory(directory, llama, store, **opening)
 
 
 def read_memory(

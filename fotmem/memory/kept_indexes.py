@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BULK = 2**23
 """Elements of the keys that are read at once (32 MiB of float32)."""
+MANY = 8192
+"""Tokens from which on opening takes long enough for a progress bar."""
 FRESH = 0.875
 """An index is written again when it knows less than this share of the tokens."""
 
@@ -25,7 +27,7 @@ def fill_stores(contents: Contents, directory: MemoryDirectory, *, progress: boo
     """Add to stores what their directory holds beyond them; empty ones get their index, too."""
     start, stop = len(contents), len(directory)
     total = (stop - start) * len(contents.stores)
-    with progress_bar("opening", total, progress) as tell:
+    with progress_bar("opening", total, progress and stop - start >= MANY) as tell:
         for number, (layer, store) in enumerate(contents.stores.items()):
             done = number * (stop - start)
 

@@ -43,7 +43,7 @@ def open_memory(
         Whether to load indexes that fotmem did not write for this user on this machine. Libraries
         parse them by code that expects no attacker; by default they are built anew.
     progress : bool
-        Show a progress bar on stderr.
+        Show a progress bar on stderr, from 8,192 tokens on.
     append_only : bool
         Whether it will only be read into, and not asked: what it holds already is not loaded.
     **options
