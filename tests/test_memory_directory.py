@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -284,3 +286,23 @@ def test_a_reader_that_opens_while_pieces_are_replaced(
     monkeypatch.setattr(FileTree, "read", late)
     assert_holds(MemoryDirectory.open(path), 40)
     writer.close()
+
+
+def test_the_lock_names_its_holder_and_a_dead_holder_does_not_keep_it(path: Path) -> None:
+    created(path).close()
+    code = (
+        "import sys; from fotmem.directory.memory_directory import MemoryDirectory\n"
+        "held = MemoryDirectory.open(sys.argv[1], writable=True); print('held', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(StorageError, match=f"is in use by process {process.pid}; close it"):
+            MemoryDirectory.open(path, writable=True)
+        MemoryDirectory.open(path)  # a reader is let in
+        process.kill()
+        process.wait()
+    MemoryDirectory.open(path, writable=True).close()

@@ -125,7 +125,7 @@ def test_a_reader_sees_commits_after_refresh(tmp_path: Path) -> None:
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     writer = attached(tiny.llama())
     writer.save(tmp_path / "memory")
-    with pytest.raises(StorageError, match="in use by another writer"):
+    with pytest.raises(StorageError, match="in use by process"):
         fotmem.open_memory(tmp_path / "memory", tiny.llama(), writable=True)
     writer.close()
     with pytest.raises(StorageError, match="is closed; open it again"):

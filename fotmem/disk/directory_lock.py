@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fotmem.disk.durable_files import read_file
 from fotmem.errors import StorageError
 
 try:
@@ -15,7 +16,8 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-"""Name of the lock file."""
+"""Name of the lock file. It holds the number of the process that holds the lock."""
+LONGEST_NUMBER = 20
 
 
 class DirectoryLock:
@@ -65,6 +67,8 @@ class DirectoryLock:
             self.release()
             raise self._in_use() from None
         self._made_file = made_file
+        with suppress(OSError):  # on a full disk: nobody is named
+            _write_number(self.directory / LOCK)
 
     def release(self, *, unused: bool = False) -> None:
         """Let another writer in; `unused`: also remove the lock file that `acquire` made.
@@ -82,6 +86,26 @@ class DirectoryLock:
                 fcntl.flock(self._handle, fcntl.LOCK_UN)
 
     def _in_use(self) -> StorageError:
+        holder = _number_in(self.directory / LOCK)
+        by = f"process {holder}" if holder else "another writer"
         return StorageError(
-            f"{self.directory} is in use by another writer; close that store, or copy the directory"
+            f"{self.directory} is in use by {by}; close it there, or copy the directory"
         )
+
+
+def _write_number(file: Path) -> None:
+    """Replace what the lock file says; another file of this name is not followed."""
+    handle = os.open(file, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        os.write(handle, str(os.getpid()).encode())
+    finally:
+        os.close(handle)
+
+
+def _number_in(file: Path) -> str:
+    """Return the number of the process that wrote the lock file; empty if there is none."""
+    try:
+        text = read_file(file, LONGEST_NUMBER)
+    except OSError:
+        return ""
+    return text.decode() if text.isdigit() else ""

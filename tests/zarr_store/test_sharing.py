@@ -13,7 +13,7 @@ from tests.zarr_store.stores import ROOT, assert_holds, data, opened
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     first = opened(directory=tmp_path)
-    with pytest.raises(StorageError, match="in use by another writer"):
+    with pytest.raises(StorageError, match="in use by process"):
         opened(directory=tmp_path)
     first.close()
     second = opened(directory=tmp_path)
