@@ -172,8 +172,9 @@ def _damages_of_span(storage: Storage, span: Span, array: ChunkedArray) -> Itera
         stop = first + array.chunk_rows
         yield Damage(_without_cure(error, storage), group.path, first, stop)
     file, _ = array.locate(numbers[0])
-    end = ByteRange(file, len(numbers) * array.stride)
-    if not bad and storage.read([end]) != [array.shard_index(len(numbers))]:
+    start, index = len(numbers) * array.stride, array.shard_index(len(numbers))
+    end = ByteRange(file, start, start + len(index) + 1)  # one more: nothing must follow
+    if not bad and storage.read([end]) != [index]:
         problem = f"the end of {file} of {storage.name} is damaged (other programs need it)"
         yield Damage(problem, group.path, span.first, span.first)
 

@@ -8,11 +8,13 @@ from fotmem.disk.array_group import ArrayGroup, Column, Location
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.log import Log, LogPart
 from fotmem.disk.log_entries import PartEntry, PieceEntry
-from fotmem.disk.manifest_file import LARGEST
 from fotmem.disk.storage import Storage
 from fotmem.disk.tail_piece import TailPiece
 from fotmem.disk.zarr_metadata import group_json
 from fotmem.errors import StorageError
+
+LONGEST = 2**16
+"""Most bytes of the ``zarr.json`` of a group or an array."""
 
 
 def load_log(
@@ -87,7 +89,7 @@ def check_descriptions(storage: Storage, groups: Sequence[ArrayGroup]) -> None:
     expected = {f"{group.path}/zarr.json": json.loads(group_json()) for group in groups}
     expected |= {f"{array.path}/zarr.json": array.description() for array in arrays}
     cures = {f"{array.path}/zarr.json": array.cure for array in arrays}
-    read = storage.read([ByteRange(key, 0, LARGEST) for key in expected])
+    read = storage.read([ByteRange(key, 0, LONGEST) for key in expected])
     for (key, description), data in zip(expected.items(), read, strict=True):
         try:
             right = json.loads(data or b"") == description
