@@ -139,5 +139,5 @@ class AttachedModel:
     def __reduce__(self) -> NoReturn:
         raise UnsupportedError(
             "pickle (and torch.save) of a Memory, or of a cache that looks at it,",
-            "save the tokens, and read or run them again where they are loaded",
+            "save the memory to a directory by memory.save(), and open it where it is needed",
         )
