@@ -97,9 +97,15 @@ def test_the_page_on_the_format_reads_it(path: Path, monkeypatch: pytest.MonkeyP
     assert np.array_equal(values, layers[7][1].view(torch.uint16))
 
 
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "step, error",
+    [
+        (29, errno.ENOSPC),
+        *(pytest.param(1, code, marks=pytest.mark.thorough) for code in (errno.ENOSPC, errno.EIO)),
+    ],
+)
 def test_a_commit_that_fails_can_be_repeated(
-    path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    path: Path, step: int, error: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever call fails: readers see the last commit, and the writer goes on.
 
@@ -115,23 +121,23 @@ def test_a_commit_that_fails_can_be_repeated(
             nonlocal calls
             calls += 1
             if calls == at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise OSError(error, os.strerror(error))
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(os, name, call)
 
     writer, committed = created(path), 0
     tried = 0
-    for name in ("replace", "mkdir", "open"):
+    for name in ("replace", "mkdir", "open", "fsync"):
         at = 1 + tried % step
         while True:
             add(writer, 30)
             failing(at, name)
             try:
                 commit(writer)
-            except StorageError as error:
+            except StorageError as failed:
                 monkeypatch.undo()
-                message, ended = str(error), False
+                message, ended = str(failed), False
                 tried += 1
                 seen = MemoryDirectory.open(path)  # the manifest may be there, though not its sync
                 assert len(seen) in (committed, len(writer))
