@@ -123,16 +123,17 @@ class Folder(Storage):
             self._unsynced.add(above)
 
     def remove(self, path: str) -> None:
+        below = f"{path}/"
+        # Before: what is half removed, such as with too many open files, must not be synced.
+        self._unsynced = {
+            key for key in self._unsynced if key != path and not key.startswith(below)
+        }
         try:
             self._tree.remove(path)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise self._failed("remove", path, error) from error
-        below = f"{path}/"
-        self._unsynced = {
-            key for key in self._unsynced if key != path and not key.startswith(below)
-        }
 
     def is_own(self, key: str) -> bool:
         try:
