@@ -105,7 +105,12 @@ def test_layers_may_have_different_stores_with_their_own_options() -> None:
             OptionError,
             "store 'exact' or 'faiss-ivf' has no option 'nprob'; did you mean 'nprobe'",
         ),
-        ("faiss-ivf", {"nprobe": 0}, OptionError, "'nprobe' of store 'faiss-ivf' must be at least 1, got 0"),
+        (
+            "faiss-ivf",
+            {"nprobe": 0},
+            OptionError,
+            "'nprobe' of store 'faiss-ivf' must be at least 1, got 0",
+        ),
         ("faiss-ivf", {"values": "disk"}, OptionError, "'ram' or 'mmap', got 'disk'"),
     ],
 )
