@@ -1,7 +1,7 @@
 """Directories of memories that a stranger made: refused, and nothing outside is touched."""
 
 import copy
-import json
+import functools
 import os
 import shutil
 import tracemalloc
@@ -16,9 +16,9 @@ from fotmem.directory import memory_directory
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
-from fotmem.disk.manifest_file import checksum_of
 from fotmem.errors import StorageError
 from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw, names
+from tests.zarr_store import manifest_edits
 from tests.zarr_store.manifest_edits import setting
 
 BLOCK, ROWS = 64, 64 * 2 + 45
@@ -107,16 +107,7 @@ EDITS |= {
 }
 
 
-def edited(memory: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest, and make its checksum right."""
-    path = memory / "zarr.json"
-    root = json.loads(path.read_text("utf-8"))
-    facts = root["attributes"]["fotmem"]
-    edit(facts)
-    tokens = json.loads((memory / "tokens/zarr.json").read_text("utf-8"))
-    content = {k: v for k, v in facts.items() if k not in ("format", "version", "crc32c")}
-    facts["crc32c"] = checksum_of(content, tokens["attributes"]["fotmem"]["memory"])
-    path.write_text(json.dumps(root), "utf-8")
+edited = functools.partial(manifest_edits.edited, id_folder="tokens", noun="memory")
 
 
 def used(path: Path) -> None:

@@ -37,7 +37,9 @@ class MemoryDirectory:
     `create` begins a directory, `open` opens one.
     """
 
-    def __init__(self, files: GroupFiles[MemoryManifest], storage: Storage) -> None:
+    def __init__(
+        self, files: GroupFiles[MemoryManifest], storage: Storage, *, trusted: bool = False
+    ) -> None:
         self._files = files
         self._storage = storage
         self.manifest: MemoryManifest
@@ -47,7 +49,7 @@ class MemoryDirectory:
             f"fotmem memory verify {storage.name} lists all that is damaged, and fotmem memory "
             f"repair {storage.name} drops it"
         )
-        self.indexes = KeptIndexes(self)
+        self.indexes = KeptIndexes(self, trusted=trusted)
         """The indexes of stores, beside what they were built from."""
 
     # Opening ---------------------------------------------------------------------------------
@@ -107,9 +109,8 @@ class MemoryDirectory:
         storage = open_storage(path, writable=writable)
         try:
             files = GroupFiles(FORMAT)
-            directory = cls(files, storage)
+            directory = cls(files, storage, trusted=trusted)
             directory._take_over(files.load(storage))
-            directory.indexes = KeptIndexes(directory, trusted=trusted)
             if writable and not storage.read_only:
                 directory.indexes.tidy()
         except BaseException:

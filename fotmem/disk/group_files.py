@@ -27,9 +27,8 @@ class GroupFiles(Generic[M]):
         """The name of the storage, once it is closed."""
         self.next_name = 0
         self._directory_id = ""
-        self._known: set[str] = (
-            set()
-        )  # paths that the manifest named at its opening, and given ones
+        # Paths that the manifest named when it was opened, and those that were given since.
+        self._known: set[str] = set()
         self._tidied = False
         self._kept: list[ArrayGroup] = []
 

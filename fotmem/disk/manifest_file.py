@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from types import NoneType
@@ -22,19 +23,19 @@ LARGEST = 2**26
 """Most bytes of a manifest."""
 
 
-class GroupManifest(Strict):
+class GroupManifest(Strict, ABC):
     """What a directory holds. Facts that cannot be true raise `ValidationError`."""
 
     next_name: Number = 0
     """The next group gets this number as its name."""
 
+    @abstractmethod
     def folders(self) -> tuple[str, ...]:
-        """Return the folders that groups lie in, and those above; the first has the id."""
-        raise NotImplementedError
+        """Return the folders that groups lie in, and those above."""
 
+    @abstractmethod
     def paths(self) -> set[str]:
         """Return the paths of the groups that it names."""
-        raise NotImplementedError
 
 
 M = TypeVar("M", bound=GroupManifest)

@@ -45,10 +45,11 @@ def passages(
     around : int
         Tokens before and after each that are shown. A passage ends where its document ends.
     """
+    documents, length = memory.documents, len(memory.tokens)
     spans: list[tuple[MemoryDocument | None, int, int, float]] = []
     for token in sorted(attended, key=lambda each: each.position):
-        document = _document_of(memory, token.position)
-        first, stop = _span(document, token.position, around, len(memory.tokens))
+        document = _document_at(documents, token.position)
+        first, stop = _span(document, token.position, around, length)
         if spans and spans[-1][0] == document and first <= spans[-1][2]:
             _, begun, _, weight = spans.pop()
             spans.append((document, begun, stop, max(weight, token.weight)))
@@ -58,10 +59,8 @@ def passages(
     return sorted(found, key=lambda each: -each.weight)
 
 
-def _document_of(memory: Memory, position: int) -> MemoryDocument | None:
-    return next(
-        (each for each in memory.documents if 0 <= position - each.first < each.tokens), None
-    )
+def _document_at(documents: Sequence[MemoryDocument], position: int) -> MemoryDocument | None:
+    return next((each for each in documents if 0 <= position - each.first < each.tokens), None)
 
 
 def _span(

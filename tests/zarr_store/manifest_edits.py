@@ -8,15 +8,21 @@ from typing import Any
 from fotmem.disk.manifest_file import checksum_of
 
 
-def edited(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest, and make its checksum right."""
-    path = store / "zarr.json"
+def edited(
+    directory: Path,
+    edit: Callable[[dict[str, Any]], None],
+    *,
+    id_folder: str = "log",
+    noun: str = "store",
+) -> None:
+    """Change the manifest, and make its checksum right; its id is the `noun` of a folder."""
+    path = directory / "zarr.json"
     root = json.loads(path.read_text("utf-8"))
     facts = root["attributes"]["fotmem"]
     edit(facts)
-    log = json.loads((store / "log/zarr.json").read_text("utf-8"))
+    first = json.loads((directory / id_folder / "zarr.json").read_text("utf-8"))
     content = {k: v for k, v in facts.items() if k not in ("format", "version", "crc32c")}
-    facts["crc32c"] = checksum_of(content, log["attributes"]["fotmem"]["store"])
+    facts["crc32c"] = checksum_of(content, first["attributes"]["fotmem"][noun])
     path.write_text(json.dumps(root), "utf-8")
 
 
