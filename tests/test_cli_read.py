@@ -95,6 +95,9 @@ def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: 
     moved = Path(shutil.copytree(kept, tmp_path / "moved"))
     (moved / "zarr.json").write_text("{}")
     assert "is damaged" in refusal(capsys, 1, "ask", moved, "Who?")
+    line = refusal(capsys, 1, "read", folder, tmp_path / "no.txt", "--into", tmp_path / "new")
+    assert "no.txt cannot be read" in line
+    assert not (tmp_path / "new").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     line = refusal(capsys, 1, "read", folder, one, "--into", tmp_path / "full", *WINDOW)

@@ -1,6 +1,7 @@
 """``fotmem read``."""
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,8 @@ def read(
     from fotmem.memory.attachment import attach
 
     chosen, hits = parse_layers(layers), parse_top_k(top_k)
+    documents = (document for source in files for document in load_documents(source))
+    first = next(documents)  # before a model is loaded, or a directory begun
     llama, tokenizer = load_quietly(model, dtype)
     if is_memory(into):
         memory = _opened(llama, tokenizer, into)
@@ -68,13 +71,12 @@ def read(
     overlap = min(OVERLAP, memory.options.window // 2)
     console = Console(file=sys.stderr, highlight=False)
     try:
-        for source in files:
-            for document in load_documents(source):
-                before = len(memory.tokens)
-                memory.read(tokenized(document, tokenizer), overlap=overlap, progress=True)
-                read = len(memory.tokens) - before
-                said = f"{read:,} tokens" if read else "not changed"
-                console.print(f"{escape(document.name)}: {said}")
+        for document in chain([first], documents):
+            before = len(memory.tokens)
+            memory.read(tokenized(document, tokenizer), overlap=overlap, progress=True)
+            read = len(memory.tokens) - before
+            said = f"{read:,} tokens" if read else "not changed"
+            console.print(f"{escape(document.name)}: {said}")
         kept = f"{len(memory):,} tokens of {len(memory.documents):,} documents"
     finally:
         memory.close()
