@@ -161,7 +161,7 @@ class ManifestFormat(Generic[M]):
             found = ", ".join(others[:3]) or "nothing"
             raise StorageError(
                 f"{storage.name} is not {self.title}: it has no {ROOT}, but {found} (in a "
-                f"zip file, {ROOT} must be at the root); is the path right? It {storage.read_only}"
+                f"zip file, {ROOT} must be at the root); is the path right?"
             )
         if not all(self._is_begun(storage, name) for name in others):
             raise StorageError(
