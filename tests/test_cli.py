@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 import fotmem
+from fotmem import progress
 from fotmem.cli import demo, loading, parsing
 from fotmem.errors import InputError
 from fotmem.measure.reading import LOCAL
@@ -479,11 +480,12 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_demo_shows_answers_and_sources(
-    tiny_demo: None, capsys: pytest.CaptureFixture[str]
+    tiny_demo: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0)
     ended = call(capsys, "demo")
     assert ended.code == 0
-    assert ended.err.split()[0] == "reading"
+    assert ended.err.split()[0] == "reading:"
     parts = [part for part in ended.out.split("─── ") if part]
     titles = [part.partition(" ───")[0] for part in parts[1:]]
     assert titles == [

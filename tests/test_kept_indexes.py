@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import create_store
+from fotmem import create_store, progress
 from fotmem.errors import OptionError
 from fotmem.memory import kept_indexes
 from fotmem.stores import Hits, IndexedStore, SavedIndex
@@ -415,7 +415,8 @@ def test_a_bar_shows_the_opening_of_many_tokens(
 ) -> None:
     opened(folder, progress=True)
     monkeypatch.setattr(kept_indexes, "MANY", TOKENS)
+    monkeypatch.setattr(progress, "EVERY", 0)
     opened(folder)
     assert capsys.readouterr().err == ""
     opened(folder, "hnsw", progress=True)
-    assert f"{2 * TOKENS}/{2 * TOKENS} tokens" in capsys.readouterr().err
+    assert f"opening: {2 * TOKENS} of {2 * TOKENS} tokens, done" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import fotmem
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    *("errors", "arguments", "amounts", "interrupts", "outputs", "files"),  # the ground
+    *("errors", "arguments", "amounts", "interrupts", "outputs", "files", "progress"),  # the ground
     *("attention", "adapter"),
     *(
         "disk",

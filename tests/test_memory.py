@@ -91,7 +91,11 @@ def test_bad_token_ids_do_not_change_the_memory(
     assert_equal(snapshot(memory), before)
 
 
-def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
     _, memory = attached()
     memory.read(tiny.ids(40), progress=True)
     out, err = capsys.readouterr()

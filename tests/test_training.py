@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 from itertools import pairwise
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 import fotmem
-from fotmem import TrainingOptions
+from fotmem import TrainingOptions, progress
 from fotmem.memory.decay import OLDEST
 from fotmem.models.load import load_model
 from fotmem.tasks.facts import Facts
@@ -435,12 +436,15 @@ def test_a_killed_training_resumes(folder: Path, text: Path, tmp_path: Path) -> 
     assert history[-1]["step"] == step + 4
 
 
-def test_the_command(folder: Path, text: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_command(
+    folder: Path, text: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0)
     given = ["train", folder, "--data", text, "--output", tmp_path / "out", *COMMAND.split()]
     ended = call(capsys, *given, "--steps", 2, "--evaluate-every", 1)
     assert ended.code == 0, ended.err
     assert "loss on text" in ended.out
-    assert "training: step 1 of 2, loss " in ended.err  # a log, where there is no terminal
+    assert re.search("training: 1 of 2 steps, .* left, loss [0-9.]+\n", ended.err)
     assert f"saved in {tmp_path / 'out'}" in ended.out
     again = refusal(capsys, 1, *given)
     assert again.endswith("holds a training already: resume it, or choose another folder")

@@ -1,7 +1,6 @@
 """``fotmem bench``."""
 
 import re
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from fotmem.cli.options import Grid, seed_option
 from fotmem.cli.parsing import parse_layers, parse_stores, refuse_repeated
 from fotmem.errors import InputError, LayerError, require_packages
 from fotmem.outputs import check_file
+from fotmem.progress import progress_told
 
 REPORT = "report.json"
 EXPLAINED = {"latency": "median latency of one query of each head, by number of tokens"}
@@ -110,10 +110,9 @@ def run(
     picture, page = folder / "report.png", folder / "report.html"
     for file in (picture, page):
         check_file(file)
-    with _bar() as bar, closing(bench.run()) as steps:
-        task = bar.add_task("starting")
+    with closing(bench.run()) as steps, progress_told("measuring", bench.steps, "steps") as tell:
         for step in steps:
-            bar.update(task, description=step.what, completed=step.done, total=step.of)
+            tell(step.done, step.what)
     shown = Console(width=WIDTH)
     for table in tables(bench.report):
         shown.print(table)
@@ -156,13 +155,6 @@ def _report_in(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder that fotmem bench wrote")
     return path / REPORT if path.is_dir() else path
-
-
-def _bar() -> Any:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=Console(file=sys.stderr))
 
 
 def _numbers(text: str) -> list[int]:

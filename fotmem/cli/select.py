@@ -1,7 +1,6 @@
 """``fotmem select``."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from fotmem.cli.loading import quietly, read_texts
 from fotmem.cli.options import Distance, Json, Layers, Model, TextsOrReference, Window
 from fotmem.cli.parsing import check_amount, parse_layers, parse_sizes, parse_stores
 from fotmem.outputs import check_file
+from fotmem.progress import progress_told
 
 if TYPE_CHECKING:
     from fotmem.measure.select.choice import Selection
@@ -86,8 +86,7 @@ def select(
     chosen, corpus = parse_layers(layers), read_texts(text)
     from fotmem.measure.select.selector import select as selected
 
-    console = Console(file=sys.stderr)
-    with console.status("starting") as status, quietly():
+    with progress_told("selecting", None) as tell, quietly():
         found = selected(
             model,
             tokens=size,
@@ -105,7 +104,7 @@ def select(
             stores=None if stores is None else parse_stores(stores),
             device=device,
             threads=threads,
-            step=status.update,
+            step=lambda what: tell(0, what),
         )
     choice = found.choice
     if choice is not None:

@@ -9,8 +9,6 @@ from itertools import count
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -19,6 +17,7 @@ from fotmem.files import python_reference
 from fotmem.models.memory_layers import LayerScores, refused_layers
 from fotmem.models.model_parts import cache_argument, model_parts
 from fotmem.models.tokens import token_ids
+from fotmem.progress import tracked
 from fotmem.tasks.facts import QUESTIONS, Facts
 from fotmem.tasks.pass_key import split_answer
 
@@ -75,8 +74,7 @@ def find_memory_layers(
     if len(ids) < CONTEXT:
         raise InputError(f"the text has {len(ids):,} tokens, {CONTEXT:,} are needed: add text")
     weights = []
-    bar = Console(stderr=True)
-    for trial in track(range(trials), "measuring", console=bar, disable=not progress):
+    for trial in tracked("measuring", range(trials), trials, "trials", shown=progress):
         draw = random.Random(f"retrieval {seed} {trial}")
         start = draw.randrange(len(ids) - CONTEXT + 1)
         piece = ids[start : start + CONTEXT]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fotmem.memory.progress import progress_bar
+from fotmem.progress import progress_told
 from fotmem.stores.saved_index import SavedIndex
 from fotmem.stores.store import MemoryStore
 
@@ -27,7 +27,8 @@ def fill_stores(contents: Contents, directory: MemoryDirectory, *, progress: boo
     """Add to stores what their directory holds beyond them; empty ones get their index, too."""
     start, stop = len(contents), len(directory)
     total = (stop - start) * len(contents.stores)
-    with progress_bar("opening", total, progress and stop - start >= MANY) as tell:
+    shown = progress and stop - start >= MANY
+    with progress_told("opening", total, "tokens", shown=shown) as tell:
         for number, (layer, store) in enumerate(contents.stores.items()):
             done = number * (stop - start)
 

@@ -16,12 +16,12 @@ from fotmem.memory.cache import MemoryCache, StopForward
 from fotmem.memory.contents import Contents
 from fotmem.memory.forward import run_step
 from fotmem.memory.inputs import checked_tokens
-from fotmem.memory.progress import with_progress
 from fotmem.memory.saving import commit, commit_if_due
 from fotmem.memory.text import RememberedText
 from fotmem.memory.text_to_read import TextToRead
 from fotmem.memory.view import MemoryView
 from fotmem.memory.windows import Step, spans
+from fotmem.progress import spans_told
 
 LONGEST_NAME = 4096
 """Characters of a document's name."""
@@ -64,7 +64,8 @@ def read(
     before = contents.text.rows(max(0, len(contents) - overlap), len(contents)).ids
     context = torch.cat([before, tokens])
     window = attached.options.window
-    for span in with_progress(spans(len(tokens), window, overlap, len(before)), progress):
+    windows = spans(len(tokens), window, overlap, len(before))
+    for span in spans_told("reading", windows, shown=progress):
         stop = len(before) + span.stop
         begin = max(0, len(before) + span.start - overlap)
         projections = _run(attached, context[begin:stop], contents if attend else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from fotmem.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 if TYPE_CHECKING:
     from fotmem.memory.attached import AttachedModel
 
+LOG = logging.getLogger(__name__)
 SAVED_OPTIONS = (
     *("window", "last_context_length", "top_k"),
     *("distance", "decay", "temperature"),
@@ -78,6 +80,7 @@ def commit(contents: Contents, directory: MemoryDirectory) -> None:
             }
             directory.append(*contents.text.rows(start, stop), pieces)
         directory.commit(contents.text.documents)
+        LOG.info("committed: %s holds %s tokens", directory.name, f"{len(directory):,}")
         if contents.appends_only:
             for store in contents.stores.values():
                 store.forget(len(store))

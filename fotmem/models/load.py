@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from fotmem.models.tuned_adapter import (
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger(__name__)
 
 
 def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -94,6 +97,7 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
 
 
 def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    LOG.info("loading the model %s", name)
     load = _load_adapted if is_adapter(Path(name)) else _load_whole
     model, tokenizer = load(str(name))
     if dtype is not None:

@@ -81,7 +81,7 @@ def fit(
             args=_arguments(folder, training.options, on_cpu=model.device.type == "cpu"),
             train_dataset=datasets[0],
             eval_dataset=datasets[1],
-            callbacks=[*callbacks, *([Progress()] if progress else [])],
+            callbacks=[*callbacks, Progress(progress)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

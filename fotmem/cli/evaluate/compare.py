@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from fotmem.cli.legend import explain
+from fotmem.progress import progress_told
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.report import TaskReport
 
 
 def advance(label: str, steps: Iterable[int], total: int) -> None:
-    """Take all steps, with a progress bar on stderr; each step advances it by its value."""
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
+    """Take all steps and show the progress; each step advances it by its value."""
+    done = 0
+    with progress_told(label, total) as tell:
         for count in steps:
-            bar.advance(task, count)
+            done += count
+            tell(done)
 
 
 def show(

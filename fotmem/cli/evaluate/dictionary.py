@@ -1,6 +1,5 @@
 """``fotmem eval dictionary``."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -98,7 +97,7 @@ def dictionary(
             queries=queries,
             store=task.store,
             seed=seed,
-            progress=sys.stderr.isatty(),
+            progress=True,
         )
         rows = []
         for row in measured:

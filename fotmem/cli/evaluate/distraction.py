@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.evaluate.task import Task, shown, tracked
+from fotmem.cli.evaluate.task import Task, shown
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Decay,
@@ -25,6 +25,7 @@ from fotmem.cli.options import (
 )
 from fotmem.cli.parsing import parse_sizes
 from fotmem.errors import require_packages
+from fotmem.progress import tracked
 
 QUERIES = 128
 EXPLAINED = {
@@ -84,7 +85,7 @@ def distraction(
         made = with_facts(task.tokenizer, made, seed)
     with task.attach() as memory:
         steps = measure_distraction(task.model, memory, made)
-        rows = tracked("measuring", steps, documents.bit_length())
+        rows = list(tracked("measuring", steps, documents.bit_length()))
     if task.write(rows, report, as_json=as_json):
         return
     from fotmem.measure.bench.table import WIDTH

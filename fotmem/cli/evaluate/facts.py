@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval, tracked
+from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
@@ -27,6 +27,7 @@ from fotmem.cli.options import (
     seed_option,
 )
 from fotmem.cli.parsing import parse_sizes
+from fotmem.progress import tracked
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.facts import FactsRow
@@ -81,12 +82,11 @@ def facts(
     made = make_facts(number, seed)
     piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
     rows: list[FactsRow] = []
-    rows += tracked("without memory", ask_facts(llama, tokenizer, piece, made, None, None), number)[
-        -1
-    ]
+    steps = ask_facts(llama, tokenizer, piece, made, None, None)
+    rows += [*tracked("without memory", steps, number)][-1]
     with task.attach() as memory:
         steps = ask_facts(llama, tokenizer, piece, made, memory, task.store, attend=attend)
-        rows += tracked("with memory   ", steps, number)[-1]
+        rows += [*tracked("with memory   ", steps, number)][-1]
     if task.write(rows, report, as_json=as_json):
         return
     table = Table("facts", "memory", EXACT_MATCH, "number", "seconds")

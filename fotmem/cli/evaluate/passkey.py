@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
-from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval, tracked
+from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
@@ -30,6 +30,7 @@ from fotmem.cli.options import (
     seed_option,
 )
 from fotmem.cli.parsing import parse_sizes
+from fotmem.progress import tracked
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.passkey import PasskeyRow
@@ -101,7 +102,7 @@ def passkey(
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
         name = None if memory is None else task.store
         steps = measure_passkey(task.model, task.tokenizer, made[size], memory, name, attend=attend)
-        row: PasskeyRow = tracked(f"{size:,} tokens, {label}", steps, trials)[-1]
+        row: PasskeyRow = [*tracked(f"{size:,} tokens, {label}", steps, trials)][-1]
         return row
 
     if task.settings:

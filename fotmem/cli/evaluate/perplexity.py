@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.evaluate.compare import advance, show
-from fotmem.cli.evaluate.task import Task, interval, tracked
+from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
@@ -29,6 +29,7 @@ from fotmem.cli.options import (
     Window,
 )
 from fotmem.cli.parsing import parse_sizes
+from fotmem.progress import tracked
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.perplexity import PerplexityRow
@@ -95,7 +96,7 @@ def perplexity(
             show(kept, DIFFERENCE, EXPLAINED[DIFFERENCE], _difference, as_json=as_json)
             return
         measuring = measure_perplexity(task.model, memory, ids, sizes, store=task.store, **chosen)
-        rows = tracked("measuring", measuring, 1 + len(sizes))
+        rows = list(tracked("measuring", measuring, 1 + len(sizes)))
     if task.write(rows, report, as_json=as_json):
         return
     table = Table("in memory", "perplexity", DIFFERENCE, "tokens", "seconds")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
 from fotmem.cli.loading import load_quietly, read_texts
 from fotmem.cli.parsing import parse_layers, parse_store, parse_stores, parse_top_k
@@ -121,11 +119,6 @@ def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:
     from fotmem.measure.grid import read_grid, settings
 
     return settings(parse_stores(stores), read_grid(grid) if grid else None)
-
-
-def tracked(label: str, steps: Iterable[Any], total: int) -> list[Any]:
-    """Collect all steps, with a progress bar on stderr."""
-    return list(track(steps, label, total=total, console=Console(stderr=True)))
 
 
 def interval(ends: tuple[float, float], digits: str = ".2f") -> str:

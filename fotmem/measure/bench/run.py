@@ -50,7 +50,7 @@ class BenchStep(NamedTuple):
 
     what: str
     done: int
-    of: int
+    """Of `Bench.steps`."""
 
 
 class Bench:
@@ -108,18 +108,25 @@ class Bench:
         done = [row.setting for row in self.report.rows if row.layer == layer]
         return [setting for setting in self.settings if setting not in done]
 
+    @property
+    def steps(self) -> int:
+        """Count the steps of the missing settings: building, asking, and rounds of timing."""
+        return self._rounds * sum(len(self.missing(layer)) for layer in self.layers)
+
+    @property
+    def _rounds(self) -> int:
+        return 2 + self.plan.rounds
+
     def run(self) -> Generator[BenchStep, None, None]:
         """Measure the missing settings.
 
         Yields
         ------
-        Step
+        BenchStep
             Before a store is built, and before each round of timing.
         """
         import psutil
 
-        missing = sum(len(self.missing(layer)) for layer in self.layers)
-        rounds = 2 + self.plan.rounds  # building, asking, and timing
         done = 0
         for layer in self.layers:
             self._truths: dict[int, Truth] = {}
@@ -131,7 +138,7 @@ class Bench:
                     before = len(left)
                     while left and room > 0:
                         what = f"layer {layer}: building {left[0]}"
-                        yield BenchStep(what, done + before - len(left), missing * rounds)
+                        yield BenchStep(what, done + before - len(left))
                         built = self._build(layer, left, workers)
                         settled = [left[0]] if built is None else built.settings
                         left = [setting for setting in left if setting not in settled]
@@ -141,8 +148,8 @@ class Bench:
                     count = before - len(left)
                     for number, what in enumerate(self._measure(layer, batch)):
                         ready = done + count * (1 + number)
-                        yield BenchStep(f"layer {layer}: {what}", ready, missing * rounds)
-                    done += count * rounds
+                        yield BenchStep(f"layer {layer}: {what}", ready)
+                    done += count * self._rounds
 
     def _build(self, layer: int, left: Sequence[Setting], workers: ExitStack) -> BuiltStore | None:
         """Build a store for the first setting, and for all settings with the same build."""

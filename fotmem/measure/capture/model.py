@@ -16,8 +16,8 @@ from fotmem.errors import InputError
 from fotmem.files import cache_folder
 from fotmem.measure.capture.info import CaptureInfo, KeyValues, doublings
 from fotmem.measure.capture.layout import Capture
-from fotmem.memory.progress import with_progress
 from fotmem.memory.windows import checked_overlap
+from fotmem.progress import spans_told
 
 if TYPE_CHECKING:
     from fotmem.memory.reading import Projections
@@ -35,7 +35,7 @@ def capture_model(
     overlap: int = 16,
     distance: int | None = None,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | Callable[[int], None] = False,
 ) -> Capture:
     """Capture keys, values and queries of memory layers while a model reads a text, without memory.
 
@@ -65,8 +65,8 @@ def capture_model(
         As for `Memory.read`.
     seed : int
         Seed of the choice of queries.
-    progress : bool
-        Show a progress bar on stderr.
+    progress : bool or callable
+        Show a progress bar on stderr; or a function that takes the number of captured tokens.
 
     Raises
     ------
@@ -126,9 +126,11 @@ def capture_model(
                 asked = text[size : overlap + size + asking]
                 seen = memory.observe(asked, overlap=overlap)
                 capture.write_queries(_drawn(seen, asking, queries, seed + size))
-            for span in with_progress(capture.missing, progress):
+            for span in spans_told("reading", capture.missing, shown=progress is True):
                 read = text[span.start : overlap + span.stop]
                 capture.write_part(_rows(memory.observe(read, overlap=overlap), len(span)))
+                if callable(progress):
+                    progress(span.stop)
     return Capture.open(directory)
 
 

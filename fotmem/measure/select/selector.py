@@ -143,9 +143,7 @@ def select(
         capture = source
     else:
         check_folder(cache_folder("captures"))
-        if step is not None:
-            step(f"{source} reads {CAPTURED:,} tokens")
-        capture = _captured(str(source), text, layers, window, distance)
+        capture = _captured(str(source), text, layers, window, distance, step)
     count = len(capture.info.layers)
     calibration = Calibration(
         capture,
@@ -213,7 +211,12 @@ def _budgeted(setting: Setting, limits: Limits, layers: int) -> Setting:
 
 
 def _captured(
-    model: str, text: str | None, layers: Iterable[int] | None, window: int, distance: int | None
+    model: str,
+    text: str | None,
+    layers: Iterable[int] | None,
+    window: int,
+    distance: int | None,
+    step: Step | None,
 ) -> Capture:
     from fotmem.files import python_reference
     from fotmem.measure.capture import capture_model
@@ -225,6 +228,12 @@ def _captured(
     if not isinstance(text, str):
         raise InputError(f"text must be a string, got {type(text).__name__}")
     llama, tokenizer = load_model(model)
+
+    def read(count: int) -> None:
+        if step is not None:
+            step(f"{model} reads token {count:,} of {CAPTURED:,}")
+
+    read(0)
     ids = token_ids(tokenizer, text)
     return capture_model(
         llama,
@@ -236,4 +245,5 @@ def _captured(
         window=window,
         overlap=min(OVERLAP, window // 2),
         distance=distance,
+        progress=read,
     )
