@@ -50,8 +50,8 @@ def read(
     """Read documents into a memory that is kept in a directory.
 
     Commits every 8,192 tokens. If it is stopped, call it again: it goes on after the last commit.
-    Documents that have not changed are skipped; those that have are read again. A bar on stderr shows
-    the progress; without a terminal, a line every 10 seconds does.
+    Documents that have not changed are skipped; those that have are read again. A bar on stderr
+    shows the progress; without a terminal, a line every 10 seconds does.
 
     Example: fotmem read smollm2-fot handbook.pdf notes/ --into memory
     """
