@@ -40,7 +40,13 @@ def test_a_store_holds_under_attack(kind: str, attacker: Attacker) -> None:
     assert not found
 
 
-@pytest.mark.parametrize("kind", MEMORY_KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.thorough) if kind == "compaction" else kind
+        for kind in MEMORY_KINDS
+    ],
+)
 def test_a_memory_survives_kills(kind: str, attacker: Attacker) -> None:
     """Ten of each kind; ``make crash-test`` kills as often as one likes."""
     outcome = attacker.attempt(kind, 0)

@@ -1,4 +1,4 @@
-"""``fotmem memory verify`` and ``fotmem memory repair``."""
+"""``fotmem memory verify``, ``repair`` and ``compact``."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ Directory = Annotated[
 
 @app.callback()
 def _group() -> None:
-    """Check and mend a memory's directory.
+    """Check, mend and compact a memory's directory.
 
     Example: fotmem memory verify handbook
     """
@@ -51,6 +51,28 @@ def repair(directory: Directory) -> None:
     from fotmem.directory.repair import repair
 
     _show(repair(directory), "is lost, read it again")
+
+
+@app.command(cls=Command)
+def compact(directory: Directory) -> None:
+    """Free the space of removed documents.
+
+    What is left is written again, which takes as much free space. Stopped halfway, the directory is
+    as it was. A damaged memory must be repaired first.
+
+    Example: fotmem memory compact handbook
+    """
+    from fotmem.directory.compact import compact
+
+    found = compact(directory)
+    if found.dropped_documents:
+        what = f"{found.dropped_documents:,} removed documents of {found.dropped_tokens:,} tokens"
+        print(f"dropped {what}, freed {found.freed_bytes:,} bytes")
+    elif found.freed_bytes:
+        print(f"removed what a killed process left, freed {found.freed_bytes:,} bytes")
+    else:
+        print("nothing to do: no document was removed")
+    print(f"{found.name}: {found.tokens:,} tokens, {found.documents:,} documents")
 
 
 def _show(found: "Verified", fate: str) -> None:

@@ -47,6 +47,8 @@ class IndexHeader(Strict):
 
     directory_id: Text
     """Of the memory."""
+    compactions: Number
+    """How often the ids of the memory had changed."""
     store: Text
     layer: Number
     rows: Positive

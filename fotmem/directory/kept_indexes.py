@@ -32,6 +32,10 @@ class RememberedTokens(Protocol):
         """Drawn at random when the directory was begun."""
 
     @property
+    def compactions(self) -> int:
+        """How often ids have changed."""
+
+    @property
     def storage(self) -> Storage:
         """Where the files are."""
 
@@ -65,6 +69,10 @@ class KeptIndexes:
         self._trusted = trusted
         self._tokens: dict[int, str] = {}  # checksums, by number of tokens
         self._rows: dict[str, int] = {}  # of indexes that were read or written here
+
+    def forget(self) -> None:
+        """Forget what is known of tokens and indexes: the directory has changed."""
+        self._tokens, self._rows = {}, {}
 
     def rows(self, store: str, layer: int) -> int | None:
         """Return how many tokens an index knows that was read or written here."""
@@ -104,17 +112,18 @@ class KeptIndexes:
         """Keep an index, in place of an older one; what fails is logged."""
         if not STORE_NAME.fullmatch(store) or not self._directory.keeps_indexes:
             return
-        header = IndexHeader(
-            directory_id=self._directory.directory_id,
-            store=store,
-            layer=layer,
-            rows=rows,
-            tokens=self._checksum_of_tokens(rows),
-            made_by=dict(made_by),
-            arrays=(),
-        )
         key = self._key(store, layer)
         try:
+            header = IndexHeader(
+                directory_id=self._directory.directory_id,
+                compactions=self._directory.compactions,
+                store=store,
+                layer=layer,
+                rows=rows,
+                tokens=self._checksum_of_tokens(rows),
+                made_by=dict(made_by),
+                arrays=(),
+            )
             self._directory.storage.write(key, index_data(header, arrays), synced=True)
             self._rows[key] = rows
         except StorageError as error:
@@ -164,6 +173,8 @@ class KeptIndexes:
         """Raise `IndexFileError` unless an index is of the tokens of this memory."""
         if header.directory_id != self._directory.directory_id:
             raise IndexFileError("it belongs to another memory")
+        if header.compactions != self._directory.compactions:
+            raise IndexFileError("documents were dropped since it was made, which changed ids")
         if header.rows > len(self._directory):
             raise IndexFileError(
                 f"it knows {header.rows} tokens, the memory has {len(self._directory)}"

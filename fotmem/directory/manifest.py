@@ -74,6 +74,8 @@ class MemoryManifest(GroupManifest):
     """Rows of a block of the logs."""
     rows: Number = 0
     """Committed tokens."""
+    compactions: Number = 0
+    """How often ids have changed, because removed documents were dropped."""
     tokens: LogEntry = LogEntry()
     layers: tuple[LayerEntry, ...]
     documents: tuple[DocumentEntry, ...] = ()

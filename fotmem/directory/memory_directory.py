@@ -1,7 +1,7 @@
 """A memory on disk: one writer, and any number of readers of its last commit."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,6 @@ from fotmem.directory.manifest import (
     layer_folder,
 )
 from fotmem.directory.row_log import RowLog
-from fotmem.directory.writing import storage_to_write
 from fotmem.disk import ROOT, GroupFiles, LayerShape, Storage, open_storage
 from fotmem.disk.folder import Folder
 from fotmem.errors import StorageError
@@ -76,7 +75,7 @@ class MemoryDirectory:
         """
         entries = tuple(_layer_entry(layer, shape) for layer, shape in sorted(layers.items()))
         empty = MemoryManifest(block=BLOCK, layers=entries, facts=facts)
-        storage = storage_to_write(path)
+        storage = open_storage(path)
         try:
             files = GroupFiles(FORMAT)
             if FORMAT.read(storage) is not None:
@@ -107,7 +106,7 @@ class MemoryDirectory:
         StorageError
             There is no memory, it is damaged or of another version, or another process writes it.
         """
-        storage = storage_to_write(path) if writable else open_storage(path, writable=False)
+        storage = open_storage(path, writable=writable)
         try:
             files = GroupFiles(FORMAT)
             directory = cls(files, storage, trusted=trusted)
@@ -124,7 +123,10 @@ class MemoryDirectory:
         manifest = self._files.load(self._storage)
         if manifest == self.manifest:
             return False
+        compactions = self.compactions
         self._take_over(manifest)
+        if self.compactions != compactions:
+            self.indexes.forget()
         return True
 
     def _take_over(self, manifest: MemoryManifest) -> None:
@@ -164,6 +166,11 @@ class MemoryDirectory:
     def directory_id(self) -> str:
         """Drawn at random when the directory was begun."""
         return self._files.directory_id
+
+    @property
+    def compactions(self) -> int:
+        """How often ids have changed."""
+        return self.manifest.compactions
 
     @property
     def storage(self) -> Storage:
@@ -269,6 +276,26 @@ class MemoryDirectory:
         self._files.commit(manifest, [group for log in self._logs() for group in log.groups()])
         self.manifest = manifest
 
+    def replace_rows(
+        self, rewrite: Callable[[RowLog], RowLog], documents: Sequence[DocumentEntry]
+    ) -> None:
+        """Commit other rows in place of all that was committed: ids no longer mean what they did.
+
+        Parameters
+        ----------
+        rewrite : callable
+            Returns the log that takes the place of one; it may share parts.
+        documents : sequence of DocumentEntry
+            Those of the new rows.
+        """
+        compactions = self.manifest.compactions + 1
+        self.manifest = self.manifest.model_copy(update={"compactions": compactions})
+        self._tokens = rewrite(self._tokens)
+        self._layers = {layer: rewrite(log) for layer, log in self._layers.items()}
+        self.commit(documents)
+        self.indexes.forget()
+        self.indexes.tidy()
+
     def close(self) -> None:
         """Let another writer in; what was not committed is dropped."""
         if not self._files.closed:
@@ -284,21 +311,6 @@ class MemoryDirectory:
 
     def _logs(self) -> list[RowLog]:
         return [self._tokens, *self._layers.values()]
-
-
-def read_manifest(path: Path | str) -> MemoryManifest:
-    """Read what the last commit of a directory states, and nothing else.
-
-    Raises
-    ------
-    StorageError
-        There is no memory, or its manifest cannot be read.
-    """
-    storage = open_storage(path, writable=False)
-    try:
-        return FORMAT.load(storage).manifest
-    finally:
-        storage.close()
 
 
 def is_memory(path: Path | str) -> bool:

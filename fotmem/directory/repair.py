@@ -17,8 +17,7 @@ from fotmem.directory.verify import (
     group_logs,
     spans_of,
 )
-from fotmem.directory.writing import storage_to_write
-from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece
+from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece, open_storage
 from fotmem.disk.chunk_reader import load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 
@@ -46,7 +45,7 @@ def repair(path: Path | str) -> Verified:
     StorageError
         There is no memory, its manifest cannot be read, or the directory cannot be written to.
     """
-    storage = storage_to_write(path)
+    storage = open_storage(path, writable=True)
     unused = True
     try:
         files = GroupFiles(FORMAT)

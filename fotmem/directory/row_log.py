@@ -89,16 +89,25 @@ class RowLog:
 
     def flush(self) -> None:
         """Write what is not on disk yet; it counts when the manifest names it."""
-        recent = self._joined()
-        if not recent:
-            return
-        block, first = self._log.block, self.logged
-        while recent[0].shape[1] >= block:
+        self.write_blocks()
+        if recent := self._joined():
+            self._pieces = grown_tail(self._pieces, self.logged, recent, self._new_piece)
+
+    def write_blocks(self) -> None:
+        """Write the rows in RAM that fill whole blocks."""
+        recent, block = self._joined(), self._log.block
+        while recent and recent[0].shape[1] >= block:
             rows = [each[:, :block] for each in recent]
-            self._log.write(first, rows, storage=self._files.storage, new_part=self._new_part)
-            first, recent = first + block, tuple(each[:, block:] for each in recent)
+            self._log.write(self.logged, rows, storage=self._files.storage, new_part=self._new_part)
+            recent = tuple(each[:, block:] for each in recent)
             self._recent = [tuple(each.clone() for each in recent)]  # not a view of all
-        self._pieces = grown_tail(self._pieces, first, recent, self._new_piece)
+
+    def beginning(self, row: int) -> "RowLog":
+        """Return a log of the parts that end at a row or before it; it shares them."""
+        twin = RowLog(self._files, self.folder, self.columns, self._log.block)
+        twin._log = self._log.beginning(row)
+        twin._rows = twin._log.end
+        return twin
 
     def blocks(self, start: int, stop: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """Yield rows from `start` to before `stop`: the first, and ``[heads, n, *rest]`` each."""

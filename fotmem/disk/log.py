@@ -97,6 +97,15 @@ class Log:
         twin.parts, twin.end = self.parts, self.end
         return twin
 
+    def beginning(self, row: int) -> "Log":
+        """Share the parts that end at a row or before it."""
+        twin = Log(self.block)
+        ends = [*(part.first for part in self.parts[1:]), self.end]
+        for part, end in zip(self.parts, ends, strict=False):
+            if end <= row:
+                twin.parts, twin.end = (*twin.parts, part), end
+        return twin
+
     def part_of(self, row: int) -> LogPart:
         """Return the part that holds a row."""
         parts = self.parts

@@ -30,8 +30,7 @@ def load_log(
     log = Log(block)
     log.end = logged
     log.parts = parts_of(storage, folder, entries, block=block, logged=logged, columns=columns)
-    if storage.local:  # else too many requests; fotmem needs none of these files
-        check_descriptions(storage, log.parts)
+    check_descriptions(storage, log.parts)
     return log
 
 
@@ -65,8 +64,7 @@ def load_pieces(
 ) -> list[TailPiece]:
     """Load the pieces after a log that lie in a folder."""
     pieces = pieces_of(storage, folder, entries, columns)
-    if storage.local:
-        check_descriptions(storage, pieces)
+    check_descriptions(storage, pieces)
     return pieces
 
 

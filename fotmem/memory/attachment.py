@@ -27,7 +27,7 @@ from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.memory import Memory
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.replaced_forwards import replace_forwards
-from fotmem.memory.saving import SAVED_OPTIONS, fill, require_equal_models, require_same_model
+from fotmem.memory.saving import SAVED_OPTIONS, filled, require_equal_models, require_same_model
 from fotmem.memory.store_makers import store_makers
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import ModelParts, model_parts
@@ -226,9 +226,11 @@ def _attach_saved(
         chosen = [each.layer for each in layers]
         memory = attach_to(parts, store, chosen, options, store_options, first)
         require_same_model(facts, memory.attached_model, directory.name)
-        memory.attached_model.contents.appends_only = append_only
-        fill(memory.attached_model.contents, directory, progress=progress)
-        memory.attached_model.contents.directory = directory
+        contents = memory.attached_model.contents
+        contents.appends_only = append_only
+        contents = filled(contents, directory, progress=progress)
+        contents.directory = directory
+        memory.attached_model.contents = contents
         return memory
     except BaseException:
         if memory is not None:

@@ -43,6 +43,8 @@ class Contents:
         self.text = RememberedText()
         self.directory: MemoryDirectory | None = None
         """Where they are kept; None: they end with the process."""
+        self.compactions = 0
+        """How often documents had been dropped there."""
         self.appends_only = False
         """Whether stores hold only what is not committed yet, so that no question is answered."""
         weakref.finalize(self, _close, self.stores).atexit = False
@@ -75,9 +77,17 @@ class Contents:
         """Return the same keys, values and tokens, under the same ids, in other stores."""
         new = self._begun(makers)
         new.directory, new.appends_only = self.directory, self.appends_only
+        new.compactions = self.compactions
         for layer, make in makers.items():
             new.stores[layer] = make()
             _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
+        return new
+
+    def begun_anew(self, compactions: int) -> Self:
+        """Return empty contents of the same directory, after as many compactions."""
+        new = self.empty(self.makers)
+        new.directory, new.appends_only = self.directory, self.appends_only
+        new.compactions = compactions
         return new
 
     def append(self, rows: TokenRows, pieces: Mapping[int, tuple[Tensor, Tensor]]) -> None:
@@ -113,6 +123,12 @@ class Contents:
             for ids in _blocks(span, store):
                 self.stores[layer].add(*looked_up(store, ids))
         self.text.take(other.text, span.start, span.stop)
+
+    def shorten(self) -> None:
+        """Drop from the stores what was added beyond the tokens."""
+        for layer, store in self.stores.items():
+            if store.next_id > len(self):
+                self.stores[layer] = self._shortened(layer)
 
     def _begun(self, makers: Makers) -> Self:
         new = type(self)(makers)

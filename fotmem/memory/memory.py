@@ -25,7 +25,7 @@ from fotmem.memory.kept_indexes import keep_indexes
 from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
-from fotmem.memory.saving import commit, facts_of, new_directory, refresh, remove
+from fotmem.memory.saving import commit, facts_of, new_directory, refreshed, remove
 from fotmem.memory.stats import MemoryStats, stats
 from fotmem.memory.text import MemoryDocument
 from fotmem.memory.text_to_read import TokenRows
@@ -479,7 +479,7 @@ class Memory:
         """
         if isinstance(documents, str):
             documents = [documents]
-        with only(self.attached_model, self._contents.text.ranges(documents)):
+        with only(self.attached_model, documents):
             yield
 
     @property
@@ -551,7 +551,10 @@ class Memory:
             The memory is kept in no directory, or the directory cannot be read.
         """
         with self._writing:
-            return refresh(self._contents, self._kept_directory())
+            newer = refreshed(self._contents, self._kept_directory())
+            if newer is not None:
+                self._put(newer)
+            return newer is not None
 
     def close(self) -> None:
         """Detach, and let another process write to the directory. Closing twice is fine."""

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fotmem.stores.id_ranges import IdRanges
 
 if TYPE_CHECKING:
     from fotmem.memory.attached import AttachedModel
 
-_CHOSEN: ContextVar[Mapping[AttachedModel, IdRanges]] = ContextVar(
+
+class ChosenDocuments(NamedTuple):
+    """Documents by their names, and the ids that their tokens had when the block began."""
+
+    names: frozenset[str]
+    ids: IdRanges
+    compactions: int
+    """How often ids had changed by then."""
+
+
+_CHOSEN: ContextVar[Mapping[AttachedModel, ChosenDocuments]] = ContextVar(
     "fotmem documents", default=MappingProxyType({})
 )
 
 
 @contextmanager
-def only(attached: AttachedModel, ids: IdRanges) -> Iterator[None]:
-    """Let calls of a model look at some of its memory's ids only, until the end of the block."""
-    chosen = _CHOSEN.get()
-    both = ids.intersection(chosen[attached]) if attached in chosen else ids
-    token = _CHOSEN.set({**chosen, attached: both})
+def only(attached: AttachedModel, documents: Collection[str]) -> Iterator[None]:
+    """Let calls of a model look at some documents of its memory, until the end of the block."""
+    chosen, contents = _CHOSEN.get(), attached.contents
+    contents.text.require(documents)
+    names = frozenset(documents)
+    if attached in chosen:
+        names &= chosen[attached].names
+    ids = contents.text.ids_of(names)
+    mine = ChosenDocuments(names, ids, contents.compactions)
+    token = _CHOSEN.set({**chosen, attached: mine})
     try:
         yield
     finally:
@@ -32,7 +47,10 @@ def only(attached: AttachedModel, ids: IdRanges) -> Iterator[None]:
 
 def visible_ids(attached: AttachedModel) -> IdRanges | None:
     """Return the ids that a call of the model may find now; None: all."""
-    visible, chosen = attached.contents.text.visible, _CHOSEN.get().get(attached)
-    if visible is None:
-        return chosen
-    return visible if chosen is None else visible.intersection(chosen)
+    contents, chosen = attached.contents, _CHOSEN.get().get(attached)
+    visible = contents.text.visible
+    if chosen is None:
+        return visible
+    same = chosen.compactions == contents.compactions
+    ids = chosen.ids if same else contents.text.ids_of(chosen.names)
+    return ids if visible is None else visible.intersection(ids)

@@ -91,7 +91,7 @@ def remove(contents: Contents, name: str) -> None:
     text, directory = contents.text, contents.directory
     if directory is not None:
         directory.require_writable()
-    text.ranges([name])  # raises if there is none
+    text.require([name])
     found = text.find(name)
     assert found is not None
     text.remove(found)
@@ -106,23 +106,45 @@ def commit_if_due(contents: Contents) -> None:
         commit(contents, directory)
 
 
-def fill(contents: Contents, directory: MemoryDirectory, *, progress: bool = False) -> None:
+def filled(contents: Contents, directory: MemoryDirectory, *, progress: bool = False) -> Contents:
+    """Return contents with all that their directory holds.
+
+    They are the ones that were given, with what was committed since; or new ones, if documents were
+    dropped from the directory, now or while its files are read: the ids of tokens have changed.
+    """
+    while True:
+        if contents.compactions != directory.compactions:
+            contents = contents.begun_anew(directory.compactions)
+        try:
+            _fill(contents, directory, progress=progress)
+            return contents
+        except StorageError:
+            if not directory.refresh() or contents.compactions == directory.compactions:
+                raise
+
+
+def _fill(contents: Contents, directory: MemoryDirectory, *, progress: bool) -> None:
     """Add to a memory what its directory holds beyond it."""
     start, stop = len(contents), len(directory)
     if contents.appends_only:
         for store in contents.stores.values():
             store.start_at(stop)
     else:
-        fill_stores(contents, directory, progress=progress)
+        try:
+            fill_stores(contents, directory, progress=progress)
+        except BaseException:
+            contents.shorten()  # some stores may hold a part of it
+            raise
     contents.text.extend(TokenRows(*directory.tokens(start, stop)), directory.manifest.documents)
 
 
-def refresh(contents: Contents, directory: MemoryDirectory) -> bool:
-    """Move on to the last commit of the directory's writer; return whether there is a newer one."""
-    if not directory.refresh():
-        return False
-    fill(contents, directory)
-    return True
+def refreshed(contents: Contents, directory: MemoryDirectory) -> Contents | None:
+    """Return contents as of the last commit of the directory's writer; None: it is not newer."""
+    is_newer = directory.refresh()  # or it was before, and filling the stores has failed
+    same_ids = contents.compactions == directory.compactions
+    if same_ids and len(contents) >= len(directory) and not is_newer:
+        return None
+    return filled(contents, directory)
 
 
 def require_same_model(facts: ReadingFacts, attached: AttachedModel, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -133,18 +133,15 @@ class RememberedText:
         self.documents[at] = document.model_copy(update={"is_removed": True})
         self.visible = self._visible()
 
-    def ranges(self, names: Sequence[str]) -> IdRanges:
-        """Return the ids of some documents.
-
-        Raises
-        ------
-        OptionError
-            A name is unknown.
-        """
+    def require(self, names: Iterable[str]) -> None:
+        """Raise `OptionError` if there is no document of one of these names."""
         known = {each.name for each in self.documents if each.name and not each.is_removed}
         for name in names:
             if name not in known:
                 raise OptionError.unknown(name, "the memory", known, kind="document")
+
+    def ids_of(self, names: Container[str]) -> IdRanges:
+        """Return the ids of the documents of these names."""
         return IdRanges(
             (each.first, each.stop)
             for each in self.documents

@@ -1,4 +1,4 @@
-"""Kill readers of memories at random moments: ``python -m tests.attack.crash_test 10000``."""
+"""Kill processes that work on memories: ``python -m tests.attack.crash_test 10000``."""
 
 import itertools
 import sys

@@ -1,0 +1,110 @@
+"""Reclaims the space of removed documents."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fotmem.directory.facts import DocumentEntry
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.directory.row_log import RowLog
+from fotmem.directory.verify import damages_of
+from fotmem.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a memory's directory holds after `compact`, and what it no longer holds."""
+
+    name: str
+    """Of the directory."""
+    tokens: int
+    documents: int
+    dropped_tokens: int
+    """Of removed documents."""
+    dropped_documents: int
+    freed_bytes: int
+
+
+def compact(path: Path | str) -> Compacted:
+    """Drop the tokens, keys and values of removed documents from a memory's directory.
+
+    The rows that are left are written again, block by block, from the first removed one on. They
+    get new ids, without gaps. All is committed at once: killed before that, the directory is as it
+    was. Readers go on with what they have, until `Memory.refresh`. Indexes are removed, and built
+    anew when a store needs them.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Compacted
+        What is left and what was dropped: nothing, if no document was removed.
+
+    Raises
+    ------
+    StorageError
+        There is no memory, it is damaged, another process writes to it, or it cannot be written to.
+    """
+    directory = MemoryDirectory.open(path, writable=True)
+    try:
+        directory.require_writable()
+        before, used = directory.manifest, directory.storage.bytes_used()
+        removed = [each for each in before.documents if each.is_removed]
+        if removed:
+            _require_undamaged(directory)
+            _rewrite(directory, removed)
+        else:
+            directory.commit(before.documents)  # removes what a killed writer left
+        return Compacted(
+            name=directory.name,
+            tokens=len(directory),
+            documents=len(directory.manifest.documents),
+            dropped_tokens=before.rows - len(directory),
+            dropped_documents=len(removed),
+            freed_bytes=max(0, used - directory.storage.bytes_used()),
+        )
+    finally:
+        directory.close()
+
+
+def _require_undamaged(directory: MemoryDirectory) -> None:
+    damage = next(damages_of(directory.storage, directory.manifest), None)
+    if damage is not None:
+        raise StorageError(
+            f"{damage.problem}; a damaged memory is not compacted: call fotmem memory repair "
+            f"{directory.name} first, which drops what is damaged"
+        )
+
+
+def _rewrite(directory: MemoryDirectory, removed: Sequence[DocumentEntry]) -> None:
+    """Write all rows but those of the removed documents again, and commit them."""
+    live = torch.ones(len(directory), dtype=torch.bool)
+    for each in removed:
+        live[each.first : each.stop] = False
+    documents = tuple(_renumbered(directory.manifest.documents))
+    directory.replace_rows(lambda log: _compacted(log, live), documents)
+
+
+def _compacted(log: RowLog, live: Tensor) -> RowLog:
+    """Return a log of the rows that live; it shares the parts before the first other row."""
+    dead = (~live).nonzero()
+    new = log.beginning(int(dead[0]) if len(dead) else len(log))
+    for first, rows in log.blocks(len(new), len(log)):
+        kept = live[first : first + rows[0].shape[1]]
+        new.append([each[:, kept] for each in rows])
+        new.write_blocks()
+    return new
+
+
+def _renumbered(documents: Sequence[DocumentEntry]) -> Iterator[DocumentEntry]:
+    """Yield the documents that are not removed, one after another."""
+    stop = 0
+    for each in documents:
+        if not each.is_removed:
+            first, stop = stop, stop + len(each)
+            yield each.model_copy(update={"first": first, "stop": stop})
