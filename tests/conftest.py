@@ -7,11 +7,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fotmem.plugin.registry import registry
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 # A shell starts what runs in the background without Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,3 +46,12 @@ def own_plugins_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     known = registry()
     if known.problems or set(known.owners.values()) != BUILT_IN:
         registry.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def s3() -> "Iterator[S3Server]":
+    """An S3 server on this machine, to which URLs of S3 lead."""
+    from tests.s3_server import s3_server  # takes a second to import
+
+    with s3_server() as server:
+        yield server

@@ -1,10 +1,12 @@
 """``fotmem read`` into a directory, and ``fotmem ask`` from it."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +16,9 @@ from fotmem.models.load import load_model
 from tests import folders
 from tests.commands import PROGRAM, STOPPED, call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 WINDOW = ("--window", "32")
 Capture = pytest.CaptureFixture[str]
@@ -50,6 +55,16 @@ def test_what_is_read_is_kept(kept: Path, folder: Path, tmp_path: Path, capsys: 
     assert ended.err.count("not changed") == 2
     assert f"holds {manifest.rows:,} tokens of 2 documents" in " ".join(ended.out.split())
     assert json.loads(before) == json.loads((kept / "zarr.json").read_bytes())
+
+
+def test_no_model_is_loaded_for_what_has_not_changed(
+    kept: Path, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem.cli.read.load_model_of", None)
+    one, two = folder / "one.txt", folder / "two.md"
+    ended = call(capsys, "read", folder, two, one, two, "--into", kept)
+    assert (ended.code, ended.err.count("not changed")) == (0, 3)
+    assert "tokens of 2 documents" in " ".join(ended.out.split())
 
 
 def test_a_changed_text_is_read_again(
@@ -102,6 +117,24 @@ def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: 
     (tmp_path / "full" / "letter.txt").write_text("dear")
     line = refusal(capsys, 1, "read", folder, one, "--into", tmp_path / "full", *WINDOW)
     assert "letter.txt; choose an empty directory" in line
+
+
+def test_ask_object_storage(kept: Path, folder: Path, s3: "S3Server", capsys: Capture) -> None:
+    url, options = s3.upload(kept), ("--max-new-tokens", 4)
+    local = json.loads(call(capsys, "ask", kept, "Who?", "--json", *options).out)
+    s3.asked.clear()
+    found = json.loads(call(capsys, "ask", url, "Who?", "--json", *options).out)
+    assert (found["answer"], found["sources"]) == (local["answer"], local["sources"])
+    assert 0 < found["requests"] < len(s3.asked)  # without what the model's name took
+    assert found["bytes_read"] > 1000
+    asked = call(capsys, "ask", url, "Who?", *options)
+    assert re.fullmatch(r"read [0-9.]+ kB in [0-9]+ requests\n", asked.err)
+    assert "nothing is damaged" in call(capsys, "memory", "verify", url).out
+    line = refusal(capsys, 1, "ask", s3.url("nothing"), "Who?")
+    assert "it has no zarr.json, but nothing" in line
+    for command in (("read", "no model", folder / "one.txt", "--into"), ("memory", "repair")):
+        line = refusal(capsys, 1, *command, s3.url("nothing"))
+        assert "a memory can be read, but not written: no lock keeps a second writer out" in line
 
 
 @pytest.mark.thorough

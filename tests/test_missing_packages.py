@@ -22,11 +22,12 @@ from fotmem.measure.capture import Capture, capture_hdf5, capture_random
 from fotmem.measure.evaluate.curves import read_curves
 from fotmem.measure.machine import resident
 from fotmem.training.dictionary import train_dictionary
+from tests import tiny
 from tests.commands import refusal
 
 OPTIONAL = (
     *("accelerate", "datasets", "gguf", "h5py", "matplotlib", "peft", "plotly", "psutil", "scipy"),
-    *("faiss", "hnswlib", "justhtml", "pypdf"),
+    *("faiss", "hnswlib", "justhtml", "obstore", "pypdf"),
 )
 NOTHING: Any = None
 
@@ -95,6 +96,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Capture, Path], Any], str]] = {
     ),
     "load_documents": (lambda *_: list(load_documents("hub:a")), "datasets"),
     "load_documents HTML": (lambda *_: list(load_documents("a.html")), "justhtml"),
+    "open_memory": (lambda *_: fotmem.open_memory("s3://a/b", tiny.llama()), "obstore"),
     "load_documents PDF": (lambda *_: list(load_documents("a.pdf")), "pypdf"),
 }
 

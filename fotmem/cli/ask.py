@@ -1,12 +1,14 @@
 """``fotmem ask``."""
 
 import json
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,6 +30,7 @@ from fotmem.cli.options import (
 from fotmem.cli.parsing import parse_layers, parse_question, parse_store, parse_top_k
 
 if TYPE_CHECKING:
+    from fotmem.memory.stats import MemoryStats
     from fotmem.tasks.passages import Passage
 
 
@@ -95,11 +98,13 @@ def ask(
             llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens
         )
         sources = passages(memory, tokenizer, found.sources)
+        read = memory.stats() if memory.directory else None
     plain = None
     if compare:
         plain = answer_question(llama, tokenizer, prompt, max_new_tokens=max_new_tokens).text
     if as_json:
-        print(json.dumps(_report(question, len(memory), found.text, plain, sources), indent=2))
+        report = _report(question, len(memory), found.text, plain, sources, read)
+        print(json.dumps(report, indent=2))
         return
     console = Console()
     if plain is not None:
@@ -107,14 +112,25 @@ def ask(
     label = "[bold]with memory[/bold]     " if compare else ""
     console.print(f"{label}{escape(found.text)}")
     console.print(sources_table(sources))
+    if read is not None:
+        print(f"read {decimal(read.bytes_read)} in {read.requests:,} requests", file=sys.stderr)
 
 
 def _report(
-    question: str, tokens: int, answer: str, plain: str | None, sources: "list[Passage]"
+    question: str,
+    tokens: int,
+    answer: str,
+    plain: str | None,
+    sources: "list[Passage]",
+    read: "MemoryStats | None",
 ) -> dict[str, Any]:
     without = {} if plain is None else {"answer_without_memory": plain}
     shown = [asdict(source) for source in sources]
-    return {"question": question, "tokens": tokens, **without, "answer": answer, "sources": shown}
+    traffic = {} if read is None else {"requests": read.requests, "bytes_read": read.bytes_read}
+    return {
+        **{"question": question, "tokens": tokens, **without, "answer": answer},
+        **{"sources": shown, **traffic},
+    }
 
 
 def sources_table(sources: "list[Passage]") -> Table:

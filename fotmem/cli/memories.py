@@ -9,6 +9,7 @@ from fotmem.cli.loading import load_quietly
 from fotmem.errors import InputError
 
 if TYPE_CHECKING:
+    from fotmem.directory.facts import ReadingFacts
     from fotmem.memory.memory import Memory
 
 OVERLAP = 16
@@ -25,6 +26,17 @@ def refuse_texts(text: list[Path], given: dict[str, Any]) -> None:
         raise typer.BadParameter("a memory's directory has its layers", param_hint="'--layers'")
 
 
+def load_model_of(
+    facts: "ReadingFacts", directory: str, model: str, dtype: str | None
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer, which must be the one that the texts of a memory had."""
+    from fotmem.memory.saving import require_same_tokenizer
+
+    llama, tokenizer = load_quietly(model, dtype)
+    require_same_tokenizer(facts, tokenizer, directory)
+    return llama, tokenizer
+
+
 def opened_memory(
     directory: str,
     dtype: str | None,
@@ -33,20 +45,16 @@ def opened_memory(
     given: dict[str, Any],
 ) -> tuple[Any, Any, "Memory"]:
     """Load the model that a directory names, and open the memory."""
-    from fotmem.directory.memory_directory import MemoryDirectory
+    from fotmem.directory.memory_directory import read_manifest
     from fotmem.memory.opening import open_memory
-    from fotmem.memory.saving import require_same_tokenizer
 
-    opened = MemoryDirectory.open(directory)
-    facts = opened.manifest.facts
-    opened.close()
+    facts = read_manifest(directory).facts
     if not facts.model:
         raise InputError(
             f"the memory in {directory} does not name its model: it was saved without; open it in "
             "Python by fotmem.open_memory"
         )
-    llama, tokenizer = load_quietly(facts.model, dtype)
-    require_same_tokenizer(facts, tokenizer, directory)
+    llama, tokenizer = load_model_of(facts, directory, facts.model, dtype)
     chosen = {key: value for key, value in given.items() if value is not None}
     if "top_k" in chosen:
         [chosen["top_k"]] = chosen["top_k"]

@@ -1,6 +1,7 @@
 """``fotmem read``."""
 
 import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fotmem.cli.loading import load_quietly
-from fotmem.cli.memories import OVERLAP
+from fotmem.cli.memories import OVERLAP, load_model_of
 from fotmem.cli.options import (
     Decay,
     Distance,
@@ -24,6 +25,7 @@ from fotmem.cli.options import (
 from fotmem.cli.parsing import parse_layers, parse_top_k
 
 if TYPE_CHECKING:
+    from fotmem.documents import Document
     from fotmem.memory.memory import Memory
 
 
@@ -37,7 +39,7 @@ def read(
         ),
     ],
     into: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory of the memory; made if it is missing.")
+        str, typer.Option(metavar="DIR", help="Directory of the memory; made if it is missing.")
     ],
     layers: Layers = None,
     window: Window = 512,
@@ -55,46 +57,92 @@ def read(
 
     Example: fotmem read smollm2-fot handbook.pdf notes/ --into memory
     """
-    from fotmem.directory.memory_directory import is_memory
-    from fotmem.documents import load_documents, tokenized
-    from fotmem.memory.attachment import attach
+    from fotmem.directory.memory_directory import read_manifest
+    from fotmem.directory.writing import refuse_object_storage
+    from fotmem.documents import load_documents
 
-    chosen, hits = parse_layers(layers), parse_top_k(top_k)
+    refuse_object_storage(into)
+    options = {
+        **{"layers": parse_layers(layers), "top_k": parse_top_k(top_k), "window": window},
+        **{"distance": distance, "decay": decay, "temperature": temperature},
+    }
     documents = (document for source in files for document in load_documents(source))
     first = next(documents)  # before a model is loaded, or a directory begun
-    llama, tokenizer = load_quietly(model, dtype)
-    if is_memory(into):
-        memory = _opened(llama, tokenizer, into)
-    else:
-        options: Any = {"distance": distance, "decay": decay, "temperature": temperature}
-        memory = attach(llama, layers=chosen, top_k=hits, window=window, **options)
-        memory.save(into, model=_lasting_name(model), tokenizer=tokenizer)
-    overlap = min(OVERLAP, memory.options.window // 2)
     console = Console(file=sys.stderr, highlight=False)
+    unread = _after_unchanged(chain([first], documents), model, into, console)
+    first_unread = next(unread, None)
+    if first_unread is not None:
+        _read(chain([first_unread], unread), model, into, dtype, options, console)
+    manifest = read_manifest(into)
+    kept = [document for document in manifest.documents if not document.is_removed]
+    tokens = sum(map(len, kept))
+    Console(highlight=False).print(
+        f"{escape(into)} holds {tokens:,} tokens of {len(kept):,} documents"
+    )
+
+
+def _after_unchanged(
+    documents: Iterator["Document"], model: str, into: str, console: Console
+) -> Iterator["Document"]:
+    """Skip the documents, up to the first other one, that a model has read into a directory."""
+    from fotmem.directory.memory_directory import is_memory, read_manifest
+
+    known = set()
+    if is_memory(into) and (manifest := read_manifest(into)).facts.model == _lasting_name(model):
+        known = {
+            (each.name, each.sha256)
+            for each in manifest.documents
+            if each.is_complete and not each.is_removed
+        }
+    for document in documents:
+        if (document.name, document.sha256) not in known:
+            yield from chain([document], documents)
+        else:
+            _tell(console, document, 0)
+
+
+def _read(
+    documents: Iterator["Document"],
+    model: str,
+    into: str,
+    dtype: str | None,
+    options: dict[str, Any],
+    console: Console,
+) -> None:
+    """Load a model, and read documents into a directory."""
+    from fotmem.documents import tokenized
+
+    memory, tokenizer = _opened(model, into, dtype, options)
+    overlap = min(OVERLAP, memory.options.window // 2)
     try:
-        for document in chain([first], documents):
+        for document in documents:
             before = len(memory.tokens)
             memory.read(tokenized(document, tokenizer), overlap=overlap, progress=True)
-            read = len(memory.tokens) - before
-            said = f"{read:,} tokens" if read else "not changed"
-            console.print(f"{escape(document.name)}: {said}")
-        kept = f"{len(memory):,} tokens of {len(memory.documents):,} documents"
+            _tell(console, document, len(memory.tokens) - before)
     finally:
         memory.close()
-    Console(highlight=False).print(f"{escape(str(into))} holds {kept}")
 
 
-def _opened(llama: Any, tokenizer: Any, into: Path) -> "Memory":
+def _tell(console: Console, document: "Document", tokens: int) -> None:
+    said = f"{tokens:,} tokens" if tokens else "not changed"
+    console.print(f"{escape(document.name)}: {said}")
+
+
+def _opened(
+    model: str, into: str, dtype: str | None, options: dict[str, Any]
+) -> "tuple[Memory, Any]":
+    """Load a model and its tokenizer; open a memory, or begin one."""
+    from fotmem.directory.memory_directory import is_memory, read_manifest
+    from fotmem.memory.attachment import attach
     from fotmem.memory.opening import open_memory
-    from fotmem.memory.saving import require_same_tokenizer
 
-    memory = open_memory(into, llama, append_only=True)
-    try:
-        require_same_tokenizer(memory.facts, tokenizer, str(into))
-    except BaseException:
-        memory.close()
-        raise
-    return memory
+    if is_memory(into):
+        llama, tokenizer = load_model_of(read_manifest(into).facts, into, model, dtype)
+        return open_memory(into, llama, append_only=True), tokenizer
+    llama, tokenizer = load_quietly(model, dtype)
+    memory = attach(llama, **options)
+    memory.save(into, model=_lasting_name(model), tokenizer=tokenizer)
+    return memory, tokenizer
 
 
 def _lasting_name(model: str) -> str:

@@ -20,6 +20,7 @@ from fotmem.directory.manifest import (
     layer_folder,
 )
 from fotmem.directory.row_log import RowLog
+from fotmem.directory.writing import storage_to_write
 from fotmem.disk import ROOT, GroupFiles, LayerShape, Storage, open_storage
 from fotmem.disk.folder import Folder
 from fotmem.errors import StorageError
@@ -75,7 +76,7 @@ class MemoryDirectory:
         """
         entries = tuple(_layer_entry(layer, shape) for layer, shape in sorted(layers.items()))
         empty = MemoryManifest(block=BLOCK, layers=entries, facts=facts)
-        storage = open_storage(path)
+        storage = storage_to_write(path)
         try:
             files = GroupFiles(FORMAT)
             if FORMAT.read(storage) is not None:
@@ -106,7 +107,7 @@ class MemoryDirectory:
         StorageError
             There is no memory, it is damaged or of another version, or another process writes it.
         """
-        storage = open_storage(path, writable=writable)
+        storage = storage_to_write(path) if writable else open_storage(path, writable=False)
         try:
             files = GroupFiles(FORMAT)
             directory = cls(files, storage, trusted=trusted)
@@ -311,6 +312,21 @@ class MemoryDirectory:
 
     def _logs(self) -> list[RowLog]:
         return [self._tokens, *self._layers.values()]
+
+
+def read_manifest(path: Path | str) -> MemoryManifest:
+    """Read what the last commit of a directory states, and nothing else.
+
+    Raises
+    ------
+    StorageError
+        There is no memory, or its manifest cannot be read.
+    """
+    storage = open_storage(path, writable=False)
+    try:
+        return FORMAT.load(storage).manifest
+    finally:
+        storage.close()
 
 
 def is_memory(path: Path | str) -> bool:

@@ -17,7 +17,8 @@ from fotmem.directory.verify import (
     group_logs,
     spans_of,
 )
-from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece, open_storage
+from fotmem.directory.writing import storage_to_write
+from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece
 from fotmem.disk.chunk_reader import load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 
@@ -45,7 +46,7 @@ def repair(path: Path | str) -> Verified:
     StorageError
         There is no memory, its manifest cannot be read, or the directory cannot be written to.
     """
-    storage = open_storage(path, writable=True)
+    storage = storage_to_write(path)
     unused = True
     try:
         files = GroupFiles(FORMAT)

@@ -89,10 +89,8 @@ def verify(path: Path | str) -> Verified:
     """
     storage = open_storage(path, writable=False)
     try:
-        file = FORMAT.read(storage)
-        if file is None:
-            raise StorageError(f"there is no memory in {storage.name}")
-        manifest, damages = file.manifest, tuple(damages_of(storage, file.manifest))
+        manifest = FORMAT.load(storage).manifest
+        damages = tuple(damages_of(storage, manifest))
         return Verified(storage.name, manifest.rows, manifest.documents, damages)
     finally:
         storage.close()

@@ -28,6 +28,7 @@ from fotmem.disk.opening import open_storage
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.storage import TRANSIENT, Storage
 from fotmem.disk.tail_piece import TailPiece, grown_tail
+from fotmem.disk.traffic import Traffic
 
 __all__ = [
     "BLOCK_ROWS",
@@ -54,6 +55,7 @@ __all__ = [
     "Storage",
     "Strict",
     "TailPiece",
+    "Traffic",
     "check_descriptions",
     "check_names",
     "check_parts",

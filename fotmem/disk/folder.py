@@ -90,7 +90,7 @@ class Folder(Storage):
                     total += os.lstat(os.path.join(folder, name)).st_size
         return total
 
-    def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
+    def fetch(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         try:
             return self._tree.read(ranges)
         except OSError as error:

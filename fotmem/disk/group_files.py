@@ -89,10 +89,7 @@ class GroupFiles(Generic[M]):
             There is none, or it cannot be read.
         """
         self.storage = storage
-        file = self.format.read(storage)
-        if file is None:
-            raise StorageError(f"there is no {self.format.noun} in {storage.name}")
-        return self._opened(file)
+        return self._opened(self.format.load(storage))
 
     def _opened(self, file: ManifestFile[M]) -> M:
         manifest, self._directory_id = file

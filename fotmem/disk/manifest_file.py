@@ -117,6 +117,19 @@ class ManifestFormat(Generic[M]):
         self._check_folders(manifest, storage)
         return ManifestFile(manifest, identity)
 
+    def load(self, storage: Storage) -> ManifestFile[M]:
+        """Read the manifest of a directory that exists.
+
+        Raises
+        ------
+        StorageError
+            There is none, or it cannot be read.
+        """
+        file = self.read(storage)
+        if file is None:
+            raise StorageError(f"there is no {self.noun} in {storage.name}; is the path right?")
+        return file
+
     def _manifest(self, attributes: dict[str, Any], identity: str, storage: Storage) -> M:
         """Check what the file states, and make a manifest of it."""
         content = {

@@ -1,12 +1,16 @@
 """Opens the storage that a caller names as a directory."""
 
 import os
+import re
 import zipfile
 from pathlib import Path
 
 from fotmem.disk.folder import Folder
 from fotmem.disk.storage import Storage
 from fotmem.errors import StorageError
+
+URL_AS_PATH = re.compile(r"(s3|gs|az|https?):/[^/]")
+"""What pathlib makes of a URL."""
 
 
 def open_storage(directory: Path | str, *, writable: bool = True) -> Storage:
@@ -15,7 +19,9 @@ def open_storage(directory: Path | str, *, writable: bool = True) -> Storage:
     if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
         from fotmem.disk.remote import remote_storage
 
-        return remote_storage(text)
+        return remote_storage(text, writable=writable)
+    if URL_AS_PATH.match(text) and not os.path.isdir(text.partition("/")[0]):
+        raise StorageError(f"{text} was a URL before it became a path; pass it as a string")
     path = Path(text.removeprefix("file://"))
     is_file = os.path.isfile(path)  # pathlib's raises where a name is too long
     if is_file and zipfile.is_zipfile(path):

@@ -1,4 +1,4 @@
-"""Where a store keeps its files: a folder, a zip file, or what zarr reaches by URL."""
+"""Where a store keeps its files: a folder, a zip file, or object storage."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.traffic import Traffic
 from fotmem.errors import StorageError
 
 LOCK = ".lock"
@@ -66,6 +67,8 @@ class Storage(ABC):
         self.local = local
         self.cure = "restore the store from a copy"
         """What helps when a file is damaged."""
+        self.traffic = Traffic()
+        """What was read since it was opened."""
         self._process = os.getpid()
 
     @property
@@ -80,9 +83,15 @@ class Storage(ABC):
             "open it again"
         )
 
-    @abstractmethod
     def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         """Read parts of files; None for a file that is missing, fewer bytes if it is too short."""
+        found = self.fetch(ranges)
+        self.traffic.add(len(ranges), sum(len(data) for data in found if data is not None))
+        return found
+
+    @abstractmethod
+    def fetch(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
+        """Do what `read` does, which counts it."""
 
     @abstractmethod
     def names(self, path: str) -> list[str]:

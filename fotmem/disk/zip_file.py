@@ -33,7 +33,7 @@ class ZipStorage(Storage):
         except BROKEN as error:
             raise self.failure("open", "", error, CURE) from error
 
-    def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
+    def fetch(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         files = groupby(ranges, lambda part: part.key)
         with self._mutex:
             return [data for key, parts in files for data in self._read(key, list(parts))]

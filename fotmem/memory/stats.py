@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from fotmem.disk import Traffic
 from fotmem.memory.contents import Contents
 from fotmem.stores.store import MemoryStore
 
@@ -26,7 +27,13 @@ class MemoryStats:
     ram_bytes: int
     """Of tokens, keys and values in RAM; what a library's index takes is not known."""
     disk_bytes: int
-    """Of all files in the memory's folder, and of the temporary files of its stores."""
+    """Of all files in the memory's folder, and of the temporary files of its stores; what lies in
+    object storage is not counted."""
+    requests: int
+    """Parts of files that were read from the memory's folder since it was opened; from object
+    storage, requests that were sent."""
+    bytes_read: int
+    """What they brought."""
     searches: int
     """Searches of stores: one for each memory layer and window, or generated token."""
     hits: int
@@ -60,11 +67,14 @@ def stats(contents: Contents, counter: SearchCounter) -> MemoryStats:
     """See `Memory.stats`."""
     stores, text, kept = list(contents.stores.values()), contents.text, contents.directory
     own_files = 0 if kept is None else kept.storage.bytes_used()
+    traffic = Traffic() if kept is None else kept.storage.traffic
     return MemoryStats(
         tokens=text.count_visible(),
         documents=sum(not each.is_removed for each in text.documents),
         ram_bytes=TOKEN_BYTES * len(text) + sum(store.ram_bytes for store in stores),
         disk_bytes=own_files + sum(store.disk_bytes for store in stores),
+        requests=traffic.requests,
+        bytes_read=traffic.bytes_read,
         searches=counter.searches,
         hits=counter.hits,
         search_seconds=counter.seconds,

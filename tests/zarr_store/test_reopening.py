@@ -13,6 +13,7 @@ from fotmem.errors import OptionError, StorageError
 from fotmem.testing.store.hits import expect_exact
 from fotmem.testing.store.naive import DTYPES, draw
 from fotmem_zarr.store import ZarrStore
+from tests.s3_server import S3Server
 from tests.zarr_store.stores import DIM, HEADS, ROWS, assert_holds, data, fill, opened
 
 
@@ -129,15 +130,16 @@ def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
         assert_holds(store, *data(10))
 
 
-def test_a_url_opens_a_store() -> None:
-    fill("memory://tests/zarr-store")
-    with opened(directory="memory://tests/zarr-store") as store:
+def test_a_url_opens_a_store(s3: S3Server) -> None:
+    url = s3.url("store")
+    fill(url)
+    with opened(directory=url) as store:
         assert_holds(store, *data())
         store.forget(2000)
-    with opened(directory="memory://tests/zarr-store") as store:
+    with opened(directory=url) as store:
         assert_holds(store, *data(), forgotten=2000)
 
 
-def test_a_url_without_its_package_names_the_package() -> None:
+def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(FotmemError, match=r"(?s)none://bucket"):
         opened(directory="none://bucket/store")

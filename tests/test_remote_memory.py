@@ -1,0 +1,235 @@
+"""A memory in object storage: asked from there, counted, and refused by name where it cannot be."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+import torch
+
+import fotmem
+from fotmem.directory.repair import repair
+from fotmem.directory.verify import verify
+from fotmem.errors import StorageError
+from tests import tiny
+from tests.s3_server import S3Server
+from tests.test_saved_memory import STORES, answer, attached
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+KEYS = "layers/01/00000001/keys"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a memory of two documents."""
+    where = tmp_path_factory.mktemp("kept") / "memory"
+    with attached(tiny.llama()) as memory:
+        memory.read(tiny.ids(1100), document="a.txt")
+        memory.read(tiny.ids(31, seed=1), document="b.txt")
+        memory.save(where)
+        memory.close()
+    return where
+
+
+@pytest.fixture(scope="module")
+def url(s3: S3Server, kept: Path) -> str:
+    """Where a copy of it lies."""
+    return s3.upload(kept)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        each
+        if each in ("exact", "faiss-ivf", "zarr")
+        else pytest.param(each, marks=pytest.mark.thorough)
+        for each in STORES
+    ],
+)
+def test_any_store_opens_it(url: str, kept: Path, store: str) -> None:
+    if not fotmem.available_stores()[store].available:
+        pytest.skip(fotmem.available_stores()[store].reason)
+    here, there = tiny.llama(), tiny.llama()
+    local = fotmem.open_memory(kept, here, store)
+    memory = fotmem.open_memory(url, there, store)
+    assert torch.equal(memory.tokens, local.tokens)
+    assert memory.documents == local.documents
+    assert torch.equal(answer(there), answer(here))
+    memory.close()
+    local.close()
+
+
+def test_requests_and_bytes_are_counted(s3: S3Server, kept: Path, url: str) -> None:
+    s3.asked.clear()
+    memory = fotmem.open_memory(url, tiny.llama())
+    stats = memory.stats()
+    assert stats.requests == len(s3.asked)
+    files = [path for path in kept.rglob("*") if path.is_file() and path.name != ".lock"]
+    shards = [path for path in files if path.name != "zarr.json"]
+    size = sum(path.stat().st_size for path in shards)
+    assert 0.9 * size < stats.bytes_read < size + 2 * (kept / "zarr.json").stat().st_size
+    assert (
+        len(shards) <= stats.requests <= len(shards) + 8
+    )  # each once; of other files, the manifest
+    memory.close()
+    with fotmem.open_memory(kept, tiny.llama()) as local:
+        assert local.stats().bytes_read >= stats.bytes_read
+
+
+def test_a_reader_sees_what_is_copied_over_it(s3: S3Server, kept: Path, tmp_path: Path) -> None:
+    other = tiny.llama()
+    writer = attached(other)
+    writer.read(tiny.ids(40))
+    writer.save(tmp_path / "memory")
+    reader = fotmem.open_memory(s3.upload(tmp_path / "memory", "read"), tiny.llama())
+    assert not reader.refresh()
+    for count in (10, 5, 2100):
+        writer.read(tiny.ids(count, seed=count))
+        s3.upload(tmp_path / "memory", "read")
+        assert reader.refresh()
+        assert torch.equal(reader.tokens, writer.tokens)
+        model = reader.attached_model.parts.model
+        torch.testing.assert_close(answer(model), answer(other))
+    reader.close()
+    writer.close()
+
+
+def test_what_is_not_there_is_refused(s3: S3Server, kept: Path) -> None:
+    s3.upload(kept / "tokens", "above/memory")
+    for url, reason in (
+        (s3.url("nothing"), "is not a memory of fotmem: it has no zarr.json, but nothing"),
+        (s3.url("above"), "it has no zarr.json, but memory"),
+        ("s3://no-bucket/memory", r"cannot (read|list) .*: .*does not exist \(NoSuchBucket\); is"),
+        ("s3://", "cannot be opened: .* is the URL right"),
+        ("none://bucket/memory", "expected a URL of s3, gs, az, http, https, got none"),
+    ):
+        with pytest.raises(StorageError, match=reason) as raised:
+            fotmem.open_memory(url, tiny.llama())
+        assert url in str(raised.value)
+        assert len(str(raised.value)) < 400
+
+
+def test_wrong_credentials_are_refused(
+    s3: S3Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    with pytest.raises(
+        StorageError, match=r"not exist in our records \(InvalidAccessKeyId\); give"
+    ):
+        fotmem.open_memory(url, tiny.llama())
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    with pytest.raises(StorageError, match=r"it answered 403; give credentials"):
+        fotmem.open_memory(url, tiny.llama())
+    monkeypatch.undo()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    with pytest.raises(StorageError, match=r"no credentials were found; give credentials"):
+        fotmem.open_memory(url, tiny.llama())
+
+
+def test_a_server_that_goes_away_is_named(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = S3Server()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    memory = fotmem.open_memory(server.upload(kept), tiny.llama())
+    before = answer(memory.attached_model.parts.model)
+    server.stop()
+    with pytest.raises(
+        StorageError, match=r"cannot read (tokens/)?zarr\.json of s3:.*can the storage be rea"
+    ):
+        memory.refresh()
+    assert torch.equal(answer(memory.attached_model.parts.model), before)
+    memory.close()
+
+
+def test_a_server_that_hangs_is_given_up(
+    s3: S3Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_TIMEOUT", "0.2 seconds")
+    monkeypatch.setattr("fotmem.disk.remote.RETRIES", {"max_retries": 1})
+    released = threading.Event()
+    s3.instead = lambda environ: released.wait() and None
+    with pytest.raises(StorageError, match="can the storage be reached"):
+        fotmem.open_memory(url, tiny.llama())
+    released.set()
+    s3.instead = lambda environ: None
+
+
+def test_a_server_that_is_busy_is_asked_again(s3: S3Server, url: str) -> None:
+    busy = iter([True] * 3)
+
+    def unavailable(environ: Any, start_response: Any) -> Any:
+        start_response("503 Slow Down", [])
+        return [b""]
+
+    s3.instead = lambda environ: unavailable if next(busy, False) else None
+    memory = fotmem.open_memory(url, tiny.llama())
+    s3.instead = lambda environ: None
+    assert len(memory) == 1131
+    memory.close()
+
+
+def test_every_damage_of_an_object_is_reported(s3: S3Server, kept: Path) -> None:
+    url, store = s3.upload(kept, "damaged"), s3.store("damaged")
+    key = next(kept.glob("layers/*/*/keys/c.0.0.0")).relative_to(kept).as_posix()
+    right = obstore.get(store, key).bytes().to_bytes()
+    other = obstore.get(store, key.replace("keys", "values")).bytes().to_bytes()
+    for wrong, problem in (
+        (right[:300] + b"\0\0\0\0" + right[304:], "is damaged"),
+        (right[:200], "is truncated"),
+        (b"", "is truncated"),
+        (other, "is in the wrong place"),
+        (None, "is missing"),
+    ):
+        if wrong is None:
+            obstore.delete(store, key)
+        else:
+            obstore.put(store, key, wrong)
+        with pytest.raises(StorageError, match=f"chunk .* {problem}.*, in file {key} of {url}"):
+            fotmem.open_memory(url, tiny.llama())
+        assert key in verify(url).damages[0].problem
+
+
+def test_damaged_descriptions_are_found_by_verify(s3: S3Server, kept: Path) -> None:
+    """They are for other programs: the memory can be asked without."""
+    url, store = s3.upload(kept, "described"), s3.store("described")
+    assert verify(url).damages == ()
+    key = next(kept.glob("layers/*/*/keys/zarr.json")).relative_to(kept).as_posix()
+    obstore.put(store, key, b"{}")
+    memory = fotmem.open_memory(url, tiny.llama())
+    memory.close()
+    [damage] = verify(url).damages
+    assert f"{key} of {url} is damaged" in damage.problem
+
+
+def test_nothing_is_written_there(s3: S3Server, url: str) -> None:
+    s3.asked.clear()
+    memory = attached(tiny.llama())
+    refused = (
+        "is in object storage, where a memory can be read, but not written: .* copy that there"
+    )
+    for write in (
+        lambda: memory.save(url),
+        lambda: memory.save(s3.url("new")),
+        lambda: fotmem.open_memory(url, tiny.llama(), writable=True),
+        lambda: fotmem.open_memory(url, tiny.llama(), append_only=True),
+        lambda: repair(url),
+    ):
+        with pytest.raises(StorageError, match=refused):
+            write()
+    reader = fotmem.open_memory(url, tiny.llama())
+    for write in (lambda: reader.remove("a.txt"), lambda: reader.read(tiny.ids(3))):
+        with pytest.raises(StorageError, match=f"{url} was opened for reading"):
+            write()
+    reader.close()
+    assert {each.method for each in s3.asked} == {"GET"}
+
+
+def test_a_url_as_a_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    memory = attached(tiny.llama())
+    with pytest.raises(StorageError, match=r"s3:/bucket/a was a URL .* pass it as a string"):
+        memory.save(Path("s3://bucket/a"))
+    assert list(tmp_path.iterdir()) == []
