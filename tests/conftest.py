@@ -25,6 +25,13 @@ settings.register_profile(
 )
 settings.load_profile("always")
 
+LONGEST = (
+    *("test_broken_stores.py", "test_stores.py", "test_decoders.py", "test_training.py"),
+    *("test_store_contract.py", "test_cli.py", "test_indexed_stores.py", "test_plugin_check.py"),
+    *("test_stopping.py", "test_docs.py", "test_settings.py", "test_checkpoints.py"),
+    *("test_equality.py", "test_crashes.py", "test_full_disk.py", "test_scaffold.py"),
+)
+"""Files that take long come first: at the end, no process waits for another."""
 BUILT_IN = {"fotmem_decoders", "fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_zarr"}
 
 
@@ -32,6 +39,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the inherited tests that a class leaves to `make test-all`."""
     if isinstance(item, pytest.Function) and item.originalname in getattr(item.cls, "thorough", ()):
         item.add_marker("thorough")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that take long first."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True)

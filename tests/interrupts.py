@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Any
 
 
-def at_every_line(call: Callable[[], Any], files: tuple[str, ...]) -> Iterator[bool]:
-    """Run a call again and again, each time with Ctrl-C at the next line of these files.
+def at_every_line(call: Callable[[], Any], files: tuple[str, ...], step: int = 1) -> Iterator[bool]:
+    """Run a call again and again, each time with Ctrl-C `step` lines later in these files.
 
     Yields whether the call came to its end all the same; stops when there are no lines left. The
     garbage collector waits: what a finalizer raises while it runs is lost in any Python program.
@@ -41,4 +41,4 @@ def at_every_line(call: Callable[[], Any], files: tuple[str, ...]) -> Iterator[b
         if left[0] >= 0:
             return
         yield done
-        line += 1
+        line += step

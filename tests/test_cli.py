@@ -165,8 +165,10 @@ def test_the_message_about_a_missing_library_has_a_cure(
     assert row["reason"] == "needs hnswlib, not installed: pip install 'fotmem[hnsw]'"
 
 
-def test_a_broken_plugin_is_reported_and_the_others_work(plugins: Path) -> None:
-    ended = process("stores", "--json", path=plugins)
+def test_a_broken_plugin_is_reported_and_the_others_work(
+    plugins: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, "stores", "--json")
     assert (ended.code, ended.err) == (0, "")
     reason = "needs not_there, not installed: pip it"
     found = json.loads(ended.out)
@@ -362,26 +364,24 @@ def test_a_directory_in_place_of_a_text_is_refused(
 # The process
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+@pytest.mark.parametrize(
+    "arguments", [["stores", "--json"], pytest.param(["--help"], marks=pytest.mark.thorough)]
+)
+def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    commands = [
-        subprocess.Popen(
-            [*PROGRAM, *arguments],
-            env=buffered,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for arguments in (["stores", "--json"], ["--help"])
-    ]
-    for command in commands:
-        assert command.stdout is not None
-        command.stdout.close()
-    for command in commands:
-        assert command.stderr is not None
-        with command.stderr:
-            assert command.stderr.read() == ""
-        assert command.wait() == 1
+    command = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        env=buffered,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    assert command.stderr is not None
+    command.stdout.close()
+    with command.stderr:
+        assert command.stderr.read() == ""
+    assert command.wait() == 1
 
 
 def test_a_terminal_that_cannot_show_everything(

@@ -182,6 +182,7 @@ def test_a_gguf_file(gguf_file: Path, ask: list[object], capsys: Capture) -> Non
     assert json.loads(ended.out)["sources"]
 
 
+@pytest.mark.thorough
 def test_nothing_is_shown_beside_the_answer(gguf_file: Path, ask: list[object]) -> None:
     ended = process("ask", gguf_file, *ask[2:], "--layers", "1,3", "--json")
     assert ended.code == 0

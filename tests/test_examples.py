@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,15 @@ def installed(name: str) -> bool:
     return True
 
 
-def python(example: Path, folder: Path, *arguments: str) -> None:
-    """Run Python where this example is installed, and nothing else of `examples/`."""
-    plugins.write_metadata(folder, project(example))
-    paths = [str(folder), str(example), os.environ.get("PYTHONPATH", "")]
+def python(installed: Sequence[Path], folder: Path, *arguments: str) -> None:
+    """Run Python where these examples are installed, and nothing else of `examples/`."""
+    for example in installed:
+        plugins.write_metadata(folder, project(example))
+    paths = [str(folder), *map(str, installed), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     result = subprocess.run(
         [sys.executable, *arguments],
-        cwd=example,
+        cwd=installed[0],
         env=environment,
         capture_output=True,
         text=True,
@@ -65,7 +67,7 @@ def test_its_own_tests_pass(example: Path, tmp_path: Path) -> None:
     )
     if missing:
         pytest.skip(f"{example.name} needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    python(example, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    python([example], tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
 @examples
@@ -75,9 +77,11 @@ def test_what_it_needs_is_installed_for_the_tests(example: Path) -> None:
     assert requirements(project(example)["dependencies"]) <= requirements(development)
 
 
-@examples
-def test_its_plugin_module_is_light(example: Path, tmp_path: Path) -> None:
-    modules = list(project(example)["entry-points"]["fotmem"].values())
+def test_their_plugin_modules_are_light(tmp_path: Path) -> None:
+    """All of them in one process."""
+    modules = [
+        name for each in EXAMPLES for name in project(each)["entry-points"]["fotmem"].values()
+    ]
     code = (
         f"import sys, {', '.join(modules)}\n"
         "import fotmem\n"
@@ -85,7 +89,7 @@ def test_its_plugin_module_is_light(example: Path, tmp_path: Path) -> None:
         "assert not fotmem.plugin.registry.registry().problems\n"
         "assert not {'transformers', 'usearch'} & set(sys.modules)\n"
     )
-    python(example, tmp_path, "-c", code)
+    python(EXAMPLES, tmp_path, "-c", code)
 
 
 @examples

@@ -172,7 +172,7 @@ def test_an_index_that_fails_leaves_the_store_as_it_was(
 
 
 def test_searching_while_another_thread_adds(make: Make) -> None:
-    keys, queries = attention_like(4000)
+    keys, queries = attention_like(2000)
     store = filled(make, keys[:, :200])
     failures: list[BaseException] = []
     done = threading.Event()
@@ -202,7 +202,11 @@ def test_searching_while_another_thread_adds(make: Make) -> None:
 EFFORT = {"faiss-ivf": "nprobe", "faiss-ivfpq": "nprobe", "faiss-hnsw": "ef_search"}
 
 
-@pytest.mark.parametrize("grown", [40, 700, 2000], ids="keys when tuned: {}".format)
+@pytest.mark.parametrize(
+    "grown",
+    [40, pytest.param(700, marks=pytest.mark.thorough), 2000],
+    ids="keys when tuned: {}".format,
+)
 def test_a_tuned_store_finds_what_one_made_so_does(
     request: pytest.FixtureRequest, make: Make, grown: int
 ) -> None:

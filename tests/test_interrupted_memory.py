@@ -45,14 +45,14 @@ CHANGES: dict[str, tuple[Callable[[Memory], object], set[int]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.thorough) if name == "replace temporarily" else name
-        for name in CHANGES
-    ],
+each_line = pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.thorough), 5], ids="every {} lines".format
 )
-def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
+
+
+@each_line
+@pytest.mark.parametrize("name", CHANGES)
+def test_ctrl_c_leaves_a_memory_whole(name: str, step: int) -> None:
     change, lengths = CHANGES[name]
     model = tiny.llama()
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
@@ -61,7 +61,7 @@ def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
     change(memory)  # what it imports is not a part of it
     memory.attached_model.contents = kept = before.copy()
     tried = 0
-    for ended in at_every_line(lambda: change(memory), FILES):
+    for ended in at_every_line(lambda: change(memory), FILES, step):
         assert not ended  # Ctrl-C waits, but is never lost
         assert len(memory) in lengths
         stores = [memory.store(layer) for layer in LAYERS]
@@ -73,21 +73,26 @@ def test_ctrl_c_leaves_a_memory_whole(name: str) -> None:
         else:
             memory.attached_model.contents = before.copy()
         tried += 1
-    assert tried > 10
+    assert tried > 10 / step
 
 
-def test_ctrl_c_leaves_a_model_plain_or_attached() -> None:
+@each_line
+def test_ctrl_c_leaves_a_model_plain_or_attached(step: int) -> None:
     model = tiny.llama()
     before, question = snapshot(model), tiny.ids(9)
     plain, memories = model(question).logits, []
-    for _ in at_every_line(lambda: memories.append(fotmem.attach(model, layers=LAYERS)), FILES):
+
+    def attach() -> None:
+        memories.append(fotmem.attach(model, layers=LAYERS))
+
+    for _ in at_every_line(attach, FILES, step):
         assert memories == []
         assert_untouched(model, before)
 
     def detach() -> None:
         memories[-1].detach()
 
-    for _ in at_every_line(detach, FILES):
+    for _ in at_every_line(detach, FILES, step):
         assert memories[-1].attached == ("forward" in vars(model.model))
         if not memories[-1].attached:
             assert_untouched(model, before)

@@ -59,9 +59,9 @@ sys.exit(main())
     "module",
     [
         "fotmem.cli.stopping",
-        "fotmem.cli.commands",
-        "typer",
-        "torch",
+        pytest.param("fotmem.cli.commands", marks=pytest.mark.thorough),
+        pytest.param("typer", marks=pytest.mark.thorough),
+        pytest.param("torch", marks=pytest.mark.thorough),
         "numpy",
         "fotmem.plugin.registry",
     ],

@@ -3,6 +3,7 @@
 import ast
 import functools
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,9 +13,13 @@ from fotmem.errors import OptionError
 from fotmem.plugin import StoreCapabilities
 from fotmem.testing import StoreContract, StoreFactory
 from fotmem.testing.store.stores import Stores, promised
+from fotmem.testing.store.subjects.damage import Damage
+from fotmem.testing.store.subjects.large import Large
+from fotmem.testing.store.subjects.persistence import Persistence
 from tests.plain_stores import DiskStore, PlainStore
 
 EXACT = StoreCapabilities(exact=True)
+ALL = {name for name in dir(StoreContract) if name.startswith("test_")}
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +28,7 @@ def one_thread() -> None:
 
 
 class TestPlainStore(StoreContract):
+    thorough: ClassVar[set[str]] = {"test_speed_beside_exact"}  # it never fails
     capabilities = EXACT
 
     @pytest.fixture
@@ -33,6 +39,8 @@ class TestPlainStore(StoreContract):
 class TestDiskStore(StoreContract):
     """An approximate store lowers its bounds, and nothing else."""
 
+    thorough: ClassVar[set[str]] = ALL - set(dir(Persistence)) - set(dir(Damage)) - set(dir(Large))
+    """The others: `TestPlainStore` runs them with the same base class."""
     capabilities = StoreCapabilities(exact=False, persistent=True)
     min_recall = 0.25
     min_mass = 0.25

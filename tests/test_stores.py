@@ -31,15 +31,20 @@ SHARED = {
     "test_index_while_adding",
 }
 """Tests of code that stores with an index share: of these, `TestFaissIvf` runs them."""
-TOGETHER = {
-    "test_attending_together",
-    "test_searching_while_adding",
-    "test_adding_together",
-}
-"""Tests of threads, for stores whose base and library another store here has, too."""
 LARGE = {name for name in vars(Large) if name.startswith("test_")} - {"test_tuning"}
 """Tests of 20,000 keys."""
 ALL = {name for name in dir(StoreContract) if name.startswith("test_")}
+OWN = {
+    "test_any_order_of_calls",
+    "test_equal_to_brute_force",
+    "test_search_among_ids",
+    "test_start_at",
+    "test_indexed_scores",
+    "test_indexed_copies",
+    "test_indexed_loading",
+    "test_tuned_equals_made_anew",
+}
+"""Tests that see what a store has of its own, where `TestFaissIvf` or `TestHnsw` has its base."""
 
 
 class OurStore(StoreContract):
@@ -59,7 +64,7 @@ class TestExact(OurStore):
 
 
 class TestFaissFlat(OurStore):
-    thorough = TIMES | SHARED | TOGETHER
+    thorough = ALL - OWN | SHARED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -73,7 +78,7 @@ class TestFaissIvf(OurStore):
 
 
 class TestFaissIvfpq(OurStore):
-    thorough = TIMES | SHARED | TOGETHER
+    thorough = ALL - LARGE - OWN | HUGE | SHARED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -81,7 +86,7 @@ class TestFaissIvfpq(OurStore):
 
 
 class TestFaissHnsw(OurStore):
-    thorough = TIMES | HUGE | SHARED | TOGETHER
+    thorough = ALL - OWN | SHARED
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:

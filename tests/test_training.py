@@ -329,7 +329,7 @@ def test_training_improves_answers(folder: Path, tmp_path: Path, weights: dict[s
     path = tmp_path / "pattern.txt"
     path.write_text("captain sailed the island of pass key " * 300)
     alike = {"d": (1,), "bank_windows": (0,)}  # one task all the time
-    long = {"steps": 120, "evaluate_every": 4, "learning_rate": 0.01}
+    long = {"steps": 120, "evaluate_every": 20, "learning_rate": 0.01}
     trained = tune(folder, path, tmp_path / "out", method="full", **long, **alike, **weights)
     losses = [entry["eval_loss"] for entry in trained.history if "eval_loss" in entry]
     assert losses[-1] < 0.8 * losses[0]

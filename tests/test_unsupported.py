@@ -272,8 +272,15 @@ def test_layers_below_memory_can_be_trained() -> None:
     assert model.lm_head.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("compiled_first", [True, False])
-@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    ("in_place", "compiled_first"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.thorough),
+        pytest.param(False, True, marks=pytest.mark.thorough),
+    ],
+)
 def test_compiled_models_work(in_place: bool, compiled_first: bool) -> None:
     torch.compiler.reset()
     model, ids = tiny.llama(), tiny.ids(40)
