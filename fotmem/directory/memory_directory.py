@@ -21,7 +21,7 @@ from fotmem.directory.manifest import (
 )
 from fotmem.directory.row_log import RowLog
 from fotmem.directory.writing import storage_to_write
-from fotmem.disk import ROOT, GroupFiles, LayerShape, Storage, open_storage
+from fotmem.disk import ROOT, ArrayGroup, GroupFiles, LayerShape, Storage, open_storage
 from fotmem.disk.folder import Folder
 from fotmem.errors import StorageError
 
@@ -50,6 +50,7 @@ class MemoryDirectory:
             f"fotmem memory verify {storage.name} lists all that is damaged, and fotmem memory "
             f"repair {storage.name} drops it"
         )
+        storage.cure_of_sync = "save the memory again, or open it again"
         self.indexes = KeptIndexes(self, trusted=trusted)
         """The indexes of stores, beside what they were built from."""
 
@@ -113,6 +114,7 @@ class MemoryDirectory:
             directory = cls(files, storage, trusted=trusted)
             directory._take_over(files.load(storage))
             if writable and not storage.read_only:
+                files.tidy(directory.manifest, directory._groups())
                 directory.indexes.tidy()
         except BaseException:
             storage.close(unused=True)
@@ -154,7 +156,7 @@ class MemoryDirectory:
             for each in manifest.layers
         }
         self.manifest, self._tokens, self._layers = manifest, tokens, layers
-        self._files.hold([group for log in self._logs() for group in log.groups()])
+        self._files.hold(self._groups())
 
     # What it holds ---------------------------------------------------------------------------
 
@@ -220,7 +222,7 @@ class MemoryDirectory:
 
     def files(self) -> set[str]:
         """Return the names of the files that it consists of."""
-        groups = [group for log in self._logs() for group in log.groups()]
+        groups = self._groups()
         folders = [*self.manifest.folders(), *(group.path for group in groups)]
         arrays = [(path, names) for group in groups for path, names in group.files().items()]
         return {
@@ -274,7 +276,7 @@ class MemoryDirectory:
                 "documents": tuple(documents),
             }
         )
-        self._files.commit(manifest, [group for log in self._logs() for group in log.groups()])
+        self._files.commit(manifest, self._groups())
         self.manifest = manifest
 
     def replace_rows(
@@ -297,6 +299,22 @@ class MemoryDirectory:
         self.indexes.forget()
         self.indexes.tidy()
 
+    def has_committed(self, documents: Sequence[DocumentEntry]) -> bool:
+        """Return whether the last commit holds these documents, and all that was appended."""
+        committed = self.manifest
+        return committed.rows == len(self) and committed.documents == tuple(documents)
+
+    def recover(self) -> None:
+        """After a sync that failed, go back to the commit that is on the disk.
+
+        What was appended since must be appended again: a system may have dropped what it could not
+        write, and tells so only once. So it is written to new files.
+        """
+        if self._storage.sync_failed:
+            self._take_over(self._files.load(self._storage))
+            self._storage.forget_unsynced()
+            self._files.tidy(self.manifest, self._groups())
+
     def close(self) -> None:
         """Let another writer in; what was not committed is dropped."""
         if not self._files.closed:
@@ -305,13 +323,16 @@ class MemoryDirectory:
     def discard(self) -> None:
         """Remove a directory that was just begun."""
         storage = self._storage
-        for folder in (TOKENS, "layers", ROOT):
-            storage.remove(folder)
+        for path in (ROOT, TOKENS, "layers"):  # without its manifest it was hardly begun
+            storage.remove(path)
         self._files.closed = storage.name
         storage.close(unused=True)
 
     def _logs(self) -> list[RowLog]:
         return [self._tokens, *self._layers.values()]
+
+    def _groups(self) -> list[ArrayGroup]:
+        return [group for log in self._logs() for group in log.groups()]
 
 
 def read_manifest(path: Path | str) -> MemoryManifest:

@@ -52,6 +52,9 @@ def repair(path: Path | str) -> Verified:
         files = GroupFiles(FORMAT)
         manifest = files.load(storage)
         files.require_writable()
+        files.tidy(
+            manifest, [group for log in group_logs(storage, manifest) for group in log.groups]
+        )
         damages = tuple(damages_of(storage, manifest))
         if damages:
             unused = False

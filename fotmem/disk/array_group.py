@@ -94,6 +94,12 @@ class ArrayGroup(ABC):
         """Remove the files as soon as no search and no copy uses this object."""
         if self._finalizer is None:
             self._finalizer = weakref.finalize(self, _remove, self.storage, self.path)
+            self.storage.released.add(self)
+
+    def discard(self) -> None:
+        """Remove the files of a released group now."""
+        if self._finalizer is not None:
+            self._finalizer()
 
     def new_array(
         self,
@@ -123,6 +129,8 @@ class ArrayGroup(ABC):
 
 def _remove(storage: Storage, path: str) -> None:
     if storage.inherited:  # the parent process still uses them
+        return
+    if storage.is_closed:  # another writer may have given the name to a group of its own
         return
     with contextlib.suppress(StorageError):  # leftovers are removed after the next opening
         storage.remove(path)

@@ -203,8 +203,11 @@ class FileTree:
 def _opened(name: str, mode: int, folder: int | None) -> tuple[FileIO, int]:
     """Open a regular file; return its size, too."""
     file = FileIO(os.open(name, mode | FILE, dir_fd=folder), "rb")
-    facts = os.fstat(file.fileno())
-    if not stat.S_ISREG(facts.st_mode):
+    try:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(ELOOP, "it is not a regular file")
+    except BaseException:
         file.close()
-        raise OSError(ELOOP, "it is not a regular file")
+        raise
     return file, facts.st_size

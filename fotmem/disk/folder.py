@@ -75,6 +75,7 @@ class Folder(Storage):
             self._lock.acquire()
         except OSError as error:
             if error.errno not in UNWRITABLE:
+                self._lock.release()
                 raise
             self.refuse_writing(error)
 
@@ -147,29 +148,44 @@ class Folder(Storage):
         except OSError as error:
             raise self._failed("read", "", error) from error
 
-    def sync(self) -> None:
+    @property
+    def sync_failed(self) -> bool:
+        return bool(self._lost)
+
+    def forget_unsynced(self) -> None:
+        self._lost = ""
+        self._unsynced.clear()
+
+    def sync(self, otherwise: str = "as it was before") -> None:
         if self._lost:  # a second fsync would succeed, though nothing is on the disk
             raise StorageError(self._lost)
         if not self.durable:
             return
-        if not self._tree.in_place():
-            raise StorageError(
-                f"{self.name} was removed or replaced while the store was open; nothing can be "
-                "made durable there: put the folder back, or copy the store into another one"
-            )
         try:
+            self._require_in_place(otherwise)
             while self._above:
                 sync_folder(self._above[-1])
                 self._above.pop()
             for key in sorted(self._unsynced, reverse=True):  # a folder after what lies in it
                 self._tree.sync(key)
         except OSError as error:
+            if isinstance(error, StorageError):
+                raise
             if error.errno in TRANSIENT:
-                raise self._failed("write", "files", error) from error
-            cure = "repair the disk, then open the store again: it is as at its last flush"
+                cure = f"{cure_of(error, '')}; until then it is {otherwise}"
+                raise self.failure("write", "files", error, cure) from error
+            cure = f"repair the disk, then {self.cure_of_sync}: it is {otherwise}"
             self._lost = str(self.failure("write", "files", error, cure))
             raise StorageError(self._lost) from error
         self._unsynced.clear()
+
+    def _require_in_place(self, otherwise: str) -> None:
+        if not self._tree.in_place():
+            raise StorageError(
+                f"{self.name} was removed or replaced while the store was open; nothing can be "
+                "made durable there: put the folder back, or copy the store into another one "
+                f"(it is {otherwise})"
+            )
 
     def _failed(self, doing: str, key: str, error: OSError) -> StorageError:
         cure = cure_of(error, "nothing was lost: repair the disk, then try again")
@@ -178,6 +194,9 @@ class Folder(Storage):
     def close(self, *, unused: bool = False) -> None:
         if self.inherited:
             return
+        for group in list(self.released) if unused else ():
+            group.discard()
+        self.is_closed = True
         self._lock.release(unused=unused)
         if unused:
             self._unmake_path()

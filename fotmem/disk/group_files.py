@@ -1,5 +1,6 @@
 """Groups of arrays in one storage: names for new ones, and the commit that makes them durable."""
 
+import logging
 from collections.abc import Sequence
 from typing import Generic
 
@@ -10,6 +11,8 @@ from fotmem.disk.manifest_file import M, ManifestFile, ManifestFormat
 from fotmem.disk.storage import Storage
 from fotmem.disk.zarr_metadata import group_json
 from fotmem.errors import StorageError
+
+LOG = logging.getLogger("fotmem")
 
 
 class GroupFiles(Generic[M]):
@@ -94,7 +97,9 @@ class GroupFiles(Generic[M]):
     def _opened(self, file: ManifestFile[M]) -> M:
         manifest, self._directory_id = file
         self._known = manifest.paths()
-        self.next_name = manifest.next_name
+        self._tidied = False
+        # Groups that a failed commit began may still be removed, by their names.
+        self.next_name = max(self.next_name, manifest.next_name)
         return manifest
 
     def commit(self, manifest: M, groups: Sequence[ArrayGroup]) -> None:
@@ -112,8 +117,19 @@ class GroupFiles(Generic[M]):
                 group.release()
         self._kept = list(groups)
         if not self._tidied:
+            self.tidy(manifest, groups)
+
+    def tidy(self, manifest: M, groups: Sequence[ArrayGroup]) -> None:
+        """Remove what a killed writer left beside the `groups` of a manifest.
+
+        What cannot be removed now is left to the next commit: it harms nobody.
+        """
+        assert self.storage is not None
+        try:
             remove_leftovers(self.storage, manifest.folders(), groups, self._known)
             self._tidied = True
+        except StorageError as error:
+            LOG.warning("files of a killed writer are left there: %s", error)
 
     def _require_there(self, groups: Sequence[ArrayGroup]) -> None:
         assert self.storage is not None

@@ -76,8 +76,8 @@ class ManifestFormat(Generic[M]):
             self.write(storage, file)
         except BaseException:
             with suppress(StorageError):
-                for folder in manifest.folders():
-                    storage.remove(folder)
+                for path in (ROOT, *manifest.folders()):  # the manifest first: without it, the
+                    storage.remove(path)  # rest is a directory that was hardly begun
             raise
         return file
 
@@ -88,7 +88,7 @@ class ManifestFormat(Generic[M]):
         checksum = checksum_of(content, file.directory_id)
         data = group_json(format=self.name, version=self.version, crc32c=checksum, **content)
         storage.write(ROOT, data, synced=True)
-        storage.sync()
+        storage.sync("as it was before, or as it is now: either may be on the disk")
 
     def read(self, storage: Storage) -> ManifestFile[M] | None:
         """Read the manifest; None if nothing has been written yet.

@@ -4,6 +4,8 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
+from weakref import WeakSet
 
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.traffic import Traffic
@@ -41,6 +43,13 @@ def cure_of(error: OSError, otherwise: str) -> str:
     return CURES.get(error.errno or 0, otherwise)
 
 
+class Discardable(Protocol):
+    """What can be removed before its last user is gone."""
+
+    def discard(self) -> None:
+        """Remove it now."""
+
+
 Data = bytes | list[bytes | memoryview]
 """What is written to a file: bytes, or parts that follow one another."""
 
@@ -69,6 +78,12 @@ class Storage(ABC):
         """What helps when a file is damaged."""
         self.traffic = Traffic()
         """What was read since it was opened."""
+        self.cure_of_sync = "open the store again"
+        """What helps when a sync has failed, and the disk is repaired."""
+        self.is_closed = False
+        """Whether another writer may have been let in."""
+        self.released: WeakSet[Discardable] = WeakSet()
+        """Groups whose files go with them."""
         self._process = os.getpid()
 
     @property
@@ -118,8 +133,22 @@ class Storage(ABC):
         found = self.read([ByteRange(key, 0, 1) for key in keys])
         return next((key for key, data in zip(keys, found, strict=True) if data is None), None)
 
-    def sync(self) -> None:
-        """Make durable what was written, names included."""
+    def sync(self, otherwise: str = "as it was before") -> None:
+        """Make durable what was written, names included.
+
+        Parameters
+        ----------
+        otherwise : str
+            For the message of a sync that fails: what is on the disk then.
+        """
+
+    @property
+    def sync_failed(self) -> bool:
+        """Whether a sync has failed: nothing that was written is durable any more."""
+        return False
+
+    def forget_unsynced(self) -> None:
+        """Allow syncs after one that failed: nobody needs what it should have made durable."""
 
     def close(self, *, unused: bool = False) -> None:
         """Let another writer in; `unused`: leave no trace of the opening."""

@@ -16,7 +16,7 @@ from fotmem.memory.cache import MemoryCache, StopForward
 from fotmem.memory.contents import Contents
 from fotmem.memory.forward import run_step
 from fotmem.memory.inputs import checked_tokens
-from fotmem.memory.saving import commit, commit_if_due
+from fotmem.memory.saving import commit, commit_if_behind, commit_if_due
 from fotmem.memory.text import RememberedText
 from fotmem.memory.text_to_read import TextToRead
 from fotmem.memory.view import MemoryView
@@ -58,6 +58,7 @@ def read(
         contents.directory.require_writable()
     rest = _begun(contents.text, text)
     if rest is None:
+        commit_if_behind(contents)
         return
     text = rest
     tokens = text.ids

@@ -72,6 +72,7 @@ def commit(contents: Contents, directory: MemoryDirectory) -> None:
     """Make durable what was read since the last commit."""
     length = max(1, BULK // max(s.num_heads * s.head_dim for s in contents.stores.values()))
     with interrupts_deferred():
+        directory.recover()
         for start in range(len(directory), len(contents), length):
             stop = min(start + length, len(contents))
             pieces = {
@@ -96,6 +97,17 @@ def remove(contents: Contents, name: str) -> None:
     assert found is not None
     text.remove(found)
     if directory is not None:
+        try:
+            commit(contents, directory)
+        except StorageError:
+            text.restore(found)
+            raise
+
+
+def commit_if_behind(contents: Contents) -> None:
+    """Commit what an earlier commit could not, such as on a full disk."""
+    directory = contents.directory
+    if directory is not None and not directory.has_committed(contents.text.documents):
         commit(contents, directory)
 
 

@@ -133,6 +133,12 @@ class RememberedText:
         self.documents[at] = document.model_copy(update={"is_removed": True})
         self.visible = self._visible()
 
+    def restore(self, document: DocumentEntry) -> None:
+        """Show a document again, whose removal could not be committed."""
+        at = next(n for n, each in enumerate(self.documents) if each.first == document.first)
+        self.documents[at] = document
+        self.visible = self._visible()
+
     def require(self, names: Iterable[str]) -> None:
         """Raise `OptionError` if there is no document of one of these names."""
         known = {each.name for each in self.documents if each.name and not each.is_removed}
