@@ -171,10 +171,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     stray.parent.mkdir()
     stray.write_text("{}", "utf-8")
     ended = call(capsys, "memory", "compact", path)
-    assert ended.out.splitlines()[0] == "removed what a killed process left, freed 2 bytes"
-    assert not stray.parent.exists()
-    ended = call(capsys, "memory", "compact", path)
     assert ended.out.splitlines()[0] == "nothing to do: no document was removed"
+    assert not stray.parent.exists()
     assert "holds other zarr data" in refusal(capsys, 1, "memory", "compact", path / "tokens")
 
 

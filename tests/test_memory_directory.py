@@ -120,6 +120,7 @@ def test_a_stray_file_with_a_name_that_the_next_writer_gives_elsewhere(path: Pat
     add(writer, 10)
     commit(writer)
     writer.close()
+    # The next writer gives this name to tokens first.
     stray = path / f"layers/07/{writer.manifest.next_name:08d}"
     stray.mkdir()
     (stray / "zarr.json").write_text("{}", "utf-8")

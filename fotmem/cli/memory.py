@@ -68,8 +68,6 @@ def compact(directory: Directory) -> None:
     if found.dropped_documents:
         what = f"{found.dropped_documents:,} removed documents of {found.dropped_tokens:,} tokens"
         print(f"dropped {what}, freed {found.freed_bytes:,} bytes")
-    elif found.freed_bytes:
-        print(f"removed what a killed process left, freed {found.freed_bytes:,} bytes")
     else:
         print("nothing to do: no document was removed")
     print(f"{found.name}: {found.tokens:,} tokens, {found.documents:,} documents")

@@ -58,8 +58,6 @@ def compact(path: Path | str) -> Compacted:
         if removed:
             _require_undamaged(directory)
             _rewrite(directory, removed)
-        else:
-            directory.commit(before.documents)  # removes what a killed writer left
         return Compacted(
             name=directory.name,
             tokens=len(directory),

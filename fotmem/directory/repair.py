@@ -52,9 +52,8 @@ def repair(path: Path | str) -> Verified:
         files = GroupFiles(FORMAT)
         manifest = files.load(storage)
         files.require_writable()
-        files.tidy(
-            manifest, [group for log in group_logs(storage, manifest) for group in log.groups]
-        )
+        logs = group_logs(storage, manifest)
+        files.tidy(manifest, [group for log in logs for group in log.groups])
         damages = tuple(damages_of(storage, manifest))
         if damages:
             unused = False
