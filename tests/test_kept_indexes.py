@@ -237,6 +237,18 @@ def test_a_reader_keeps_an_index_that_the_next_one_takes_over(
     assert len(built) == 4
 
 
+def test_an_index_that_cannot_be_loaded_is_written_anew(
+    folder: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:  # as an earlier version of the store wrote it
+        patch.setattr(IndexedStore, "save_index", lambda store: SavedIndex(store.made_by, 99, {}))
+        opened(folder)
+    opened(folder)
+    assert len(built) == 2 * len(LAYERS)
+    opened(folder)
+    assert len(built) == 2 * len(LAYERS)
+
+
 def damages(data: bytes) -> dict[str, bytes]:
     """Return damaged versions of a file."""
     flipped = {

@@ -106,6 +106,10 @@ class KeptIndexes:
             LOG.warning("the index %s of %s is built anew: %s", key, name, error)
             return None
 
+    def refuse(self, store: str, layer: int) -> None:
+        """Note that an index was read and cannot be used: the next one is written in its place."""
+        self._rows.pop(self._key(store, layer), None)
+
     def write(
         self, store: str, layer: int, made_by: Mapping[str, Any], rows: int, arrays: Arrays
     ) -> None:

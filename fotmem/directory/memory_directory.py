@@ -21,7 +21,15 @@ from fotmem.directory.manifest import (
 )
 from fotmem.directory.row_log import RowLog
 from fotmem.directory.writing import storage_to_write
-from fotmem.disk import ROOT, ArrayGroup, GroupFiles, LayerShape, Storage, open_storage
+from fotmem.disk import (
+    ROOT,
+    ArrayGroup,
+    GroupFiles,
+    LayerShape,
+    SavedRows,
+    Storage,
+    open_storage,
+)
 from fotmem.disk.folder import Folder
 from fotmem.errors import StorageError
 
@@ -206,6 +214,10 @@ class MemoryDirectory:
         """Yield keys and values ``[H, n, D]`` of a layer, and the id of the first."""
         for first, (keys, values) in self._layers[layer].blocks(start, stop):
             yield first, keys, values
+
+    def saved_rows(self, layer: int) -> SavedRows:
+        """Return all keys and values of a layer, for stores that look them up where they are."""
+        return self._layers[layer].saved()
 
     def large_blocks(
         self, layer: int, start: int, stop: int, elements: int

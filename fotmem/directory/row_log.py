@@ -12,6 +12,7 @@ from fotmem.disk import (
     GroupFiles,
     Log,
     LogPart,
+    SavedRows,
     Storage,
     TailPiece,
     grown_tail,
@@ -122,6 +123,11 @@ class RowLog:
             if low < high:
                 yield low, tuple(each[:, low - first : high - first] for each in rows)
             first = end
+
+    def saved(self) -> SavedRows:
+        """Return all rows as of now, of the columns of a layer."""
+        recent = [(keys, values) for keys, values in self._recent]
+        return SavedRows(log=self._log.copy(), recent=recent)
 
     def entry(self) -> LogEntry:
         """Describe it for the manifest."""

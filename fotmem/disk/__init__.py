@@ -24,8 +24,10 @@ from fotmem.disk.log_entries import (
 )
 from fotmem.disk.log_loading import check_descriptions, load_log, load_pieces
 from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFormat
+from fotmem.disk.mapped_rows import MappedRows
 from fotmem.disk.opening import open_storage
 from fotmem.disk.row_lookup import look_up_rows
+from fotmem.disk.saved_rows import SavedRows
 from fotmem.disk.storage import TRANSIENT, Storage
 from fotmem.disk.tail_piece import TailPiece, grown_tail
 from fotmem.disk.traffic import Traffic
@@ -48,10 +50,12 @@ __all__ = [
     "Log",
     "LogPart",
     "ManifestFormat",
+    "MappedRows",
     "Number",
     "PartEntry",
     "PieceEntry",
     "Positive",
+    "SavedRows",
     "Storage",
     "Strict",
     "TailPiece",

@@ -130,6 +130,11 @@ class ChunkedArray:
         group, head = divmod(head, self.heads_per_shard)
         return self._file(group, shard), head * self.chunks_per_shard + number
 
+    def number_of(self, shard: int, place: int) -> int:
+        """Return the number of a chunk across all heads, by its number in a shard of all heads."""
+        head, number = divmod(place, self.chunks_per_shard)
+        return head * self.chunks_per_head + shard * self.chunks_per_shard + number
+
     def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
         """Raise `StorageError` unless `data` is this chunk with its checksums."""
         head, number = divmod(number, self.chunks_per_head)

@@ -105,6 +105,11 @@ class FileTree:
         except FileNotFoundError:
             return [None] * len(parts)
 
+    def open(self, key: str) -> FileIO:
+        """Open a regular file for reading."""
+        with self._above(key) as (name, folder):
+            return _opened(name, os.O_RDONLY, folder)[0]
+
     def write(self, key: str, data: Data, *, synced: bool) -> None:
         """Write a file as a whole, or leave what was there; its folder must exist."""
         with self._above(key) as (name, folder):

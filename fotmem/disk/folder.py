@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from fotmem.disk.byte_range import ByteRange
@@ -96,6 +97,14 @@ class Folder(Storage):
             return self._tree.read(ranges)
         except OSError as error:
             raise self._failed("read", str(error.filename), error) from error
+
+    def open(self, key: str) -> FileIO | None:
+        try:
+            return self._tree.open(key)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed("read", key, error) from error
 
     def names(self, path: str) -> list[str]:
         try:

@@ -4,6 +4,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import FileIO
 from typing import Protocol
 from weakref import WeakSet
 
@@ -107,6 +108,10 @@ class Storage(ABC):
     @abstractmethod
     def fetch(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         """Do what `read` does, which counts it."""
+
+    def open(self, key: str) -> FileIO | None:
+        """Open a file that can be mapped into memory; None if it is missing, or never can be."""
+        return None
 
     @abstractmethod
     def names(self, path: str) -> list[str]:

@@ -48,11 +48,13 @@ def _fill_store(
     store: MemoryStore, layer: int, directory: MemoryDirectory, told: Callable[[int], None]
 ) -> None:
     """Fill an empty store; load its index, or build it and keep it."""
-    blocks, index = _blocks(directory, layer, 0, len(directory)), None
+    rows, index = directory.saved_rows(layer), None
     if store.made_by and store.store_name:
         found = directory.indexes.read(store.store_name, layer, store.made_by)
         index = None if found is None else SavedIndex(store.made_by, *found)
-    loaded = store.fill(blocks, index, progress=told)
+    loaded = store.fill(rows, index, progress=told)
+    if index is not None and not loaded:
+        directory.indexes.refuse(store.store_name, layer)
     if not (loaded and index is not None and index.rows >= FRESH * len(directory)):
         keep_index(store, layer, directory)
 

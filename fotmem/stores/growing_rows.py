@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from fotmem.disk import MappedRows
 from fotmem.stores.buffers import Buffer, FileBuffer, Place, buffer_in_memory
 
 SMALLEST = 2**8
@@ -18,6 +19,7 @@ class _Extent(NamedTuple):
     buffer: Buffer
     first: int  # number of its first row
     end: int  # number of the next row
+    mapped: MappedRows | None = None  # the rows before the buffer's
 
 
 class GrowingRows:
@@ -27,6 +29,9 @@ class GrowingRows:
     searching take one call. A small buffer is replaced by one of twice the size when it is full; a
     large one has so much address space that rows never move, and what is not written yet takes no
     memory. Reading is safe while another thread adds.
+
+    The first rows can be those of a directory, where they are: `begin_with`. Looking up rows and
+    `blocks` are as quick then, but a view of them all would be a copy.
 
     Parameters
     ----------
@@ -69,16 +74,28 @@ class GrowingRows:
     @property
     def first(self) -> int:
         """Number of the oldest row that is still held."""
-        return self._held.first
+        return 0 if self._held.mapped is not None else self._held.first
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the first rows lie in a directory."""
+        return self._held.mapped is not None
 
     @property
     def disk_bytes(self) -> int:
         """Bytes that are reserved on disk: 0 for ``"ram"``."""
         return self._held.buffer.disk_bytes
 
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of the rows that lie in a directory."""
+        mapped = self._held.mapped
+        rows = 0 if mapped is None else len(mapped)
+        return rows * self.num_heads * self.head_dim * self.dtype.itemsize
+
     def reserve(self, count: int) -> None:
         """Make room for `count` rows, so that adding them cannot fail."""
-        buffer, first, end = self._held
+        buffer, first, end, _ = self._held
         size = end - first
         if self._shared or size + count > buffer.rows.shape[1]:
             self._move(first, max(size + count, 2 * size, SMALLEST))
@@ -87,55 +104,86 @@ class GrowingRows:
     def add(self, rows: Tensor) -> None:
         """Append ``[H, n, D]``; copied."""
         self.reserve(rows.shape[1])
-        buffer, first, end = self._held
+        buffer, first, end, mapped = self._held
         buffer.rows[:, end - first : end - first + rows.shape[1]] = rows
-        self._held = _Extent(buffer, first, end + rows.shape[1])
+        self._held = _Extent(buffer, first, end + rows.shape[1], mapped)
 
     def truncate(self, end: int) -> None:
         """Remove the rows from `end` on."""
         self._held = self._held._replace(end=max(end, self._held.first))
+
+    def begin_with(self, mapped: MappedRows) -> None:
+        """Take over rows of a directory, before any is added."""
+        self._held = _Extent(self._held.buffer, len(mapped), len(mapped), mapped)
 
     def take(self, rows: Tensor) -> Tensor:
         """Look up rows by number ``[H, Q, K]``: ``[H, Q, K, D]`` on their device.
 
         A number before the first row that is held, such as -1, gives that first row.
         """
-        vectors, first, capacity = self.flat()
-        starts = torch.arange(self.num_heads, device=self.device) * capacity - first
-        places = rows.to(self.device).clamp(min=first).flatten(1) + starts[:, None]
-        found = vectors.index_select(0, places.flatten())
-        return found.view(*rows.shape, self.head_dim).to(rows.device)
+        heads = torch.arange(self.num_heads, device=self.device)[:, None, None]
+        return self._looked_up(rows.to(self.device), heads).to(rows.device)
+
+    def take_of_head(self, head: int, rows: Tensor) -> Tensor:
+        """Look up rows ``[n]`` of one head: ``[n, D]`` on their device."""
+        found = self._looked_up(rows.to(self.device), torch.tensor(head, device=self.device))
+        return found.to(rows.device)
+
+    def _looked_up(self, rows: Tensor, heads: Tensor) -> Tensor:
+        """Look up rows of any shape, of heads that broadcast to it."""
+        buffer, first, _, mapped = self._held
+        if mapped is not None:
+            earlier = rows < first
+            if earlier.all():
+                return mapped.take(rows, heads).to(self.dtype)
+        vectors, capacity = buffer.rows.view(-1, self.head_dim), buffer.rows.shape[1]
+        places = rows.clamp(min=first) + (heads * capacity - first)
+        found = vectors.index_select(0, places.flatten()).view(*rows.shape, self.head_dim)
+        if mapped is not None and earlier.any():
+            heads = heads.expand(rows.shape)
+            found[earlier] = mapped.take(rows[earlier], heads[earlier]).to(self.dtype)
+        return found
 
     def flat(self) -> tuple[Tensor, int, int]:
         """View the buffer as ``[H * capacity, D]``; also return the first row and the capacity.
 
         A row of a head is at ``head * capacity + row - first``.
         """
-        buffer, first, _ = self._held
+        buffer, first, _, _ = self._held
         return buffer.rows.view(-1, self.head_dim), first, buffer.rows.shape[1]
 
     def since(self, start: int) -> tuple[int, Tensor]:
         """View the rows from `start` on: the first that is held, and ``[H, n, D]``."""
-        buffer, held, end = self._held
+        buffer, held, end, mapped = self._held
+        if mapped is not None and start < held:
+            length = held - start
+            earlier = [rows.to(self.dtype) for _, rows in mapped.blocks(start, held, length)]
+            return start, torch.cat([*earlier, buffer.rows[:, : end - held]], 1)
         first = max(start, held)
         return first, buffer.rows[:, first - held : end - held]
 
     def blocks(self, start: int, stop: int, length: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the rows from `start` to before `stop`, at most `length` at a time.
+        """Yield the rows from `start` to before `stop`, about `length` at a time.
 
         Yields
         ------
         tuple of int and Tensor
             The first row, and a view ``[H, n, D]``.
         """
-        first, rows = self.since(start)
+        _, held, _, mapped = self._held
+        if mapped is not None and start < held:
+            for first, rows in mapped.blocks(start, min(stop, held), length):
+                yield first, rows.to(self.dtype)
+        first, rows = self.since(max(start, held))
         for begin in range(0, stop - first, length):
             yield first + begin, rows[:, begin : min(begin + length, stop - first)]
 
     def forget(self, first: int) -> None:
         """Free the rows before `first`, once they are half of those held."""
-        _, held, end = self._held
-        if 2 * (first - held) >= end - held:
+        _, held, end, _ = self._held
+        if first >= held:
+            self._held = self._held._replace(mapped=None)
+        if first > held and 2 * (first - held) >= end - held:
             self._move(first, end - first)
 
     def copy(self) -> Self:
@@ -157,7 +205,7 @@ class GrowingRows:
         buffer = self._new_buffer(capacity)
         buffer.prepare(rows.shape[1])
         buffer.rows[:, : rows.shape[1]] = rows
-        self._held, self._shared = _Extent(buffer, first, self._held.end), False
+        self._held, self._shared = self._held._replace(buffer=buffer, first=first), False
 
     def _new_buffer(self, capacity: int) -> Buffer:
         if self.place == "mmap" and capacity:

@@ -9,7 +9,6 @@ from torch import Tensor
 from fotmem.attention import block_length
 from fotmem.stores.brute_force import in_blocks, largest
 from fotmem.stores.centring import lengths_of, shortened, usual_length
-from fotmem.stores.growing_rows import GrowingRows
 from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.saved_index import Arrays, writable_tensor
 
@@ -102,17 +101,18 @@ class HubKeys(NamedTuple):
         return self._replace(ids=ids, keys=keys.gather(1, order), bits=bits, first=first)
 
     def arrays(self) -> Arrays:
-        """Return all but the keys as arrays, for `of_arrays`."""
-        parts = {"against": self.against, "ids": self.held(), "bar": self.bar}
+        """Return them as arrays, for `of_arrays`."""
+        parts = {"against": self.against, "ids": self.held(), "keys": self.keys, "bar": self.bar}
         parts |= {"length": self.length, "chosen_of": torch.tensor([self.chosen_of])}
         return {name: part.cpu().numpy() for name, part in parts.items()}
 
     @classmethod
-    def of_arrays(cls, arrays: Arrays, rows: GrowingRows, device: torch.device) -> "HubKeys":
-        """Restore the hub keys of `arrays`, whose keys are among `rows`."""
-        names = ("against", "ids", "bar", "length")
-        against, ids, bar, length = (writable_tensor(arrays[name]).to(device) for name in names)
-        keys = rows.take(ids[:, None]).float()[:, 0]
+    def of_arrays(cls, arrays: Arrays, device: torch.device) -> "HubKeys":
+        """Restore what `arrays` returned."""
+        names = ("against", "ids", "keys", "bar", "length")
+        against, ids, keys, bar, length = (
+            writable_tensor(arrays[name]).to(device) for name in names
+        )
         none = torch.zeros(len(ids), 1, dtype=torch.uint8, device=device)
         new = cls(against, ids, keys, bar, length, none, chosen_of=int(arrays["chosen_of"][0]))
         return new.holding(ids, keys)

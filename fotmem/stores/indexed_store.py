@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fotmem.attention import block_length
+from fotmem.disk import SavedRows
 from fotmem.errors import StorageError, one_line
 from fotmem.stores.brute_force import best_hits, exact_search, in_blocks
 from fotmem.stores.buffers import Place
@@ -166,6 +167,14 @@ class IndexedStore(RowsStore):
         finally:  # once more: Ctrl-C may have come in between
             self._filling, self._progress = False, None
 
+    def adopt_rows(self, saved: SavedRows) -> int:
+        if saved.log.end < EXACT_BELOW or self.stored_keys.device.type != "cpu":
+            return 0
+        keys, values = saved.mapped("keys"), saved.mapped("values")  # whatever fails, fails here
+        self.stored_keys.begin_with(keys)
+        self.stored_values.begin_with(values)
+        return saved.log.end
+
     def _take_over(self, index: SavedIndex | None) -> bool:
         """Load an index, and add the keys that it does not know; or build one."""
         loaded = index is not None and self._is_loaded(index)
@@ -221,8 +230,7 @@ class IndexedStore(RowsStore):
                 f"an index of rows {first} to {index.rows} does not belong to the "
                 f"{len(self.stored_keys)} keys of this store; build it anew"
             )
-        parts = part_of(index.arrays, "hubs")
-        self._hubs = HubKeys.of_arrays(parts, self.stored_keys, self.device)
+        self._hubs = HubKeys.of_arrays(part_of(index.arrays, "hubs"), self.device)
         self.load_index(part_of(index.arrays, "index"))
         self.tune_index()
         self.first_row, self.indexed_rows = first, index.rows

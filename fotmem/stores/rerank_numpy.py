@@ -90,15 +90,17 @@ class NumpyReranker:
         return here
 
 
-def _pick(rows: GrowingRows, heads: Ids | int, ids: Ids) -> NDArray[Any]:
+def _pick(rows: GrowingRows, heads: Ids, ids: Ids) -> NDArray[Any]:
     """Look up vectors ``[..., D]`` by head and row, which broadcast to ``[...]``, in fewer calls.
 
     Finds what `GrowingRows.take` does; bfloat16, which NumPy does not know, becomes float32.
     """
+    if rows.is_mapped:
+        found = rows.take(torch.from_numpy(ids))
+        return found.float().numpy() if found.dtype == torch.bfloat16 else found.numpy()
     flat, first, capacity = rows.flat()
     places: Ids = np.add(np.maximum(ids, first), heads * capacity - first, dtype=np.int64)
     if flat.is_cpu and flat.dtype != torch.bfloat16:
-        found: NDArray[Any] = flat.numpy().take(places, axis=0)
-        return found
+        return flat.numpy().take(places, axis=0)
     some = flat.index_select(0, torch.from_numpy(places.ravel()).to(flat.device))
     return some.float().cpu().numpy().reshape(*places.shape, flat.shape[1])

@@ -45,6 +45,12 @@ class RowsStore(MemoryStore):
         """Bytes that are reserved on disk."""
         return self.stored_keys.disk_bytes + self.stored_values.disk_bytes
 
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of keys and values in RAM, without those that lie in a memory's directory."""
+        mapped = self.stored_keys.mapped_bytes + self.stored_values.mapped_bytes
+        return max(0, super().ram_bytes - mapped)
+
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         for rows in (self.stored_keys, self.stored_values):
             rows.reserve(keys.shape[1])  # whatever fails, fails here: nothing is added
@@ -52,6 +58,9 @@ class RowsStore(MemoryStore):
         self.stored_keys.add(keys)  # last: the value of a key that is found is there
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias | None) -> Hits:
+        if self.stored_keys.is_mapped:  # a view of all would be a copy
+            rows = IdRanges([(self.forgotten_rows, len(self.stored_keys))])
+            return self._compare_among(queries, top_k, rows, bias)
         first, keys = self.stored_keys.since(self.forgotten_rows)
         return exact_search(queries, keys, top_k, first_id=first, bias=bias)
 
@@ -63,6 +72,8 @@ class RowsStore(MemoryStore):
     def _compare_among(
         self, queries: Tensor, top_k: int, rows: IdRanges, bias: Bias | None
     ) -> Hits:
+        if self.stored_keys.is_mapped:
+            return super()._compare_among(queries, top_k, rows, bias)
         first, keys = self.stored_keys.since(self.forgotten_rows)
         if not are_long(rows, keys, SEARCHED):
             return super()._compare_among(queries, top_k, rows, bias)
@@ -70,6 +81,8 @@ class RowsStore(MemoryStore):
         return compare(blocks, queries, top_k, rows=rows, bias=bias)
 
     def _blocks_among(self, rows: IdRanges) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.stored_keys.is_mapped:
+            return super()._blocks_among(rows)
         return picked(self.live_blocks(), rows, self.forgotten_rows)
 
     def key_rows(self, rows: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fotmem.arguments import checked_integer
 from fotmem.attention import PartialAttention, block_length, no_attention
+from fotmem.disk import SavedRows
 from fotmem.errors import OptionError, ShapeError, one_line
 from fotmem.stores.attending import attend_to_all, attend_to_hits
 from fotmem.stores.checks import (
@@ -241,6 +242,13 @@ class MemoryStore(ABC):
         """Change some of `search_options`; raise `OptionError` before anything is changed."""
         raise NotImplementedError("a store that names search_options implements tune_options")
 
+    def adopt_rows(self, saved: SavedRows) -> int:
+        """Take over the first rows of a memory's directory where they lie; return how many.
+
+        Those after them are added. By default all are added: 0.
+        """
+        return 0
+
     def resume_at(self, first_id: int, added: int, forgotten: int) -> None:
         """Continue a directory that was reopened; call it in `__init__`.
 
@@ -378,7 +386,8 @@ class MemoryStore(ABC):
         Parameters
         ----------
         blocks : iterable of tuple of Tensor
-            Keys and values ``[H, N, D]`` each, as for `add`.
+            Keys and values ``[H, N, D]`` each, as for `add`. `SavedRows` of a directory can stay
+            there, if the store is able to look them up there.
         index : SavedIndex, optional
             From `save_index` of a store that held these keys, in this order, and perhaps fewer.
             What `made_by` of this store differs from is not loaded.
@@ -402,11 +411,18 @@ class MemoryStore(ABC):
         """
         if self._added:
             raise OptionError(f"fill takes an empty store, got {self._added} keys added before")
+        if isinstance(blocks, SavedRows):
+            self._adopt(blocks)
+            blocks = blocks.since(self._added)
         for keys, values in blocks:
             self.add(keys, values)
             if progress is not None:
                 progress(self._added)
         return False
+
+    @changes
+    def _adopt(self, saved: SavedRows) -> None:
+        self._added = self.adopt_rows(saved)
 
     @property
     def made_by(self) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""The rows of a log and those after it, for whoever takes a copy of them or looks them up there."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fotmem.disk.log import Log
+from fotmem.disk.mapped_rows import MappedRows
+
+Pair = tuple[Tensor, Tensor]
+"""Keys and values ``[H, n, D]``."""
+BULK = 2**23
+"""Elements of keys that are yielded at once: an index is built once, not as keys arrive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRows:
+    """The keys and values of a layer, as a memory's directory holds them.
+
+    A store that takes a copy iterates over them. One that looks up rows can leave the whole blocks
+    where they are: `mapped`.
+
+    Attributes
+    ----------
+    log : Log
+        Whole blocks, of the columns ``"keys"`` and ``"values"``.
+    recent : sequence of tuple of Tensor
+        The keys and values ``[H, n, D]`` after them, in memory.
+    """
+
+    log: Log
+    recent: Sequence[Pair]
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Yield all keys and values ``[H, n, D]``, in large blocks."""
+        return self.since(0)
+
+    def since(self, row: int) -> Iterator[Pair]:
+        """Yield those from a row on, which begins a block or comes after the last one."""
+        held, size = list[Pair](), 0
+        for rows in self._pairs(row):
+            held.append(rows)
+            size += rows[0].numel()
+            if size >= BULK:
+                yield _joined(held)
+                held, size = [], 0
+        if held:
+            yield _joined(held)
+
+    def mapped(self, column: str) -> MappedRows:
+        """Return the whole blocks of a column, where they are; there must be one."""
+        return MappedRows(self.log, column)
+
+    def _pairs(self, start: int) -> Iterator[Pair]:
+        for row, part in self.log.blocks(start, self.log.end):
+            yield part.read("keys", row), part.read("values", row)
+        yield from self.recent
+
+
+def _joined(held: Sequence[Pair]) -> Pair:
+    keys, values = zip(*held, strict=True)
+    return torch.cat(keys, 1), torch.cat(values, 1)
