@@ -161,6 +161,7 @@ class MappedRows:
             start = begin + place * self._stride
             data = self._slots.memory[start : start + self._stride]
             array.verify(array.number_of(shard, place), data, name, missing=False)
+        array.storage.traffic.add(1, len(places) * self._stride)
 
     def _fetch(self, numbers: list[int]) -> None:
         """Read chunks of files that are not mapped."""
