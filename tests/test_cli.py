@@ -63,7 +63,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """One plugin that cannot be imported, one whose package is missing, and a good one."""
     install(tmp_path, "broken", "raise RuntimeError('[bold]boom[/bold],\\n twice')")
-    install(tmp_path, "poor", hook("[spec('absent', requires=('not_there',), install='pip it')]"))
+    install(
+        tmp_path, "poor", hook("[spec('absent', requires=('not_there',), install='pip it[all]')]")
+    )
     install(tmp_path, "good", hook("[spec('good-store')]"))
     monkeypatch.syspath_prepend(tmp_path)
     registry.cache_clear()
@@ -170,7 +172,7 @@ def test_a_broken_plugin_is_reported_and_the_others_work(
 ) -> None:
     ended = call(capsys, "stores", "--json")
     assert (ended.code, ended.err) == (0, "")
-    reason = "needs not_there, not installed: pip it"
+    reason = "needs not_there, not installed: pip it[all]"
     found = json.loads(ended.out)
     built_in = found["stores"][: len(BUILT_IN)]
     assert EXACT in built_in
@@ -195,7 +197,7 @@ def test_a_broken_plugin_is_reported_below_the_table(
     monkeypatch.setenv("COLUMNS", "120")
     ended = call(capsys, "stores")
     assert (ended.code, ended.err) == (0, "")
-    assert "needs not_there, not installed: pip it" in ended.out
+    assert "needs not_there, not installed: pip it[all]" in ended.out
     assert ended.out.splitlines()[-1] == (
         "problem in plugin broken: cannot be loaded: RuntimeError: [bold]boom[/bold], twice"
     )
@@ -205,7 +207,7 @@ def test_a_store_whose_package_is_missing_says_how_to_get_it(
     plugins: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 1, "ask", "any", "Q", "--text", text, "--store", "absent")
-    assert line == "'absent' is not available here: needs not_there, not installed: pip it"
+    assert line == "'absent' is not available here: needs not_there, not installed: pip it[all]"
 
 
 # Wrong usage

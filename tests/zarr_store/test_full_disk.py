@@ -72,6 +72,30 @@ def test_a_flush_syncs_all_files_and_adding_syncs_none(
         assert {path.stat().st_ino for path in folders} <= set(synced)
 
 
+def test_a_manifest_is_durable_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, a power failure could leave the name with nothing in it."""
+    plain, replace, synced, named = os.fsync, os.replace, set[int](), list[bool]()
+
+    def fsync(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        plain(handle)
+
+    def replace_file(source: str, target: str, **folders: int | None) -> None:
+        at = folders["dst_dir_fd"]
+        if target == "zarr.json" and at and os.path.samestat(os.fstat(at), tmp_path.stat()):
+            named.append(os.stat(source, dir_fd=folders["src_dir_fd"]).st_ino in synced)
+        replace(source, target, **folders)
+
+    store = opened(directory=tmp_path)
+    store.add(*data())
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace_file)
+    store.flush()
+    assert named == [True] * (os.name == "posix")
+
+
 def test_no_manifest_names_files_whose_sync_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
