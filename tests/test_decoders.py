@@ -26,8 +26,14 @@ YARN_IN_FULL_LAYERS = {"full_attention": ROPE["yarn"], "sliding_attention": ROPE
 YARN_IN_SLIDING_LAYERS = {"full_attention": ROPE["default"], "sliding_attention": ROPE["yarn"]}
 
 
+THOROUGH = pytest.mark.thorough
+
+
 class TestDifferences(AdapterContract):
-    """The whole contract, once for each kind of difference between families."""
+    """The whole contract, once for each kind of difference between families.
+
+    `TestFamilies` sees at once whether an adapter computes what each of these families does.
+    """
 
     @pytest.fixture(
         params=[
@@ -36,15 +42,15 @@ class TestDifferences(AdapterContract):
             ),
             pytest.param(("llama", {"rope_parameters": ROPE["yarn"]}), id="yarn"),
             pytest.param(("qwen2", {}), id="biases-and-sliding-layers"),
-            pytest.param(("qwen3", {}), id="norm-of-each-head"),
+            pytest.param(("qwen3", {}), id="norm-of-each-head", marks=THOROUGH),
             pytest.param(("olmoe", {}), id="norm-of-all-heads-clipped-and-experts"),
             pytest.param(("phi3", {}), id="one-projection-and-half-of-each-head-rotated"),
             pytest.param(("cohere", {}), id="neighbours-rotated"),
-            pytest.param(("smollm3", {}), id="layers-that-do-not-rotate"),
+            pytest.param(("smollm3", {}), id="layers-that-do-not-rotate", marks=THOROUGH),
             pytest.param(("gemma3", {"rope_parameters": YARN_IN_FULL_LAYERS}), id="rope-by-type"),
-            pytest.param(("stablelm", {}), id="norm-for-each-head"),
-            pytest.param(("hunyuan-v1-dense", {}), id="norm-after-rotation"),
-            pytest.param(("bitnet", {}), id="norm-before-the-output-projection"),
+            pytest.param(("stablelm", {}), id="norm-for-each-head", marks=THOROUGH),
+            pytest.param(("hunyuan-v1-dense", {}), id="norm-after-rotation", marks=THOROUGH),
+            pytest.param(("bitnet", {}), id="norm-before-the-output-projection", marks=THOROUGH),
         ]
     )
     def model(self, request: Any) -> Any:

@@ -277,7 +277,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param("bench", marks=pytest.mark.thorough), "plugin check"]
+)
 @pytest.mark.parametrize(
     ("signals", "to_all", "code"),
     [
