@@ -58,12 +58,13 @@ class ModelReader(memory_crash.Reader):
 def _opened(path: Path) -> fotmem.Memory:
     if (path / ROOT).exists():
         return fotmem.open_memory(path, tiny.llama(), writable=True)
-    memory = _attached()
+    memory = attached()
     memory.save(path)
     return memory
 
 
-def _attached() -> fotmem.Memory:
+def attached() -> fotmem.Memory:
+    """Attach an empty memory to a tiny model."""
     return fotmem.attach(tiny.llama(), layers=tiny.LAYERS, window=tiny.WINDOW, top_k=4)
 
 
@@ -78,7 +79,7 @@ def _read(memory: fotmem.Memory, upto: int | None = None) -> None:
 @functools.cache
 def _uninterrupted() -> Rows:
     """Read all documents at once: the rows that every reading must give."""
-    memory = _attached()
+    memory = attached()
     _read(memory)
     ids, starts, stops = memory.attached_model.contents.text.rows(0, len(memory))
     return ids, starts, stops, {n: tiny.contents(store) for n, store in memory.stores.items()}

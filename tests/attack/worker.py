@@ -17,7 +17,7 @@ from tests.attack.outcome import FOUND, Outcome
 from tests.attack.target import Target
 
 STORE_KINDS = ("crash", "flip", "swap", "edit", "fill", "interrupt")
-MEMORY_KINDS = ("rows", "reading", "compaction")
+MEMORY_KINDS = ("rows", "reading", "compaction", "life")
 KINDS = (*STORE_KINDS, *MEMORY_KINDS)
 """Attacks on a store, and on a memory's directory."""
 NOT_OURS = ("pymp-", "torchinductor_")
