@@ -36,7 +36,7 @@ test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests th
 attack: $(VENV)/.extra-dev $(VENV)/.stores ## attack the store on disk, and memories: make attack SECONDS=600 SEED=1 ARGS="flip swap"
 	@OMP_NUM_THREADS=1 $(PY) -m tests.attack --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
 
-crash-test: $(VENV)/.extra-dev $(VENV)/.stores ## kill processes that read into a memory's directory or compact it: make crash-test KILLS=10000 SEED=1
+crash-test: $(VENV)/.extra-dev $(VENV)/.stores ## kill processes that change a memory's directory: make crash-test KILLS=10000 SEED=1
 	@OMP_NUM_THREADS=1 $(PY) -m tests.attack.crash_test $(or $(KILLS),1000) $(or $(SEED),0)
 
 lint: $(VENV)/.extra-dev ## check style and types
