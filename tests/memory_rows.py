@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from fotmem.directory.facts import DocumentEntry, Fingerprint, ReadingFacts
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.disk import LayerShape
+from tests import pages
 
 SHAPES = {3: LayerShape(2, 4, torch.float32), 7: LayerShape(1, 6, torch.bfloat16)}
 FACTS = ReadingFacts(
@@ -72,6 +74,15 @@ def assert_holds(
     """Expect a directory to hold the first rows, bit for bit."""
     assert len(directory) == rows
     assert_equal_rows(directory, draw(0, rows, shapes))
+
+
+def read_as_the_page_says() -> dict[str, Any]:
+    """Run the code of the page on the format on the folder ``memory``; return its names."""
+    blocks = pages.blocks(pages.ROOT / "docs/memory-format.md")
+    [code] = [block.code for block in blocks if block.language == "python"]
+    found: dict[str, Any] = {}
+    exec(code, found)
+    return found
 
 
 def names(path: Path) -> set[str]:

@@ -56,7 +56,9 @@ def path(whole: Path, tmp_path: Path) -> Path:
 
 
 def rows_of(path: Path) -> SavedRows:
-    return MemoryDirectory.open(path).saved_rows(0)
+    saved = MemoryDirectory.open(path).saved_rows(0)
+    assert saved is not None
+    return saved
 
 
 def chunk_file(path: Path, number: int) -> Path:

@@ -1,6 +1,5 @@
 """The directory of a memory: its commits, its readers, and what lies in it."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,15 @@ from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.disk import LayerShape
 from fotmem.disk.file_tree import FileTree
 from fotmem.errors import StorageError
-from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw, names
+from tests.memory_rows import (
+    FACTS,
+    SHAPES,
+    assert_holds,
+    document,
+    draw,
+    names,
+    read_as_the_page_says,
+)
 
 BLOCK = 64
 
@@ -81,18 +88,15 @@ def test_the_page_on_the_format_reads_it(path: Path, monkeypatch: pytest.MonkeyP
         add(writer, count)
         commit(writer)
     writer.close()
-    page = Path(__file__).parents[1] / "docs/memory-format.md"
-    [code] = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(path.parent)
-    names: dict[str, Any] = {}
-    exec(code, names)
+    names = read_as_the_page_says()
     ids, starts, _, layers = draw(0, 2 * BLOCK + 12)
     assert np.array_equal(names["ids"], ids)
     assert np.array_equal(names["keys"], layers[3][0])
     read, manifest = names["read"], names["manifest"]
     assert np.array_equal(read("tokens", manifest["tokens"], "starts")[0], starts)
-    values = read("layers/07", manifest["layers"][1], "values")
-    assert np.array_equal(values, layers[7][1].view(torch.uint16))
+    values = names["vectors"](manifest["layers"][1], "value")
+    assert np.array_equal(values, layers[7][1].float())
 
 
 def test_no_stray_file_survives_the_next_writer(path: Path) -> None:

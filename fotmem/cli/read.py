@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 from rich.console import Console
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
 
 
+class HowToRead(NamedTuple):
+    """Which model reads into which directory, with which options of `fotmem.attach`."""
+
+    model: str
+    into: str
+    dtype: str | None
+    options: dict[str, Any]
+    quantization: Literal["int8", "int4"] | None
+
+
 def read(
     model: Model,
     files: Annotated[
@@ -48,6 +58,10 @@ def read(
     temperature: Temperature = None,
     top_k: TopK = "32",
     dtype: Dtype = None,
+    quantization: Annotated[
+        Literal["int8", "int4"] | None,
+        typer.Option(help="Keep keys and values in 8 or 4 bits, with a loss; for a new directory."),
+    ] = None,
 ) -> None:
     """Read documents into a memory that is kept in a directory.
 
@@ -57,22 +71,26 @@ def read(
 
     Example: fotmem read smollm2-fot handbook.pdf notes/ --into memory
     """
-    from fotmem.directory.memory_directory import read_manifest
+    from fotmem.directory.memory_directory import is_memory, read_manifest
     from fotmem.directory.writing import refuse_object_storage
     from fotmem.documents import load_documents
+    from fotmem.memory.saving import require_same_quantization
 
     refuse_object_storage(into)
+    if is_memory(into):
+        require_same_quantization(quantization, read_manifest(into), into)
     options = {
         **{"layers": parse_layers(layers), "top_k": parse_top_k(top_k), "window": window},
         **{"distance": distance, "decay": decay, "temperature": temperature},
     }
+    how = HowToRead(model, into, dtype, options, quantization)
     documents = (document for source in files for document in load_documents(source))
     first = next(documents)  # before a model is loaded, or a directory begun
     console = Console(file=sys.stderr, highlight=False)
     unread = _after_unchanged(chain([first], documents), model, into, console)
     first_unread = next(unread, None)
     if first_unread is not None:
-        _read(chain([first_unread], unread), model, into, dtype, options, console)
+        _read(chain([first_unread], unread), how, console)
     manifest = read_manifest(into)
     kept = [document for document in manifest.documents if not document.is_removed]
     tokens = sum(map(len, kept))
@@ -101,18 +119,11 @@ def _after_unchanged(
             _tell(console, document, 0)
 
 
-def _read(
-    documents: Iterator["Document"],
-    model: str,
-    into: str,
-    dtype: str | None,
-    options: dict[str, Any],
-    console: Console,
-) -> None:
+def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> None:
     """Load a model, and read documents into a directory."""
     from fotmem.documents import tokenized
 
-    memory, tokenizer = _opened(model, into, dtype, options)
+    memory, tokenizer = _opened(how)
     overlap = min(OVERLAP, memory.options.window // 2)
     try:
         for document in documents:
@@ -128,20 +139,19 @@ def _tell(console: Console, document: "Document", tokens: int) -> None:
     console.print(f"{escape(document.name)}: {said}")
 
 
-def _opened(
-    model: str, into: str, dtype: str | None, options: dict[str, Any]
-) -> "tuple[Memory, Any]":
+def _opened(how: HowToRead) -> "tuple[Memory, Any]":
     """Load a model and its tokenizer; open a memory, or begin one."""
     from fotmem.directory.memory_directory import is_memory, read_manifest
     from fotmem.memory.attachment import attach
     from fotmem.memory.opening import open_memory
 
+    model, into, dtype, options, quantization = how
     if is_memory(into):
         llama, tokenizer = load_model_of(read_manifest(into).facts, into, model, dtype)
         return open_memory(into, llama, append_only=True), tokenizer
     llama, tokenizer = load_quietly(model, dtype)
-    memory = attach(llama, **options)
-    memory.save(into, model=_lasting_name(model), tokenizer=tokenizer)
+    memory, name = attach(llama, **options), _lasting_name(model)
+    memory.save(into, model=name, tokenizer=tokenizer, quantization=quantization)
     return memory, tokenizer
 
 

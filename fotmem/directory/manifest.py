@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 
 from fotmem.directory.facts import DocumentEntry, ReadingFacts
+from fotmem.directory.quantization import LayerCodec, Quantization
 from fotmem.disk import (
     BlockRows,
     Column,
@@ -60,11 +61,18 @@ class LayerEntry(LogEntry):
     num_heads: Annotated[int, Field(ge=1, le=2**16)]
     head_dim: Annotated[int, Field(ge=1, le=2**16)]
     dtype: Literal["float32", "float16", "bfloat16"]
+    quantization: Quantization | None = None
+    """How keys and values are kept; None: as they are."""
 
     @property
     def shape(self) -> LayerShape:
         """Heads, head dimension and dtype."""
         return LayerShape(self.num_heads, self.head_dim, getattr(torch, self.dtype))
+
+    @property
+    def codec(self) -> LayerCodec:
+        """How rows are made of keys and values."""
+        return LayerCodec(self.shape, self.quantization)
 
 
 class MemoryManifest(GroupManifest):

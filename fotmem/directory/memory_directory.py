@@ -19,6 +19,7 @@ from fotmem.directory.manifest import (
     MemoryManifest,
     layer_folder,
 )
+from fotmem.directory.quantization import LayerCodec, Quantization
 from fotmem.directory.row_log import RowLog
 from fotmem.directory.writing import storage_to_write
 from fotmem.disk import (
@@ -66,7 +67,11 @@ class MemoryDirectory:
 
     @classmethod
     def create(
-        cls, path: Path | str, layers: Mapping[int, LayerShape], facts: ReadingFacts
+        cls,
+        path: Path | str,
+        layers: Mapping[int, LayerShape],
+        facts: ReadingFacts,
+        quantization: Quantization | None = None,
     ) -> Self:
         """Begin a directory for writing.
 
@@ -77,13 +82,18 @@ class MemoryDirectory:
         layers : mapping of int to LayerShape
             Heads, head dimension and dtype of each memory layer.
         facts : ReadingFacts
+        quantization : {"int8", "int4"}, optional
+            How keys and values are kept.
 
         Raises
         ------
         StorageError
             The directory is in use, holds something, or cannot be written to.
         """
-        entries = tuple(_layer_entry(layer, shape) for layer, shape in sorted(layers.items()))
+        entries = tuple(
+            _layer_entry(layer, LayerCodec(shape, quantization))
+            for layer, shape in sorted(layers.items())
+        )
         empty = MemoryManifest(block=BLOCK, layers=entries, facts=facts)
         storage = storage_to_write(path)
         try:
@@ -160,7 +170,7 @@ class MemoryDirectory:
 
         tokens = loaded(TOKENS, TOKEN_COLUMNS, manifest.tokens)
         layers = {
-            each.layer: loaded(layer_folder(each.layer), each.shape.columns(), each)
+            each.layer: loaded(layer_folder(each.layer), each.codec.columns(), each)
             for each in manifest.layers
         }
         self.manifest, self._tokens, self._layers = manifest, tokens, layers
@@ -212,12 +222,17 @@ class MemoryDirectory:
 
     def blocks(self, layer: int, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield keys and values ``[H, n, D]`` of a layer, and the id of the first."""
-        for first, (keys, values) in self._layers[layer].blocks(start, stop):
-            yield first, keys, values
+        codec = self._codecs[layer]
+        for first, rows in self._layers[layer].blocks(start, stop):
+            yield first, *codec.decode(rows)
 
-    def saved_rows(self, layer: int) -> SavedRows:
-        """Return all keys and values of a layer, for stores that look them up where they are."""
-        return self._layers[layer].saved()
+    def saved_rows(self, layer: int) -> SavedRows | None:
+        """Return all keys and values of a layer, for stores that look them up where they are.
+
+        None: they are quantized, and not there as stores need them.
+        """
+        is_quantized = self._codecs[layer].quantization is not None
+        return None if is_quantized else self._layers[layer].saved()
 
     def large_blocks(
         self, layer: int, start: int, stop: int, elements: int
@@ -243,6 +258,13 @@ class MemoryDirectory:
             *(f"{path}/{name}" for path, names in arrays for name in names),
         }
 
+    def as_kept(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values ``[H, n, D]`` as they are read back, if they are quantized."""
+        codec = self._codecs[layer]
+        if codec.quantization is None:
+            return keys, values
+        return codec.decode(codec.encode(keys, values))
+
     # Writing ---------------------------------------------------------------------------------
 
     def require_writable(self) -> None:
@@ -260,8 +282,8 @@ class MemoryDirectory:
     ) -> None:
         """Add tokens ``[n]``, and keys and values ``[H, n, D]`` of each layer."""
         self._tokens.append([each[None] for each in (ids, starts, stops)])
-        for layer, rows in layers.items():
-            self._layers[layer].append(rows)
+        for layer, pair in layers.items():
+            self._layers[layer].append(self._codecs[layer].encode(*pair))
 
     def commit(self, documents: Sequence[DocumentEntry]) -> None:
         """Make everything durable, with the documents that the tokens belong to.
@@ -340,6 +362,10 @@ class MemoryDirectory:
         self._files.closed = storage.name
         storage.close(unused=True)
 
+    @property
+    def _codecs(self) -> dict[int, LayerCodec]:
+        return {each.layer: each.codec for each in self.manifest.layers}
+
     def _logs(self) -> list[RowLog]:
         return [self._tokens, *self._layers.values()]
 
@@ -373,6 +399,8 @@ def _joined(blocks: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, 
     return firsts[0], torch.cat(keys, 1), torch.cat(values, 1)
 
 
-def _layer_entry(layer: int, shape: LayerShape) -> LayerEntry:
-    name: Any = str(shape.dtype).removeprefix("torch.")
-    return LayerEntry(layer=layer, num_heads=shape.heads, head_dim=shape.head_dim, dtype=name)
+def _layer_entry(layer: int, codec: LayerCodec) -> LayerEntry:
+    heads, head_dim, dtype = codec.shape
+    name: Any = str(dtype).removeprefix("torch.")
+    sizes: Any = {"num_heads": heads, "head_dim": head_dim}
+    return LayerEntry(layer=layer, **sizes, dtype=name, quantization=codec.quantization)

@@ -125,7 +125,7 @@ def damages_of(storage: Storage, manifest: MemoryManifest) -> Iterator[Damage]:
 def group_logs(storage: Storage, manifest: MemoryManifest) -> list[GroupLog]:
     """List the groups of all folders, as the manifest describes them."""
     logs: list[tuple[str, Sequence[Column], LogEntry]] = [(TOKENS, TOKEN_COLUMNS, manifest.tokens)]
-    logs += [(layer_folder(e.layer), e.shape.columns(), e) for e in manifest.layers]
+    logs += [(layer_folder(e.layer), e.codec.columns(), e) for e in manifest.layers]
     logged = manifest.rows // manifest.block * manifest.block
     how = {"block": manifest.block, "logged": logged}
     return [

@@ -27,6 +27,7 @@ NUMPY = {
     torch.float16: "float16",
     torch.bfloat16: "uint16",  # its bits: zarr has no bfloat16
     torch.int32: "int32",
+    torch.uint8: "uint8",
 }
 
 

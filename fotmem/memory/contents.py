@@ -101,13 +101,20 @@ class Contents:
             try:
                 for layer, (keys, values) in pieces.items():
                     touched.append(layer)
-                    self.stores[layer].add(keys[:, -count:], values[:, -count:])
+                    pair = self._as_kept(layer, keys[:, -count:], values[:, -count:])
+                    self.stores[layer].add(*pair)
                 self.text.append(rows)
             except BaseException:
                 # The store that failed, too: it may hold a part of the window.
                 for layer in touched:
                     self.stores[layer] = self._shortened(layer)
                 raise
+
+    def _as_kept(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values as whoever opens the directory will find them."""
+        if self.directory is None:
+            return keys, values
+        return self.directory.as_kept(layer, keys, values)
 
     def require_whole(self) -> None:
         """Raise `StorageError` if the stores do not hold everything."""

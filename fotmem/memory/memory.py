@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from torch import Tensor
 
@@ -25,12 +25,11 @@ from fotmem.memory.kept_indexes import keep_indexes
 from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.reading import Projections, checked_text
-from fotmem.memory.saving import commit, facts_of, new_directory, refreshed, remove
+from fotmem.memory.saving import refreshed, remove, save
 from fotmem.memory.stats import MemoryStats, stats
 from fotmem.memory.text import MemoryDocument
 from fotmem.memory.text_to_read import TokenRows
 from fotmem.memory.windows import checked_overlap
-from fotmem.models.fingerprint import tokenizer_fingerprint
 from fotmem.stores.store import MemoryStore
 
 
@@ -499,7 +498,14 @@ class Memory:
         """
         return self._kept_directory().manifest.facts
 
-    def save(self, directory: Path | str, *, model: str = "", tokenizer: object = None) -> None:
+    def save(
+        self,
+        directory: Path | str,
+        *,
+        model: str = "",
+        tokenizer: object = None,
+        quantization: Literal["int8", "int4"] | None = None,
+    ) -> None:
         """Write the memory to a directory, and keep it there from now on.
 
         What is read later is committed there, every 8,192 tokens and at the end of `read`. A memory
@@ -513,9 +519,14 @@ class Memory:
             Name by which ``fotmem ask`` loads the model.
         tokenizer : transformers tokenizer, optional
             A checksum of it is kept, so that another one is refused.
+        quantization : {"int8", "int4"}, optional
+            Keep keys and values in 8 or 4 bits; see "Keep a memory" for what they lose. Each memory
+            of the directory has this loss, this one included. By default nothing is lost.
 
         Raises
         ------
+        OptionError
+            There is no such quantization, or the memory's own directory has another one.
         StorageError
             The directory cannot be written to, or holds something else. Nothing of ours is left.
         AttachError
@@ -525,17 +536,8 @@ class Memory:
             self._contents.require_whole()
             if self._before:
                 raise AttachError("end the block of temporarily() first, then save the memory")
-            contents, kept = self._contents, self._contents.directory
-            if kept is not None and kept.is_at(directory):
-                commit(contents, kept)
-                return
-            known = "" if tokenizer is None else tokenizer_fingerprint(tokenizer)
-            facts = facts_of(self.attached_model, model=model, tokenizer=known)
-            written = new_directory(directory, contents, facts)
-            if kept is None:
-                contents.directory = written
-            else:
-                written.close()
+            how: Any = {"model": model, "tokenizer": tokenizer, "quantization": quantization}
+            self._put(save(self.attached_model, directory, **how))
 
     def refresh(self) -> bool:
         """Take over what another process has committed to the directory since it was opened.

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fotmem.directory.facts import Fingerprint, ReadingFacts
+from fotmem.directory.manifest import MemoryManifest
 from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.directory.quantization import BITS, Quantization
 from fotmem.disk import LayerShape
-from fotmem.errors import AttachError, StorageError
+from fotmem.errors import AttachError, OptionError, StorageError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.contents import BULK, Contents, looked_up_range
 from fotmem.memory.kept_indexes import fill_stores, keep_indexes
@@ -46,25 +48,68 @@ def fingerprint_of(attached: AttachedModel) -> Fingerprint:
     return model_fingerprint(attached.parts, attached.adapters, positionals=positionals)
 
 
-def new_directory(path: Path | str, contents: Contents, facts: ReadingFacts) -> MemoryDirectory:
-    """Begin a directory for a memory, and write all that it holds.
+def save(
+    attached: AttachedModel,
+    path: Path | str,
+    *,
+    model: str,
+    tokenizer: object,
+    quantization: Quantization | None,
+) -> Contents:
+    """Write a memory to a directory; return its contents from now on. See `Memory.save`."""
+    require_known(quantization)
+    contents, kept = attached.contents, attached.contents.directory
+    if kept is not None and kept.is_at(path):
+        require_same_quantization(quantization, kept.manifest, kept.name)
+        commit(contents, kept)
+        return contents
+    known = "" if tokenizer is None else tokenizer_fingerprint(tokenizer)
+    written = _written(
+        path, contents, facts_of(attached, model=model, tokenizer=known), quantization
+    )
+    if quantization is None:
+        keep_indexes(contents, written)
+    if kept is not None:
+        written.close()
+        return contents
+    if quantization is not None:  # what is read back has lost something
+        contents = filled(contents.begun_anew(written.compactions), written)
+    contents.directory = written
+    return contents
 
-    Raises
-    ------
-    StorageError
-        It cannot be written to, or holds something. Nothing of ours is left in it.
-    """
+
+def require_known(quantization: object) -> None:
+    """Raise `OptionError` unless this is a quantization, or None."""
+    if quantization is not None and quantization not in BITS:
+        raise OptionError.unknown(str(quantization), "a memory", BITS, kind="quantization")
+
+
+def require_same_quantization(
+    quantization: Quantization | None, manifest: MemoryManifest, name: str
+) -> None:
+    """Raise `OptionError` if another quantization is wanted than a directory has."""
+    has = manifest.layers[0].quantization
+    if quantization not in (None, has):
+        raise OptionError(
+            f"quantization is chosen when a directory is begun: {name} has "
+            f"{has or 'none'}, wanted {quantization}; leave it out, or save to another directory"
+        )
+
+
+def _written(
+    path: Path | str, contents: Contents, facts: ReadingFacts, quantization: Quantization | None
+) -> MemoryDirectory:
+    """Begin a directory for a memory, and write all that it holds; if that fails, remove it."""
     shapes = {
         layer: LayerShape(store.num_heads, store.head_dim, store.dtype)
         for layer, store in contents.stores.items()
     }
-    directory = MemoryDirectory.create(path, shapes, facts)
+    directory = MemoryDirectory.create(path, shapes, facts, quantization)
     try:
         commit(contents, directory)
     except BaseException:
         directory.discard()
         raise
-    keep_indexes(contents, directory)
     return directory
 
 
