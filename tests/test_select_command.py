@@ -1,6 +1,8 @@
 """The command `fotmem select`, and the file that it writes."""
 
 import json
+import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import InputError, OptionError
 from fotmem.measure.select import selector
 from fotmem.measure.select.choice import Candidate, Selection
@@ -59,6 +62,33 @@ def test_a_file_that_is_something_else_is_named(content: str, reason: str, tmp_p
         fotmem.attach(tiny.llama(), config=file)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         fotmem.attach(tiny.llama(), config=tmp_path / "none.toml")
+
+
+@pytest.mark.thorough
+def test_the_next_commands_of_a_kept_memory_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(selector, "CAPTURED", 1000)
+    folder, out = folders.write(tmp_path / "model", chat=True), tmp_path / "my fotmem.toml"
+    text = tmp_path / "text.txt"
+    text.write_text(folders.PROSE * (8000 // len(folders.PROSE) + 1))
+    words = ["select", folder, "--tokens", "1k", "--stores", "exact", "--text", text]
+    words += ["--window", 48, "--layers", "1,2", "--persistent"]
+    ended = call(capsys, *words, "--out", out)
+    assert ended.code == 0
+    assert "disk: size of the memory's directory" in ended.out
+    last = ended.out.splitlines()[-1]
+    assert last.startswith("next: fotmem read ")
+    for name, value in {"FILE": text, "DIR": tmp_path / "kept", "QUESTION": "Who?"}.items():
+        last = re.sub(rf"\b{name}\b", shlex.quote(str(value)), last)
+    read, ask = last.removeprefix("next: ").split(" && ")
+    assert call(capsys, *shlex.split(read)[1:]).code == 0
+    ended = call(capsys, *shlex.split(ask)[1:], "--max-new-tokens=2", "--json")
+    assert json.loads(ended.out)["tokens"] > 1000
+    kept = MemoryDirectory.open(tmp_path / "kept").manifest
+    assert [layer.layer for layer in kept.layers] == [1, 2]
+    assert kept.facts.window == 48
 
 
 def test_the_command(

@@ -228,9 +228,34 @@ def test_the_message_to_a_script_without_a_guard(capture: Capture, tmp_path: Pat
     )
 
 
-def test_stores_that_cannot_be_used_are_not_measured(capture: Capture) -> None:
-    found = fotmem.select(capture, tokens=1000, stores=["exact"], persistent=True)
-    assert found.excluded == {"exact": "its memory ends with the process"}
+def test_any_store_opens_a_memory_that_is_kept(tmp_path: Path) -> None:
+    """What counts as disk is what the memory's directory keeps: keys, values, and the index."""
+    pytest.importorskip("faiss")
+    small = capture_random(tmp_path / "c", tokens=6000, queries=8, num_heads=1, head_dim=16)
+    with fotmem.create_store("faiss-ivf", num_heads=1, head_dim=16) as store:
+        store.add(*small.rows(0, 0, 6000))
+        saved = store.save_index()
+    assert saved is not None
+    index = sum(array.nbytes for array in saved.arrays.values())
+    found = fotmem.select(
+        small, tokens=6000, stores=["exact", "faiss-ivf", "zarr"], persistent=True, threads=1
+    )
+    assert found.excluded == {}
+    disks = {each.setting.store: each.predicted.disk for each in found.candidates}
+    rows = 6000 * (2 * 16 * 4 + 0.5)
+    assert disks["exact"] == pytest.approx(rows, rel=0.01)
+    assert disks["faiss-ivf"] == pytest.approx(rows + index, rel=0.05)
+    assert disks["zarr"] >= rows  # and its temporary files
+    found.write(tmp_path / "fotmem.toml")
+    assert "for a memory in a directory" in (tmp_path / "fotmem.toml").read_text("utf-8")
+
+
+def test_stores_that_cannot_be_used_are_not_measured(
+    capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selector, "_missing", lambda name: "needs it")
+    found = fotmem.select(capture, tokens=1000, stores=["exact"])
+    assert found.excluded == {"exact": "needs it"}
     assert found.choice is None
     assert found.advice == "no store could be measured"
     with pytest.raises(InputError, match="nothing to write"):

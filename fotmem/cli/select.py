@@ -1,6 +1,7 @@
 """``fotmem select``."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ EXPLAINED = {
     "RAM, disk": "bytes of all memory layers together",
     "latency": "time that memory adds to decoding a token, in all memory layers",
 }
+KEPT = {"disk": "size of the memory's directory: keys, values and the index"}
 QUALITY = ("excess error", "recall")
 """Columns that are also columns of a benchmark."""
 NOTHING_FITS = 3
@@ -55,7 +57,11 @@ def select(
         typer.Option(min=0, max=1, help="Smallest recall: share of the exact top k that is found."),
     ] = None,
     persistent: Annotated[
-        bool, typer.Option("--persistent", help="Require a memory that outlives the process.")
+        bool,
+        typer.Option(
+            "--persistent",
+            help="Require a memory that outlives the process, as fotmem read keeps it.",
+        ),
     ] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Hits per query and head.")] = 32,
     layers: Layers = None,
@@ -115,8 +121,21 @@ def select(
         _show(found)
         if choice is not None:
             print(out)
+            reading = {"layers": layers, "window": window, "distance": distance}
+            print("next:", _next_commands(model, out, persistent, **reading))
     if choice is None:
         raise typer.Exit(NOTHING_FITS)
+
+
+def _next_commands(model: str, config: Path, kept: bool, **given: object) -> str:
+    """Return the commands that use the choice; `given` are options of the reading."""
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    if not kept:
+        words = ["ask", model, "QUESTION", "--text=FILE", *options, f"--config={config}"]
+        return shlex.join(["fotmem", *words])
+    read = ["fotmem", "read", model, "FILE", "--into=DIR", *options]
+    ask = ["fotmem", "ask", "DIR", "QUESTION", f"--config={config}"]
+    return f"{shlex.join(read)} && {shlex.join(ask)}"
 
 
 def _show(found: "Selection") -> None:
@@ -150,5 +169,6 @@ def _show(found: "Selection") -> None:
         table.add_row(escape(name), *"-----", escape(reason))
     console = Console(width=WIDTH)
     console.print(table)
-    explain(console, EXPLAINED | {name: BY_NAME[name].meaning for name in QUALITY})
+    kept = KEPT if found.limits.persistent else {}
+    explain(console, EXPLAINED | kept | {name: BY_NAME[name].meaning for name in QUALITY})
     console.print(found.summary, highlight=False, markup=False)

@@ -31,6 +31,8 @@ TURNS = 2
 """Turns in which all settings are timed: a single turn may fall into a busy moment."""
 COUNTED = 32
 """Queries of a head whose compared keys are counted."""
+CHECKSUMS = 0.5
+"""Bytes for each key and value of a head."""
 WARM = 5000
 """Random keys of a first store, which makes libraries load what they need."""
 
@@ -146,7 +148,17 @@ class StoreBench:
     def _disk(self) -> int:
         files = (self.folder / "store").rglob("*")
         kept = sum(file.stat().st_blocks * 512 for file in files if file.is_file())
+        if self.job.kept and self.job.costs:
+            kept = self._bytes_in_directory()
         return self.store.disk_bytes + kept
+
+    def _bytes_in_directory(self) -> int:
+        """Return the size of the keys and values, and of the index, in a memory's directory."""
+        store = self.store
+        saved = store.save_index()
+        index = 0 if saved is None else sum(array.nbytes for array in saved.arrays.values())
+        row = 2 * store.num_heads * store.head_dim * store.dtype.itemsize
+        return index + round(len(store) * (row + CHECKSUMS * store.num_heads))
 
     def _created(self, folder: Path) -> MemoryStore:
         info = self.capture.info
@@ -156,7 +168,7 @@ class StoreBench:
             num_heads=info.num_heads,
             head_dim=info.head_dim,
             device=self.job.store_device,
-            directory=folder if self.promised.persistent else None,
+            directory=folder if self.promised.persistent and not self.job.kept else None,
             **setting.options,
         )
 

@@ -37,6 +37,8 @@ class StoreJob:
     are those of the text that follows so many tokens."""
     costs: bool = True
     """Whether latency and RAM are measured."""
+    kept: bool = False
+    """Whether a memory's directory keeps the keys and values, and the index beside them."""
 
 
 class StoreAnswer(NamedTuple):
@@ -67,6 +69,7 @@ class SizeResult(NamedTuple):
     ram: int
     """Bytes that the process needs more than with the empty store; 0 without `costs`."""
     disk: int
-    """Bytes on disk: of the store's folder and of its temporary files."""
+    """Bytes on disk: of the store's folder and of its temporary files; with `kept`, of what the
+    memory's directory keeps instead of the store's folder."""
     settings: list[SettingResult]
     """One result for each of its settings."""

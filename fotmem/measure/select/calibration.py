@@ -82,6 +82,8 @@ class Calibration:
     threads : int, optional
     seconds : float
         Time limit.
+    kept : bool
+        Whether a memory's directory keeps the keys and values, and the index beside them.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class Calibration:
         device: str,
         threads: int | None,
         seconds: float,
+        kept: bool = False,
     ) -> None:
         self.capture, self.tokens, self.top_k = capture, tokens, top_k
         self.device, self.threads, self.seconds = device, threads, seconds
+        self.kept = kept
         self.measured: list[SettingMeasurement] = []
         sizes = capture.info.sizes
         self._captured = [size for size in sizes if size >= BEGIN] or [sizes[-1]]
@@ -224,6 +228,7 @@ class Calibration:
             top_k=self.top_k,
             same_queries=True,
             costs=costs,
+            kept=self.kept,
         )
         with Worker(job) as worker:
             for result in worker.results(patience):

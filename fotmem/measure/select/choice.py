@@ -134,6 +134,10 @@ class Selection:
                 why = f"nearly as fast as the fastest of {len(fitting)} that fit, with less RAM"
         return f"{choice.setting}: {why}"
 
+    @property
+    def _kept(self) -> str:
+        return " for a memory in a directory" if self.limits.persistent else ""
+
     def write(self, file: Path | str) -> None:
         """Write the choice to a file for `attach`, ``ask`` and ``eval``.
 
@@ -148,7 +152,7 @@ class Selection:
         write_config(
             file,
             StoreConfig(setting.store, setting.options),
-            comment=f"Chosen by fotmem select. {self.summary}",
+            comment=f"Chosen by fotmem select{self._kept}. {self.summary}",
             predicted={"tokens": self.tokens, "top_k": self.top_k, **predicted._asdict()},
         )
 

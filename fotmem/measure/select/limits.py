@@ -30,7 +30,8 @@ class Limits:
     min_recall: float | None = None
     """Share of the exact top k that is found."""
     persistent: bool = False
-    """Whether the memory must outlive the process."""
+    """Whether the memory must outlive the process: it is kept in a directory, which counts as disk.
+    """
 
     def __post_init__(self) -> None:
         for name in ("ram", "disk", "latency"):

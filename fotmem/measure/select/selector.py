@@ -72,7 +72,8 @@ def select(
     min_recall : float, optional
         Smallest share of the exact top k that is found: mean.
     persistent : bool
-        Whether the memory must outlive the process.
+        Whether the memory must outlive the process. Then it is kept in a directory, which any store
+        opens: `disk` is the size of keys and values there, and of the index beside them.
     top_k : int
         Hits per query and head.
     layers, window, distance
@@ -138,7 +139,7 @@ def select(
     if isinstance(stores, str):
         stores = stores.split(",")
     names = list(available_stores()) if stores is None else list(dict.fromkeys(stores))
-    excluded = {name: why for name in names if (why := _unfit(name, limits))}
+    excluded = {name: why for name in names if (why := _missing(name))}
     if isinstance(source, Capture):
         capture = source
     else:
@@ -152,6 +153,7 @@ def select(
         device=device,
         threads=threads,
         seconds=seconds,
+        kept=limits.persistent,
     )
     asked = [
         _budgeted(each, limits, count)
@@ -190,14 +192,9 @@ def _require_device(device: str) -> None:
         raise OptionError(f"device must be {' or '.join(known)} here, got {device!r}")
 
 
-def _unfit(name: str, limits: Limits) -> str:
+def _missing(name: str) -> str:
     """Return why a store cannot be used; empty if it can."""
-    spec = available_stores().get(name) or find_store(name)
-    if spec.reason:
-        return spec.reason
-    if limits.persistent and not spec.capabilities.persistent:
-        return "its memory ends with the process"
-    return ""
+    return (available_stores().get(name) or find_store(name)).reason
 
 
 def _budgeted(setting: Setting, limits: Limits, layers: int) -> Setting:
