@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks import kept
 from benchmarks.captured import QUERIES, demo
+from fotmem.errors import InputError
 from fotmem.measure.capture import Capture, capture_model, capture_random
 from fotmem.stores import indexed_store as indexed
 from tests import tiny
@@ -111,10 +113,31 @@ def _seconds(call: Call) -> float:
     return time.perf_counter() - begin
 
 
-def pytest_terminal_summary() -> None:
-    """Print the ratios: median, and the middle half of the pairs."""
-    if not RESULTS:
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """Load the demo model, once."""
+    from fotmem.models.load import load_model
+
+    try:
+        return load_model("smollm2")[0]
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def pytest_terminal_summary(config: pytest.Config) -> None:
+    """Print what was measured side by side, and what opening takes."""
+    if not config.getoption("benchmark_enable"):
         return
+    console = Console(width=120)
+    if RESULTS:
+        console.print(side_by_side())
+    if kept.ROWS:
+        console.print(kept.table())
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def side_by_side() -> Table:
+    """Return the ratios: median, and the middle half of the pairs."""
     table = Table(
         "benchmark", "ours", "theirs", "more", "ratio", "middle half", title="side by side"
     )
@@ -123,6 +146,4 @@ def pytest_terminal_summary() -> None:
         ratios, quarter = found["ratios"], len(found["ratios"]) // 4
         middle = f"{ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f}"
         table.add_row(escape(name), *times, f"{found['ratio']:.2f}", middle)
-    console = Console(width=120)
-    console.print(table)
-    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    return table

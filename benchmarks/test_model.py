@@ -19,17 +19,6 @@ LAYERS = [17, 20, 23]
 LOCAL = 256
 
 
-@pytest.fixture(scope="module")
-def smollm2() -> Any:
-    """Load the demo model, once."""
-    from fotmem.models.load import load_model
-
-    try:
-        return load_model("smollm2")[0]
-    except fotmem.errors.InputError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def plain(timed: bool, request: pytest.FixtureRequest) -> Any:
     """The demo model in a run with timing, otherwise a tiny one with as many layers."""
