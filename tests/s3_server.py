@@ -4,7 +4,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import Request as HttpRequest
@@ -35,6 +35,7 @@ class S3Server:
         """All requests, in order."""
         self.instead: Callable[[Environ], Any] = lambda environ: None
         """Called before each answer; may return an application that answers in place of moto's."""
+        self._putting = threading.Lock()  # S3 checks a condition and writes at once, moto does not
         self._copied: dict[tuple[str, str], bytes] = {}
         self._app: Any = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -52,6 +53,10 @@ class S3Server:
     def store(self, folder: str = "memory") -> ObjectStore:
         """The objects below a folder."""
         return from_url(self.url(folder))
+
+    def keys(self, folder: str = "memory") -> set[str]:
+        """The names of all objects below a folder."""
+        return {each["path"] for some in obstore.list(self.store(folder)) for each in some}
 
     def upload(self, source: Path, folder: str = "memory") -> str:
         """Copy the files of a folder that have changed, one by one; return its URL."""
@@ -73,7 +78,12 @@ class S3Server:
     def _answer(self, environ: Environ, start_response: Any) -> Any:
         path, part = environ["PATH_INFO"], environ.get("HTTP_RANGE", "")
         self.asked.append(Asked(environ["REQUEST_METHOD"], path, part))
-        return (self.instead(environ) or self._app)(environ, start_response)
+        return (self.instead(environ) or self.app)(environ, start_response)
+
+    def app(self, environ: Environ, start_response: Any) -> Any:
+        """Answer as moto does."""
+        with self._putting if environ["REQUEST_METHOD"] == "PUT" else nullcontext():
+            return self._app(environ, start_response)
 
 
 @contextmanager

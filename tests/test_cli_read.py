@@ -132,9 +132,21 @@ def test_ask_object_storage(kept: Path, folder: Path, s3: "S3Server", capsys: Ca
     assert "nothing is damaged" in call(capsys, "memory", "verify", url).out
     line = refusal(capsys, 1, "ask", s3.url("nothing"), "Who?")
     assert "it has no zarr.json, but nothing" in line
-    for command in (("read", "no model", folder / "one.txt", "--into"), ("memory", "repair")):
-        line = refusal(capsys, 1, *command, s3.url("nothing"))
-        assert "a memory can be read, but not written: no lock keeps a second writer out" in line
+    line = refusal(capsys, 1, "memory", "repair", s3.url("nothing"))
+    assert "there is no memory in" in line
+
+
+def test_read_into_object_storage(folder: Path, s3: "S3Server", capsys: Capture) -> None:
+    url, one, two = s3.url("written"), folder / "one.txt", folder / "two.md"
+    for texts, unchanged in (([one], 0), ([one, two], 1), ([one, two], 2)):
+        ended = call(capsys, "read", folder, *texts, "--into", url, *WINDOW)
+        assert (ended.code, ended.err.count("not changed")) == (0, unchanged)
+        assert f"tokens of {len(texts)} documents" in " ".join(ended.out.split())
+    asked = call(capsys, "ask", url, "Who?", "--max-new-tokens", 4, "--json")
+    assert {source["document"] for source in json.loads(asked.out)["sources"]} <= {
+        str(one),
+        str(two),
+    }
 
 
 @pytest.mark.thorough

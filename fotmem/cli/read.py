@@ -25,6 +25,7 @@ from fotmem.cli.options import (
 from fotmem.cli.parsing import parse_layers, parse_top_k
 
 if TYPE_CHECKING:
+    from fotmem.directory.manifest import MemoryManifest
     from fotmem.documents import Document
     from fotmem.memory.memory import Memory
 
@@ -37,6 +38,8 @@ class HowToRead(NamedTuple):
     dtype: str | None
     options: dict[str, Any]
     quantization: Literal["int8", "int4"] | None
+    before: "MemoryManifest | None"
+    """What is in the directory already."""
 
 
 def read(
@@ -71,23 +74,22 @@ def read(
 
     Example: fotmem read smollm2-fot handbook.pdf notes/ --into memory
     """
-    from fotmem.directory.memory_directory import is_memory, read_manifest
-    from fotmem.directory.writing import refuse_object_storage
+    from fotmem.directory.memory_directory import find_manifest, read_manifest
     from fotmem.documents import load_documents
     from fotmem.memory.saving import require_same_quantization
 
-    refuse_object_storage(into)
-    if is_memory(into):
-        require_same_quantization(quantization, read_manifest(into), into)
+    before = find_manifest(into)
+    if before is not None:
+        require_same_quantization(quantization, before, into)
     options = {
         **{"layers": parse_layers(layers), "top_k": parse_top_k(top_k), "window": window},
         **{"distance": distance, "decay": decay, "temperature": temperature},
     }
-    how = HowToRead(model, into, dtype, options, quantization)
+    how = HowToRead(model, into, dtype, options, quantization, before)
     documents = (document for source in files for document in load_documents(source))
     first = next(documents)  # before a model is loaded, or a directory begun
     console = Console(file=sys.stderr, highlight=False)
-    unread = _after_unchanged(chain([first], documents), model, into, console)
+    unread = _after_unchanged(chain([first], documents), how, console)
     first_unread = next(unread, None)
     if first_unread is not None:
         _read(chain([first_unread], unread), how, console)
@@ -100,16 +102,14 @@ def read(
 
 
 def _after_unchanged(
-    documents: Iterator["Document"], model: str, into: str, console: Console
+    documents: Iterator["Document"], how: HowToRead, console: Console
 ) -> Iterator["Document"]:
-    """Skip the documents, up to the first other one, that a model has read into a directory."""
-    from fotmem.directory.memory_directory import is_memory, read_manifest
-
+    """Skip the documents, up to the first other one, that the model has read into the directory."""
     known = set()
-    if is_memory(into) and (manifest := read_manifest(into)).facts.model == _lasting_name(model):
+    if how.before is not None and how.before.facts.model == _lasting_name(how.model):
         known = {
             (each.name, each.sha256)
-            for each in manifest.documents
+            for each in how.before.documents
             if each.is_complete and not each.is_removed
         }
     for document in documents:
@@ -141,13 +141,12 @@ def _tell(console: Console, document: "Document", tokens: int) -> None:
 
 def _opened(how: HowToRead) -> "tuple[Memory, Any]":
     """Load a model and its tokenizer; open a memory, or begin one."""
-    from fotmem.directory.memory_directory import is_memory, read_manifest
     from fotmem.memory.attachment import attach
     from fotmem.memory.opening import open_memory
 
-    model, into, dtype, options, quantization = how
-    if is_memory(into):
-        llama, tokenizer = load_model_of(read_manifest(into).facts, into, model, dtype)
+    model, into, dtype, options, quantization, before = how
+    if before is not None:
+        llama, tokenizer = load_model_of(before.facts, into, model, dtype)
         return open_memory(into, llama, append_only=True), tokenizer
     llama, tokenizer = load_quietly(model, dtype)
     memory, name = attach(llama, **options), _lasting_name(model)

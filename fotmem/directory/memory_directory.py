@@ -29,6 +29,7 @@ from fotmem.disk import (
     LayerShape,
     SavedRows,
     Storage,
+    is_remote,
     open_storage,
 )
 from fotmem.disk.folder import Folder
@@ -131,7 +132,7 @@ class MemoryDirectory:
             files = GroupFiles(FORMAT)
             directory = cls(files, storage, trusted=trusted)
             directory._take_over(files.load(storage))
-            if writable and not storage.read_only:
+            if writable and not (storage.read_only or storage.shared):
                 files.tidy(directory.manifest, directory._groups())
                 directory.indexes.tidy()
         except BaseException:
@@ -355,9 +356,10 @@ class MemoryDirectory:
             self._files.close()
 
     def discard(self) -> None:
-        """Remove a directory that was just begun."""
+        """Remove a directory that was just begun, unless others may write there, too."""
         storage = self._storage
-        for path in (ROOT, TOKENS, "layers"):  # without its manifest it was hardly begun
+        # Without its manifest it was hardly begun.
+        for path in () if storage.shared else (ROOT, TOKENS, "layers"):
             storage.remove(path)
         self._files.closed = storage.name
         storage.close(unused=True)
@@ -384,6 +386,24 @@ def read_manifest(path: Path | str) -> MemoryManifest:
     storage = open_storage(path, writable=False)
     try:
         return FORMAT.load(storage).manifest
+    finally:
+        storage.close()
+
+
+def find_manifest(path: Path | str) -> MemoryManifest | None:
+    """Read what the last commit of a directory states; None if a memory can be begun there.
+
+    Raises
+    ------
+    StorageError
+        There is something else, or the manifest cannot be read.
+    """
+    if not is_remote(path):
+        return read_manifest(path) if is_memory(path) else None
+    storage = storage_to_write(path)
+    try:
+        found = FORMAT.read(storage)
+        return None if found is None else found.manifest
     finally:
         storage.close()
 

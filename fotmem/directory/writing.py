@@ -1,4 +1,4 @@
-"""Opens a memory's directory for its one writer."""
+"""Opens a memory's directory for a writer."""
 
 from pathlib import Path
 
@@ -7,21 +7,14 @@ from fotmem.errors import StorageError
 
 
 def storage_to_write(path: Path | str) -> Storage:
-    """Open a folder, and keep other writers out.
+    """Open a folder, and keep other writers out; or object storage, where the first commit counts.
 
     Raises
     ------
     StorageError
-        It is in object storage, in use, or cannot be opened.
+        It is in use, or cannot be opened, or is reached in a way that allows no writing.
     """
-    refuse_object_storage(path)
-    return open_storage(path)
-
-
-def refuse_object_storage(path: Path | str) -> None:
-    """Raise `StorageError` if a path is a URL of object storage."""
-    if "://" in str(path) and not str(path).startswith("file://"):
-        raise StorageError(
-            f"{path} is in object storage, where a memory can be read, but not written: no lock "
-            "keeps a second writer out. Write it to a folder, and copy that there when it is done"
-        )
+    storage = open_storage(path)
+    if storage.read_only and storage.shared:
+        raise StorageError(f"{storage.name} {storage.read_only}")
+    return storage

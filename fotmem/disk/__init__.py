@@ -25,7 +25,7 @@ from fotmem.disk.log_entries import (
 from fotmem.disk.log_loading import check_descriptions, load_log, load_pieces
 from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFormat
 from fotmem.disk.mapped_rows import MappedRows
-from fotmem.disk.opening import open_storage
+from fotmem.disk.opening import is_remote, open_storage
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.saved_rows import SavedRows
 from fotmem.disk.storage import TRANSIENT, Storage
@@ -66,6 +66,7 @@ __all__ = [
     "check_pieces",
     "grown_tail",
     "is_power_of_two",
+    "is_remote",
     "load_array",
     "load_chunks",
     "load_log",

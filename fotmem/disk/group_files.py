@@ -1,6 +1,7 @@
 """Groups of arrays in one storage: names for new ones, and the commit that makes them durable."""
 
 import logging
+import secrets
 from collections.abc import Sequence
 from typing import Generic
 
@@ -13,6 +14,8 @@ from fotmem.disk.zarr_metadata import group_json
 from fotmem.errors import StorageError
 
 LOG = logging.getLogger("fotmem")
+SPREAD = 2**40
+"""Where several may write at a time, each begins its names at random in so many."""
 
 
 class GroupFiles(Generic[M]):
@@ -28,7 +31,9 @@ class GroupFiles(Generic[M]):
         self.storage: Storage | None = None
         self.closed = ""
         """The name of the storage, once it is closed."""
-        self.next_name = 0
+        self._next = 0
+        self._names_taken = 0
+        """Lower names were given before the directory was opened."""
         self._directory_id = ""
         # Paths that the manifest named when it was opened, and those that were given since.
         self._known: set[str] = set()
@@ -44,6 +49,15 @@ class GroupFiles(Generic[M]):
     def directory_id(self) -> str:
         """Drawn at random when the directory was begun."""
         return self._directory_id
+
+    @property
+    def next_name(self) -> int:
+        """What the manifest is to state: groups of later writers get this number or higher ones."""
+        return max(self._next, self._names_taken + SPREAD) if self._is_shared else self._next
+
+    @property
+    def _is_shared(self) -> bool:
+        return self.storage is not None and self.storage.shared
 
     @property
     def lasting(self) -> bool:
@@ -70,9 +84,10 @@ class GroupFiles(Generic[M]):
         """Name a new group in a folder, and begin it."""
         if self.storage is None:
             self.storage = temporary_folder()
-        path = f"{folder}/{self.next_name:08d}"
-        self.next_name += 1
-        self.storage.remove(path)  # a killed writer may have left it
+        path = f"{folder}/{self._next:08d}"
+        self._next += 1
+        if not self.storage.shared:
+            self.storage.remove(path)  # a killed writer may have left it
         self.storage.write(f"{path}/zarr.json", group_json())
         if not self._tidied:
             self._known.add(path)
@@ -99,7 +114,9 @@ class GroupFiles(Generic[M]):
         self._known = manifest.paths()
         self._tidied = False
         # Groups that a failed commit began may still be removed, by their names.
-        self.next_name = max(self.next_name, manifest.next_name)
+        self._names_taken = manifest.next_name
+        first = self._names_taken + (secrets.randbelow(SPREAD) if self._is_shared else 0)
+        self._next = max(self._next, first)
         return manifest
 
     def commit(self, manifest: M, groups: Sequence[ArrayGroup]) -> None:
@@ -126,7 +143,8 @@ class GroupFiles(Generic[M]):
         """
         assert self.storage is not None
         try:
-            remove_leftovers(self.storage, manifest.folders(), groups, self._known)
+            below = self._names_taken if self._is_shared else None
+            remove_leftovers(self.storage, manifest.folders(), groups, self._known, below=below)
             self._tidied = True
         except StorageError as error:
             LOG.warning("files of a killed writer are left there: %s", error)

@@ -16,6 +16,8 @@ def remove_leftovers(
     folders: Sequence[str],
     kept: Sequence[ArrayGroup],
     known: set[str],
+    *,
+    below: int | None = None,
 ) -> None:
     """Remove files that have a group's names and that nothing needs; leave all others.
 
@@ -30,13 +32,17 @@ def remove_leftovers(
     known : set of str
         Paths that it named when it was opened, and those that this process gave to its groups: a
         merge, a search or a copy may still need them.
+    below : int, optional
+        Only groups with lower names are removed: others may be those of another writer, which are
+        not committed yet.
     """
     for folder in ("", *folders):
         names = storage.names(folder)
         strays = {
             name
             for name in names
-            if OWN_PARTIAL.fullmatch(name) or (folder and OWN_FOLDER.fullmatch(name))
+            if OWN_PARTIAL.fullmatch(name)
+            or (folder and OWN_FOLDER.fullmatch(name) and (below is None or int(name) < below))
         }
         _remove(storage, folder, {name for name in strays if f"{folder}/{name}" not in known})
     for group in kept if storage.local else ():

@@ -68,16 +68,22 @@ class ManifestFormat(Generic[M]):
 
     def begin(self, storage: Storage, manifest: M) -> ManifestFile[M]:
         """Write an empty directory."""
-        file = ManifestFile(manifest, secrets.token_hex(16))
+        identity = secrets.token_hex(16)
         try:
             for folder in manifest.folders():
-                facts = {self.noun: file.directory_id} if folder == self.id_folder else {}
-                storage.write(f"{folder}/{ROOT}", group_json(**facts))
+                if folder != self.id_folder:
+                    storage.write(f"{folder}/{ROOT}", group_json())
+            key = f"{self.id_folder}/{ROOT}"
+            if not storage.create(key, group_json(**{self.noun: identity})):
+                [data] = storage.read([ByteRange(key, 0, LARGEST)])
+                identity = self._identity(data, storage)  # of a writer that may have been killed
+            file = ManifestFile(manifest, identity)
             self.write(storage, file)
         except BaseException:
             with suppress(StorageError):
-                for path in (ROOT, *manifest.folders()):  # the manifest first: without it, the
-                    storage.remove(path)  # rest is a directory that was hardly begun
+                # The manifest first: without it, the rest is a directory that was hardly begun.
+                for path in () if storage.shared else (ROOT, *manifest.folders()):
+                    storage.remove(path)
             raise
         return file
 
@@ -87,7 +93,7 @@ class ManifestFormat(Generic[M]):
         content = file.manifest.model_dump(mode="json")
         checksum = checksum_of(content, file.directory_id)
         data = group_json(format=self.name, version=self.version, crc32c=checksum, **content)
-        storage.write(ROOT, data, synced=True)
+        storage.replace(ROOT, data)
         storage.sync("as it was before, or as it is now: either may be on the disk")
 
     def read(self, storage: Storage) -> ManifestFile[M] | None:
@@ -110,12 +116,18 @@ class ManifestFormat(Generic[M]):
                 f"{storage.name} holds other zarr data than {self.title}; choose another directory"
             )
         self._check_version(attributes.get("version"), storage)
-        identity = (_attributes(first or b"", keys[1], storage) or {}).get(self.noun)
-        if not isinstance(identity, str) or len(identity) != 32:
-            raise _damaged(keys[1], storage, f"it names no {self.noun}")
+        identity = self._identity(first, storage)
         manifest = self._manifest(attributes, identity, storage)
         self._check_folders(manifest, storage)
         return ManifestFile(manifest, identity)
+
+    def _identity(self, data: bytes | None, storage: Storage) -> str:
+        """Take the id of the directory from the ``zarr.json`` of its first folder."""
+        key = f"{self.id_folder}/{ROOT}"
+        identity = (_attributes(data or b"", key, storage) or {}).get(self.noun)
+        if not isinstance(identity, str) or len(identity) != 32:
+            raise _damaged(key, storage, f"it names no {self.noun}")
+        return identity
 
     def load(self, storage: Storage) -> ManifestFile[M]:
         """Read the manifest of a directory that exists.

@@ -7,19 +7,24 @@ from pathlib import Path
 
 from fotmem.disk.folder import Folder
 from fotmem.disk.storage import Storage
-from fotmem.errors import StorageError
+from fotmem.errors import StorageError, require_packages
 
+SCHEMES = ("s3", "gs", "az", "http", "https")
 URL_AS_PATH = re.compile(r"(s3|gs|az|https?):/[^/]")
 """What pathlib makes of a URL."""
+
+
+def is_remote(directory: Path | str) -> bool:
+    """Return whether this is a URL of object storage."""
+    text = str(directory)
+    return isinstance(directory, str) and "://" in text and not text.startswith("file://")
 
 
 def open_storage(directory: Path | str, *, writable: bool = True) -> Storage:
     """Open a folder, a zip file or a URL; a folder that is `writable` is made if missing."""
     text = str(directory)
-    if isinstance(directory, str) and "://" in text and not text.startswith("file://"):
-        from fotmem.disk.remote import remote_storage
-
-        return remote_storage(text, writable=writable)
+    if is_remote(directory):
+        return _remote_storage(text, writable=writable)
     if URL_AS_PATH.match(text) and not os.path.isdir(text.partition("/")[0]):
         raise StorageError(f"{text} was a URL before it became a path; pass it as a string")
     path = Path(text.removeprefix("file://"))
@@ -33,3 +38,19 @@ def open_storage(directory: Path | str, *, writable: bool = True) -> Storage:
             f"{path} is not a zip file; write the store to a folder and zip that afterwards"
         )
     return Folder(path, durable=True, writable=writable)
+
+
+def _remote_storage(url: str, *, writable: bool) -> Storage:
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise StorageError(
+            f"{url} cannot be opened: expected a URL of {', '.join(SCHEMES)}, got {scheme}"
+        )
+    require_packages(url, "obstore", extra="object-store")
+    from fotmem.disk.objects import Objects
+    from fotmem.disk.remote import RemoteStorage
+
+    read_only = "" if writable else "was opened for reading; open it for writing"
+    if scheme.startswith("http"):
+        read_only = "can only be read over HTTP; open it by a URL of s3, gs or az"
+    return RemoteStorage(Objects(url), read_only=read_only)

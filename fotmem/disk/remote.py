@@ -1,48 +1,46 @@
-"""Object storage (S3, Google Cloud, Azure, plain HTTP), reached by URL through obstore."""
+"""A storage in object storage: S3, Google Cloud, Azure, or plain HTTP for reading."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.joined_ranges import LARGEST, cut_out, joined
-from fotmem.disk.remote_errors import is_beyond_end, is_no_object, problem_of
-from fotmem.disk.storage import Data, Storage
-from fotmem.errors import StorageError, require_packages
+from fotmem.disk.objects import Found, Objects, Version
+from fotmem.disk.storage import LOCK, Data, Storage
+from fotmem.errors import StorageError
 
 AT_ONCE = 32
 """Requests that are under way at the same time."""
-RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-"""Then a request is given up. By default, obstore waits 5 s to connect, and 30 s for an answer."""
-SCHEMES = ("s3", "gs", "az", "http", "https")
-
-
-class _Found(NamedTuple):
-    data: bytes = b""
-    size: int = 0
-    """Of the whole object."""
-    tag: str | None = None
-    """The object's version."""
+NO_VERSION: Version = {"e_tag": '"none"', "version": "0"}
+"""A version that no object has."""
 
 
 class RemoteStorage(Storage):
     """Objects below a URL. Parts that lie near one another are read at once, others together.
 
+    Nothing keeps a second writer out. A file at the root is replaced on the condition that it is
+    the one that was read or written here last, which the server checks: of two writers, the second
+    one to commit is refused.
+
     Parameters
     ----------
-    url : str
-        For messages.
-    store : obstore store
-        Of this URL.
+    objects : Objects
     read_only : str
         Why nothing can be written, and the cure; empty if writing is possible.
     """
 
-    def __init__(self, url: str, store: Any, *, read_only: str) -> None:
-        super().__init__(url, read_only=read_only, durable=True, local=False)
-        self._store = store
+    shared = True
+
+    def __init__(self, objects: Objects, *, read_only: str) -> None:
+        super().__init__(objects.url, read_only=read_only, durable=True, local=False)
+        self._objects = objects
+        self._versions: dict[str, Version | None] = {}  # of files at the root
+        self._doubtful: dict[str, bytes] = {}  # sent, but no answer came
+        self._checks_conditions = False  # as far as is known
         self._threads = ThreadPoolExecutor(AT_ONCE, "fotmem-storage")
+
+    # Reading ---------------------------------------------------------------------------------
 
     def read(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         requests, numbers = joined(ranges)
@@ -53,71 +51,85 @@ class RemoteStorage(Storage):
 
     def fetch(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         self._require_own()
-        firsts = list(self._threads.map(self._get, ranges))
+        firsts = list(self._threads.map(self._objects.get, ranges))
+        for part, first in zip(ranges, firsts, strict=True):
+            if "/" not in part.key and part.start == 0:
+                self._versions[part.key] = first and first.version
         rests = [_rest(part, first) for part, first in zip(ranges, firsts, strict=True)]
         more = [each for rest in rests for each in rest]
         self.traffic.add(len(more), 0)
-        tags = [first.tag for first, rest in zip(firsts, rests, strict=True) if first for _ in rest]
-        parts = iter(list(self._threads.map(self._get, more, tags)))
+        versions = [
+            first.version for first, rest in zip(firsts, rests, strict=True) if first for _ in rest
+        ]
+        parts = iter(list(self._threads.map(self._objects.get, more, versions)))
         return [
-            first and b"".join([first.data, *((next(parts) or _Found()).data for _ in rest)])
+            first and b"".join([first.data, *((next(parts) or Found()).data for _ in rest)])
             for first, rest in zip(firsts, rests, strict=True)
         ]
 
-    def _get(self, part: ByteRange, tag: str | None = None) -> _Found | None:
-        """Read the beginning of a part; `tag`: only if the object is still of this version."""
-        import obstore
-        from obstore.exceptions import BaseError
-
-        options: Any = {"range": _asked(part), **({"if_match": tag} if tag else {})}
-        try:
-            got = obstore.get(self._store, part.key, options=options)
-            return _Found(bytes(got.bytes()), got.meta["size"], got.meta["e_tag"])
-        except (BaseError, OSError) as error:
-            if is_no_object(error):
-                return None
-            if is_beyond_end(error):
-                return _Found()
-            raise self._failed("read", part.key, error) from error
-
     def names(self, path: str) -> list[str]:
-        import obstore
-        from obstore.exceptions import BaseError
-        from obstore.store import HTTPStore
-
         self._require_own()
-        if isinstance(self._store, HTTPStore):
-            return []  # plain HTTP lists nothing
         self.traffic.add(1, 0)
-        try:
-            found = obstore.list_with_delimiter(self._store, path or None)
-        except (BaseError, OSError) as error:
-            raise self._failed("list", path, error) from error
-        paths = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
-        return sorted(each.rpartition("/")[2] for each in paths)
+        return self._objects.names(path)
+
+    # Writing ---------------------------------------------------------------------------------
 
     def write(self, key: str, data: Data, *, synced: bool = False) -> None:
-        import obstore
-        from obstore.exceptions import BaseError
+        self._require_writable()
+        self._objects.put(key, data if isinstance(data, bytes) else b"".join(data))
 
-        self._require_own()
-        try:
-            obstore.put(self._store, key, data if isinstance(data, bytes) else b"".join(data))
-        except (BaseError, OSError) as error:
-            raise self._failed("write", key, error) from error
+    def create(self, key: str, data: bytes) -> bool:
+        self._require_writable()
+        return self._objects.put(key, data, "create") is not None
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._require_writable()
+        self._require_conditions()
+        if key in self._doubtful:
+            self._is_written(key, self._doubtful[key])
+        self._doubtful[key] = data
+        written = self._objects.put(key, data, self._versions.get(key) or "create")
+        if written is not None:
+            self._versions[key] = written
+        elif not self._is_written(key, data):  # a repeated request finds what it has written
+            raise StorageError(
+                f"another writer has committed to {self.name} since it was opened here; what it "
+                "wrote stays. Open it again, and repeat what was not committed"
+            )
+        del self._doubtful[key]
+
+    def _is_written(self, key: str, data: bytes) -> bool:
+        """Return whether a file holds this, and if so, take its version over."""
+        found = self._objects.get(ByteRange(key))
+        if found is None or found.data != data:
+            return False
+        self._versions[key] = found.version
+        return True
+
+    def _require_conditions(self) -> None:
+        """Raise `StorageError` if the server writes although a condition does not hold."""
+        if self._checks_conditions:
+            return
+        self._objects.put(LOCK, b"", "create")
+        modes: tuple[Any, ...] = ("create", NO_VERSION)
+        if any(self._objects.put(LOCK, b"", mode) for mode in modes):
+            raise StorageError(
+                f"{self.name} cannot be written to safely: its server ignores the conditions "
+                "(If-Match, If-None-Match) that keep two writers apart. Write to a folder, and "
+                "copy that there"
+            )
+        self._checks_conditions = True
 
     def remove(self, path: str) -> None:
-        import obstore
-        from obstore.exceptions import BaseError
+        self._require_writable()
+        self._objects.delete(path)
 
+    def _require_writable(self) -> None:
         self._require_own()
-        try:
-            below = [each["path"] for some in obstore.list(self._store, path) for each in some]
-            obstore.delete(self._store, below or [path])
-        except FileNotFoundError:
-            pass
-        except (BaseError, OSError) as error:
-            raise self._failed("remove", path, error) from error
+        if self.read_only:
+            raise StorageError(f"{self.name} {self.read_only}")
+
+    # -----------------------------------------------------------------------------------------
 
     def close(self, *, unused: bool = False) -> None:
         if not self.inherited:
@@ -129,48 +141,11 @@ class RemoteStorage(Storage):
                 f"{self.name} belongs to the process that opened it; open it again in this one"
             )
 
-    def _failed(self, doing: str, key: str, error: BaseException) -> StorageError:
-        reason, cure = problem_of(error)
-        return self.failure(doing, key, OSError(0, reason), cure)
 
-
-def _asked(part: ByteRange) -> Any:
-    """Describe a part for obstore; a long one only to its first bytes, none as one byte."""
-    if part.stop is None:
-        return {"offset": part.start}
-    return part.start, part.start + min(max(part.stop - part.start, 1), LARGEST)
-
-
-def _rest(part: ByteRange, first: _Found | None) -> list[ByteRange]:
+def _rest(part: ByteRange, first: Found | None) -> list[ByteRange]:
     """List what is left to ask for of a long part."""
     if first is None or part.stop is None:
         return []
     stop = min(part.stop, first.size)
     starts = range(part.start + LARGEST, stop, LARGEST)
     return [ByteRange(part.key, start, min(start + LARGEST, stop)) for start in starts]
-
-
-def remote_storage(url: str, *, writable: bool) -> Storage:
-    """Open a URL.
-
-    Credentials, endpoint and region are taken from environment variables, as obstore does.
-    """
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise StorageError(
-            f"{url} cannot be opened: expected a URL of {', '.join(SCHEMES)}, got {scheme}"
-        )
-    require_packages(url, "obstore", extra="object-store")
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
-    read_only = "" if writable else "was opened for reading; open it for writing"
-    if scheme.startswith("http"):
-        read_only = "can only be read over HTTP; open it by a URL of s3, gs or az"
-    options: Any = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-    try:
-        store = from_url(url, retry_config=RETRIES, **options)
-        return RemoteStorage(url, store, read_only=read_only)
-    except (BaseError, ValueError) as error:
-        reason, cure = problem_of(error)
-        raise StorageError(f"{url} cannot be opened: {reason}; {cure}") from error

@@ -70,6 +70,9 @@ class Storage(ABC):
         Whether listing folders is quick.
     """
 
+    shared = False
+    """Whether nothing keeps a second writer out: of two that `replace` a file, one fails."""
+
     def __init__(self, name: str, *, read_only: str, durable: bool, local: bool) -> None:
         self.name = name
         self.read_only = read_only
@@ -124,6 +127,21 @@ class Storage(ABC):
     def write(self, key: str, data: Data, *, synced: bool = False) -> None:
         """Write a file; `synced`: to the disk, before it replaces an older one."""
         raise NotImplementedError("nothing is written to a storage that is read-only")
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file where there is none; return False if another writer was quicker."""
+        self.write(key, data)
+        return True
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write a file durably in place of the one that was read or written last.
+
+        Raises
+        ------
+        StorageError
+            Another writer has replaced it since.
+        """
+        self.write(key, data, synced=True)
 
     def remove(self, path: str) -> None:
         """Remove a file or all files below a path."""
