@@ -32,10 +32,10 @@ def keys_and_values(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]
     return draw(HEADS, ROWS, DIM, seed=1).to(dtype), draw(HEADS, ROWS, DIM, seed=2).to(dtype)
 
 
-def saved(path: Path, dtype: torch.dtype) -> None:
+def saved(path: Path, dtype: torch.dtype, block: int = BLOCK) -> None:
     """Write them, with a tail that fills no block."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_directory, "BLOCK", BLOCK)
+        patch.setattr(memory_directory, "BLOCK", block)
         directory = MemoryDirectory.create(path, {0: LayerShape(HEADS, DIM, dtype)}, FACTS)
     ids = torch.arange(ROWS)
     directory.append(ids, ids, ids, {0: keys_and_values(dtype)})
@@ -227,6 +227,39 @@ def test_stores_answer_as_if_they_held_a_copy(stores: tuple[IndexedStore, Indexe
         store.forget(len(store) - 30)  # what is left was added
     assert not there.stored_keys.is_mapped
     require_equal(there, here)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_zarr_store_takes_over_the_log(tmp_path: Path, exact: bool) -> None:
+    pytest.importorskip("zarr")
+    saved(tmp_path / "memory", torch.float32, block=16)
+    rows = rows_of(tmp_path / "memory")
+    there, here = (
+        create_store("zarr", num_heads=HEADS, head_dim=DIM, ram=200_000, exact=exact)
+        for _ in range(2)
+    )
+    there.fill(rows)
+    here.fill(list(rows))
+    assert 0 < there.disk_bytes < 0.6 * here.disk_bytes  # clusters, but no log
+    require_equal(there, here)
+    more = draw(HEADS, 150, DIM, seed=8)
+    for store in (there, here):
+        store.add(more, -more)
+        store.forget(130)
+    require_equal(there, here)
+    require_equal(there.copy(), here)
+    there.close()
+    assert len(next(iter(rows))[0][0]) == ROWS  # the memory's files are not the store's
+
+
+def test_a_zarr_store_of_less_ram_than_a_block_takes_a_copy(path: Path) -> None:
+    pytest.importorskip("zarr")
+    rows = rows_of(path)
+    store = create_store("zarr", num_heads=HEADS, head_dim=DIM, ram=100_000)
+    store.fill(rows)
+    assert store.disk_bytes > rows.log.end * HEADS * DIM * 8
+    ids = torch.arange(ROWS).expand(HEADS, 1, -1)
+    assert torch.equal(store.keys(ids)[:, 0], keys_and_values()[0])
 
 
 def test_an_opening_that_fails_leaves_an_empty_store(

@@ -162,6 +162,18 @@ class LayerContents:
             raise
         return manifest
 
+    def adopt(self, log: Log) -> None:
+        """Take over the rows of another log, which stay where they are."""
+        self.files.block = log.block
+        self.log = log.copy()
+        try:
+            for first, part in self.log.blocks(0, log.end):
+                self._take_in(part.read("keys", first), part.read("values", first))
+        except BaseException:
+            self._compactor.clear()
+            self.now, self.log = Snapshot(), Log(log.block)
+            raise
+
     def _load(self, storage: Storage, manifest: Manifest) -> None:
         self.log, pieces = load_rows(self.files, storage, manifest)
         self.forgotten = manifest.forgotten

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, topk_attention
-from fotmem.disk import LayerShape
+from fotmem.disk import LayerShape, SavedRows
 from fotmem.errors import StorageError
 from fotmem.stores import Bias, Hits, MemoryStore
 from fotmem_zarr.budget import Budget
@@ -130,6 +130,16 @@ class ZarrStore(MemoryStore):
         except BaseException:
             self._contents.restore(before)
             raise
+
+    def adopt_rows(self, saved: SavedRows) -> int:
+        contents = self._contents
+        too_long = saved.log.block > contents.budget.block
+        if self.has_directory or too_long or saved.shape != contents.layer:
+            return 0
+        contents.adopt(saved.log)
+        if not self.options.exact:
+            self._hubs = self._hubs.grown(contents.keys_of, first=0, end=saved.log.end)
+        return saved.log.end
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         contents, now, wide = self._contents, self._now(), queries.float()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fotmem.disk.array_group import LayerShape
 from fotmem.disk.log import Log
 from fotmem.disk.mapped_rows import MappedRows
 
@@ -32,6 +33,12 @@ class SavedRows:
 
     log: Log
     recent: Sequence[Pair]
+
+    @property
+    def shape(self) -> LayerShape:
+        """Heads, head dimension and dtype; there must be a whole block."""
+        keys = self.log.parts[0].columns["keys"]
+        return LayerShape(keys.heads, keys.rest[0], keys.dtype)
 
     def __iter__(self) -> Iterator[Pair]:
         """Yield all keys and values ``[H, n, D]``, in large blocks."""

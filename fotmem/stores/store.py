@@ -245,7 +245,8 @@ class MemoryStore(ABC):
     def adopt_rows(self, saved: SavedRows) -> int:
         """Take over the first rows of a memory's directory where they lie; return how many.
 
-        Those after them are added. By default all are added: 0.
+        Called on an empty store. Either none, 0, or all that are in the log of `saved`, at least
+        one; those after them are added. By default all are added. If it raises, it takes over none.
         """
         return 0
 
@@ -422,7 +423,8 @@ class MemoryStore(ABC):
 
     @changes
     def _adopt(self, saved: SavedRows) -> None:
-        self._added = self.adopt_rows(saved)
+        if saved.log.end:
+            self._added = self.adopt_rows(saved)
 
     @property
     def made_by(self) -> dict[str, Any]:
