@@ -237,6 +237,22 @@ def test_a_reader_keeps_an_index_that_the_next_one_takes_over(
     assert len(built) == 4
 
 
+def test_other_stores_of_an_open_memory_take_the_index_over(folder: Path, built: list[str]) -> None:
+    model = tiny.llama()
+    memory = fotmem.open_memory(folder, model, writable=True)
+    for _ in range(2):
+        memory.use("faiss-ivf", nprobe=99)
+        near = model(tiny.ids(9, seed=5)).logits
+        memory.use("exact")
+        torch.testing.assert_close(model(tiny.ids(9, seed=5)).logits, near)
+        assert len(built) == len(LAYERS)
+    with memory.temporarily():
+        memory.read(tiny.ids(20, seed=6))  # the directory lacks it
+        memory.use("faiss-ivf")
+        assert len(built) == 2 * len(LAYERS)
+    memory.close()
+
+
 def test_an_index_that_cannot_be_loaded_is_written_anew(
     folder: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

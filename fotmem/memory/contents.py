@@ -13,6 +13,7 @@ from torch import Tensor
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import StorageError
 from fotmem.interrupts import interrupts_deferred
+from fotmem.memory.kept_indexes import fill_stores
 from fotmem.memory.text import RememberedText
 from fotmem.memory.text_to_read import TokenRows
 from fotmem.stores.store import MemoryStore
@@ -80,8 +81,19 @@ class Contents:
         new.compactions = self.compactions
         for layer, make in makers.items():
             new.stores[layer] = make()
-            _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
+        if self.directory is not None and self._are_saved(self.directory):
+            fill_stores(new.stores, self.directory, 0, progress=False)
+        else:
+            for layer, store in self.stores.items():
+                _pour(store, new.stores[layer], store.next_id)
         return new
+
+    def _are_saved(self, directory: MemoryDirectory) -> bool:
+        """Whether a directory holds what the stores do, under the same ids."""
+        if self.appends_only or self.compactions != directory.compactions:
+            return False
+        span = (0, len(directory))
+        return all((each.first_id, each.next_id) == span for each in self.stores.values())
 
     def begun_anew(self, compactions: int) -> Self:
         """Return empty contents of the same directory, after as many compactions."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.progress import progress_told
 from fotmem.stores.saved_index import SavedIndex
 from fotmem.stores.store import MemoryStore
-
-if TYPE_CHECKING:
-    from fotmem.directory.memory_directory import MemoryDirectory
-    from fotmem.memory.contents import Contents
 
 BULK = 2**23
 """Elements of the keys that are read at once (32 MiB of float32)."""
@@ -23,13 +19,15 @@ FRESH = 0.875
 """An index is written again when it knows less than this share of the tokens."""
 
 
-def fill_stores(contents: Contents, directory: MemoryDirectory, *, progress: bool) -> None:
-    """Add to stores what their directory holds beyond them; empty ones get their index, too."""
-    start, stop = len(contents), len(directory)
-    total = (stop - start) * len(contents.stores)
+def fill_stores(
+    stores: Mapping[int, MemoryStore], directory: MemoryDirectory, start: int, *, progress: bool
+) -> None:
+    """Add to stores what their directory holds from an id on; empty ones get their index, too."""
+    stop = len(directory)
+    total = (stop - start) * len(stores)
     shown = progress and stop - start >= MANY
     with progress_told("opening", total, "tokens", shown=shown) as tell:
-        for number, (layer, store) in enumerate(contents.stores.items()):
+        for number, (layer, store) in enumerate(stores.items()):
             done = number * (stop - start)
 
             def told(count: int, done: int = done) -> None:
@@ -60,9 +58,9 @@ def _fill_store(
         keep_index(store, layer, directory)
 
 
-def keep_indexes(contents: Contents, directory: MemoryDirectory) -> None:
+def keep_indexes(stores: Mapping[int, MemoryStore], directory: MemoryDirectory) -> None:
     """Keep the indexes of all stores in a directory that holds their keys."""
-    for layer, store in contents.stores.items():
+    for layer, store in stores.items():
         keep_index(store, layer, directory)
 
 

@@ -563,7 +563,7 @@ class Memory:
         self.detach()
         kept = self._contents.directory
         if kept is not None:
-            keep_indexes(self._contents, kept)
+            keep_indexes(self._contents.stores, kept)
             kept.close()
 
     def _kept_directory(self) -> MemoryDirectory:

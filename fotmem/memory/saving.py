@@ -68,7 +68,7 @@ def save(
         path, contents, facts_of(attached, model=model, tokenizer=known), quantization
     )
     if quantization is None:
-        keep_indexes(contents, written)
+        keep_indexes(contents.stores, written)
     if kept is not None:
         written.close()
         return contents
@@ -188,7 +188,7 @@ def _fill(contents: Contents, directory: MemoryDirectory, *, progress: bool) -> 
             store.start_at(stop)
     else:
         try:
-            fill_stores(contents, directory, progress=progress)
+            fill_stores(contents.stores, directory, start, progress=progress)
         except BaseException:
             contents.shorten()  # some stores may hold a part of it
             raise
