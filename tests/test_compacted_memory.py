@@ -163,7 +163,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (ended.code, ended.out.splitlines()) == (
         0,
         [
-            f"dropped 1 removed documents of 20 tokens, freed {before - used(path):,} bytes",
+            f"dropped 1 removed document of 20 tokens, freed {before - used(path):,} bytes",
             f"{path}: 120 tokens, 6 documents",
         ],
     )
@@ -354,3 +354,18 @@ def test_indexes_of_before_are_not_used(
         assert_same(answer(again), answer(expected()))
     assert "documents were dropped since it was made" in caplog.text
     assert index.read_bytes() != before
+
+
+@pytest.mark.thorough
+def test_in_object_storage(tmp_path: Path, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "memory"
+    saved(path).close()
+    url = s3.upload(path)
+    reader = fotmem.open_memory(url, tiny.llama())
+    ended = call(capsys, "memory", "compact", url)
+    assert ended.out.splitlines()[0] == "dropped 2 removed documents of 120 tokens"
+    assert_same(answer(reader), answer(expected()))
+    assert reader.refresh()
+    assert len(reader.tokens) == 120
+    assert_same(answer(reader), answer(expected()))
+    reader.close()

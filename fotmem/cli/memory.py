@@ -66,8 +66,10 @@ def compact(directory: Directory) -> None:
 
     found = compact(directory)
     if found.dropped_documents:
-        what = f"{found.dropped_documents:,} removed documents of {found.dropped_tokens:,} tokens"
-        print(f"dropped {what}, freed {found.freed_bytes:,} bytes")
+        number, tokens = found.dropped_documents, found.dropped_tokens
+        freed = "" if found.freed_bytes is None else f", freed {found.freed_bytes:,} bytes"
+        what = "1 removed document" if number == 1 else f"{number:,} removed documents"
+        print(f"dropped {what} of {tokens:,} tokens{freed}")
     else:
         print("nothing to do: no document was removed")
     print(f"{found.name}: {found.tokens:,} tokens, {found.documents:,} documents")

@@ -25,7 +25,8 @@ class Compacted:
     dropped_tokens: int
     """Of removed documents."""
     dropped_documents: int
-    freed_bytes: int
+    freed_bytes: int | None
+    """None: unknown, in object storage."""
 
 
 def compact(path: Path | str) -> Compacted:
@@ -64,7 +65,7 @@ def compact(path: Path | str) -> Compacted:
             documents=len(directory.manifest.documents),
             dropped_tokens=before.rows - len(directory),
             dropped_documents=len(removed),
-            freed_bytes=max(0, used - directory.storage.bytes_used()),
+            freed_bytes=max(0, used - directory.storage.bytes_used()) if used else None,
         )
     finally:
         directory.close()
