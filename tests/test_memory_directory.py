@@ -150,9 +150,6 @@ def test_space(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer.close()
 
 
-FLIPS = 100
-
-
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("filled") / "memory"
@@ -165,40 +162,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 ROWS = BLOCK + 55
-
-
-def damages(path: Path) -> Iterator[str]:
-    """Flip a bit, cut, empty or remove a file; one after the other, each undone."""
-    draws = np.random.default_rng(0)
-    files = sorted(names(path) - {".lock"})
-    for _ in range(FLIPS):
-        file = path / files[draws.integers(len(files))]
-        before = file.read_bytes()
-        kind = ["flip", "flip", "flip", "cut", "empty", "gone"][draws.integers(6)]
-        at = int(draws.integers(len(before)))
-        if kind == "flip":
-            bit = 1 << int(draws.integers(8))
-            file.write_bytes(before[:at] + bytes([before[at] ^ bit]) + before[at + 1 :])
-        elif kind == "gone":
-            file.unlink()
-        else:
-            file.write_bytes(before[: at if kind == "cut" else 0])
-        yield f"{kind} at {at} of {file.relative_to(path)}"
-        file.write_bytes(before)
-
-
-def test_damage_is_reported_or_without_effect(filled: Path) -> None:
-    reported, harmless = 0, []
-    for damage in damages(filled):
-        try:
-            assert_holds(MemoryDirectory.open(filled), ROWS)
-        except StorageError as error:
-            reported += str(filled) in str(error)
-        else:
-            harmless.append(damage)
-    assert reported + len(harmless) == FLIPS
-    assert reported > FLIPS * 0.6
-    assert_holds(MemoryDirectory.open(filled), ROWS)
 
 
 def test_nothing_outside_is_read(filled: Path, tmp_path: Path) -> None:

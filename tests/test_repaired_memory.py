@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from fotmem.directory import memory_directory
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
-from fotmem.disk import GroupFiles
+from fotmem.disk import GroupFiles, ManifestFormat
 from fotmem.errors import StorageError
 from tests import tiny
 from tests.commands import call, refusal
@@ -113,6 +114,100 @@ def test_any_flip_is_listed_and_repaired(memory: Path) -> None:
         (memory / name).write_bytes(before)
 
 
+def test_all_is_listed_in_one_run(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A description of a folder, one of an array, a chunk, and an index that is none."""
+    (memory / "layers/zarr.json").write_text("{}", "utf-8")
+    (memory / "layers/03/zarr.json").unlink()
+    description = next(memory.glob("layers/07/*/keys/zarr.json"))
+    description.write_text("{}", "utf-8")
+    flip(block_of(memory, "layers/03/values"), 3)
+    index = memory / "indexes/hnsw/07"
+    index.parent.mkdir(parents=True)
+    index.write_bytes(b"dear")
+    ended = call(capsys, "memory", "verify", memory, "--json")
+    found = json.loads(ended.out)
+    assert (ended.code, found["tokens"], found["documents"]) == (1, ROWS, 9)
+    assert [(each["file"], each["tokens"], each["remedy"]) for each in found["damages"]] == [
+        ("layers/zarr.json", None, "fotmem memory repair writes it again"),
+        ("layers/03/zarr.json", None, "fotmem memory repair writes it again"),
+        ("indexes/hnsw/07", None, "it will be rebuilt"),
+        (
+            block_of(memory, "layers/03/values").relative_to(memory).as_posix(),
+            [64, 80],
+            "fotmem memory repair drops it",
+        ),
+        (
+            description.relative_to(memory).as_posix(),
+            None,
+            "fotmem memory repair drops it",
+        ),
+    ]
+    assert found["lost"] == [{"document": "60.txt", "tokens": 20}]
+    repair(memory)
+    assert verify(memory).damages == ()
+    assert not index.exists()
+    assert len(MemoryDirectory.open(memory)) == ROWS
+
+
+def test_a_damaged_manifest_is_listed_with_what_else_is(
+    memory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (memory / "layers/zarr.json").write_text("{}", "utf-8")
+    (memory / "indexes").mkdir()
+    (memory / "indexes/hnsw").mkdir()
+    (memory / "indexes/hnsw/03").write_bytes(b"dear")
+    for damage in ("{}", "", None):
+        (memory / "zarr.json").unlink()
+        if damage is not None:
+            (memory / "zarr.json").write_text(damage, "utf-8")
+        ended = call(capsys, "memory", "verify", memory)
+        assert ended.code == 1
+        manifest, folder, index, state = ended.out.splitlines()
+        assert manifest.startswith(f"zarr.json of {memory} is damaged (")
+        assert manifest.endswith("; restore it from a copy")
+        assert folder.startswith(f"layers/zarr.json of {memory} is damaged (")
+        assert index.startswith(f"the index indexes/hnsw/03 of {memory}: it is damaged")
+        assert index.endswith("; it will be rebuilt")
+        assert state == f"{memory}: 3 damaged; its tokens and documents are not known"
+        if damage is None:
+            break
+        with pytest.raises(StorageError, match=r"zarr\.json of .* restore it from a copy"):
+            repair(memory)
+
+
+def test_what_a_writer_removes_meanwhile_is_no_damage(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer replaces a piece between the reading of the manifest and of the piece."""
+    load = ManifestFormat.load
+
+    def late(self: Any, storage: Any, **how: Any) -> Any:
+        file = load(self, storage, **how)
+        monkeypatch.setattr(ManifestFormat, "load", load)
+        writer = MemoryDirectory.open(memory, writable=True)
+        writer.append(*draw(ROWS, ROWS + 40))
+        writer.commit([*writer.manifest.documents, document(ROWS, ROWS + 40, "new")])
+        writer.close()
+        return file
+
+    monkeypatch.setattr(ManifestFormat, "load", late)
+    found = verify(memory)
+    assert (found.tokens, found.damages) == (ROWS + 40, ())
+
+
+def test_names_do_not_control_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = MemoryDirectory.create(path := tmp_path / "memory", SHAPES, FACTS)
+    writer.append(*draw(0, 40))
+    writer.commit([document(0, 40, "\x1b[2J\x1b]0;owned\x07\u202etxt.\r\x9b1m")])
+    writer.close()
+    flip(next(path.glob("layers/03/*/keys/c.0.0.0")), 3)
+    out = call(capsys, "memory", "verify", path).out + call(capsys, "memory", "repair", path).out
+    assert r"\x1b[2J\x1b]0;owned\x07\u202etxt.\r\x9b1m: 40 tokens, would be lost" in out
+    assert not set(out) & set("\x1b\x07\u202e\r\x9b")
+
+
 def test_stopped_halfway_it_is_as_it_was(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(block_of(memory, "layers/03/keys"), 3)
     before = verify(memory)
@@ -130,9 +225,8 @@ def test_what_cannot_be_mended_is_refused(memory: Path, tmp_path: Path) -> None:
         with pytest.raises(StorageError):
             use(tmp_path / "missing")
     (memory / "zarr.json").write_text(json.dumps({}), "utf-8")
-    for use in (verify, repair):
-        with pytest.raises(StorageError, match=r"zarr\.json of .* is damaged"):
-            use(memory)
+    with pytest.raises(StorageError, match=r"zarr\.json of .* is damaged"):
+        repair(memory)
     assert not (tmp_path / "missing").exists()
 
 

@@ -1,6 +1,15 @@
 """Loads the groups that a manifest names."""
 
-from fotmem.disk import Location, Log, Storage, TailPiece, check_descriptions, load_log, load_pieces
+from fotmem.disk import (
+    Location,
+    Log,
+    Storage,
+    TailPiece,
+    check_descriptions,
+    descriptions_of,
+    load_log,
+    load_pieces,
+)
 from fotmem_zarr.files import Files
 from fotmem_zarr.index.segment import Segment
 from fotmem_zarr.manifest import Manifest
@@ -41,7 +50,7 @@ def load_segments(files: Files, storage: Storage, manifest: Manifest) -> tuple[S
         segment.set_buckets(entry.buckets)
         files.keep(segment)
         found.append(segment)
-    check_descriptions(storage, found)
+    check_descriptions(storage, descriptions_of(storage, found))
     for segment in found:
         segment.load_index()
     return tuple(found)

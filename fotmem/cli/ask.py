@@ -28,6 +28,7 @@ from fotmem.cli.options import (
     Texts,
 )
 from fotmem.cli.parsing import parse_layers, parse_question, parse_store, parse_top_k
+from fotmem.cli.printable import printable
 
 if TYPE_CHECKING:
     from fotmem.memory.stats import MemoryStats
@@ -108,9 +109,9 @@ def ask(
         return
     console = Console()
     if plain is not None:
-        console.print(f"[bold]without memory[/bold]  {escape(plain)}")
+        console.print(f"[bold]without memory[/bold]  {escape(printable(plain))}")
     label = "[bold]with memory[/bold]     " if compare else ""
-    console.print(f"{label}{escape(found.text)}")
+    console.print(f"{label}{escape(printable(found.text))}")
     console.print(sources_table(sources))
     if read is not None:
         print(f"read {decimal(read.bytes_read)} in {read.requests:,} requests", file=sys.stderr)
@@ -139,6 +140,6 @@ def sources_table(sources: "list[Passage]") -> Table:
     for source in sources:
         known = source.characters
         place = f"token {source.tokens[0]:,}" if known is None else f"{known[0]:,} to {known[1]:,}"
-        text = escape(source.text.replace("\n", "⏎"))
-        table.add_row(escape(source.document), place, f"{source.weight:.1%}", text)
+        text = escape(printable(source.text).replace("\n", "⏎"))
+        table.add_row(escape(printable(source.document)), place, f"{source.weight:.1%}", text)
     return table

@@ -26,6 +26,7 @@ from fotmem.cli import (
     train_dictionary,
 )
 from fotmem.cli.command import Command
+from fotmem.cli.printable import printable
 from fotmem.cli.stopping import STOPPED
 from fotmem.errors import FotmemError
 
@@ -123,5 +124,5 @@ def _with_cure(error: Any) -> str:
 
 def _failed(message: str, code: int) -> int:
     if message:  # where there is none, typer has printed a help page
-        print(f"fotmem: {' '.join(message.split())}", file=sys.stderr)
+        print(f"fotmem: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -8,6 +8,7 @@ from rich.markup import escape
 from fotmem.cli.demo_memory import demo_memory
 from fotmem.cli.loading import load_quietly
 from fotmem.cli.options import Store
+from fotmem.cli.printable import printable
 from fotmem.plugin.create import find_store
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _ask_all(
             llama, tokenizer, prompt, memory=memory, max_new_tokens=length, top=3
         )
         right += given.text == truth
-        said = escape(" ".join(given.text.split())) or "(nothing)"
+        said = escape(printable(" ".join(given.text.split()))) or "(nothing)"
         mark = "[green]correct[/green]" if given.text == truth else f"[red]expected[/red] {truth}"
         console.print(f"{question} [bold]{said}[/bold]  ({mark})")
         if memory is not None:

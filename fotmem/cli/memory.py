@@ -1,13 +1,16 @@
 """``fotmem memory verify``, ``repair`` and ``compact``."""
 
-from typing import TYPE_CHECKING, Annotated
+import json
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fotmem.cli.command import Command
+from fotmem.cli.options import Json
+from fotmem.cli.printable import printable
 
 if TYPE_CHECKING:
-    from fotmem.directory.verify import Verified
+    from fotmem.directory.damage import Verified
 
 app = typer.Typer(no_args_is_help=True)
 Directory = Annotated[
@@ -24,7 +27,7 @@ def _group() -> None:
 
 
 @app.command(cls=Command)
-def verify(directory: Directory) -> None:
+def verify(directory: Directory, as_json: Json = False) -> None:
     """Read all that is under a checksum, and list what is damaged.
 
     Nothing is changed. The exit code is 1 if anything is damaged.
@@ -34,9 +37,14 @@ def verify(directory: Directory) -> None:
     from fotmem.directory.verify import verify
 
     found = verify(directory)
-    _show(found, "would be lost")
+    if as_json:
+        print(json.dumps(_report(found), indent=2))
+    else:
+        _show(found, "would be lost")
+        if any(each.group for each in found.damages):
+            cure = f"fotmem memory repair {printable(found.name)}"
+            print(f"next: {cure} drops what is damaged, and keeps the rest")
     if found.damages:
-        print(f"next: fotmem memory repair {found.name} drops what is damaged, and keeps the rest")
         raise typer.Exit(1)
 
 
@@ -72,16 +80,41 @@ def compact(directory: Directory) -> None:
         print(f"dropped {what} of {tokens:,} tokens{freed}")
     else:
         print("nothing to do: no document was removed")
-    print(f"{found.name}: {found.tokens:,} tokens, {found.documents:,} documents")
+    print(f"{printable(found.name)}: {found.tokens:,} tokens, {found.documents:,} documents")
 
 
 def _show(found: "Verified", fate: str) -> None:
+    from fotmem.directory.damage import RESTORE
+
     for damage in found.damages:
         rows = f" (tokens {damage.first:,} to {damage.stop - 1:,})"
-        print(f"{damage.problem}{rows if damage.first < damage.stop else ''}")
+        remedy = "" if damage.group else f"; {damage.remedy}"
+        text = f"{damage.problem}{rows if damage.first < damage.stop else ''}{remedy}"
+        print(printable(text))
     for each in found.lost:
-        print(f"{each.name or 'a document without a name'}: {len(each):,} tokens, {fate}")
+        name = printable(each.name) or "a document without a name"
+        print(f"{name}: {len(each):,} tokens, {fate}")
     number = len(found.damages)
     state = "nothing is damaged" if not number else f"{number:,} damaged"
     documents = sum(not each.is_removed for each in found.documents)
-    print(f"{found.name}: {found.tokens:,} tokens, {documents:,} documents, {state}")
+    name = printable(found.name)
+    if any(each.remedy == RESTORE for each in found.damages):
+        print(f"{name}: {state}; its tokens and documents are not known")
+        return
+    print(f"{name}: {found.tokens:,} tokens, {documents:,} documents, {state}")
+
+
+def _report(found: "Verified") -> dict[str, Any]:
+    damages = [
+        {
+            "problem": each.problem,
+            "file": each.file,
+            "tokens": [each.first, each.stop] if each.first < each.stop else None,
+            "remedy": each.remedy,
+        }
+        for each in found.damages
+    ]
+    lost = [{"document": each.name, "tokens": len(each)} for each in found.lost]
+    documents = sum(not each.is_removed for each in found.documents)
+    numbers = {"tokens": found.tokens, "documents": documents}
+    return {"memory": found.name, **numbers, "damages": damages, "lost": lost}

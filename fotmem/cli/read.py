@@ -23,6 +23,7 @@ from fotmem.cli.options import (
     Window,
 )
 from fotmem.cli.parsing import parse_layers, parse_top_k
+from fotmem.cli.printable import printable
 
 if TYPE_CHECKING:
     from fotmem.directory.manifest import MemoryManifest
@@ -97,7 +98,7 @@ def read(
     kept = [document for document in manifest.documents if not document.is_removed]
     tokens = sum(map(len, kept))
     Console(highlight=False).print(
-        f"{escape(into)} holds {tokens:,} tokens of {len(kept):,} documents"
+        f"{escape(printable(into))} holds {tokens:,} tokens of {len(kept):,} documents"
     )
 
 
@@ -136,7 +137,7 @@ def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> 
 
 def _tell(console: Console, document: "Document", tokens: int) -> None:
     said = f"{tokens:,} tokens" if tokens else "not changed"
-    console.print(f"{escape(document.name)}: {said}")
+    console.print(f"{escape(printable(document.name))}: {said}")
 
 
 def _opened(how: HowToRead) -> "tuple[Memory, Any]":

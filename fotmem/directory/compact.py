@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fotmem.directory.facts import DocumentEntry
+from fotmem.directory.group_damage import damages_of
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.row_log import RowLog
-from fotmem.directory.verify import damages_of
 from fotmem.errors import StorageError
 
 

@@ -3,13 +3,13 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fotmem.directory.index_file import Arrays, IndexFileError, IndexHeader, IndexStart, index_data
+from fotmem.directory.remembered_tokens import RememberedTokens
 from fotmem.disk import Storage
 from fotmem.errors import StorageError
 
@@ -20,34 +20,12 @@ LAYER_NAME = re.compile(r"[0-9]{2,4}")
 PARTIAL_NAME = re.compile(r"[0-9]{2,4}\.[0-9a-f]{32}\.partial")
 
 
-class RememberedTokens(Protocol):
-    """What indexes are kept beside: a `MemoryDirectory`."""
-
-    @property
-    def name(self) -> str:
-        """Where it is, for messages."""
-
-    @property
-    def directory_id(self) -> str:
-        """Drawn at random when the directory was begun."""
-
-    @property
-    def compactions(self) -> int:
-        """How often ids have changed."""
-
-    @property
-    def storage(self) -> Storage:
-        """Where the files are."""
-
-    @property
-    def keeps_indexes(self) -> bool:
-        """Whether indexes can be written."""
-
-    def __len__(self) -> int:
-        """Count the tokens."""
-
-    def tokens(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Read token ids, and the first and last characters."""
+def index_files(storage: Storage) -> Iterator[str]:
+    """List the files of indexes, and partial ones."""
+    for store in filter(STORE_NAME.fullmatch, storage.names(FOLDER)):
+        for name in storage.names(f"{FOLDER}/{store}"):
+            if LAYER_NAME.fullmatch(name) or PARTIAL_NAME.fullmatch(name):
+                yield f"{FOLDER}/{store}/{name}"
 
 
 class KeptIndexes:
@@ -140,15 +118,20 @@ class KeptIndexes:
         except StorageError as error:
             LOG.warning("old indexes of %s are left there: %s", self._directory.name, error)
 
+    def check(self, key: str, start: IndexStart) -> None:
+        """Raise `IndexFileError` if an index cannot be used, whatever store asks for it."""
+        header = start.header
+        if key != self._key(header.store, header.layer):
+            raise IndexFileError(f"it is of layer {header.layer} in a store {header.store}")
+        self._check_rows(header)
+        if self._directory.storage.is_own(key):  # others need to be trusted anyway
+            self._check_origin(start, key)
+
     def _remove_stale(self) -> None:
         storage = self._directory.storage
-        for store in filter(STORE_NAME.fullmatch, storage.names(FOLDER)):
-            for name in storage.names(f"{FOLDER}/{store}"):
-                key = f"{FOLDER}/{store}/{name}"
-                if PARTIAL_NAME.fullmatch(name) or (
-                    LAYER_NAME.fullmatch(name) and self._is_stale(key)
-                ):
-                    storage.remove(key)
+        for key in index_files(storage):
+            if PARTIAL_NAME.fullmatch(key.rpartition("/")[2]) or self._is_stale(key):
+                storage.remove(key)
 
     def _is_stale(self, key: str) -> bool:
         try:

@@ -6,21 +6,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fotmem.directory.manifest import FORMAT, LayerEntry, LogEntry, MemoryManifest
-from fotmem.directory.verify import (
+from fotmem.directory.damage import MEND, Damage, Verified, documents_hit
+from fotmem.directory.group_damage import (
     GroupLog,
     Span,
-    Verified,
     bad_chunks,
     damages_of,
-    documents_hit,
     group_logs,
     spans_of,
 )
+from fotmem.directory.manifest import FORMAT, LayerEntry, LogEntry, MemoryManifest
+from fotmem.directory.verify import damages_beside
 from fotmem.directory.writing import storage_to_write
 from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece
 from fotmem.disk.chunk_reader import load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.zarr_metadata import group_json
 
 Group = LogPart | TailPiece
 
@@ -31,6 +32,7 @@ def repair(path: Path | str) -> Verified:
     The rule: groups of rows that have damage are written again, with zeros in place of the damaged
     rows, and the documents of these rows are marked as removed, so that no search finds them. Ids
     do not change. All is committed at once: killed before that, the directory is as it was.
+    Descriptions of folders are written again; indexes that cannot be used are removed.
 
     Parameters
     ----------
@@ -50,18 +52,32 @@ def repair(path: Path | str) -> Verified:
     unused = True
     try:
         files = GroupFiles(FORMAT)
-        manifest = files.load(storage)
+        manifest = files.take_over(storage, FORMAT.load(storage, alone=True))
         files.require_writable()
         logs = group_logs(storage, manifest)
         files.tidy(manifest, [group for log in logs for group in log.groups])
-        damages = tuple(damages_of(storage, manifest))
-        if damages:
-            unused = False
+        damages = (
+            *damages_beside(path, storage, manifest.folders()),
+            *damages_of(storage, manifest),
+        )
+        unused = not damages
+        _write_descriptions(storage, damages)
+        if groups := {each.group for each in damages if each.group}:
             hit = {each.first for each in documents_hit(manifest.documents, damages)}
-            _rewrite(files, storage, manifest, {each.group for each in damages}, hit)
+            _rewrite(files, storage, manifest, groups, hit)
         return Verified(storage.name, manifest.rows, manifest.documents, damages)
     finally:
         storage.close(unused=unused)
+
+
+def _write_descriptions(storage: Storage, damages: Sequence[Damage]) -> None:
+    """Write the ``zarr.json`` of folders again, and remove indexes that cannot be used."""
+    for each in damages:
+        if not each.group:
+            storage.remove(each.file)
+        if each.remedy == MEND:
+            storage.write(each.file, group_json())
+    storage.sync()
 
 
 def _rewrite(

@@ -22,7 +22,7 @@ from fotmem.disk.log_entries import (
     is_power_of_two,
     require,
 )
-from fotmem.disk.log_loading import check_descriptions, load_log, load_pieces
+from fotmem.disk.log_loading import check_descriptions, descriptions_of, load_log, load_pieces
 from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFormat
 from fotmem.disk.mapped_rows import MappedRows
 from fotmem.disk.opening import is_remote, open_storage
@@ -64,6 +64,7 @@ __all__ = [
     "check_names",
     "check_parts",
     "check_pieces",
+    "descriptions_of",
     "grown_tail",
     "is_power_of_two",
     "is_remote",

@@ -106,8 +106,12 @@ class GroupFiles(Generic[M]):
         StorageError
             There is none, or it cannot be read.
         """
+        return self.take_over(storage, self.format.load(storage))
+
+    def take_over(self, storage: Storage, file: ManifestFile[M]) -> M:
+        """Go on from a manifest that was read."""
         self.storage = storage
-        return self._opened(self.format.load(storage))
+        return self._opened(file)
 
     def _opened(self, file: ManifestFile[M]) -> M:
         manifest, self._directory_id = file

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 from fotmem.disk.array_group import ArrayGroup, Column, Location
 from fotmem.disk.byte_range import ByteRange
@@ -31,7 +32,7 @@ def load_log(
     log.end = logged
     log.parts = parts_of(storage, folder, entries, block=block, logged=logged, columns=columns)
     if storage.local:  # else too many requests; fotmem needs none of these files
-        check_descriptions(storage, log.parts)
+        check_descriptions(storage, descriptions_of(storage, log.parts))
     return log
 
 
@@ -66,7 +67,7 @@ def load_pieces(
     """Load the pieces after a log that lie in a folder."""
     pieces = pieces_of(storage, folder, entries, columns)
     if storage.local:
-        check_descriptions(storage, pieces)
+        check_descriptions(storage, descriptions_of(storage, pieces))
     return pieces
 
 
@@ -85,19 +86,32 @@ def pieces_of(
     ]
 
 
-def check_descriptions(storage: Storage, groups: Sequence[ArrayGroup]) -> None:
-    """Raise `StorageError` if a ``zarr.json``, which other programs read, was changed."""
+class Description(NamedTuple):
+    """What a ``zarr.json`` must say, which other programs read."""
+
+    key: str
+    content: dict[str, Any]
+    cure: str
+
+
+def descriptions_of(storage: Storage, groups: Sequence[ArrayGroup]) -> list[Description]:
+    """List the descriptions of groups and of their arrays."""
+    group = json.loads(group_json())
     arrays = [array for group in groups for array in group.arrays()]
-    expected = {f"{group.path}/zarr.json": json.loads(group_json()) for group in groups}
-    expected |= {f"{array.path}/zarr.json": array.description() for array in arrays}
-    cures = {f"{array.path}/zarr.json": array.cure for array in arrays}
-    read = storage.read([ByteRange(key, 0, LONGEST) for key in expected])
-    for (key, description), data in zip(expected.items(), read, strict=True):
+    return [
+        *(Description(f"{each.path}/zarr.json", group, storage.cure) for each in groups),
+        *(Description(f"{each.path}/zarr.json", each.description(), each.cure) for each in arrays),
+    ]
+
+
+def check_descriptions(storage: Storage, descriptions: Sequence[Description]) -> None:
+    """Raise `StorageError` if a ``zarr.json`` was changed."""
+    read = storage.read([ByteRange(each.key, 0, LONGEST) for each in descriptions])
+    for (key, content, cure), data in zip(descriptions, read, strict=True):
         try:
-            right = json.loads(data or b"") == description
+            right = json.loads(data or b"") == content
         except (ValueError, RecursionError):
             right = False
         if not right:
             problem = "is missing" if data is None else "is damaged"
-            cure = cures.get(key, storage.cure)
             raise StorageError(f"{key} of {storage.name} {problem}; {cure}")

@@ -4,23 +4,27 @@ import json
 import re
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import google_crc32c
 from pydantic import ValidationError
 
 from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.group_description import (
+    LARGEST,
+    DamagedFileError,
+    damaged,
+    group_attributes,
+)
 from fotmem.disk.log_entries import Number, Strict
-from fotmem.disk.storage import LOCK, PARTIAL, Storage
+from fotmem.disk.storage import LOCK, NO_FILE, PARTIAL, Storage
 from fotmem.disk.zarr_metadata import group_json
 from fotmem.errors import StorageError
 
 ROOT = "zarr.json"
-LARGEST = 2**26
-"""Most bytes of a manifest."""
 
 
 class GroupManifest(Strict, ABC):
@@ -105,39 +109,53 @@ class ManifestFormat(Generic[M]):
             Something else lies there, another version of fotmem wrote it, or the file is damaged or
             states what cannot be true.
         """
+        file = self.read_alone(storage)
+        if file is not None:
+            self.check_folders(file.manifest.folders(), storage)
+        return file
+
+    def read_alone(self, storage: Storage) -> ManifestFile[M] | None:
+        """Read the manifest as `read` does, whatever the ``zarr.json`` of other folders say."""
         keys = (ROOT, f"{self.id_folder}/{ROOT}")
-        data, first = storage.read([ByteRange(key, 0, LARGEST) for key in keys])
+        data, first = self._read(keys, storage)
         if data is None:
             self._require_empty(storage)
             return None
-        attributes = _attributes(data, ROOT, storage)
+        attributes = group_attributes(data, ROOT, storage)
         if attributes is None or attributes.get("format") != self.name:
             raise StorageError(
-                f"{storage.name} holds other zarr data than {self.title}; choose another directory"
+                f"{storage.name} holds other zarr data than {self.title}, as its {ROOT} says; "
+                "choose another directory"
             )
         self._check_version(attributes.get("version"), storage)
         identity = self._identity(first, storage)
-        manifest = self._manifest(attributes, identity, storage)
-        self._check_folders(manifest, storage)
-        return ManifestFile(manifest, identity)
+        return ManifestFile(self._manifest(attributes, identity, storage), identity)
 
     def _identity(self, data: bytes | None, storage: Storage) -> str:
         """Take the id of the directory from the ``zarr.json`` of its first folder."""
         key = f"{self.id_folder}/{ROOT}"
-        identity = (_attributes(data or b"", key, storage) or {}).get(self.noun)
+        identity = (group_attributes(data or b"", key, storage) or {}).get(self.noun)
         if not isinstance(identity, str) or len(identity) != 32:
-            raise _damaged(key, storage, f"it names no {self.noun}")
+            raise damaged(key, storage, f"it names no {self.noun}")
         return identity
 
-    def load(self, storage: Storage) -> ManifestFile[M]:
-        """Read the manifest of a directory that exists.
+    def _read(self, keys: Sequence[str], storage: Storage) -> list[bytes | None]:
+        try:
+            return storage.read([ByteRange(key, 0, LARGEST) for key in keys])
+        except StorageError as error:
+            if getattr(error.__cause__, "errno", None) in NO_FILE:
+                raise DamagedFileError(str(error)) from error
+            raise
+
+    def load(self, storage: Storage, *, alone: bool = False) -> ManifestFile[M]:
+        """Read the manifest of a directory that exists; `alone`: as `read_alone` does.
 
         Raises
         ------
         StorageError
             There is none, or it cannot be read.
         """
-        file = self.read(storage)
+        file = self.read_alone(storage) if alone else self.read(storage)
         if file is None:
             raise StorageError(f"there is no {self.noun} in {storage.name}; is the path right?")
         return file
@@ -153,21 +171,28 @@ class ManifestFormat(Generic[M]):
             if attributes.get("crc32c") != checksum_of(content, identity):
                 # It covers the id, too, which stands in the other file.
                 where = f"{ROOT} or {self.id_folder}/{ROOT}"
-                raise _damaged(where, storage, "their checksum differs")
+                raise damaged(where, storage, "their checksum differs")
             return self.kind.model_validate_json(json.dumps(content))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             why = f"{where}: {first['msg']}" if where else first["msg"]
-            raise _damaged(ROOT, storage, why.removeprefix("Value error, ")) from error
+            raise damaged(ROOT, storage, why.removeprefix("Value error, ")) from error
 
-    def _check_folders(self, manifest: M, storage: Storage) -> None:
-        """Raise `StorageError` if the ``zarr.json`` of a folder was put there from elsewhere."""
-        keys = [f"{name}/{ROOT}" for name in manifest.folders() if name != self.id_folder]
+    def check_folders(
+        self, folders: Sequence[str], storage: Storage, *, needed: bool = False
+    ) -> None:
+        """Raise `StorageError` if the ``zarr.json`` of a folder was put there from elsewhere.
+
+        `needed`: also if it is missing, which only other programs notice.
+        """
+        keys = [f"{name}/{ROOT}" for name in folders if name != self.id_folder]
         found = storage.read([ByteRange(key, 0, LARGEST) for key in keys])
         for key, data in zip(keys, found, strict=True):
-            if data is not None and _attributes(data, key, storage) is not None:
-                raise _damaged(key, storage, "it belongs elsewhere")
+            if data is not None and group_attributes(data, key, storage) is not None:
+                raise damaged(key, storage, "it belongs elsewhere")
+            if data is None and needed:
+                raise damaged(key, storage, "it is missing")
 
     def _check_version(self, version: object, storage: Storage) -> None:
         if version == self.version and isinstance(version, int):
@@ -175,13 +200,15 @@ class ManifestFormat(Generic[M]):
         newer = isinstance(version, int) and version > self.version
         cure = "upgrade fotmem" if newer else "read the text again, into another directory"
         raise StorageError(
-            f"{storage.name} has format version {version!r}, this fotmem knows {self.version}; "
-            f"{cure}"
+            f"{storage.name} has format version {version!r} in {ROOT}, this fotmem knows "
+            f"{self.version}; {cure}"
         )
 
     def _require_empty(self, storage: Storage) -> None:
         """Raise `StorageError` if anything lies there but a directory that was hardly begun."""
         others = [name for name in storage.names("") if name != LOCK and not name.endswith(PARTIAL)]
+        if self.id_folder in others and any(map(_is_number, storage.names(self.id_folder))):
+            raise damaged(ROOT, storage, "it is missing")
         if storage.read_only:
             found = ", ".join(others[:3]) or "nothing"
             raise StorageError(
@@ -208,20 +235,5 @@ def checksum_of(content: dict[str, Any], identity: str) -> int:
     return int(google_crc32c.value(text.encode()))
 
 
-def _attributes(data: bytes, key: str, storage: Storage) -> dict[str, Any] | None:
-    """Parse the ``zarr.json`` of a group; return fotmem's attributes."""
-    if len(data) >= LARGEST:
-        raise _damaged(key, storage, "it is too large")
-    try:
-        root = json.loads(data)
-        attributes = root["attributes"].get("fotmem")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(key, storage, "it does not describe a zarr group") from error
-    expected = {"zarr_format": 3, "node_type": "group", "attributes": root["attributes"]}
-    if root != expected or not isinstance(attributes, (dict, NoneType)):
-        raise _damaged(key, storage, "it does not describe a group of fotmem")
-    return attributes
-
-
-def _damaged(key: str, storage: Storage, why: str) -> StorageError:
-    return StorageError(f"{key} of {storage.name} is damaged ({why}); restore it from a copy")
+def _is_number(name: str) -> bool:
+    return len(name) >= 8 and name.isdigit()  # as groups are named

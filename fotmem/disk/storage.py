@@ -21,6 +21,8 @@ UNWRITABLE = frozenset(
 """Errors that forbid writing, though reading may still work."""
 TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """Errors that say nothing about the disk."""
+NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+"""Errors that say that something else lies in place of a file or folder."""
 
 LINK = (
     "expected a folder or a regular file: a store follows no symbolic link. Replace the link by "

@@ -1,9 +1,10 @@
 """An index as arrays, which can be kept beside the keys that it was built from."""
 
+import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,10 @@ def file_to_array(save: Callable[[str], object]) -> NDArray[np.uint8]:
     Parameters
     ----------
     save : callable
-        Takes the path of a file that does not exist yet, in a temporary folder, and writes it.
+        Takes the path of an empty temporary file, and writes it.
     """
-    with tempfile.TemporaryDirectory(prefix="fotmem-index-") as folder:
-        path = Path(folder) / "index"
-        save(str(path))
+    with _temporary_file() as path:
+        save(path)
         return np.fromfile(path, dtype=np.uint8)
 
 
@@ -50,12 +50,26 @@ def array_to_file(array: NDArray[Any], load: Callable[[str], object]) -> None:
     array : ndarray
         From `file_to_array`.
     load : callable
-        Takes the path of a file in a temporary folder.
+        Takes the path of a temporary file.
     """
-    with tempfile.TemporaryDirectory(prefix="fotmem-index-") as folder:
-        path = Path(folder) / "index"
+    with _temporary_file() as path:
         array.tofile(path)
-        load(str(path))
+        load(path)
+
+
+@contextmanager
+def _temporary_file() -> Iterator[str]:
+    """Yield the path of an empty file; on Linux, it is gone even if the process is killed."""
+    try:
+        handle = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR, 0o600)
+    except (AttributeError, OSError):  # another system, or a file system that cannot
+        with tempfile.NamedTemporaryFile(prefix="fotmem-index-") as file:
+            yield file.name
+        return
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
 
 
 def writable_tensor(array: NDArray[Any]) -> Tensor:

@@ -1,0 +1,127 @@
+"""Damage of the rows of a memory: groups that are not as the manifest describes them."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fotmem.directory.damage import REPAIR, Damage
+from fotmem.directory.manifest import (
+    TOKEN_COLUMNS,
+    TOKENS,
+    LogEntry,
+    MemoryManifest,
+    layer_folder,
+)
+from fotmem.disk import (
+    Column,
+    LogPart,
+    Storage,
+    TailPiece,
+    check_descriptions,
+    descriptions_of,
+)
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.chunk_reader import read_chunks
+from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.log_loading import parts_of, pieces_of
+from fotmem.errors import StorageError
+
+
+class Span(NamedTuple):
+    """Rows that were written at once: those of a block, or of a piece."""
+
+    group: LogPart | TailPiece
+    first: int
+    rows: int
+
+    def chunks(self, array: ChunkedArray) -> list[int]:
+        """Number the chunks of an array that hold the rows, head by head."""
+        begin = (self.first - self.group.first) // array.chunk_rows
+        count = self.rows // array.chunk_rows
+        per_head = array.chunks_per_head
+        return [h * per_head + begin + n for h in range(array.heads) for n in range(count)]
+
+
+class GroupLog(NamedTuple):
+    """The groups of a folder, none of whose files was read yet."""
+
+    folder: str
+    columns: Sequence[Column]
+    groups: tuple[LogPart | TailPiece, ...]
+
+
+def damages_of(storage: Storage, manifest: MemoryManifest) -> Iterator[Damage]:
+    """Yield all damage of the groups that a manifest names."""
+    for log in group_logs(storage, manifest):
+        for group in log.groups:
+            yield from _damages_of_descriptions(storage, group)
+            for span in spans_of(group):
+                for array in group.arrays():
+                    yield from _damages_of_span(storage, span, array)
+
+
+def group_logs(storage: Storage, manifest: MemoryManifest) -> list[GroupLog]:
+    """List the groups of all folders, as the manifest describes them."""
+    logs: list[tuple[str, Sequence[Column], LogEntry]] = [(TOKENS, TOKEN_COLUMNS, manifest.tokens)]
+    logs += [(layer_folder(e.layer), e.codec.columns(), e) for e in manifest.layers]
+    logged = manifest.rows // manifest.block * manifest.block
+    how = {"block": manifest.block, "logged": logged}
+    return [
+        GroupLog(
+            folder,
+            columns,
+            (
+                *parts_of(storage, folder, entry.parts, columns=columns, **how),
+                *pieces_of(storage, folder, entry.pieces, columns),
+            ),
+        )
+        for folder, columns, entry in logs
+    ]
+
+
+def spans_of(group: LogPart | TailPiece) -> Iterator[Span]:
+    """Yield the blocks of a part, or the only span of a piece."""
+    if isinstance(group, TailPiece):
+        yield Span(group, group.first, group.rows)
+        return
+    for number in range(group.written):
+        yield Span(group, group.first + number * group.block, group.block)
+
+
+def bad_chunks(array: ChunkedArray, numbers: Sequence[int]) -> Iterator[tuple[int, StorageError]]:
+    """Yield the chunks that cannot be read, each with what is wrong."""
+    try:
+        read_chunks((array, number) for number in numbers)
+    except StorageError:
+        for number in numbers:
+            try:
+                read_chunks([(array, number)])
+            except StorageError as error:
+                yield number, error
+
+
+def _damages_of_descriptions(storage: Storage, group: LogPart | TailPiece) -> Iterator[Damage]:
+    descriptions, first = descriptions_of(storage, [group]), group.first
+    try:
+        check_descriptions(storage, descriptions)
+    except StorageError:
+        for one in descriptions:
+            try:
+                check_descriptions(storage, [one])
+            except StorageError as error:
+                yield Damage.of(error, storage, one.key, group.path, first, first)
+
+
+def _damages_of_span(storage: Storage, span: Span, array: ChunkedArray) -> Iterator[Damage]:
+    numbers, group = span.chunks(array), span.group
+    bad = list(bad_chunks(array, numbers))
+    for number, error in bad:
+        first = group.first + number % array.chunks_per_head * array.chunk_rows
+        stop = first + array.chunk_rows
+        file, _ = array.locate(number)
+        yield Damage.of(error, storage, file, group.path, first, stop)
+    file, _ = array.locate(numbers[0])
+    start, index = len(numbers) * array.stride, array.shard_index(len(numbers))
+    end = ByteRange(file, start, start + len(index) + 1)  # one more: nothing must follow
+    if not bad and storage.read([end]) != [index]:
+        problem = f"the end of {file} of {storage.name} is damaged (other programs need it)"
+        yield Damage(problem, file, REPAIR, group.path, span.first, span.first)
