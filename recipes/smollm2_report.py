@@ -97,7 +97,7 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
         (["facts in 16,384 tokens", "number", "exact match"], facts, "facts-"),
         (
             [
-                *("tokens in memory", "base", "base, as tuned is used", "tuned"),
+                *("tokens in memory", "base", "base, with the tuned model's options", "tuned"),
                 *("tuned, `--temperature 1`", "tuned, `--attend`"),
             ],
             perplexities,

@@ -20,6 +20,13 @@ REFERENCE = {"fotmem", "fotmem.crossbatch", "fotmem.measure.capture"} | {
     f"fotmem.{module}" for module in PUBLIC_MODULES
 }
 """Modules from which other people import."""
+RETURNED = {
+    "fotmem.memory.stats.MemoryStats",
+    "fotmem.measure.select.choice.Selection",
+    "fotmem.measure.select.choice.Candidate",
+    "fotmem.measure.select.limits.Prediction",
+}
+"""Classes that nobody imports, but gets from functions."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ def test_the_overview_leads_to_every_page() -> None:
 
 
 def test_the_reference_has_every_module() -> None:
-    assert set(documented()) == REFERENCE
+    assert set(documented()) == REFERENCE | RETURNED
 
 
 @pytest.mark.parametrize("name", sorted(REFERENCE))
