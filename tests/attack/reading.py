@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import fotmem
 from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.directory.quantization import Quantization
 from fotmem.disk import ROOT
 from fotmem.memory import saving
 from tests import tiny
@@ -19,25 +20,30 @@ from tests.memory_rows import Rows, assert_equal_rows
 
 LENGTHS = (300, 7, 150, 600, 16, 90, 450, 33, 250, 500)
 COMMIT = 40
+QUANTIZATIONS: tuple[Quantization | None, ...] = (None, "int8", "int4")
 
 
 def attack(target: Target, random: Random, folder: Path, originals: Originals) -> Outcome:
     """Kill processes that read into one directory."""
-    return memory_crash.attack(ModelReader(), random, folder)
+    quantization = random.choice(QUANTIZATIONS)
+    return memory_crash.attack(ModelReader(quantization), random, folder)
 
 
 class ModelReader(memory_crash.Reader):
     """A tiny random LLaMA that reads some documents."""
 
+    def __init__(self, quantization: Quantization | None) -> None:
+        self.quantization = quantization
+
     def read(self, directory: Path, seed: int, opened: Callable[[MemoryDirectory], None]) -> None:
-        memory = _opened(directory)
+        memory = self._opened(directory)
         assert memory.attached_model.contents.directory is not None
         opened(memory.attached_model.contents.directory)
         with patch.object(saving, "COMMIT", COMMIT):
             _read(memory)
 
     def read_on(self, directory: Path, seed: int) -> None:
-        memory = _opened(directory)
+        memory = self._opened(directory)
         read = sum(each.is_complete for each in memory.documents)
         _read(memory, read + 1)
         if read >= len(LENGTHS):  # a commit tidies up in any case
@@ -46,21 +52,23 @@ class ModelReader(memory_crash.Reader):
 
     def expect(self, directory: MemoryDirectory) -> None:
         ids, starts, stops, layers = _uninterrupted()
-        rows = len(directory)
-        pairs = {n: (keys[:, :rows], values[:, :rows]) for n, (keys, values) in layers.items()}
+        rows, codecs = len(directory), {e.layer: e.codec for e in directory.manifest.layers}
+        pairs = {
+            n: codecs[n].decode(codecs[n].encode(keys[:, :rows], values[:, :rows]))
+            for n, (keys, values) in layers.items()
+        }
         assert_equal_rows(directory, (ids[:rows], starts[:rows], stops[:rows], pairs))
 
     def raw_bytes(self, rows: int) -> int:
         elements = sum(keys.shape[0] * keys.shape[2] for keys, _ in _uninterrupted()[3].values())
         return rows * (3 * 4 + 2 * 4 * elements)
 
-
-def _opened(path: Path) -> fotmem.Memory:
-    if (path / ROOT).exists():
-        return fotmem.open_memory(path, tiny.llama(), writable=True)
-    memory = attached()
-    memory.save(path)
-    return memory
+    def _opened(self, path: Path) -> fotmem.Memory:
+        if (path / ROOT).exists():
+            return fotmem.open_memory(path, tiny.llama(), writable=True)
+        memory = attached()
+        memory.save(path, quantization=self.quantization)
+        return memory
 
 
 def attached() -> fotmem.Memory:
