@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import fotmem
 from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.errors import StorageError
 from fotmem.models.load import load_model
 from tests import folders
 from tests.commands import PROGRAM, STOPPED, call, refusal
@@ -134,6 +135,21 @@ def test_ask_object_storage(kept: Path, folder: Path, s3: "S3Server", capsys: Ca
     assert "it has no zarr.json, but nothing" in line
     line = refusal(capsys, 1, "memory", "repair", s3.url("nothing"))
     assert "there is no memory in" in line
+
+
+def test_indexes_are_trusted_if_that_is_said(
+    kept: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+
+    def opened(*given: Any, **options: Any) -> Any:
+        said.append(options["trusted"])
+        raise StorageError("enough")
+
+    monkeypatch.setattr("fotmem.memory.opening.open_memory", opened)
+    for more in ((), ("--trusted",)):
+        assert "enough" in refusal(capsys, 1, "ask", kept, "Who?", *more)
+    assert said == [False, True]
 
 
 def test_read_into_object_storage(folder: Path, s3: "S3Server", capsys: Capture) -> None:

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.errors import StorageError
 from tests import tiny
+from tests.memory_rows import document
 from tests.s3_server import S3Server
 from tests.test_saved_memory import STORES, answer, attached
-from tests.tiny import one_thread  # noqa: F401 - a fixture
+from tests.tiny import LAYERS, one_thread  # noqa: F401 - a fixture
 
 KEYS = "layers/01/00000001/keys"
 
@@ -78,6 +80,72 @@ def test_requests_and_bytes_are_counted(s3: S3Server, kept: Path, url: str) -> N
         assert local.stats().bytes_read >= stats.bytes_read
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a memory of random keys, so many that it takes an index."""
+    where = tmp_path_factory.mktemp("long") / "memory"
+    with attached(tiny.llama()) as memory:
+        memory.save(where)
+        memory.close()
+    directory, tokens = MemoryDirectory.open(where, writable=True), 20_480  # whole blocks
+    ids, shape = torch.arange(tokens) % 50, (2, tokens, 8)
+    drawn = torch.Generator().manual_seed(0)
+    pairs = [
+        (torch.randn(shape, generator=drawn), torch.randn(shape, generator=drawn)) for _ in LAYERS
+    ]
+    directory.append(ids, ids, ids, dict(zip(LAYERS, pairs, strict=True)))
+    directory.commit([document(0, tokens)])
+    directory.close()
+    fotmem.open_memory(where, tiny.llama(), "faiss-ivf").close()  # keeps its index
+    return where
+
+
+@pytest.mark.thorough
+def test_only_chunks_that_are_needed_are_read(
+    s3: S3Server, long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a kept index that is trusted, those of the rows that are found."""
+    pytest.importorskip("faiss")
+    url, size = s3.upload(long, "long"), sum(path.stat().st_size for path in long.rglob("c.*"))
+    index = sum(path.stat().st_size for path in long.rglob("indexes/*/*"))
+    assert index > 1000
+    monkeypatch.setattr("fotmem.disk.joined_ranges.GAP", 0)
+    here, there = tiny.llama(), tiny.llama()
+    local = fotmem.open_memory(long, here, "faiss-ivf")
+    memory = fotmem.open_memory(url, there, "faiss-ivf", trusted=True)
+    opened = memory.stats()
+    assert opened.bytes_read < index + size / 4
+    assert torch.equal(answer(there), answer(here))
+    asked = memory.stats()
+    assert 0 < asked.bytes_read - opened.bytes_read < size / 4
+    answer(there)
+    assert memory.stats().bytes_read == asked.bytes_read  # what was read is kept
+    memory.close()
+    local.close()
+    untrusted = fotmem.open_memory(url, there, "faiss-ivf")
+    assert untrusted.stats().bytes_read > size / 2  # its index is built anew
+    untrusted.close()
+
+
+@pytest.mark.thorough
+def test_requests_are_sent_together(s3: S3Server, long: Path) -> None:
+    """The first ones are answered when ten have arrived: of tokens, and of keys and values."""
+    url = s3.upload(long, "long")
+    barriers = {folder: threading.Barrier(10) for folder in ("tokens", "layers")}
+
+    def wait_for_others(environ: Any) -> None:
+        folder = environ["PATH_INFO"].split("/")[3]
+        if "/c." in environ["PATH_INFO"] and passed[folder].acquire(blocking=False):
+            barriers[folder].wait(timeout=20)
+
+    passed = {folder: threading.Semaphore(10) for folder in barriers}
+    s3.instead = wait_for_others
+    fotmem.open_memory(url, tiny.llama()).close()
+    s3.instead = lambda environ: None
+    assert not any(barrier.broken for barrier in barriers.values())
+
+
+@pytest.mark.thorough
 def test_a_reader_sees_what_is_copied_over_it(s3: S3Server, kept: Path, tmp_path: Path) -> None:
     other = tiny.llama()
     writer = attached(other)
@@ -145,6 +213,7 @@ def test_a_server_that_goes_away_is_named(kept: Path, monkeypatch: pytest.Monkey
     memory.close()
 
 
+@pytest.mark.thorough
 def test_a_server_that_hangs_is_given_up(
     s3: S3Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +227,7 @@ def test_a_server_that_hangs_is_given_up(
     s3.instead = lambda environ: None
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_busy_is_asked_again(s3: S3Server, url: str) -> None:
     busy = iter([True] * 3)
 
@@ -193,6 +263,7 @@ def test_every_damage_of_an_object_is_reported(s3: S3Server, kept: Path) -> None
         assert key in verify(url).damages[0].problem
 
 
+@pytest.mark.thorough
 def test_damaged_descriptions_are_found_by_verify(s3: S3Server, kept: Path) -> None:
     """They are for other programs: the memory can be asked without."""
     url, store = s3.upload(kept, "described"), s3.store("described")

@@ -113,6 +113,7 @@ def test_of_several_at_the_same_time_one_commits(url: str) -> None:
     expect(url, 10 + number)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [0, 30])
 def test_two_that_begin_at_the_same_time(s3: S3Server, url: str, rows: int) -> None:
     """One begins, and commits these rows, while another one is about to write its manifest."""
@@ -132,6 +133,7 @@ def test_two_that_begin_at_the_same_time(s3: S3Server, url: str, rows: int) -> N
     expect(url, 60)
 
 
+@pytest.mark.thorough
 def test_what_another_writer_has_not_committed_yet_stays(s3: S3Server, url: str) -> None:
     """It writes groups while the one before it removes what killed writers left."""
     MemoryDirectory.create(url, SHAPES, FACTS).close()
@@ -156,6 +158,7 @@ def flush(directory: MemoryDirectory) -> None:
         log.flush()
 
 
+@pytest.mark.thorough
 def test_a_memory_is_begun_where_a_killed_process_began_one(s3: S3Server, url: str) -> None:
     s3.instead = lambda environ: refuse if is_manifest(environ) else None
     with pytest.raises(StorageError, match=r"cannot write zarr\.json of .*\(AccessDenied\); give"):
@@ -171,6 +174,7 @@ def refuse(environ: Environ, start_response: Any) -> Any:
     return [b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lost", [1, 100])
 def test_an_answer_that_is_lost(s3: S3Server, url: str, lost: int) -> None:
     """The manifest is written, but the writer is not told: at once, or at all."""
@@ -214,6 +218,7 @@ def test_a_server_that_ignores_conditions_is_refused(s3: S3Server, url: str) -> 
     assert "zarr.json" not in s3.keys(f"{folder}-new")
 
 
+@pytest.mark.thorough
 def test_what_killed_writers_left_is_removed(s3: S3Server, url: str) -> None:
     """By the second writer after them: the first one cannot know that they were killed."""
     MemoryDirectory.create(url, SHAPES, FACTS).close()

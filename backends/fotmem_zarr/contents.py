@@ -7,7 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fotmem.disk import TRANSIENT, ChunkCache, LayerShape, Log, Storage, TailPiece, open_storage
+from fotmem.disk import (
+    TRANSIENT,
+    ChunkCache,
+    LayerShape,
+    Log,
+    Storage,
+    TailPiece,
+    load_tail,
+    open_storage,
+)
 from fotmem.errors import StorageError
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.compactor import Compactor
@@ -199,8 +208,8 @@ class LayerContents:
         take_in = self._append if storage.read_only else self._take_in
         for first, part in self.log.blocks(loaded.end, self.log.end):
             take_in(part.read("keys", first), part.read("values", first))
-        for piece in pieces:
-            take_in(*piece.load())
+        for keys, values in load_tail(pieces):
+            take_in(keys, values)
 
     def close(self) -> None:
         """Release everything."""

@@ -65,6 +65,12 @@ def ask(
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006
     config: Config = None,
+    trusted: Annotated[
+        bool,
+        typer.Option(
+            "--trusted", help="Load indexes that fotmem did not write for you here (with a DIR)."
+        ),
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 40,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show the answer without memory, too.")
@@ -90,7 +96,8 @@ def ask(
     name, store_options = parse_store(store, option, config)
     if is_memory(model):
         refuse_texts(text, given)
-        llama, tokenizer, attached = opened_memory(model, dtype, name, store_options, given)
+        how = store_options | {"trusted": trusted}
+        llama, tokenizer, attached = opened_memory(model, dtype, name, how, given)
     else:
         llama, tokenizer, attached = read_memory(model, dtype, text, name, store_options, given)
     prompt = question_prompt(tokenizer, question)

@@ -18,6 +18,7 @@ from fotmem.disk import (
     grown_tail,
     load_log,
     load_pieces,
+    load_tail,
 )
 
 
@@ -61,7 +62,7 @@ class RowLog:
             storage, self.folder, entry.parts, block=block, logged=logged, columns=self.columns
         )
         self._pieces = load_pieces(storage, self.folder, entry.pieces, self.columns)
-        self._recent = [piece.load() for piece in self._pieces]
+        self._recent = load_tail(self._pieces)
         self._rows = rows
 
     def __len__(self) -> int:
@@ -113,9 +114,9 @@ class RowLog:
     def blocks(self, start: int, stop: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """Yield rows from `start` to before `stop`: the first, and ``[heads, n, *rest]`` each."""
         names, block = [column.name for column in self.columns], self._log.block
-        for first, part in self._log.blocks(start, min(stop, self.logged)):
+        for first, rows in self._log.read(names, start, min(stop, self.logged)):
             low, high = max(start, first) - first, min(stop, first + block) - first
-            yield first + low, tuple(part.read(name, first)[:, low:high] for name in names)
+            yield first + low, tuple(each[:, low:high] for each in rows)
         first = self.logged
         for rows in self._recent:
             end = first + rows[0].shape[1]

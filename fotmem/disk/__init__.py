@@ -2,7 +2,7 @@
 
 from fotmem.disk.array_group import ArrayGroup, Column, LayerShape, Location
 from fotmem.disk.chunk_cache import ChunkCache
-from fotmem.disk.chunk_reader import load_array, load_chunks
+from fotmem.disk.chunk_reader import load_arrays, load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 from fotmem.disk.directory_lock import DirectoryLock
 from fotmem.disk.group_files import GroupFiles
@@ -29,7 +29,7 @@ from fotmem.disk.opening import is_remote, open_storage
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.saved_rows import SavedRows
 from fotmem.disk.storage import TRANSIENT, Storage
-from fotmem.disk.tail_piece import TailPiece, grown_tail
+from fotmem.disk.tail_piece import TailPiece, grown_tail, load_tail
 from fotmem.disk.traffic import Traffic
 
 __all__ = [
@@ -68,10 +68,11 @@ __all__ = [
     "grown_tail",
     "is_power_of_two",
     "is_remote",
-    "load_array",
+    "load_arrays",
     "load_chunks",
     "load_log",
     "load_pieces",
+    "load_tail",
     "look_up_rows",
     "open_storage",
     "require",

@@ -1,6 +1,6 @@
 """Reads chunks of several arrays together, and verifies their checksums."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -62,7 +62,12 @@ def load_chunks(array: ChunkedArray, numbers: Iterable[int]) -> Tensor:
     return array.tensor(list(read_chunks([(array, number) for number in numbers]).values()))
 
 
-def load_array(array: ChunkedArray) -> Tensor:
-    """Read a whole array, ``[H, rows, *rest]``; for small ones."""
-    whole = load_chunks(array, range(array.heads * array.chunks_per_head))
-    return whole.reshape(array.heads, -1, *array.rest)[:, : array.rows]
+def load_arrays(arrays: Sequence[ChunkedArray]) -> list[Tensor]:
+    """Read whole arrays at once, ``[H, rows, *rest]`` each; for small ones."""
+    numbers = {array: range(array.heads * array.chunks_per_head) for array in arrays}
+    read = read_chunks((array, number) for array in arrays for number in numbers[array])
+    wholes = [array.tensor([read[array, n] for n in numbers[array]]) for array in arrays]
+    return [
+        whole.reshape(array.heads, -1, *array.rest)[:, : array.rows]
+        for array, whole in zip(arrays, wholes, strict=True)
+    ]

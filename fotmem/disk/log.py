@@ -1,19 +1,21 @@
 """The log: all rows in the order of reading. Everything else can be rebuilt from it."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fotmem.disk.array_group import ArrayGroup, Column, Location
 from fotmem.disk.chunk_cache import ChunkCache
-from fotmem.disk.chunk_reader import load_chunks
+from fotmem.disk.chunk_reader import Chunk, read_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 from fotmem.disk.log_entries import BLOCKS, PartEntry
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.storage import Storage
 
+AT_ONCE = 2**25
+"""Bytes that are read at the same time, or more by a block."""
 CHUNK = 16
 """Most rows of a chunk: values are looked up one by one."""
 
@@ -70,15 +72,24 @@ class LogPart(ArrayGroup):
 
     def read(self, column: str, first: int) -> Tensor:
         """Read a block of keys or values, ``[H, block, D]``."""
+        return self.block_of(column, first, read_chunks(self.chunks_of(column, first)))
+
+    def chunks_of(self, column: str, first: int) -> list[Chunk]:
+        """List the chunks of a block, head by head."""
         array = self.columns[column]
         start = (first - self.first) // array.chunk_rows
         count = self.block // array.chunk_rows
-        chunks = [
-            head * array.chunks_per_head + number
+        return [
+            (array, head * array.chunks_per_head + number)
             for head in range(array.heads)
             for number in range(start, start + count)
         ]
-        return load_chunks(array, chunks).reshape(array.heads, self.block, *array.rest)
+
+    def block_of(self, column: str, first: int, read: Mapping[Chunk, bytes]) -> Tensor:
+        """Put a block together from chunks that were read: ``[heads, block, *rest]``."""
+        array = self.columns[column]
+        rows = array.tensor([read[chunk] for chunk in self.chunks_of(column, first)])
+        return rows.reshape(array.heads, self.block, *array.rest)
 
 
 class Log:
@@ -115,6 +126,32 @@ class Log:
         """Yield the first row and the part of each block with rows from `start` to `stop`."""
         for row in range(start // self.block * self.block, stop, self.block):
             yield row, self.part_of(row)
+
+    def read(
+        self, columns: Sequence[str], start: int, stop: int
+    ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Yield the first row of each such block, and its rows ``[heads, block, *rest]``.
+
+        Several blocks are read at the same time.
+        """
+        if start >= stop:
+            return
+        blocks = list(self.blocks(start, stop))
+        step = 1 + AT_ONCE // self._block_bytes(columns)
+        for some in (blocks[n : n + step] for n in range(0, len(blocks), step)):
+            read = read_chunks(
+                chunk
+                for row, part in some
+                for name in columns
+                for chunk in part.chunks_of(name, row)
+            )
+            for row, part in some:
+                yield row, tuple(part.block_of(name, row, read) for name in columns)
+
+    def _block_bytes(self, columns: Sequence[str]) -> int:
+        """Return the bytes of these columns of a block."""
+        arrays = [self.parts[0].columns[name] for name in columns]
+        return sum(array.stride * array.heads * self.block // array.chunk_rows for array in arrays)
 
     def write(
         self,

@@ -61,8 +61,8 @@ class SavedRows:
         return MappedRows(self.log, column)
 
     def _pairs(self, start: int) -> Iterator[Pair]:
-        for row, part in self.log.blocks(start, self.log.end):
-            yield part.read("keys", row), part.read("values", row)
+        for _, (keys, values) in self.log.read(("keys", "values"), start, self.log.end):
+            yield keys, values
         yield from self.recent
 
 

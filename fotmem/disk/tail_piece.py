@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from fotmem.disk.array_group import ArrayGroup, Column, Location
-from fotmem.disk.chunk_reader import load_array
+from fotmem.disk.chunk_reader import load_arrays
 from fotmem.disk.chunked_array import ChunkedArray
 from fotmem.disk.log_entries import PieceEntry
 
@@ -34,10 +34,6 @@ class TailPiece(ArrayGroup):
             array.write_description()
             array.write(0, 0, tensor)
 
-    def load(self) -> tuple[Tensor, ...]:
-        """Read all rows, ``[heads, rows, *rest]`` of each column."""
-        return tuple(map(load_array, self._arrays))
-
     def entry(self) -> PieceEntry:
         """Describe it for the manifest."""
         return PieceEntry(
@@ -46,6 +42,12 @@ class TailPiece(ArrayGroup):
 
     def arrays(self) -> tuple[ChunkedArray, ...]:
         return self._arrays
+
+
+def load_tail(pieces: Sequence[TailPiece]) -> list[tuple[Tensor, ...]]:
+    """Read all rows of pieces at once, ``[heads, rows, *rest]`` of each column."""
+    loaded = iter(load_arrays([array for piece in pieces for array in piece.arrays()]))
+    return [tuple(next(loaded) for _ in piece.arrays()) for piece in pieces]
 
 
 def grown_tail(

@@ -130,6 +130,7 @@ def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
         assert_holds(store, *data(10))
 
 
+@pytest.mark.thorough
 def test_a_url_opens_a_store(s3: S3Server) -> None:
     url = s3.url("store")
     fill(url)

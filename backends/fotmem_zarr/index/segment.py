@@ -2,7 +2,7 @@
 
 import torch
 
-from fotmem.disk import ArrayGroup, ChunkedArray, Column, LayerShape, Location, load_array
+from fotmem.disk import ArrayGroup, ChunkedArray, Column, LayerShape, Location, load_arrays
 from fotmem.errors import StorageError
 from fotmem_zarr.index.limits import CLUSTER
 from fotmem_zarr.index.segment_entry import SegmentEntry
@@ -106,7 +106,9 @@ class Segment(ArrayGroup):
 
     def load_index(self) -> None:
         """Read the index; raise `StorageError` if it cannot be an index of these rows."""
-        index = SegmentIndex.of({name: load_array(array) for name, array in self._small.items()})
+        index = SegmentIndex.of(
+            dict(zip(self._small, load_arrays([*self._small.values()]), strict=True))
+        )
         if not index.fits(self.rows):
             raise StorageError(
                 f"the index of {self.path} of {self.storage.name} does not fit its rows; "
