@@ -102,7 +102,9 @@ class RowLog:
             rows = [each[:, :block] for each in recent]
             self._log.write(self.logged, rows, storage=self._files.storage, new_part=self._new_part)
             recent = tuple(each[:, block:] for each in recent)
-            self._recent = [tuple(each.clone() for each in recent)]  # not a view of all
+            self._recent = [recent]
+        if recent:
+            self._recent = [tuple(each.clone() for each in recent)]  # no view of what is on disk
 
     def beginning(self, row: int) -> "RowLog":
         """Return a log of the parts that end at a row or before it; it shares them."""
