@@ -26,9 +26,14 @@ settings.register_profile(
 settings.load_profile("always")
 
 LONGEST = (
-    *("test_broken_stores.py", "test_stores.py", "test_decoders.py", "test_training.py"),
-    *("test_store_contract.py", "test_cli.py", "test_indexed_stores.py", "test_plugin_check.py"),
-    *("test_stopping.py", "test_docs.py", "test_settings.py", "test_checkpoints.py"),
+    *("test_broken_stores.py", "test_stores.py", "test_decoders.py", "test_result.py"),
+    *(
+        "test_store_contract.py",
+        "test_cli_process.py",
+        "test_indexed_stores.py",
+        "test_plugin_check.py",
+    ),
+    *("test_stopping.py", "test_docs.py", "test_select_measure.py", "test_checkpoints.py"),
     *("test_equality.py", "test_crashes.py", "test_full_disk.py", "test_scaffold.py"),
 )
 """Files that take long come first: at the end, no process waits for another."""

@@ -17,8 +17,8 @@ from fotmem.training import checkpoints
 from fotmem.training.checkpoints import last_checkpoint
 from tests import folders
 from tests.commands import call, refusal
-from tests.test_training import SMALL, Stop, prose, tune
 from tests.tiny import one_thread  # noqa: F401 - a fixture
+from tests.training.tuned import SMALL, Stop, prose, tune
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""Settings side by side: `fotmem eval --stores`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fotmem.training.dictionary_model import new_model, new_tokenizer
+from tests import folders
+from tests.commands import call, refusal
+from tests.settings.sparse import TEXT
+from tests.tiny import contents, one_thread  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = folders.write(tmp_path_factory.mktemp("model"))
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    return folder
+
+
+def save_lookup(folder: Path) -> Path:
+    """Save an untrained model for dictionary lookup."""
+    new_model(0).save_pretrained(folder)
+    new_tokenizer().save_pretrained(folder)
+    return folder
+
+
+TASKS: dict[str, list[Any]] = {
+    "passkey": ["--tokens", "100,200", "--trials", 2, "--readings", 1],
+    "perplexity": ["--tokens", "100,200", "--scored", 64],
+    "dictionary": ["--tokens", "100,200", "--queries", 9],
+}
+
+
+QUALITIES = {
+    "passkey": "exact match",
+    "perplexity": "difference (nats)",
+    "dictionary": "exact match",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tables_json_and_reports(
+    task: str, folder: Path, built: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, file = tmp_path / "grid.toml", tmp_path / "deep" / "report.json"
+    grid.write_text("[sparse]\nevery = [1, 3, 13]\n")
+    given = ["eval", task, folder, *TASKS[task]]
+    if task == "dictionary":
+        given[2] = save_lookup(tmp_path / "lookup")
+    else:
+        given += ["--text", folder / "text.txt", "--window", 64]
+    given += ["--stores", "exact,sparse", "--grid", grid, "--report", file]
+    table = call(capsys, *given)
+    assert table.code == 0, table.err
+    assert re.search(r"│ sparse every=3 +│.* to .*│ 0\.[34]\d\d +│", table.out)
+    assert re.search(r"│ sparse every=13 +│ .* │ RuntimeError: no luck +│", table.out)
+    for name in (QUALITIES[task], "recall", "attention-mass recall", "error", "excess error"):
+        assert f"\n{name}: " in table.out
+    report = json.loads(file.read_text())
+    printed = json.loads(call(capsys, *given, "--json").out)
+    assert printed["rows"] == report["rows"]
+    assert (report["options"]["store"], report["options"]["stores"]) == (None, "exact,sparse")
+    third = [row for row in report["rows"] if row["options"] == {"every": 3}]
+    assert len({row["tokens"] for row in third}) == 2
+    for row in third:
+        low, value, high = (row["store_quality"]["recall"][i] for i in (1, 0, 2))
+        assert low <= value <= high < 0.6
+    assert all((row["store_quality"] is None) == (row["store"] is None) for row in report["rows"])
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "reason"),
+    [
+        (["--stores", "exact", "--store", "exact"], 2, "it replaces --store, --option and"),
+        (["--stores", "zarr", "--option", "nprobe=3"], 2, "it replaces --store, --option and"),
+        (["--grid", "grid.toml"], 2, "'--grid': expected --stores beside it, got none"),
+        (["--stores", "exact", "--top-k", "all"], 2, "expected a number beside --stores"),
+        (["--stores", "exat"], 1, "no store is named 'exat'; did you mean 'exact'?"),
+        (["--stores", "exact", "--grid", "none.toml"], 1, "none.toml cannot be read: No such"),
+    ],
+)
+def test_wrong_usage_is_described_in_one_line(
+    given: list[str], code: int, reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in TASKS:
+        text = [] if task == "dictionary" else ["--text", folder / "text.txt"]
+        assert reason in refusal(capsys, code, "eval", task, folder, *text, *given)
+
+
+def test_needed_packages_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)
+    given = ["eval", "passkey", folder, "--text", folder / "text.txt", "--stores", "exact"]
+    assert refusal(capsys, 1, *given) == (
+        "'fotmem eval --stores' is not available here: needs scipy, not installed: "
+        "pip install 'fotmem[bench]'"
+    )

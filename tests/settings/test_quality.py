@@ -1,0 +1,117 @@
+"""Settings side by side: the quality of the model is that with each of them alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import fotmem
+from fotmem import Memory
+from fotmem.measure.evaluate import dictionary, perplexity
+from fotmem.measure.evaluate import passkey as evaluated
+from fotmem.measure.evaluate.dictionary import DictionaryRow
+from fotmem.measure.evaluate.passkey import PasskeyAnswer
+from fotmem.measure.evaluate.passkey_trials import Trial, make_trials
+from fotmem.measure.evaluate.perplexity import PerplexityRow
+from fotmem.measure.evaluate.report import TaskReport
+from fotmem.measure.grid import settings
+from fotmem.training.dictionary_model import new_model
+from tests import folders
+from tests.settings.sparse import GRID, TEXT, TOP_K, passkeys
+from tests.tiny import contents, one_thread  # noqa: F401 - a fixture
+
+
+@pytest.mark.parametrize(
+    ("attend", "readings"), [(False, None), (False, 2), (True, None), (True, 1)]
+)
+def test_pass_keys_with_settings_are_those_with_each_of_them(
+    attend: bool, readings: int | None, built: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model says at the end, instead of whether that is right, which it never is."""
+
+    def said(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
+        return PasskeyAnswer(
+            float(model(torch.tensor([trial.local])).logits[0, -1].max()), True, []
+        )
+
+    monkeypatch.setattr(evaluated, "_ask", said)
+    every = settings(["exact", "sparse"], {"sparse": {"every": [1, 5]}})
+    measured, _ = passkeys(every, readings=readings, attend=attend)
+    model, tokenizer = folders.model(), folders.tokenizer()
+    trials = make_trials(
+        tokenizer, TEXT, tokens=200, trials=4, seed=0, window=64, readings=readings
+    )
+    for row, setting in zip(measured.rows, every, strict=True):
+        options = {"store": setting.store, **setting.options}
+        with fotmem.attach(model, window=64, top_k=TOP_K, **options) as memory:
+            *_, alone = evaluated.measure_passkey(
+                model, tokenizer, trials, memory, setting.store, attend=attend
+            )
+        assert row.digit_accuracy == pytest.approx(alone.digit_accuracy, abs=1e-5)
+        assert (row.trials, row.tokens, row.options) == (4, 200, setting.options)
+    exact, _, fifth = measured.rows
+    assert exact.digit_accuracy != pytest.approx(fifth.digit_accuracy, abs=1e-3)
+
+
+@pytest.mark.parametrize("attend", [False, True])
+def test_perplexity_with_settings_is_that_with_each_of_them(attend: bool, built: list[int]) -> None:
+    model = folders.model()
+    ids = folders.tokenizer()(TEXT[:3000], add_special_tokens=False).input_ids
+    chosen: dict[str, Any] = {"scored": 130, "places": 2, "overlap": 8, "attend": attend}
+    every = settings(["exact", "sparse"], {"sparse": {"every": [1, 5]}})
+    measured = TaskReport("perplexity", {}, PerplexityRow, None)
+    with fotmem.attach(model, window=64, top_k=TOP_K) as memory:
+        steps = perplexity.compare(model, memory, ids, [100, 200], every, measured, **chosen)
+        assert sum(steps) == 2 * 2 * 3
+    none, *rows = measured.rows
+    assert (none.tokens, none.store, none.store_quality) == (0, None, None)
+    assert [(row.tokens, row.options) for row in rows] == [
+        (size, setting.options) for size in (100, 200) for setting in every
+    ]
+    for number, setting in enumerate(every):
+        options = {"store": setting.store, **setting.options}
+        with fotmem.attach(model, window=64, top_k=TOP_K, **options) as memory:
+            alone = perplexity.measure_perplexity(
+                model, memory, ids, [100, 200], store=setting.store, **chosen
+            )
+            plain, *expected = alone
+        assert replace(none, seconds=0) == replace(plain, seconds=0)
+        for row, one in zip(rows[number :: len(every)], expected, strict=True):
+            assert row.perplexity == pytest.approx(one.perplexity, rel=1e-5)
+            assert row.difference_interval == pytest.approx(one.difference_interval, abs=1e-5)
+            assert (row.scored, row.memory) == (one.scored, True)
+    assert rows[2].perplexity != pytest.approx(rows[0].perplexity, rel=1e-3)
+    assert rows[0].store_quality
+    assert rows[2].store_quality
+    assert rows[2].store_quality.recall.high < rows[0].store_quality.recall.low == 1
+
+
+def test_a_dictionary_is_read_once_and_built_once(
+    built: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plain = Memory.read
+
+    def counted(memory: Memory, ids: torch.Tensor, **options: Any) -> None:
+        read.append(len(ids))
+        plain(memory, ids, **options)
+
+    monkeypatch.setattr(Memory, "read", counted)
+    model, every = new_model(0), settings(["sparse"], GRID)
+    measured = TaskReport("dictionary", {}, DictionaryRow, None)
+    with fotmem.attach(model, top_k=TOP_K) as memory:
+        steps = dictionary.compare(model, memory, [999, 1500], every, measured, queries=60, seed=1)
+        assert sum(steps) == 2 * 4
+        assert type(memory.store(2)).__name__ == "ExactStore"
+        rows = [replace(row, store_quality=None, options={}) for row in measured.rows]
+        alone = dictionary.measure_dictionary(
+            model, memory, [990], queries=60, store="sparse", seed=1
+        )
+        same: dict[str, Any] = {"seconds_per_query": 0, "tokens_per_second": 0, "ram": None}
+        assert replace(next(alone), **same) == replace(rows[0], **same)
+    assert read == [990, 1500, 990]
+    assert built == [1, 2] * 2
+    recalls = [row.store_quality.recall.value for row in measured.rows if row.store_quality]
+    assert recalls[::2] == [1] * 4
+    assert max(recalls[1::2]) < 0.5

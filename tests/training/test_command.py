@@ -1,0 +1,72 @@
+"""`fotmem train`: killed and resumed, its output, and wrong options."""
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fotmem import progress
+from fotmem.training.checkpoints import last_checkpoint
+from tests.commands import PROGRAM, call, refusal
+from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
+
+COMMAND = (
+    "--layers 1,3 --window 32 --documents 2 --d 1,2 --bank-windows 0,1,3 --facts 0 --lora-rank 2"
+)
+
+
+@pytest.mark.thorough
+def test_a_killed_training_resumes(folder: Path, text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [*PROGRAM, "train", folder, "--data", text, "--output", output, *COMMAND.split()]
+    command += ["--steps", "300", "--evaluate-every", "2"]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    while last_checkpoint(output) is None:
+        assert process.poll() is None
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    step = int(str(last_checkpoint(output)).rpartition("-")[2])
+    ended = subprocess.run(
+        [*map(str, command), "--steps", str(step + 4), "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    history = json.loads((output / "history.json").read_text())
+    assert history[-1]["step"] == step + 4
+
+
+def test_the_command(
+    folder: Path, text: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0)
+    given = ["train", folder, "--data", text, "--output", tmp_path / "out", *COMMAND.split()]
+    ended = call(capsys, *given, "--steps", 2, "--evaluate-every", 1)
+    assert ended.code == 0, ended.err
+    assert "loss on text" in ended.out
+    assert re.search("training: 1 of 2 steps, .* left, loss [0-9.]+\n", ended.err)
+    assert f"saved in {tmp_path / 'out'}" in ended.out
+    again = refusal(capsys, 1, *given)
+    assert again.endswith("holds a training already: resume it, or choose another folder")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("--d 1,9", "d must be from 1 to documents (4), got (1, 9)"),
+        ("--d one", "expected numbers such as 1,2,4, got 'one'"),
+        ("--learning-rate 0", "'--learning-rate': expected a number greater than 0, got 0.0"),
+        ("--bank-weight inf", "'--bank-weight': expected at most 4,294,967,296, got inf"),
+        ("--facts 2", "'--facts'"),
+    ],
+)
+def test_wrong_options(
+    given: str, reason: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "any", "--data", text, "--output", tmp_path / "out", *given.split()]
+    assert reason in refusal(capsys, 2, *command)
