@@ -296,10 +296,12 @@ IN_PART = Setting(store="zarr", options={"ram": 100_000_000})
     ],  # if 20,000 take a second, a hundred times as many would take too long
 )
 def test_costs_are_those_of_a_budget_that_is_not_too_small(
-    capture: Capture, monkeypatch: pytest.MonkeyPatch, larger: int, costed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, larger: int, costed: int
 ) -> None:
     """Both are as much smaller as what is held: with a small one, work is done in small pieces."""
     jobs: list[dict[str, Any]] = []
+    few = 8500
+    small = capture_random(tmp_path / "c", tokens=few, queries=8, num_heads=1, head_dim=4)
 
     def noted(**given: Any) -> StoreJob:
         jobs.append(given)
@@ -310,17 +312,17 @@ def test_costs_are_those_of_a_budget_that_is_not_too_small(
     monkeypatch.setattr(calibration, "LARGER", larger)
     monkeypatch.setattr(calibration, "SMALLEST", 1)
     calibrated = calibration.Calibration(
-        capture, tokens=100 * TOKENS, top_k=4, device="cpu", threads=1, seconds=60
+        small, tokens=100 * few, top_k=4, device="cpu", threads=1, seconds=60
     )
     assert list(calibrated.run([IN_PART], lambda *_: None))
     assert [(job["sizes"], job["settings"][0].options["ram"], job["costs"]) for job in jobs] == [
-        ((8192, 16_384, TOKENS), 1_000_000, False),
-        ((costed * TOKENS,), costed * 1_000_000, True),
+        ((8192, few), 1_000_000, False),
+        ((costed * few,), costed * 1_000_000, True),
     ]
     [measured] = calibrated.measured
     assert measured.part == pytest.approx(0.01)
-    assert [found.tokens for found in measured.quality] == [8192, 16_384, TOKENS]
-    assert [cost.tokens for cost in measured.costs] == [costed * TOKENS]
+    assert [found.tokens for found in measured.quality] == [8192, few]
+    assert [cost.tokens for cost in measured.costs] == [costed * few]
 
 
 def test_a_store_without_costs_in_time_is_not_predicted(
