@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fotmem
+from fotmem import progress
 from fotmem.directory import memory_directory
 from fotmem.directory.compact import compact
 from fotmem.directory.memory_directory import MemoryDirectory
@@ -156,7 +157,10 @@ def test_a_writer_keeps_it_out(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     path = written(tmp_path / "memory", 7, removed=[1])
     before = used(path)
     ended = call(capsys, "memory", "compact", path)
@@ -167,6 +171,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             f"{path}: 120 tokens, 6 documents",
         ],
     )
+    lines = ended.err.splitlines()
+    for doing in ("checking", "compacting"):  # the tokens and two layers, each of 140 rows
+        assert sum(line.startswith(f"{doing}: ") for line in lines) > 10
+        assert any(line.startswith(f"{doing}: 420 of 420 rows, done") for line in lines)
     stray = path / "layers/07/00000999/zarr.json"  # as a killed writer leaves it
     stray.parent.mkdir()
     stray.write_text("{}", "utf-8")
@@ -310,9 +318,9 @@ def test_a_refresh_that_fails_changes_nothing(
     reader = fotmem.open_memory(path, tiny.llama())
     right = answer(reader)
 
-    def failing(contents: Any, directory: Any, **_: Any) -> None:
-        for _, keys, values in directory.blocks(LAYERS[0], len(contents), len(directory)):
-            contents.stores[LAYERS[0]].add(keys, values)
+    def failing(stores: Any, directory: Any, start: int, **_: Any) -> None:
+        for _, keys, values in directory.blocks(LAYERS[0], start, len(directory)):
+            stores[LAYERS[0]].add(keys, values)
         raise StorageError("a broken disk")
 
     for change in ("read", "compact"):
@@ -343,9 +351,10 @@ def test_indexes_of_before_are_not_used(
     index = path / "indexes/hnsw/01"
     before = index.read_bytes()
     reader = fotmem.open_memory(path, tiny.llama())
-    reader.use("hnsw")
     compact(path)
     assert not index.exists()
+    reader.use("hnsw")
+    assert_same(answer(reader), answer(expected()))
     reader.close()
     assert "the index indexes/hnsw/01 is not kept" in caplog.text
     assert not index.exists()

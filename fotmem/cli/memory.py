@@ -36,7 +36,7 @@ def verify(directory: Directory, as_json: Json = False) -> None:
     """
     from fotmem.directory.verify import verify
 
-    found = verify(directory)
+    found = verify(directory, progress=True)
     if as_json:
         print(json.dumps(_report(found), indent=2))
     else:
@@ -58,7 +58,7 @@ def repair(directory: Directory) -> None:
     """
     from fotmem.directory.repair import repair
 
-    _show(repair(directory), "is lost, read it again")
+    _show(repair(directory, progress=True), "is lost, read it again")
 
 
 @app.command(cls=Command)
@@ -72,7 +72,7 @@ def compact(directory: Directory) -> None:
     """
     from fotmem.directory.compact import compact
 
-    found = compact(directory)
+    found = compact(directory, progress=True)
     if found.dropped_documents:
         number, tokens = found.dropped_documents, found.dropped_tokens
         freed = "" if found.freed_bytes is None else f", freed {found.freed_bytes:,} bytes"

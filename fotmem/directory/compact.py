@@ -1,6 +1,7 @@
 """Reclaims the space of removed documents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fotmem.directory.group_damage import damages_of
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.row_log import RowLog
 from fotmem.errors import StorageError
+from fotmem.progress import progress_told
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Compacted:
     """None: unknown, in object storage."""
 
 
-def compact(path: Path | str) -> Compacted:
+def compact(path: Path | str, *, progress: bool = False) -> Compacted:
     """Drop the tokens, keys and values of removed documents from a memory's directory.
 
     The rows that are left are written again, block by block, from the first removed one on. They
@@ -40,6 +42,8 @@ def compact(path: Path | str) -> Compacted:
     Parameters
     ----------
     path : path
+    progress : bool
+        Show progress bars on stderr.
 
     Returns
     -------
@@ -57,8 +61,8 @@ def compact(path: Path | str) -> Compacted:
         before, used = directory.manifest, directory.storage.bytes_used()
         removed = [each for each in before.documents if each.is_removed]
         if removed:
-            _require_undamaged(directory)
-            _rewrite(directory, removed)
+            _require_undamaged(directory, progress)
+            _rewrite(directory, removed, progress)
         return Compacted(
             name=directory.name,
             tokens=len(directory),
@@ -71,8 +75,10 @@ def compact(path: Path | str) -> Compacted:
         directory.close()
 
 
-def _require_undamaged(directory: MemoryDirectory) -> None:
-    damage = next(damages_of(directory.storage, directory.manifest), None)
+def _require_undamaged(directory: MemoryDirectory, progress: bool) -> None:
+    damages = damages_of(directory.storage, directory.manifest, progress=progress)
+    with closing(damages):
+        damage = next(damages, None)
     if damage is not None:
         raise StorageError(
             f"{damage.problem}; a damaged memory is not compacted: call fotmem memory repair "
@@ -80,16 +86,24 @@ def _require_undamaged(directory: MemoryDirectory) -> None:
         )
 
 
-def _rewrite(directory: MemoryDirectory, removed: Sequence[DocumentEntry]) -> None:
+def _rewrite(directory: MemoryDirectory, removed: Sequence[DocumentEntry], progress: bool) -> None:
     """Write all rows but those of the removed documents again, and commit them."""
     live = torch.ones(len(directory), dtype=torch.bool)
     for each in removed:
         live[each.first : each.stop] = False
     documents = tuple(_renumbered(directory.manifest.documents))
-    directory.replace_rows(lambda log: _compacted(log, live), documents)
+    total, done = len(live) * (1 + len(directory.manifest.layers)), 0
+    with progress_told("compacting", total, "rows", shown=progress) as tell:
+
+        def compacted(log: RowLog) -> RowLog:
+            nonlocal done
+            done += len(live)
+            return _compacted(log, live, lambda row: tell(done - len(live) + row))
+
+        directory.replace_rows(compacted, documents)
 
 
-def _compacted(log: RowLog, live: Tensor) -> RowLog:
+def _compacted(log: RowLog, live: Tensor, tell: Callable[[int], None]) -> RowLog:
     """Return a log of the rows that live; it shares the parts before the first other row."""
     dead = (~live).nonzero()
     new = log.beginning(int(dead[0]) if len(dead) else len(log))
@@ -97,6 +111,7 @@ def _compacted(log: RowLog, live: Tensor) -> RowLog:
         kept = live[first : first + rows[0].shape[1]]
         new.append([each[:, kept] for each in rows])
         new.write_blocks()
+        tell(first + len(kept))
     return new
 
 

@@ -1,6 +1,6 @@
 """Damage of the rows of a memory: groups that are not as the manifest describes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from fotmem.directory.damage import REPAIR, Damage
@@ -24,6 +24,7 @@ from fotmem.disk.chunk_reader import read_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 from fotmem.disk.log_loading import parts_of, pieces_of
 from fotmem.errors import StorageError
+from fotmem.progress import progress_told
 
 
 class Span(NamedTuple):
@@ -49,14 +50,19 @@ class GroupLog(NamedTuple):
     groups: tuple[LogPart | TailPiece, ...]
 
 
-def damages_of(storage: Storage, manifest: MemoryManifest) -> Iterator[Damage]:
-    """Yield all damage of the groups that a manifest names."""
-    for log in group_logs(storage, manifest):
-        for group in log.groups:
+def damages_of(
+    storage: Storage, manifest: MemoryManifest, *, progress: bool = False
+) -> Generator[Damage, None, None]:
+    """Yield all damage of the groups that a manifest names; `progress` is shown on stderr."""
+    logs, done = group_logs(storage, manifest), 0
+    with progress_told("checking", manifest.rows * len(logs), "rows", shown=progress) as tell:
+        for group in (group for log in logs for group in log.groups):
             yield from _damages_of_descriptions(storage, group)
             for span in spans_of(group):
                 for array in group.arrays():
                     yield from _damages_of_span(storage, span, array)
+                done += span.rows
+                tell(done)
 
 
 def group_logs(storage: Storage, manifest: MemoryManifest) -> list[GroupLog]:

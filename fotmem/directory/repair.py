@@ -26,7 +26,7 @@ from fotmem.disk.zarr_metadata import group_json
 Group = LogPart | TailPiece
 
 
-def repair(path: Path | str) -> Verified:
+def repair(path: Path | str, *, progress: bool = False) -> Verified:
     """Remove the documents that have damaged tokens, keys or values; keep all others.
 
     The rule: groups of rows that have damage are written again, with zeros in place of the damaged
@@ -37,6 +37,8 @@ def repair(path: Path | str) -> Verified:
     Parameters
     ----------
     path : path
+    progress : bool
+        Show a progress bar on stderr.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def repair(path: Path | str) -> Verified:
         files.tidy(manifest, [group for log in logs for group in log.groups])
         damages = (
             *damages_beside(path, storage, manifest.folders()),
-            *damages_of(storage, manifest),
+            *damages_of(storage, manifest, progress=progress),
         )
         unused = not damages
         _write_descriptions(storage, damages)

@@ -18,12 +18,14 @@ LAYER = re.compile(r"[0-9]{2,4}")
 Check = Callable[[str, IndexStart], None]
 
 
-def verify(path: Path | str) -> Verified:
+def verify(path: Path | str, *, progress: bool = False) -> Verified:
     """List all damage of a memory's directory. Nothing is changed.
 
     Parameters
     ----------
     path : path or URL
+    progress : bool
+        Show a progress bar on stderr.
 
     Raises
     ------
@@ -33,14 +35,16 @@ def verify(path: Path | str) -> Verified:
     storage = open_storage(path, writable=False)
     try:
         while True:
-            found, manifest = _verified(path, storage)
+            found, manifest = _verified(path, storage, progress)
             if not found.damages or _manifest(storage) == manifest:
                 return found  # otherwise, a writer may have removed files meanwhile
     finally:
         storage.close()
 
 
-def _verified(path: Path | str, storage: Storage) -> tuple[Verified, MemoryManifest | None]:
+def _verified(
+    path: Path | str, storage: Storage, progress: bool
+) -> tuple[Verified, MemoryManifest | None]:
     """List the damage of the last commit."""
     manifest = _manifest(storage)
     if manifest is None:
@@ -48,7 +52,7 @@ def _verified(path: Path | str, storage: Storage) -> tuple[Verified, MemoryManif
         damages = (*manifest_damages, *damages_beside(path, storage, _folders(storage)))
         return Verified(storage.name, 0, (), damages), None
     beside = damages_beside(path, storage, manifest.folders())
-    damages = (*beside, *damages_of(storage, manifest))
+    damages = (*beside, *damages_of(storage, manifest, progress=progress))
     return Verified(storage.name, manifest.rows, manifest.documents, damages), manifest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Self
 
 import torch
@@ -79,13 +79,14 @@ class Contents:
         new = self._begun(makers)
         new.directory, new.appends_only = self.directory, self.appends_only
         new.compactions = self.compactions
+        if self.directory is not None and self._are_saved(self.directory):
+            with suppress(StorageError):  # another process may have compacted it, or its disk fails
+                new.stores.update((layer, make()) for layer, make in makers.items())
+                fill_stores(new.stores, self.directory, 0, progress=False)
+                return new
         for layer, make in makers.items():
             new.stores[layer] = make()
-        if self.directory is not None and self._are_saved(self.directory):
-            fill_stores(new.stores, self.directory, 0, progress=False)
-        else:
-            for layer, store in self.stores.items():
-                _pour(store, new.stores[layer], store.next_id)
+            _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
         return new
 
     def _are_saved(self, directory: MemoryDirectory) -> bool:
