@@ -366,14 +366,30 @@ def test_indexes_of_before_are_not_used(
 
 
 @pytest.mark.thorough
-def test_in_object_storage(tmp_path: Path, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("store", ["exact", "hnsw"])
+def test_in_object_storage(
+    tmp_path: Path,
+    s3: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    store: str,
+) -> None:
+    """An exact store has a copy of all; one with an index looks up what is no longer there."""
+    if store == "hnsw":
+        pytest.importorskip("hnswlib")
+    monkeypatch.setattr(indexed_store, "EXACT_BELOW", 16)
     path = tmp_path / "memory"
     saved(path).close()
-    url = s3.upload(path)
-    reader = fotmem.open_memory(url, tiny.llama())
+    url = s3.upload(path, store)
+    reader = fotmem.open_memory(url, tiny.llama(), store)
     ended = call(capsys, "memory", "compact", url)
+    assert not ended.err
     assert ended.out.splitlines()[0] == "dropped 2 removed documents of 120 tokens"
-    assert_same(answer(reader), answer(expected()))
+    if store == "exact":
+        assert_same(answer(reader), answer(expected()))
+    else:
+        with pytest.raises(StorageError, match=r"is missing.*Memory\.refresh takes over"):
+            answer(reader)
     assert reader.refresh()
     assert len(reader.tokens) == 120
     assert_same(answer(reader), answer(expected()))

@@ -56,7 +56,9 @@ class MemoryDirectory:
         self.manifest: MemoryManifest
         self._tokens: RowLog
         self._layers: dict[int, RowLog]
-        storage.cure = (
+        # Files of a folder are mapped: they stay readable when they are removed.
+        compacted = "Memory.refresh takes over that another process has compacted it; otherwise "
+        storage.cure = ("" if storage.local else compacted) + (
             f"fotmem memory verify {storage.name} lists all that is damaged, and fotmem memory "
             f"repair {storage.name} drops it"
         )
