@@ -99,7 +99,7 @@ def test_a_newer_one_is_refused(name: str, folder: Path) -> None:
     assert '"version": 1' in text
     manifest.write_text(text.replace('"version": 1', '"version": 2'), "utf-8")
     shutil.rmtree(folder / "layers")
-    words = r"memory has format version 2, this fotmem knows 1; upgrade fotmem"
+    words = r"memory has format version 2 in zarr\.json, this fotmem knows 1; upgrade fotmem"
     for use in (opened, verify, compact):
         with pytest.raises(StorageError, match=words):
             use(folder)
