@@ -1,5 +1,8 @@
 """A memory in object storage: asked from there, counted, and refused by name where it cannot be."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +124,9 @@ def test_only_chunks_that_are_needed_are_read(
     answer(there)
     assert memory.stats().bytes_read == asked.bytes_read  # what was read is kept
     memory.close()
+    ids = torch.arange(0, 20_000, 99).expand(2, 1, -1)  # of stores that somebody still has
+    for layer in LAYERS:
+        assert torch.equal(memory.store(layer).keys(ids), local.store(layer).keys(ids))
     local.close()
     untrusted = fotmem.open_memory(url, there, "faiss-ivf")
     assert untrusted.stats().bytes_read > size / 2  # its index is built anew
@@ -305,3 +311,31 @@ def test_a_url_as_a_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageError, match=r"s3:/bucket/a was a URL .* pass it as a string"):
         memory.save(Path("s3://bucket/a"))
     assert list(tmp_path.iterdir()) == []
+
+
+FORKED = """
+import os, sys, warnings
+from fotmem.directory.memory_directory import MemoryDirectory
+from fotmem.errors import StorageError
+warnings.simplefilter("ignore")  # of Python 3.12, which says that a fork may wait for ever
+directory = MemoryDirectory.open(sys.argv[1])
+if os.fork() == 0:
+    for attempt in (directory.refresh, lambda: MemoryDirectory.open(sys.argv[1])):
+        try:
+            attempt()
+        except StorageError as error:
+            print(error, flush=True)
+    os._exit(0)
+os.wait()
+print(directory.refresh())
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_refused(url: str) -> None:
+    run = [sys.executable, "-c", FORKED, url]
+    first, second, last = subprocess.check_output(run, text=True, timeout=300).splitlines()
+    assert first == second
+    assert first.startswith(f"{url} cannot be reached in a forked process, because its parent")
+    assert last == "False"

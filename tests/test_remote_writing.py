@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -258,6 +259,29 @@ def test_any_order_of_writers(url: str, seed: int) -> None:
             rows, version = size, version + 1
             writers[which] = writer, version
     expect(url, rows)
+
+
+@pytest.mark.thorough
+def test_files_are_written_together(s3: S3Server, url: str) -> None:
+    """The first ones are answered when ten have arrived; those that fail are written again."""
+    directory = MemoryDirectory.create(url, SHAPES, FACTS)
+    barrier, passed, failed = threading.Barrier(10), threading.Semaphore(10), threading.Event()
+
+    def wait_for_others(environ: Environ) -> Any:
+        if environ["REQUEST_METHOD"] != "PUT" or not passed.acquire(blocking=False):
+            return None
+        if barrier.wait(timeout=20) == 3:
+            failed.set()
+            return refuse
+        return None
+
+    s3.instead = wait_for_others
+    with pytest.raises(StorageError, match="AccessDenied"):
+        commit(directory, 4500)
+    assert failed.is_set()
+    assert MemoryDirectory.open(url).manifest.rows == 0
+    directory.commit([document(0, 4500)])
+    expect(url, 4500)
 
 
 WRITER = """

@@ -1,5 +1,6 @@
 """Objects below a URL of object storage, reached through obstore."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,6 +11,8 @@ from fotmem.disk.joined_ranges import LARGEST
 from fotmem.disk.remote_errors import is_beyond_end, is_no_object, problem_of
 from fotmem.errors import StorageError
 
+PROCESS = os.getpid()
+"""The process that has opened a URL first."""
 RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 """Then a request is given up. By default, obstore waits 5 s to connect, and 30 s for an answer."""
 Version = dict[str, str]
@@ -45,6 +48,7 @@ class Objects:
         from obstore import exceptions, store
 
         self.url = url
+        self.require_own_process()
         self._api: Any = obstore
         self._is_http = url.startswith("http")
         self._errors = (exceptions.BaseError, OSError)
@@ -55,6 +59,18 @@ class Objects:
         except (exceptions.BaseError, ValueError) as error:
             reason, cure = problem_of(error)
             raise StorageError(f"{url} cannot be opened: {reason}; {cure}") from error
+
+    def require_own_process(self) -> None:
+        """Raise `StorageError` in a fork of a process that has opened a URL.
+
+        There it would wait for ever: the threads that take answers do not survive a fork.
+        """
+        if os.getpid() != PROCESS:
+            raise StorageError(
+                f"{self.url} cannot be reached in a forked process, because its parent has reached "
+                'object storage; start processes by "spawn" '
+                '(multiprocessing.set_start_method("spawn"))'
+            )
 
     def get(self, part: ByteRange, version: Version | None = None) -> Found | None:
         """Read the beginning of a part, at most ``LARGEST`` bytes; None if there is no object.

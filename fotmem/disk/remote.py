@@ -7,6 +7,7 @@ from typing import Any
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.joined_ranges import LARGEST, cut_out, joined
 from fotmem.disk.objects import Found, Objects, Version
+from fotmem.disk.pending_writes import PendingWrites
 from fotmem.disk.storage import LOCK, Data, Storage
 from fotmem.errors import StorageError
 
@@ -21,7 +22,7 @@ class RemoteStorage(Storage):
 
     Nothing keeps a second writer out. A file at the root is replaced on the condition that it is
     the one that was read or written here last, which the server checks: of two writers, the second
-    one to commit is refused.
+    one to commit is refused. Other files wait in RAM until they are many, or needed.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class RemoteStorage(Storage):
         self._doubtful: dict[str, bytes] = {}  # sent, but no answer came
         self._checks_conditions = False  # as far as is known
         self._threads = ThreadPoolExecutor(AT_ONCE, "fotmem-storage")
+        self._pending = PendingWrites(objects.put, self._threads)
 
     # Reading ---------------------------------------------------------------------------------
 
@@ -50,7 +52,7 @@ class RemoteStorage(Storage):
         ]
 
     def fetch(self, ranges: Sequence[ByteRange]) -> list[bytes | None]:
-        self._require_own()
+        self._write_out()
         firsts = list(self._threads.map(self._objects.get, ranges))
         for part, first in zip(ranges, firsts, strict=True):
             if "/" not in part.key and part.start == 0:
@@ -68,7 +70,7 @@ class RemoteStorage(Storage):
         ]
 
     def names(self, path: str) -> list[str]:
-        self._require_own()
+        self._write_out()
         self.traffic.add(1, 0)
         return self._objects.names(path)
 
@@ -76,7 +78,14 @@ class RemoteStorage(Storage):
 
     def write(self, key: str, data: Data, *, synced: bool = False) -> None:
         self._require_writable()
-        self._objects.put(key, data if isinstance(data, bytes) else b"".join(data))
+        self._pending.add(key, data if isinstance(data, bytes) else b"".join(data))
+
+    def sync(self, otherwise: str = "as it was before") -> None:
+        self._write_out()
+
+    def _write_out(self) -> None:
+        self._objects.require_own_process()  # others have no threads
+        self._pending.write_out()
 
     def create(self, key: str, data: bytes) -> bool:
         self._require_writable()
@@ -122,24 +131,13 @@ class RemoteStorage(Storage):
 
     def remove(self, path: str) -> None:
         self._require_writable()
+        self._pending.remove(path)
         self._objects.delete(path)
 
     def _require_writable(self) -> None:
-        self._require_own()
+        self._objects.require_own_process()
         if self.read_only:
             raise StorageError(f"{self.name} {self.read_only}")
-
-    # -----------------------------------------------------------------------------------------
-
-    def close(self, *, unused: bool = False) -> None:
-        if not self.inherited:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _require_own(self) -> None:
-        if self.inherited:  # threads do not survive a fork
-            raise StorageError(
-                f"{self.name} belongs to the process that opened it; open it again in this one"
-            )
 
 
 def _rest(part: ByteRange, first: Found | None) -> list[ByteRange]:
