@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from fotmem.progress import progress_told
 from fotmem.stores.saved_index import SavedIndex
 from fotmem.stores.store import MemoryStore
 
+LOG = logging.getLogger(__name__)
 BULK = 2**23
 """Elements of the keys that are read at once (32 MiB of float32)."""
 MANY = 8192
@@ -52,6 +54,9 @@ def _fill_store(
         found = directory.indexes.read(store.store_name, layer, store.made_by)
         index = None if found is None else SavedIndex(store.made_by, *found)
     loaded = store.fill(rows, index, progress=told)
+    if store.made_by:
+        how, name = "loaded" if loaded else "built", store.store_name
+        LOG.info("the index of %s, layer %d, was %s: %s", name, layer, how, directory.name)
     if index is not None and not loaded:
         directory.indexes.refuse(store.store_name, layer)
     if not (loaded and index is not None and index.rows >= FRESH * len(directory)):
