@@ -73,7 +73,9 @@ def test_it_is_what_it_is_meant_to_be(name: str, folder: Path) -> None:
         assert layer.head_dim > 32  # more than a group
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.thorough) if n != "int4" else n for n in KINDS]
+)
 def test_it_can_be_read_into(name: str, folder: Path) -> None:
     with opened(folder, writable=True) as memory:
         memory.read(committed_memory.tokenized("draft.txt"), overlap=3)
@@ -92,7 +94,7 @@ def test_all_are_small() -> None:
     assert sum(file.stat().st_size for file in DATA.iterdir()) < 200_000
 
 
-@EVERY
+@pytest.mark.parametrize("name", ["plain"])
 def test_a_newer_one_is_refused(name: str, folder: Path) -> None:
     manifest = folder / "zarr.json"
     text = manifest.read_text("utf-8")

@@ -30,7 +30,9 @@ from tests.memory_rows import FACTS, document, draw, names, read_as_the_page_say
 from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
 
 KINDS = ("int8", "int4")
-EVERY = pytest.mark.parametrize("quantization", KINDS)
+EVERY = pytest.mark.parametrize(
+    "quantization", [pytest.param("int8", marks=pytest.mark.thorough), "int4"]
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,7 +65,7 @@ def assert_equal_stores(one: fotmem.Memory, other: fotmem.Memory) -> None:
 MOST = {torch.float32: 2.0**126, torch.float16: 2.0**14, torch.bfloat16: 2.0**126}
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(data=st.data(), quantization=st.sampled_from(KINDS), dtype=st.sampled_from([*MOST]))
 def test_quantizing_twice_changes_nothing(
     data: st.DataObject, quantization: Quantization, dtype: torch.dtype
@@ -281,6 +283,7 @@ def test_space(
     writer.close()
 
 
+@pytest.mark.thorough
 def test_the_report_measures_each_quantization(tmp_path: Path) -> None:
     capture = capture_random(tmp_path / "capture", tokens=1100, queries=8, num_heads=2)
     losses = [quantization_report.loss(capture, kind) for kind in (None, "int8", "int4")]
