@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import Any, TypeGuard
 
 from fotmem.errors import OptionError, shown
 
@@ -173,3 +173,14 @@ def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 def _is_boolean(number: Any) -> bool:
     """Recognize booleans, also those of numpy and torch, which pass for integers otherwise."""
     return isinstance(number, bool) or str(getattr(number, "dtype", "")).endswith("bool")
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether a value is a string that UTF-8 can hold, without half surrogate pairs."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

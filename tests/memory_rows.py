@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from fotmem.directory import memory_directory
 from fotmem.directory.facts import DocumentEntry, Fingerprint, ReadingFacts
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.disk import LayerShape
@@ -53,6 +55,23 @@ def document(first: int, stop: int, name: str = "a", *, is_complete: bool = True
         is_complete=is_complete,
         is_removed=False,
     )
+
+
+BLOCK, ROWS = 64, 64 * 2 + 45
+"""Of the memory that `written` writes."""
+
+
+def written(path: Path, length: int) -> Path:
+    """Write a memory in two commits, of documents that have this length, named ``0.txt`` ..."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_directory, "BLOCK", BLOCK)
+        writer = MemoryDirectory.create(path, SHAPES, FACTS)
+        for stop in (BLOCK * 2 + 40, ROWS):
+            writer.append(*draw(len(writer), stop))
+            firsts = range(0, stop, length)
+            writer.commit([document(n, min(n + length, stop), f"{n}.txt") for n in firsts])
+        writer.close()
+    return path
 
 
 def assert_equal_rows(directory: MemoryDirectory, expected: Rows) -> None:

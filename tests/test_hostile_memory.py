@@ -12,31 +12,21 @@ from typing import Any
 
 import pytest
 
-from fotmem.directory import memory_directory
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.errors import StorageError
-from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw, names
+from tests.memory_rows import ROWS, assert_holds, names, written
 from tests.zarr_store import manifest_edits
 from tests.zarr_store.manifest_edits import setting
 
-BLOCK, ROWS = 64, 64 * 2 + 45
 MOST = 2**28
 """Bytes that may be allocated before a directory is refused: a manifest may have 64 MiB."""
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("original") / "memory"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_directory, "BLOCK", BLOCK)
-        writer = MemoryDirectory.create(path, SHAPES, FACTS)
-        for stop in (BLOCK * 2 + 40, ROWS):
-            writer.append(*draw(len(writer), stop))
-            writer.commit([document(0, 100), document(100, stop, "b")])
-        writer.close()
-    return path
+    return written(tmp_path_factory.mktemp("original") / "memory", 100)
 
 
 @pytest.fixture
@@ -75,7 +65,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "documents": (None, 5),
     "documents.0.first": (1, -1, 10**12),
     "documents.0.stop": (0, 99, 101, 10**12),
-    "documents.0.name": ("b", None, "x" * 5000),
+    "documents.0.name": ("100.txt", None, "x" * 5000),
     "documents.0.sha256": ("", "z" * 64),
     "documents.0.characters": (-1, 1.5),
     "documents.0.read_at": ("", "yesterday", "2026-01-02T03:04:05Z\n"),

@@ -46,7 +46,8 @@ def add(directory: MemoryDirectory, count: int) -> None:
 
 
 def commit(directory: MemoryDirectory) -> None:
-    directory.commit([document(0, len(directory))] if len(directory) else [])
+    last = document(0, len(directory), is_complete=False)
+    directory.commit([last] if len(directory) else [])
 
 
 @pytest.fixture

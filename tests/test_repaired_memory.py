@@ -17,23 +17,12 @@ from fotmem.disk import GroupFiles, ManifestFormat
 from fotmem.errors import StorageError
 from tests import tiny
 from tests.commands import call, refusal
-from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw, names
-
-BLOCK, ROWS, DOCUMENT = 64, 64 * 2 + 45, 20
+from tests.memory_rows import FACTS, ROWS, SHAPES, assert_holds, document, draw, names, written
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("original") / "memory"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_directory, "BLOCK", BLOCK)
-        writer = MemoryDirectory.create(path, SHAPES, FACTS)
-        for stop in (BLOCK * 2 + 40, ROWS):
-            writer.append(*draw(len(writer), stop))
-            firsts = range(0, stop, DOCUMENT)
-            writer.commit([document(n, min(n + DOCUMENT, stop), f"{n}.txt") for n in firsts])
-        writer.close()
-    return path
+    return written(tmp_path_factory.mktemp("original") / "memory", 20)
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from fotmem.disk import Number, Positive, Strict, require
 
-Text = Annotated[str, Field(max_length=4096)]
+LONGEST = 4096
+"""Characters of a name."""
+Text = Annotated[str, Field(max_length=LONGEST)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -76,6 +78,13 @@ class DocumentEntry(Strict):
     def _agrees_with_itself(self) -> Self:
         require(self.first <= self.stop, "a document ends before it begins")
         return self
+
+    def begins(self, later: "DocumentEntry") -> bool:
+        """Return whether an entry is of the same reading of the same text, perhaps further on."""
+        same = (self.name, self.first, self.sha256, self.read_at)
+        if same != (later.name, later.first, later.sha256, later.read_at):
+            return False
+        return later.stop == self.stop if self.is_complete else later.stop >= self.stop
 
     def __len__(self) -> int:
         """Count the tokens that were read of it."""

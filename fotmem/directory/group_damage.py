@@ -26,6 +26,9 @@ from fotmem.disk.log_loading import parts_of, pieces_of
 from fotmem.errors import StorageError
 from fotmem.progress import progress_told
 
+MANY = 2**12
+"""Chunks of a file from which on they are not listed one by one if it is too short."""
+
 
 class Span(NamedTuple):
     """Rows that were written at once: those of a block, or of a piece."""
@@ -118,16 +121,33 @@ def _damages_of_descriptions(storage: Storage, group: LogPart | TailPiece) -> It
 
 
 def _damages_of_span(storage: Storage, span: Span, array: ChunkedArray) -> Iterator[Damage]:
-    numbers, group = span.chunks(array), span.group
+    group, count = span.group, array.heads * (span.rows // array.chunk_rows)
+    size, file = count * array.stride, _file_of(span, array)
+    if count > MANY and not _has_byte(storage, file, size - 1):
+        problem = f"{file} of {storage.name} is missing or truncated (expected {size:,} bytes)"
+        yield Damage(problem, file, REPAIR, group.path, span.first, span.first + span.rows)
+        return
+    numbers = span.chunks(array)
     bad = list(bad_chunks(array, numbers))
     for number, error in bad:
         first = group.first + number % array.chunks_per_head * array.chunk_rows
         stop = first + array.chunk_rows
-        file, _ = array.locate(number)
         yield Damage.of(error, storage, file, group.path, first, stop)
-    file, _ = array.locate(numbers[0])
-    start, index = len(numbers) * array.stride, array.shard_index(len(numbers))
-    end = ByteRange(file, start, start + len(index) + 1)  # one more: nothing must follow
-    if not bad and storage.read([end]) != [index]:
+    if bad:
+        return
+    index = array.shard_index(count)
+    end = ByteRange(file, size, size + len(index) + 1)  # one more: nothing must follow
+    if storage.read([end]) != [index]:
         problem = f"the end of {file} of {storage.name} is damaged (other programs need it)"
         yield Damage(problem, file, REPAIR, group.path, span.first, span.first)
+
+
+def _file_of(span: Span, array: ChunkedArray) -> str:
+    return array.locate((span.first - span.group.first) // array.chunk_rows)[0]
+
+
+def _has_byte(storage: Storage, file: str, at: int) -> bool:
+    try:
+        return bool(storage.read([ByteRange(file, at, at + 1)])[0])
+    except StorageError:
+        return False

@@ -111,6 +111,15 @@ class MemoryManifest(GroupManifest):
         names = [each.name for each in self.documents if each.name and not each.is_removed]
         require(len({*names}) == len(names), "two documents have the same name")
 
+    def follows(self, earlier: "MemoryManifest") -> bool:
+        """Return whether this may be a later commit of a memory than another."""
+        if self.compactions != earlier.compactions:
+            return self.compactions > earlier.compactions
+        if self.rows < earlier.rows or len(self.documents) < len(earlier.documents):
+            return False
+        pairs = zip(earlier.documents, self.documents, strict=False)
+        return all(old.begins(new) for old, new in pairs)
+
     def folders(self) -> tuple[str, ...]:
         return (TOKENS, "layers", *(layer_folder(each.layer) for each in self.layers))
 

@@ -27,6 +27,7 @@ from fotmem.disk import (
     ArrayGroup,
     GroupFiles,
     LayerShape,
+    ManifestFile,
     SavedRows,
     Storage,
     is_remote,
@@ -144,14 +145,24 @@ class MemoryDirectory:
 
     def refresh(self) -> bool:
         """Move on to the last commit of the writer; return whether there is a newer one."""
-        manifest = self._files.load(self._storage)
-        if manifest == self.manifest:
+        file = FORMAT.load(self._storage)
+        if file == (self.manifest, self.directory_id):
             return False
+        self._require_later(file)
+        manifest = self._files.take_over(self._storage, file)
         compactions = self.compactions
         self._take_over(manifest)
         if self.compactions != compactions:
             self.indexes.forget()
         return True
+
+    def _require_later(self, file: ManifestFile[MemoryManifest]) -> None:
+        """Raise `StorageError` if somebody has put back an older commit, or another memory."""
+        if file.directory_id != self.directory_id or not file.manifest.follows(self.manifest):
+            raise StorageError(
+                f"{self.name} no longer holds what it did: an older copy, or another memory, was "
+                "put in its place; open it again"
+            )
 
     def _take_over(self, manifest: MemoryManifest) -> None:
         """Load what a manifest names; if its files are gone, what the next one names."""
@@ -413,7 +424,9 @@ def find_manifest(path: Path | str) -> MemoryManifest | None:
 def is_memory(path: Path | str) -> bool:
     """Return whether a path or URL looks like a memory's directory, which a model's never does."""
     name = str(path)
-    return "://" in name or name.endswith(".zip") or os.path.isfile(os.path.join(path, ROOT))
+    if "://" in name or name.endswith(".zip") or os.path.lexists(os.path.join(path, ROOT)):
+        return True
+    return any(Path(path, TOKENS).glob("[0-9]*"))  # its manifest was removed
 
 
 def _joined(blocks: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, Tensor]:

@@ -22,6 +22,7 @@ from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece
 from fotmem.disk.chunk_reader import load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 from fotmem.disk.zarr_metadata import group_json
+from fotmem.errors import StorageError
 
 Group = LogPart | TailPiece
 
@@ -66,7 +67,10 @@ def repair(path: Path | str, *, progress: bool = False) -> Verified:
         _write_descriptions(storage, damages)
         if groups := {each.group for each in damages if each.group}:
             hit = {each.first for each in documents_hit(manifest.documents, damages)}
-            _rewrite(files, storage, manifest, groups, hit)
+            try:
+                _rewrite(files, storage, manifest, groups, hit)
+            except (MemoryError, RuntimeError) as error:  # torch's, if sizes are made up
+                raise StorageError(f"{storage.name} cannot be repaired: {error}") from error
         return Verified(storage.name, manifest.rows, manifest.documents, damages)
     finally:
         storage.close(unused=unused)

@@ -23,7 +23,7 @@ from fotmem.disk.log_entries import (
     require,
 )
 from fotmem.disk.log_loading import check_descriptions, descriptions_of, load_log, load_pieces
-from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFormat
+from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFile, ManifestFormat
 from fotmem.disk.mapped_rows import MappedRows
 from fotmem.disk.opening import is_remote, open_storage
 from fotmem.disk.row_lookup import look_up_rows
@@ -49,6 +49,7 @@ __all__ = [
     "Location",
     "Log",
     "LogPart",
+    "ManifestFile",
     "ManifestFormat",
     "MappedRows",
     "Number",

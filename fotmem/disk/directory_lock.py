@@ -1,6 +1,7 @@
 """Keeps a second writer out of a directory."""
 
 import os
+import stat
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +63,7 @@ class DirectoryLock:
                 pass
         made_file = not os.path.lexists(self.directory / LOCK)
         try:
+            self._require_own_file()
             self._file.acquire()
         except Timeout:
             self.release()
@@ -84,6 +86,18 @@ class DirectoryLock:
         if self._handle is not None:
             with suppress(OSError):
                 fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def _require_own_file(self) -> None:
+        """Raise `StorageError` if something else lies there: writing to it would change that."""
+        file = self.directory / LOCK
+        with suppress(FileNotFoundError):
+            facts = os.lstat(file)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+                self.release()
+                raise StorageError(
+                    f"{file} is not a regular file with one name, but a link, a folder or a "
+                    "pipe; remove it, if nobody writes to the directory"
+                )
 
     def _in_use(self) -> StorageError:
         holder = _number_in(self.directory / LOCK)

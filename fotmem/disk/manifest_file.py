@@ -97,6 +97,11 @@ class ManifestFormat(Generic[M]):
         content = file.manifest.model_dump(mode="json")
         checksum = checksum_of(content, file.directory_id)
         data = group_json(format=self.name, version=self.version, crc32c=checksum, **content)
+        if len(data) >= LARGEST:
+            raise StorageError(
+                f"the manifest of {storage.name} would have {len(data):,} bytes, and only "
+                f"{LARGEST - 1:,} can be read again; use a {self.noun} for each part"
+            )
         storage.replace(ROOT, data)
         storage.sync("as it was before, or as it is now: either may be on the disk")
 

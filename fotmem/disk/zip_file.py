@@ -1,5 +1,7 @@
 """A zip file of a store's folder, for reading."""
 
+import lzma
+import struct
 import threading
 import zipfile
 import zlib
@@ -10,7 +12,10 @@ from pathlib import Path
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.storage import Storage
 
-BROKEN = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
+BROKEN = (
+    *(OSError, ValueError, RuntimeError, EOFError, IndexError, OverflowError),
+    *(zlib.error, lzma.LZMAError, struct.error, zipfile.BadZipFile),
+)
 """What `zipfile` raises for files that are damaged, encrypted, or packed in an unknown way."""
 CURE = "restore it from a copy"
 

@@ -45,4 +45,6 @@ class Document:
                 f"{self.name}: character {error.start} is half of a surrogate pair "
                 f"({self.text[error.start]!r}); repair the text"
             ) from error
+        # The name of a file may have bytes that are no UTF-8.
+        object.__setattr__(self, "name", self.name.encode(errors="backslashreplace").decode())
         object.__setattr__(self, "sha256", sha256(content).hexdigest())

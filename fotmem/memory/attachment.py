@@ -27,7 +27,13 @@ from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.memory import Memory
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.replaced_forwards import replace_forwards
-from fotmem.memory.saving import SAVED_OPTIONS, filled, require_equal_models, require_same_model
+from fotmem.memory.saving import (
+    SAVED_OPTIONS,
+    filled,
+    require_equal_models,
+    require_known_tokens,
+    require_same_model,
+)
 from fotmem.memory.store_makers import store_makers
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import ModelParts, model_parts
@@ -229,6 +235,7 @@ def _attach_saved(
         contents = memory.attached_model.contents
         contents.appends_only = append_only
         contents = filled(contents, directory, progress=progress)
+        require_known_tokens(contents, parts.decoder.config.vocab_size, directory.name)
         contents.directory = directory
         memory.attached_model.contents = contents
         return memory

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fotmem.arguments import is_text
 from fotmem.documents import TokenizedDocument
 from fotmem.errors import AttachError, InputError, shown
 from fotmem.memory.attached import AttachedModel
@@ -111,6 +112,7 @@ def checked_text(attached: AttachedModel, given: Any, document: Any = None) -> T
     name, vocabulary = checked_name(document), attached.parts.decoder.config.vocab_size
     if isinstance(given, TokenizedDocument):
         checked_tokens(given.ids, vocabulary)
+        checked_name(given.document.name or None)
         return TextToRead.of_document(given, name)
     return TextToRead.of_ids(checked_tokens(given, vocabulary), name)
 
@@ -119,9 +121,10 @@ def checked_name(document: Any) -> str:
     """Check the name of a document; None is the empty name."""
     if document is None:
         return ""
-    if not isinstance(document, str) or not document.strip() or len(document) > LONGEST_NAME:
+    if not is_text(document) or not document.strip() or len(document) > LONGEST_NAME:
         raise InputError(
-            f"document must be a name of 1 to {LONGEST_NAME} characters, got {shown(document)}"
+            f"document must be a name of 1 to {LONGEST_NAME} characters of Unicode, got "
+            f"{shown(document)}"
         )
     return document
 

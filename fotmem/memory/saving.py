@@ -6,12 +6,20 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fotmem.directory.facts import Fingerprint, ReadingFacts
+from fotmem.arguments import is_text
+from fotmem.directory.facts import LONGEST, Fingerprint, ReadingFacts
 from fotmem.directory.manifest import MemoryManifest
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.quantization import BITS, Quantization
 from fotmem.disk import LayerShape
-from fotmem.errors import AttachError, OptionError, StorageError
+from fotmem.errors import (
+    AttachError,
+    InputError,
+    NonFiniteError,
+    OptionError,
+    StorageError,
+    shown,
+)
 from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.contents import BULK, Contents, looked_up_range
 from fotmem.memory.kept_indexes import fill_stores, keep_indexes
@@ -33,6 +41,10 @@ COMMIT = 8192
 
 def facts_of(attached: AttachedModel, *, model: str = "", tokenizer: str = "") -> ReadingFacts:
     """Describe a model and how its memory is looked at."""
+    if not is_text(model) or len(model) > LONGEST:
+        raise InputError(
+            f"model must be a name of at most {LONGEST} characters, got {shown(model)}"
+        )
     options = attached.options
     return ReadingFacts(
         model=model,
@@ -189,8 +201,10 @@ def _fill(contents: Contents, directory: MemoryDirectory, *, progress: bool) -> 
     else:
         try:
             fill_stores(contents.stores, directory, start, progress=progress)
-        except BaseException:
+        except BaseException as error:
             contents.shorten()  # some stores may hold a part of it
+            if isinstance(error, NonFiniteError):
+                raise StorageError(f"{directory.name} cannot be used: {error}") from error
             raise
     contents.text.extend(TokenRows(*directory.tokens(start, stop)), directory.manifest.documents)
 
@@ -202,6 +216,17 @@ def refreshed(contents: Contents, directory: MemoryDirectory) -> Contents | None
     if same_ids and len(contents) >= len(directory) and not is_newer:
         return None
     return filled(contents, directory)
+
+
+def require_known_tokens(contents: Contents, vocabulary: int, name: str) -> None:
+    """Raise `StorageError` if a memory has tokens that its model does not have."""
+    ids = contents.tokens
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise StorageError(
+            f"the tokens in {name} are from {int(ids.min())} to {int(ids.max())}, and the model "
+            f"knows those from 0 to {vocabulary - 1}: the directory is damaged or made up; restore "
+            "it from a copy"
+        )
 
 
 def require_same_model(facts: ReadingFacts, attached: AttachedModel, name: str) -> None:
