@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.directory.compact import compact
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.errors import StorageError
 from tests import tiny
 from tests.memory_rows import document
-from tests.s3_server import S3Server
+from tests.s3_server import Environ, S3Server
 from tests.test_saved_memory import STORES, answer, attached
 from tests.tiny import LAYERS, one_thread  # noqa: F401 - a fixture
 
@@ -83,6 +84,13 @@ def test_requests_and_bytes_are_counted(s3: S3Server, kept: Path, url: str) -> N
         assert local.stats().bytes_read >= stats.bytes_read
 
 
+@pytest.fixture(autouse=True)
+def undisturbed(s3: S3Server) -> Iterator[None]:
+    """Let the server answer the next test as it does."""
+    yield
+    s3.instead = lambda environ: None
+
+
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a memory of random keys, so many that it takes an index."""
@@ -134,21 +142,25 @@ def test_only_chunks_that_are_needed_are_read(
 
 
 @pytest.mark.thorough
-def test_requests_are_sent_together(s3: S3Server, long: Path) -> None:
-    """The first ones are answered when ten have arrived: of tokens, and of keys and values."""
+@pytest.mark.parametrize("folder", ["tokens", "layers", "verify"])
+def test_requests_are_sent_together(s3: S3Server, long: Path, folder: str) -> None:
+    """The first ones are answered when ten have arrived."""
     url = s3.upload(long, "long")
-    barriers = {folder: threading.Barrier(10) for folder in ("tokens", "layers")}
+    barrier, passed = threading.Barrier(10), threading.Semaphore(10)
 
-    def wait_for_others(environ: Any) -> None:
-        folder = environ["PATH_INFO"].split("/")[3]
-        if "/c." in environ["PATH_INFO"] and passed[folder].acquire(blocking=False):
-            barriers[folder].wait(timeout=20)
+    def wait_for_others(environ: Environ) -> None:
+        path = environ["PATH_INFO"]
+        is_meant = "/c." in path and (folder == "verify" or f"/{folder}/" in path)
+        if is_meant and passed.acquire(blocking=False):
+            barrier.wait(timeout=20)
 
-    passed = {folder: threading.Semaphore(10) for folder in barriers}
     s3.instead = wait_for_others
-    fotmem.open_memory(url, tiny.llama()).close()
+    if folder == "verify":
+        assert verify(url).damages == ()
+    else:
+        fotmem.open_memory(url, tiny.llama()).close()
     s3.instead = lambda environ: None
-    assert not any(barrier.broken for barrier in barriers.values())
+    assert not barrier.broken
 
 
 @pytest.mark.thorough
@@ -269,6 +281,24 @@ def test_every_damage_of_an_object_is_reported(s3: S3Server, kept: Path) -> None
         assert key in verify(url).damages[0].problem
 
 
+def test_what_cannot_be_reached_is_not_damaged(s3: S3Server, kept: Path) -> None:
+    """A server that refuses to show some chunks: nothing is dropped for that."""
+    url = s3.upload(kept, "refused")
+    before = s3.keys("refused")
+
+    def refuse(environ: Environ, start_response: Any) -> Any:
+        start_response("403 Forbidden", [])
+        return [b""]
+
+    s3.instead = lambda environ: refuse if "values/c." in environ["PATH_INFO"] else None
+    for call in (verify, repair, compact):
+        with pytest.raises(StorageError, match="it answered 403; give credentials"):
+            call(url)
+    s3.instead = lambda environ: None
+    assert s3.keys("refused") == before
+    assert verify(url).damages == ()
+
+
 @pytest.mark.thorough
 def test_damaged_descriptions_are_found_by_verify(s3: S3Server, kept: Path) -> None:
     """They are for other programs: the memory can be asked without."""
@@ -315,6 +345,7 @@ def test_a_url_as_a_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 FORKED = """
 import os, sys, warnings
+from fotmem.directory.compact import compact
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import StorageError
 warnings.simplefilter("ignore")  # of Python 3.12, which says that a fork may wait for ever

@@ -1,6 +1,8 @@
 """Damage of the rows of a memory: groups that are not as the manifest describes them."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from fotmem.directory.damage import REPAIR, Damage
@@ -16,6 +18,7 @@ from fotmem.disk import (
     LogPart,
     Storage,
     TailPiece,
+    UnreachableError,
     check_descriptions,
     descriptions_of,
 )
@@ -28,6 +31,8 @@ from fotmem.progress import progress_told
 
 MANY = 2**12
 """Chunks of a file from which on they are not listed one by one if it is too short."""
+AT_ONCE = 16
+"""Checks that are under way at the same time, where the storage is not local."""
 
 
 class Span(NamedTuple):
@@ -58,14 +63,34 @@ def damages_of(
 ) -> Generator[Damage, None, None]:
     """Yield all damage of the groups that a manifest names; `progress` is shown on stderr."""
     logs, done = group_logs(storage, manifest), 0
-    with progress_told("checking", manifest.rows * len(logs), "rows", shown=progress) as tell:
-        for group in (group for log in logs for group in log.groups):
-            yield from _damages_of_descriptions(storage, group)
-            for span in spans_of(group):
-                for array in group.arrays():
-                    yield from _damages_of_span(storage, span, array)
-                done += span.rows
-                tell(done)
+    checks = [check for log in logs for group in log.groups for check in _checks(storage, group)]
+    with (
+        progress_told("checking", manifest.rows * len(logs), "rows", shown=progress) as tell,
+        ThreadPoolExecutor(AT_ONCE) as threads,
+    ):
+        run = map if storage.local else threads.map  # elsewhere, each waits long for its answer
+        for rows, found in run(_Check.run, checks):
+            yield from found
+            done += rows
+            tell(done)
+
+
+class _Check(NamedTuple):
+    rows: int
+    """What is checked then."""
+    damages: Callable[[], Iterator[Damage]]
+
+    def run(self) -> tuple[int, list[Damage]]:
+        return self.rows, list(self.damages())
+
+
+def _checks(storage: Storage, group: LogPart | TailPiece) -> Iterator[_Check]:
+    yield _Check(0, partial(_damages_of_descriptions, storage, group))
+    for span in spans_of(group):
+        *others, last = group.arrays()
+        for array in others:
+            yield _Check(0, partial(_damages_of_span, storage, span, array))
+        yield _Check(span.rows, partial(_damages_of_span, storage, span, last))
 
 
 def group_logs(storage: Storage, manifest: MemoryManifest) -> list[GroupLog]:
@@ -97,13 +122,23 @@ def spans_of(group: LogPart | TailPiece) -> Iterator[Span]:
 
 
 def bad_chunks(array: ChunkedArray, numbers: Sequence[int]) -> Iterator[tuple[int, StorageError]]:
-    """Yield the chunks that cannot be read, each with what is wrong."""
+    """Yield the chunks that cannot be read, each with what is wrong.
+
+    Raises
+    ------
+    UnreachableError
+        The storage does not answer.
+    """
     try:
         read_chunks((array, number) for number in numbers)
+    except UnreachableError:
+        raise
     except StorageError:
         for number in numbers:
             try:
                 read_chunks([(array, number)])
+            except UnreachableError:
+                raise
             except StorageError as error:
                 yield number, error
 
@@ -112,10 +147,14 @@ def _damages_of_descriptions(storage: Storage, group: LogPart | TailPiece) -> It
     descriptions, first = descriptions_of(storage, [group]), group.first
     try:
         check_descriptions(storage, descriptions)
+    except UnreachableError:
+        raise
     except StorageError:
         for one in descriptions:
             try:
                 check_descriptions(storage, [one])
+            except UnreachableError:
+                raise
             except StorageError as error:
                 yield Damage.of(error, storage, one.key, group.path, first, first)
 

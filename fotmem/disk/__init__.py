@@ -28,7 +28,7 @@ from fotmem.disk.mapped_rows import MappedRows
 from fotmem.disk.opening import is_remote, open_storage
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.saved_rows import SavedRows
-from fotmem.disk.storage import TRANSIENT, Storage
+from fotmem.disk.storage import TRANSIENT, Storage, UnreachableError
 from fotmem.disk.tail_piece import TailPiece, grown_tail, load_tail
 from fotmem.disk.traffic import Traffic
 
@@ -61,6 +61,7 @@ __all__ = [
     "Strict",
     "TailPiece",
     "Traffic",
+    "UnreachableError",
     "check_descriptions",
     "check_names",
     "check_parts",

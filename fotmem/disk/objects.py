@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.joined_ranges import LARGEST
 from fotmem.disk.remote_errors import is_beyond_end, is_no_object, problem_of
+from fotmem.disk.storage import UnreachableError
 from fotmem.errors import StorageError
 
 PROCESS = os.getpid()
@@ -77,8 +78,8 @@ class Objects:
 
         Raises
         ------
-        StorageError
-            The server cannot be reached, refuses, or has another `version` of the object now.
+        UnreachableError
+            The server does not answer, refuses, or has another `version` of the object now.
         """
         options: Any = {"range": _asked(part)}
         if version:
@@ -132,10 +133,10 @@ class Objects:
         except self._errors as error:
             raise self._failed(doing, key, error) from error
 
-    def _failed(self, doing: str, key: str, error: BaseException) -> StorageError:
+    def _failed(self, doing: str, key: str, error: BaseException) -> UnreachableError:
         reason, cure = problem_of(error)
         what = f"{key} of {self.url}" if key else self.url
-        return StorageError(f"cannot {doing} {what}: {reason}; {cure}")
+        return UnreachableError(f"cannot {doing} {what}: {reason}; {cure}")
 
 
 def _version(facts: Any) -> Version:

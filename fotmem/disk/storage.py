@@ -57,6 +57,10 @@ Data = bytes | list[bytes | memoryview]
 """What is written to a file: bytes, or parts that follow one another."""
 
 
+class UnreachableError(StorageError):
+    """A storage does not answer, or refuses to: that says nothing about what lies there."""
+
+
 class Storage(ABC):
     """Files by key (``a/b/c``). Each is written as a whole, at once or not at all.
 
