@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -112,45 +111,32 @@ def test_an_error_in_the_model_drops_the_window() -> None:
     assert len(memory) == len(memory.store(1)) == len(memory.store(3)) == 32
 
 
-SCRIPT = """
-import os, signal, threading
-import fotmem
-from tests import tiny
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-memory = fotmem.attach(tiny.llama(), layers=(1, 3), window=16)
-memory.read(tiny.ids(16))
-begun = threading.Event()
-
-def press():
-    begun.wait()
-    os.kill(os.getpid(), signal.SIGINT)
-
-threading.Thread(target=press).start()
-try:
-    while True:
-        memory.read(tiny.ids(64))
-        begun.set()
-except KeyboardInterrupt:
-    stores = [memory.store(layer) for layer in (1, 3)]
-    print(len(memory), *(len(store) for store in stores), *(store.next_id for store in stores))
-    memory.read(tiny.ids(16))
-    print(len(memory), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-"""
-
-
 def test_ctrl_c_keeps_what_was_committed() -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    ).stdout.split()
-    committed = int(out[0])
-    assert committed > 0
-    assert out == [str(committed)] * 5 + [str(committed + 16), "True"]
+    memory, begun = attached(), threading.Event()
+    memory.read(tiny.ids(16))
+
+    def press() -> None:
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def read_for_ever() -> None:
+        while True:
+            memory.read(tiny.ids(64))
+            begun.set()
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        read_for_ever()
+    pressing.join()
+    committed = len(memory)
+    assert committed > 16
+    for layer in memory.layers:
+        store = memory.store(layer)
+        assert len(store) == store.next_id == committed
+    memory.read(tiny.ids(16))
+    assert len(memory) == committed + 16
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_store_that_cannot_be_made_leaves_the_memory_as_it_was(

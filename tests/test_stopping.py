@@ -70,9 +70,8 @@ def test_ctrl_c_while_importing(module: str) -> None:
     assert python(WHILE_IMPORTING, module, "stores") == (130, "", SAID)
 
 
-@pytest.mark.parametrize(
-    "module", [pytest.param("transformers", marks=pytest.mark.thorough), "fotmem.models.load"]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("module", ["transformers", "fotmem.models.load"])
 def test_ctrl_c_while_a_command_imports(module: str, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("A captain.")
