@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from fotmem.errors import AttachError, OptionError
 from fotmem.memory.attached import AttachedModel
-from fotmem.memory.only import visible_ids
+from fotmem.memory.only import shown_ids
 from fotmem.memory.view import MemoryView
 
 
@@ -71,6 +71,7 @@ def _view(memory: ChosenMemory, model: AttachedModel) -> MemoryView:
 
 
 def _view_now(attached: AttachedModel) -> MemoryView:
-    attached.contents.require_whole()
-    ids, counter = visible_ids(attached), attached.counter
-    return MemoryView(attached.contents, attached.options, ids, counter)
+    contents = attached.contents
+    contents.require_whole()
+    length, ids = shown_ids(attached, contents)
+    return MemoryView(contents, attached.options, length, ids, attached.counter)

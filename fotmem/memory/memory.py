@@ -40,8 +40,8 @@ class Memory:
 
     Answering only looks at a memory and may run in several threads. `read`, `replace`, `use` and
     `clear` are for one thread at a time: a second thread waits, also for the end of another
-    thread's `temporarily`. Each call of the model answers from one memory: the one that was there
-    when the call began, as it is or as it grows.
+    thread's `temporarily`. Each call of the model answers from the memory as it was when the call
+    began.
 
     Attributes
     ----------

@@ -12,6 +12,7 @@ from fotmem.stores.id_ranges import IdRanges
 
 if TYPE_CHECKING:
     from fotmem.memory.attached import AttachedModel
+    from fotmem.memory.contents import Contents
 
 
 class ChosenDocuments(NamedTuple):
@@ -45,12 +46,12 @@ def only(attached: AttachedModel, documents: Collection[str]) -> Iterator[None]:
         _CHOSEN.reset(token)
 
 
-def visible_ids(attached: AttachedModel) -> IdRanges | None:
-    """Return the ids that a call of the model may find now; None: all."""
-    contents, chosen = attached.contents, _CHOSEN.get().get(attached)
-    visible = contents.text.visible
+def shown_ids(attached: AttachedModel, contents: Contents) -> tuple[int, IdRanges | None]:
+    """Return the number of tokens now, and the ids that a call may find; None: all."""
+    chosen = _CHOSEN.get().get(attached)
+    length, visible = contents.text.shown
     if chosen is None:
-        return visible
+        return length, visible
     same = chosen.compactions == contents.compactions
     ids = chosen.ids if same else contents.text.ids_of(chosen.names)
-    return ids if visible is None else visible.intersection(ids)
+    return length, ids if visible is None else visible.intersection(ids)

@@ -136,7 +136,7 @@ def _run(
     """Run one window that attends to `contents`; return the projections of every memory layer."""
     cache = MemoryCache(attached, reading=True)
     if contents is not None:
-        how = (attached.options, contents.text.visible, attached.counter)
+        how = (attached.options, *contents.text.shown, attached.counter)
         cache.views = [(MemoryView(contents, *how),)]
     step = Step(torch.arange(len(window))[None], is_window=True)
     inputs = window[None].to(_embedding_device(attached.decoder))

@@ -54,23 +54,32 @@ class RememberedText:
 
     def __init__(self) -> None:
         self.documents: list[DocumentEntry] = []
-        self.visible: IdRanges | None = None
-        """The ids that were not removed, and all that may come; None: all."""
         self._rows: list[TokenRows] = []
-        self._length = 0
+        self._shown: tuple[int, IdRanges | None] = (0, None)
 
     def __len__(self) -> int:
         """Count the tokens."""
-        return self._length
+        return self._shown[0]
+
+    @property
+    def visible(self) -> IdRanges | None:
+        """The ids that were not removed, and all that may come; None: all."""
+        return self._shown[1]
+
+    @property
+    def shown(self) -> tuple[int, IdRanges | None]:
+        """How many tokens there are, and those that are visible: of one moment."""
+        return self._shown
 
     def count_visible(self) -> int:
         """Count the tokens that were not removed."""
-        return self._length if self.visible is None else len(self.visible.within(0, self._length))
+        length, visible = self._shown
+        return length if visible is None else len(visible.within(0, length))
 
     @property
     def ids(self) -> Tensor:
         """All token ids, int64 ``[N]``."""
-        return self.rows(0, self._length).ids
+        return self.rows(0, len(self)).ids
 
     def rows(self, start: int, stop: int) -> TokenRows:
         """Return the tokens from `start` to before `stop`."""
@@ -85,8 +94,7 @@ class RememberedText:
         """Return an equal text that grows independently."""
         twin = type(self)()
         twin.documents, twin._rows = list(self.documents), list(self._rows)
-        twin.visible = self.visible
-        twin._length = self._length
+        twin._shown = self._shown
         return twin
 
     def begin(self, name: str, sha256: str, characters: int | None) -> None:
@@ -95,8 +103,8 @@ class RememberedText:
         self.documents.append(
             DocumentEntry(
                 name=name,
-                first=self._length,
-                stop=self._length,
+                first=len(self),
+                stop=len(self),
                 sha256=sha256,
                 characters=characters,
                 read_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -108,15 +116,15 @@ class RememberedText:
     def append(self, rows: TokenRows) -> None:
         """Add tokens to the last document."""
         self._rows.append(rows)
-        self._length += len(rows.ids)
-        self._change_last(stop=self._length)
+        length = len(self) + len(rows.ids)
+        self._change_last(stop=length)
+        self._shown = (length, self.visible)
 
     def extend(self, rows: TokenRows, documents: Sequence[DocumentEntry]) -> None:
         """Add tokens; `documents` are those of the whole text then."""
         self._rows.append(rows)
-        self._length += len(rows.ids)
         self.documents = list(documents)
-        self.visible = self._visible()
+        self._shown = (len(self) + len(rows.ids), self._visible())
 
     def end(self) -> None:
         """Note that all tokens of the last document are there."""
@@ -131,13 +139,13 @@ class RememberedText:
         """Hide a document from all searches."""
         at = self.documents.index(document)
         self.documents[at] = document.model_copy(update={"is_removed": True})
-        self.visible = self._visible()
+        self._shown = (len(self), self._visible())
 
     def restore(self, document: DocumentEntry) -> None:
         """Show a document again, whose removal could not be committed."""
         at = next(n for n, each in enumerate(self.documents) if each.first == document.first)
         self.documents[at] = document
-        self.visible = self._visible()
+        self._shown = (len(self), self._visible())
 
     def require(self, names: Iterable[str]) -> None:
         """Raise `OptionError` if there is no document of one of these names."""
@@ -160,7 +168,7 @@ class RememberedText:
 
     def take(self, other: RememberedText, start: int, stop: int) -> None:
         """Append tokens of another text, with their documents; one that is cut loses its name."""
-        offset = self._length - start
+        offset = len(self) - start
         for document in other.documents:
             first, end = max(document.first, start), min(document.stop, stop)
             if first < end:
@@ -169,8 +177,7 @@ class RememberedText:
                 changes |= {} if whole else {"name": ""}
                 self.documents.append(document.model_copy(update=changes))
         self._rows.append(other.rows(start, stop))
-        self._length += stop - start
-        self.visible = self._visible()
+        self._shown = (len(self) + stop - start, self._visible())
 
     def _change_last(self, **changes: Any) -> None:
         self.documents[-1] = self.documents[-1].model_copy(update=changes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -15,8 +16,11 @@ from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.stats import SearchCounter
 from fotmem.stores.hits import Hits
-from fotmem.stores.id_ranges import IdRanges
+from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 from fotmem.stores.store import MemoryStore
+
+ALL = IdRanges([(0, END_OF_IDS)])
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,8 @@ class MemoryView:
 
     contents: Contents
     options: MemoryOptions
+    length: int
+    """Tokens that there were; what has come since is not found."""
     among: IdRanges | None = None
     """The ids that may be found; None: all."""
     counter: SearchCounter = field(default_factory=SearchCounter)
@@ -36,19 +42,35 @@ class MemoryView:
     def search(self, layer: int, queries: Tensor, top_k: int, scale: float) -> Hits:
         """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax."""
         store = self.store(layer)
-        scale, bias = scale_and_bias(store, scale, self.options, self.among)
+
+        def search(among: IdRanges | None) -> Hits:
+            scaled, bias = scale_and_bias(store, scale, self.options, among)
+            ids, scores = store.search(queries, top_k, bias=bias, among=among)
+            return Hits(ids, scores * scaled)
+
         with self.counting(store, queries, top_k):
-            ids, scores = store.search(queries, top_k, bias=bias, among=self.among)
-        return Hits(ids, scores * scale)
+            return self._among(store, search)
 
     def attend(
         self, layer: int, queries: Tensor, top_k: int | None, scale: float
     ) -> PartialAttention:
         """Attend with queries ``[H, Q, D]``."""
         store = self.store(layer)
-        scale, bias = scale_and_bias(store, scale, self.options, self.among)
+
+        def attend(among: IdRanges | None) -> PartialAttention:
+            scaled, bias = scale_and_bias(store, scale, self.options, among)
+            return store.attend(queries, top_k=top_k, scale=scaled, bias=bias, among=among)
+
         with self.counting(store, queries, top_k):
-            return store.attend(queries, top_k=top_k, scale=scale, bias=bias, among=self.among)
+            return self._among(store, attend)
+
+    def _among(self, store: MemoryStore, ask: Callable[[IdRanges | None], T]) -> T:
+        """Ask a store for what was there when the call began; it may have grown since."""
+        if store.next_id <= self.length:
+            answer = ask(self.among)
+            if store.next_id <= self.length:  # nor has it grown meanwhile
+                return answer
+        return ask((self.among or ALL).intersection(IdRanges([(0, self.length)])))
 
     def counting(
         self, store: MemoryStore, queries: Tensor, top_k: int | None
@@ -72,7 +94,7 @@ class SeenMemory(NamedTuple):
         """Remember what a call looks at."""
         contents = view.contents
         text = contents.text
-        return cls(weakref.ref(contents), len(text), text.visible, view.options, view.among)
+        return cls(weakref.ref(contents), view.length, text.visible, view.options, view.among)
 
     def view(self) -> MemoryView | None:
         """Return the memory as it was seen; None if it has changed since, or is gone."""
@@ -81,4 +103,4 @@ class SeenMemory(NamedTuple):
             return None
         if contents.text.visible is not self.visible:
             return None
-        return MemoryView(contents, self.options, self.among)
+        return MemoryView(contents, self.options, self.length, self.among)
