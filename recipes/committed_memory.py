@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import fotmem
 from fotmem.directory import memory_directory
 from fotmem.directory.compact import compact
-from fotmem.directory.quantization import Quantization
+from fotmem.disk.quantization import Quantization
 from fotmem.documents import Document, TokenizedDocument
 
 FOLDER = Path("tests/data")

@@ -14,8 +14,8 @@ from torch import Tensor
 from benchmarks.captured import MODEL, demo
 from fotmem.directory.facts import Fingerprint, ReadingFacts
 from fotmem.directory.memory_directory import MemoryDirectory
-from fotmem.directory.quantization import LayerCodec, Quantization
 from fotmem.disk import LayerShape
+from fotmem.disk.quantization import LayerCodec, Quantization
 from fotmem.measure.capture import Capture
 from recipes.reports import fill, table
 

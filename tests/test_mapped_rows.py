@@ -56,9 +56,7 @@ def path(whole: Path, tmp_path: Path) -> Path:
 
 
 def rows_of(path: Path) -> SavedRows:
-    saved = MemoryDirectory.open(path).saved_rows(0)
-    assert saved is not None
-    return saved
+    return MemoryDirectory.open(path).saved_rows(0)
 
 
 def chunk_file(path: Path, number: int) -> Path:

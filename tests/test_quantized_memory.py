@@ -16,13 +16,14 @@ import fotmem
 from fotmem.directory import memory_directory
 from fotmem.directory.compact import compact
 from fotmem.directory.memory_directory import MemoryDirectory
-from fotmem.directory.quantization import BITS, LayerCodec, Quantization
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.disk import LayerShape
-from fotmem.errors import OptionError
+from fotmem.disk.quantization import BITS, LayerCodec, Quantization
+from fotmem.errors import OptionError, StorageError
 from fotmem.measure.capture import capture_random
 from fotmem.memory import saving
+from fotmem.stores import IndexedStore, indexed_store
 from recipes import quantization_report
 from tests import folders, tiny
 from tests.commands import call, refusal
@@ -44,9 +45,9 @@ def small_blocks() -> Any:
         yield
 
 
-def attached(**options: Any) -> fotmem.Memory:
+def attached(head_dim: int = 8, **options: Any) -> fotmem.Memory:
     how: dict[str, Any] = {"layers": LAYERS, "window": WINDOW, "top_k": 4, **options}
-    return fotmem.attach(tiny.llama(), **how)
+    return fotmem.attach(tiny.llama(head_dim=head_dim), **how)
 
 
 def assert_equal_stores(one: fotmem.Memory, other: fotmem.Memory) -> None:
@@ -167,6 +168,51 @@ def test_a_stopped_reading_equals_an_uninterrupted_one(
     with fotmem.open_memory(tmp_path / "stopped", tiny.llama()) as reader:
         assert_equal_stores(reader, whole)
     whole.close()
+
+
+@pytest.mark.parametrize(
+    "store, quantization",
+    [
+        ("hnsw", "int4"),
+        *(
+            pytest.param(store, quantization, marks=pytest.mark.thorough)
+            for store in ("faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "zarr", "hnsw")
+            for quantization in KINDS
+        ),
+    ],
+)
+def test_a_store_looks_up_rows_where_they_are(
+    tmp_path: Path, quantization: Quantization, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stores have the same keys and values; those with an index decode what they look up."""
+    if not fotmem.available_stores()[store].available:
+        pytest.skip(fotmem.available_stores()[store].reason)
+    monkeypatch.setattr(indexed_store, "EXACT_BELOW", 64)
+    memory, path = attached(head_dim=40), tmp_path / "memory"
+    memory.read(tiny.ids(150), document="a")
+    memory.save(path, quantization=quantization)
+    reader = fotmem.open_memory(path, tiny.llama(head_dim=40), store)
+    assert_equal_stores(memory, reader)
+    for each in reader.stores.values():
+        assert not isinstance(each, IndexedStore) or each.stored_keys.is_mapped
+    question = tiny.ids(9, seed=5)
+    memory.top_k = reader.top_k = None
+    mine, theirs = (m.attached_model.parts.model(question).logits for m in (memory, reader))
+    torch.testing.assert_close(mine, theirs)
+    file = next(path.glob("layers/01/*/key_bounds/c.0.1*"))
+    data = bytearray(file.read_bytes())
+    data[3] ^= 1
+    file.write_bytes(data)
+    model = tiny.llama(head_dim=40)
+    with pytest.raises(StorageError, match=r"chunk .* of layers/01/.*/key_bounds is damaged"):
+        open_and_ask(path, model, store)
+    memory.close()
+
+
+def open_and_ask(path: Path, model: Any, store: str) -> None:
+    """Open a memory, and attend to all of it."""
+    fotmem.open_memory(path, model, store, top_k=None)
+    model(tiny.ids(9, seed=5))
 
 
 @EVERY

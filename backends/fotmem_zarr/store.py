@@ -134,7 +134,7 @@ class ZarrStore(MemoryStore):
     def adopt_rows(self, saved: SavedRows) -> int:
         contents = self._contents
         too_long = saved.log.block > contents.budget.block
-        if self.has_directory or too_long or saved.shape != contents.layer:
+        if self.has_directory or saved.is_quantized or too_long or saved.shape != contents.layer:
             return 0
         contents.adopt(saved.log)
         if not self.options.exact:

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field, model_validator
 
 from fotmem.directory.facts import DocumentEntry, ReadingFacts
-from fotmem.directory.quantization import LayerCodec, Quantization
 from fotmem.disk import (
     BlockRows,
     Column,
@@ -26,6 +25,7 @@ from fotmem.disk import (
     is_power_of_two,
     require,
 )
+from fotmem.disk.quantization import LayerCodec, Quantization
 
 TOKENS = "tokens"
 TOKEN_COLUMNS = (

@@ -19,7 +19,6 @@ from fotmem.directory.manifest import (
     MemoryManifest,
     layer_folder,
 )
-from fotmem.directory.quantization import LayerCodec, Quantization
 from fotmem.directory.row_log import RowLog
 from fotmem.directory.writing import storage_to_write
 from fotmem.disk import (
@@ -34,6 +33,7 @@ from fotmem.disk import (
     open_storage,
 )
 from fotmem.disk.folder import Folder
+from fotmem.disk.quantization import LayerCodec, Quantization
 from fotmem.errors import StorageError
 
 BLOCK = 1024
@@ -240,13 +240,9 @@ class MemoryDirectory:
         for first, rows in self._layers[layer].blocks(start, stop):
             yield first, *codec.decode(rows)
 
-    def saved_rows(self, layer: int) -> SavedRows | None:
-        """Return all keys and values of a layer, for stores that look them up where they are.
-
-        None: they are quantized, and not there as stores need them.
-        """
-        is_quantized = self._codecs[layer].quantization is not None
-        return None if is_quantized else self._layers[layer].saved()
+    def saved_rows(self, layer: int) -> SavedRows:
+        """Return all keys and values of a layer, for stores that look them up where they are."""
+        return self._layers[layer].saved(self._codecs[layer])
 
     def large_blocks(
         self, layer: int, start: int, stop: int, elements: int

@@ -10,6 +10,7 @@ from fotmem.disk import (
     ArrayGroup,
     Column,
     GroupFiles,
+    LayerCodec,
     Log,
     LogPart,
     SavedRows,
@@ -127,10 +128,9 @@ class RowLog:
                 yield low, tuple(each[:, low - first : high - first] for each in rows)
             first = end
 
-    def saved(self) -> SavedRows:
-        """Return all rows as of now, of the columns of a layer."""
-        recent = [(keys, values) for keys, values in self._recent]
-        return SavedRows(log=self._log.copy(), recent=recent)
+    def saved(self, codec: LayerCodec) -> SavedRows:
+        """Return all rows as of now, of a layer whose columns are those of a codec."""
+        return SavedRows(log=self._log.copy(), recent=list(self._recent), codec=codec)
 
     def entry(self) -> LogEntry:
         """Describe it for the manifest."""

@@ -4,6 +4,7 @@ from fotmem.disk.array_group import ArrayGroup, Column, LayerShape, Location
 from fotmem.disk.chunk_cache import ChunkCache
 from fotmem.disk.chunk_reader import load_arrays, load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.decoded_rows import DecodedRows
 from fotmem.disk.directory_lock import DirectoryLock
 from fotmem.disk.group_files import GroupFiles
 from fotmem.disk.log import Log, LogPart
@@ -26,6 +27,7 @@ from fotmem.disk.log_loading import check_descriptions, descriptions_of, load_lo
 from fotmem.disk.manifest_file import ROOT, GroupManifest, ManifestFile, ManifestFormat
 from fotmem.disk.mapped_rows import MappedRows
 from fotmem.disk.opening import is_remote, open_storage
+from fotmem.disk.quantization import LayerCodec, Quantization
 from fotmem.disk.row_lookup import look_up_rows
 from fotmem.disk.saved_rows import SavedRows
 from fotmem.disk.storage import TRANSIENT, Storage, UnreachableError
@@ -41,10 +43,12 @@ __all__ = [
     "ChunkCache",
     "ChunkedArray",
     "Column",
+    "DecodedRows",
     "DirectoryLock",
     "GroupEntry",
     "GroupFiles",
     "GroupManifest",
+    "LayerCodec",
     "LayerShape",
     "Location",
     "Log",
@@ -56,6 +60,7 @@ __all__ = [
     "PartEntry",
     "PieceEntry",
     "Positive",
+    "Quantization",
     "SavedRows",
     "Storage",
     "Strict",

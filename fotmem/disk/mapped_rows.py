@@ -48,7 +48,7 @@ class MappedRows:
         blocks = [(part.columns[column], row - part.first) for row, part in log.blocks(0, log.end)]
         self._files = [(array, row // log.block) for array, row in blocks]  # array and shard
         like, _ = self._files[0]
-        self.num_heads, (self.head_dim,), self.dtype = like.heads, like.rest, like.dtype
+        self.num_heads, self.head_dim, self.dtype = like.heads, math.prod(like.rest), like.dtype
         self._end, self._block, self._stride = log.end, log.block, like.stride
         self._chunk, self._per_head = like.chunk_rows, like.chunks_per_shard
         self._per_file = self._per_head * like.heads

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from fotmem.disk.array_group import LayerShape
+from fotmem.disk.decoded_rows import DecodedRows
 from fotmem.disk.log import Log
 from fotmem.disk.mapped_rows import MappedRows
+from fotmem.disk.quantization import LayerCodec
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values ``[H, n, D]``."""
@@ -26,19 +28,26 @@ class SavedRows:
     Attributes
     ----------
     log : Log
-        Whole blocks, of the columns ``"keys"`` and ``"values"``.
+        Whole blocks, of the columns that the codec has.
     recent : sequence of tuple of Tensor
-        The keys and values ``[H, n, D]`` after them, in memory.
+        The rows of these columns after them, in memory.
+    codec : LayerCodec
+        Tells how keys and values are kept.
     """
 
     log: Log
-    recent: Sequence[Pair]
+    recent: Sequence[tuple[Tensor, ...]]
+    codec: LayerCodec
 
     @property
     def shape(self) -> LayerShape:
-        """Heads, head dimension and dtype; there must be a whole block."""
-        keys = self.log.parts[0].columns["keys"]
-        return LayerShape(keys.heads, keys.rest[0], keys.dtype)
+        """Heads, head dimension and dtype."""
+        return self.codec.shape
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the columns of the log are not the keys and values themselves."""
+        return self.codec.quantization is not None
 
     def __iter__(self) -> Iterator[Pair]:
         """Yield all keys and values ``[H, n, D]``, in large blocks."""
@@ -56,14 +65,17 @@ class SavedRows:
         if held:
             yield _joined(held)
 
-    def mapped(self, column: str) -> MappedRows:
-        """Return the whole blocks of a column, where they are; there must be one."""
+    def mapped(self, column: str) -> MappedRows | DecodedRows:
+        """Return the whole blocks of the keys or the values, where they are; there must be one."""
+        if self.is_quantized:
+            return DecodedRows(self.log, self.codec, column)
         return MappedRows(self.log, column)
 
     def _pairs(self, start: int) -> Iterator[Pair]:
-        for _, (keys, values) in self.log.read(("keys", "values"), start, self.log.end):
-            yield keys, values
-        yield from self.recent
+        names = [column.name for column in self.codec.columns()]
+        for _, rows in self.log.read(names, start, self.log.end):
+            yield self.codec.decode(rows)
+        yield from map(self.codec.decode, self.recent)
 
 
 def _joined(held: Sequence[Pair]) -> Pair:

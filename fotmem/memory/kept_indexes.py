@@ -48,8 +48,7 @@ def _fill_store(
     store: MemoryStore, layer: int, directory: MemoryDirectory, told: Callable[[int], None]
 ) -> None:
     """Fill an empty store; load its index, or build it and keep it."""
-    saved, index = directory.saved_rows(layer), None
-    rows = _blocks(directory, layer, 0, len(directory)) if saved is None else saved
+    rows, index = directory.saved_rows(layer), None
     if store.made_by and store.store_name:
         found = directory.indexes.read(store.store_name, layer, store.made_by)
         index = None if found is None else SavedIndex(store.made_by, *found)

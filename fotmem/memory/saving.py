@@ -10,8 +10,8 @@ from fotmem.arguments import is_text
 from fotmem.directory.facts import LONGEST, Fingerprint, ReadingFacts
 from fotmem.directory.manifest import MemoryManifest
 from fotmem.directory.memory_directory import MemoryDirectory
-from fotmem.directory.quantization import BITS, Quantization
 from fotmem.disk import LayerShape
+from fotmem.disk.quantization import BITS, Quantization
 from fotmem.errors import (
     AttachError,
     InputError,

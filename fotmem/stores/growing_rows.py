@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fotmem.disk import MappedRows
+from fotmem.disk import DecodedRows, MappedRows
 from fotmem.stores.buffers import Buffer, FileBuffer, Place, buffer_in_memory
 
 SMALLEST = 2**8
@@ -19,7 +19,7 @@ class _Extent(NamedTuple):
     buffer: Buffer
     first: int  # number of its first row
     end: int  # number of the next row
-    mapped: MappedRows | None = None  # the rows before the buffer's
+    mapped: MappedRows | DecodedRows | None = None  # the rows before the buffer's
 
 
 class GrowingRows:
@@ -112,7 +112,7 @@ class GrowingRows:
         """Remove the rows from `end` on."""
         self._held = self._held._replace(end=max(end, self._held.first))
 
-    def begin_with(self, mapped: MappedRows) -> None:
+    def begin_with(self, mapped: MappedRows | DecodedRows) -> None:
         """Take over rows of a directory, before any is added."""
         self._held = _Extent(self._held.buffer, len(mapped), len(mapped), mapped)
 

@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 import fotmem
 from fotmem.directory.memory_directory import MemoryDirectory
-from fotmem.directory.quantization import Quantization
 from fotmem.disk import ROOT
+from fotmem.disk.quantization import Quantization
 from fotmem.memory import saving
 from tests import tiny
 from tests.attack import memory_crash

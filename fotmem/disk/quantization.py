@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem.disk import Column, LayerShape
+from fotmem.disk.array_group import Column, LayerShape
 
 Quantization = Literal["int8", "int4"]
 BITS = {"int8": 8, "int4": 4}
@@ -56,9 +56,13 @@ class LayerCodec(NamedTuple):
         if self.quantization is None:
             keys, values = rows
             return keys, values
-        bits, width = BITS[self.quantization], self.shape.head_dim
         codes, bounds, value_codes, value_bounds = rows
-        return decoded(codes, bounds, bits, width), decoded(value_codes, value_bounds, bits, width)
+        return self.decode_vectors(codes, bounds), self.decode_vectors(value_codes, value_bounds)
+
+    def decode_vectors(self, codes: Tensor, bounds: Tensor) -> Tensor:
+        """Return the keys, or the values, ``[..., D]`` that codes and bounds stand for."""
+        assert self.quantization is not None
+        return decoded(codes, bounds, BITS[self.quantization], self.shape.head_dim)
 
 
 def encoded(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -74,7 +78,7 @@ def encoded(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def decoded(codes: Tensor, bounds: Tensor, bits: int, width: int) -> Tensor:
-    """Return the vectors ``[H, n, width]`` that codes and bounds stand for."""
+    """Return the vectors ``[..., width]`` that codes and bounds stand for."""
     exact = torch.float64 if bounds.dtype == torch.float32 else torch.float32
     padded = torch.nn.functional.pad(_unpacked(codes, bits, width), (0, -width % GROUP))
     shares = padded.unflatten(-1, (-1, GROUP)).to(exact).div_(2**bits - 1)
