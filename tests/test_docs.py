@@ -13,6 +13,7 @@ Each page's Python blocks run in order, in one namespace:
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import sys
@@ -47,7 +48,8 @@ from tests.public_names import foreign_private_names, private_names
 
 @pytest.fixture
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
-    """Plugins that a page shows are installed for this page only."""
+    """Plugins that a page shows are installed for this page only, and so is what it logs."""
+    level = logging.getLogger("fotmem").level
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
@@ -58,6 +60,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
         if module.split(".")[0] in shown:
             del sys.modules[module]
     registry.cache_clear()
+    logging.getLogger("fotmem").setLevel(level)
 
 
 @pytest.mark.parametrize(
