@@ -103,6 +103,7 @@ def test_every_command_is_in_the_table() -> None:
     others = {
         "memory verify",
         "memory repair",
+        "memory compact",
         "stores",
         "models",
         "demo",
