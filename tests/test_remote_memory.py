@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import obstore
 import pytest
@@ -111,6 +112,11 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+def refuse(environ: Environ, start_response: Any) -> Any:
+    start_response("403 Forbidden", [])
+    return [b""]
+
+
 @pytest.mark.thorough
 def test_only_chunks_that_are_needed_are_read(
     s3: S3Server, long: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,6 +132,10 @@ def test_only_chunks_that_are_needed_are_read(
     memory = fotmem.open_memory(url, there, "faiss-ivf", trusted=True)
     opened = memory.stats()
     assert opened.bytes_read < index + size / 4
+    s3.instead = lambda environ: refuse if "values/c." in environ["PATH_INFO"] else None
+    with pytest.raises(StorageError, match="it answered 403; give credentials"):
+        answer(there)
+    s3.instead = lambda environ: None
     assert torch.equal(answer(there), answer(here))
     asked = memory.stats()
     assert 0 < asked.bytes_read - opened.bytes_read < size / 4
@@ -286,10 +296,6 @@ def test_what_cannot_be_reached_is_not_damaged(s3: S3Server, kept: Path) -> None
     url = s3.upload(kept, "refused")
     before = s3.keys("refused")
 
-    def refuse(environ: Environ, start_response: Any) -> Any:
-        start_response("403 Forbidden", [])
-        return [b""]
-
     s3.instead = lambda environ: refuse if "values/c." in environ["PATH_INFO"] else None
     for call in (verify, repair, compact):
         with pytest.raises(StorageError, match="it answered 403; give credentials"):
@@ -333,6 +339,21 @@ def test_nothing_is_written_by_readers_or_over_http(s3: S3Server, url: str) -> N
         with pytest.raises(StorageError, match=f"{web} can only be read over HTTP; open it by a"):
             write()
     assert {each.method for each in s3.asked} == {"GET"}
+
+
+def test_a_memory_is_read_over_http(
+    s3: S3Server, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "bucket", f"{s3.bucket}-web")
+    anyone = {"x-amz-acl": "public-read"}
+    with urlopen(Request(f"{s3.endpoint}/{s3.bucket}", method="PUT", headers=anyone)):
+        web = s3.upload(kept, "web").replace("s3:/", s3.endpoint)
+    here, there = tiny.llama(), tiny.llama()
+    with fotmem.open_memory(kept, here), fotmem.open_memory(web, there):
+        assert torch.equal(answer(there), answer(here))
+    assert verify(web).damages == ()
+    with pytest.raises(StorageError, match=r"it has no zarr\.json, but nothing"):
+        fotmem.open_memory(f"{web}/nothing", tiny.llama())
 
 
 def test_a_url_as_a_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

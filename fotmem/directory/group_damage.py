@@ -188,5 +188,7 @@ def _file_of(span: Span, array: ChunkedArray) -> str:
 def _has_byte(storage: Storage, file: str, at: int) -> bool:
     try:
         return bool(storage.read([ByteRange(file, at, at + 1)])[0])
+    except UnreachableError:
+        raise
     except StorageError:
         return False
