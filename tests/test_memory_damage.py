@@ -22,7 +22,7 @@ from tests.memory_rows import names
 from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
 
 pytest.importorskip("hnswlib")
-FEW, MANY = 60, 1000
+FEW, MANY = 25, 1000
 PAGE = 512
 
 

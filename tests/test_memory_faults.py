@@ -43,13 +43,11 @@ def moments(call: str) -> Iterator[int]:
     yield from range(1, MOST, 1 if call == "mkdir" else 7)
 
 
-every_call = pytest.mark.parametrize(
-    "call",
-    [
-        pytest.param(call, marks=[] if call in ("write", "fsync") else pytest.mark.thorough)
-        for call in FAULTS
-    ],
-)
+def calls(*fast: str) -> pytest.MarkDecorator:
+    """Let each system call fail; only some of them in fast tests."""
+    slow = pytest.mark.thorough
+    params = [pytest.param(call, marks=[] if call in fast else slow) for call in FAULTS]
+    return pytest.mark.parametrize("call", params)
 
 
 def state(path: Path) -> tuple[Any, ...]:
@@ -85,7 +83,7 @@ def remove(memory: fotmem.Memory, number: int) -> None:
     memory.remove(f"{number}")
 
 
-@every_call
+@calls("write", "fsync")
 @pytest.mark.parametrize(
     "change", [read, pytest.param(replace, marks=pytest.mark.thorough), remove]
 )
@@ -117,7 +115,7 @@ def test_a_change_that_fails_can_be_repeated(
     again.close()
 
 
-@every_call
+@calls("write")
 def test_a_memory_that_cannot_be_saved_leaves_nothing_and_can_be_saved_again(
     model: Any, tmp_path: Path, call: str
 ) -> None:
@@ -133,7 +131,7 @@ def test_a_memory_that_cannot_be_saved_leaves_nothing_and_can_be_saved_again(
     memory.close()
 
 
-@every_call
+@calls("write")
 def test_a_repair_that_fails_leaves_the_directory_as_it_was(
     model: Any, tmp_path: Path, call: str
 ) -> None:
@@ -161,7 +159,7 @@ def opened(path: Path, model: Any) -> fotmem.Memory:
     return fotmem.open_memory(path, model, "hnsw", writable=True)
 
 
-@every_call
+@calls("write")
 def test_a_memory_that_cannot_be_opened_or_closed_is_as_it_was(
     model: Any, tmp_path: Path, call: str
 ) -> None:
