@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def grow(directory: MemoryDirectory, rows: int) -> None:
 def commit(directory: MemoryDirectory, rows: int) -> None:
     """Add rows, so that there are so many, and commit them."""
     grow(directory, rows)
-    directory.commit([document(0, rows)])
+    directory.commit([document(0, rows, is_complete=False)])
 
 
 def is_manifest(environ: Environ) -> bool:
@@ -259,6 +261,55 @@ def test_any_order_of_writers(url: str, seed: int) -> None:
             rows, version = size, version + 1
             writers[which] = writer, version
     expect(url, rows)
+
+
+@pytest.mark.thorough
+def test_a_reader_beside_a_writer(url: str) -> None:
+    """It sees one commit after the other, each whole, though pieces are replaced meanwhile."""
+    writer, reader = MemoryDirectory.create(url, SHAPES, FACTS), MemoryDirectory.open(url)
+    sizes = list(range(0, 2400, 60))
+
+    def write() -> None:
+        for rows in sizes:
+            commit(writer, rows)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing, seen = threads.submit(write), 0
+        while not writing.done():
+            reader.refresh()
+            assert seen <= len(reader) <= sizes[-1]
+            seen = len(reader)
+            assert_holds(reader, seen)
+        writing.result()
+    reader.refresh()
+    assert_holds(reader, sizes[-1])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", ["flipped", "cut", "removed"])
+def test_every_damage_is_reported(s3: S3Server, url: str, how: str) -> None:
+    """Of every object: by verify, and by a reader that does not hold what was written."""
+    commit(MemoryDirectory.create(url, SHAPES, FACTS), 1100)
+    folder, draws = url.rpartition("/")[2], random.Random(0)
+    store = s3.store(folder)
+    for key in sorted(s3.keys(folder) - {".lock"}):
+        right = obstore.get(store, key).bytes().to_bytes()
+        at = draws.randrange(len(right))
+        if how == "removed":
+            obstore.delete(store, key)
+        else:
+            flipped = right[:at] + bytes([right[at] ^ 1 << draws.randrange(8)]) + right[at + 1 :]
+            obstore.put(store, key, flipped if how == "flipped" else right[:at])
+        assert is_damaged(url), (key, at)
+        obstore.put(store, key, right)
+    expect(url, 1100)
+
+
+def is_damaged(url: str) -> bool:
+    try:
+        return bool(verify(url).damages)
+    except StorageError:
+        return True
 
 
 @pytest.mark.thorough
