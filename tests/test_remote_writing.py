@@ -85,15 +85,17 @@ def test_a_memory_is_written_and_read_there(url: str, tmp_path: Path) -> None:
 def test_the_second_of_two_writers_is_refused(s3: S3Server, url: str) -> None:
     MemoryDirectory.create(url, SHAPES, FACTS).close()
     first, second = (MemoryDirectory.open(url, writable=True) for _ in range(2))
+    assert not first.refresh()
     reader = MemoryDirectory.open(url)
     grow(second, 1500)
     commit(first, 1100)
-    for _ in range(2):  # again does not help
+    for change in (lambda: second.commit([document(0, 1500)]), second.refresh) * 2:
         with pytest.raises(StorageError, match=ANOTHER):
-            second.commit([document(0, 1500)])
+            change()
     assert reader.refresh()
     assert_holds(reader, 1100)
     commit(first, 2100)
+    assert not first.refresh()
     expect(url, 2100)
     second.close()
     third = MemoryDirectory.open(url, writable=True)

@@ -107,7 +107,7 @@ class MemoryDirectory:
                     f"{storage.name} holds a memory already; open it, or choose another directory"
                 )
             directory = cls(files, storage)
-            directory._take_over(files.open(storage, empty))
+            directory._take_over(files.begin(storage, empty))
         except BaseException:
             storage.close(unused=True)
             raise
@@ -144,7 +144,17 @@ class MemoryDirectory:
         return directory
 
     def refresh(self) -> bool:
-        """Move on to the last commit of the writer; return whether there is a newer one."""
+        """Move on to the last commit of the writer; return whether there is a newer one.
+
+        Raises
+        ------
+        StorageError
+            The directory cannot be read, or no longer holds what it did; or this is a writer, and
+            another one has committed to object storage.
+        """
+        if self._storage.shared and not self._storage.read_only:
+            self._require_newest()
+            return False
         file = FORMAT.load(self._storage)
         if file == (self.manifest, self.directory_id):
             return False
@@ -155,6 +165,20 @@ class MemoryDirectory:
         if self.compactions != compactions:
             self.indexes.forget()
         return True
+
+    def _require_newest(self) -> None:
+        """Raise `StorageError` if another writer has committed: this one must not any more."""
+        is_newest = False
+        try:
+            is_newest = FORMAT.load(self._storage) == (self.manifest, self.directory_id)
+        finally:
+            if not is_newest:
+                self._storage.disown(ROOT)
+        if not is_newest:
+            raise StorageError(
+                f"another writer has committed to {self.name} since it was opened here; a memory "
+                "that is open for writing does not take that over: open it again"
+            )
 
     def _require_later(self, file: ManifestFile[MemoryManifest]) -> None:
         """Raise `StorageError` if somebody has put back an older commit, or another memory."""

@@ -98,6 +98,10 @@ class GroupFiles(Generic[M]):
         self.storage = storage
         return self._opened(self.format.read(storage) or self.format.begin(storage, empty))
 
+    def begin(self, storage: Storage, empty: M) -> M:
+        """Begin a directory with an empty manifest."""
+        return self.take_over(storage, self.format.begin(storage, empty))
+
     def load(self, storage: Storage) -> M:
         """Read the manifest of a directory that exists.
 

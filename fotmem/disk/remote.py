@@ -107,6 +107,10 @@ class RemoteStorage(Storage):
             )
         del self._doubtful[key]
 
+    def disown(self, key: str) -> None:
+        self._versions[key] = NO_VERSION
+        self._doubtful.pop(key, None)
+
     def _is_written(self, key: str, data: bytes) -> bool:
         """Return whether a file holds this, and if so, take its version over."""
         found = self._objects.get(ByteRange(key))
@@ -121,7 +125,7 @@ class RemoteStorage(Storage):
             return
         self._objects.put(LOCK, b"", "create")
         modes: tuple[Any, ...] = ("create", NO_VERSION)
-        if any(self._objects.put(LOCK, b"", mode) for mode in modes):
+        if any(self._objects.put(LOCK, b"", mode) is not None for mode in modes):
             raise StorageError(
                 f"{self.name} cannot be written to safely: its server ignores the conditions "
                 "(If-Match, If-None-Match) that keep two writers apart. Write to a folder, and "

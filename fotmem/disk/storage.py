@@ -149,6 +149,9 @@ class Storage(ABC):
         """
         self.write(key, data, synced=True)
 
+    def disown(self, key: str) -> None:
+        """Let `replace` of a file fail from now on, where other writers may have replaced it."""
+
     def remove(self, path: str) -> None:
         """Remove a file or all files below a path."""
         raise NotImplementedError("nothing is removed from a storage that is read-only")
