@@ -1,5 +1,6 @@
 """A memory whose removed documents are dropped by `compact`."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.row_log import RowLog
 from fotmem.directory.verify import verify
 from fotmem.disk import GroupFiles, log, log_entries
+from fotmem.disk.file_tree import FileTree
 from fotmem.errors import StorageError
 from fotmem.memory import kept_indexes, saving
 from fotmem.stores import indexed_store
@@ -149,7 +151,22 @@ def test_stopped_halfway_it_is_as_it_was(tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr(GroupFiles, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             compact(path)
-    assert {name: (path / name).read_bytes() for name in before} == before
+    assert {name: (path / name).read_bytes() for name in names(path)} == before
+    write = FileTree.write
+    for step in (1, 8, 60):  # files that can be written until the disk is full
+
+        def until_full(*args: Any, **how: Any) -> None:
+            nonlocal step
+            step -= 1
+            if not step:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(*args, **how)
+
+        monkeypatch.setattr(FileTree, "write", until_full)
+        with pytest.raises(StorageError, match="nothing was lost: make room, then try again"):
+            compact(path)
+        monkeypatch.setattr(FileTree, "write", write)
+        assert {name: (path / name).read_bytes() for name in names(path)} == before
     compact(path)
     assert_kept(path, (0, 2, 3, 4, 5, 6))
 

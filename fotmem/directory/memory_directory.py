@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -359,11 +360,18 @@ class MemoryDirectory:
         documents : sequence of DocumentEntry
             Those of the new rows.
         """
-        compactions = self.manifest.compactions + 1
-        self.manifest = self.manifest.model_copy(update={"compactions": compactions})
-        self._tokens = rewrite(self._tokens)
-        self._layers = {layer: rewrite(log) for layer, log in self._layers.items()}
-        self.commit(documents)
+        before, groups = self.manifest, self._groups()
+        changed = {"compactions": before.compactions + 1}
+        self.manifest = before.model_copy(update=changed)
+        try:
+            self._tokens = rewrite(self._tokens)
+            self._layers = {layer: rewrite(log) for layer, log in self._layers.items()}
+            self.commit(documents)
+        except BaseException:
+            with suppress(StorageError):  # on a full disk, what was written must not stay
+                if FORMAT.load(self._storage).manifest == before:
+                    self._files.tidy(before, groups)
+            raise
         self.indexes.forget()
         self.indexes.tidy()
 
