@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,37 @@ def test_a_store_that_fails_on_adding_keeps_the_rows(
                 store.add(more, more)
         store.add(more, -more)
     require_equal(there, here)
+
+
+def test_the_clusters_of_a_zarr_store_are_kept(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    saved(tmp_path / "memory", torch.float32, block=16)
+    rows = rows_of(tmp_path / "memory")
+
+    def new() -> MemoryStore:
+        return create_store("zarr", num_heads=HEADS, head_dim=DIM, ram=200_000)
+
+    store, told = new(), list[int]()
+    assert not store.fill(rows, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == ROWS
+    index = store.save_index()
+    assert index is not None
+    again = new()
+    assert again.fill(rows, index)
+    assert again.disk_bytes < store.disk_bytes / 2  # only what was merged since
+    require_equal(again, store)
+    second = again.save_index()
+    assert second is not None
+    assert second.rows == index.rows
+    store.close()  # its temporary files are gone
+    third = new()
+    assert third.fill(rows, second)
+    require_equal(third, again)
+    for damaged in (
+        {**index.arrays, "clusters": index.arrays["clusters"][:-5]},
+        {name: array for name, array in index.arrays.items() if name != "files/0/1"},
+    ):
+        anew = new()
+        assert not anew.fill(rows, replace(index, arrays=damaged))
+        require_equal(anew, again)

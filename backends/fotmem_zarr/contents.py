@@ -1,7 +1,7 @@
 """The rows of a store, in memory and on disk."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from fotmem_zarr.budget import Budget
 from fotmem_zarr.compactor import Compactor
 from fotmem_zarr.files import Files
 from fotmem_zarr.index.recent_rows import RecentRows
+from fotmem_zarr.index.segment import Segment
 from fotmem_zarr.loading import load_rows, load_segments
 from fotmem_zarr.malloc_trim import trim_malloc
 from fotmem_zarr.manifest import Manifest
@@ -171,13 +172,21 @@ class LayerContents:
             raise
         return manifest
 
-    def adopt(self, log: Log) -> None:
-        """Take over the rows of another log, which stay where they are."""
-        self.files.block = log.block
-        self.log = log.copy()
+    def adopt(
+        self, log: Log, segments: tuple[Segment, ...], told: Callable[[int], None] | None
+    ) -> None:
+        """Take over the rows of another log, which stay where they are, and segments of them.
+
+        `told` is called now and then with the number of rows that are in segments or memory.
+        """
+        self.files.block, self.log = log.block, log.copy()
+        self.now = Snapshot(segments, end=segments[-1].end if segments else 0)
+        self._limit_cache()
         try:
-            for first, part in self.log.blocks(0, log.end):
-                self._take_in(part.read("keys", first), part.read("values", first))
+            for first, (keys, values) in log.read(("keys", "values"), self.now.end, log.end):
+                self._take_in(keys, values)
+                if told is not None:
+                    told(first + keys.shape[1])
         except BaseException:
             self._compactor.clear()
             self.now, self.log = Snapshot(), Log(log.block)

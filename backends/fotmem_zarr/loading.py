@@ -1,7 +1,6 @@
 """Loads the groups that a manifest names."""
 
 from fotmem.disk import (
-    Location,
     Log,
     Storage,
     TailPiece,
@@ -38,16 +37,7 @@ def load_segments(files: Files, storage: Storage, manifest: Manifest) -> tuple[S
         path = f"segments/{entry.name}"
         if storage.missing([f"{path}/zarr.json"]):
             break
-        segment = Segment(
-            Location(storage, path, entry.generation),
-            first=entry.first,
-            rows=entry.rows,
-            level=entry.level,
-            shard=entry.shard,
-            layer=files.layer,
-            clusters=entry.clusters,
-        )
-        segment.set_buckets(entry.buckets)
+        segment = Segment.of_entry(entry, storage, files.layer)
         files.keep(segment)
         found.append(segment)
     check_descriptions(storage, descriptions_of(storage, found))

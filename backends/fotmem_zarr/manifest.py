@@ -1,6 +1,5 @@
 """The manifest: what a store holds, and what must be true of it."""
 
-from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -20,8 +19,7 @@ from fotmem.disk import (
     require,
 )
 from fotmem.errors import OptionError
-from fotmem_zarr.index.limits import CLUSTER
-from fotmem_zarr.index.segment_entry import SegmentEntry
+from fotmem_zarr.index.segment_entry import Hubs, SegmentEntry, check_hubs, check_segments
 
 FOLDERS = ("log", "segments", "tail")
 
@@ -40,7 +38,7 @@ class Manifest(GroupManifest):
     forgotten: Number = 0
     logged: Number = 0
     """Rows in the log; the others are in pieces."""
-    hubs: tuple[tuple[Number, ...], ...] = ()
+    hubs: Hubs = ()
     """Rows of the hub keys of each head, ascending."""
     log: tuple[PartEntry, ...] = ()
     pieces: tuple[PieceEntry, ...] = ()
@@ -65,32 +63,11 @@ class Manifest(GroupManifest):
             forgotten=self.forgotten,
         )
         check_pieces(self.pieces, block=self.block, rows=self.rows)
-        self._check_segments()
-        self._check_hubs()
+        check_segments(
+            self.segments, block=self.block, forgotten=self.forgotten, logged=self.logged
+        )
+        check_hubs(self.hubs, heads=self.num_heads, rows=self.rows)
         return self
-
-    def _check_segments(self) -> None:
-        for entry in self.segments:
-            require(is_power_of_two(entry.shard), "a shard is not a power of two")
-            require(
-                entry.rows <= entry.clusters * CLUSTER and entry.clusters <= entry.rows,
-                "the clusters of a segment do not fit its rows",
-            )
-        for entry, later in pairwise(self.segments):
-            require(entry.end == later.first, "the segments do not follow one another")
-            require(entry.level >= later.level, "a later segment has a higher level")
-        if self.segments:
-            first, last = self.segments[0], self.segments[-1]
-            require(first.first <= self.forgotten < first.end, "the segments lack rows")
-            require(last.end <= self.logged, "a segment has rows that are not in the log")
-            require(last.end % self.block == 0, "the segments end inside a block")
-            require(len({entry.buckets for entry in self.segments}) == 1, "buckets differ")
-
-    def _check_hubs(self) -> None:
-        require(len(self.hubs) in (0, self.num_heads), "hubs are not those of num_heads heads")
-        for rows in self.hubs:
-            require(all(row < later for row, later in pairwise(rows)), "hubs do not ascend")
-            require(not rows or rows[-1] < self.rows, "a hub is beyond the rows")
 
     def folders(self) -> tuple[str, ...]:
         return FOLDERS

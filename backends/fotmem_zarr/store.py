@@ -1,7 +1,8 @@
 """Keys and values on disk, found through clusters, within a RAM budget."""
 
 import copy
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,14 +12,20 @@ from torch import Tensor
 from fotmem.attention import PartialAttention, topk_attention
 from fotmem.disk import LayerShape, SavedRows
 from fotmem.errors import StorageError
-from fotmem.stores import Bias, Hits, MemoryStore
+from fotmem.stores import Bias, Hits, MemoryStore, SavedIndex
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import LayerContents
 from fotmem_zarr.index.hub_keys import HubRows
+from fotmem_zarr.index.segment import Segment
+from fotmem_zarr.index.segment_entry import Hubs
+from fotmem_zarr.kept_clusters import load_clusters, saved_clusters
 from fotmem_zarr.options import ZarrOptions
 from fotmem_zarr.search import scan_all, scan_biased, search_clusters
 from fotmem_zarr.snapshot import Snapshot
 
+LOG = logging.getLogger("fotmem")
+CLUSTERS = "fotmem_zarr clusters 1"
+"""The version of the clusters that a memory's directory keeps."""
 QUERIES = 2048
 """Queries of a head for which `attend` holds hits at a time."""
 
@@ -62,6 +69,8 @@ class ZarrStore(MemoryStore):
         budget = Budget.of(int(options.ram), num_heads, head_dim, dtype)
         self._contents = LayerContents(LayerShape(num_heads, head_dim, dtype), budget)
         self._hubs = HubRows()
+        self._offered: SavedIndex | None = None  # while the store is filled
+        self._told: Callable[[int], None] | None = None
         if directory is not None:
             manifest = self._contents.open(directory)
             self.resume_at(manifest.first_id, manifest.rows, manifest.forgotten)
@@ -131,15 +140,65 @@ class ZarrStore(MemoryStore):
             self._contents.restore(before)
             raise
 
+    # In a memory's directory -----------------------------------------------------------------
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        if self.options.exact or self.has_directory:
+            return {}
+        heads, head_dim, dtype = self._contents.layer
+        sizes = {"num_heads": heads, "head_dim": head_dim, "dtype": str(dtype)}
+        return {"store": "zarr", "library": CLUSTERS, **sizes}
+
+    def save_index(self) -> SavedIndex | None:
+        segments = self._now().segments
+        if not (self.made_by and segments) or self._contents.forgotten:
+            return None
+        end = segments[-1].end
+        hubs = tuple(tuple(row for row in rows if row < end) for rows in self._hubs.rows())
+        return SavedIndex(self.made_by, end, saved_clusters(segments, hubs))
+
+    def fill(
+        self,
+        blocks: Iterable[tuple[Tensor, Tensor]],
+        index: SavedIndex | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> bool:
+        fits = index is not None and bool(self.made_by) and index.made_by == self.made_by
+        self._offered, self._told = index if fits else None, progress
+        try:
+            super().fill(blocks, progress=progress)
+            return fits and self._offered is None
+        finally:
+            self._offered = self._told = None
+
     def adopt_rows(self, saved: SavedRows) -> int:
-        contents = self._contents
+        contents, end = self._contents, saved.log.end
         too_long = saved.log.block > contents.budget.block
         if self.has_directory or saved.is_quantized or too_long or saved.shape != contents.layer:
             return 0
-        contents.adopt(saved.log)
+        segments, hubs = self._kept_clusters(saved)
+        contents.adopt(saved.log, segments, self._told)
         if not self.options.exact:
-            self._hubs = self._hubs.grown(contents.keys_of, first=0, end=saved.log.end)
-        return saved.log.end
+            known = HubRows()
+            if segments:
+                known = HubRows.restored(hubs, contents.keys_of, first=0, end=segments[-1].end)
+            self._hubs = known.grown(contents.keys_of, first=0, end=end)
+        return end
+
+    def _kept_clusters(self, saved: SavedRows) -> tuple[tuple[Segment, ...], Hubs]:
+        """Load the clusters that were offered; nothing if there are none that fit."""
+        if self._offered is None:
+            return (), ()
+        log, arrays = saved.log, self._offered.arrays
+        try:
+            found = load_clusters(arrays, self._contents.layer, block=log.block, rows=log.end)
+        except (ValueError, KeyError, StorageError) as error:
+            LOG.warning("the saved clusters of the zarr store are built anew: %s", error)
+            return (), ()
+        self._offered = None
+        return found
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
         contents, now, wide = self._contents, self._now(), queries.float()

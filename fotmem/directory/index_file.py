@@ -2,8 +2,9 @@
 
 import hashlib
 import math
+import mmap
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
@@ -104,7 +105,7 @@ class IndexStart(NamedTuple):
         """Read and check the arrays. Raises `IndexFileError` and `StorageError`."""
         ends = [*accumulate((entry.size for entry in self.header.arrays), initial=self.end)]
         ranges = [ByteRange(key, *span) for span in pairwise(ends)]
-        *parts, rest = storage.read([*ranges, ByteRange(key, ends[-1], ends[-1] + 1)])
+        *parts, rest = _read(storage, [*ranges, ByteRange(key, ends[-1], ends[-1] + 1)])
         found = {}
         for entry, data in zip(self.header.arrays, parts, strict=True):
             if data is None or len(data) != entry.size:
@@ -112,10 +113,24 @@ class IndexStart(NamedTuple):
             if hashlib.sha256(data).hexdigest() != entry.sha256:
                 raise IndexFileError(f"it is damaged (the checksum of {entry.name} differs)")
             dtype = np.dtype(entry.dtype).newbyteorder("<")
-            found[entry.name] = np.frombuffer(data, dtype).reshape(entry.shape)
+            array = np.frombuffer(data, dtype).reshape(entry.shape)
+            # In a mapped file, numbers may lie at any place; bytes stay there.
+            found[entry.name] = array if entry.dtype == "uint8" else array.copy()
         if rest:
             raise IndexFileError("it is damaged (something follows its end)")
         return found
+
+
+def _read(storage: Storage, ranges: Sequence[ByteRange]) -> list[bytes | memoryview | None]:
+    """Read parts of one file; where it can be mapped into memory, they are no copies."""
+    file = storage.open(ranges[0].key)
+    if file is None:
+        return [*storage.read(ranges)]
+    with file:
+        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    parts = [whole[part.start : part.stop] for part in ranges]
+    storage.traffic.add(len(parts), sum(map(len, parts)))
+    return [*parts]
 
 
 def index_data(header: IndexHeader, arrays: Arrays) -> list[bytes | memoryview]:

@@ -79,7 +79,7 @@ def keep_index(store: MemoryStore, layer: int, directory: MemoryDirectory) -> No
     if known is not None and known >= FRESH * len(directory):
         return
     index = store.save_index()
-    if index is not None:
+    if index is not None and index.rows > (known or 0):
         kept.write(store.store_name, layer, index.made_by, index.rows, index.arrays)
 
 

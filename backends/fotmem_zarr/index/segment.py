@@ -2,7 +2,15 @@
 
 import torch
 
-from fotmem.disk import ArrayGroup, ChunkedArray, Column, LayerShape, Location, load_arrays
+from fotmem.disk import (
+    ArrayGroup,
+    ChunkedArray,
+    Column,
+    LayerShape,
+    Location,
+    Storage,
+    load_arrays,
+)
 from fotmem.errors import StorageError
 from fotmem_zarr.index.limits import CLUSTER
 from fotmem_zarr.index.segment_entry import SegmentEntry
@@ -38,6 +46,21 @@ class Segment(ArrayGroup):
         self.shard = shard
         """Clusters of a shard."""
         self.set_clusters(clusters)
+
+    @classmethod
+    def of_entry(cls, entry: SegmentEntry, storage: Storage, layer: LayerShape) -> "Segment":
+        """Make the segment that a manifest describes; `load_index` reads its index."""
+        segment = cls(
+            Location(storage, f"segments/{entry.name}", entry.generation),
+            first=entry.first,
+            rows=entry.rows,
+            level=entry.level,
+            shard=entry.shard,
+            layer=layer,
+            clusters=entry.clusters,
+        )
+        segment.set_buckets(entry.buckets)
+        return segment
 
     def set_clusters(self, clusters: int) -> None:
         """Set the number of clusters of the head that has most."""
