@@ -40,6 +40,8 @@ class LayerContents:
         self.log = Log(self.files.block)
         self.now = Snapshot()
         self.forgotten = 0
+        self.is_adopted = False
+        """Whether the first rows lie in another log."""
         self._compactor = Compactor(self.files, budget)
         self._limit_cache()
 
@@ -191,6 +193,7 @@ class LayerContents:
             self._compactor.clear()
             self.now, self.log = Snapshot(), Log(log.block)
             raise
+        self.is_adopted = True
 
     def _load(self, storage: Storage, manifest: Manifest) -> None:
         self.log, pieces = load_rows(self.files, storage, manifest)

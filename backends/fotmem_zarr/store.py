@@ -71,6 +71,7 @@ class ZarrStore(MemoryStore):
         self._hubs = HubRows()
         self._offered: SavedIndex | None = None  # while the store is filled
         self._told: Callable[[int], None] | None = None
+        self._is_copy = False  # of a memory whose log cannot be taken over, nor clusters of it
         if directory is not None:
             manifest = self._contents.open(directory)
             self.resume_at(manifest.first_id, manifest.rows, manifest.forgotten)
@@ -152,7 +153,7 @@ class ZarrStore(MemoryStore):
 
     def save_index(self) -> SavedIndex | None:
         segments = self._now().segments
-        if not (self.made_by and segments) or self._contents.forgotten:
+        if not (self.made_by and segments) or self._contents.forgotten or self._is_copy:
             return None
         end = segments[-1].end
         hubs = tuple(tuple(row for row in rows if row < end) for rows in self._hubs.rows())
@@ -169,6 +170,7 @@ class ZarrStore(MemoryStore):
         self._offered, self._told = index if fits else None, progress
         try:
             super().fill(blocks, progress=progress)
+            self._is_copy = isinstance(blocks, SavedRows) and not self._contents.is_adopted
             return fits and self._offered is None
         finally:
             self._offered = self._told = None
