@@ -31,7 +31,9 @@ def run(path: Path, changes: int, *, readers: int = 1, threads: int = 2, seed: i
     AssertionError
         An answer is not that of the commit that its reader showed.
     """
-    attached().save(path)  # its writer is gone with it
+    empty = attached()
+    empty.save(path)
+    empty.close()  # so that the process may write
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(readers + 1)]
     work: list[tuple[Callable[..., None], tuple[Any, ...]]] = [

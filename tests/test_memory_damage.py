@@ -140,6 +140,21 @@ def take_earlier(path: Path, original: Original, random: Random) -> list[str]:
     return [name for name in files if not name.startswith("indexes/")]  # it knows fewer tokens
 
 
+def take_index_from_other(path: Path, original: Original, random: Random) -> list[str]:
+    """It is whole, and of another memory."""
+    name = f"indexes/hnsw/{random.choice(LAYERS):02}"
+    shutil.copy(original.other / name, path / name)
+    return [name]
+
+
+def swap_indexes(path: Path, original: Original, random: Random) -> list[str]:
+    one, other = (path / f"indexes/hnsw/{layer:02}" for layer in LAYERS)
+    aside = one.read_bytes()
+    shutil.copy(other, one)
+    other.write_bytes(aside)
+    return ["indexes/hnsw/01", "indexes/hnsw/03"]
+
+
 def take_earlier_manifest(path: Path, original: Original, random: Random) -> list[str]:
     shutil.copy(original.earlier / "zarr.json", path / "zarr.json")
     return ["zarr.json"]
@@ -170,6 +185,7 @@ def add_stranger(path: Path, original: Original, random: Random) -> list[str]:
 SEVERAL = [
     *(swap_files, swap_chunks, take_from_other, take_earlier),
     *(take_earlier_manifest, take_earlier_group, add_stranger),
+    *(take_index_from_other, swap_indexes),
 ]
 
 
