@@ -74,13 +74,17 @@ def compact(directory: Directory) -> None:
 
     found = compact(directory, progress=True)
     if found.dropped_documents:
-        number, tokens = found.dropped_documents, found.dropped_tokens
+        removed = _counted(found.dropped_documents, "removed document")
         freed = "" if found.freed_bytes is None else f", freed {found.freed_bytes:,} bytes"
-        what = "1 removed document" if number == 1 else f"{number:,} removed documents"
-        print(f"dropped {what} of {tokens:,} tokens{freed}")
+        print(f"dropped {removed} of {_counted(found.dropped_tokens, 'token')}{freed}")
     else:
         print("nothing to do: no document was removed")
-    print(f"{printable(found.name)}: {found.tokens:,} tokens, {found.documents:,} documents")
+    left = f"{_counted(found.tokens, 'token')}, {_counted(found.documents, 'document')}"
+    print(f"{printable(found.name)}: {left}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _show(found: "Verified", fate: str) -> None:
@@ -93,7 +97,7 @@ def _show(found: "Verified", fate: str) -> None:
         print(printable(text))
     for each in found.lost:
         name = printable(each.name) or "a document without a name"
-        print(f"{name}: {len(each):,} tokens, {fate}")
+        print(f"{name}: {_counted(len(each), 'token')}, {fate}")
     number = len(found.damages)
     state = "nothing is damaged" if not number else f"{number:,} damaged"
     documents = sum(not each.is_removed for each in found.documents)
@@ -101,7 +105,8 @@ def _show(found: "Verified", fate: str) -> None:
     if any(each.remedy == RESTORE for each in found.damages):
         print(f"{name}: {state}; its tokens and documents are not known")
         return
-    print(f"{name}: {found.tokens:,} tokens, {documents:,} documents, {state}")
+    held = f"{_counted(found.tokens, 'token')}, {_counted(documents, 'document')}"
+    print(f"{name}: {held}, {state}")
 
 
 def _report(found: "Verified") -> dict[str, Any]:
