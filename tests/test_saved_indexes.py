@@ -149,7 +149,7 @@ def test_ctrl_c_ends_a_fill_at_once_and_leaves_what_was_added(make: Make) -> Non
 def test_stores_without_an_index_save_none() -> None:
     keys, told = keys_with_duplicates(300), list[int]()
     for name in ("exact", "zarr"):
-        store = create_store(name, num_heads=HEADS, head_dim=DIM)
+        store = create_store(name, num_heads=HEADS, head_dim=DIM)  # zarr: too few for clusters
         assert not store.fill([(keys, keys), (keys, keys)], progress=told.append)
-        assert (len(store), store.save_index(), store.made_by) == (600, None, {})
+        assert (len(store), store.save_index()) == (600, None)
     assert told == [300, 600, 300, 600]

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fotmem.disk import LayerShape, Storage, Strict
-from fotmem.disk.byte_range import ByteRange
+from fotmem.disk import ByteRange, LayerShape, Storage, Strict
 from fotmem.stores import Arrays
 from fotmem_zarr.index.segment import Segment
 from fotmem_zarr.index.segment_entry import Hubs, SegmentEntry, check_hubs, check_segments

@@ -98,7 +98,8 @@ def read(
     kept = [document for document in manifest.documents if not document.is_removed]
     tokens = sum(map(len, kept))
     Console(highlight=False).print(
-        f"{escape(printable(into))} holds {tokens:,} tokens of {len(kept):,} documents"
+        f"{escape(printable(into))} holds {tokens:,} tokens of {len(kept):,} documents",
+        soft_wrap=True,
     )
 
 
@@ -137,7 +138,7 @@ def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> 
 
 def _tell(console: Console, document: "Document", tokens: int) -> None:
     said = f"{tokens:,} tokens" if tokens else "not changed"
-    console.print(f"{escape(printable(document.name))}: {said}")
+    console.print(f"{escape(printable(document.name))}: {said}", soft_wrap=True)
 
 
 def _opened(how: HowToRead) -> "tuple[Memory, Any]":

@@ -1,6 +1,7 @@
 """Durable files: arrays of rows in checked chunks, a log of them, and an atomic commit."""
 
 from fotmem.disk.array_group import ArrayGroup, Column, LayerShape, Location
+from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.chunk_cache import ChunkCache
 from fotmem.disk.chunk_reader import load_arrays, load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
@@ -40,6 +41,7 @@ __all__ = [
     "TRANSIENT",
     "ArrayGroup",
     "BlockRows",
+    "ByteRange",
     "ChunkCache",
     "ChunkedArray",
     "Column",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
 import torch
@@ -16,6 +16,7 @@ from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.kept_indexes import fill_stores
 from fotmem.memory.text import RememberedText
 from fotmem.memory.text_to_read import TokenRows
+from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
 
 Makers = Mapping[int, Callable[[], MemoryStore]]
@@ -48,6 +49,8 @@ class Contents:
         """How often documents had been dropped there."""
         self.appends_only = False
         """Whether stores hold only what is not committed yet, so that no question is answered."""
+        self._changes = 0  # begun and ended: odd while one is under way
+        self._beyond = 0  # ids of stores beyond the tokens, when it began
         weakref.finalize(self, _close, self.stores).atexit = False
 
     @classmethod
@@ -110,7 +113,7 @@ class Contents:
         appended: an overlap is not remembered again.
         """
         touched, count = [], len(rows.ids)
-        with interrupts_deferred():
+        with interrupts_deferred(), self.changing():
             try:
                 for layer, (keys, values) in pieces.items():
                     touched.append(layer)
@@ -129,6 +132,31 @@ class Contents:
             return keys, values
         return self.directory.as_kept(layer, keys, values)
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Let calls that begin in the block see what there was before it."""
+        self._beyond = self._end() - len(self.text)
+        self._changes += 1
+        try:
+            yield
+        finally:
+            self._changes += 1
+
+    def shown(self) -> tuple[int, IdRanges | None]:
+        """Return the id after the last one that a call may find now, and which are visible.
+
+        Stores may hold more than the tokens: whoever has them can add to them.
+        """
+        while True:
+            before, end = self._changes, self._end()
+            tokens, visible = self.text.shown
+            if self._changes == before:
+                under_way = before % 2 == 1
+                return tokens + self._beyond if under_way else max(tokens, end), visible
+
+    def _end(self) -> int:
+        return min(store.next_id for store in self.stores.values())
+
     def require_whole(self) -> None:
         """Raise `StorageError` if the stores do not hold everything."""
         if self.appends_only:
@@ -139,10 +167,11 @@ class Contents:
 
     def recall(self, other: Contents, span: range) -> None:
         """Append tokens of other contents, with their documents, keys and values."""
-        for layer, store in other.stores.items():
-            for ids in _blocks(span, store):
-                self.stores[layer].add(*looked_up(store, ids))
-        self.text.take(other.text, span.start, span.stop)
+        with self.changing():
+            for layer, store in other.stores.items():
+                for ids in _blocks(span, store):
+                    self.stores[layer].add(*looked_up(store, ids))
+            self.text.take(other.text, span.start, span.stop)
 
     def shorten(self) -> None:
         """Drop from the stores what was added beyond the tokens."""

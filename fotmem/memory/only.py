@@ -47,9 +47,9 @@ def only(attached: AttachedModel, documents: Collection[str]) -> Iterator[None]:
 
 
 def shown_ids(attached: AttachedModel, contents: Contents) -> tuple[int, IdRanges | None]:
-    """Return the number of tokens now, and the ids that a call may find; None: all."""
+    """Return the id after the last one now, and the ids that a call may find; None: all."""
     chosen = _CHOSEN.get().get(attached)
-    length, visible = contents.text.shown
+    length, visible = contents.shown()
     if chosen is None:
         return length, visible
     same = chosen.compactions == contents.compactions

@@ -195,18 +195,20 @@ def filled(contents: Contents, directory: MemoryDirectory, *, progress: bool = F
 def _fill(contents: Contents, directory: MemoryDirectory, *, progress: bool) -> None:
     """Add to a memory what its directory holds beyond it."""
     start, stop = len(contents), len(directory)
-    if contents.appends_only:
-        for store in contents.stores.values():
-            store.start_at(stop)
-    else:
-        try:
-            fill_stores(contents.stores, directory, start, progress=progress)
-        except BaseException as error:
-            contents.shorten()  # some stores may hold a part of it
-            if isinstance(error, NonFiniteError):
-                raise StorageError(f"{directory.name} cannot be used: {error}") from error
-            raise
-    contents.text.extend(TokenRows(*directory.tokens(start, stop)), directory.manifest.documents)
+    with contents.changing():
+        if contents.appends_only:
+            for store in contents.stores.values():
+                store.start_at(stop)
+        else:
+            try:
+                fill_stores(contents.stores, directory, start, progress=progress)
+            except BaseException as error:
+                contents.shorten()  # some stores may hold a part of it
+                if isinstance(error, NonFiniteError):
+                    raise StorageError(f"{directory.name} cannot be used: {error}") from error
+                raise
+        rows = TokenRows(*directory.tokens(start, stop))
+        contents.text.extend(rows, directory.manifest.documents)
 
 
 def refreshed(contents: Contents, directory: MemoryDirectory) -> Contents | None:

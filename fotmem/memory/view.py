@@ -30,7 +30,7 @@ class MemoryView:
     contents: Contents
     options: MemoryOptions
     length: int
-    """Tokens that there were; what has come since is not found."""
+    """The id after the last one that there was; what has come since is not found."""
     among: IdRanges | None = None
     """The ids that may be found; None: all."""
     counter: SearchCounter = field(default_factory=SearchCounter)
@@ -99,7 +99,7 @@ class SeenMemory(NamedTuple):
     def view(self) -> MemoryView | None:
         """Return the memory as it was seen; None if it has changed since, or is gone."""
         contents = self.contents()
-        if contents is None or len(contents) != self.length:
+        if contents is None or contents.shown()[0] != self.length:
             return None
         if contents.text.visible is not self.visible:
             return None
