@@ -334,6 +334,27 @@ def test_documents_are_dropped_while_a_reader_opens(
         assert torch.equal(reader.tokens, expected().tokens)
 
 
+def test_a_call_sees_nothing_of_a_refresh_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = saved(tmp_path / "memory")
+    reader = fotmem.open_memory(tmp_path / "memory", tiny.llama())
+    before, seen, tokens = answer(reader), [], MemoryDirectory.tokens
+    read(writer, "e")
+
+    def between(directory: MemoryDirectory, start: int, stop: int) -> Any:
+        seen.append(answer(reader))  # all stores have grown, the documents have not
+        return tokens(directory, start, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryDirectory, "tokens", between)
+        assert reader.refresh()
+    assert_same(seen[0], before)
+    assert_same(answer(reader), answer(writer))
+    reader.close()
+    writer.close()
+
+
 def test_a_refresh_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
