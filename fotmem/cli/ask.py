@@ -81,7 +81,7 @@ def ask(
 
     Example: fotmem ask smollm2 --text book.txt "Who is the captain?"
     """
-    from fotmem.directory.memory_directory import is_memory
+    from fotmem.directory.committed import is_memory
     from fotmem.tasks.answer import answer_question, question_prompt
     from fotmem.tasks.passages import passages
 

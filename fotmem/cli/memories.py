@@ -45,7 +45,7 @@ def opened_memory(
     given: dict[str, Any],
 ) -> tuple[Any, Any, "Memory"]:
     """Load the model that a directory names, and open the memory."""
-    from fotmem.directory.memory_directory import read_manifest
+    from fotmem.directory.committed import read_manifest
     from fotmem.memory.opening import open_memory
 
     facts = read_manifest(directory).facts

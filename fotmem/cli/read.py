@@ -75,7 +75,7 @@ def read(
 
     Example: fotmem read smollm2-fot handbook.pdf notes/ --into memory
     """
-    from fotmem.directory.memory_directory import find_manifest, read_manifest
+    from fotmem.directory.committed import find_manifest, read_manifest
     from fotmem.documents import load_documents
     from fotmem.memory.saving import require_same_quantization
 

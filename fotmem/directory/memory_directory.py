@@ -30,7 +30,6 @@ from fotmem.disk import (
     ManifestFile,
     SavedRows,
     Storage,
-    is_remote,
     open_storage,
 )
 from fotmem.disk.folder import Folder
@@ -414,47 +413,6 @@ class MemoryDirectory:
 
     def _groups(self) -> list[ArrayGroup]:
         return [group for log in self._logs() for group in log.groups()]
-
-
-def read_manifest(path: Path | str) -> MemoryManifest:
-    """Read what the last commit of a directory states, and nothing else.
-
-    Raises
-    ------
-    StorageError
-        There is no memory, or its manifest cannot be read.
-    """
-    storage = open_storage(path, writable=False)
-    try:
-        return FORMAT.load(storage).manifest
-    finally:
-        storage.close()
-
-
-def find_manifest(path: Path | str) -> MemoryManifest | None:
-    """Read what the last commit of a directory states; None if a memory can be begun there.
-
-    Raises
-    ------
-    StorageError
-        There is something else, or the manifest cannot be read.
-    """
-    if not is_remote(path):
-        return read_manifest(path) if is_memory(path) else None
-    storage = storage_to_write(path)
-    try:
-        found = FORMAT.read(storage)
-        return None if found is None else found.manifest
-    finally:
-        storage.close()
-
-
-def is_memory(path: Path | str) -> bool:
-    """Return whether a path or URL looks like a memory's directory, which a model's never does."""
-    name = str(path)
-    if "://" in name or name.endswith(".zip") or os.path.lexists(os.path.join(path, ROOT)):
-        return True
-    return any(Path(path, TOKENS).glob("[0-9]*"))  # its manifest was removed
 
 
 def _joined(blocks: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, Tensor]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, Self
 
+from fotmem.directory.committed import read_manifest
 from fotmem.directory.facts import DocumentEntry
 from fotmem.directory.manifest import MemoryManifest
-from fotmem.directory.memory_directory import MemoryDirectory, read_manifest
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.disk import ROOT, GroupFiles
 from fotmem.disk.storage import LOCK
 from tests.attack.crash import states_after
