@@ -15,7 +15,7 @@ from torch import Tensor
 from fotmem import create_store
 from fotmem.directory import memory_directory
 from fotmem.directory.memory_directory import MemoryDirectory
-from fotmem.disk import LayerShape, SavedRows, file_slots
+from fotmem.disk import LayerShape, SavedRows, file_slots, saved_rows
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.file_slots import FileSlots
 from fotmem.disk.zip_file import ZipStorage
@@ -325,3 +325,12 @@ def test_the_clusters_of_a_zarr_store_are_kept(tmp_path: Path) -> None:
         anew = new()
         assert not anew.fill(rows, replace(index, arrays=damaged))
         require_equal(anew, again)
+
+
+@pytest.mark.parametrize("start", [0, 1, BLOCK, ROWS - 25, ROWS - 20, ROWS - 3, ROWS])
+def test_rows_since_any_row(path: Path, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved_rows, "BULK", 200 * HEADS * DIM)
+    blocks = list(rows_of(path).since(start))
+    for which, whole in enumerate(keys_and_values()):
+        found = torch.cat([whole[:, :0], *(pair[which] for pair in blocks)], 1)
+        assert torch.equal(found, whole[:, start:])

@@ -268,19 +268,6 @@ class MemoryDirectory:
         """Return all keys and values of a layer, for stores that look them up where they are."""
         return self._layers[layer].saved(self._codecs[layer])
 
-    def large_blocks(
-        self, layer: int, start: int, stop: int, elements: int
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield what `blocks` does, joined to about `elements` elements of the keys."""
-        held: list[tuple[int, Tensor, Tensor]] = []
-        for block in self.blocks(layer, start, stop):
-            held.append(block)
-            if sum(keys.numel() for _, keys, _ in held) >= elements:
-                yield _joined(held)
-                held = []
-        if held:
-            yield _joined(held)
-
     def files(self) -> set[str]:
         """Return the names of the files that it consists of."""
         groups = self._groups()
@@ -413,11 +400,6 @@ class MemoryDirectory:
 
     def _groups(self) -> list[ArrayGroup]:
         return [group for log in self._logs() for group in log.groups()]
-
-
-def _joined(blocks: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, Tensor]:
-    firsts, keys, values = zip(*blocks, strict=True)
-    return firsts[0], torch.cat(keys, 1), torch.cat(values, 1)
 
 
 def _layer_entry(layer: int, codec: LayerCodec) -> LayerEntry:

@@ -54,11 +54,12 @@ class SavedRows:
         return self.since(0)
 
     def since(self, row: int) -> Iterator[Pair]:
-        """Yield those from a row on, which begins a block or comes after the last one."""
+        """Yield those from a row on, in large blocks."""
         held, size = list[Pair](), 0
-        for rows in self._pairs(row):
-            held.append(rows)
-            size += rows[0].numel()
+        for first, (keys, values) in self._pairs(row):
+            skip = max(0, row - first)
+            held.append((keys[:, skip:], values[:, skip:]))
+            size += keys.numel()
             if size >= BULK:
                 yield _joined(held)
                 held, size = [], 0
@@ -71,11 +72,17 @@ class SavedRows:
             return DecodedRows(self.log, self.codec, column)
         return MappedRows(self.log, column)
 
-    def _pairs(self, start: int) -> Iterator[Pair]:
+    def _pairs(self, start: int) -> Iterator[tuple[int, Pair]]:
+        """Yield the blocks that have rows from `start` on: the first row, and all of them."""
         names = [column.name for column in self.codec.columns()]
-        for _, rows in self.log.read(names, start, self.log.end):
-            yield self.codec.decode(rows)
-        yield from map(self.codec.decode, self.recent)
+        for first, rows in self.log.read(names, start, self.log.end):
+            yield first, self.codec.decode(rows)
+        first = self.log.end
+        for rows in self.recent:
+            end = first + rows[0].shape[1]
+            if end > start:
+                yield first, self.codec.decode(rows)
+            first = end
 
 
 def _joined(held: Sequence[Pair]) -> Pair:

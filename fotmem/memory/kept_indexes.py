@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-
-from torch import Tensor
+from collections.abc import Callable, Mapping
 
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.progress import progress_told
@@ -13,8 +11,6 @@ from fotmem.stores.saved_index import SavedIndex
 from fotmem.stores.store import MemoryStore
 
 LOG = logging.getLogger(__name__)
-BULK = 2**23
-"""Elements of the keys that are read at once (32 MiB of float32)."""
 MANY = 8192
 """Tokens from which on opening takes long enough for a progress bar."""
 FRESH = 0.875
@@ -36,7 +32,7 @@ def fill_stores(
                 tell(done + count)
 
             if start:
-                for keys, values in _blocks(directory, layer, start, stop):
+                for keys, values in directory.saved_rows(layer).since(start):
                     store.add(keys, values)
                     told(store.next_id - start)
             elif stop:
@@ -81,11 +77,3 @@ def keep_index(store: MemoryStore, layer: int, directory: MemoryDirectory) -> No
     index = store.save_index()
     if index is not None and index.rows > (known or 0):
         kept.write(store.store_name, layer, index.made_by, index.rows, index.arrays)
-
-
-def _blocks(
-    directory: MemoryDirectory, layer: int, start: int, stop: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield keys and values; large blocks, so that an index is not rebuilt as they arrive."""
-    for _, keys, values in directory.large_blocks(layer, start, stop, BULK):
-        yield keys, values
