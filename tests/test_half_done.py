@@ -385,3 +385,18 @@ def test_ctrl_c_and_an_error_at_once_are_both_heard() -> None:
         CHANGES["add"](store)
     assert isinstance(caught.value.__context__, OSError)
     assert len(store) == KEYS
+
+
+def test_garbage_is_not_collected_within_a_call() -> None:
+    collected: list[str] = []
+
+    def noted(phase: str, info: dict[str, int]) -> None:
+        collected.append(phase)
+
+    gc.callbacks.append(noted)
+    try:
+        count_lines(lambda: [[number] for number in range(10**5)])
+        stopped(lambda: [[number] for number in range(10**5)], 10**6)
+    finally:
+        gc.callbacks.remove(noted)
+    assert not collected

@@ -1,5 +1,6 @@
 """Stops a call at each of its lines, to find changes that it leaves half done."""
 
+import gc
 import signal
 import sys
 import threading
@@ -65,7 +66,7 @@ def stopped(
     """
     tracer = _Tracer(line, stop, frozenset(inside))
     error: BaseException | None = None
-    with _ctrl_c_raises():
+    with _ctrl_c_raises(), _collector_still():
         before = sys.gettrace()
         sys.settrace(tracer.entered)
         try:
@@ -80,12 +81,13 @@ def stopped(
 def count_lines(call: Callable[[], object], *, inside: Iterable[str] = ()) -> int:
     """Run a call, and count the lines at which `stopped` could stop it."""
     tracer = _Tracer(-1, ctrl_c, frozenset(inside))
-    before = sys.gettrace()
-    sys.settrace(tracer.entered)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
+    with _collector_still():
+        before = sys.gettrace()
+        sys.settrace(tracer.entered)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
     return tracer.seen
 
 
@@ -147,3 +149,15 @@ def _ctrl_c_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _collector_still() -> Iterator[None]:
+    """Collect no garbage: what others do then is no part of the call, and its errors vanish."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
