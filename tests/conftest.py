@@ -7,12 +7,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fotmem.plugin.registry import registry
+from tests.plugins import hook, install
 
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
@@ -73,3 +75,17 @@ def s3() -> "Iterator[S3Server]":
 
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """One plugin that cannot be imported, one whose package is missing, and a good one."""
+    install(tmp_path, "broken", "raise RuntimeError('[bold]boom[/bold],\\n twice')")
+    install(
+        tmp_path, "poor", hook("[spec('absent', requires=('not_there',), install='pip it[all]')]")
+    )
+    install(tmp_path, "good", hook("[spec('good-store')]"))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.cache_clear()
+    yield tmp_path
+    registry.cache_clear()

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ import torch
 
 import fotmem
 from fotmem.models.packaged import packaged_names
-from fotmem.plugin.registry import registry
 from tests.commands import call, refusal
-from tests.plugins import hook, install
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 EXACT = {"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""}
@@ -39,20 +36,6 @@ COMMANDS = {
     "plugin check": "plugin check hnsw --option ef_search=128",
     "train": "train smollm2 --data book.txt --output tuned --steps 100",
 }
-
-
-@pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """One plugin that cannot be imported, one whose package is missing, and a good one."""
-    install(tmp_path, "broken", "raise RuntimeError('[bold]boom[/bold],\\n twice')")
-    install(
-        tmp_path, "poor", hook("[spec('absent', requires=('not_there',), install='pip it[all]')]")
-    )
-    install(tmp_path, "good", hook("[spec('good-store')]"))
-    monkeypatch.syspath_prepend(tmp_path)
-    registry.cache_clear()
-    yield tmp_path
-    registry.cache_clear()
 
 
 # Help

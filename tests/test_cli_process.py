@@ -4,7 +4,6 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import pytest
 import typer
 
 from fotmem.errors import InputError
-from fotmem.plugin.registry import registry
 from tests import folders
 from tests.commands import ONE_THREAD, PROGRAM, STOPPED, call, process, refusal
-from tests.plugins import hook, install
+from tests.plugins import install
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 ASK = "ask any Q --text {text}"
@@ -26,20 +24,6 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text("A captain sailed to the island.\n", encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """One plugin that cannot be imported, one whose package is missing, and a good one."""
-    install(tmp_path, "broken", "raise RuntimeError('[bold]boom[/bold],\\n twice')")
-    install(
-        tmp_path, "poor", hook("[spec('absent', requires=('not_there',), install='pip it[all]')]")
-    )
-    install(tmp_path, "good", hook("[spec('good-store')]"))
-    monkeypatch.syspath_prepend(tmp_path)
-    registry.cache_clear()
-    yield tmp_path
-    registry.cache_clear()
 
 
 @pytest.mark.parametrize(
