@@ -334,3 +334,26 @@ def test_rows_since_any_row(path: Path, start: int, monkeypatch: pytest.MonkeyPa
     for which, whole in enumerate(keys_and_values()):
         found = torch.cat([whole[:, :0], *(pair[which] for pair in blocks)], 1)
         assert torch.equal(found, whole[:, start:])
+
+
+def test_a_zarr_store_that_fails_on_hub_keys_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zarr")
+    from fotmem_zarr.index.hub_keys import HubRows
+
+    saved(tmp_path / "memory", torch.float32, block=16)
+    store = create_store("zarr", num_heads=HEADS, head_dim=DIM, ram=200_000)
+
+    def failing(*_: object, **__: object) -> HubRows:
+        raise StorageError("a broken disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HubRows, "grown", failing)
+        with pytest.raises(StorageError, match="a broken disk"):
+            store.fill(rows_of(tmp_path / "memory"))
+    keys = draw(HEADS, 60, DIM, seed=3)
+    store.add(keys, -keys)
+    assert len(store) == 60
+    ids = torch.arange(60).expand(HEADS, 1, -1)
+    assert torch.equal(store.keys(ids)[:, 0], keys)

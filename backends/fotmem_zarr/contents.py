@@ -179,20 +179,16 @@ class LayerContents:
     ) -> None:
         """Take over the rows of another log, which stay where they are, and segments of them.
 
-        `told` is called now and then with the number of rows that are in segments or memory.
+        `told` is called now and then with the number of rows that are in segments or memory. If it
+        raises, `restore` what `before` returned.
         """
         self.files.block, self.log = log.block, log.copy()
         self.now = Snapshot(segments, end=segments[-1].end if segments else 0)
         self._limit_cache()
-        try:
-            for first, (keys, values) in log.read(("keys", "values"), self.now.end, log.end):
-                self._take_in(keys, values)
-                if told is not None:
-                    told(first + keys.shape[1])
-        except BaseException:
-            self._compactor.clear()
-            self.now, self.log = Snapshot(), Log(log.block)
-            raise
+        for first, (keys, values) in log.read(("keys", "values"), self.now.end, log.end):
+            self._take_in(keys, values)
+            if told is not None:
+                told(first + keys.shape[1])
         self.is_adopted = True
 
     def _load(self, storage: Storage, manifest: Manifest) -> None:

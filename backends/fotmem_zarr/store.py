@@ -181,12 +181,17 @@ class ZarrStore(MemoryStore):
         if self.has_directory or saved.is_quantized or too_long or saved.shape != contents.layer:
             return 0
         segments, hubs = self._kept_clusters(saved)
-        contents.adopt(saved.log, segments, self._told)
-        if not self.options.exact:
-            known = HubRows()
-            if segments:
-                known = HubRows.restored(hubs, contents.keys_of, first=0, end=segments[-1].end)
-            self._hubs = known.grown(contents.keys_of, first=0, end=end)
+        before = contents.before()
+        try:
+            contents.adopt(saved.log, segments, self._told)
+            if not self.options.exact:
+                known = HubRows()
+                if segments:
+                    known = HubRows.restored(hubs, contents.keys_of, first=0, end=segments[-1].end)
+                self._hubs = known.grown(contents.keys_of, first=0, end=end)
+        except BaseException:
+            contents.restore(before)
+            raise
         return end
 
     def _kept_clusters(self, saved: SavedRows) -> tuple[tuple[Segment, ...], Hubs]:
