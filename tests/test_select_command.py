@@ -77,6 +77,7 @@ def test_the_next_commands_of_a_kept_memory_run(
     words += ["--window", 48, "--layers", "1,2", "--persistent"]
     ended = call(capsys, *words, "--out", out)
     assert ended.code == 0
+    assert "RAM: of an open memory" in ended.out
     assert "disk: size of the memory's directory" in ended.out
     last = ended.out.splitlines()[-1]
     assert last.startswith("next: fotmem read ")

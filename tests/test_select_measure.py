@@ -12,7 +12,9 @@ import torch
 
 import fotmem
 from fotmem.errors import InputError, MissingPackageError, OptionError, UnknownStoreError
-from fotmem.measure.bench import process
+from fotmem.measure.bench import process, store_bench
+from fotmem.measure.bench.kept_rows import directory_bytes
+from fotmem.measure.bench.store_bench import StoreBench
 from fotmem.measure.bench.store_job import StoreJob
 from fotmem.measure.capture import Capture, capture_model, capture_random
 from fotmem.measure.select import calibration, selector
@@ -143,8 +145,6 @@ def test_quality_is_measured_on_all_layers(tmp_path: Path) -> None:
 
 def test_keys_beyond_the_capture_cost_as_much_as_new_ones(capture: Capture) -> None:
     """Keys come again, each moved: none is a copy, and half of them are new to no list."""
-    from fotmem.measure.bench.store_bench import StoreBench
-
     job = StoreJob(
         capture=str(capture.directory),
         layer=0,
@@ -245,9 +245,43 @@ def test_any_store_opens_a_memory_that_is_kept(tmp_path: Path) -> None:
     rows = 6000 * (2 * 16 * 4 + 0.5)
     assert disks["exact"] == pytest.approx(rows, rel=0.01)
     assert disks["faiss-ivf"] == pytest.approx(rows + index, rel=0.05)
-    assert disks["zarr"] >= rows  # and its temporary files
+    assert disks["zarr"] >= rows
     found.write(tmp_path / "fotmem.toml")
     assert "for a memory in a directory" in (tmp_path / "fotmem.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("store", ["exact", "faiss-ivf", "zarr"])
+def test_what_stays_in_the_directory_of_a_memory_is_no_ram(
+    capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """Whether a store looks up rows there is tried: with its whole budget, not a part of it."""
+    if not fotmem.available_stores()[store].available:
+        pytest.skip(fotmem.available_stores()[store].reason)
+    part, whole = ({"ram": ram} if store == "zarr" else {} for ram in ("1MiB", "256MiB"))
+    tokens, row = 8192, 2 * HEADS * DIM * 4
+    job = StoreJob(
+        capture=str(capture.directory),
+        layer=0,
+        settings=(Setting(store=store, options=part),),
+        queries=8,
+        device="cpu",
+        store_device="cpu",
+        threads=1,
+        sizes=(tokens,),
+        top_k=4,
+        opened=Setting(store=store, options=whole),
+    )
+    needed = iter([1000, 1000 + 10**8])
+    monkeypatch.setattr(store_bench, "resident", lambda: next(needed))
+    with StoreBench(job, tmp_path) as bench:
+        [found] = bench.grow()
+        assert bench.leaves_rows == (store != "exact")
+        assert found.disk == directory_bytes(bench.store) >= tokens * row
+    left = tokens * row
+    assert (10**8 - found.ram == left) == (store == "faiss-ivf")
+    assert 0 <= 10**8 - found.ram <= left
+    if store == "exact":
+        assert found.ram == 10**8
 
 
 def test_stores_that_cannot_be_used_are_not_measured(

@@ -26,7 +26,10 @@ EXPLAINED = {
     "RAM, disk": "bytes of all memory layers together",
     "latency": "time that memory adds to decoding a token, in all memory layers",
 }
-KEPT = {"disk": "size of the memory's directory: keys, values and the index"}
+KEPT = {
+    "RAM": "of an open memory, without what the store looks up in the memory's directory",
+    "disk": "size of the memory's directory: keys, values and the index",
+}
 QUALITY = ("excess error", "recall")
 """Columns that are also columns of a benchmark."""
 NOTHING_FITS = 3

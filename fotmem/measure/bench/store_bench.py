@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import topk_attention
+from fotmem.measure.bench.kept_rows import directory_bytes, leaves_rows, whole_blocks
 from fotmem.measure.bench.store_job import SettingResult, SizeResult, StoreAnswer, StoreJob
 from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.grid import same_build, search_changes
@@ -31,8 +32,8 @@ TURNS = 2
 """Turns in which all settings are timed: a single turn may fall into a busy moment."""
 COUNTED = 32
 """Queries of a head whose compared keys are counted."""
-CHECKSUMS = 0.5
-"""Bytes for each key and value of a head."""
+OPENED = 8192
+"""Tokens of the memory that shows what a store leaves in its directory."""
 WARM = 5000
 """Random keys of a first store, which makes libraries load what they need."""
 
@@ -55,7 +56,11 @@ class StoreBench:
         info = self.capture.info
         self.scale = info.scale
         self.queries = self._asked(info.tokens)
+        self.leaves_rows = False
+        """Whether the store leaves keys and values in a memory's directory."""
         if job.costs:
+            if job.opened is not None:
+                self.leaves_rows = self._leaves_rows(job.opened)
             self.store = self._created(folder / "warm")
             self.store.add(*torch.randn(2, info.num_heads, WARM, info.head_dim).to(job.device))
             self.answer(job.top_k)
@@ -81,7 +86,7 @@ class StoreBench:
                 self.store.add(*rows)
                 inserts.append(self._now() - begin)
             self.store.flush()
-            ram = resident() - self.before if self.job.costs else 0
+            ram = self._ram() if self.job.costs else 0
             if not self.job.same_queries:
                 self.queries = self._asked(size)
             yield SizeResult(size, inserts, ram, self._disk(), self._results())
@@ -145,30 +150,33 @@ class StoreBench:
         """Attend with many queries of each head at once; return the seconds."""
         return self._seconds(self._some(first, queries), top_k)
 
+    def _ram(self) -> int:
+        needed = resident() - self.before
+        if self.leaves_rows:
+            needed -= min(whole_blocks(self.store), self.store.ram_bytes)
+        return max(0, needed)
+
+    def _leaves_rows(self, setting: Setting) -> bool:
+        rows = self.capture.rows(self.job.layer, 0, min(self.capture.info.tokens, OPENED))
+        with self._created(self.folder / "opened", setting) as store:
+            return leaves_rows(store, rows, self.folder / "memory")
+
     def _disk(self) -> int:
+        temporary = 0 if self.leaves_rows else self.store.disk_bytes
+        if self.job.opened is not None and self.job.costs:
+            return temporary + directory_bytes(self.store)
         files = (self.folder / "store").rglob("*")
-        kept = sum(file.stat().st_blocks * 512 for file in files if file.is_file())
-        if self.job.kept and self.job.costs:
-            kept = self._bytes_in_directory()
-        return self.store.disk_bytes + kept
+        return temporary + sum(file.stat().st_blocks * 512 for file in files if file.is_file())
 
-    def _bytes_in_directory(self) -> int:
-        """Return the size of the keys and values, and of the index, in a memory's directory."""
-        store = self.store
-        saved = store.save_index()
-        index = 0 if saved is None else sum(array.nbytes for array in saved.arrays.values())
-        row = 2 * store.num_heads * store.head_dim * store.dtype.itemsize
-        return index + round(len(store) * (row + CHECKSUMS * store.num_heads))
-
-    def _created(self, folder: Path) -> MemoryStore:
+    def _created(self, folder: Path, setting: Setting | None = None) -> MemoryStore:
         info = self.capture.info
-        setting = self.job.settings[0]
+        setting = setting or self.job.settings[0]
         return create_store(
             setting.store,
             num_heads=info.num_heads,
             head_dim=info.head_dim,
             device=self.job.store_device,
-            directory=folder if self.promised.persistent and not self.job.kept else None,
+            directory=folder if self.promised.persistent and self.job.opened is None else None,
             **setting.options,
         )
 

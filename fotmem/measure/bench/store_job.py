@@ -37,8 +37,9 @@ class StoreJob:
     are those of the text that follows so many tokens."""
     costs: bool = True
     """Whether latency and RAM are measured."""
-    kept: bool = False
-    """Whether a memory's directory keeps the keys and values, and the index beside them."""
+    opened: Setting | None = None
+    """The setting by which a memory is opened whose directory keeps the keys and values, and the
+    index beside them: that of the job with its whole budget. None: there is no directory."""
 
 
 class StoreAnswer(NamedTuple):
@@ -67,9 +68,10 @@ class SizeResult(NamedTuple):
     inserts: list[float]
     """Seconds of each `add` since the previous size."""
     ram: int
-    """Bytes that the process needs more than with the empty store; 0 without `costs`."""
+    """Bytes that the process needs more than with the empty store; with `opened`, without the rows
+    that stay in the memory's directory; 0 without `costs`."""
     disk: int
-    """Bytes on disk: of the store's folder and of its temporary files; with `kept`, of what the
-    memory's directory keeps instead of the store's folder."""
+    """Bytes on disk: of the store's folder and of its temporary files; with `opened`, of what the
+    memory's directory keeps instead."""
     settings: list[SettingResult]
     """One result for each of its settings."""

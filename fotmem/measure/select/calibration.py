@@ -228,7 +228,7 @@ class Calibration:
             top_k=self.top_k,
             same_queries=True,
             costs=costs,
-            kept=self.kept,
+            opened=group[0] if self.kept else None,
         )
         with Worker(job) as worker:
             for result in worker.results(patience):

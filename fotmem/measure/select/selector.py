@@ -73,7 +73,8 @@ def select(
         Smallest share of the exact top k that is found: mean.
     persistent : bool
         Whether the memory must outlive the process. Then it is kept in a directory, which any store
-        opens: `disk` is the size of keys and values there, and of the index beside them.
+        opens: `disk` is the size of keys and values there, and of the index beside them; `ram` is
+        what an open memory takes, without the keys and values that its store looks up there.
     top_k : int
         Hits per query and head.
     layers, window, distance
