@@ -16,6 +16,7 @@ from fotmem.errors import StorageError
 from fotmem.models.load import load_model
 from tests import folders
 from tests.commands import PROGRAM, STOPPED, call, refusal
+from tests.memory_rows import names
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_read_is_kept(kept: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     directory = MemoryDirectory.open(kept)
     manifest = directory.manifest
-    names = [document.name for document in manifest.documents]
-    assert names == [str(folder / "one.txt"), str(folder / "two.md")]
+    found = [document.name for document in manifest.documents]
+    assert found == [str(folder / "one.txt"), str(folder / "two.md")]
     assert manifest.facts.window == 32
     before = (kept / "zarr.json").read_bytes()
     texts = [folder / "one.txt", folder / "two.md"]
@@ -68,6 +69,23 @@ def test_no_model_is_loaded_for_what_has_not_changed(
     assert "tokens of 2 documents" in " ".join(ended.out.split())
 
 
+def test_what_a_killed_reading_left_goes_though_nothing_is_to_be_read(
+    kept: Path, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    where = tmp_path / "memory"
+    shutil.copytree(kept, where)
+    files = names(where)
+    for stray in ("tokens/00000999/ids/c.0.0", f"zarr.json.{'0' * 32}.partial"):
+        (where / stray).parent.mkdir(parents=True, exist_ok=True)
+        (where / stray).touch()
+    writer = MemoryDirectory.open(kept, writable=True)  # the other process is not disturbed
+    for into in (where, kept):
+        ended = call(capsys, "read", folder, folder / "one.txt", "--into", into)
+        assert (ended.code, ended.err.count("not changed")) == (0, 1)
+    writer.close()
+    assert names(where) == files
+
+
 def test_a_changed_text_is_read_again(
     kept: Path, folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -78,8 +96,8 @@ def test_a_changed_text_is_read_again(
         assert ended.code == 0
     model, _ = load_model(str(folder))
     with fotmem.open_memory(where, model) as memory:
-        names = [each.name for each in memory.documents]
-        assert names == [str(folder / "one.txt"), str(text)]
+        found = [each.name for each in memory.documents]
+        assert found == [str(folder / "one.txt"), str(text)]
         assert memory.documents[1].characters == 400
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -24,6 +25,7 @@ from fotmem.cli.options import (
 )
 from fotmem.cli.parsing import parse_layers, parse_top_k
 from fotmem.cli.printable import printable
+from fotmem.errors import StorageError
 
 if TYPE_CHECKING:
     from fotmem.directory.manifest import MemoryManifest
@@ -94,6 +96,8 @@ def read(
     first_unread = next(unread, None)
     if first_unread is not None:
         _read(chain([first_unread], unread), how, console)
+    else:
+        _tidy(into)
     manifest = read_manifest(into)
     kept = [document for document in manifest.documents if not document.is_removed]
     tokens = sum(map(len, kept))
@@ -119,6 +123,16 @@ def _after_unchanged(
             yield from chain([document], documents)
         else:
             _tell(console, document, 0)
+
+
+def _tidy(into: str) -> None:
+    """Remove what a killed reading left; where another process writes, it has done so."""
+    from fotmem.directory.memory_directory import MemoryDirectory
+    from fotmem.disk import is_remote
+
+    if not is_remote(into):
+        with suppress(StorageError):
+            MemoryDirectory.open(into, writable=True).close()
 
 
 def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> None:
