@@ -144,7 +144,7 @@ def test_ask_object_storage(kept: Path, folder: Path, s3: "S3Server", capsys: Ca
     s3.asked.clear()
     found = json.loads(call(capsys, "ask", url, "Who?", "--json", *options).out)
     assert (found["answer"], found["sources"]) == (local["answer"], local["sources"])
-    assert 0 < found["requests"] < len(s3.asked)  # without what the model's name took
+    assert found["requests"] == len(s3.asked) > 0
     assert found["bytes_read"] > 1000
     asked = call(capsys, "ask", url, "Who?", *options)
     assert re.fullmatch(r"read [0-9.]+ kB in [0-9]+ requests\n", asked.err)
@@ -164,7 +164,7 @@ def test_indexes_are_trusted_if_that_is_said(
         said.append(options["trusted"])
         raise StorageError("enough")
 
-    monkeypatch.setattr("fotmem.memory.opening.open_memory", opened)
+    monkeypatch.setattr(MemoryDirectory, "open", opened)
     for more in ((), ("--trusted",)):
         assert "enough" in refusal(capsys, 1, "ask", kept, "Who?", *more)
     assert said == [False, True]

@@ -96,8 +96,9 @@ def ask(
     name, store_options = parse_store(store, option, config)
     if is_memory(model):
         refuse_texts(text, given)
-        how = store_options | {"trusted": trusted}
-        llama, tokenizer, attached = opened_memory(model, dtype, name, how, given)
+        llama, tokenizer, attached = opened_memory(
+            model, dtype, name, store_options, given, trusted=trusted
+        )
     else:
         llama, tokenizer, attached = read_memory(model, dtype, text, name, store_options, given)
     prompt = question_prompt(tokenizer, question)

@@ -43,23 +43,30 @@ def opened_memory(
     store: str | None,
     options: dict[str, Any],
     given: dict[str, Any],
+    *,
+    trusted: bool,
 ) -> tuple[Any, Any, "Memory"]:
-    """Load the model that a directory names, and open the memory."""
-    from fotmem.directory.committed import read_manifest
-    from fotmem.memory.opening import open_memory
+    """Open the memory in a directory, for the model that the directory names."""
+    from fotmem.directory.memory_directory import MemoryDirectory
+    from fotmem.memory.attachment import attach
 
-    facts = read_manifest(directory).facts
-    if not facts.model:
-        raise InputError(
-            f"the memory in {directory} does not name its model: it was saved without; open it in "
-            "Python by fotmem.open_memory"
-        )
-    llama, tokenizer = load_model_of(facts, directory, facts.model, dtype)
     chosen = {key: value for key, value in given.items() if value is not None}
     if "top_k" in chosen:
         [chosen["top_k"]] = chosen["top_k"]
-    opening = chosen | options | {"progress": True}
-    return llama, tokenizer, open_memory(directory, llama, store, **opening)
+    kept = MemoryDirectory.open(directory, trusted=trusted)
+    try:
+        facts = kept.manifest.facts
+        if not facts.model:
+            raise InputError(
+                f"the memory in {directory} does not name its model: it was saved without; open it "
+                "in Python by fotmem.open_memory"
+            )
+        llama, tokenizer = load_model_of(facts, directory, facts.model, dtype)
+        memory = attach(llama, store, memory=kept, progress=True, **chosen, **options)
+        return llama, tokenizer, memory
+    except BaseException:
+        kept.close()
+        raise
 
 
 def read_memory(

@@ -45,7 +45,7 @@ def attach(
     store: str | Mapping[int, str] | None = None,
     layers: Iterable[int] | None = None,
     *,
-    memory: Memory | Path | str | None = None,
+    memory: Memory | MemoryDirectory | Path | str | None = None,
     default: bool = True,
     writable: bool = False,
     trusted: bool = False,
@@ -82,9 +82,9 @@ def attach(
     layers : iterable of int, optional
         Memory layers, from 0. Default: the keys of `store`, else the config's ``mem_layers``, else
         what ``fotmem layers`` proposed for this model.
-    memory : Memory or path, optional
-        What was read before: a memory that was detached, or a directory that one was saved to.
-        Default: an empty memory.
+    memory : Memory, MemoryDirectory or path, optional
+        What was read before: a memory that was detached, or a directory that one was saved to,
+        open or its path. Default: an empty memory.
     default : bool
         False: the model has a memory already, and gets another one that is empty.
     writable : bool
@@ -169,7 +169,10 @@ def attach(
         raise OptionError("layers and dtype are those of the memory; leave them out")
     if isinstance(memory, Memory):
         return _attach_again(parts, memory, given, store, options, first)
-    directory = MemoryDirectory.open(memory, writable=writable or append_only, trusted=trusted)
+    if isinstance(memory, MemoryDirectory):
+        directory = memory
+    else:
+        directory = MemoryDirectory.open(memory, writable=writable or append_only, trusted=trusted)
     name = "exact" if store is None else store
     how_to_fill = {"progress": progress, "append_only": append_only}
     return _attach_saved(parts, directory, given, name, options, first, **how_to_fill)
