@@ -44,6 +44,13 @@ class FaissGraph(Graph):
         finally:
             self._options = usual
 
+    @property
+    def ram_bytes(self) -> int:
+        index, links = self._index, self._index.hnsw
+        count, sizes = index.ntotal, (links.neighbors.size(), links.levels.size())
+        vectors, offsets = count * index.d * 4, (count + 1) * 8
+        return int(vectors + offsets + sum(sizes) * 4 + self._ids.nbytes)
+
     def arrays(self) -> Arrays:
         return {"faiss": faiss.serialize_index(self._index), "ids": self._ids}
 

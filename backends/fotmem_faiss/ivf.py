@@ -77,6 +77,10 @@ class IvfStore(IndexedStore):
             twin._training = twin._coming = None
             twin._trained_for = self._trained_for // 2
 
+    def index_bytes(self) -> int:
+        coming = self._coming
+        return self._lists.ram_bytes + (0 if coming is None else coming.ram_bytes)
+
     def index_arrays(self) -> Arrays:
         suited = self._trained_for // 2 if self._in_work else self._trained_for  # as copies have it
         return {**self._lists.arrays(), "trained_for": np.array([suited])}

@@ -11,6 +11,8 @@ from torch import Tensor
 from fotmem.attention import block_length
 from fotmem.stores import Arrays, Centring, Ids, Vectors, nearest_centres
 
+ID = 8
+"""Bytes of a key's id in a list."""
 LARGEST = 2.0**15
 """Of a vector's numbers (those of the sample reach about 1): float16 ends at twice that."""
 
@@ -26,6 +28,8 @@ class Lists:
         self._clusters = clusters
         self._across = clusters.centres.transpose(1, 2).contiguous()  # [H, D, L]: quicker so
         self._index = index
+        self._sizes = np.array([index.get_list_size(i) for i in range(index.nlist)])
+        self._held = np.maximum(self._sizes, 1)  # keys that lists had room for
 
     def add(self, first: int, keys: Tensor) -> None:
         """Append keys ``[H, n, D]``, float32, of which the first has id `first`."""
@@ -35,6 +39,7 @@ class Lists:
         flat = vectors.flatten(0, 1).numpy()
         pointers = (faiss.swig_ptr(array) for array in (flat, ids, places))
         self._index.add_core(len(flat), *pointers)
+        self._sizes = self._sizes + np.bincount(places, minlength=len(self._sizes))
         self.end = first + keys.shape[1]
 
     def search(self, queries: Tensor, top_k: int) -> Tensor:
@@ -47,8 +52,15 @@ class Lists:
     def keys_read(self, queries: Tensor) -> float:
         """Count the keys that a search compares with each query ``[H, Q, D]``: the mean."""
         lists, _ = self._probed(queries)
-        sizes = np.array([self._index.get_list_size(i) for i in range(self._index.nlist)])
-        return float(sizes[lists].sum(1).mean())
+        return float(self._sizes[lists].sum(1).mean())
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of lists and centres in RAM. A list that is full gets twice the room."""
+        doubled = np.ceil(np.log2(np.maximum(self._sizes, self._held) / self._held))
+        room = float((self._held * 2**doubled).sum())
+        centres = 3 * self._clusters.centres.nbytes  # here, transposed, and in FAISS
+        return int(room * (self._index.code_size + ID)) + centres
 
     def tune(self, nprobe: int) -> None:
         """Search at most `nprobe` lists for each query."""

@@ -12,6 +12,13 @@ from fotmem_hnsw.options import HnswOptions
 
 CAPACITY = 2**13
 """Vectors for which a new graph has room."""
+LABEL, KNOWN, ROOM = 8, 56, 54
+"""Bytes of a vector's label in its row, of its entry in the table of labels, and of what hnswlib
+has for each vector that there is room for: a lock (40), its level (4), links (8) and a mark (2)."""
+ALLOCATED = 16
+"""Bytes that an allocation takes besides."""
+LOCKS = 2**16 * 40
+"""Bytes of the locks of labels."""
 QUICK = 16
 """Candidates that suffice to find a vector that is in the graph."""
 
@@ -58,6 +65,13 @@ class HnswGraph(Graph):
             return super().equal(vectors)
         finally:
             self._index.set_ef(self._ef_search)
+
+    @property
+    def ram_bytes(self) -> int:
+        count, links = self._index.get_current_count(), self._index.M
+        lowest = 4 * self._index.dim + 4 * (2 * links + 1) + LABEL
+        upper = count / (links - 1) * (4 * (links + 1) + ALLOCATED)
+        return int(count * (lowest + KNOWN) + upper + self._index.get_max_elements() * ROOM) + LOCKS
 
     def arrays(self) -> Arrays:
         return {"file": file_to_array(self._index.save_index)}

@@ -138,9 +138,10 @@ class LayerContents:
 
     @property
     def ram_bytes(self) -> int:
-        """Bytes of recent rows and of the cache."""
-        rooms = [room for block in self.now.recent.blocks for room in block.room]
-        return self.cache.bytes_held + sum(room.nbytes for room in rooms)
+        """Bytes of recent rows, of the cache and of the index."""
+        rooms = [room.nbytes for block in self.now.recent.blocks for room in block.room]
+        indexes = [segment.index.bytes for segment in self.now.segments]
+        return self.cache.bytes_held + sum(rooms) + sum(indexes)
 
     # On disk ---------------------------------------------------------------------------------
 

@@ -33,6 +33,11 @@ class DecodedRows:
         """Count the rows."""
         return len(self._codes)
 
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes in RAM, as of `MappedRows`."""
+        return self._codes.ram_bytes + self._bounds.ram_bytes
+
     def take(self, rows: Tensor, heads: Tensor) -> Tensor:
         """Look up rows as `MappedRows.take` does."""
         return self._decoded(self._codes.take(rows, heads), self._bounds.take(rows, heads))

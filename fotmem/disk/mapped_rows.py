@@ -62,6 +62,13 @@ class MappedRows:
         """Count the rows."""
         return self._end
 
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of the chunks in RAM: those that were read, of files that are not mapped."""
+        absent = ~torch.tensor(self._mapped)
+        chunks = self._verified.view(len(self._files), self._per_file)[absent]
+        return int(chunks.sum()) * self._stride
+
     def take(self, rows: Tensor, heads: Tensor) -> Tensor:
         """Look up rows, int64 of any shape, of heads that broadcast to it: ``[*shape, D]``.
 

@@ -13,6 +13,7 @@ from fotmem.adapter import Adapter
 from fotmem.errors import LayerError, UnsupportedError
 from fotmem.memory.contents import Contents
 from fotmem.memory.options import MemoryOptions
+from fotmem.memory.overflow import Overflow
 from fotmem.memory.stats import SearchCounter
 from fotmem.memory.trace import Trace, last_trace
 from fotmem.models.model_parts import ModelParts, cache_argument
@@ -48,6 +49,8 @@ class AttachedModel:
         The name of the decoder's argument for its cache.
     counter : SearchCounter
         Of the searches in this memory.
+    overflow : Overflow
+        Of the caches of the model; none, where another memory is the default.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class AttachedModel:
         else:  # the decoder's forward is replaced already
             self.unproven, self.plain_forward = default.unproven, default.plain_forward
         self.cache_argument = cache_argument(type(self.decoder))
-        self.counter = SearchCounter()
+        self.counter, self.overflow = SearchCounter(), Overflow()
 
     @property
     def default(self) -> AttachedModel:

@@ -114,6 +114,7 @@ class MemoryCache(DynamicCache):
                 "start a new sequence, without a cache"
             )
         self.views = views_of_rows(self.attached, rows)
+        self.attached.overflow.watch(self)
         return self.views
 
     def options(self, row: int) -> MemoryOptions:
@@ -153,6 +154,10 @@ class MemoryCache(DynamicCache):
                 f"pass one from 0 to {rows - 1}"
             )
         return overflow[row] if overflow else self.attached.new_store(layer)
+
+    def overflow(self, layer: int) -> list[MemoryStore]:
+        """List the overflow of all rows in a memory layer; rows of a beam may share one store."""
+        return list({id(each): each for each in self.memory_layer(layer).overflow}.values())
 
     def resume(self, shape: torch.Size, past: Tensor | None) -> None:
         """Check that a call continues these rows, and hide what its mask calls padding by now.

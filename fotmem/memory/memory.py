@@ -431,7 +431,8 @@ class Memory:
 
     def stats(self) -> MemoryStats:
         """Return what the memory holds and takes, and what was searched in it."""
-        return stats(self._contents, self.attached_model.counter)
+        attached = self.attached_model
+        return stats(attached.contents, attached.counter, attached.overflow)
 
     # In a directory --------------------------------------------------------------------------
 

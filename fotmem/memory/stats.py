@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fotmem.disk import Traffic
 from fotmem.memory.contents import Contents
+from fotmem.memory.overflow import Overflow
 from fotmem.stores.store import MemoryStore
 
 TOKEN_BYTES = 24
@@ -25,7 +26,12 @@ class MemoryStats:
     documents: int
     """Without removed ones."""
     ram_bytes: int
-    """Of tokens, keys and values in RAM; what a library's index takes is not known."""
+    """Of tokens, keys, values and indexes in RAM, as far as libraries tell; without overflow."""
+    overflow_tokens: int
+    """In the overflow of the caches that somebody still has; beams may share some. All are counted
+    by the model's default memory."""
+    overflow_bytes: int
+    """What these take in RAM, in all memory layers."""
     disk_bytes: int
     """Of all files in the memory's folder, and of the temporary files of its stores; what lies in
     object storage is not counted."""
@@ -63,7 +69,7 @@ class SearchCounter:
             self.seconds += seconds
 
 
-def stats(contents: Contents, counter: SearchCounter) -> MemoryStats:
+def stats(contents: Contents, counter: SearchCounter, overflow: Overflow) -> MemoryStats:
     """See `Memory.stats`."""
     stores, text, kept = list(contents.stores.values()), contents.text, contents.directory
     own_files = 0 if kept is None else kept.storage.bytes_used()
@@ -72,6 +78,8 @@ def stats(contents: Contents, counter: SearchCounter) -> MemoryStats:
         tokens=text.count_visible(),
         documents=sum(not each.is_removed for each in text.documents),
         ram_bytes=TOKEN_BYTES * len(text) + sum(store.ram_bytes for store in stores),
+        overflow_tokens=overflow.tokens(next(iter(contents.stores))),
+        overflow_bytes=overflow.ram_bytes(contents.stores),
         disk_bytes=own_files + sum(store.disk_bytes for store in stores),
         requests=traffic.requests,
         bytes_read=traffic.bytes_read,

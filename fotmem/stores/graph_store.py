@@ -45,6 +45,11 @@ class Graph(ABC):
     def copy(self) -> "Graph":
         """Return an independent graph."""
 
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of the graph in RAM; 0: the library does not tell."""
+        return 0
+
     def arrays(self) -> Arrays:
         """Return the graph as arrays, for `load`; needed where the store names `index_library`."""
         raise NotImplementedError("the graph of a store that names index_library can be saved")
@@ -126,6 +131,9 @@ class GraphStore(IndexedStore):
     def copy_index(self, twin: Self) -> None:
         twin._graphs = [graph.copy() for graph in self._graphs]
         twin._duplicates = [each.copy() for each in self._duplicates]
+
+    def index_bytes(self) -> int:
+        return sum(graph.ram_bytes for graph in self._graphs)
 
     def index_arrays(self) -> Arrays:
         arrays = {name: part.numpy() for name, part in self._centring._asdict().items()}

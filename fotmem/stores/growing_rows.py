@@ -88,10 +88,12 @@ class GrowingRows:
 
     @property
     def mapped_bytes(self) -> int:
-        """Bytes of the rows that lie in a directory."""
+        """Bytes of the rows that lie in a directory, without what had to be read from there."""
         mapped = self._held.mapped
-        rows = 0 if mapped is None else len(mapped)
-        return rows * self.num_heads * self.head_dim * self.dtype.itemsize
+        if mapped is None:
+            return 0
+        every = len(mapped) * self.num_heads * self.head_dim * self.dtype.itemsize
+        return max(0, every - mapped.ram_bytes)
 
     def reserve(self, count: int) -> None:
         """Make room for `count` rows, so that adding them cannot fail."""

@@ -121,6 +121,13 @@ class IndexedStore(RowsStore):
         """
         return None
 
+    def index_bytes(self) -> int:
+        """Return the bytes of the index in RAM, for `ram_bytes`; 0: the library does not tell.
+
+        It is asked while there is an index, perhaps in the midst of a change by another thread.
+        """
+        return 0
+
     def index_arrays(self) -> Arrays:
         """Return the index as arrays; needed where the class names `index_library`."""
         raise NotImplementedError("a store that names index_library implements index_arrays")
@@ -134,6 +141,11 @@ class IndexedStore(RowsStore):
         raise NotImplementedError("a store that names index_library implements load_index")
 
     # What it does with them --------------------------------------------------------------------
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes in RAM: of the index, and of keys and values that lie in no directory."""
+        return super().ram_bytes + (self.index_bytes() if self.indexed_rows else 0)
 
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
         first, add = len(self.stored_keys), super().add_rows

@@ -47,7 +47,7 @@ class RowsStore(MemoryStore):
 
     @property
     def ram_bytes(self) -> int:
-        """Bytes of keys and values in RAM, without those that lie in a memory's directory."""
+        """Bytes in RAM, without the keys and values that lie in a memory's directory."""
         mapped = self.stored_keys.mapped_bytes + self.stored_values.mapped_bytes
         return max(0, super().ram_bytes - mapped)
 

@@ -623,7 +623,10 @@ class MemoryStore(ABC):
 
     @property
     def ram_bytes(self) -> int:
-        """Bytes of keys and values in RAM. The base class takes those that are not on disk."""
+        """Bytes in RAM: of keys, values and an index, as far as its library tells.
+
+        The base class takes the keys and values that are not on disk, and no index.
+        """
         if self.has_directory:
             return 0
         every = 2 * self._live * self.num_heads * self.head_dim * self.dtype.itemsize
