@@ -26,6 +26,8 @@ from importlib.util import find_spec
 
 LISTED = 30
 """Names that a message lists beside a suggestion."""
+MOST = 100
+"""Names that a message lists without one; a memory may have any number of documents."""
 
 __all__ = [
     "AttachError",
@@ -207,7 +209,8 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 
 def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     names = sorted(known)
-    listed = f"{otherwise}: {', '.join(names) or 'none'}"
+    others = f" and {len(names) - MOST:,} others" if len(names) > MOST else ""
+    listed = f"{otherwise}: {', '.join(names[:MOST]) or 'none'}{others}"
     near = near_names(name, names)
     meant = f"did you mean {' or '.join(map(repr, near))}?"
     if not near:

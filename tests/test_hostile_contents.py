@@ -8,7 +8,7 @@ import torch
 
 import fotmem
 from fotmem.directory.memory_directory import MemoryDirectory
-from fotmem.disk import manifest_file
+from fotmem.disk import LayerShape, manifest_file
 from fotmem.errors import InputError, StorageError
 from tests import tiny
 from tests.memory_rows import ROWS, assert_holds, document, draw, written
@@ -68,6 +68,21 @@ def test_tokens_that_the_model_does_not_have_are_refused(tmp_path: Path, token: 
     for append_only in (False, True):
         with pytest.raises(StorageError, match=f"tokens in {path} are from .*made up"):
             fotmem.open_memory(path, model, append_only=append_only)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 4096)])
+def test_heads_that_the_model_does_not_have_are_refused(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    memory = fotmem.attach(model := tiny.llama(), layers=LAYERS, window=WINDOW)
+    memory.save(tmp_path / "memory")
+    facts = memory.facts
+    memory.close()
+    layers = dict.fromkeys(LAYERS, LayerShape(*shape, torch.float32))
+    MemoryDirectory.create(path := tmp_path / "made-up", layers, facts).close()
+    message = f"layer 1 of {path} has {shape[0]} heads of {shape[1]} dimensions, and the model 2 of"
+    with pytest.raises(StorageError, match=message):
+        fotmem.open_memory(path, model)
 
 
 def test_keys_that_no_model_computes_are_refused(tmp_path: Path) -> None:

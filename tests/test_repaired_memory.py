@@ -10,10 +10,11 @@ import torch
 
 import fotmem
 from fotmem.directory import memory_directory
+from fotmem.directory.manifest import FORMAT
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
-from fotmem.disk import GroupFiles, ManifestFormat
+from fotmem.disk import GroupFiles, ManifestFile, ManifestFormat, open_storage
 from fotmem.errors import StorageError
 from tests import tiny
 from tests.commands import call, refusal
@@ -217,6 +218,31 @@ def test_what_cannot_be_mended_is_refused(memory: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"zarr\.json of .* is damaged"):
         repair(memory)
     assert not (tmp_path / "missing").exists()
+
+
+def test_sizes_that_are_made_up_are_refused(memory: Path) -> None:
+    storage = open_storage(memory)
+    manifest, identity = FORMAT.load(storage)
+    wide = [each.model_copy(update={"num_heads": 2**12}) for each in manifest.layers]
+    made_up = manifest.model_copy(update={"layers": tuple(wide)})
+    FORMAT.write(storage, ManifestFile(made_up, identity))
+    storage.close()
+    files = names(memory)
+    with pytest.raises(StorageError, match=r"what is damaged had \d[\d,]{9,} bytes, as its zarr"):
+        repair(memory)
+    assert names(memory) == files
+
+
+def test_an_empty_document_beside_a_damaged_one_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    writer = MemoryDirectory.create(path, SHAPES, FACTS)
+    writer.append(*draw(0, 30))
+    writer.commit([document(0, 10, "a"), document(10, 10, "empty"), document(10, 30, "b")])
+    writer.close()
+    flip(next(path.glob("layers/03/*/keys/c.*")), 5)  # of a piece: all of it is one chunk
+    assert [each.name for each in repair(path).lost] == ["a", "b"]
+    kept = MemoryDirectory.open(path).manifest.documents
+    assert [each.name for each in kept if not each.is_removed] == ["empty"]
 
 
 def test_answers_come_from_what_is_left(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A memory that is saved, opened again, read into, and seen by others."""
 
+import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.documents import Document, TokenizedDocument
 from fotmem.errors import AttachError, OptionError, StorageError
 from fotmem.memory import saving
@@ -241,6 +244,60 @@ def test_wrong_names_are_refused() -> None:
         with pytest.raises(ValueError, match="document must be a name"):
             memory.read(tiny.ids(5), document=name)  # type: ignore[arg-type]
     assert (len(memory), memory.documents) == (0, [])
+    memory.read(tiny.ids(5), document="a")
+    for wrong in (5, None, ["a"]):
+        with pytest.raises(OptionError, match="a document is named by a string"):
+            memory.remove(wrong)  # type: ignore[arg-type]
+    for names, message in (([5], "named by a string"), (None, "must be a list of names")):
+        with pytest.raises(OptionError, match=message), memory.only(names):  # type: ignore[arg-type]
+            pass
+
+
+def test_of_many_documents_a_message_names_some() -> None:
+    memory = attached(tiny.llama())
+    for number in range(120):
+        memory.read([], document=f"{number:03d}")
+    with pytest.raises(OptionError, match=r"no document 'x'; .*: 000, 001, .*, 099 and 20 others"):
+        memory.remove("x")
+
+
+def test_a_removal_that_cannot_be_committed_changes_no_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = attached(tiny.llama())
+    memory.read([], document="empty")
+    memory.read(tiny.ids(5), document="a")
+    memory.save(tmp_path / "memory")
+    before = memory.documents
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryDirectory, "commit", failing)
+        with pytest.raises(StorageError, match="full"):
+            memory.remove("a")
+    assert memory.documents == before
+    memory.close()
+
+
+def failing(self: object, documents: object) -> None:
+    raise StorageError("the disk is full")
+
+
+def test_a_removal_does_the_same_work_among_many_documents(tmp_path: Path) -> None:
+    def calls(count: int) -> int:
+        memory = attached(tiny.llama())
+        for number in range(count):
+            memory.read([], document=f"{number}")
+        memory.save(tmp_path / f"{count}")
+        found = Counter[str]()
+        sys.setprofile(lambda frame, event, argument: found.update([event]))
+        try:
+            memory.remove(f"{count - 1}")
+        finally:
+            sys.setprofile(None)
+        memory.close()
+        return found["call"]
+
+    few, many = calls(10), calls(150)
+    assert abs(many - few) < 140  # not one call more for each document
 
 
 def test_documents_after_a_replacement() -> None:

@@ -63,5 +63,5 @@ def documents_hit(
         document
         for document in documents
         if not document.is_removed
-        and any(first < document.stop and document.first < stop for first, stop in spans)
+        and any(max(first, document.first) < min(stop, document.stop) for first, stop in spans)
     ]

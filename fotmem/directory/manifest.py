@@ -35,6 +35,9 @@ TOKEN_COLUMNS = (
 )
 """Token ids, and the characters of the document that each token covers (-1: unknown)."""
 
+MOST = 2**12
+"""Heads of a layer, and dimensions of a head: many times what models have."""
+
 
 def layer_folder(layer: int) -> str:
     """Return the folder of a memory layer."""
@@ -58,8 +61,8 @@ class LayerEntry(LogEntry):
     """Keys and values of one memory layer."""
 
     layer: Annotated[int, Field(ge=0, le=9999)]
-    num_heads: Annotated[int, Field(ge=1, le=2**16)]
-    head_dim: Annotated[int, Field(ge=1, le=2**16)]
+    num_heads: Annotated[int, Field(ge=1, le=MOST)]
+    head_dim: Annotated[int, Field(ge=1, le=MOST)]
     dtype: Literal["float32", "float16", "bfloat16"]
     quantization: Quantization | None = None
     """How keys and values are kept; None: as they are."""

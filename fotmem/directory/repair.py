@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem.directory.damage import MEND, Damage, Verified, documents_hit
+from fotmem.directory.facts import DocumentEntry
 from fotmem.directory.group_damage import (
     GroupLog,
     Span,
@@ -18,13 +19,15 @@ from fotmem.directory.group_damage import (
 from fotmem.directory.manifest import FORMAT, LayerEntry, LogEntry, MemoryManifest
 from fotmem.directory.verify import damages_beside
 from fotmem.directory.writing import storage_to_write
-from fotmem.disk import ArrayGroup, GroupFiles, LogPart, Storage, TailPiece
+from fotmem.disk import ROOT, ArrayGroup, GroupFiles, LogPart, Storage, TailPiece
 from fotmem.disk.chunk_reader import load_chunks
 from fotmem.disk.chunked_array import ChunkedArray
 from fotmem.disk.zarr_metadata import group_json
 from fotmem.errors import StorageError
 
 Group = LogPart | TailPiece
+MOST = 16
+"""Bytes that are written again at most, for each byte of the directory's files."""
 
 
 def repair(path: Path | str, *, progress: bool = False) -> Verified:
@@ -66,7 +69,8 @@ def repair(path: Path | str, *, progress: bool = False) -> Verified:
         unused = not damages
         _write_descriptions(storage, damages)
         if groups := {each.group for each in damages if each.group}:
-            hit = {each.first for each in documents_hit(manifest.documents, damages)}
+            hit = {*documents_hit(manifest.documents, damages)}
+            _require_plausible(storage, logs, groups)
             try:
                 _rewrite(files, storage, manifest, groups, hit)
             except (MemoryError, RuntimeError) as error:  # torch's, if sizes are made up
@@ -74,6 +78,20 @@ def repair(path: Path | str, *, progress: bool = False) -> Verified:
         return Verified(storage.name, manifest.rows, manifest.documents, damages)
     finally:
         storage.close(unused=unused)
+
+
+def _require_plausible(storage: Storage, logs: Sequence[GroupLog], damaged: set[str]) -> None:
+    """Raise `StorageError` if much more would be written than ever lay there."""
+    groups = [group for log in logs for group in log.groups if group.path in damaged]
+    spans = [(span, array) for g in groups for span in spans_of(g) for array in g.arrays()]
+    size = sum(array.heads * span.rows // array.chunk_rows * array.stride for span, array in spans)
+    found = storage.bytes_used()
+    if storage.local and size > MOST * found:
+        raise StorageError(
+            f"{storage.name} cannot be repaired: what is damaged had {size:,} bytes, as its {ROOT} "
+            f"says, and all files that are left have {found:,}; restore it from a copy, or read "
+            "the text again, into another directory"
+        )
 
 
 def _write_descriptions(storage: Storage, damages: Sequence[Damage]) -> None:
@@ -91,7 +109,7 @@ def _rewrite(
     storage: Storage,
     manifest: MemoryManifest,
     damaged: set[str],
-    removed: set[int],
+    removed: set[DocumentEntry],
 ) -> None:
     """Write damaged groups again, and commit them with the documents that are left.
 
@@ -99,8 +117,8 @@ def _rewrite(
     ----------
     damaged : set of str
         Paths of groups.
-    removed : set of int
-        First tokens of the documents that are lost.
+    removed : set of DocumentEntry
+        The documents that are lost.
     """
     kept: list[ArrayGroup] = []
     entries: list[LogEntry] = []
@@ -122,7 +140,7 @@ def _rewrite(
             "tokens": tokens,
             "layers": tuple(map(_with_groups, manifest.layers, layers)),
             "documents": tuple(
-                each.model_copy(update={"is_removed": True}) if each.first in removed else each
+                each.model_copy(update={"is_removed": True}) if each in removed else each
                 for each in manifest.documents
             ),
         }

@@ -33,6 +33,7 @@ from fotmem.memory.saving import (
     require_equal_models,
     require_known_tokens,
     require_same_model,
+    require_same_shapes,
 )
 from fotmem.memory.store_makers import store_makers
 from fotmem.models.memory_layers import layer_adapters, memory_layers
@@ -236,6 +237,7 @@ def _attach_saved(
         memory = attach_to(parts, store, chosen, options, store_options, first)
         require_same_model(facts, memory.attached_model, directory.name)
         contents = memory.attached_model.contents
+        require_same_shapes(directory, contents)
         contents.appends_only = append_only
         contents = filled(contents, directory, progress=progress)
         require_known_tokens(contents, parts.decoder.config.vocab_size, directory.name)

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from fotmem.errors import OptionError, shown
 from fotmem.stores.id_ranges import IdRanges
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _CHOSEN: ContextVar[Mapping[AttachedModel, ChosenDocuments]] = ContextVar(
 @contextmanager
 def only(attached: AttachedModel, documents: Collection[str]) -> Iterator[None]:
     """Let calls of a model look at some documents of its memory, until the end of the block."""
+    if not isinstance(documents, Collection):
+        raise OptionError(f"documents must be a list of names, got {shown(documents)}")
     chosen, contents = _CHOSEN.get(), attached.contents
     contents.text.require(documents)
     names = frozenset(documents)

@@ -152,12 +152,12 @@ def remove(contents: Contents, name: str) -> None:
     text.require([name])
     found = text.find(name)
     assert found is not None
-    text.remove(found)
+    place = text.remove(found)
     if directory is not None:
         try:
             commit(contents, directory)
         except StorageError:
-            text.restore(found)
+            text.restore(place, found)
             raise
 
 
@@ -239,6 +239,18 @@ def require_same_model(facts: ReadingFacts, attached: AttachedModel, name: str) 
             f"the memory in {name} was filled by another model{model}: {'; '.join(lines)}. Load "
             "the model that filled it, or read the text again into another directory"
         )
+
+
+def require_same_shapes(directory: MemoryDirectory, contents: Contents) -> None:
+    """Raise `StorageError` unless keys in a directory are as long as those of the model."""
+    for each in directory.manifest.layers:
+        store, shape = contents.stores[each.layer], each.shape
+        if (shape.heads, shape.head_dim) != (store.num_heads, store.head_dim):
+            raise StorageError(
+                f"layer {each.layer} of {directory.name} has {shape.heads} heads of "
+                f"{shape.head_dim} dimensions, and the model {store.num_heads} of "
+                f"{store.head_dim}: the directory is made up; restore it from a copy"
+            )
 
 
 def require_equal_models(before: AttachedModel, now: AttachedModel) -> None:

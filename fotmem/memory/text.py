@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fotmem.directory.facts import DocumentEntry
-from fotmem.errors import OptionError
+from fotmem.errors import OptionError, shown
 from fotmem.memory.text_to_read import TokenRows
 from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 
@@ -135,20 +135,22 @@ class RememberedText:
         named = (each for each in self.documents if each.name == name and not each.is_removed)
         return next(named, None) if name else None
 
-    def remove(self, document: DocumentEntry) -> None:
-        """Hide a document from all searches."""
-        at = self.documents.index(document)
-        self.documents[at] = document.model_copy(update={"is_removed": True})
+    def remove(self, document: DocumentEntry) -> int:
+        """Hide a document from all searches; return its place among the documents."""
+        place = next(n for n, each in enumerate(self.documents) if each is document)
+        self.documents[place] = document.model_copy(update={"is_removed": True})
         self._shown = (len(self), self._visible())
+        return place
 
-    def restore(self, document: DocumentEntry) -> None:
+    def restore(self, place: int, document: DocumentEntry) -> None:
         """Show a document again, whose removal could not be committed."""
-        at = next(n for n, each in enumerate(self.documents) if each.first == document.first)
-        self.documents[at] = document
+        self.documents[place] = document
         self._shown = (len(self), self._visible())
 
-    def require(self, names: Iterable[str]) -> None:
+    def require(self, names: Collection[str]) -> None:
         """Raise `OptionError` if there is no document of one of these names."""
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise OptionError(f"a document is named by a string, got {shown(wrong[0])}")
         known = {each.name for each in self.documents if each.name and not each.is_removed}
         for name in names:
             if name not in known:
