@@ -149,6 +149,11 @@ def test_another_model_is_refused_and_what_differs_is_named(tmp_path: Path) -> N
         (changed, "weights: the memory has"),
         (tiny.llama("theta"), "rope: the memory has"),
         (tiny.llama("mha"), "architecture: the memory has"),
+        (
+            tiny.llama(hidden_act="gelu"),
+            "config: the memory has hidden_act silu, .* the model hidden",
+        ),
+        (tiny.llama(rms_norm_eps=1e-3), "config: the memory has .*rms_norm_eps 1e-06, the model"),
     ):
         with pytest.raises(StorageError, match=f"filled by another model: .*{difference}"):
             fotmem.open_memory(tmp_path / "memory", model)
@@ -163,6 +168,18 @@ def test_another_model_is_refused_and_what_differs_is_named(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="another model"):
         fotmem.open_memory(tmp_path / "memory", later)
     assert files_of(tmp_path / "memory") == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_same_weights_in_another_dtype_are_the_same_model(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    for mine, others in ((torch.float32, dtype), (dtype, torch.float32)):
+        path = tmp_path / str(mine)
+        with attached(tiny.llama(dtype=mine)) as memory:
+            memory.save(path)
+            memory.close()
+        fotmem.open_memory(path, tiny.llama(dtype=others)).close()
 
 
 def test_what_is_no_memory_is_refused(tmp_path: Path) -> None:

@@ -21,8 +21,11 @@ class Fingerprint(Strict):
 
     architecture: Text
     """Class of the model, and sizes of its layers."""
+    config: Text = ""
+    """Entries of its config that change what it computes; empty: not known."""
     weights: Text
-    """Checksum of the embeddings and of the layers up to the last memory layer."""
+    """Checksums of the embeddings and of the layers up to the last memory layer, in one or more
+    floating dtypes: one that agrees is enough."""
     adapter: Text
     """The adapter of each memory layer."""
     rope: Text
@@ -34,8 +37,14 @@ class Fingerprint(Strict):
         return [
             f"{name}: the memory has {mine[name]}, the model {others[name]}"
             for name in mine
-            if mine[name] != others[name]
+            if not self._agrees(name, other)
         ]
+
+    def _agrees(self, name: str, other: "Fingerprint") -> bool:
+        mine, others = getattr(self, name), getattr(other, name)
+        if name == "weights":
+            return not {*mine.split()}.isdisjoint(others.split())
+        return mine == others or (name == "config" and not (mine and others))
 
 
 class ReadingFacts(Strict):

@@ -17,6 +17,17 @@ from fotmem.models.model_parts import ModelParts
 
 SEMANTICS = "keys as at the first position"
 """How memory layers store keys; a memory of another way cannot be used."""
+DTYPES = (torch.bfloat16, torch.float16)
+"""Weights are compared in these; one is not enough: rounding twice differs from rounding once."""
+CONFIG = (
+    *("hidden_act", "hidden_activation", "expert_selection_fn"),
+    *("rms_norm_eps", "layer_norm_eps", "norm_eps", "norm_epsilon"),
+    *("attention_multiplier", "attn_logit_softcapping", "clip_qkv", "query_pre_attn_scalar"),
+    *("embedding_multiplier", "residual_multiplier", "use_parallel_residual", "no_rope_layers"),
+    *("num_experts_per_tok", "moe_k", "moe_topk", "norm_topk_prob", "n_group", "topk_group"),
+    *("routed_scaling_factor", "router_scaling_factor"),
+)
+"""Entries of a config that change keys, and that neither weights nor shapes show."""
 
 
 def model_fingerprint(
@@ -24,7 +35,8 @@ def model_fingerprint(
 ) -> Fingerprint:
     """Describe what the keys and values of a model's memory layers depend on.
 
-    Weights count in bfloat16: the same checkpoint in another floating dtype is the same model.
+    Weights count as rounded to bfloat16 or to float16: the same checkpoint in another floating
+    dtype is the same model.
     """
     config = parts.decoder.config
     rope = getattr(config, "rope_parameters", None)
@@ -33,7 +45,8 @@ def model_fingerprint(
     positions = SEMANTICS if positionals else "keys without positions"
     return Fingerprint(
         architecture=f"{type(parts.model).__name__}, H and D of layers {_sizes(shapes)}",
-        weights=_weights(parts, max(adapters)),
+        config=_entries(config),
+        weights=" ".join(_weights(parts, max(adapters), dtype) for dtype in DTYPES),
         adapter=", ".join(kinds),
         rope=f"{_digest(json.dumps(rope, sort_keys=True, default=str))}, {positions}",
     )
@@ -54,9 +67,14 @@ def _sizes(shapes: Mapping[int, tuple[int, int, float]]) -> str:
     return ", ".join(f"{layer}: {heads} x {dim}" for layer, (heads, dim, _) in shapes.items())
 
 
-def _weights(parts: ModelParts, last: int) -> str:
+def _entries(config: Any) -> str:
+    found = {name: getattr(config, name, None) for name in CONFIG}
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
+
+
+def _weights(parts: ModelParts, last: int, dtype: torch.dtype) -> str:
     lines = [
-        f"{name} {list(weight.shape)} {_checksum(weight)}"
+        f"{name} {list(weight.shape)} {_checksum(weight, dtype)}"
         for name, weight in _weights_up_to(parts, last)
     ]
     return _digest("\n".join(lines))
@@ -75,11 +93,11 @@ def _weights_up_to(parts: ModelParts, last: int) -> Iterator[tuple[str, Tensor]]
             yield name, weight
 
 
-def _checksum(weight: Tensor) -> str:
-    """Compute the crc32c of a weight, in bfloat16 if it is a floating point number."""
+def _checksum(weight: Tensor, dtype: torch.dtype) -> str:
+    """Compute the crc32c of a weight, in a dtype if it is a floating point number."""
     plain = weight.detach().cpu()
     if plain.is_floating_point():
-        plain = plain.to(torch.bfloat16)
+        plain = plain.to(dtype)
     data = plain.contiguous().flatten().view(torch.uint8).numpy()
     return f"{google_crc32c.value(data.tobytes()):08x}"
 
