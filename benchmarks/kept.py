@@ -36,7 +36,7 @@ def random_memory(folder: Path, model: Any, tokens: int) -> Path:
             layer: (drawn(store, len(ids), generator), drawn(store, len(ids), generator))
             for layer, store in stores.items()
         })  # fmt: skip
-    directory.commit([document(tokens)])
+        directory.commit([document(start + len(ids))])  # what is committed is not in RAM
     directory.close()
     return folder
 

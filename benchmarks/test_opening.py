@@ -1,5 +1,9 @@
-"""Opening a memory that was kept against reading its text again, and what commits add to that."""
+"""Opening a memory that was kept against reading its text again, and what commits add to that.
 
+Environment variables choose another large memory, see the constants.
+"""
+
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,23 +15,38 @@ from rich.filesize import decimal
 
 import fotmem
 from benchmarks.kept import LAYERS, commits_timed, note, random_memory
+from fotmem.amounts import count
 from fotmem.files import python_reference
 from tests import tiny
 
 QUESTION = 16
-ROUNDS = 3
+ROUNDS = count("OPENING_ROUNDS", os.environ.get("OPENING_ROUNDS", "3"))
+TOKENS = count("OPENING_TOKENS", os.environ.get("OPENING_TOKENS", "200000"))
+"""Of the large memory."""
+STORES = os.environ.get("OPENING_STORES", "exact,faiss-ivf").split(",")
+"""Which open memories."""
+TINY = os.environ.get("OPENING_MODEL", "smollm2") == "tiny"
+"""Whether the model is a tiny one: 2 heads of 8 dimensions."""
+UNINDEXED = ("exact", "faiss-flat")
+OPENINGS = [
+    (store, index)
+    for store in STORES
+    for index in (("",) if store in UNINDEXED else ("built", "kept"))
+]
 
 
 @pytest.fixture(scope="module")
 def model(timed: bool, request: pytest.FixtureRequest) -> Any:
     """The demo model in a run with timing, otherwise a tiny one with as many layers."""
-    return request.getfixturevalue("smollm2") if timed else tiny.llama(num_hidden_layers=24)
+    if timed and not TINY:
+        return request.getfixturevalue("smollm2")
+    return tiny.llama(num_hidden_layers=24)
 
 
 @pytest.fixture(scope="module")
 def ids(timed: bool) -> torch.Tensor:
     """A text."""
-    if not timed:
+    if not timed or TINY:
         return tiny.ids(200)
     from fotmem.models.load import load_model
     from fotmem.models.tokens import token_ids
@@ -47,7 +66,7 @@ def text(model: Any, ids: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
 def large(timed: bool, model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory of random keys and values."""
     folder = tmp_path_factory.mktemp("kept") / "large"
-    return random_memory(folder, model, 200_000 if timed else 3000)
+    return random_memory(folder, model, TOKENS if timed else 3000)
 
 
 def read_into(folder: Path, model: Any, ids: torch.Tensor) -> None:
@@ -79,9 +98,7 @@ def test_reading(model: Any, ids: torch.Tensor, tmp_path: Path, benchmark: Any) 
 
 
 @pytest.mark.parametrize("memory", ["text", "large"])
-@pytest.mark.parametrize(
-    "store, index", [("exact", ""), ("faiss-ivf", "built"), ("faiss-ivf", "kept")]
-)
+@pytest.mark.parametrize("store, index", OPENINGS)
 def test_opening(
     model: Any, memory: str, store: str, index: str, request: pytest.FixtureRequest, benchmark: Any
 ) -> None:
