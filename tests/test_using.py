@@ -13,6 +13,7 @@ from torch import Tensor
 import fotmem
 from fotmem import Memory
 from fotmem.errors import AttachError, OptionError
+from fotmem.memory import attend_memories
 from tests import tiny
 from tests.test_threads import together
 from tests.tiny import LAYERS, WINDOW, generate, one_thread  # noqa: F401 - a fixture
@@ -144,6 +145,25 @@ def test_each_row_equals_the_row_alone(
         with fotmem.using(entry):
             expected = model(question).logits[0]
         assert_close(logits[row, mask[row].bool()], expected)
+
+
+def test_a_memory_that_rows_share_is_searched_once(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lies over it in each row, and however many queries are searched at a time."""
+    shared, mine, yours = three(model, top_k=5)
+    rows = [[shared, mine], [yours, shared], [shared, mine]]
+    for most in (10**6, 3):
+        monkeypatch.setattr(attend_memories, "block_length", lambda *sizes, most=most: most)
+        before = [memory.stats().searches for memory in (shared, mine, yours)]
+        with fotmem.using(rows=rows):
+            logits = model(QUESTIONS[0].repeat(3, 1)).logits
+        if most > 3:
+            searches = [memory.stats().searches for memory in (shared, mine, yours)]
+            assert [n - m for n, m in zip(searches, before, strict=True)] == [len(LAYERS)] * 3
+        for chosen, found in zip(rows, logits, strict=True):
+            with fotmem.using(chosen):
+                assert_close(found, model(QUESTIONS[0]).logits[0])
 
 
 def _memories(memories: list[Memory], entry: Any) -> Any:

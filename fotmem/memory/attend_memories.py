@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from fotmem.memory.view import MemoryView
 from fotmem.stores.hits import Hits
 
 Views = tuple[MemoryView, ...]
+Jobs = Mapping[Views, list[int]]
+"""Which rows look at which memories together."""
 
 
 def attend_to_memories(
@@ -25,13 +28,11 @@ def attend_to_memories(
 ) -> PartialAttention | None:
     """Attend from each row of ``query [B, H * G, T, D]`` to its memories, if they hold anything.
 
-    Rows that look at the same are folded into one search.
+    A memory is searched once for all rows that look at it.
     """
     total: PartialAttention | None = None
-    for (looked_at, top_k), rows in _jobs(views, layer).items():
-        every = len(rows) == len(query)
-        part = _attend(looked_at, layer, query if every else query[rows], top_k, scale)
-        if total is None and every:
+    for rows, part in _parts(views, layer, query, scale):
+        if total is None and len(rows) == len(query):
             total = part
             continue
         total = no_attention(query) if total is None else total
@@ -50,10 +51,30 @@ def best_of_all(
     tuple of Hits and Tensor
         Their ids and logits ``[H, Q, K]``, and the index into `views` of the memory of each.
     """
-    found = [view.search(layer, queries, top_k, scale) for view in views]
+    return _best([view.search(layer, queries, top_k, scale) for view in views], top_k)
+
+
+def _best(found: Sequence[Hits], top_k: int) -> tuple[Hits, Tensor]:
     logits, best = torch.cat([hits.scores for hits in found], -1).topk(top_k, dim=-1)
     ids = torch.cat([hits.ids for hits in found], -1).gather(-1, best)
     return Hits(ids, logits), best // top_k
+
+
+def _parts(
+    views: Sequence[Views], layer: int, query: Tensor, scale: float
+) -> Iterator[tuple[list[int], PartialAttention]]:
+    """Yield rows, and their attention to memories that they look at together."""
+    joint: dict[int, dict[Views, list[int]]] = {}
+    for (looked_at, top_k), rows in _jobs(views, layer).items():
+        if top_k is not None and len(looked_at) > 1:
+            joint.setdefault(top_k, {})[looked_at] = rows
+            continue
+        [view] = looked_at
+        some = query if len(rows) == len(query) else query[rows]
+        folded = _by_head(view, layer, some).flatten(1, 2)
+        yield rows, _unfolded(view.attend(layer, folded, top_k, scale), some)
+    for top_k, jobs in joint.items():
+        yield from _attend_together(jobs, layer, query, top_k, scale)
 
 
 def _jobs(views: Sequence[Views], layer: int) -> dict[tuple[Views, int | None], list[int]]:
@@ -71,32 +92,80 @@ def _jobs(views: Sequence[Views], layer: int) -> dict[tuple[Views, int | None], 
     return jobs
 
 
-def _attend(
-    views: Views, layer: int, query: Tensor, top_k: int | None, scale: float
-) -> PartialAttention:
-    """Attend from ``query [B, H * G, T, D]``, folded to ``[H, Q, D]``: stores have no batches."""
-    rows, head_dim = query.shape[0], query.shape[3]
-    heads = views[0].store(layer).num_heads
-    folded = query.reshape(rows, heads, -1, head_dim).transpose(0, 1).reshape(heads, -1, head_dim)
-    if len(views) == 1 or top_k is None:
-        out, lse = views[0].attend(layer, folded, top_k, scale)
-    else:
-        out, lse = _attend_together(views, layer, folded, top_k, scale)
-    out = out.reshape(heads, rows, -1, head_dim).transpose(0, 1)
-    lse = lse.reshape(heads, rows, -1).transpose(0, 1)
+def _by_head(view: MemoryView, layer: int, query: Tensor) -> Tensor:
+    """Group ``query [B, H * G, T, D]`` by key/value head: ``[H, B, n, D]``."""
+    heads = view.store(layer).num_heads
+    return query.reshape(len(query), heads, -1, query.shape[3]).transpose(0, 1)
+
+
+def _unfolded(part: PartialAttention, query: Tensor) -> PartialAttention:
+    """Give attention of folded queries ``[H, B * n, D]`` the shape of ``query``."""
+    out, lse = (each.unflatten(1, (len(query), -1)).transpose(0, 1) for each in part)
     return PartialAttention(out.reshape(query.shape), lse.reshape(query.shape[:-1]))
 
 
+class _RowsHits(NamedTuple):
+    """What a memory has for the rows that look at it."""
+
+    ids: Tensor
+    """Shape ``[H, rows, n, K]``."""
+    scores: Tensor
+    places: dict[int, int]
+    """Of the rows."""
+
+    def of(self, rows: list[int]) -> Hits:
+        """Fold the hits of some rows: ``[H, rows * n, K]``."""
+        chosen = [self.places[row] for row in rows]
+        return Hits(*(each[:, chosen].flatten(1, 2) for each in (self.ids, self.scores)))
+
+
 def _attend_together(
-    views: Views, layer: int, queries: Tensor, top_k: int, scale: float
+    jobs: Jobs, layer: int, query: Tensor, top_k: int, scale: float
+) -> Iterator[tuple[list[int], PartialAttention]]:
+    """Attend from rows of ``query [B, H * G, T, D]`` to the best keys of several memories each."""
+    grouped = _by_head(next(iter(jobs))[0], layer, query)
+    most, head_dim = sum(map(len, jobs.values())), query.shape[3]
+    length = block_length(len(grouped) * most, max(map(len, jobs)) * top_k, head_dim)
+    parts: dict[Views, list[PartialAttention]] = {looked_at: [] for looked_at in jobs}
+    for block in grouped.split(length, dim=2):
+        found = _searched(jobs, layer, block, top_k, scale)
+        for looked_at, rows in jobs.items():
+            hits = [found[view].of(rows) for view in looked_at]
+            out, lse = _attend_best(looked_at, layer, hits, top_k, query.dtype)
+            whole = (len(rows), -1)
+            parts[looked_at].append(
+                PartialAttention(out.unflatten(1, whole), lse.unflatten(1, whole))
+            )
+    for looked_at, rows in jobs.items():
+        out, lse = (
+            torch.cat(each, 2).flatten(1, 2) for each in zip(*parts[looked_at], strict=True)
+        )
+        yield rows, _unfolded(PartialAttention(out, lse), query[rows])
+
+
+def _searched(
+    jobs: Jobs, layer: int, queries: Tensor, top_k: int, scale: float
+) -> dict[MemoryView, _RowsHits]:
+    """Search each memory once, with the ``queries [H, B, n, D]`` of all rows that look at it."""
+    rows_of: dict[MemoryView, list[int]] = {}
+    for looked_at, rows in jobs.items():
+        for view in looked_at:
+            rows_of.setdefault(view, []).extend(rows)
+    found = {}
+    for view, rows in rows_of.items():
+        hits = view.search(layer, queries[:, rows].flatten(1, 2), top_k, scale)
+        ids, scores = (each.unflatten(1, (len(rows), -1)) for each in hits)
+        found[view] = _RowsHits(ids, scores, {row: place for place, row in enumerate(rows)})
+    return found
+
+
+def _attend_best(
+    views: Views, layer: int, found: Sequence[Hits], top_k: int, dtype: torch.dtype
 ) -> PartialAttention:
-    """Attend with queries ``[H, Q, D]`` to the best keys of several memories."""
-    heads, _, head_dim = queries.shape
-    parts = []
-    for block in queries.split(block_length(heads, len(views) * top_k, head_dim), dim=1):
-        (ids, logits), places = best_of_all(views, layer, block, top_k, scale)
-        values = torch.zeros(*ids.shape, head_dim, device=ids.device)
-        for place, view in enumerate(views):  # id -1 gives zeros
-            values += view.store(layer).values(ids.where(places == place, -1))
-        parts.append(topk_attention(logits, values, scale=1.0, dtype=queries.dtype))
-    return PartialAttention(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+    """Attend to the best of the hits ``[H, Q, K]`` of each memory."""
+    (ids, logits), places = _best(found, top_k)
+    stores = [view.store(layer) for view in views]
+    values = torch.zeros(*ids.shape, stores[0].head_dim, device=ids.device)
+    for place, store in enumerate(stores):  # id -1 gives zeros
+        values += store.values(ids.where(places == place, -1))
+    return topk_attention(logits, values, scale=1.0, dtype=dtype)
