@@ -1,5 +1,7 @@
 """Turns recent rows into segments, and small segments into larger ones, while rows are added."""
 
+from collections.abc import Sequence
+
 from fotmem.disk import Log
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.files import Files
@@ -39,16 +41,25 @@ class Compactor:
                 now = _published(job, now, forgotten)
         return now
 
+    def finish(self, now: Snapshot, log: Log, *, forgotten: int) -> Snapshot:
+        """Put all whole blocks into segments, if there are any segments: no more rows come soon."""
+        while True:
+            self._begin(now, log, forgotten)
+            blocks = [block for block in now.recent.blocks if block.end % self.files.block == 0]
+            if not self._jobs and now.segments and blocks:
+                self._begin_segment(now, log, blocks)
+            if not self._jobs:
+                return now
+            for job in list(self._jobs):
+                job.complete()
+                self._jobs.remove(job)
+                now = _published(job, now, forgotten)
+
     def _begin(self, now: Snapshot, log: Log, forgotten: int) -> None:
         blocks = now.recent.blocks
         count = -(-self.budget.segment // self.files.block)
         if len(blocks) > count and all(job.sources for job in self._jobs):
-            some = blocks[:count]
-            segment = self.files.new_segment(some[0].first, some[-1].end, 0)
-            like = now.segments[0] if now.segments else None
-            source = source_of_blocks(some, like, self.budget.clustering)
-            steps = _written(some, source, segment, log, self.files)
-            self._jobs.append(SegmentJob(segment, steps))
+            self._begin_segment(now, log, blocks[:count])
         busy = [segment for job in self._jobs for segment in job.sources]
         if merge := next_merge(now.segments, busy):
             source = source_of_segments(merge.segments, forgotten, self.budget.clustering)
@@ -56,9 +67,16 @@ class Compactor:
             steps = write_segment(source, segment)
             self._jobs.append(SegmentJob(segment, steps, merge.segments))
 
+    def _begin_segment(self, now: Snapshot, log: Log, blocks: Sequence[Block]) -> None:
+        segment = self.files.new_segment(blocks[0].first, blocks[-1].end, 0)
+        like = now.segments[0] if now.segments else None
+        source = source_of_blocks(blocks, like, self.budget.clustering)
+        steps = _written(blocks, source, segment, log, self.files)
+        self._jobs.append(SegmentJob(segment, steps))
+
 
 def _written(
-    blocks: tuple[Block, ...], source: SegmentSource, segment: Segment, log: Log, files: Files
+    blocks: Sequence[Block], source: SegmentSource, segment: Segment, log: Log, files: Files
 ) -> Steps:
     """Write recent rows to the log, and then as a segment."""
     # No method: its steps would keep the compactor alive, and so the lock of the directory.

@@ -28,6 +28,9 @@ from fotmem_zarr.malloc_trim import trim_malloc
 from fotmem_zarr.manifest import Manifest
 from fotmem_zarr.snapshot import Snapshot
 
+MOST_KNOWN = 0.875
+"""Kept clusters that know a smaller share of the rows are completed: they will be kept again."""
+
 
 class LayerContents:
     """Rows ``0`` to ``now.end`` of one layer; the first `forgotten` of them are forgotten."""
@@ -143,6 +146,18 @@ class LayerContents:
         indexes = [segment.index.bytes for segment in self.now.segments]
         return self.cache.bytes_held + sum(rooms) + sum(indexes)
 
+    def rebuilt(self) -> "LayerContents":
+        """Share the log, and build clusters of all rows anew."""
+        twin = self.copy()
+        twin.now = Snapshot(end=self.forgotten // self.files.block * self.files.block)
+        twin._limit_cache()
+        for _, rows in self.log.read(("keys", "values"), self.forgotten, self.now.logged):
+            twin._take_in(*rows)
+        for block in self.now.recent.blocks:
+            twin._take_in(block.keys, block.values)
+        twin._finish(0)
+        return twin
+
     # On disk ---------------------------------------------------------------------------------
 
     def flush(self, *, first_id: int, hubs: tuple[tuple[int, ...], ...]) -> None:
@@ -190,7 +205,15 @@ class LayerContents:
             self._take_in(keys, values)
             if told is not None:
                 told(first + keys.shape[1])
+        self._finish(segments[-1].end if segments else 0)
         self.is_adopted = True
+
+    def _finish(self, known: int) -> None:
+        """Leave few rows outside segments, if those beyond row `known` are so many."""
+        if known < MOST_KNOWN * self.now.end:
+            self.now = self._compactor.finish(self.now, self.log, forgotten=self.forgotten)
+            self._limit_cache()
+            trim_malloc()
 
     def _load(self, storage: Storage, manifest: Manifest) -> None:
         self.log, pieces = load_rows(self.files, storage, manifest)

@@ -22,7 +22,6 @@ def scan_all(contents: LayerContents, now: Snapshot, queries: Tensor, top_k: int
 
 def search_clusters(
     contents: LayerContents,
-    now: Snapshot,
     hubs: HubRows,
     queries: Tensor,
     top_k: int,
@@ -30,7 +29,7 @@ def search_clusters(
     nprobe: int,
 ) -> Hits:
     """Find the best rows among clusters, recent rows and hub keys; queries as for `scan_all`."""
-    budget, first = contents.budget, contents.forgotten
+    budget, first, now = contents.budget, contents.forgotten, contents.now
     found = scan_blocks(queries, now.recent.keys(), top_k, first=first, limit=budget.workspace)
     if now.segments:
         clusters = ClusterSearch(

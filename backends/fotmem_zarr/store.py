@@ -2,29 +2,31 @@
 
 import copy
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, topk_attention
-from fotmem.disk import LayerShape, SavedRows
-from fotmem.errors import StorageError
+from fotmem.disk import DamagedChunkError, LayerShape, SavedRows
+from fotmem.errors import StorageError, one_line
 from fotmem.stores import Bias, Hits, MemoryStore, SavedIndex
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import LayerContents
 from fotmem_zarr.index.hub_keys import HubRows
 from fotmem_zarr.index.segment import Segment
-from fotmem_zarr.index.segment_entry import Hubs
-from fotmem_zarr.kept_clusters import load_clusters, saved_clusters
+from fotmem_zarr.kept_clusters import FILES, load_clusters, saved_clusters
+from fotmem_zarr.kept_files import KeptFiles
 from fotmem_zarr.options import ZarrOptions
 from fotmem_zarr.search import scan_all, scan_biased, search_clusters
 from fotmem_zarr.snapshot import Snapshot
 
+T = TypeVar("T")
 LOG = logging.getLogger("fotmem")
-CLUSTERS = "fotmem_zarr clusters 1"
+CLUSTERS = "fotmem_zarr clusters 2"
 """The version of the clusters that a memory's directory keeps."""
 QUERIES = 2048
 """Queries of a head for which `attend` holds hits at a time."""
@@ -53,6 +55,7 @@ class ZarrStore(MemoryStore):
     """
 
     search_options = frozenset({"nprobe"})
+    self_checked = (FILES,)
 
     def __init__(
         self,
@@ -69,8 +72,10 @@ class ZarrStore(MemoryStore):
         budget = Budget.of(int(options.ram), num_heads, head_dim, dtype)
         self._contents = LayerContents(LayerShape(num_heads, head_dim, dtype), budget)
         self._hubs = HubRows()
+        self._changing = threading.RLock()  # a search may replace the contents: see `_mended`
         self._offered: SavedIndex | None = None  # while the store is filled
         self._told: Callable[[int], None] | None = None
+        self._is_loaded = False  # whether it took over clusters that were offered
         self._is_copy = False  # of a memory whose log cannot be taken over, nor clusters of it
         if directory is not None:
             manifest = self._contents.open(directory)
@@ -129,16 +134,39 @@ class ZarrStore(MemoryStore):
             )
         return self._contents.now
 
+    def _mended(self, work: Callable[[LayerContents], T]) -> T:
+        """Do something with the contents; where kept clusters are damaged, build them anew first.
+
+        Several threads may search meanwhile: one of them builds, those that need the damaged part
+        wait for it, and the others go on with what they have.
+        """
+        while True:
+            self._now()
+            contents = self._contents
+            try:
+                return work(contents)
+            except DamagedChunkError as error:
+                damaged = error.array.storage
+                if not isinstance(damaged, KeptFiles):
+                    raise
+                with self._changing:
+                    if self._contents is contents:
+                        damaged.refuse(str(error))
+                        self._contents = contents.rebuilt()
+
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
-        self._now()
-        before = self._contents.before()
+        with self._changing:
+            self._mended(lambda contents: self._add(contents, keys, values))
+
+    def _add(self, contents: LayerContents, keys: Tensor, values: Tensor) -> None:
+        before = contents.before()
         try:
-            self._contents.add(keys, values)
+            contents.add(keys, values)
             if not self.options.exact:
-                first, end = self._contents.forgotten, self._contents.now.end
-                self._hubs = self._hubs.grown(self._contents.keys_of, first=first, end=end)
+                first, end = contents.forgotten, contents.now.end
+                self._hubs = self._hubs.grown(contents.keys_of, first=first, end=end)
         except BaseException:
-            self._contents.restore(before)
+            contents.restore(before)
             raise
 
     # In a memory's directory -----------------------------------------------------------------
@@ -155,9 +183,8 @@ class ZarrStore(MemoryStore):
         segments = self._now().segments
         if not (self.made_by and segments) or self._contents.forgotten or self._is_copy:
             return None
-        end = segments[-1].end
-        hubs = tuple(tuple(row for row in rows if row < end) for rows in self._hubs.rows())
-        return SavedIndex(self.made_by, end, saved_clusters(segments, hubs))
+        arrays = saved_clusters(segments, self._hubs, self.dtype)
+        return SavedIndex(self.made_by, segments[-1].end, arrays)
 
     def fill(
         self,
@@ -168,10 +195,11 @@ class ZarrStore(MemoryStore):
     ) -> bool:
         fits = index is not None and bool(self.made_by) and index.made_by == self.made_by
         self._offered, self._told = index if fits else None, progress
+        self._is_loaded = False
         try:
             super().fill(blocks, progress=progress)
             self._is_copy = isinstance(blocks, SavedRows) and not self._contents.is_adopted
-            return fits and self._offered is None
+            return self._is_loaded
         finally:
             self._offered = self._told = None
 
@@ -180,39 +208,49 @@ class ZarrStore(MemoryStore):
         too_long = saved.log.block > contents.budget.block
         if self.has_directory or saved.is_quantized or too_long or saved.shape != contents.layer:
             return 0
-        segments, hubs = self._kept_clusters(saved)
+        try:
+            self._adopt_log(saved, *self._kept_clusters(saved))
+        except DamagedChunkError as error:
+            if not isinstance(error.array.storage, KeptFiles):
+                raise
+            error.array.storage.refuse(str(error))
+            self._is_loaded = False
+            self._adopt_log(saved, (), HubRows())
+        return end
+
+    def _adopt_log(self, saved: SavedRows, segments: tuple[Segment, ...], hubs: HubRows) -> None:
+        contents, end = self._contents, saved.log.end
         before = contents.before()
         try:
             contents.adopt(saved.log, segments, self._told)
             if not self.options.exact:
-                known = HubRows()
-                if segments:
-                    known = HubRows.restored(hubs, contents.keys_of, first=0, end=segments[-1].end)
-                self._hubs = known.grown(contents.keys_of, first=0, end=end)
+                self._hubs = hubs.grown(contents.keys_of, first=0, end=end)
         except BaseException:
             contents.restore(before)
             raise
-        return end
 
-    def _kept_clusters(self, saved: SavedRows) -> tuple[tuple[Segment, ...], Hubs]:
+    def _kept_clusters(self, saved: SavedRows) -> tuple[tuple[Segment, ...], HubRows]:
         """Load the clusters that were offered; nothing if there are none that fit."""
         if self._offered is None:
-            return (), ()
-        log, arrays = saved.log, self._offered.arrays
+            return (), HubRows()
+        log = saved.log
         try:
-            found = load_clusters(arrays, self._contents.layer, block=log.block, rows=log.end)
-        except (ValueError, KeyError, StorageError) as error:
-            LOG.warning("the saved clusters of the zarr store are built anew: %s", error)
-            return (), ()
-        self._offered = None
+            found = load_clusters(
+                self._offered, self._contents.layer, block=log.block, rows=log.end
+            )
+        except Exception as error:
+            LOG.warning("the saved clusters of the zarr store are built anew: %s", one_line(error))
+            return (), HubRows()
+        self._is_loaded = True
         return found
 
     def search_rows(self, queries: Tensor, top_k: int) -> Hits:
-        contents, now, wide = self._contents, self._now(), queries.float()
+        wide, nprobe, now = queries.float(), self.options.nprobe, self._now()
         if self.options.exact:
-            return scan_all(contents, now, wide, top_k)
-        nprobe = self.options.nprobe
-        return search_clusters(contents, now, self._hubs, wide, top_k, nprobe=nprobe)
+            return scan_all(self._contents, now, wide, top_k)
+        return self._mended(
+            lambda contents: search_clusters(contents, self._hubs, wide, top_k, nprobe=nprobe)
+        )
 
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         now = self._now()
@@ -254,8 +292,9 @@ class ZarrStore(MemoryStore):
 
     def forget_rows(self, count: int) -> None:
         self._now()
-        if count:
-            self._contents.forget(self._contents.forgotten + count)
+        with self._changing:
+            if count:
+                self._contents.forget(self._contents.forgotten + count)
 
     def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
         contents = self._contents
@@ -268,7 +307,7 @@ class ZarrStore(MemoryStore):
     def copy_rows(self) -> Self:
         self._now()
         twin = copy.copy(self)
-        twin._contents = self._contents.copy()
+        twin._contents, twin._changing = self._contents.copy(), threading.RLock()
         return twin
 
     def flush(self) -> None:
@@ -279,6 +318,7 @@ class ZarrStore(MemoryStore):
             self._contents.flush(first_id=first_id, hubs=self._hubs.rows())
 
     def close(self) -> None:
-        if not self._contents.files.closed:
-            super().close()
-            self._contents.close()
+        with self._changing:
+            if not self._contents.files.closed:
+                super().close()
+                self._contents.close()

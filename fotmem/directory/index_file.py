@@ -2,9 +2,8 @@
 
 import hashlib
 import math
-import mmap
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
@@ -14,8 +13,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from fotmem.directory.facts import Sha256, Text
 from fotmem.directory.user_key import has_seal, seal_of
-from fotmem.disk import Number, Positive, Storage, Strict
-from fotmem.disk.byte_range import ByteRange
+from fotmem.disk import Number, OpenFile, Positive, Storage, Strict, UnreadBytes
 
 VERSION = 1
 FIRST_LINE = re.compile(rb"fotmem index ([0-9]{4}) ([0-9]{8}) ([0-9a-f]{64}) ([0-9a-f]{64})\n")
@@ -27,6 +25,7 @@ NO_SEAL = "0" * 64
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+(/[a-zA-Z0-9_]+)*$", max_length=256)]
 DType = Literal["uint8", "uint32", "uint64", "int32", "int64", "float16", "float32", "float64"]
 Arrays = Mapping[str, NDArray[Any]]
+Refuse = Callable[[str], None]
 
 
 class ArrayEntry(Strict):
@@ -65,9 +64,19 @@ class IndexFileError(Exception):
     """An index cannot be used; the message says why."""
 
 
+class IndexArrays(NamedTuple):
+    """The arrays of an index file."""
+
+    read: dict[str, NDArray[Any]]
+    """They are as they were written."""
+    unread: dict[str, UnreadBytes]
+    """The others: whoever reads them verifies them."""
+
+
 class IndexStart(NamedTuple):
     """The beginning of an index file."""
 
+    file: OpenFile
     header: IndexHeader
     end: int
     """Bytes of the first line and the header."""
@@ -82,7 +91,8 @@ class IndexStart(NamedTuple):
         ------
         IndexFileError, StorageError
         """
-        (line,) = storage.read([ByteRange(key, 0, LINE)])
+        file = OpenFile(storage, key)
+        (line,) = file.read([(0, LINE)])
         if line is None:
             return None
         if not (match := FIRST_LINE.fullmatch(line)):
@@ -90,7 +100,7 @@ class IndexStart(NamedTuple):
         version, size = int(match[1]), int(match[2])
         if version != VERSION:
             raise IndexFileError(f"it has format version {version}, this fotmem knows {VERSION}")
-        (data,) = storage.read([ByteRange(key, LINE, LINE + size)])
+        (data,) = file.read([(LINE, LINE + size)])
         if data is None or len(data) != size:
             raise IndexFileError("it is damaged (its header is cut off)")
         if hashlib.sha256(data).hexdigest().encode() != match[3]:
@@ -99,37 +109,64 @@ class IndexStart(NamedTuple):
             header = IndexHeader.model_validate_json(data)
         except ValidationError as error:
             raise IndexFileError(f"its header is wrong ({error.errors()[0]['msg']})") from error
-        return cls(header, LINE + size, has_seal(data, match[4].decode()))
+        return cls(file, header, LINE + size, has_seal(data, match[4].decode()))
 
-    def arrays(self, storage: Storage, key: str) -> dict[str, NDArray[Any]]:
-        """Read and check the arrays. Raises `IndexFileError` and `StorageError`."""
-        ends = [*accumulate((entry.size for entry in self.header.arrays), initial=self.end)]
-        ranges = [ByteRange(key, *span) for span in pairwise(ends)]
-        *parts, rest = _read(storage, [*ranges, ByteRange(key, ends[-1], ends[-1] + 1)])
-        found = {}
-        for entry, data in zip(self.header.arrays, parts, strict=True):
-            if data is None or len(data) != entry.size:
-                raise IndexFileError(f"it is damaged ({entry.name} is cut off)")
-            if hashlib.sha256(data).hexdigest() != entry.sha256:
-                raise IndexFileError(f"it is damaged (the checksum of {entry.name} differs)")
-            dtype = np.dtype(entry.dtype).newbyteorder("<")
-            array = np.frombuffer(data, dtype).reshape(entry.shape)
-            # In a mapped file, numbers may lie at any place; bytes stay there.
-            found[entry.name] = array if entry.dtype == "uint8" else array.copy()
-        if rest:
+    def arrays(self, unread: Sequence[str] = (), refuse: Refuse = lambda why: None) -> IndexArrays:
+        """Read and check the arrays, but for those that carry checksums of their own.
+
+        Parameters
+        ----------
+        unread : sequence of str
+            How the names of arrays begin that are not read.
+        refuse : callable
+            Gets what is found damaged of these later.
+
+        Raises
+        ------
+        IndexFileError, StorageError
+        """
+        entries = self.header.arrays
+        ends = [*accumulate((entry.size for entry in entries), initial=self.end)]
+        self._require_end(ends[-1])
+        places = [*zip(entries, pairwise(ends), strict=True)]
+        later = {
+            entry.name: UnreadBytes(self.file, start, entry.size, refuse)
+            for entry, (start, _) in places
+            if entry.name.startswith((*unread,))
+        }
+        now = [(entry, span) for entry, span in places if entry.name not in later]
+        data = _read(self.file, [span for _, span in now])
+        pairs = zip(now, data, strict=True)
+        return IndexArrays({entry.name: _checked(entry, part) for (entry, _), part in pairs}, later)
+
+    def _require_end(self, end: int) -> None:
+        """Raise `IndexFileError` unless the file ends there."""
+        (last,) = self.file.read([(end - 1, end + 1)])
+        if not last:
+            raise IndexFileError("it is damaged (it is cut off)")
+        if len(last) > 1:
             raise IndexFileError("it is damaged (something follows its end)")
-        return found
 
 
-def _read(storage: Storage, ranges: Sequence[ByteRange]) -> list[bytes | memoryview | None]:
-    """Read parts of one file; where it can be mapped into memory, they are no copies."""
-    file = storage.open(ranges[0].key)
-    if file is None:
-        return [*storage.read(ranges)]
-    with file:
-        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    parts = [whole[part.start : part.stop] for part in ranges]
-    storage.traffic.add(len(parts), sum(map(len, parts)))
+def _checked(entry: ArrayEntry, data: bytes | memoryview | None) -> NDArray[Any]:
+    """Return an array; raise `IndexFileError` unless it is as it was written."""
+    if data is None or len(data) != entry.size:
+        raise IndexFileError(f"it is damaged ({entry.name} is cut off)")
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise IndexFileError(f"it is damaged (the checksum of {entry.name} differs)")
+    dtype = np.dtype(entry.dtype).newbyteorder("<")
+    array = np.frombuffer(data, dtype).reshape(entry.shape)
+    # In a mapped file, numbers may lie at any place; bytes stay there.
+    return array if entry.dtype == "uint8" else array.copy()
+
+
+def _read(file: OpenFile, spans: Sequence[tuple[int, int]]) -> list[bytes | memoryview | None]:
+    """Read parts of a file; where it can be mapped into memory, they are no copies."""
+    whole = file.mapped()
+    if whole is None:
+        return [*file.read(spans)]
+    parts = [whole[start:stop] for start, stop in spans]
+    file.storage.traffic.add(len(parts), sum(map(len, parts)))
     return [*parts]
 
 

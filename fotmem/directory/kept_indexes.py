@@ -3,12 +3,18 @@
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from numpy.typing import NDArray
-
-from fotmem.directory.index_file import Arrays, IndexFileError, IndexHeader, IndexStart, index_data
+from fotmem.directory.index_file import (
+    Arrays,
+    IndexArrays,
+    IndexFileError,
+    IndexHeader,
+    IndexStart,
+    index_data,
+)
 from fotmem.directory.remembered_tokens import RememberedTokens
 from fotmem.disk import Storage
 from fotmem.errors import StorageError
@@ -57,8 +63,8 @@ class KeptIndexes:
         return self._rows.get(self._key(store, layer))
 
     def read(
-        self, store: str, layer: int, made_by: Mapping[str, Any]
-    ) -> tuple[int, dict[str, NDArray[Any]]] | None:
+        self, store: str, layer: int, made_by: Mapping[str, Any], unread: Sequence[str] = ()
+    ) -> tuple[int, IndexArrays] | None:
         """Return the rows and arrays of an index; None if there is none that can be used.
 
         Parameters
@@ -68,6 +74,8 @@ class KeptIndexes:
         layer : int
         made_by : mapping of str to Any
             Library, version, sizes and options, which must be those of the index.
+        unread : sequence of str
+            How the names of arrays begin that carry checksums of their own: they are not read.
         """
         key = self._key(store, layer)
         try:
@@ -76,7 +84,7 @@ class KeptIndexes:
                 return None
             self._check(start, store, layer, made_by)
             self._check_origin(start, key)
-            arrays = start.arrays(self._directory.storage, key)
+            arrays = start.arrays(unread, partial(self._refuse, key))
             self._rows[key] = start.header.rows
             return start.header.rows, arrays
         except (IndexFileError, StorageError) as error:
@@ -87,6 +95,12 @@ class KeptIndexes:
     def refuse(self, store: str, layer: int) -> None:
         """Note that an index was read and cannot be used: the next one is written in its place."""
         self._rows.pop(self._key(store, layer), None)
+
+    def _refuse(self, key: str, problem: str) -> None:
+        """Take note of damage that was found after an index was read."""
+        self._rows.pop(key, None)
+        name = self._directory.name
+        LOG.warning("the index %s of %s is built anew: %s", key, name, problem)
 
     def write(
         self, store: str, layer: int, made_by: Mapping[str, Any], rows: int, arrays: Arrays

@@ -108,7 +108,7 @@ def _damages_of_indexes(storage: Storage, check: Check) -> Iterator[Damage]:
             start = IndexStart.read(storage, key)
             if start is not None:
                 check(key, start)
-                start.arrays(storage, key)
+                start.arrays()
         except (IndexFileError, StorageError) as error:
             yield Damage(f"the index {key} of {storage.name}: {error}", key, REBUILD)
 

@@ -4,7 +4,7 @@ from fotmem.disk.array_group import ArrayGroup, Column, LayerShape, Location
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.chunk_cache import ChunkCache
 from fotmem.disk.chunk_reader import load_arrays, load_chunks
-from fotmem.disk.chunked_array import ChunkedArray
+from fotmem.disk.chunked_array import ChunkedArray, DamagedChunkError
 from fotmem.disk.decoded_rows import DecodedRows
 from fotmem.disk.directory_lock import DirectoryLock
 from fotmem.disk.group_files import GroupFiles
@@ -34,6 +34,7 @@ from fotmem.disk.saved_rows import SavedRows
 from fotmem.disk.storage import TRANSIENT, Storage, UnreachableError
 from fotmem.disk.tail_piece import TailPiece, grown_tail, load_tail
 from fotmem.disk.traffic import Traffic
+from fotmem.disk.unread_bytes import OpenFile, UnreadBytes, read_parts
 
 __all__ = [
     "BLOCK_ROWS",
@@ -45,6 +46,7 @@ __all__ = [
     "ChunkCache",
     "ChunkedArray",
     "Column",
+    "DamagedChunkError",
     "DecodedRows",
     "DirectoryLock",
     "GroupEntry",
@@ -59,6 +61,7 @@ __all__ = [
     "ManifestFormat",
     "MappedRows",
     "Number",
+    "OpenFile",
     "PartEntry",
     "PieceEntry",
     "Positive",
@@ -69,6 +72,7 @@ __all__ = [
     "TailPiece",
     "Traffic",
     "UnreachableError",
+    "UnreadBytes",
     "check_descriptions",
     "check_names",
     "check_parts",
@@ -84,5 +88,6 @@ __all__ = [
     "load_tail",
     "look_up_rows",
     "open_storage",
+    "read_parts",
     "require",
 ]

@@ -31,6 +31,14 @@ NUMPY = {
 }
 
 
+class DamagedChunkError(StorageError):
+    """A chunk is missing, truncated, damaged or of another place; `array` is what it belongs to."""
+
+    def __init__(self, message: str, array: "ChunkedArray") -> None:
+        super().__init__(message)
+        self.array = array
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChunkedArray:
     """An array ``[H, rows, *rest]`` of zarr v3 in chunks of one head, with crc32c, sharded.
@@ -137,7 +145,7 @@ class ChunkedArray:
         return head * self.chunks_per_head + shard * self.chunks_per_shard + number
 
     def verify(self, number: int, data: bytes, file: str, *, missing: bool) -> None:
-        """Raise `StorageError` unless `data` is this chunk with its checksums."""
+        """Raise `DamagedChunkError` unless `data` is this chunk with its checksums."""
         head, number = divmod(number, self.chunks_per_head)
         checksum, placed = data[-2 * CRC : -CRC], data[-CRC:]
         if missing:
@@ -150,9 +158,10 @@ class ChunkedArray:
             problem = "is in the wrong place (its checksum is of another place, version or store)"
         else:
             return
-        raise StorageError(
+        raise DamagedChunkError(
             f"chunk {number} of head {head} of {self.path} {problem}, in file {file} of "
-            f"{self.storage.name}; {self.cure}"
+            f"{self.storage.name}; {self.cure}",
+            self,
         )
 
     def tensor(self, chunks: Sequence[bytes]) -> Tensor:

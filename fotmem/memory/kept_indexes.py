@@ -46,8 +46,11 @@ def _fill_store(
     """Fill an empty store; load its index, or build it and keep it."""
     rows, index = directory.saved_rows(layer), None
     if store.made_by and store.store_name:
-        found = directory.indexes.read(store.store_name, layer, store.made_by)
-        index = None if found is None else SavedIndex(store.made_by, *found)
+        unread = store.self_checked
+        found = directory.indexes.read(store.store_name, layer, store.made_by, unread)
+        if found is not None:
+            count, arrays = found
+            index = SavedIndex(store.made_by, count, *arrays)
     loaded = store.fill(rows, index, progress=told)
     if store.made_by:
         how, name = "loaded" if loaded else "built", store.store_name

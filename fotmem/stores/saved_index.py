@@ -4,13 +4,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fotmem.disk import UnreadBytes
 
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name: letters, digits, ``_`` and ``/``."""
@@ -27,6 +29,8 @@ class SavedIndex:
     """The index knows the keys before this row."""
     arrays: Arrays
     """What the index is."""
+    unread: Mapping[str, UnreadBytes] = field(default_factory=dict)
+    """Those of a file that the store reads and verifies itself: `MemoryStore.self_checked`."""
 
 
 def file_to_array(save: Callable[[str], object]) -> NDArray[np.uint8]:

@@ -65,6 +65,9 @@ class MemoryStore(ABC):
     ----------
     search_options : frozenset of str
         Options that `tune` may change; an attribute of the class.
+    self_checked : tuple of str
+        How the names of arrays of `save_index` begin that carry checksums of their own, which the
+        store verifies whenever it reads a part of them; an attribute of the class.
     store_name : str
         By which `create_store` made it; otherwise empty.
     has_directory : bool
@@ -91,6 +94,7 @@ class MemoryStore(ABC):
     """
 
     search_options: ClassVar[frozenset[str]] = frozenset()
+    self_checked: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

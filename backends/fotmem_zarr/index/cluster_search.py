@@ -160,12 +160,15 @@ class ClusterSearch:
         places = number * CLUSTER + columns
         arrays = [each.ids for each in self.segments]
         lengths = torch.tensor([ids.chunk_rows for ids in arrays])[segment]
-        rows = torch.tensor([each.first for each in self.segments])[segment]
+        found = torch.empty_like(places)
         for length in lengths.unique().tolist():  # another budget, another length
             here = lengths == length
             some = segment[here], head[here], places[here]
-            rows[here] += look_up_rows(self.cache, arrays, *some, self.workspace)
-        return rows
+            found[here] = look_up_rows(self.cache, arrays, *some, self.workspace).long()
+        for n in segment.unique().tolist():
+            here = segment == n
+            found[here] = self.segments[n].rows_of(found[here])
+        return found
 
     def _locate(self, clusters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split numbers into head, segment, and cluster of this head of the segment."""

@@ -31,6 +31,11 @@ class SegmentJob:
             self._credit -= done
         return False
 
+    def complete(self) -> None:
+        """Do all that is left."""
+        for _ in self._steps:
+            pass
+
 
 class MergePlan(NamedTuple):
     """Segments to be merged into one of a level."""

@@ -1,16 +1,24 @@
 """The hub keys of a store: a search scores all of them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fotmem.stores import Hits, HubKeys, best_hits
+from fotmem.disk import LayerShape, require
+from fotmem.stores import Arrays, Hits, HubKeys, best_hits
+from fotmem_zarr.index.segment_entry import check_hubs
 
 SAMPLE = 4096
 """Rows from which a store learns what hub keys are; a smaller store needs none."""
 STEP = 2048
 """Rows that are examined at a time: bounded work."""
+
+HUBS = "hubs/"
+"""How the names of arrays begin that are hub keys."""
 
 KeysOf = Callable[[Tensor], Tensor]
 """Looks up the keys of rows ``[H, n]``, or ``[1, n]`` of all heads: ``[H, n, D]``."""
@@ -34,6 +42,33 @@ class HubRows:
         ids = torch.tensor([[*some, *[-1] * (longest - len(some))] for some in rows])
         keys = keys_of(ids.clamp(min=first)).float()
         return cls(_learnt(keys_of, first, end).holding(ids, keys), end)
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays, layer: LayerShape, *, end: int) -> "HubRows":
+        """Restore what `arrays` returned; raise `ValueError` if it is not of `end` rows."""
+        found = {name.removeprefix(HUBS): arrays[name] for name in arrays if name.startswith(HUBS)}
+        if not found:
+            return cls()
+        heads, head_dim, dtype = layer
+        keys = torch.from_numpy(np.array(found["keys"])).view(dtype).float()
+        most, one = keys.shape[1], (heads, 1)
+        expected = {"against": (heads, head_dim), "ids": (heads, most), "bar": one, "length": one}
+        fit = all(found[name].shape == shape for name, shape in expected.items())
+        fit = fit and keys.shape == (heads, most, head_dim) and bool(keys.isfinite().all())
+        require(fit, "the hub keys do not fit the layer")
+        hubs = HubKeys.of_arrays({**found, "keys": keys.numpy()}, torch.device("cpu"))
+        new = cls(hubs, end)
+        check_hubs(new.rows(), heads=heads, rows=end)
+        return new
+
+    def arrays(self, end: int, dtype: torch.dtype) -> dict[str, NDArray[Any]]:
+        """Return those before row `end` as arrays, keys as bytes of `dtype`; empty if unknown."""
+        if self._hubs is None:
+            return {}
+        held = self._hubs.held()
+        hubs = self._hubs.holding(held.where(held < end, -1), self._hubs.keys)
+        keys = hubs.keys.to(dtype).view(torch.uint8).numpy()
+        return {HUBS + name: array for name, array in {**hubs.arrays(), "keys": keys}.items()}
 
     def rows(self) -> tuple[tuple[int, ...], ...]:
         """Return the rows of each head, for the manifest."""

@@ -1,11 +1,13 @@
 """Immutable runs of rows whose keys lie on disk in clusters."""
 
 import torch
+from torch import Tensor
 
 from fotmem.disk import (
     ArrayGroup,
     ChunkedArray,
     Column,
+    DamagedChunkError,
     LayerShape,
     Location,
     Storage,
@@ -105,6 +107,26 @@ class Segment(ArrayGroup):
     def arrays(self) -> tuple[ChunkedArray, ...]:
         return self.keys, self.ids, *self._small.values()
 
+    def large(self) -> tuple[ChunkedArray, ChunkedArray]:
+        """List the arrays that stay on disk."""
+        return self.keys, self.ids
+
+    def rows_of(self, ids: Tensor) -> Tensor:
+        """Turn what `ids` holds into row numbers, int64.
+
+        Raises
+        ------
+        DamagedChunkError
+            One is not of this segment, though its checksum is right.
+        """
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
+            raise DamagedChunkError(
+                f"{self.ids.path} of {self.storage.name} names rows that {self.path} does not "
+                f"have; {self.ids.cure}",
+                self.ids,
+            )
+        return ids.long() + self.first
+
     def entry(self) -> SegmentEntry:
         """Describe it for the manifest."""
         return SegmentEntry(
@@ -127,11 +149,20 @@ class Segment(ArrayGroup):
         for name, tensor in index.tensors().items():
             self._small[name].write(0, 0, tensor)
 
+    def index_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return the shapes and dtypes of the tensors of its index, by name."""
+        return {
+            name: ((array.heads, array.rows, *array.rest), array.dtype)
+            for name, array in self._small.items()
+        }
+
     def load_index(self) -> None:
         """Read the index; raise `StorageError` if it cannot be an index of these rows."""
-        index = SegmentIndex.of(
-            dict(zip(self._small, load_arrays([*self._small.values()]), strict=True))
-        )
+        tensors = zip(self._small, load_arrays([*self._small.values()]), strict=True)
+        self.take_index(SegmentIndex.of(dict(tensors)))
+
+    def take_index(self, index: SegmentIndex) -> None:
+        """Take over an index; raise `StorageError` if it cannot be one of these rows."""
         if not index.fits(self.rows):
             raise StorageError(
                 f"the index of {self.path} of {self.storage.name} does not fit its rows; "

@@ -114,4 +114,4 @@ def read_clusters(segment: Segment, head: int, start: int, stop: int) -> Numbere
     ids = ids[(start - low * per_chunk) * CLUSTER :][: len(keys)]
     sizes = segment.index.sizes[head, start:stop, None]
     there = (torch.arange(CLUSTER) < sizes).flatten()
-    return NumberedKeys(keys[there], ids[there].long() + segment.first)
+    return NumberedKeys(keys[there], segment.rows_of(ids[there]))
