@@ -4,6 +4,7 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from fotmem.attention import PartialAttention, topk_attention
 from fotmem.disk import DamagedChunkError, LayerShape, SavedRows
 from fotmem.errors import StorageError, one_line
-from fotmem.stores import Bias, Hits, MemoryStore, SavedIndex
+from fotmem.stores import Bias, Hits, MemoryStore, ReadWriteLock, SavedIndex
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import LayerContents
 from fotmem_zarr.index.hub_keys import HubRows
@@ -72,7 +73,7 @@ class ZarrStore(MemoryStore):
         budget = Budget.of(int(options.ram), num_heads, head_dim, dtype)
         self._contents = LayerContents(LayerShape(num_heads, head_dim, dtype), budget)
         self._hubs = HubRows()
-        self._changing = threading.RLock()  # a search may replace the contents: see `_mended`
+        self._lock, self._mending = ReadWriteLock(), threading.Lock()  # see `_mended`
         self._offered: SavedIndex | None = None  # while the store is filled
         self._told: Callable[[int], None] | None = None
         self._is_loaded = False  # whether it took over clusters that were offered
@@ -134,40 +135,54 @@ class ZarrStore(MemoryStore):
             )
         return self._contents.now
 
-    def _mended(self, work: Callable[[LayerContents], T]) -> T:
-        """Do something with the contents; where kept clusters are damaged, build them anew first.
+    def _mended(self, search: Callable[[LayerContents], T]) -> T:
+        """Search the contents; where kept clusters are damaged, build them anew, and search again.
 
-        Several threads may search meanwhile: one of them builds, those that need the damaged part
-        wait for it, and the others go on with what they have.
+        Of several threads one builds. Those that need what is damaged wait for it, and so do
+        changes; other searches go on with what they have.
         """
         while True:
             self._now()
             contents = self._contents
             try:
-                return work(contents)
+                return search(contents)
             except DamagedChunkError as error:
-                damaged = error.array.storage
-                if not isinstance(damaged, KeptFiles):
+                if (damaged := _kept_files(error)) is None:
                     raise
-                with self._changing:
-                    if self._contents is contents:
-                        damaged.refuse(str(error))
-                        self._contents = contents.rebuilt()
+                mend = partial(self._mend, contents, damaged, str(error))
+                with self._mending:
+                    self._lock.writing(mend)
+
+    def _mend(self, contents: LayerContents, damaged: KeptFiles, problem: str) -> None:
+        """Build the clusters anew, unless it was done meanwhile."""
+        if self._contents is contents:
+            damaged.refuse(problem)
+            self._contents = contents.rebuilt()
 
     def add_rows(self, keys: Tensor, values: Tensor) -> None:
-        with self._changing:
-            self._mended(lambda contents: self._add(contents, keys, values))
-
-    def _add(self, contents: LayerContents, keys: Tensor, values: Tensor) -> None:
-        before = contents.before()
+        self._now()
+        contents, hubs, before = self._contents, self._hubs, self._contents.before()
         try:
-            contents.add(keys, values)
-            if not self.options.exact:
-                first, end = contents.forgotten, contents.now.end
-                self._hubs = self._hubs.grown(contents.keys_of, first=first, end=end)
+            self._lock.reading(lambda: self._add(keys, values))
         except BaseException:
+            self._contents, self._hubs = contents, hubs
             contents.restore(before)
             raise
+
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        contents, before = self._contents, self._contents.before()
+        try:
+            contents.add(keys, values)
+        except DamagedChunkError as error:
+            if (damaged := _kept_files(error)) is None:
+                raise
+            contents.restore(before)
+            self._mend(contents, damaged, str(error))
+            self._contents.add(keys, values)
+        if not self.options.exact:
+            contents = self._contents
+            first, end = contents.forgotten, contents.now.end
+            self._hubs = self._hubs.grown(contents.keys_of, first=first, end=end)
 
     # In a memory's directory -----------------------------------------------------------------
 
@@ -211,9 +226,9 @@ class ZarrStore(MemoryStore):
         try:
             self._adopt_log(saved, *self._kept_clusters(saved))
         except DamagedChunkError as error:
-            if not isinstance(error.array.storage, KeptFiles):
+            if (damaged := _kept_files(error)) is None:
                 raise
-            error.array.storage.refuse(str(error))
+            damaged.refuse(str(error))
             self._is_loaded = False
             self._adopt_log(saved, (), HubRows())
         return end
@@ -292,9 +307,8 @@ class ZarrStore(MemoryStore):
 
     def forget_rows(self, count: int) -> None:
         self._now()
-        with self._changing:
-            if count:
-                self._contents.forget(self._contents.forgotten + count)
+        if count:
+            self._lock.reading(lambda: self._contents.forget(self._contents.forgotten + count))
 
     def undo_rows(self, added: int, forgotten: int, forgetting: int) -> int:
         contents = self._contents
@@ -307,7 +321,8 @@ class ZarrStore(MemoryStore):
     def copy_rows(self) -> Self:
         self._now()
         twin = copy.copy(self)
-        twin._contents, twin._changing = self._contents.copy(), threading.RLock()
+        twin._contents = self._contents.copy()
+        twin._lock, twin._mending = ReadWriteLock(), threading.Lock()
         return twin
 
     def flush(self) -> None:
@@ -318,7 +333,12 @@ class ZarrStore(MemoryStore):
             self._contents.flush(first_id=first_id, hubs=self._hubs.rows())
 
     def close(self) -> None:
-        with self._changing:
-            if not self._contents.files.closed:
-                super().close()
-                self._contents.close()
+        if not self._contents.files.closed:
+            super().close()
+            self._contents.close()
+
+
+def _kept_files(error: DamagedChunkError) -> KeptFiles | None:
+    """Return the kept clusters that are damaged; None: it is something else."""
+    storage = error.array.storage
+    return storage if isinstance(storage, KeptFiles) else None

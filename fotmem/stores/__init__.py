@@ -12,7 +12,7 @@ from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.indexed_store import IndexedOptions, IndexedStore
 from fotmem.stores.kmeans import moved_centres, nearest_centres
 from fotmem.stores.options import StoreOptions
-from fotmem.stores.parallel import over_heads
+from fotmem.stores.parallel import ReadWriteLock, over_heads
 from fotmem.stores.rows_store import RowsStore
 from fotmem.stores.saved_index import Arrays, SavedIndex, array_to_file, file_to_array
 from fotmem.stores.store import MemoryStore
@@ -33,6 +33,7 @@ __all__ = [
     "IndexedOptions",
     "IndexedStore",
     "MemoryStore",
+    "ReadWriteLock",
     "RowsStore",
     "SavedIndex",
     "StoreDirectory",

@@ -96,7 +96,10 @@ class ReadWriteLock:
             self._readers.discard(me)  # it came first
 
     def writing(self, write: Callable[[], Result]) -> Result:
-        """Wait for readers to end, and keep them out while `write` is called; one at a time."""
+        """Wait for readers to end, and keep them out while `write` is called.
+
+        One thread at a time may call it.
+        """
         try:
             try:
                 self._writing = True
