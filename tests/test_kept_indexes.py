@@ -12,6 +12,7 @@ from torch import Tensor
 
 import fotmem
 from fotmem import progress
+from fotmem.directory.compact import compact
 from fotmem.memory import kept_indexes
 from fotmem.stores import IndexedStore, SavedIndex
 from fotmem.stores import indexed_store as indexed
@@ -279,6 +280,22 @@ def test_the_next_writer_removes_what_is_stale(folder: Path, tmp_path: Path) -> 
     assert len(index_files(folder)) == len(kept) + 4
     fotmem.open_memory(folder, tiny.llama(), writable=True).close()
     assert index_files(folder) == [*kept, store / "letter.txt"]
+
+
+def test_a_reader_of_other_ids_keeps_no_index(folder: Path) -> None:
+    """It was opened before the memory was compacted, and would replace the index of the new ids."""
+    with fotmem.open_memory(folder, tiny.llama(), writable=True) as memory:
+        memory.read(tiny.ids(90, seed=1), document="b")
+        memory.remove("b")
+        memory.close()
+    reader = fotmem.open_memory(folder, tiny.llama())
+    assert compact(folder).dropped_tokens == 90
+    opened(folder)
+    kept = {file: file.read_bytes() for file in index_files(folder)}
+    assert len(kept) == len(LAYERS)
+    reader.use("faiss-ivf")
+    reader.close()
+    assert {file: file.read_bytes() for file in index_files(folder)} == kept
 
 
 def test_an_index_that_cannot_be_written_is_not_kept(

@@ -22,6 +22,7 @@ from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.errors import StorageError
+from fotmem.stores import indexed_store
 from tests import tiny
 from tests.memory_rows import FACTS, SHAPES, assert_holds, document, draw
 from tests.s3_server import Environ, S3Server
@@ -116,6 +117,44 @@ def test_of_several_at_the_same_time_one_commits(url: str) -> None:
     together([partial(attempt, number) for number in range(4)])
     [number] = committed
     expect(url, 10 + number)
+
+
+def indexes(s3: S3Server, url: str) -> list[str]:
+    """List the indexes at a place."""
+    keys = s3.keys(url.rpartition("/")[2])
+    return sorted(key for key in keys if key.startswith("indexes/"))
+
+
+def test_a_writer_keeps_the_indexes_of_its_stores(
+    s3: S3Server, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Readers and writers that others have overtaken do not; no commit depends on an index."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(indexed_store, "EXACT_BELOW", 64)
+    with attached(tiny.llama()) as memory:
+        memory.read(tiny.ids(100))
+        memory.save(url)
+        memory.close()
+    fotmem.open_memory(url, tiny.llama(), "faiss-ivf").close()
+    assert indexes(s3, url) == []
+    s3.instead = lambda environ: refuse if "indexes" in environ["PATH_INFO"] else None
+    first = fotmem.open_memory(url, tiny.llama(), "faiss-ivf", writable=True)
+    assert "is not kept: cannot write indexes/faiss-ivf/" in caplog.text
+    s3.instead = lambda environ: None
+    second = fotmem.open_memory(url, tiny.llama(), writable=True)
+    first.read(tiny.ids(50, seed=1))  # is committed
+    first.close()
+    kept = [f"indexes/faiss-ivf/{layer:02d}" for layer in tiny.LAYERS]
+    assert indexes(s3, url) == kept
+    second.use("faiss-hnsw")
+    second.close()
+    assert indexes(s3, url) == kept
+    caplog.clear()
+    caplog.set_level("INFO", "fotmem")
+    model = tiny.llama()
+    third = fotmem.open_memory(url, model, "faiss-ivf", trusted=True)
+    assert caplog.text.count("was loaded") == len(tiny.LAYERS)
+    assert len(third) == 150
 
 
 @pytest.mark.thorough

@@ -110,6 +110,9 @@ class KeptIndexes:
             return
         key = self._key(store, layer)
         try:
+            if self._directory.is_overtaken():
+                LOG.info("the index %s is not kept: the memory has changed since", key)
+                return
             header = IndexHeader(
                 directory_id=self._directory.directory_id,
                 compactions=self._directory.compactions,

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from fotmem.directory.committed import read_manifest
 from fotmem.directory.facts import DocumentEntry, ReadingFacts
 from fotmem.directory.kept_indexes import KeptIndexes
 from fotmem.directory.manifest import (
@@ -238,9 +239,24 @@ class MemoryDirectory:
 
     @property
     def keeps_indexes(self) -> bool:
-        """Whether indexes of stores can be written: also by readers, where the folder allows it."""
+        """Whether indexes of stores can be written: in a folder, also by readers."""
         storage = self._storage
-        return isinstance(storage, Folder) and not (storage.inherited or self._files.closed)
+        if storage.inherited or self._files.closed:
+            return False
+        return isinstance(storage, Folder) or (storage.shared and not storage.read_only)
+
+    def is_overtaken(self) -> bool:
+        """Return whether ids have changed since this was opened, or another writer has committed.
+
+        Raises
+        ------
+        StorageError
+            The directory cannot be read.
+        """
+        if self._storage.shared:  # a look by itself would let it replace what the other committed
+            return read_manifest(self.name) != self.manifest
+        now = FORMAT.load(self._storage)
+        return (now.manifest.compactions, now.directory_id) != (self.compactions, self.directory_id)
 
     def is_at(self, path: Path | str) -> bool:
         """Return whether a path leads to this directory."""

@@ -30,6 +30,9 @@ class RememberedTokens(Protocol):
     def keeps_indexes(self) -> bool:
         """Whether indexes can be written."""
 
+    def is_overtaken(self) -> bool:
+        """Return whether what is known here no longer holds there."""
+
     def __len__(self) -> int:
         """Count the tokens."""
 

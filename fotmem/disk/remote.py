@@ -22,7 +22,7 @@ class RemoteStorage(Storage):
 
     Nothing keeps a second writer out. A file at the root is replaced on the condition that it is
     the one that was read or written here last, which the server checks: of two writers, the second
-    one to commit is refused. Other files wait in RAM until they are many, or needed.
+    one to commit is refused. Other files wait in RAM until they are many, or needed, or synced.
 
     Parameters
     ----------
@@ -78,7 +78,11 @@ class RemoteStorage(Storage):
 
     def write(self, key: str, data: Data, *, synced: bool = False) -> None:
         self._require_writable()
-        self._pending.add(key, data if isinstance(data, bytes) else b"".join(data))
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        if synced:
+            self._objects.put(key, whole)
+        else:
+            self._pending.add(key, whole)
 
     def sync(self, otherwise: str = "as it was before") -> None:
         self._write_out()
