@@ -1,6 +1,7 @@
 """A memory in object storage: asked from there, counted, and refused by name where it cannot be."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -110,6 +111,30 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.close()
     fotmem.open_memory(where, tiny.llama(), "faiss-ivf").close()  # keeps its index
     return where
+
+
+@pytest.mark.thorough
+def test_a_trusted_index_of_clusters_costs_those_that_are_probed(
+    s3: S3Server, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zarr")
+    here = Path(shutil.copytree(long, tmp_path / "here"))
+    options: dict[str, Any] = {"store": "zarr", "ram": "11MiB", "nprobe": 1}
+    fotmem.open_memory(here, tiny.llama(), **options).close()  # keeps its clusters
+    index = sum(path.stat().st_size for path in here.rglob("indexes/zarr/*"))
+    assert index > 20_480 * len(LAYERS) * 2 * 8 * 4  # all keys, and more
+    monkeypatch.setattr("fotmem.disk.joined_ranges.GAP", 0)
+    mine, theirs = tiny.llama(), tiny.llama()
+    local = fotmem.open_memory(here, mine, **options)
+    memory = fotmem.open_memory(s3.upload(here, "clusters"), theirs, trusted=True, **options)
+    opened = memory.stats()
+    assert opened.bytes_read < index / 3
+    assert torch.equal(answer(theirs), answer(mine))
+    asked = memory.stats()
+    assert opened.requests < asked.requests
+    assert opened.bytes_read < asked.bytes_read < index / 2
+    memory.close()
+    local.close()
 
 
 def refuse(environ: Environ, start_response: Any) -> Any:
