@@ -107,7 +107,7 @@ def test_no_stray_file_survives_the_next_writer(path: Path) -> None:
     commit(writer)
     before = names(path)
     add(writer, 3 * BLOCK)
-    for log in writer._logs():
+    for log in writer._rows.logs():
         log.flush()  # killed before its manifest was written
     assert len(names(path)) > len(before)
     writer._storage.close()

@@ -198,7 +198,7 @@ def test_what_another_writer_has_not_committed_yet_stays(s3: S3Server, url: str)
 
 def flush(directory: MemoryDirectory) -> None:
     """Write what a commit would name."""
-    for log in directory._logs():
+    for log in directory._rows.logs():
         log.flush()
 
 
@@ -270,7 +270,7 @@ def test_what_killed_writers_left_is_removed(s3: S3Server, url: str) -> None:
         killed = MemoryDirectory.open(url, writable=True)
         grow(killed, rows)
         flush(killed)
-        for log in killed._logs():
+        for log in killed._rows.logs():
             for group in log.groups():
                 group.keep()  # as a killed process does
     for rows in (40, 50):

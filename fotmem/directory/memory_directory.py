@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from fotmem.directory.committed import read_manifest
@@ -14,18 +13,15 @@ from fotmem.directory.facts import DocumentEntry, ReadingFacts
 from fotmem.directory.kept_indexes import KeptIndexes
 from fotmem.directory.manifest import (
     FORMAT,
-    TOKEN_COLUMNS,
     TOKENS,
     LayerEntry,
-    LogEntry,
     MemoryManifest,
-    layer_folder,
 )
+from fotmem.directory.memory_rows import MemoryRows
 from fotmem.directory.row_log import RowLog
 from fotmem.directory.writing import storage_to_write
 from fotmem.disk import (
     ROOT,
-    ArrayGroup,
     GroupFiles,
     LayerShape,
     ManifestFile,
@@ -56,8 +52,7 @@ class MemoryDirectory:
         self._files = files
         self._storage = storage
         self.manifest: MemoryManifest
-        self._tokens: RowLog
-        self._layers: dict[int, RowLog]
+        self._rows: MemoryRows
         # Files of a folder are mapped: they stay readable when they are removed.
         compacted = "Memory.refresh takes over that another process has compacted it; otherwise "
         storage.cure = ("" if storage.local else compacted) + (
@@ -137,7 +132,7 @@ class MemoryDirectory:
             directory = cls(files, storage, trusted=trusted)
             directory._take_over(files.load(storage))
             if writable and not (storage.read_only or storage.shared):
-                files.tidy(directory.manifest, directory._groups())
+                files.tidy(directory.manifest, directory._rows.groups())
                 directory.indexes.tidy()
         except BaseException:
             storage.close(unused=True)
@@ -202,18 +197,9 @@ class MemoryDirectory:
                 manifest = newer  # its writer replaced small pieces by a larger one
 
     def _load(self, manifest: MemoryManifest) -> None:
-        def loaded(folder: str, columns: Any, entry: LogEntry) -> RowLog:
-            log = RowLog(self._files, folder, columns, manifest.block)
-            log.load(self._storage, entry, manifest.rows)
-            return log
-
-        tokens = loaded(TOKENS, TOKEN_COLUMNS, manifest.tokens)
-        layers = {
-            each.layer: loaded(layer_folder(each.layer), each.codec.columns(), each)
-            for each in manifest.layers
-        }
-        self.manifest, self._tokens, self._layers = manifest, tokens, layers
-        self._files.hold(self._groups())
+        rows = MemoryRows.load(self._files, self._storage, manifest)
+        self.manifest, self._rows = manifest, rows
+        self._files.hold(rows.groups())
 
     # What it holds ---------------------------------------------------------------------------
 
@@ -264,29 +250,23 @@ class MemoryDirectory:
 
     def __len__(self) -> int:
         """Count the tokens, with those that are not committed yet."""
-        return len(self._tokens)
+        return len(self._rows)
 
     def tokens(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """Read token ids, and the first and last characters, int64 ``[n]`` each."""
-        found = [rows for _, rows in self._tokens.blocks(start, stop)]
-        if not found:
-            return (torch.zeros(0, dtype=torch.long),) * 3
-        ids, starts, stops = (torch.cat(each, 1)[0].long() for each in zip(*found, strict=True))
-        return ids, starts, stops
+        return self._rows.tokens(start, stop)
 
     def blocks(self, layer: int, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield keys and values ``[H, n, D]`` of a layer, and the id of the first."""
-        codec = self._codecs[layer]
-        for first, rows in self._layers[layer].blocks(start, stop):
-            yield first, *codec.decode(rows)
+        return self._rows.blocks(layer, start, stop)
 
     def saved_rows(self, layer: int) -> SavedRows:
         """Return all keys and values of a layer, for stores that look them up where they are."""
-        return self._layers[layer].saved(self._codecs[layer])
+        return self._rows.saved(layer)
 
     def files(self) -> set[str]:
         """Return the names of the files that it consists of."""
-        groups = self._groups()
+        groups = self._rows.groups()
         folders = [*self.manifest.folders(), *(group.path for group in groups)]
         arrays = [(path, names) for group in groups for path, names in group.files().items()]
         return {
@@ -297,10 +277,7 @@ class MemoryDirectory:
 
     def as_kept(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values ``[H, n, D]`` as they are read back, if they are quantized."""
-        codec = self._codecs[layer]
-        if codec.quantization is None:
-            return keys, values
-        return codec.decode(codec.encode(keys, values))
+        return self._rows.as_kept(layer, (keys, values))
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -318,9 +295,7 @@ class MemoryDirectory:
         layers: Mapping[int, tuple[Tensor, Tensor]],
     ) -> None:
         """Add tokens ``[n]``, and keys and values ``[H, n, D]`` of each layer."""
-        self._tokens.append([each[None] for each in (ids, starts, stops)])
-        for layer, pair in layers.items():
-            self._layers[layer].append(self._codecs[layer].encode(*pair))
+        self._rows.append((ids, starts, stops), layers)
 
     def commit(self, documents: Sequence[DocumentEntry]) -> None:
         """Make everything durable, with the documents that the tokens belong to.
@@ -332,22 +307,10 @@ class MemoryDirectory:
             lost, and committing again may succeed.
         """
         self.require_writable()
-        for log in self._logs():
-            log.flush()
-        layers = tuple(
-            each.model_copy(update=dict(self._layers[each.layer].entry()))
-            for each in self.manifest.layers
-        )
-        manifest = self.manifest.model_copy(
-            update={
-                "rows": len(self),
-                "next_name": self._files.next_name,
-                "tokens": self._tokens.entry(),
-                "layers": layers,
-                "documents": tuple(documents),
-            }
-        )
-        self._files.commit(manifest, self._groups())
+        self._rows.flush()
+        rest = {"next_name": self._files.next_name, "documents": tuple(documents)}
+        manifest = self._rows.named_in(self.manifest).model_copy(update=rest)
+        self._files.commit(manifest, self._rows.groups())
         self.manifest = manifest
 
     def replace_rows(
@@ -362,12 +325,11 @@ class MemoryDirectory:
         documents : sequence of DocumentEntry
             Those of the new rows.
         """
-        before, groups = self.manifest, self._groups()
+        before, groups = self.manifest, self._rows.groups()
         changed = {"compactions": before.compactions + 1}
         self.manifest = before.model_copy(update=changed)
         try:
-            self._tokens = rewrite(self._tokens)
-            self._layers = {layer: rewrite(log) for layer, log in self._layers.items()}
+            self._rows = self._rows.rewritten(rewrite)
             self.commit(documents)
         except BaseException:
             with suppress(StorageError):  # on a full disk, what was written must not stay
@@ -391,7 +353,7 @@ class MemoryDirectory:
         if self._storage.sync_failed:
             self._take_over(self._files.load(self._storage))
             self._storage.forget_unsynced()
-            self._files.tidy(self.manifest, self._groups())
+            self._files.tidy(self.manifest, self._rows.groups())
 
     def close(self) -> None:
         """Let another writer in; what was not committed is dropped."""
@@ -406,16 +368,6 @@ class MemoryDirectory:
             storage.remove(path)
         self._files.closed = storage.name
         storage.close(unused=True)
-
-    @property
-    def _codecs(self) -> dict[int, LayerCodec]:
-        return {each.layer: each.codec for each in self.manifest.layers}
-
-    def _logs(self) -> list[RowLog]:
-        return [self._tokens, *self._layers.values()]
-
-    def _groups(self) -> list[ArrayGroup]:
-        return [group for log in self._logs() for group in log.groups()]
 
 
 def _layer_entry(layer: int, codec: LayerCodec) -> LayerEntry:
