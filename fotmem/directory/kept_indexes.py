@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -97,10 +98,17 @@ class KeptIndexes:
         self._rows.pop(self._key(store, layer), None)
 
     def _refuse(self, key: str, problem: str) -> None:
-        """Take note of damage that was found after an index was read."""
+        """Take note of damage that was found after an index was read.
+
+        A reader may never close the directory, so it removes the file at once; a writer may be
+        committing in another thread, and writes the file anew when it closes.
+        """
+        directory = self._directory
         self._rows.pop(key, None)
-        name = self._directory.name
-        LOG.warning("the index %s of %s is built anew: %s", key, name, problem)
+        LOG.warning("the index %s of %s is built anew: %s", key, directory.name, problem)
+        if directory.keeps_indexes and directory.storage.read_only:
+            with suppress(StorageError):  # where it has to stay, it is found damaged again
+                directory.storage.remove(key)
 
     def write(
         self, store: str, layer: int, made_by: Mapping[str, Any], rows: int, arrays: Arrays
