@@ -346,13 +346,14 @@ def test_costs_are_those_of_a_budget_that_is_not_too_small(
     monkeypatch.setattr(calibration, "LARGER", larger)
     monkeypatch.setattr(calibration, "SMALLEST", 1)
     calibrated = calibration.Calibration(
-        small, tokens=100 * few, top_k=4, device="cpu", threads=1, seconds=60
+        small, tokens=100 * few, top_k=4, device="cpu", threads=1, seconds=60, kept=True
     )
     assert list(calibrated.run([IN_PART], lambda *_: None))
     assert [(job["sizes"], job["settings"][0].options["ram"], job["costs"]) for job in jobs] == [
         ((8192, few), 1_000_000, False),
         ((costed * few,), costed * 1_000_000, True),
     ]
+    assert [job["opened"] for job in jobs] == [IN_PART] * 2  # a memory is opened with all of it
     [measured] = calibrated.measured
     assert measured.part == pytest.approx(0.01)
     assert [found.tokens for found in measured.quality] == [8192, few]
