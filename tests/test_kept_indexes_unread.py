@@ -166,7 +166,11 @@ def truncate(path: Path) -> None:
 
 def replace_by_another(path: Path) -> None:
     """Write other bytes into the same file: it has the same size, and other content."""
-    size, begin = (path / INDEX).stat().st_size, chunks_at(path)
+    overwrite(path, chunks_at(path))
+
+
+def overwrite(path: Path, begin: int) -> None:
+    size = (path / INDEX).stat().st_size
     with (path / INDEX).open("r+b") as file:
         file.seek(begin)
         file.write(Random(3).randbytes(size - begin))
@@ -257,25 +261,49 @@ def test_what_was_added_and_forgotten_stays_so_when_clusters_are_mended(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(path / "indexes")
-    Opened(path, ram=70_000).directory.close()
-    begin = chunks_at(path)
-    with Opened(path, ram=70_000) as memory:
+    Opened(path, ram=100_000).directory.close()
+    more = draw(HEADS, 900, DIM, seed=9)
+    with Opened(path, ram=100_000) as memory:
         store = memory.store
-        more = draw(HEADS, 400, DIM, seed=9)
         store.add(more[:, :50], -more[:, :50])
         store.forget(100)
         twin = store.copy()
-        change(path, begin + 40)  # read when segments are merged, or searched
-        for each in (store, twin):
-            each.add(more[:, 50:], -more[:, 50:])
-            keys = torch.cat([rows()[0], more], 1)[:, 100:]
-            queries = draw(HEADS, 5, DIM, seed=7)
-            best = (queries @ keys.mT).topk(6, dim=-1)
-            hits = each.search(queries, 6)
-            assert torch.equal(hits.ids, best.indices + 100)
-            assert each.next_id == ROWS + 400
+        replace_by_another(path)
+        caplog.clear()
+        store.add(more[:, 50:], -more[:, 50:])
+        assert ANEW in caplog.text  # found when clusters were merged
+        require_added(store, more)
+        require_added(twin, more[:, :50])  # by a search
+        twin.add(more[:, 50:], -more[:, 50:])
+        require_added(twin, more)
         twin.close()
-    assert ANEW in caplog.text
+
+
+def require_added(store: MemoryStore, more: Tensor) -> None:
+    """Expect the best of all keys but the 100 oldest."""
+    keys = torch.cat([rows()[0], more], 1)[:, 100:]
+    queries = draw(HEADS, 5, DIM, seed=7)
+    hits = store.search(queries, 6)
+    assert torch.equal(hits.ids, (queries @ keys.mT).topk(6, dim=-1).indices + 100)
+    assert store.next_id == ROWS + more.shape[1]
+
+
+def test_an_opening_that_merges_damaged_clusters_builds_all_anew(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(path / "indexes")
+    Opened(path, ram=100_000).directory.close()
+    begin, more = chunks_at(path), draw(HEADS, 900, DIM, seed=9)
+    directory, ids = MemoryDirectory.open(path, writable=True), torch.arange(900)
+    directory.append(ids, ids, ids, {0: (more, -more)})
+    directory.commit([document(0, ROWS), document(ROWS, ROWS + 900, "b")])
+    directory.close()
+    overwrite(path, begin)
+    for _ in range(2):
+        with Opened(path, ram=100_000) as memory:
+            memory.store.forget(100)
+            require_added(memory.store, more)
+    assert caplog.text.count(ANEW) == 1
 
 
 def test_a_damaged_log_is_an_error_all_the_same(
