@@ -1,7 +1,10 @@
 """Damage of a memory's directory: listed by `verify`, dropped by `repair`."""
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.disk import GroupFiles, ManifestFile, ManifestFormat, open_storage
+from fotmem.disk.byte_range import ByteRange
+from fotmem.disk.file_tree import FileTree
 from fotmem.errors import StorageError
 from tests import tiny
 from tests.commands import call, refusal
@@ -218,6 +223,26 @@ def test_what_cannot_be_mended_is_refused(memory: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"zarr\.json of .* is damaged"):
         repair(memory)
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_now_is_no_damage(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    read = FileTree.read
+
+    def failing(self: FileTree, ranges: Sequence[ByteRange]) -> list[bytes | None]:
+        if any("layers/03" in each.key and "/c." in each.key for each in ranges):
+            raise OSError(number, os.strerror(number), ranges[0].key)
+        return read(self, ranges)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileTree, "read", failing)
+        for use in (verify, repair):
+            with pytest.raises(StorageError, match=f"cannot read layers/03.*{os.strerror(number)}"):
+                use(memory)
+    assert repair(memory).damages == ()
+    assert_holds(MemoryDirectory.open(memory), ROWS)
 
 
 def test_sizes_that_are_made_up_are_refused(memory: Path) -> None:

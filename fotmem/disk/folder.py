@@ -13,7 +13,15 @@ from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.directory_lock import DirectoryLock
 from fotmem.disk.durable_files import sync_folder
 from fotmem.disk.file_tree import FileTree
-from fotmem.disk.storage import TRANSIENT, UNWRITABLE, Data, Storage, cure_of
+from fotmem.disk.storage import (
+    TRANSIENT,
+    UNASKED,
+    UNWRITABLE,
+    Data,
+    Storage,
+    UnreachableError,
+    cure_of,
+)
 from fotmem.errors import StorageError
 
 
@@ -96,7 +104,7 @@ class Folder(Storage):
         try:
             return self._tree.read(ranges)
         except OSError as error:
-            raise self._failed("read", str(error.filename), error) from error
+            raise self._unread(str(error.filename), error) from error
 
     def open(self, key: str) -> FileIO | None:
         try:
@@ -104,7 +112,7 @@ class Folder(Storage):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._failed("read", key, error) from error
+            raise self._unread(key, error) from error
 
     def names(self, path: str) -> list[str]:
         try:
@@ -195,6 +203,12 @@ class Folder(Storage):
                 "made durable there: put the folder back, or copy the store into another one "
                 f"(it is {otherwise})"
             )
+
+    def _unread(self, key: str, error: OSError) -> StorageError:
+        failure = self._failed("read", key, error)
+        if error.errno in UNASKED:  # a repair must not take it for damage
+            return UnreachableError(*failure.args)
+        return failure
 
     def _failed(self, doing: str, key: str, error: OSError) -> StorageError:
         cure = cure_of(error, "nothing was lost: repair the disk, then try again")

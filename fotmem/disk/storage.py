@@ -21,6 +21,8 @@ UNWRITABLE = frozenset(
 """Errors that forbid writing, though reading may still work."""
 TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """Errors that say nothing about the disk."""
+UNASKED = TRANSIENT | {errno.EACCES, errno.EPERM}
+"""Errors of reading that say nothing about what lies in a file."""
 NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
 """Errors that say that something else lies in place of a file or folder."""
 
