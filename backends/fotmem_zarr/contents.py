@@ -12,6 +12,8 @@ from fotmem.disk import (
     ChunkCache,
     LayerShape,
     Log,
+    MappedRows,
+    SavedRows,
     Storage,
     TailPiece,
     load_tail,
@@ -28,6 +30,7 @@ from fotmem_zarr.malloc_trim import trim_malloc
 from fotmem_zarr.manifest import Manifest
 from fotmem_zarr.snapshot import Snapshot
 
+Before = tuple[Snapshot, Log, dict[str, MappedRows]]
 MOST_KNOWN = 0.875
 """Kept clusters that know a smaller share of the rows are completed: they will be kept again."""
 
@@ -45,6 +48,7 @@ class LayerContents:
         self.forgotten = 0
         self.is_adopted = False
         """Whether the first rows lie in another log."""
+        self._mapped: dict[str, MappedRows] = {}  # the first rows, if their files can be mapped
         self._compactor = Compactor(self.files, budget)
         self._limit_cache()
 
@@ -63,14 +67,14 @@ class LayerContents:
         self.files.require_writable()
         self._take_in(keys, values)
 
-    def before(self) -> tuple[Snapshot, Log]:
+    def before(self) -> Before:
         """Return what `restore` needs."""
-        return self.now, self.log.copy()
+        return self.now, self.log.copy(), self._mapped
 
-    def restore(self, before: tuple[Snapshot, Log]) -> None:
-        """Return to the state before `add`."""
+    def restore(self, before: Before) -> None:
+        """Return to the state before `add` or `adopt`."""
         self._compactor.clear()
-        self.now, self.log = before
+        self.now, self.log, self._mapped = before
 
     def _take_in(self, keys: Tensor, values: Tensor) -> None:
         while keys.shape[1]:
@@ -127,7 +131,11 @@ class LayerContents:
         heads = torch.arange(len(rows))[:, None, None].expand_as(rows).flatten()
         rows = rows.flatten()
         found = torch.empty(len(rows), self.layer.head_dim, dtype=self.layer.dtype)
-        old = rows < now.logged
+        mapped = self._mapped.get(which)
+        first = 0 if mapped is None else len(mapped)
+        if mapped is not None and (there := rows < first).any():
+            found[there] = mapped.take(rows[there], heads[there])
+        old = (rows >= first) & (rows < now.logged)
         if old.any():
             found[old] = self.log.look_up(self.cache, which, heads[old], rows[old], limit)
         for block in now.recent.blocks:
@@ -191,13 +199,14 @@ class LayerContents:
         return manifest
 
     def adopt(
-        self, log: Log, segments: tuple[Segment, ...], told: Callable[[int], None] | None
+        self, saved: SavedRows, segments: tuple[Segment, ...], told: Callable[[int], None] | None
     ) -> None:
-        """Take over the rows of another log, which stay where they are, and segments of them.
+        """Take over the log of a memory, which stays where it is, and segments of its rows.
 
         `told` is called now and then with the number of rows that are in segments or memory. If it
         raises, `restore` what `before` returned.
         """
+        log = saved.log
         self.files.block, self.log = log.block, log.copy()
         self.now = Snapshot(segments, end=segments[-1].end if segments else 0)
         self._limit_cache()
@@ -206,7 +215,13 @@ class LayerContents:
             if told is not None:
                 told(first + keys.shape[1])
         self._finish(segments[-1].end if segments else 0)
+        self._map(saved)
         self.is_adopted = True
+
+    def _map(self, saved: SavedRows) -> None:
+        """Map the files of a log, so that they can be read also when a compaction removes them."""
+        both = {name: MappedRows(saved.log, name) for name in ("keys", "values")}
+        self._mapped = both if all(each.is_mapped for each in both.values()) else {}
 
     def _finish(self, known: int) -> None:
         """Leave few rows outside segments, if those beyond row `known` are so many."""
@@ -247,4 +262,5 @@ class LayerContents:
         """Release everything."""
         self._compactor.clear()
         self.now, self.log, self.cache = Snapshot(), Log(self.log.block), ChunkCache()
+        self._mapped = {}
         self.files.close()

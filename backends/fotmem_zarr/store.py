@@ -237,7 +237,7 @@ class ZarrStore(MemoryStore):
         contents, end = self._contents, saved.log.end
         before = contents.before()
         try:
-            contents.adopt(saved.log, segments, self._told)
+            contents.adopt(saved, segments, self._told)
             if not self.options.exact:
                 self._hubs = hubs.grown(contents.keys_of, first=0, end=end)
         except BaseException:

@@ -69,6 +69,11 @@ class MappedRows:
         chunks = self._verified.view(len(self._files), self._per_file)[absent]
         return int(chunks.sum()) * self._stride
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether all files are mapped: they stay readable, and take no memory of their own."""
+        return all(self._mapped)
+
     def take(self, rows: Tensor, heads: Tensor) -> Tensor:
         """Look up rows, int64 of any shape, of heads that broadcast to it: ``[*shape, D]``.
 
