@@ -353,8 +353,8 @@ def test_a_zarr_store_that_fails_on_hub_keys_is_empty(
         patch.setattr(HubRows, "grown", failing)
         with pytest.raises(StorageError, match="a broken disk"):
             store.fill(rows_of(tmp_path / "memory"))
-    keys = draw(HEADS, 60, DIM, seed=3)
+    keys = draw(HEADS, ROWS, DIM, seed=3)  # so many that the first lie on disk
     store.add(keys, -keys)
-    assert len(store) == 60
-    ids = torch.arange(60).expand(HEADS, 1, -1)
+    assert len(store) == ROWS
+    ids = torch.arange(ROWS).expand(HEADS, 1, -1)
     assert torch.equal(store.keys(ids)[:, 0], keys)
