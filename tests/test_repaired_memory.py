@@ -195,11 +195,11 @@ def test_names_do_not_control_a_terminal(
 ) -> None:
     writer = MemoryDirectory.create(path := tmp_path / "memory", SHAPES, FACTS)
     writer.append(*draw(0, 40))
-    writer.commit([document(0, 40, "\x1b[2J\x1b]0;owned\x07\u202etxt.\r\x9b1m")])
+    writer.commit([document(0, 40, "\x1b[2J\x1b]0;owned\x07\u202etxt.\r\x9b1m\n0 damaged")])
     writer.close()
     flip(next(path.glob("layers/03/*/keys/c.0.0.0")), 3)
     out = call(capsys, "memory", "verify", path).out + call(capsys, "memory", "repair", path).out
-    assert r"\x1b[2J\x1b]0;owned\x07\u202etxt.\r\x9b1m: 40 tokens, would be lost" in out
+    assert r"\x1b[2J\x1b]0;owned\x07\u202etxt.\r\x9b1m\n0 damaged: 40 tokens, would be lost" in out
     assert not set(out) & set("\x1b\x07\u202e\r\x9b")
 
 

@@ -28,7 +28,7 @@ from fotmem.cli.options import (
     Texts,
 )
 from fotmem.cli.parsing import parse_layers, parse_question, parse_store, parse_top_k
-from fotmem.cli.printable import printable
+from fotmem.cli.printable import printable, printable_name
 
 if TYPE_CHECKING:
     from fotmem.memory.stats import MemoryStats
@@ -149,5 +149,5 @@ def sources_table(sources: "list[Passage]") -> Table:
         known = source.characters
         place = f"token {source.tokens[0]:,}" if known is None else f"{known[0]:,} to {known[1]:,}"
         text = escape(printable(source.text).replace("\n", "⏎"))
-        table.add_row(escape(printable(source.document)), place, f"{source.weight:.1%}", text)
+        table.add_row(escape(printable_name(source.document)), place, f"{source.weight:.1%}", text)
     return table

@@ -7,7 +7,7 @@ import typer
 
 from fotmem.cli.command import Command
 from fotmem.cli.options import Json
-from fotmem.cli.printable import printable
+from fotmem.cli.printable import printable, printable_name
 
 if TYPE_CHECKING:
     from fotmem.directory.damage import Verified
@@ -96,7 +96,7 @@ def _show(found: "Verified", fate: str) -> None:
         text = f"{damage.problem}{rows if damage.first < damage.stop else ''}{remedy}"
         print(printable(text))
     for each in found.lost:
-        name = printable(each.name) or "a document without a name"
+        name = printable_name(each.name) or "a document without a name"
         print(f"{name}: {_counted(len(each), 'token')}, {fate}")
     number = len(found.damages)
     state = "nothing is damaged" if not number else f"{number:,} damaged"

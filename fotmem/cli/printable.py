@@ -17,6 +17,17 @@ def printable(text: str) -> str:
     return "".join(map(_shown, text))
 
 
+def printable_name(name: str) -> str:
+    r"""Return a name as a part of one line: it must not look like a line of ours.
+
+    Examples
+    --------
+    >>> printable_name("a\nnothing is damaged")
+    'a\\nnothing is damaged'
+    """
+    return printable(name).replace("\n", r"\n").replace("\t", r"\t")
+
+
 def _shown(character: str) -> str:
     controls = unicodedata.category(character) in ("Cc", "Cs") or character in DIRECTIONS
     if not controls or character in "\t\n":

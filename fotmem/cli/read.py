@@ -24,7 +24,7 @@ from fotmem.cli.options import (
     Window,
 )
 from fotmem.cli.parsing import parse_layers, parse_top_k
-from fotmem.cli.printable import printable
+from fotmem.cli.printable import printable, printable_name
 from fotmem.errors import StorageError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> 
 
 def _tell(console: Console, document: "Document", tokens: int) -> None:
     said = f"{tokens:,} tokens" if tokens else "not changed"
-    console.print(f"{escape(printable(document.name))}: {said}", soft_wrap=True)
+    console.print(f"{escape(printable_name(document.name))}: {said}", soft_wrap=True)
 
 
 def _opened(how: HowToRead) -> "tuple[Memory, Any]":
