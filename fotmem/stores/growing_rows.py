@@ -126,6 +126,13 @@ class GrowingRows:
         heads = torch.arange(self.num_heads, device=self.device)[:, None, None]
         return self._looked_up(rows.to(self.device), heads).to(rows.device)
 
+    def take_of_heads(self, heads: Tensor, rows: Tensor) -> Tensor:
+        """Look up rows of any shape ``[...]``, each of its own head: ``[..., D]``, on their device.
+
+        `heads` is int64 and broadcasts to the shape of `rows`.
+        """
+        return self._looked_up(rows.to(self.device), heads.to(self.device)).to(rows.device)
+
     def take_of_head(self, head: int, rows: Tensor) -> Tensor:
         """Look up rows ``[n]`` of one head: ``[n, D]`` on their device."""
         found = self._looked_up(rows.to(self.device), torch.tensor(head, device=self.device))

@@ -19,7 +19,7 @@ from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.hub_keys import HubKeys
 from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.options import StoreOptions
-from fotmem.stores.parallel import ReadWriteLock
+from fotmem.stores.parallel import ReadWriteLock, Result
 from fotmem.stores.rerank_numpy import NumpyReranker
 from fotmem.stores.rows_store import RowsStore
 from fotmem.stores.saved_index import Arrays, SavedIndex, named_parts, part_of
@@ -139,6 +139,12 @@ class IndexedStore(RowsStore):
         the index is built then.
         """
         raise NotImplementedError("a store that names index_library implements load_index")
+
+    # What a subclass may call -----------------------------------------------------------------
+
+    def reading(self, read: Callable[[], Result]) -> Result:
+        """Call a function while the index does not change; other threads may read, too."""
+        return self._lock.reading(read)
 
     # What it does with them --------------------------------------------------------------------
 

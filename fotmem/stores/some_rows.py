@@ -41,9 +41,9 @@ def compare(
     return Hits(rows.at(positions), scores)
 
 
-def biased_by_position(bias: Bias, rows: IdRanges, first_id: int = 0) -> Bias:
-    """Let a bias of ids take positions in a set of rows; `first_id` is the id of row 0."""
-    return lambda positions: bias(rows.at(positions) + first_id)
+def biased_by_position(bias: Bias, rows: IdRanges) -> Bias:
+    """Let a bias of rows take positions in a set of rows."""
+    return lambda positions: bias(rows.at(positions))
 
 
 def looked_up(

@@ -165,6 +165,16 @@ class MemoryStore(ABC):
         """Attend with queries ``[H, Q, D]`` to a store that is not empty."""
         return self._attend(queries, top_k, scale, None)
 
+    def attend_rows_among(
+        self, queries: Tensor, scale: float, bias: Bias | None, rows: IdRanges | None
+    ) -> PartialAttention:
+        """Attend to all of some rows, at least one; None: to all that are not forgotten.
+
+        `bias`, if there is one, takes rows and is added to inner products, before `scale`. The base
+        class reads all of these keys; override it in a store that estimates (`estimates_tail`).
+        """
+        return self._attend_to_all(queries, scale, bias, rows)
+
     def search_rows_biased(self, queries: Tensor, top_k: int, bias: Bias) -> Hits:
         """Search by inner product plus what `bias` returns for rows (-inf for forgotten ones)."""
         near = self._search_live(queries, min(OVERFETCH * top_k, self._live))
@@ -759,7 +769,9 @@ class MemoryStore(ABC):
         rows: IdRanges | None = None,
     ) -> PartialAttention:
         if top_k is None:
-            return self._attend_to_all(queries, scale, bias, rows)
+            if bias is not None:
+                bias = live_bias(bias, first_id=self._offset, shown=None)
+            return self.attend_rows_among(queries, scale, bias, rows)
         first = self._forgotten
         top_k = min(top_k, self._live if rows is None else len(rows))
         return attend_to_hits(
@@ -773,11 +785,11 @@ class MemoryStore(ABC):
     def _attend_to_all(
         self, queries: Tensor, scale: float, bias: Bias | None, rows: IdRanges | None
     ) -> PartialAttention:
-        first_id = self.first_id
+        first = self._forgotten
         blocks = self.live_blocks() if rows is None else self._blocks_among(rows)
         if rows is not None and bias is not None:
-            bias, first_id = biased_by_position(bias, rows, self._offset), 0
-        return attend_to_all(blocks, queries, scale=scale, bias=bias, first_id=first_id)
+            bias, first = biased_by_position(bias, rows), 0
+        return attend_to_all(blocks, queries, scale=scale, bias=bias, first_id=first)
 
     def _blocks_among(self, rows: IdRanges) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the keys and values of some rows."""

@@ -1,0 +1,113 @@
+"""Attention to all keys: exact where it matters, estimated elsewhere."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fotmem.attention import PartialAttention, merge
+from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore
+from fotmem_clusters.attending import attend_to_clusters, best_rows
+from fotmem_clusters.options import ClustersOptions
+from fotmem_clusters.saving import loaded_tree, saved_tree
+from fotmem_clusters.tree import Tree
+
+BATCH = 512
+"""Rows that enter clusters at a time; newer ones are all compared."""
+BUDGET_PER_HIT = 16
+"""Rows that a search reads for each hit, at least."""
+FEW = 4096
+"""Rows that attention compares with all of them, rather than look for those among clusters."""
+
+
+class ClustersStore(IndexedStore):
+    """Keys in clusters; a query reads the most promising ones, and estimates the others.
+
+    A search compares what it reads. Attention to all keys (``top_k=None``) is exact over what it
+    reads; each cluster that it does not read is one more entry: the mean value, with the weight
+    that mean, number and spread of its keys predict.
+
+    Nothing is ever rebuilt: a new key goes to the nearest cluster, and a full one is halved. What
+    clusters are depends only on the keys, not on the pieces in which they came.
+    """
+
+    options: ClustersOptions
+    search_options = frozenset({"budget"})
+    index_library = "fotmem_clusters 1"
+    _tree: Tree
+    _limited: tuple[IdRanges, int, Tree] | None = None
+    """The rows that a call may see, the end of the tree, and a tree of these rows only."""
+
+    def build_index(self) -> None:
+        self._tree = Tree(
+            self.stored_keys, self.stored_values, self.options.capacity, self.first_row
+        )
+        for first, keys in self.key_blocks(self.first_row, len(self.stored_keys)):
+            self.extend_index(first, keys)
+
+    def extend_index(self, first: int, keys: Tensor) -> None:
+        self.indexed_rows = first + keys.shape[1]
+        while self._tree.end + BATCH <= self.indexed_rows:
+            self._tree.insert(self._tree.end, self._tree.end + BATCH)
+
+    def find_candidates(self, queries: Tensor, top_k: int) -> Tensor:
+        budget = max(self.options.budget, BUDGET_PER_HIT * top_k)
+        found = best_rows(self._tree, queries.to(self.device), top_k, budget=budget)
+        waiting = torch.arange(self._tree.end, self.indexed_rows, device=self.device)
+        return torch.cat([found, waiting.expand(*found.shape[:2], -1)], 2).cpu()
+
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        if top_k is None:
+            return self.attend_rows_among(queries, scale, None, None)
+        return super().attend_rows(queries, top_k, scale)
+
+    def attend_rows_among(
+        self, queries: Tensor, scale: float, bias: Bias | None, rows: IdRanges | None
+    ) -> PartialAttention:
+        if rows is not None and len(rows) <= FEW:
+            return super().attend_rows_among(queries, scale, bias, rows)
+        return self.reading(lambda: self._estimated(queries, scale, bias, rows))
+
+    def _estimated(
+        self, queries: Tensor, scale: float, bias: Bias | None, rows: IdRanges | None
+    ) -> PartialAttention:
+        """Attend to the tree, and to the rows that wait for it."""
+        if not self.indexed_rows:
+            return super().attend_rows_among(queries, scale, bias, rows)
+        tree, wide, parts = self._tree, queries.float(), []
+        if rows is None:
+            rows = IdRanges([(self.forgotten_rows, len(self.stored_keys))])
+        if clustered := rows.within(0, tree.end):
+            if len(clustered) < tree.end - tree.first:
+                tree = self._limited_to(clustered)
+            budget = self.options.budget
+            parts.append(attend_to_clusters(tree, wide, budget=budget, scale=scale, bias=bias))
+        if waiting := rows.within(tree.end, len(self.stored_keys)):
+            parts.append(super().attend_rows_among(wide, scale, bias, waiting))
+        return merge(parts)
+
+    def _limited_to(self, rows: IdRanges) -> Tree:
+        """Return a tree without other rows; the last one is kept."""
+        limited = self._limited
+        if limited is None or limited[:2] != (rows, self._tree.end):
+            tree = self._tree.copy(self.stored_keys, self.stored_values)
+            tree.keep_only(rows.contains)
+            self._limited = limited = rows, self._tree.end, tree
+        return limited[2]
+
+    def index_arrays(self) -> Arrays:
+        return saved_tree(self._tree)
+
+    def load_index(self, arrays: Arrays) -> None:
+        self._tree = loaded_tree(
+            arrays, self.stored_keys, self.stored_values, self.options.capacity
+        )
+        self._limited = None
+
+    def copy_index(self, twin: Self) -> None:
+        twin._tree = self._tree.copy(twin.stored_keys, twin.stored_values)
+        twin._limited = None
+
+    def index_bytes(self) -> int:
+        limited = self._limited
+        return self._tree.ram_bytes + (0 if limited is None else limited[2].ram_bytes)

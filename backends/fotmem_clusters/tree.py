@@ -1,0 +1,205 @@
+"""Clusters of keys, and groups of clusters: they grow as keys are added."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fotmem.stores import GrowingRows
+from fotmem_clusters.members import Changes, Members
+from fotmem_clusters.summaries import Summaries
+from fotmem_clusters.visits import visits
+
+GROUP = 64
+"""Most clusters of a group."""
+FLAT = 1024
+"""Clusters of a head up to which a new key is compared with all of them."""
+NEAR = 3
+"""Groups whose clusters a new key is compared with where there are more."""
+WORKSPACE = 2**21
+"""Elements of the largest temporary."""
+
+
+class Tree:
+    """Clusters of rows, and groups of clusters.
+
+    A new key goes to the cluster with the nearest mean; a cluster or group that is full is halved.
+
+    Parameters
+    ----------
+    keys, values : GrowingRows
+        What is clustered.
+    capacity : int
+        Most rows of a cluster.
+    first : int
+        The first row.
+
+    Attributes
+    ----------
+    clusters, groups : Members
+        The rows of each cluster, the clusters of each group.
+    summaries, outlines : Summaries
+        Of clusters, and of groups.
+    parents : Tensor
+        Shape ``[H, room]``, int64: the group of each cluster.
+    first, end : int
+        The rows from the first to before the second are in clusters, but for those removed.
+    """
+
+    def __init__(
+        self, keys: GrowingRows, values: GrowingRows, capacity: int, first: int = 0
+    ) -> None:
+        self.keys, self.values = keys, values
+        heads, dim, device = keys.num_heads, keys.head_dim, keys.device
+        self.clusters = Members(heads, capacity, device)
+        self.groups = Members(heads, GROUP, device)
+        self.groups.table[:, 0, 0], self.groups.sizes[:, 0] = 0, 1
+        self.summaries, self.outlines = (
+            Summaries(heads, dim, keys.dtype, device) for _ in range(2)
+        )
+        self.parents = torch.zeros(heads, 1, dtype=torch.long, device=device)
+        self.first = self.end = first
+
+    def copy(self, keys: GrowingRows, values: GrowingRows) -> "Tree":
+        """Return the same clusters of other rows, which grow independently."""
+        return copy.deepcopy(self, {id(self.keys): keys, id(self.values): values})
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of its tensors."""
+        parts = (self.clusters, self.groups, self.summaries, self.outlines, self)
+        every = [each for part in parts for each in vars(part).values()]
+        return sum(each.nbytes for each in every if isinstance(each, Tensor))
+
+    @property
+    def nodes(self) -> Summaries:
+        """View the summaries of all clusters."""
+        return self.summaries.first(int(self.clusters.counts.max()))
+
+    def nprobe(self, budget: int) -> int:
+        """Return how many clusters have about as many rows in all."""
+        sizes = self.nodes.sizes
+        mean = float(sizes.sum() / (sizes > 0).sum().clamp(min=1))
+        return min(sizes.shape[1], max(1, round(budget / max(1.0, mean))))
+
+    def insert(self, first: int, stop: int) -> None:
+        """Put the rows from `first` to before `stop` into clusters."""
+        heads = torch.arange(self.keys.num_heads, device=self.keys.device)[:, None]
+        rows = torch.arange(first, stop, device=self.keys.device).expand(len(heads), -1)
+        keys, values = (each.take(rows[:, None])[:, 0].float() for each in (self.keys, self.values))
+        nodes = self.nearest(keys)
+        grown = self.summaries.add(nodes, keys, values)
+        wider = self.outlines.add(self.parents.gather(1, nodes), keys, values)
+        room = self.clusters.room
+        owners = heads.expand_as(rows).flatten()
+        changes = self.clusters.insert(owners, rows.flatten(), nodes.flatten(), self._keys_of)
+        self.summaries.reserve(self.clusters.room)
+        grown = grown // room * self.clusters.room + grown % room
+        self._summarise(torch.cat([changes.nodes, grown]).unique())
+        room = self.groups.room
+        moved = self._divided(changes)
+        wider = wider // room * self.groups.room + wider % room
+        self._outline(torch.cat([moved, wider]).unique())
+        self.end = stop
+
+    def keep_only(self, shown: Callable[[Tensor], Tensor]) -> None:
+        """Remove the rows that are not shown; `shown` takes rows of any shape."""
+        table = self.clusters.table
+        hidden = (table >= 0) & ~shown(table.clamp(min=0).long())
+        nodes = hidden.flatten(0, 1).any(1).nonzero().squeeze(1)
+        if len(nodes):
+            self.clusters.remove(nodes, hidden.flatten(0, 1)[nodes])
+            self._summarise(nodes)
+            self._outline(self._groups_of(nodes).unique())
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """Find the nearest cluster of each vector ``[H, n, D]``, float32: ``[H, n]``."""
+        count = int(self.clusters.counts.max())
+        if count <= FLAT:
+            return _closeness(vectors, self.summaries.first(count)).argmax(2)
+        groups = int(self.groups.counts.max())
+        closeness = _closeness(vectors, self.outlines.first(groups))
+        return self._nearest_in(vectors, closeness.topk(min(NEAR, groups), -1).indices)
+
+    def _nearest_in(self, vectors: Tensor, groups: Tensor) -> Tensor:
+        """Find the nearest cluster of each vector in its groups ``[H, n, P]``."""
+        dim, room, wide = vectors.shape[2], self.groups.room, groups.shape[2]
+        heads = torch.arange(len(groups), device=groups.device)[:, None, None]
+        best = vectors.new_full((groups.numel(),), -torch.inf)
+        which = torch.zeros_like(best, dtype=torch.long)
+        flat = vectors.flatten(0, 1)
+        for visit in visits(groups + heads * room, GROUP * dim, dim + GROUP, WORKSPACE):
+            owners, held = self.groups.of(visit.nodes)
+            means = self._means_of(owners, held.clamp(min=0))
+            offsets = (means.square().sum(-1) / -2).masked_fill(held < 0, -torch.inf)
+            asking = flat[visit.pairs // wide]
+            top = torch.baddbmm(offsets[:, None], asking, means.transpose(1, 2)).max(-1)
+            pairs = visit.pairs[visit.there]
+            best[pairs] = top.values[visit.there]
+            which[pairs] = held.gather(1, top.indices)[visit.there]
+        chosen = best.view(groups.shape).argmax(2, keepdim=True)
+        return which.view(groups.shape).gather(2, chosen).squeeze(2)
+
+    def _divided(self, changes: Changes) -> Tensor:
+        """Put new clusters into the groups of their origins; return groups that were divided."""
+        room = self.clusters.room
+        self.parents = pad(self.parents, (0, room - self.parents.shape[1]))
+        if not len(changes.new):
+            return changes.new
+        parents = self.parents.view(-1)
+        parents[changes.new] = parents[changes.origins]
+        heads, new = changes.new // room, changes.new % room
+        moved = self.groups.insert(heads, new, parents[changes.new], self._means_of).nodes
+        self.outlines.reserve(self.groups.room)
+        owners, held = self.groups.of(moved)
+        there = held >= 0
+        group = (moved % self.groups.room)[:, None].expand_as(held)
+        parents[(owners * room + held)[there]] = group[there]
+        return moved
+
+    def _groups_of(self, clusters: Tensor) -> Tensor:
+        heads = clusters // self.clusters.room
+        return heads * self.groups.room + self.parents.view(-1)[clusters]
+
+    def _summarise(self, nodes: Tensor) -> None:
+        """Summarise clusters, numbered across heads."""
+        for some in self._split(nodes, self.clusters.capacity):
+            owners, held = self.clusters.of(some)
+            weights = (held >= 0).float()
+            rows = held.clamp(min=0)
+            keys, values = (look_up(each, owners, rows) for each in (self.keys, self.values))
+            self.summaries.set(some, keys, values, weights, torch.zeros_like(weights))
+
+    def _outline(self, nodes: Tensor) -> None:
+        """Summarise groups, numbered across heads."""
+        known = self.summaries
+        for some in self._split(nodes, GROUP):
+            owners, held = self.groups.of(some)
+            flat = owners * self.clusters.room + held.clamp(min=0)
+            weights = known.sizes.view(-1)[flat].masked_fill(held < 0, 0)
+            keys, values = (each.view(-1, each.shape[2])[flat].float() for each in known.means)
+            self.outlines.set(some, keys, values, weights, known.spreads.view(-1)[flat])
+
+    def _split(self, nodes: Tensor, members: int) -> Sequence[Tensor]:
+        return torch.split(nodes, max(1, WORKSPACE // (members * self.keys.head_dim)))
+
+    def _keys_of(self, heads: Tensor, rows: Tensor) -> Tensor:
+        return look_up(self.keys, heads, rows)
+
+    def _means_of(self, heads: Tensor, clusters: Tensor) -> Tensor:
+        means = self.summaries.keys
+        return means.view(-1, means.shape[2])[heads * means.shape[1] + clusters].float()
+
+
+def look_up(source: GrowingRows, heads: Tensor, rows: Tensor) -> Tensor:
+    """Look up rows of any shape, each of its head: float32."""
+    return source.take_of_heads(heads, rows).float()
+
+
+def _closeness(vectors: Tensor, nodes: Summaries) -> Tensor:
+    """Return ``[H, n, C]``, largest for the node with the nearest mean."""
+    means = nodes.keys.float()
+    offsets = (means.square().sum(-1) / -2).masked_fill(nodes.sizes == 0, -torch.inf)
+    return torch.baddbmm(offsets[:, None], vectors, means.transpose(1, 2))
