@@ -39,7 +39,14 @@ LONGEST = (
     *("test_equality.py", "test_crashes.py", "test_full_disk.py", "test_scaffold.py"),
 )
 """Files that take long come first: at the end, no process waits for another."""
-BUILT_IN = {"fotmem_decoders", "fotmem_exact", "fotmem_faiss", "fotmem_hnsw", "fotmem_zarr"}
+BUILT_IN = {
+    "fotmem_clusters",
+    "fotmem_decoders",
+    "fotmem_exact",
+    "fotmem_faiss",
+    "fotmem_hnsw",
+    "fotmem_zarr",
+}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

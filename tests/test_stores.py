@@ -63,6 +63,14 @@ class TestExact(OurStore):
         return made("exact", "torch")
 
 
+class TestClusters(OurStore):
+    thorough = TIMES | SHARED
+
+    @pytest.fixture
+    def make_store(self) -> StoreFactory:
+        return made("clusters", "torch")
+
+
 class TestFaissFlat(OurStore):
     thorough = ALL - OWN | SHARED
 

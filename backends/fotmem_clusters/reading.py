@@ -10,6 +10,8 @@ from fotmem.stores import Bias
 from fotmem_clusters.tree import WORKSPACE, Tree, look_up
 from fotmem_clusters.visits import Visit, visits
 
+LOWEST = torch.finfo(torch.float32).min
+
 
 class Reader:
     """Reads clusters of a tree.
@@ -49,7 +51,8 @@ class Reader:
             scores = self._scores(flat[visit.pairs // wide], owners, held)
             lse = scores.logsumexp(-1, keepdim=True)
             pairs = visit.pairs[visit.there]
-            outs[pairs] = ((scores - lse).exp() @ values)[visit.there]
+            weights = (scores - lse.clamp(min=LOWEST)).exp()  # a head may have fewer clusters
+            outs[pairs] = (weights @ values)[visit.there]
             lses[pairs] = lse.squeeze(-1)[visit.there]
         return PartialAttention(outs.view(*chosen.shape, dim), lses.view(chosen.shape))
 

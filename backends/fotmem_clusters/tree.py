@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from fotmem.stores import GrowingRows
 from fotmem_clusters.members import Changes, Members
-from fotmem_clusters.summaries import Summaries
+from fotmem_clusters.summaries import FRESH, Shape, Summaries
 from fotmem_clusters.visits import visits
 
 GROUP = 64
@@ -18,6 +18,8 @@ FLAT = 1024
 """Clusters of a head up to which a new key is compared with all of them."""
 NEAR = 3
 """Groups whose clusters a new key is compared with where there are more."""
+SAMPLE = 512
+"""Clusters of a head on which it is measured how keys lie around their means."""
 WORKSPACE = 2**21
 """Elements of the largest temporary."""
 
@@ -61,6 +63,7 @@ class Tree:
         )
         self.parents = torch.zeros(heads, 1, dtype=torch.long, device=device)
         self.first = self.end = first
+        self._measured = 0  # rows when the shape was measured
 
     def copy(self, keys: GrowingRows, values: GrowingRows) -> "Tree":
         """Return the same clusters of other rows, which grow independently."""
@@ -88,10 +91,9 @@ class Tree:
         """Put the rows from `first` to before `stop` into clusters."""
         heads = torch.arange(self.keys.num_heads, device=self.keys.device)[:, None]
         rows = torch.arange(first, stop, device=self.keys.device).expand(len(heads), -1)
-        keys, values = (each.take(rows[:, None])[:, 0].float() for each in (self.keys, self.values))
-        nodes = self.nearest(keys)
-        grown = self.summaries.add(nodes, keys, values)
-        wider = self.outlines.add(self.parents.gather(1, nodes), keys, values)
+        nodes = self.nearest(self.keys.take(rows[:, None])[:, 0].float())
+        grown = self.summaries.count(nodes)
+        wider = self.outlines.count(self.parents.gather(1, nodes))
         room = self.clusters.room
         owners = heads.expand_as(rows).flatten()
         changes = self.clusters.insert(owners, rows.flatten(), nodes.flatten(), self._keys_of)
@@ -103,6 +105,8 @@ class Tree:
         wider = wider // room * self.groups.room + wider % room
         self._outline(torch.cat([moved, wider]).unique())
         self.end = stop
+        if stop - self.first > FRESH * self._measured:
+            self._measure()
 
     def keep_only(self, shown: Callable[[Tensor], Tensor]) -> None:
         """Remove the rows that are not shown; `shown` takes rows of any shape."""
@@ -113,6 +117,7 @@ class Tree:
             self.clusters.remove(nodes, hidden.flatten(0, 1)[nodes])
             self._summarise(nodes)
             self._outline(self._groups_of(nodes).unique())
+            self._measure()
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Find the nearest cluster of each vector ``[H, n, D]``, float32: ``[H, n]``."""
@@ -181,6 +186,25 @@ class Tree:
             weights = known.sizes.view(-1)[flat].masked_fill(held < 0, 0)
             keys, values = (each.view(-1, each.shape[2])[flat].float() for each in known.means)
             self.outlines.set(some, keys, values, weights, known.spreads.view(-1)[flat])
+
+    def _measure(self) -> None:
+        """Measure on some clusters of each head how keys lie around their means."""
+        shape = Shape.none(self.keys.num_heads, self.keys.head_dim, self.keys.device)
+        counts = self.clusters.counts[:, None]
+        places = torch.arange(SAMPLE, device=counts.device)[None]
+        chosen = (places * counts // SAMPLE) + torch.arange(len(counts))[
+            :, None
+        ] * self.clusters.room
+        for some in self._split(chosen.flatten(), self.clusters.capacity):
+            owners, held = self.clusters.of(some)
+            there = (held >= 0)[..., None]
+            offsets = [
+                (look_up(rows, owners, held.clamp(min=0)) - means.flatten(0, 1)[some][:, None])
+                * there
+                for rows, means in zip((self.keys, self.values), self.summaries.means, strict=True)
+            ]
+            shape = shape.grown(owners[:, 0], *offsets)
+        self.summaries.shape, self._measured = shape, self.end - self.first
 
     def _split(self, nodes: Tensor, members: int) -> Sequence[Tensor]:
         return torch.split(nodes, max(1, WORKSPACE // (members * self.keys.head_dim)))

@@ -1,0 +1,238 @@
+"""The `clusters` store: what it reads is exact, what it does not read is estimated well."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fotmem import create_store
+from fotmem.stores import IdRanges, SavedIndex
+from fotmem.testing.store.attention_data import attention_data
+from fotmem.testing.store.naive import draw, naive_attention
+from fotmem_clusters.halving import halved
+from fotmem_clusters.members import Members
+from fotmem_clusters.store import ClustersStore
+from fotmem_clusters.summaries import gain
+from fotmem_clusters.visits import visits
+
+HEADS, DIM, TOKENS = 2, 16, 6000
+SCALE = DIM**-0.5
+ALL = 10 * TOKENS
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, values and queries that are like those of attention."""
+    return attention_data(HEADS, TOKENS, 24, DIM)
+
+
+def filled(data: tuple[Tensor, ...], cuts: tuple[int, ...] = (), **options: Any) -> ClustersStore:
+    keys, values = data[:2]
+    store = create_store("clusters", num_heads=HEADS, head_dim=DIM, **options)
+    assert isinstance(store, ClustersStore)
+    for pair in zip(keys.tensor_split(cuts, 1), values.tensor_split(cuts, 1), strict=True):
+        store.add(*pair)
+    return store
+
+
+def error(out: Tensor, expected: Tensor) -> float:
+    """Return the mean relative error of outputs."""
+    difference = (out.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
+    return float(difference.mean())
+
+
+@pytest.mark.parametrize("forgotten", [0, 700])
+@pytest.mark.parametrize("biased", [False, True])
+def test_reading_everything_is_dense_attention(
+    data: tuple[Tensor, Tensor, Tensor], forgotten: int, biased: bool
+) -> None:
+    keys, values, queries = data
+    store = filled(data, budget=ALL)
+    store.forget(forgotten)
+    table = draw(1, TOKENS, 1, seed=9).flatten()
+    bias = (lambda ids: table[ids]) if biased else None
+    part = store.attend(queries, top_k=None, scale=SCALE, bias=bias)
+    scores = queries.double() @ keys.double().transpose(1, 2)
+    scores = (scores + (table if biased else 0))[..., forgotten:] * SCALE
+    torch.testing.assert_close(part.lse.double(), scores.logsumexp(-1), atol=1e-4, rtol=0)
+    expected = scores.softmax(-1) @ values[:, forgotten:].double()
+    torch.testing.assert_close(part.out.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_more_budget_never_raises_the_mean_error(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    keys, values, queries = data
+    store = filled(data)
+    expected, _ = naive_attention(queries, keys, values, SCALE)
+    errors = []
+    for budget in (60, 120, 240, 480, 960, 1920, ALL):
+        store.tune(budget=budget)
+        errors.append(error(store.attend(queries, top_k=None, scale=SCALE).out, expected))
+    assert errors == sorted(errors, reverse=True), errors
+    assert errors[-1] < 1e-4
+
+
+def test_an_estimate_is_better_than_the_best_keys_alone(
+    data: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """With as many keys read, the error is a quarter of that of exact top-k, or less."""
+    keys, values, queries = data
+    queries = queries / 8  # many keys count
+    budget = TOKENS // 100
+    store = filled(data, budget=budget)
+    expected, _ = naive_attention(queries, keys, values, SCALE)
+    exact = create_store("exact", num_heads=HEADS, head_dim=DIM)
+    exact.add(keys, values)
+    best = error(exact.attend(queries, top_k=budget, scale=SCALE).out, expected)
+    estimated = error(store.attend(queries, top_k=None, scale=SCALE).out, expected)
+    assert estimated < best / 4, (estimated, best)
+
+
+def test_clusters_do_not_depend_on_how_keys_arrive(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    whole = filled(data).attend(data[2], top_k=None, scale=SCALE)
+    cut = filled(data, cuts=(1, 2, 600, 4095, 4096, 4700, 5990))
+    parts = cut.attend(data[2], top_k=None, scale=SCALE)
+    assert torch.equal(whole.out, parts.out)
+    assert torch.equal(whole.lse, parts.lse)
+
+
+def test_queries_do_not_depend_on_one_another(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    store, queries = filled(data), data[2]
+    whole = store.attend(queries, top_k=None, scale=SCALE).out
+    alone = [store.attend(each, top_k=None, scale=SCALE).out for each in queries.split(1, 1)]
+    torch.testing.assert_close(torch.cat(alone, 1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [40, ALL])
+def test_nothing_is_left_of_rows_that_are_not_seen(
+    data: tuple[Tensor, Tensor, Tensor], budget: int
+) -> None:
+    """Neither a removed document nor a forgotten key moves an estimate."""
+    keys, values, queries = data
+    ranges = IdRanges([(500, 900), (1200, TOKENS)])
+    hidden = ~ranges.contains(torch.arange(TOKENS))
+    loud = keys.clone(), values.clone(), queries
+    loud[1][:, hidden] = 1e6
+    quiet, spoilt = filled(data, budget=budget), filled(loud, budget=budget)
+    for step in range(2):
+        parts = [
+            store.attend(queries, top_k=None, scale=SCALE, among=ranges)
+            for store in (quiet, spoilt)
+        ]
+        assert torch.equal(parts[0].out, parts[1].out), f"after {step} calls of forget"
+        for store in (quiet, spoilt):
+            store.forget(500)
+    out = spoilt.attend(queries, top_k=None, scale=SCALE, among=ranges).out
+    assert out.abs().max() < 1e3
+
+
+def test_a_decay_reaches_what_is_not_read(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    keys, values, queries = data
+    store, exact = (
+        filled(data, budget=TOKENS // 20),
+        create_store("exact", num_heads=HEADS, head_dim=DIM),
+    )
+    exact.add(keys, values)
+
+    def bias(ids: Tensor) -> Tensor:
+        return ((TOKENS - ids).float() / 100).clamp(1).log() * -4
+
+    part = store.attend(queries / 8, top_k=None, scale=SCALE, bias=bias)
+    scores = (queries.double() / 8) @ keys.double().transpose(1, 2) + bias(torch.arange(TOKENS))
+    expected = (scores * SCALE).softmax(-1) @ values.double()
+    assert (part.lse - (scores * SCALE).logsumexp(-1)).abs().max() < 0.1
+    best = exact.attend(queries / 8, top_k=TOKENS // 20, scale=SCALE, bias=bias)
+    assert error(part.out, expected) < error(best.out, expected) / 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_saved_clusters_are_the_same(
+    data: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
+) -> None:
+    keys, values, queries = data
+    store, twin = filled(data, dtype=dtype), filled((keys[:, :0], values[:, :0]), dtype=dtype)
+    saved = store.save_index()
+    assert saved is not None
+    assert twin.fill([(keys, values)], saved)
+    for each in (store, twin):
+        each.add(keys[:, :1024], values[:, :1024])  # they grow alike
+    same = [each.attend(queries, top_k=None, scale=SCALE).out for each in (store, twin)]
+    assert torch.equal(*same)
+
+
+DAMAGES: dict[str, Any] = {
+    "clusters/members": lambda a: a.__setitem__((0, 0, 0), a[0, 1, 0]),
+    "clusters/counts": lambda a: a.__setitem__(0, 10**6),
+    "clusters/sizes": lambda a: a.__setitem__((0, 0), -1),
+    "clusters/spreads": lambda a: a.__setitem__((0, 0), np.nan),
+    "groups/members": lambda a: a.__setitem__((0, 0, 0), a.max()),
+    "groups/shape/total": lambda a: a.__setitem__((0, 0, 0), np.inf),
+    "span": lambda a: a.__setitem__(1, TOKENS + 1),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_clusters_that_cannot_be_are_built_anew(
+    data: tuple[Tensor, Tensor, Tensor], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, twin = filled(data), filled((data[0][:, :0], data[1][:, :0]))
+    saved = store.save_index()
+    assert saved is not None
+    arrays = {key: np.array(array) for key, array in saved.arrays.items()}
+    DAMAGES[name](arrays[f"index/{name}"])
+    assert not twin.fill([data[:2]], SavedIndex(saved.made_by, saved.rows, arrays))
+    assert "built anew" in caplog.text
+    same = [each.attend(data[2], top_k=None, scale=SCALE).out for each in (store, twin)]
+    assert torch.equal(*same)
+
+
+@pytest.mark.parametrize("capacity", [4, 7, 64])
+def test_each_point_is_in_one_node_that_is_not_too_large(capacity: int) -> None:
+    vectors = torch.cat([draw(3, 900, 4, seed=1), torch.zeros(3, 300, 4)], 1)  # some are equal
+    members = Members(3, capacity, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    for points in torch.randperm(1200, generator=generator).split(77):
+        heads = torch.arange(3).repeat_interleave(len(points))
+        every = points.repeat(3)
+        nodes = (torch.rand(len(every), generator=generator) * members.counts[heads]).long()
+        changes = members.insert(heads, every, nodes, lambda h, p: vectors[h, p])
+        assert len(changes.new) == len(changes.origins)
+    for table, sizes, count in zip(members.table, members.sizes, members.counts, strict=True):
+        assert table[table >= 0].sort().values.tolist() == list(range(1200))
+        assert torch.equal((table >= 0).sum(1), sizes.long())
+        assert (sizes[:count] > 0).all()
+        assert not sizes[count:].any()
+
+
+def test_halves_are_never_empty_and_keep_near_ones_together() -> None:
+    far = torch.cat([draw(1, 5, 3), draw(1, 4, 3, seed=1) + 100, torch.full((1, 3, 3), 5.0)], 1)
+    there = torch.ones(1, 12, dtype=torch.bool)
+    there[:, 9:] = False
+    second = halved(far, there)
+    assert second[0, :9].tolist() in ([False] * 5 + [True] * 4, [True] * 5 + [False] * 4)
+    assert not second[0, 9:].any()
+    equal = halved(torch.ones(1, 5, 3), torch.ones(1, 5, dtype=torch.bool))
+    assert 0 < int(equal.sum()) < 5
+
+
+def test_gain_is_that_of_normal_numbers() -> None:
+    """Half the variance while it is small; for few numbers of great variance, less."""
+    sizes = torch.tensor([50.0])
+    generator = torch.Generator().manual_seed(0)
+    for deviation, tolerance in ((0.5, 0.01), (1.0, 0.03), (2.0, 0.2), (4.0, 0.2)):
+        scores = deviation * torch.randn(4000, 50, generator=generator, dtype=torch.float64)
+        expected = float((scores.logsumexp(1) - math.log(50)).mean())
+        found = float(gain(torch.tensor([deviation**2]), sizes))
+        assert abs(found - expected) < tolerance, (deviation, found, expected)
+
+
+def test_each_pair_is_visited_once() -> None:
+    chosen = torch.randint(0, 9, (40, 3), generator=torch.Generator().manual_seed(0))
+    seen = []
+    for visit in visits(chosen, cost=10, per_pair=3, workspace=40):
+        nodes = visit.nodes[:, None].expand_as(visit.pairs)
+        assert torch.equal(chosen.flatten()[visit.pairs][visit.there], nodes[visit.there])
+        seen += visit.pairs[visit.there].tolist()
+    assert sorted(seen) == list(range(120))
