@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fotmem.attention import PartialAttention, topk_attention
 from fotmem.disk import DamagedChunkError, LayerShape, SavedRows
-from fotmem.errors import StorageError, one_line
+from fotmem.errors import StorageError
 from fotmem.stores import Bias, Hits, MemoryStore, ReadWriteLock, SavedIndex
 from fotmem_zarr.budget import Budget
 from fotmem_zarr.contents import LayerContents
@@ -254,7 +254,7 @@ class ZarrStore(MemoryStore):
                 self._offered, self._contents.layer, block=log.block, rows=log.end
             )
         except Exception as error:
-            LOG.warning("the saved clusters of the zarr store are built anew: %s", one_line(error))
+            LOG.warning("the saved clusters of the zarr store are built anew: %r", error)
             return (), HubRows()
         self._is_loaded = True
         return found
