@@ -14,7 +14,16 @@ from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 EXACT = {"name": "exact", "plugin": "fotmem_exact", "available": True, "reason": ""}
-BUILT_IN = ("clusters", "exact", "faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw", "zarr")
+BUILT_IN = (
+    "clusters",
+    "exact",
+    "faiss-flat",
+    "faiss-ivf",
+    "faiss-ivfpq",
+    "faiss-hnsw",
+    "hnsw",
+    "zarr",
+)
 COMMANDS = {
     "": "demo",
     "stores": "stores --json",
