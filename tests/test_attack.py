@@ -30,7 +30,7 @@ def attacker() -> Iterator[Attacker]:
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=pytest.mark.thorough) if kind in ("crash", "interrupt") else kind
+        kind if kind == "flip" else pytest.param(kind, marks=pytest.mark.thorough)
         for kind in STORE_KINDS
     ],
 )

@@ -154,6 +154,7 @@ def test_the_report_is_complete(capture: Capture, tmp_path: Path) -> None:
             assert last.attention_mass_recall == row.attention_mass_recall
 
 
+@pytest.mark.thorough
 def test_existing_rows_are_not_measured_again(
     capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ class Oracle:
         return CausalLMOutput(logits=logits)
 
 
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("wrong", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_answers_are_counted(wrong: bool) -> None:
     with fotmem.attach(new_model(0)) as memory:
         oracle = Oracle(memory, wrong=wrong)

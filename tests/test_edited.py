@@ -95,6 +95,7 @@ def test_reports_of_bench(measured: dict[str, Any], tmp_path: Path, capsys: Any)
     assert TRIES / 2 < refused < TRIES
 
 
+@pytest.mark.thorough
 def test_reports_that_bench_continues(measured: dict[str, Any], tmp_path: Path) -> None:
     file, shown = tmp_path / "report.json", 0
     for seed in range(4 * TRIES):
@@ -111,6 +112,7 @@ def test_reports_that_bench_continues(measured: dict[str, Any], tmp_path: Path) 
     assert shown
 
 
+@pytest.mark.thorough
 def test_reports_of_eval(tmp_path: Path, capsys: Any) -> None:
     file = tmp_path / "report.json"
     content = json.loads(test_curves.write(file, test_curves.LINE).read_text())

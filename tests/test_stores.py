@@ -64,7 +64,9 @@ class TestExact(OurStore):
 
 
 class TestClusters(OurStore):
-    thorough = TIMES | SHARED
+    thorough = (
+        ALL - OWN - {"test_recall", "test_large_attention", "test_an_estimated_tail"} | SHARED
+    )
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -102,7 +104,7 @@ class TestFaissHnsw(OurStore):
 
 
 class TestHnsw(OurStore):
-    thorough = TIMES | HUGE | SHARED
+    thorough = TIMES | HUGE | SHARED | {"test_recall_among_ids"}
 
     @pytest.fixture
     def make_store(self) -> StoreFactory:
@@ -110,6 +112,8 @@ class TestHnsw(OurStore):
 
 
 class TestZarr(OurStore):
+    thorough = TIMES | HUGE
+
     @pytest.fixture
     def make_store(self) -> StoreFactory:
         return made("zarr", "zarr")

@@ -147,6 +147,7 @@ def test_an_earlier_manifest_opens_as_it_was_and_destroys_nothing(tmp_path: Path
         assert_holds(store, keys, values)
 
 
+@pytest.mark.thorough
 def test_a_store_whose_writer_was_killed_at_its_beginning_opens(tmp_path: Path) -> None:
     fill(tmp_path / "whole", 0)
     for kept in ((), ("log",), ("log", "segments"), KINDS):
