@@ -126,6 +126,17 @@ def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: 
     line = refusal(capsys, 1, "read", other, one, "--into", kept)
     assert "was filled by another model" in line
     assert "architecture: the memory has" in line
+    for option, has, wanted in (
+        ("window", "32", "64"),
+        ("layers", "1,3", "0-1"),
+        ("top-k", "32", "all"),
+        ("decay", "0.0", "0.5"),
+        ("quantization", "none", "int8"),
+    ):
+        line = refusal(capsys, 1, "read", folder, one, "--into", kept, f"--{option}", wanted)
+        said = "0,1" if option == "layers" else wanted
+        assert f"{option.replace('-', '_')} is chosen when a directory is begun: " in line
+        assert f" has {has}, wanted {said}; leave it out" in line
     moved = Path(shutil.copytree(kept, tmp_path / "moved"))
     (moved / "zarr.json").write_text("{}")
     assert "is damaged" in refusal(capsys, 1, "ask", moved, "Who?")

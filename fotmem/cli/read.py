@@ -19,9 +19,9 @@ from fotmem.cli.options import (
     Dtype,
     Layers,
     Model,
+    OptionalTopK,
+    OptionalWindow,
     Temperature,
-    TopK,
-    Window,
 )
 from fotmem.cli.parsing import parse_layers, parse_top_k
 from fotmem.cli.printable import printable, printable_name
@@ -33,14 +33,17 @@ if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
 
 
+WINDOW, TOP_K = 512, 32
+"""Options of a new directory that are not given."""
+
+
 class HowToRead(NamedTuple):
-    """Which model reads into which directory, with which options of `fotmem.attach`."""
+    """Which model reads into which directory, with which options of a new directory."""
 
     model: str
     into: str
     dtype: str | None
     options: dict[str, Any]
-    quantization: Literal["int8", "int4"] | None
     before: "MemoryManifest | None"
     """What is in the directory already."""
 
@@ -58,11 +61,11 @@ def read(
         str, typer.Option(metavar="DIR", help="Directory of the memory; made if it is missing.")
     ],
     layers: Layers = None,
-    window: Window = 512,
+    window: OptionalWindow = None,
     distance: Distance = None,
     decay: Decay = None,
     temperature: Temperature = None,
-    top_k: TopK = "32",
+    top_k: OptionalTopK = None,
     dtype: Dtype = None,
     quantization: Annotated[
         Literal["int8", "int4"] | None,
@@ -79,16 +82,19 @@ def read(
     """
     from fotmem.directory.committed import find_manifest, read_manifest
     from fotmem.documents import load_documents
-    from fotmem.memory.saving import require_same_quantization
+    from fotmem.memory.saving import require_same_options
 
-    before = find_manifest(into)
-    if before is not None:
-        require_same_quantization(quantization, before, into)
-    options = {
-        **{"layers": parse_layers(layers), "top_k": parse_top_k(top_k), "window": window},
+    named = {
+        **{"layers": parse_layers(layers), "window": window, "quantization": quantization},
         **{"distance": distance, "decay": decay, "temperature": temperature},
     }
-    how = HowToRead(model, into, dtype, options, quantization, before)
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if top_k is not None:
+        given["top_k"] = parse_top_k(top_k)
+    before = find_manifest(into)
+    if before is not None:
+        require_same_options(given, before, into)
+    how = HowToRead(model, into, dtype, given, before)
     documents = (document for source in files for document in load_documents(source))
     first = next(documents)  # before a model is loaded, or a directory begun
     console = Console(file=sys.stderr, highlight=False)
@@ -160,11 +166,13 @@ def _opened(how: HowToRead) -> "tuple[Memory, Any]":
     from fotmem.memory.attachment import attach
     from fotmem.memory.opening import open_memory
 
-    model, into, dtype, options, quantization, before = how
+    model, into, dtype, options, before = how
     if before is not None:
         llama, tokenizer = load_model_of(before.facts, into, model, dtype)
         return open_memory(into, llama, append_only=True), tokenizer
     llama, tokenizer = load_quietly(model, dtype)
+    options = {"window": WINDOW, "top_k": TOP_K} | options
+    quantization = options.pop("quantization", None)
     memory, name = attach(llama, **options), _lasting_name(model)
     memory.save(into, model=name, tokenizer=tokenizer, quantization=quantization)
     return memory, tokenizer

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fotmem.arguments import is_text
 from fotmem.directory.facts import LONGEST, Fingerprint, ReadingFacts
@@ -72,7 +73,8 @@ def save(
     require_known(quantization)
     contents, kept = attached.contents, attached.contents.directory
     if kept is not None and kept.is_at(path):
-        require_same_quantization(quantization, kept.manifest, kept.name)
+        if quantization is not None:
+            require_same_options({"quantization": quantization}, kept.manifest, kept.name)
         commit(contents, kept)
         return contents
     known = "" if tokenizer is None else tokenizer_fingerprint(tokenizer)
@@ -96,16 +98,27 @@ def require_known(quantization: object) -> None:
         raise OptionError.unknown(str(quantization), "a memory", BITS, kind="quantization")
 
 
-def require_same_quantization(
-    quantization: Quantization | None, manifest: MemoryManifest, name: str
-) -> None:
-    """Raise `OptionError` if another quantization is wanted than a directory has."""
-    has = manifest.layers[0].quantization
-    if quantization not in (None, has):
-        raise OptionError(
-            f"quantization is chosen when a directory is begun: {name} has "
-            f"{has or 'none'}, wanted {quantization}; leave it out, or save to another directory"
-        )
+def require_same_options(wanted: Mapping[str, Any], manifest: MemoryManifest, name: str) -> None:
+    """Raise `OptionError` if an option is wanted with another value than a directory has."""
+    has = {
+        **manifest.facts.model_dump(),
+        "layers": [each.layer for each in manifest.layers],
+        "quantization": manifest.layers[0].quantization,
+    }
+    for option, value in wanted.items():
+        if value != has[option]:
+            raise OptionError(
+                f"{option} is chosen when a directory is begun: {name} has "
+                f"{_said(option, has[option])}, wanted {_said(option, value)}; leave it out, or "
+                "take another directory"
+            )
+
+
+def _said(option: str, value: object) -> str:
+    """Write the value of an option as a command takes it."""
+    if value is None:
+        return "all" if option == "top_k" else "none"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _written(
