@@ -91,11 +91,13 @@ def test_an_estimate_is_better_than_the_best_keys_alone(
 
 
 def test_clusters_do_not_depend_on_how_keys_arrive(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    whole = filled(data).attend(data[2], top_k=None, scale=SCALE)
-    cut = filled(data, cuts=(1, 2, 600, 4095, 4096, 4700, 5990))
-    parts = cut.attend(data[2], top_k=None, scale=SCALE)
-    assert torch.equal(whole.out, parts.out)
-    assert torch.equal(whole.lse, parts.lse)
+    """Hub keys do, as in all stores with an index."""
+    whole, cut = filled(data).save_index(), filled(data, cuts=(1, 600, 4095, 4700)).save_index()
+    assert whole is not None and cut is not None
+    names = [name for name in whole.arrays if name.startswith("index/")]
+    assert len(names) == 21
+    for name in names:
+        assert np.array_equal(whole.arrays[name], cut.arrays[name]), name
 
 
 def test_queries_do_not_depend_on_one_another(data: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -103,6 +105,17 @@ def test_queries_do_not_depend_on_one_another(data: tuple[Tensor, Tensor, Tensor
     whole = store.attend(queries, top_k=None, scale=SCALE).out
     alone = [store.attend(each, top_k=None, scale=SCALE).out for each in queries.split(1, 1)]
     torch.testing.assert_close(torch.cat(alone, 1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_key_that_no_mean_shows_is_read(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    """An attention sink: queries point away from all keys, and one at the origin has the weight."""
+    keys, values = draw(HEADS, TOKENS, DIM) / 4 + 2, data[1].clone()
+    keys[:, 100], values[:, 100] = 0, 7
+    queries = draw(HEADS, 9, DIM, seed=1) / 4 - 2
+    store = filled((keys, values), budget=64)
+    expected, _ = naive_attention(queries, keys, values, SCALE)
+    assert (expected - 7).abs().max() < 0.1
+    assert error(store.attend(queries, top_k=None, scale=SCALE).out, expected) < 1e-3
 
 
 @pytest.mark.parametrize("budget", [40, ALL])

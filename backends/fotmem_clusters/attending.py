@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias
+from fotmem.stores import Bias, HubKeys
 from fotmem_clusters.reading import Reader
 from fotmem_clusters.summaries import Summaries, gain
 from fotmem_clusters.tree import Tree
@@ -18,7 +18,13 @@ LEAST = 1e-6
 
 
 def attend_to_clusters(
-    tree: Tree, queries: Tensor, *, budget: int, scale: float, bias: Bias | None = None
+    tree: Tree,
+    queries: Tensor,
+    *,
+    budget: int,
+    scale: float,
+    bias: Bias | None = None,
+    hubs: HubKeys | None = None,
 ) -> PartialAttention:
     """Attend with queries ``[H, Q, D]``, float32, to all rows of a tree that is not empty.
 
@@ -32,9 +38,11 @@ def attend_to_clusters(
         Factor of the inner products.
     bias : callable, optional
         Takes rows; what to add to inner products, before `scale`.
+    hubs : HubKeys, optional
+        Rows that are left out where clusters are read.
     """
     nodes = tree.nodes
-    reader = Reader(tree, bias=bias, scale=scale)
+    reader = Reader(tree, bias=bias, scale=scale, hubs=hubs)
     nprobe = tree.nprobe(budget)
     per_query = len(queries) * (6 * nodes.sizes.shape[1] + nprobe * (tree.keys.head_dim + 2))
     step = max(1, WORKSPACE // per_query)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias
+from fotmem.stores import Bias, HubKeys
 from fotmem_clusters.tree import WORKSPACE, Tree, look_up
 from fotmem_clusters.visits import Visit, visits
 
@@ -23,10 +23,19 @@ class Reader:
         Takes rows; what to add to inner products.
     scale : float
         Of the bias; queries are scaled already.
+    hubs : HubKeys, optional
+        Rows that are left out.
     """
 
-    def __init__(self, tree: Tree, *, bias: Bias | None = None, scale: float = 1.0) -> None:
-        self._tree, self._bias, self._scale = tree, bias, scale
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        bias: Bias | None = None,
+        scale: float = 1.0,
+        hubs: HubKeys | None = None,
+    ) -> None:
+        self._tree, self._bias, self._scale, self._hubs = tree, bias, scale, hubs
         sizes = tree.nodes.sizes
         self.log_sizes = sizes.log()
         """Shape ``[H, C]``: log of the keys of each cluster, each times the exp of its bias."""
@@ -84,7 +93,10 @@ class Reader:
         scores = asking @ keys.transpose(1, 2)
         if self._bias is not None:
             scores += self._biases(held)[:, None]
-        return scores.masked_fill_((held < 0)[:, None], -torch.inf)
+        hidden = held < 0
+        if self._hubs is not None:
+            hidden |= self._hubs.contain(held, owners)
+        return scores.masked_fill_(hidden[:, None], -torch.inf)
 
     def _biases(self, held: Tensor) -> Tensor:
         """Return the bias of rows of any shape; of some row where there is none, -1."""

@@ -1,14 +1,15 @@
 """Attention to all keys: exact where it matters, estimated elsewhere."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, merge
-from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore
+from fotmem.stores import Arrays, Bias, HubKeys, IdRanges, IndexedStore
 from fotmem_clusters.attending import attend_to_clusters, best_rows
 from fotmem_clusters.options import ClustersOptions
+from fotmem_clusters.reading import LOWEST
 from fotmem_clusters.saving import loaded_tree, saved_tree
 from fotmem_clusters.tree import Tree
 
@@ -80,11 +81,27 @@ class ClustersStore(IndexedStore):
         if clustered := rows.within(0, tree.end):
             if len(clustered) < tree.end - tree.first:
                 tree = self._limited_to(clustered)
-            budget = self.options.budget
-            parts.append(attend_to_clusters(tree, wide, budget=budget, scale=scale, bias=bias))
+            how: dict[str, Any] = {"scale": scale, "bias": bias, "hubs": self.hub_keys}
+            parts.append(attend_to_clusters(tree, wide, budget=self.options.budget, **how))
+            parts.append(self._attend_to_hubs(wide, clustered, **how))
         if waiting := rows.within(tree.end, len(self.stored_keys)):
             parts.append(super().attend_rows_among(wide, scale, bias, waiting))
         return merge(parts)
+
+    def _attend_to_hubs(
+        self, queries: Tensor, rows: IdRanges, *, scale: float, bias: Bias | None, hubs: HubKeys
+    ) -> PartialAttention:
+        """Attend to the hub keys among some rows."""
+        ids = hubs.ids.where(rows.contains(hubs.ids), -1)
+        held = ids.clamp(min=self.forgotten_rows)
+        scores = queries @ hubs.keys.transpose(1, 2)
+        if bias is not None:
+            scores += bias(held)[:, None]
+        scores = (scores * scale).masked_fill_((ids < 0)[:, None], -torch.inf)
+        lse = scores.logsumexp(-1, keepdim=True)
+        weights = (scores - lse.clamp(min=LOWEST)).exp()
+        values = self.stored_values.take(held[:, None])[:, 0].float()
+        return PartialAttention(weights @ values, lse.squeeze(-1))
 
     def _limited_to(self, rows: IdRanges) -> Tree:
         """Return a tree without other rows; the last one is kept."""
