@@ -109,7 +109,7 @@ def test_queries_do_not_depend_on_one_another(data: tuple[Tensor, Tensor, Tensor
 
 
 def test_a_key_that_no_mean_shows_is_read(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    """An attention sink: queries point away from all keys, and one at the origin has much weight."""
+    """An attention sink: queries point away from all keys, one at the origin has much weight."""
     keys, values = 2 * draw(HEADS, TOKENS, DIM) + 2, data[1].clone()
     keys[:, 100], values[:, 100] = 0, 7
     queries = draw(HEADS, 9, DIM, seed=1) - 4
