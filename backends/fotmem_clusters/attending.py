@@ -43,7 +43,7 @@ def attend_to_clusters(
     """
     nodes = tree.nodes
     reader = Reader(tree, bias=bias, scale=scale, hubs=hubs)
-    nprobe = tree.nprobe(budget)
+    nprobe = nodes.nprobe(budget)
     per_query = len(queries) * (6 * nodes.sizes.shape[1] + nprobe * (tree.keys.head_dim + 2))
     step = max(1, WORKSPACE // per_query)
     parts = [_attend(reader, nodes, some, nprobe) for some in (queries * scale).split(step, 1)]
@@ -86,7 +86,8 @@ def best_rows(tree: Tree, queries: Tensor, top_k: int, *, budget: int) -> Tensor
 
     Queries are ``[H, Q, D]``, float32; -1 where fewer were read.
     """
-    nodes, reader, nprobe = tree.nodes, Reader(tree), tree.nprobe(budget)
+    nodes = tree.nodes
+    reader, nprobe = Reader(tree), nodes.nprobe(budget)
     capacity = tree.clusters.capacity
     step = max(1, WORKSPACE // (len(queries) * (3 * nodes.sizes.shape[1] + nprobe * capacity)))
     parts = [_best_rows(reader, nodes, some, top_k, nprobe) for some in queries.split(step, 1)]

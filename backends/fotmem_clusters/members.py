@@ -50,6 +50,11 @@ class Members:
         """Nodes of a head for which there is room."""
         return self.table.shape[1]
 
+    def numbered(self, nodes: Tensor) -> Tensor:
+        """Number nodes of each head, ``[H, ...]``, across heads."""
+        heads = torch.arange(len(nodes), device=nodes.device)
+        return nodes + (heads * self.room).view(-1, *[1] * (nodes.dim() - 1))
+
     def of(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return heads and members ``[c, S]`` of nodes ``[c]``, numbered across heads; -1: none."""
         held = self.table.view(-1, self.capacity)[nodes].long()
@@ -100,7 +105,7 @@ class Members:
     def _divide(self, large: Tensor, held: Tensor, lookup: Lookup) -> Changes:
         """Halve the sets ``[o, n]`` of nodes `large` until each fits a node."""
         heads, origins = large // self.room, large % self.room
-        done: list[tuple[Tensor, Tensor, Tensor]] = []
+        done: list[tuple[Tensor, Tensor]] = []
         source = torch.arange(len(large), device=large.device)
         while len(held):
             here = held >= 0
@@ -110,7 +115,7 @@ class Members:
             source = source.repeat(2)
             halves = _compact(halves)
             big = (halves >= 0).sum(1) > self.capacity
-            done.append((source[~big], halves[~big][:, : self.capacity], source[~big]))
+            done.append((source[~big], halves[~big][:, : self.capacity]))
             held, source = halves[big], source[big]
             if len(held):
                 held = held[:, : int((held >= 0).sum(1).max())]

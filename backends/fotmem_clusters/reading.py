@@ -68,7 +68,7 @@ class Reader:
     def best(self, queries: Tensor, chosen: Tensor, top_k: int) -> Tensor:
         """Return the best rows ``[H, Q, at most top_k]`` in clusters ``[H, Q, P]``; -1: none."""
         flat, dim, wide = queries.flatten(0, 1), queries.shape[2], chosen.shape[2]
-        clusters, room = self._tree.clusters, self._tree.clusters.room
+        clusters = self._tree.clusters
         found = flat.new_full((chosen.numel(), clusters.capacity), -torch.inf)
         for visit in self._visits(chosen, dim, dim):
             scores = self._scores(flat[visit.pairs // wide], *clusters.of(visit.nodes))
@@ -76,16 +76,14 @@ class Reader:
         scores, places = found.view(*chosen.shape[:2], -1).topk(
             min(top_k, wide * clusters.capacity), -1, sorted=False
         )
-        heads = torch.arange(len(queries), device=chosen.device)[:, None, None]
-        nodes = heads * room + chosen.gather(2, places // clusters.capacity)
+        nodes = clusters.numbered(chosen.gather(2, places // clusters.capacity))
         rows = clusters.table.flatten()[nodes * clusters.capacity + places % clusters.capacity]
         return rows.long().where(scores > -torch.inf, -1)
 
     def _visits(self, chosen: Tensor, per_row: int, per_pair: int) -> Iterator[Visit]:
-        heads = torch.arange(len(chosen), device=chosen.device)[:, None, None]
-        capacity = self._tree.clusters.capacity
-        nodes = chosen + heads * self._tree.clusters.room
-        return visits(nodes, capacity * per_row, capacity + per_pair, WORKSPACE)
+        clusters = self._tree.clusters
+        capacity = clusters.capacity
+        return visits(clusters.numbered(chosen), capacity * per_row, capacity + per_pair, WORKSPACE)
 
     def _scores(self, asking: Tensor, owners: Tensor, held: Tensor) -> Tensor:
         """Return scores ``[c, most, S]`` of queries ``[c, most, D]``; -inf: no row."""

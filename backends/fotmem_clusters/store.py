@@ -5,11 +5,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fotmem.attention import PartialAttention, merge
+from fotmem.attention import PartialAttention, dense_attention, merge
 from fotmem.stores import Arrays, Bias, HubKeys, IdRanges, IndexedStore
 from fotmem_clusters.attending import attend_to_clusters, best_rows
 from fotmem_clusters.options import ClustersOptions
-from fotmem_clusters.reading import LOWEST
 from fotmem_clusters.saving import loaded_tree, saved_tree
 from fotmem_clusters.tree import Tree
 
@@ -94,14 +93,13 @@ class ClustersStore(IndexedStore):
         """Attend to the hub keys among some rows."""
         ids = hubs.ids.where(rows.contains(hubs.ids), -1)
         held = ids.clamp(min=self.forgotten_rows)
-        scores = queries @ hubs.keys.transpose(1, 2)
-        if bias is not None:
-            scores += bias(held)[:, None]
-        scores = (scores * scale).masked_fill_((ids < 0)[:, None], -torch.inf)
-        lse = scores.logsumexp(-1, keepdim=True)
-        weights = (scores - lse.clamp(min=LOWEST)).exp()
-        values = self.stored_values.take(held[:, None])[:, 0].float()
-        return PartialAttention(weights @ values, lse.squeeze(-1))
+        mask = torch.zeros_like(hubs.keys[..., 0]) if bias is None else bias(held) * scale
+        mask = mask.masked_fill(ids < 0, -torch.inf)[:, None]
+        values = self.stored_values.take(held[:, None])
+        out, lse = dense_attention(
+            queries[None], hubs.keys[None], values[:, 0][None], scale=scale, mask=mask
+        )
+        return PartialAttention(out[0], lse[0])
 
     def _limited_to(self, rows: IdRanges) -> Tree:
         """Return a tree without other rows; the last one is kept."""

@@ -56,6 +56,11 @@ class Summaries:
         some.shape = self.shape
         return some
 
+    def nprobe(self, budget: int) -> int:
+        """Return how many nodes have about as many rows in all."""
+        mean = float(self.sizes.sum() / (self.sizes > 0).sum().clamp(min=1))
+        return min(self.sizes.shape[1], max(1, round(budget / max(1.0, mean))))
+
     def count(self, nodes: Tensor) -> Tensor:
         """Count more rows, of nodes ``[H, n]``.
 

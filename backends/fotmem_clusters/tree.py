@@ -81,12 +81,6 @@ class Tree:
         """View the summaries of all clusters."""
         return self.summaries.first(int(self.clusters.counts.max()))
 
-    def nprobe(self, budget: int) -> int:
-        """Return how many clusters have about as many rows in all."""
-        sizes = self.nodes.sizes
-        mean = float(sizes.sum() / (sizes > 0).sum().clamp(min=1))
-        return min(sizes.shape[1], max(1, round(budget / max(1.0, mean))))
-
     def insert(self, first: int, stop: int) -> None:
         """Put the rows from `first` to before `stop` into clusters."""
         heads = torch.arange(self.keys.num_heads, device=self.keys.device)[:, None]
@@ -98,11 +92,11 @@ class Tree:
         owners = heads.expand_as(rows).flatten()
         changes = self.clusters.insert(owners, rows.flatten(), nodes.flatten(), self._keys_of)
         self.summaries.reserve(self.clusters.room)
-        grown = grown // room * self.clusters.room + grown % room
+        grown = _renumbered(grown, room, self.clusters.room)
         self._summarise(torch.cat([changes.nodes, grown]).unique())
         room = self.groups.room
         moved = self._divided(changes)
-        wider = wider // room * self.groups.room + wider % room
+        wider = _renumbered(wider, room, self.groups.room)
         self._outline(torch.cat([moved, wider]).unique())
         self.end = stop
         if stop - self.first > FRESH * self._measured:
@@ -123,24 +117,21 @@ class Tree:
         """Find the nearest cluster of each vector ``[H, n, D]``, float32: ``[H, n]``."""
         count = int(self.clusters.counts.max())
         if count <= FLAT:
-            return _closeness(vectors, self.summaries.first(count)).argmax(2)
+            return _closeness_to(vectors, self.summaries.first(count)).argmax(2)
         groups = int(self.groups.counts.max())
-        closeness = _closeness(vectors, self.outlines.first(groups))
+        closeness = _closeness_to(vectors, self.outlines.first(groups))
         return self._nearest_in(vectors, closeness.topk(min(NEAR, groups), -1).indices)
 
     def _nearest_in(self, vectors: Tensor, groups: Tensor) -> Tensor:
         """Find the nearest cluster of each vector in its groups ``[H, n, P]``."""
-        dim, room, wide = vectors.shape[2], self.groups.room, groups.shape[2]
-        heads = torch.arange(len(groups), device=groups.device)[:, None, None]
+        dim, wide = vectors.shape[2], groups.shape[2]
         best = vectors.new_full((groups.numel(),), -torch.inf)
         which = torch.zeros_like(best, dtype=torch.long)
         flat = vectors.flatten(0, 1)
-        for visit in visits(groups + heads * room, GROUP * dim, dim + GROUP, WORKSPACE):
+        for visit in visits(self.groups.numbered(groups), GROUP * dim, dim + GROUP, WORKSPACE):
             owners, held = self.groups.of(visit.nodes)
             means = self._means_of(owners, held.clamp(min=0))
-            offsets = (means.square().sum(-1) / -2).masked_fill(held < 0, -torch.inf)
-            asking = flat[visit.pairs // wide]
-            top = torch.baddbmm(offsets[:, None], asking, means.transpose(1, 2)).max(-1)
+            top = _closeness(flat[visit.pairs // wide], means, held < 0).max(-1)
             pairs = visit.pairs[visit.there]
             best[pairs] = top.values[visit.there]
             which[pairs] = held.gather(1, top.indices)[visit.there]
@@ -191,10 +182,8 @@ class Tree:
         """Measure on some clusters of each head how keys lie around their means."""
         shape = Shape.none(self.keys.num_heads, self.keys.head_dim, self.keys.device)
         counts = self.clusters.counts[:, None]
-        places = torch.arange(SAMPLE, device=counts.device)[None]
-        chosen = (places * counts // SAMPLE) + torch.arange(len(counts))[
-            :, None
-        ] * self.clusters.room
+        places = torch.arange(SAMPLE, device=counts.device) * counts // SAMPLE
+        chosen = self.clusters.numbered(places)
         for some in self._split(chosen.flatten(), self.clusters.capacity):
             owners, held = self.clusters.of(some)
             there = (held >= 0)[..., None]
@@ -222,8 +211,17 @@ def look_up(source: GrowingRows, heads: Tensor, rows: Tensor) -> Tensor:
     return source.take_of_heads(heads, rows).float()
 
 
-def _closeness(vectors: Tensor, nodes: Summaries) -> Tensor:
+def _closeness_to(vectors: Tensor, nodes: Summaries) -> Tensor:
     """Return ``[H, n, C]``, largest for the node with the nearest mean."""
-    means = nodes.keys.float()
-    offsets = (means.square().sum(-1) / -2).masked_fill(nodes.sizes == 0, -torch.inf)
+    return _closeness(vectors, nodes.keys.float(), nodes.sizes == 0)
+
+
+def _closeness(vectors: Tensor, means: Tensor, hidden: Tensor) -> Tensor:
+    """Return ``[c, n, m]`` of ``[c, n, D]``, largest for the nearest of means ``[c, m, D]``."""
+    offsets = (means.square().sum(-1) / -2).masked_fill(hidden, -torch.inf)
     return torch.baddbmm(offsets[:, None], vectors, means.transpose(1, 2))
+
+
+def _renumbered(nodes: Tensor, before: int, room: int) -> Tensor:
+    """Number nodes across heads that have room for more now."""
+    return nodes // before * room + nodes % before
