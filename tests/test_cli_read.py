@@ -86,6 +86,14 @@ def test_what_a_killed_reading_left_goes_though_nothing_is_to_be_read(
     assert names(where) == files
 
 
+def test_options_that_the_directory_has_may_be_given_again(
+    kept: Path, folder: Path, capsys: Capture
+) -> None:
+    again = [*WINDOW, "--layers", "3,1", "--top-k", "32", "--temperature", "1", "--decay", "0"]
+    ended = call(capsys, "read", folder, folder / "one.txt", "--into", kept, *again)
+    assert (ended.code, ended.err.count("not changed")) == (0, 1)
+
+
 def test_a_changed_text_is_read_again(
     kept: Path, folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:

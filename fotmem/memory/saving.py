@@ -106,7 +106,7 @@ def require_same_options(wanted: Mapping[str, Any], manifest: MemoryManifest, na
         "quantization": manifest.layers[0].quantization,
     }
     for option, value in wanted.items():
-        if value != has[option]:
+        if (sorted(value) if option == "layers" else value) != has[option]:
             raise OptionError(
                 f"{option} is chosen when a directory is begun: {name} has "
                 f"{_said(option, has[option])}, wanted {_said(option, value)}; leave it out, or "
