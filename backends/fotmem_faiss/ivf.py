@@ -150,7 +150,7 @@ class IvfStore(IndexedStore):
 
 def _some_keys(rows: GrowingRows, start: int, head: int, chosen: Tensor) -> Tensor:
     """Return keys of a head ``[n, D]``, counted from `start`."""
-    return rows.take_of_head(head, start + chosen).float().cpu()
+    return rows.take_of_heads(torch.tensor(head), start + chosen).float().cpu()
 
 
 def _sample_size(count: int) -> int:

@@ -133,11 +133,6 @@ class GrowingRows:
         """
         return self._looked_up(rows.to(self.device), heads.to(self.device)).to(rows.device)
 
-    def take_of_head(self, head: int, rows: Tensor) -> Tensor:
-        """Look up rows ``[n]`` of one head: ``[n, D]`` on their device."""
-        found = self._looked_up(rows.to(self.device), torch.tensor(head, device=self.device))
-        return found.to(rows.device)
-
     def _looked_up(self, rows: Tensor, heads: Tensor) -> Tensor:
         """Look up rows of any shape, of heads that broadcast to it."""
         buffer, first, _, mapped = self._held
