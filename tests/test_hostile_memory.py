@@ -70,6 +70,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "documents.0.characters": (-1, 1.5),
     "documents.0.read_at": ("", "yesterday", "2026-01-02T03:04:05Z\n"),
     "documents.0.is_removed": (0, None),
+    "documents.0.is_replacement": (True, 0, None),
     "facts": (None, {}),
     "facts.window": (0, 2**70),
     "facts.top_k": (0, -1),

@@ -59,7 +59,7 @@ def compact(path: Path | str, *, progress: bool = False) -> Compacted:
     try:
         directory.require_writable()
         before, used = directory.manifest, directory.storage.bytes_used()
-        removed = [each for each in before.documents if each.is_removed]
+        removed = [each for each in before.documents if not each.is_needed]
         if removed:
             _require_undamaged(directory, progress)
             _rewrite(directory, removed, progress)
@@ -116,9 +116,9 @@ def _compacted(log: RowLog, live: Tensor, tell: Callable[[int], None]) -> RowLog
 
 
 def _renumbered(documents: Sequence[DocumentEntry]) -> Iterator[DocumentEntry]:
-    """Yield the documents that are not removed, one after another."""
+    """Yield the documents that are needed, one after another."""
     stop = 0
     for each in documents:
-        if not each.is_removed:
+        if each.is_needed:
             first, stop = stop, stop + len(each)
             yield each.model_copy(update={"first": first, "stop": stop})

@@ -57,11 +57,11 @@ class Verified:
 def documents_hit(
     documents: Sequence[DocumentEntry], damages: Sequence[Damage]
 ) -> list[DocumentEntry]:
-    """Return the documents that have lost tokens and are not removed."""
+    """Return the documents that have lost tokens and are needed."""
     spans = {(each.first, each.stop) for each in damages if each.first < each.stop}
     return [
         document
         for document in documents
-        if not document.is_removed
+        if document.is_needed
         and any(max(first, document.first) < min(stop, document.stop) for first, stop in spans)
     ]

@@ -81,12 +81,25 @@ class DocumentEntry(Strict):
     is_complete: bool
     """False: the reading has not come to its end yet."""
     is_removed: bool
-    """True: no search finds it any more."""
+    """True: no search finds it."""
+    is_replacement: bool = False
+    """True: it is read in place of the document of its name, and is not there until it is whole."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         require(self.first <= self.stop, "a document ends before it begins")
+        hidden = self.is_removed and not self.is_complete and bool(self.name)
+        require(hidden or not self.is_replacement, "a replacement that is not whole is shown")
         return self
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it is there, or will be once its reading has come to its end."""
+        return not self.is_removed or self.is_replacement
+
+    def removed(self) -> Self:
+        """Return the entry of a document that is not there any more."""
+        return self.model_copy(update={"is_removed": True, "is_replacement": False})
 
     def begins(self, later: "DocumentEntry") -> bool:
         """Return whether an entry is of the same reading of the same text, perhaps further on."""

@@ -113,6 +113,8 @@ class MemoryManifest(GroupManifest):
         require(ends == firsts, "the documents do not follow one another")
         names = [each.name for each in self.documents if each.name and not each.is_removed]
         require(len({*names}) == len(names), "two documents have the same name")
+        replacing = any(document.is_replacement for document in self.documents[:-1])
+        require(not replacing, "a replacement is not the last document")
 
     def follows(self, earlier: "MemoryManifest") -> bool:
         """Return whether this may be a later commit of a memory than another."""

@@ -140,8 +140,7 @@ def _rewrite(
             "tokens": tokens,
             "layers": tuple(map(_with_groups, manifest.layers, layers)),
             "documents": tuple(
-                each.model_copy(update={"is_removed": True}) if each in removed else each
-                for each in manifest.documents
+                each.removed() if each in removed else each for each in manifest.documents
             ),
         }
     )

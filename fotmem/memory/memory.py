@@ -232,8 +232,9 @@ class Memory:
             Token ids ``[n]`` or ``[1, n]`` of one text, without padding; or a
             `fotmem.documents.TokenizedDocument`, whose characters are kept, too.
         document : str, optional
-            Name of the text. What was read under this name before is removed, unless it is the same
-            text: then nothing is read, or only the rest if its reading was stopped.
+            Name of the text. What was read under this name before is removed once all of this text
+            is read, unless it is the same text: then nothing is read, or only the rest if its
+            reading was stopped.
         attend : bool
             Let memory layers look at memory while they read, as the released LongLLaMA code does.
             What was remembered before then distracts from what is read, and reading is slower.

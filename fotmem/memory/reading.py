@@ -84,13 +84,11 @@ def _begun(remembered: RememberedText, text: TextToRead) -> TextToRead | None:
     before = remembered.find(text.name)
     if before is None and not text.name and not len(text.ids):
         return None
-    if before is not None and before.sha256 == text.sha256:
-        if before.is_complete:
-            return None
-        if before is remembered.documents[-1]:  # its reading was stopped
-            return text.rest(len(before))
-    if before is not None:
-        remembered.remove(before)
+    if before is not None and before.is_complete and before.sha256 == text.sha256:
+        return None
+    stopped = remembered.find_stopped(text.name, text.sha256)
+    if stopped is not None:
+        return text.rest(len(stopped))
     remembered.begin(text.name, text.sha256, text.characters)
     return text
 
@@ -136,7 +134,7 @@ def _run(
     """Run one window that attends to `contents`; return the projections of every memory layer."""
     cache = MemoryCache(attached, reading=True)
     if contents is not None:
-        how = (attached.options, *contents.text.shown, attached.counter)
+        how = (attached.options, *contents.text.shown_to_reading, attached.counter)
         cache.views = [(MemoryView(contents, *how),)]
     step = Step(torch.arange(len(window))[None], is_window=True)
     inputs = window[None].to(_embedding_device(attached.decoder))

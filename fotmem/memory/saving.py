@@ -163,14 +163,12 @@ def remove(contents: Contents, name: str) -> None:
     if directory is not None:
         directory.require_writable()
     text.require([name])
-    found = text.find(name)
-    assert found is not None
-    place = text.remove(found)
+    before = text.remove(name)
     if directory is not None:
         try:
             commit(contents, directory)
         except StorageError:
-            text.restore(place, found)
+            text.restore(before)
             raise
 
 

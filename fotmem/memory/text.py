@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fotmem.directory.facts import DocumentEntry
 from fotmem.errors import OptionError, shown
+from fotmem.interrupts import interrupts_deferred
 from fotmem.memory.text_to_read import TokenRows
 from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 
@@ -98,20 +99,23 @@ class RememberedText:
         return twin
 
     def begin(self, name: str, sha256: str, characters: int | None) -> None:
-        """Let the tokens that follow belong to a new document."""
-        now = datetime.datetime.now(datetime.UTC)
-        self.documents.append(
-            DocumentEntry(
-                name=name,
-                first=len(self),
-                stop=len(self),
-                sha256=sha256,
-                characters=characters,
-                read_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                is_complete=False,
-                is_removed=False,
-            )
+        """Let the tokens that follow belong to a new document.
+
+        If there is one of its name, the new one is not there until it has ended.
+        """
+        now, replaces = datetime.datetime.now(datetime.UTC), self.find(name) is not None
+        entry = DocumentEntry(
+            name=name,
+            first=len(self),
+            stop=len(self),
+            sha256=sha256,
+            characters=characters,
+            read_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            is_complete=False,
+            is_removed=replaces,
+            is_replacement=replaces,
         )
+        self._put(_with(self.documents, [entry]))
 
     def append(self, rows: TokenRows) -> None:
         """Add tokens to the last document."""
@@ -124,28 +128,43 @@ class RememberedText:
         """Add tokens; `documents` are those of the whole text then."""
         self._rows.append(rows)
         self.documents = list(documents)
-        self._shown = (len(self) + len(rows.ids), self._visible())
+        self._shown = (len(self) + len(rows.ids), _visible(documents))
 
     def end(self) -> None:
-        """Note that all tokens of the last document are there."""
-        self._change_last(is_complete=True)
+        """Note that all tokens of the last document are there; it replaces the one of its name."""
+        if self.documents[-1].is_replacement:
+            self._put(_ended(self.documents))
+        else:
+            self._change_last(is_complete=True)
+
+    @property
+    def shown_to_reading(self) -> tuple[int, IdRanges | None]:
+        """How many tokens there are, and which are visible once the last document has ended."""
+        length, visible = self._shown
+        is_replacement = bool(self.documents) and self.documents[-1].is_replacement
+        return length, _visible(_ended(self.documents)) if is_replacement else visible
+
+    def find_stopped(self, name: str, sha256: str) -> DocumentEntry | None:
+        """Return the last document if it is of this text, and its reading was stopped."""
+        last = self.documents[-1] if name and self.documents else None
+        if last is None or (last.name, last.sha256) != (name, sha256):
+            return None
+        return last if last.is_needed and not last.is_complete else None
 
     def find(self, name: str) -> DocumentEntry | None:
         """Return the document of this name, unless it was removed."""
         named = (each for each in self.documents if each.name == name and not each.is_removed)
         return next(named, None) if name else None
 
-    def remove(self, document: DocumentEntry) -> int:
-        """Hide a document from all searches; return its place among the documents."""
-        place = next(n for n, each in enumerate(self.documents) if each is document)
-        self.documents[place] = document.model_copy(update={"is_removed": True})
-        self._shown = (len(self), self._visible())
-        return place
+    def remove(self, name: str) -> list[DocumentEntry]:
+        """Hide a document from all searches; return the documents that there were."""
+        before = self.documents
+        self._put(_without(before, name))
+        return before
 
-    def restore(self, place: int, document: DocumentEntry) -> None:
-        """Show a document again, whose removal could not be committed."""
-        self.documents[place] = document
-        self._shown = (len(self), self._visible())
+    def restore(self, documents: list[DocumentEntry]) -> None:
+        """Show what there was again, after a removal that could not be committed."""
+        self._put(documents)
 
     def require(self, names: Collection[str]) -> None:
         """Raise `OptionError` if there is no document of one of these names."""
@@ -164,22 +183,54 @@ class RememberedText:
             if each.name in names and not each.is_removed
         )
 
-    def _visible(self) -> IdRanges | None:
-        removed = [(each.first, each.stop) for each in self.documents if each.is_removed]
-        return IdRanges(removed).complement(0, END_OF_IDS) if removed else None
-
     def take(self, other: RememberedText, start: int, stop: int) -> None:
         """Append tokens of another text, with their documents; one that is cut loses its name."""
-        offset = len(self) - start
+        offset, taken = len(self) - start, []
         for document in other.documents:
             first, end = max(document.first, start), min(document.stop, stop)
             if first < end:
                 whole = end - first == len(document)
                 changes: dict[str, Any] = {"first": first + offset, "stop": end + offset}
-                changes |= {} if whole else {"name": ""}
-                self.documents.append(document.model_copy(update=changes))
+                changes |= {} if whole else {"name": "", "is_replacement": False}
+                taken.append(document.model_copy(update=changes))
+        self.documents = _with(self.documents, taken)
         self._rows.append(other.rows(start, stop))
-        self._shown = (len(self) + stop - start, self._visible())
+        self._shown = (len(self) + stop - start, _visible(self.documents))
+
+    def _put(self, documents: list[DocumentEntry]) -> None:
+        with interrupts_deferred():
+            self.documents = documents
+            self._shown = (len(self), _visible(documents))
 
     def _change_last(self, **changes: Any) -> None:
         self.documents[-1] = self.documents[-1].model_copy(update=changes)
+
+
+def _visible(documents: Sequence[DocumentEntry]) -> IdRanges | None:
+    """Return the ids that are not those of removed documents; None: all."""
+    removed = [
+        (each.first, END_OF_IDS if each.is_replacement else each.stop)  # it grows
+        for each in documents
+        if each.is_removed
+    ]
+    return IdRanges(removed).complement(0, END_OF_IDS) if removed else None
+
+
+def _with(documents: Sequence[DocumentEntry], more: list[DocumentEntry]) -> list[DocumentEntry]:
+    """Return the entries with others after them; a replacement before these comes to no end."""
+    ended = [each.removed() if each.is_replacement else each for each in documents]
+    return [*ended, *more] if more else list(documents)
+
+
+def _without(documents: Sequence[DocumentEntry], name: str) -> list[DocumentEntry]:
+    """Return the entries after the document of a name was removed."""
+    return [
+        each.removed() if each.name == name and each.is_needed else each for each in documents
+    ]
+
+
+def _ended(documents: Sequence[DocumentEntry]) -> list[DocumentEntry]:
+    """Return the entries after the last document has taken the place of the one of its name."""
+    last = documents[-1]
+    shown = {"is_complete": True, "is_removed": False, "is_replacement": False}
+    return [*_without(documents[:-1], last.name), last.model_copy(update=shown)]

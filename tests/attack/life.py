@@ -16,7 +16,8 @@ from fotmem.directory.compact import compact
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.disk import ROOT
-from fotmem.memory import saving
+from fotmem.memory import reading, saving
+from fotmem.memory.contents import Contents
 from fotmem.stores import indexed_store
 from tests import tiny
 from tests.attack import memory_crash
@@ -134,7 +135,7 @@ def expect_rows(memory: fotmem.Memory) -> None:
 def expect_documents(documents: Any, ids: Tensor, pairs: dict[int, tuple[Tensor, Tensor]]) -> None:
     """Expect each document to be a beginning of what an uninterrupted reading gives."""
     for each in documents:
-        if each.is_removed or not len(each):
+        if not (each.is_needed and len(each)):
             continue
         right_ids, right = uninterrupted(*known()[each.sha256])
         assert each.stop - each.first <= len(right_ids)
@@ -173,9 +174,25 @@ def damage(directory: Path, random: Random) -> None:
 
 
 def read(memory: fotmem.Memory, name: str, version: int) -> None:
-    """Read one of the texts of this name."""
-    seed = NAMES.index(name) * VERSIONS + version
-    memory.read(tiny.ids(1 + 53 * seed % MOST, seed=seed), document=name)
+    """Read one of the texts of this name; until it is whole, what was there must stay."""
+    seed, before = NAMES.index(name) * VERSIONS + version, whole(memory)
+
+    def committing(contents: Contents) -> None:
+        saving.commit_if_due(contents)
+        assert before <= whole(memory), "the old text is gone before the new one is there"
+
+    with patch.object(reading, "commit_if_due", committing):
+        memory.read(tiny.ids(1 + 53 * seed % MOST, seed=seed), document=name)
+
+
+def whole(memory: fotmem.Memory) -> set[tuple[str, str]]:
+    """Return name and checksum of each document that a memory's last commit shows whole."""
+    directory = memory.attached_model.contents.directory
+    return {
+        (each.name, each.sha256)
+        for each in (directory.manifest.documents if directory else ())
+        if each.is_complete and not each.is_removed
+    }
 
 
 @functools.cache

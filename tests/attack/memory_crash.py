@@ -36,7 +36,7 @@ class State(NamedTuple):
 
     rows: int = 0
     documents: tuple[tuple[object, ...], ...] = ()
-    """Name, first and last token, checksum, and whether it is complete, and removed."""
+    """Name, first and last token, checksum, and whether it is complete, removed, replacing."""
 
     @classmethod
     def of(cls, manifest: MemoryManifest) -> Self:
@@ -47,7 +47,10 @@ class State(NamedTuple):
     def with_documents(cls, rows: int, documents: Sequence[DocumentEntry]) -> Self:
         """Return the state of a commit of these rows and documents."""
         facts = (
-            (each.name, each.first, each.stop, each.sha256, each.is_complete, each.is_removed)
+            (
+                *(each.name, each.first, each.stop, each.sha256),
+                *(each.is_complete, each.is_removed, each.is_replacement),
+            )
             for each in documents
         )
         return cls(rows, tuple(facts))
