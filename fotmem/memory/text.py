@@ -224,9 +224,7 @@ def _with(documents: Sequence[DocumentEntry], more: list[DocumentEntry]) -> list
 
 def _without(documents: Sequence[DocumentEntry], name: str) -> list[DocumentEntry]:
     """Return the entries after the document of a name was removed."""
-    return [
-        each.removed() if each.name == name and each.is_needed else each for each in documents
-    ]
+    return [each.removed() if each.name == name and each.is_needed else each for each in documents]
 
 
 def _ended(documents: Sequence[DocumentEntry]) -> list[DocumentEntry]:
