@@ -109,6 +109,36 @@ def test_a_changed_text_is_read_again(
         assert memory.documents[1].characters == 400
 
 
+def test_a_file_is_one_document_however_its_path_is_written(
+    folder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*sources: object) -> list[str]:
+        ended = call(capsys, "read", folder, *sources, "--into", tmp_path / "memory", *WINDOW)
+        assert ended.code == 0
+        return re.findall(r"^(\S+): (.+)$", ended.err, re.MULTILINE)
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "a.txt").write_text(folders.PROSE[:300], encoding="utf-8")
+    lines = [json.dumps({"text": folders.PROSE[start : start + 200]}) for start in (400, 600)]
+    (notes / "b.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = [name for name, _ in read("notes", notes)]
+    assert found == 2 * ["notes/a.txt", "notes/b.jsonl#1", "notes/b.jsonl#2"]
+    assert {said for _, said in read("./notes/a.txt", notes / "b.jsonl")} == {"not changed"}
+    (notes / "a.txt").write_text(folders.PROSE[300:700], encoding="utf-8")
+    [(name, said)] = read(notes / "a.txt")
+    assert name == "notes/a.txt"
+    assert said.endswith(" tokens")
+    monkeypatch.chdir(notes)
+    [(name, said)] = read("a.txt")
+    assert name == "a.txt"
+    assert said.endswith(" tokens, the same text as notes/a.txt")
+    documents = MemoryDirectory.open(tmp_path / "memory").manifest.documents
+    kept = [each.name for each in documents if not each.is_removed]
+    assert kept == ["notes/b.jsonl#1", "notes/b.jsonl#2", "notes/a.txt", "a.txt"]
+
+
 def test_ask_a_directory(kept: Path, folder: Path, capsys: Capture) -> None:
     texts = ["--text", folder / "one.txt", "--text", folder / "two.md"]
     options = ["--max-new-tokens", 4, "--json"]

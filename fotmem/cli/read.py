@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from fotmem.cli.known_documents import KnownDocuments
 from fotmem.cli.loading import load_quietly
 from fotmem.cli.memories import OVERLAP, load_model_of
 from fotmem.cli.options import (
@@ -95,13 +96,16 @@ def read(
     if before is not None:
         require_same_options(given, before, into)
     how = HowToRead(model, into, dtype, given, before)
-    documents = (document for source in files for document in load_documents(source))
-    first = next(documents)  # before a model is loaded, or a directory begun
+    known = KnownDocuments(before.documents if before else ())
+    loaded = (document for source in files for document in load_documents(source))
+    documents = map(known.named, loaded)
+    found = chain([next(documents)], documents)  # before a model is loaded, or a directory begun
     console = Console(file=sys.stderr, highlight=False)
-    unread = _after_unchanged(chain([first], documents), how, console)
+    same_model = before is not None and before.facts.model == _lasting_name(model)
+    unread = _after_unchanged(found, known, console) if same_model else found
     first_unread = next(unread, None)
     if first_unread is not None:
-        _read(chain([first_unread], unread), how, console)
+        _read(chain([first_unread], unread), how, known, console)
     else:
         _tidy(into)
     manifest = read_manifest(into)
@@ -114,18 +118,11 @@ def read(
 
 
 def _after_unchanged(
-    documents: Iterator["Document"], how: HowToRead, console: Console
+    documents: Iterator["Document"], known: KnownDocuments, console: Console
 ) -> Iterator["Document"]:
     """Skip the documents, up to the first other one, that the model has read into the directory."""
-    known = set()
-    if how.before is not None and how.before.facts.model == _lasting_name(how.model):
-        known = {
-            (each.name, each.sha256)
-            for each in how.before.documents
-            if each.is_complete and not each.is_removed
-        }
     for document in documents:
-        if (document.name, document.sha256) not in known:
+        if not known.has(document):
             yield from chain([document], documents)
         else:
             _tell(console, document, 0)
@@ -141,7 +138,9 @@ def _tidy(into: str) -> None:
             MemoryDirectory.open(into, writable=True).close()
 
 
-def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> None:
+def _read(
+    documents: Iterator["Document"], how: HowToRead, known: KnownDocuments, console: Console
+) -> None:
     """Load a model, and read documents into a directory."""
     from fotmem.documents import tokenized
 
@@ -151,13 +150,15 @@ def _read(documents: Iterator["Document"], how: HowToRead, console: Console) -> 
         for document in documents:
             before = len(memory.tokens)
             memory.read(tokenized(document, tokenizer), overlap=overlap, progress=True)
-            _tell(console, document, len(memory.tokens) - before)
+            _tell(console, document, len(memory.tokens) - before, known.add(document))
     finally:
         memory.close()
 
 
-def _tell(console: Console, document: "Document", tokens: int) -> None:
+def _tell(console: Console, document: "Document", tokens: int, same: str | None = None) -> None:
     said = f"{tokens:,} tokens" if tokens else "not changed"
+    if tokens and same is not None:
+        said += f", the same text as {escape(printable_name(same))}"
     console.print(f"{escape(printable_name(document.name))}: {said}", soft_wrap=True)
 
 
