@@ -112,7 +112,7 @@ def test_a_changed_text_is_read_again(
 def test_a_file_is_one_document_however_its_path_is_written(
     folder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(*sources: object) -> list[str]:
+    def read(*sources: object) -> list[tuple[str, str]]:
         ended = call(capsys, "read", folder, *sources, "--into", tmp_path / "memory", *WINDOW)
         assert ended.code == 0
         return re.findall(r"^(\S+): (.+)$", ended.err, re.MULTILINE)
