@@ -17,6 +17,7 @@ __all__ = [
     "PartialAttention",
     "block_length",
     "causal_attention",
+    "converted_length",
     "dense_attention",
     "merge",
     "topk_attention",
@@ -24,6 +25,8 @@ __all__ = [
 
 WORKSPACE = 2**22
 """Elements of the largest temporary of blocked attention and search (16 MiB of float32)."""
+CONVERTED = 2**19
+"""Elements that a CPU converts to float32 at a time: they stay in the caches of a core."""
 
 
 def block_length(*sizes: int) -> int:
@@ -35,6 +38,12 @@ def block_length(*sizes: int) -> int:
     4096
     """
     return max(1, WORKSPACE // max(1, math.prod(sizes)))
+
+
+def converted_length(keys: Tensor) -> int:
+    """Count how many of keys ``[..., N, D]`` to convert to float32 at a time, at least 1."""
+    most = min(CONVERTED, WORKSPACE) if keys.is_cpu else WORKSPACE
+    return max(1, most * keys.shape[-2] // max(1, keys.numel()))
 
 
 class PartialAttention(NamedTuple):
@@ -169,7 +178,7 @@ def _flash(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Parti
         return _kernel(queries, keys, values, scale, is_causal=False)
     # In float32, so that no digits are lost; block by block, so that memory stays bounded.
     queries32 = queries.float()
-    length = block_length(*keys.shape[:2], keys.shape[3])
+    length = converted_length(keys)
     merged = no_attention(queries, dtype=torch.float32)
     for start in range(0, keys.shape[2], length):
         stop = start + length
@@ -209,6 +218,8 @@ def _blocked(
     length = block_length(heads, max(queries.shape[2], head_dim))
     top = _no_keys(queries)[..., None]
     wide = queries.to(top.dtype) * scale
+    if keys.dtype != wide.dtype:
+        length = min(length, converted_length(keys))
     total = torch.zeros_like(top)
     out = torch.zeros_like(wide)
     for start in range(0, keys.shape[2], length):

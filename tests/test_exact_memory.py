@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fotmem import attention, create_store
-from fotmem.attention import WORKSPACE
+from fotmem.attention import CONVERTED, WORKSPACE
 from fotmem.stores import MemoryStore
 from fotmem.testing.store.allocations import Allocations
 from fotmem.testing.store.expectations import expect_attention
@@ -80,6 +80,20 @@ def test_blocks_follow_the_workspace(
         else:
             store.attend(q, top_k=top_k, scale=0.3)
     assert made.largest <= 2**14
+
+
+@pytest.mark.parametrize("ask, top_k", [("search", 5), ("attend", 5), ("attend", None)])
+def test_keys_are_converted_in_pieces_that_stay_in_caches(ask: str, top_k: Any) -> None:
+    store, tokens, dim = exact(num_heads=1, head_dim=64, dtype=torch.bfloat16), 20_000, 64
+    keys = draw(1, tokens, dim, dtype=torch.bfloat16)
+    store.add(keys, keys)
+    q = draw(1, 1, dim, seed=1)
+    with Allocations() as made:
+        if ask == "search":
+            store.search(q, top_k)
+        else:
+            store.attend(q, top_k=top_k, scale=0.3)
+    assert tokens < made.largest <= CONVERTED < tokens * dim
 
 
 def test_growth_is_amortised() -> None:

@@ -79,10 +79,13 @@ class RotaryAdapter(Adapter):
         UnsupportedError
             It has one for other types of layers, but not for this one.
         """
-        names = dir(getattr(decoder, "rotary_emb", None))
-        if not any(name.endswith("attention_scaling") for name in names):
+        try:
+            factor: float = rope_attribute(decoder, self.attention, "attention_scaling")
+        except UnsupportedError:
+            names = dir(getattr(decoder, "rotary_emb", None))
+            if any(name.endswith("attention_scaling") for name in names):
+                raise
             return 1.0
-        factor: float = rope_attribute(decoder, self.attention, "attention_scaling")
         return factor
 
     def decoder(self, model: Any) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fotmem.attention import block_length
+from fotmem.attention import block_length, converted_length
 from fotmem.stores.hits import Bias, Hits
 
 KEYS_PER_BLOCK = 2**14
@@ -116,14 +116,11 @@ def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 def _best(queries: Tensor, keys: Tensor, top_k: int, first_id: int, bias: Bias | None) -> Hits:
     """Search block after block of keys, keeping the best so far."""
     queries = queries.float()
-    converted = 0 if keys.dtype == torch.float32 else keys.shape[2]
-    per_key = max(queries.shape[1], converted)
-    length = max(block_length(keys.shape[0], per_key), 8 * top_k)
+    length = max(block_length(keys.shape[0], queries.shape[1]), 8 * top_k)
     found: Hits | None = None
     for start in range(0, keys.shape[1], length):
-        block = keys[:, start : start + length].float()
-        first = first_id + start
-        scores = queries @ block.transpose(1, 2)  # [H, Q, n]
+        block, first = keys[:, start : start + length], first_id + start
+        scores = _scores(queries, block)
         if bias is not None:
             scores += bias(torch.arange(first, first + block.shape[1], device=keys.device))
         scores, ids = largest(scores, top_k)
@@ -131,3 +128,13 @@ def _best(queries: Tensor, keys: Tensor, top_k: int, first_id: int, bias: Bias |
         found = here if found is None else best_hits([found, here], top_k)
     assert found is not None
     return found
+
+
+def _scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return the scores ``[H, Q, n]`` of queries ``[H, Q, D]``, float32, and keys ``[H, n, D]``."""
+    if keys.dtype == queries.dtype:
+        return queries @ keys.transpose(1, 2)
+    parts: list[Tensor] = [
+        queries @ some.float().transpose(1, 2) for some in keys.split(converted_length(keys), 1)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
