@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,22 @@ def test_the_same_weights_in_another_dtype_are_the_same_model(
             memory.save(path)
             memory.close()
         fotmem.open_memory(path, tiny.llama(dtype=others)).close()
+
+
+@pytest.mark.parametrize("dtypes", list(permutations([torch.bfloat16, torch.float16])))
+def test_weights_that_were_converted_twice_are_the_same(
+    tmp_path: Path, dtypes: tuple[torch.dtype, ...]
+) -> None:
+    """As a float32 model whose checkpoint is in one dtype, and is loaded in the other."""
+    twice = tiny.llama()
+    for dtype in dtypes:
+        twice.to(dtype)
+    pair = (tiny.llama(), twice)
+    for number, (mine, other) in enumerate((pair, pair[::-1])):
+        with attached(mine) as memory:
+            memory.save(tmp_path / f"{number}")
+            memory.close()
+        fotmem.open_memory(tmp_path / f"{number}", other).close()
 
 
 def test_what_is_no_memory_is_refused(tmp_path: Path) -> None:

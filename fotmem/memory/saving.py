@@ -50,15 +50,21 @@ def facts_of(attached: AttachedModel, *, model: str = "", tokenizer: str = "") -
     return ReadingFacts(
         model=model,
         tokenizer=tokenizer,
-        fingerprint=fingerprint_of(attached),
+        fingerprint=fingerprint_of(attached, twice=True),
         **{name: getattr(options, name) for name in SAVED_OPTIONS},
     )
 
 
-def fingerprint_of(attached: AttachedModel) -> Fingerprint:
-    """Describe what the keys and values of a model depend on."""
-    positionals = attached.options.positionals
-    return model_fingerprint(attached.parts, attached.adapters, positionals=positionals)
+def fingerprint_of(attached: AttachedModel, *, twice: bool) -> Fingerprint:
+    """Describe what the keys and values of a model depend on; see `model_fingerprint`."""
+    how = {"positionals": attached.options.positionals, "twice": twice}
+    return model_fingerprint(attached.parts, attached.adapters, **how)
+
+
+def differences(mine: Fingerprint, attached: AttachedModel) -> list[str]:
+    """Describe in what a model differs; what takes longer is compared only if it may matter."""
+    found = mine.differences(fingerprint_of(attached, twice=False))
+    return found and mine.differences(fingerprint_of(attached, twice=True))
 
 
 def save(
@@ -244,7 +250,7 @@ def require_known_tokens(contents: Contents, vocabulary: int, name: str) -> None
 
 def require_same_model(facts: ReadingFacts, attached: AttachedModel, name: str) -> None:
     """Raise `StorageError` unless a memory was filled by this model."""
-    if lines := facts.fingerprint.differences(fingerprint_of(attached)):
+    if lines := differences(facts.fingerprint, attached):
         model = f" ({facts.model})" if facts.model else ""
         raise StorageError(
             f"the memory in {name} was filled by another model{model}: {'; '.join(lines)}. Load "
@@ -266,7 +272,7 @@ def require_same_shapes(directory: MemoryDirectory, contents: Contents) -> None:
 
 def require_equal_models(before: AttachedModel, now: AttachedModel) -> None:
     """Raise `AttachError` unless two models compute the same keys and values."""
-    if lines := fingerprint_of(before).differences(fingerprint_of(now)):
+    if lines := differences(fingerprint_of(before, twice=True), now):
         raise AttachError(
             f"the memory was filled by another model: {'; '.join(lines)}. Attach it to that one"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import google_crc32c
@@ -17,8 +17,11 @@ from fotmem.models.model_parts import ModelParts
 
 SEMANTICS = "keys as at the first position"
 """How memory layers store keys; a memory of another way cannot be used."""
-DTYPES = (torch.bfloat16, torch.float16)
-"""Weights are compared in these; one is not enough: rounding twice differs from rounding once."""
+ROUNDED = ((torch.bfloat16,), (torch.float16,))
+"""Weights are compared in these dtypes; one is not enough: rounding twice differs from rounding
+once."""
+ROUNDED_TWICE = ((torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16))
+"""How float32 weights become those of a checkpoint in one dtype that is loaded in the other."""
 CONFIG = (
     *("hidden_act", "hidden_activation", "expert_selection_fn"),
     *("rms_norm_eps", "layer_norm_eps", "norm_eps", "norm_epsilon"),
@@ -31,22 +34,23 @@ CONFIG = (
 
 
 def model_fingerprint(
-    parts: ModelParts, adapters: Mapping[int, Adapter], *, positionals: bool
+    parts: ModelParts, adapters: Mapping[int, Adapter], *, positionals: bool, twice: bool = False
 ) -> Fingerprint:
     """Describe what the keys and values of a model's memory layers depend on.
 
-    Weights count as rounded to bfloat16 or to float16: the same checkpoint in another floating
-    dtype is the same model.
+    Weights count as rounded to bfloat16 or to float16, and with `twice` also to one after the
+    other: the same checkpoint in another floating dtype is the same model.
     """
     config = parts.decoder.config
     rope = getattr(config, "rope_parameters", None)
     shapes = {layer: adapters[layer].geometry(parts.attentions[layer]) for layer in adapters}
     kinds = sorted({type(adapter).__name__ for adapter in adapters.values()})
     positions = SEMANTICS if positionals else "keys without positions"
+    rounded = ROUNDED + ROUNDED_TWICE if twice else ROUNDED
     return Fingerprint(
         architecture=f"{type(parts.model).__name__}, H and D of layers {_sizes(shapes)}",
         config=_entries(config),
-        weights=" ".join(_weights(parts, max(adapters), dtype) for dtype in DTYPES),
+        weights=" ".join(_weights(parts, max(adapters), dtypes) for dtypes in rounded),
         adapter=", ".join(kinds),
         rope=f"{_digest(json.dumps(rope, sort_keys=True, default=str))}, {positions}",
     )
@@ -72,9 +76,9 @@ def _entries(config: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
 
 
-def _weights(parts: ModelParts, last: int, dtype: torch.dtype) -> str:
+def _weights(parts: ModelParts, last: int, dtypes: Iterable[torch.dtype]) -> str:
     lines = [
-        f"{name} {list(weight.shape)} {_checksum(weight, dtype)}"
+        f"{name} {list(weight.shape)} {_checksum(weight, dtypes)}"
         for name, weight in _weights_up_to(parts, last)
     ]
     return _digest("\n".join(lines))
@@ -93,10 +97,10 @@ def _weights_up_to(parts: ModelParts, last: int) -> Iterator[tuple[str, Tensor]]
             yield name, weight
 
 
-def _checksum(weight: Tensor, dtype: torch.dtype) -> str:
-    """Compute the crc32c of a weight, in a dtype if it is a floating point number."""
+def _checksum(weight: Tensor, dtypes: Iterable[torch.dtype]) -> str:
+    """Compute the crc32c of a weight, rounded to dtypes if it is a floating point number."""
     plain = weight.detach().cpu()
-    if plain.is_floating_point():
+    for dtype in dtypes if plain.is_floating_point() else ():
         plain = plain.to(dtype)
     data = plain.contiguous().flatten().view(torch.uint8).numpy()
     return f"{google_crc32c.value(data.tobytes()):08x}"
