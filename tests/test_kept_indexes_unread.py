@@ -209,6 +209,24 @@ def test_a_file_that_is_removed_or_replaced_meanwhile_stays_readable(
         assert not caplog.records
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_everything_stays_readable_when_another_process_compacts(path: Path, exact: bool) -> None:
+    keys, values = rows()
+    queries = draw(HEADS, 5, DIM, seed=7)
+    with Opened(path, exact=exact) as memory:
+        replace_by_another(path)
+        shutil.rmtree(path / "layers")
+        require_right(memory.store)
+        whole = memory.store.attend(queries, top_k=None, scale=1.0)
+        weights = (queries @ keys.mT).softmax(-1)
+        torch.testing.assert_close(whole.out, weights @ values)
+        bias = memory.store.search(queries, 6, bias=lambda ids: -0.5 * ids.float())
+        best = (queries @ keys.mT - 0.5 * torch.arange(ROWS)).topk(6, dim=-1)
+        assert torch.equal(bias.ids, best.indices)
+        memory.store.add(keys[:, :BLOCK], values[:, :BLOCK])
+        assert memory.store.copy().next_id == ROWS + BLOCK
+
+
 def damaged_somewhere(path: Path, random: Random) -> None:
     how = random.choice([flip, flip, flip, cut, zero, grow])
     how(path, INDEX, random)

@@ -1,7 +1,7 @@
 """The rows of a store, in memory and on disk."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 from fotmem.disk import (
     TRANSIENT,
     ChunkCache,
+    DamagedChunkError,
     LayerShape,
     Log,
+    LogPart,
     MappedRows,
     SavedRows,
     Storage,
@@ -114,16 +116,35 @@ class LayerContents:
 
     def blocks(self, now: Snapshot) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield all live rows, and some forgotten: the first row, keys and values ``[H, n, D]``."""
-        for first, part in self.log.blocks(self.forgotten, now.logged):
-            yield first, part.read("keys", first), part.read("values", first)
+        for first, (keys, values) in self._logged(("keys", "values"), self.forgotten, now.logged):
+            yield first, keys, values
         for block in now.recent.blocks:
             yield block.first, block.keys, block.values
 
     def keys(self, now: Snapshot, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Yield the first row and the keys of `blocks`, from the block of row `start` on."""
-        for first, part in self.log.blocks(max(start, self.forgotten), now.logged):
-            yield first, part.read("keys", first)
+        for first, (keys,) in self._logged(("keys",), max(start, self.forgotten), now.logged):
+            yield first, keys
         yield from now.recent.keys()
+
+    def _logged(
+        self, columns: Sequence[str], start: int, stop: int
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Yield the first row of each such block of the log, and its rows ``[H, block, D]``."""
+        for first, part in self.log.blocks(start, stop):
+            yield first, [self._block(part, column, first) for column in columns]
+
+    def _block(self, part: LogPart, column: str, first: int) -> Tensor:
+        """Read a block; if a compaction has removed its file, where that is mapped."""
+        try:
+            return part.read(column, first)
+        except DamagedChunkError:
+            mapped, (array, number) = self._mapped.get(column), part.chunks_of(column, first)[0]
+            is_gone = array.storage.missing([array.locate(number)[0]]) is not None
+            if not is_gone or mapped is None or first >= len(mapped):
+                raise
+        (_, rows), *_ = mapped.blocks(first, first + self.log.block, self.log.block)
+        return rows
 
     def look_up(self, which: str, rows: Tensor) -> Tensor:
         """Look up "keys" or "values" of rows ``[H, Q, K]``: ``[H, Q, K, D]``."""
@@ -159,7 +180,7 @@ class LayerContents:
         twin = self.copy()
         twin.now = Snapshot(end=self.forgotten // self.files.block * self.files.block)
         twin._limit_cache()
-        for _, rows in self.log.read(("keys", "values"), self.forgotten, self.now.logged):
+        for _, rows in self._logged(("keys", "values"), self.forgotten, self.now.logged):
             twin._take_in(*rows)
         for block in self.now.recent.blocks:
             twin._take_in(block.keys, block.values)
