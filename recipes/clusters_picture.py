@@ -1,0 +1,86 @@
+"""The picture of `docs/benchmarks/clusters.md`: errors by layer and by keys read, and times."""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from fotmem.measure.bench.plot import COLOURS, MARKERS, PAGE_WIDTH
+from fotmem.outputs import write_picture
+from recipes.clusters_tables import Row, Rows, errors_of, of_kind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw(rows: Rows, file: Path) -> None:
+    """Write a PNG: a panel of errors for each model, then errors by keys read, and times."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(row["model"] for row in of_kind(rows, "errors")))
+    panels: list[Callable[[Axes], None]] = [
+        *(lambda axes, model=model: _by_layer(axes, rows, model) for model in models),
+        lambda axes: _by_keys(axes, rows),
+        lambda axes: _by_tokens(axes, rows),
+    ]
+    height = (len(panels) + 1) // 2
+    picture = Figure(figsize=(PAGE_WIDTH, 3.1 * height), layout="constrained")
+    for axes, panel in zip(picture.subplots(height, 2, squeeze=False).flat, panels, strict=False):
+        panel(axes)
+        axes.grid(which="both", alpha=0.2)
+        axes.legend(fontsize=8)
+    write_picture(picture, file)
+
+
+def _by_layer(axes: "Axes", rows: Rows, model: str) -> None:
+    found = [pair for pair in errors_of(rows) if pair[0]["model"] == model]
+    ours = [(row["layer"], each["error"]) for row, each in found]
+    best = [(row["layer"], each["best_error"]) for row, each in found]
+    _means(axes, 0, "clusters", ours)
+    _means(axes, 1, "exact top-k, as many keys", best)
+    some = [row for row in of_kind(rows, "rivals") if row["model"] == model]
+    for number, name in enumerate(some[0]["rivals"] if some else ()):
+        pairs = [(row["layer"], row["rivals"][name]["error"]) for row in some]
+        _means(axes, number + 2, f"{name}, equal time", pairs)
+    axes.set(yscale="log", xlabel="layer", ylabel="error of the attention output")
+    axes.set_title(model, loc="left")
+
+
+def _means(axes: "Axes", number: int, name: str, pairs: list[tuple[int, float]]) -> None:
+    """Draw every value, and a line through the means of each x."""
+    places = sorted({x for x, _ in pairs})
+    colour, mark = COLOURS[number], MARKERS[number]
+    axes.plot([x for x, _ in pairs], [y for _, y in pairs], mark, ms=2.5, color=colour, alpha=0.5)
+    means = [fmean(y for x, y in pairs if x == place) for place in places]
+    axes.plot(places, means, f"{mark}-", ms=4, lw=1, color=colour, label=name)
+
+
+def _by_keys(axes: "Axes", rows: Rows) -> None:
+    found = of_kind(rows, "errors")
+    names = [name for name in found[0]["settings"] if name.startswith("budget")] if found else []
+    for number, (figure, label) in enumerate(
+        (("error", "clusters"), ("best_error", "exact top-k, as many keys"))
+    ):
+        points = [_point([row["settings"][name] for row in found], figure) for name in names]
+        axes.plot(
+            *zip(*points, strict=True), f"{MARKERS[number]}-", color=COLOURS[number], label=label
+        )
+    axes.set(xscale="log", yscale="log", xlabel="keys that a query reads")
+    axes.set_ylabel("mean error, all layers")
+
+
+def _point(settings: list[Row], figure: str) -> tuple[float, float]:
+    return fmean(each["read"] for each in settings), fmean(each[figure] for each in settings)
+
+
+def _by_tokens(axes: "Axes", rows: Rows) -> None:
+    found = of_kind(rows, "step")
+    sizes = [row["tokens"] for row in found]
+    sides: dict[str, list[Any]] = {
+        "dense attention": [1e3 * row["dense"][row["fastest"]] for row in found],
+        "clusters": [1e3 * row["clusters"] for row in found],
+    }
+    for (name, values), number in zip(sides.items(), (4, 0), strict=True):
+        axes.plot(sizes, values, f"{MARKERS[number]}-", color=COLOURS[number], label=name)
+    axes.set(xscale="log", yscale="log", xlabel="remembered tokens")
+    axes.set_ylabel("decoding step of a layer (ms)")
