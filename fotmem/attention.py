@@ -90,10 +90,11 @@ def merge(partials: Sequence[PartialAttention]) -> PartialAttention:
     top = lses.detach().amax(0).clamp(min=torch.finfo(lses.dtype).min)
     # Divided by their sum, not by exp(lse): that rounds by more than 1 where scores are huge.
     weights = (lses - top).exp()
-    weights = weights / weights.sum(0).clamp(min=torch.finfo(lses.dtype).tiny)
+    total = weights.sum(0)
+    weights = weights / total.clamp(min=torch.finfo(lses.dtype).tiny)
     outs = torch.stack([part.out.to(lses.dtype) for part in partials])
     out = (outs * weights[..., None]).sum(0).to(partials[0].out.dtype)
-    return PartialAttention(out, lses.logsumexp(0))
+    return PartialAttention(out, top + total.log())
 
 
 def dense_attention(
@@ -169,7 +170,7 @@ def topk_attention(
     """
     scaled = scores * scale
     weights = scaled.softmax(-1).nan_to_num(0.0)  # NaN: a query without any hit
-    out = torch.einsum("hqk,hqkd->hqd", weights, values.float())
+    out = (weights[..., None, :] @ values.float()).squeeze(-2)
     return PartialAttention(out.to(dtype), scaled.logsumexp(-1))
 
 

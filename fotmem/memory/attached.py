@@ -94,7 +94,8 @@ class AttachedModel:
     @property
     def is_attached(self) -> bool:
         """False: the memory was detached, or the model has its own forward functions back."""
-        return self._is_attached and (self.default is self or self.default.is_attached)
+        default = self._other_default
+        return self._is_attached and (default is None or default.is_attached)
 
     @is_attached.setter
     def is_attached(self, is_attached: bool) -> None:

@@ -32,7 +32,7 @@ def attend_to_memories(
     """
     total: PartialAttention | None = None
     for rows, part in _parts(views, layer, query, scale):
-        if total is None and len(rows) == len(query):
+        if total is None and len(rows) == query.shape[0]:
             total = part
             continue
         total = no_attention(query) if total is None else total
@@ -70,7 +70,7 @@ def _parts(
             joint.setdefault(top_k, {})[looked_at] = rows
             continue
         [view] = looked_at
-        some = query if len(rows) == len(query) else query[rows]
+        some = query if len(rows) == query.shape[0] else query[rows]
         folded = _by_head(view, layer, some).flatten(1, 2)
         yield rows, _unfolded(view.attend(layer, folded, top_k, scale), some)
     for top_k, jobs in joint.items():
@@ -95,12 +95,15 @@ def _jobs(views: Sequence[Views], layer: int) -> dict[tuple[Views, int | None], 
 def _by_head(view: MemoryView, layer: int, query: Tensor) -> Tensor:
     """Group ``query [B, H * G, T, D]`` by key/value head: ``[H, B, n, D]``."""
     heads = view.store(layer).num_heads
-    return query.reshape(len(query), heads, -1, query.shape[3]).transpose(0, 1)
+    return query.reshape(query.shape[0], heads, -1, query.shape[3]).transpose(0, 1)
 
 
 def _unfolded(part: PartialAttention, query: Tensor) -> PartialAttention:
     """Give attention of folded queries ``[H, B * n, D]`` the shape of ``query``."""
-    out, lse = (each.unflatten(1, (len(query), -1)).transpose(0, 1) for each in part)
+    rows, _, _, head_dim = query.shape
+    heads = part.out.shape[0]
+    out = part.out.reshape(heads, rows, -1, head_dim).transpose(0, 1)
+    lse = part.lse.reshape(heads, rows, -1).transpose(0, 1)
     return PartialAttention(out.reshape(query.shape), lse.reshape(query.shape[:-1]))
 
 

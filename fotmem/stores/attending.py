@@ -39,11 +39,16 @@ def attend_to_hits(
     scale : float
         Factor of the scores.
     """
-    heads, _, head_dim = queries.shape
-    parts = []
-    for block in queries.split(block_length(heads, top_k, head_dim), dim=1):
+
+    def attend(block: Tensor) -> PartialAttention:
         ids, scores = search(block)
-        parts.append(topk_attention(scores, values(ids), scale=scale, dtype=queries.dtype))
+        return topk_attention(scores, values(ids), scale=scale, dtype=queries.dtype)
+
+    heads, count, head_dim = queries.shape
+    length = block_length(heads, top_k, head_dim)
+    if count <= length:
+        return attend(queries)
+    parts = map(attend, queries.split(length, dim=1))
     return PartialAttention(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
 
 

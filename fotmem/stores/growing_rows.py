@@ -64,6 +64,7 @@ class GrowingRows:
         self.dtype = dtype
         self.device = device
         self.place = place
+        self._heads = torch.arange(num_heads, device=device)[:, None, None]
         self._held = _Extent(self._new_buffer(0), 0, 0)
         self._shared = False  # with a copy: nothing may be written
 
@@ -123,8 +124,7 @@ class GrowingRows:
 
         A number before the first row that is held, such as -1, gives that first row.
         """
-        heads = torch.arange(self.num_heads, device=self.device)[:, None, None]
-        return self._looked_up(rows.to(self.device), heads).to(rows.device)
+        return self._looked_up(rows.to(self.device), self._heads).to(rows.device)
 
     def take_of_heads(self, heads: Tensor, rows: Tensor) -> Tensor:
         """Look up rows of any shape ``[...]``, each of its own head: ``[..., D]``, on their device.
