@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,20 @@ def s3() -> "Iterator[S3Server]":
 
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a memory of random rows."""
+    from tests.memory_rows import written
+
+    return written(tmp_path_factory.mktemp("original") / "memory", 20)
+
+
+@pytest.fixture
+def memory(original: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    return Path(shutil.copytree(original, tmp_path / "memory"))
 
 
 @pytest.fixture

@@ -15,16 +15,6 @@ from tests.memory_rows import ROWS, assert_holds, document, draw, written
 from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("original") / "memory", 20)
-
-
-@pytest.fixture
-def memory(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "memory"))
-
-
 def test_a_manifest_that_could_not_be_read_again_is_not_written(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

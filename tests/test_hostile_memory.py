@@ -29,11 +29,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("original") / "memory", 100)
 
 
-@pytest.fixture
-def memory(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "memory"))
-
-
 VALUES: dict[str, tuple[Any, ...]] = {
     "block": (10**6, 0, 1, 128, 24, -64, 2**70, "64", 64.0, True, None),
     "rows": (0, 1, ROWS - 1, ROWS + 1, 10**12, 2**63, -1),

@@ -16,20 +16,10 @@ from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.directory.repair import repair
 from fotmem.directory.verify import verify
 from fotmem.errors import StorageError
-from tests.memory_rows import ROWS, assert_holds, document, draw, names, written
+from tests.memory_rows import ROWS, assert_holds, document, draw, names
 from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("original") / "memory", 20)
-
-
-@pytest.fixture
-def memory(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "memory"))
 
 
 @pytest.mark.parametrize("what", ["pipe", "folder", "link", "hard link", "device"])

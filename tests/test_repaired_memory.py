@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,7 @@ from fotmem.disk.file_tree import FileTree
 from fotmem.errors import StorageError
 from tests import tiny
 from tests.commands import call, refusal
-from tests.memory_rows import FACTS, ROWS, SHAPES, assert_holds, document, draw, names, written
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("original") / "memory", 20)
-
-
-@pytest.fixture
-def memory(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "memory"))
+from tests.memory_rows import FACTS, ROWS, SHAPES, assert_holds, document, draw, names
 
 
 def flip(file: Path, at: int) -> None:
