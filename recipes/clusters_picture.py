@@ -1,6 +1,6 @@
 """The picture of `docs/benchmarks/clusters.md`: errors by layer and by keys read, and times."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -17,22 +17,26 @@ def draw(rows: Rows, file: Path) -> None:
     """Write a PNG: a panel of errors for each model, then errors by keys read, and times."""
     from matplotlib.figure import Figure
 
-    models = list(dict.fromkeys(row["model"] for row in of_kind(rows, "errors")))
-    panels: list[Callable[[Axes], None]] = [
-        *(lambda axes, model=model: _by_layer(axes, rows, model) for model in models),
-        lambda axes: _by_keys(axes, rows),
-        lambda axes: _by_tokens(axes, rows),
+    errors, steps = of_kind(rows, "errors"), of_kind(rows, "step")
+    panels = [
+        partial(_by_layer, model, rows) for model in dict.fromkeys(r["model"] for r in errors)
     ]
+    panels += [partial(_by_keys, errors)] * bool(errors) + [partial(_by_tokens, steps)] * bool(
+        steps
+    )
     height = (len(panels) + 1) // 2
     picture = Figure(figsize=(PAGE_WIDTH, 3.1 * height), layout="constrained")
-    for axes, panel in zip(picture.subplots(height, 2, squeeze=False).flat, panels, strict=False):
+    every = picture.subplots(height, 2, squeeze=False).flatten()
+    for axes, panel in zip(every, panels, strict=False):
         panel(axes)
         axes.grid(which="both", alpha=0.2)
         axes.legend(fontsize=8)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
     write_picture(picture, file)
 
 
-def _by_layer(axes: "Axes", rows: Rows, model: str) -> None:
+def _by_layer(model: str, rows: Rows, axes: "Axes") -> None:
     found = [pair for pair in errors_of(rows) if pair[0]["model"] == model]
     ours = [(row["layer"], each["error"]) for row, each in found]
     best = [(row["layer"], each["best_error"]) for row, each in found]
@@ -55,9 +59,8 @@ def _means(axes: "Axes", number: int, name: str, pairs: list[tuple[int, float]])
     axes.plot(places, means, f"{mark}-", ms=4, lw=1, color=colour, label=name)
 
 
-def _by_keys(axes: "Axes", rows: Rows) -> None:
-    found = of_kind(rows, "errors")
-    names = [name for name in found[0]["settings"] if name.startswith("budget")] if found else []
+def _by_keys(found: Rows, axes: "Axes") -> None:
+    names = [name for name in found[0]["settings"] if name.startswith("budget")]
     for number, (figure, label) in enumerate(
         (("error", "clusters"), ("best_error", "exact top-k, as many keys"))
     ):
@@ -73,8 +76,7 @@ def _point(settings: list[Row], figure: str) -> tuple[float, float]:
     return fmean(each["read"] for each in settings), fmean(each[figure] for each in settings)
 
 
-def _by_tokens(axes: "Axes", rows: Rows) -> None:
-    found = of_kind(rows, "step")
+def _by_tokens(found: Rows, axes: "Axes") -> None:
     sizes = [row["tokens"] for row in found]
     sides: dict[str, list[Any]] = {
         "dense attention": [1e3 * row["dense"][row["fastest"]] for row in found],

@@ -11,9 +11,10 @@ import torch
 
 from benchmarks.clusters import adding, captures, errors, keys_read, rivals, sizes, turns
 from benchmarks.clusters.oracle import oracle, relative
-from benchmarks.clusters.plan import FULL, Plan
+from benchmarks.clusters.plan import FULL
 from fotmem.measure.capture import Capture, KeyValues, capture_random
 from recipes import clusters_report
+from recipes.clusters_picture import draw
 from recipes.clusters_report import Unit
 from recipes.clusters_tables import tables
 from tests.tiny import one_thread  # noqa: F401 - processor time of one thread
@@ -217,7 +218,8 @@ def test_the_page_says_what_is_reached(tmp_path: Path, monkeypatch: pytest.Monke
     assert clusters_report.PAGE.read_text().count(clusters_report.MARKER) == 2
 
 
-def test_what_is_measured_so_far_is_written() -> None:
-    plan: Plan = FULL
-    assert "decoding step" in tables([row for row in made_up() if row["kind"] == "step"], plan)
-    assert "layer 20" in tables([row for row in made_up() if row["kind"] == "errors"], plan)
+@pytest.mark.parametrize("kinds", [("step",), ("errors",), ("errors", "rivals")])
+def test_what_is_measured_so_far_is_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    some = [row for row in made_up() if row["kind"] in kinds]
+    assert ("layer 20" if "errors" in kinds else "decoding step") in tables(some, FULL)
+    draw(some, tmp_path / "clusters.png")
