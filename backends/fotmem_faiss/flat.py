@@ -4,7 +4,6 @@ import importlib
 from typing import Any
 
 import faiss
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,17 +37,7 @@ class FlatStore(RowsStore):
 
     def _search_block(self, queries: Tensor, keys: Tensor, top_k: int) -> Hits:
         if self.device.type == "cpu":
-            parts = faiss_threads(
-                self._threads,
-                lambda: [
-                    faiss.knn(some, rows, top_k, faiss.METRIC_INNER_PRODUCT)
-                    for some, rows in zip(queries.numpy(), keys.numpy(), strict=True)
-                ],
-            )
-            shape = (*queries.shape[:2], top_k)
-            flat = (np.concatenate(each).reshape(shape) for each in zip(*parts, strict=True))
-            best, near = map(torch.from_numpy, flat)
-            return Hits(near, best)
+            return faiss_threads(self._threads, lambda: _knn(queries, keys, top_k))
         if self._gpu is None:  # FAISS without GPU support: torch has it
             return exact_search(queries, keys, top_k)
         device = self.device.index or 0
@@ -60,6 +49,18 @@ class FlatStore(RowsStore):
         ]
         scores, ids = zip(*found, strict=True)
         return Hits(torch.stack(ids), torch.stack(scores))
+
+
+def _knn(queries: Tensor, keys: Tensor, top_k: int) -> Hits:
+    """Do what `faiss.knn` does, for all heads; each writes into its part of the result."""
+    (heads, count, dim), length = queries.shape, keys.shape[1]
+    ids = torch.empty(heads, count, top_k, dtype=torch.long)
+    scores = torch.empty(heads, count, top_k, dtype=torch.float32)
+    arrays = (each.numpy() for each in (queries, keys, scores, ids))
+    for parts in zip(*arrays, strict=True):
+        query, rows, best, near = map(faiss.swig_ptr, parts)
+        faiss.knn_inner_product(query, rows, dim, count, length, top_k, best, near)
+    return Hits(ids, scores)
 
 
 def _gpu_resources() -> Any:

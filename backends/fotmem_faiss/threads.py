@@ -11,10 +11,12 @@ Result = TypeVar("Result")
 
 def faiss_threads(threads: int | None, call: Callable[[], Result]) -> Result:
     """Call something while FAISS uses this number of threads; None: as many as torch."""
-    before = faiss.omp_get_max_threads()
+    before, wanted = faiss.omp_get_max_threads(), threads or torch.get_num_threads()
+    if before == wanted:
+        return call()
     try:
         try:
-            faiss.omp_set_num_threads(threads or torch.get_num_threads())
+            faiss.omp_set_num_threads(wanted)
             return call()
         finally:
             faiss.omp_set_num_threads(before)

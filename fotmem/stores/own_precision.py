@@ -26,11 +26,10 @@ def in_own_precision(
 
     @functools.wraps(method)
     def call(owner: _Owner, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        casting = [name for name in {"cpu", owner.device.type} if torch.is_autocast_enabled(name)]
-        if not casting:
+        if not torch._C._is_any_autocast_enabled():
             return method(owner, *args, **kwargs)
         with ExitStack() as stack:
-            for name in casting:
+            for name in {"cpu", owner.device.type}:
                 stack.enter_context(torch.autocast(name, enabled=False))
             return method(owner, *args, **kwargs)
 

@@ -286,7 +286,9 @@ class MemoryStore(ABC):
     def checked_queries(self, queries: Tensor) -> Tensor:
         """Check queries ``[H, Q, D]`` as `search` does, and move them to the store's device."""
         self._require_vectors("queries", queries, "Q")
-        queries = queries.detach().to(self.device)
+        if queries.requires_grad:
+            queries = queries.detach()
+        queries = queries.to(self.device)
         if queries.is_cpu:
             require_finite("queries", queries)
         else:
