@@ -15,6 +15,7 @@ from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.documents import Document, TokenizedDocument
 from fotmem.errors import AttachError, OptionError, StorageError
 from fotmem.memory import saving
+from fotmem.memory.view import MemoryView
 from tests import tiny
 from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
 
@@ -359,6 +360,18 @@ def tokenized(name: str, count: int, seed: int = 0) -> TokenizedDocument:
     return TokenizedDocument(Document(name, text), ids, 2 * places, 2 * places + 2)
 
 
+def assert_hidden(memory: fotmem.Memory, start: int, stop: int) -> None:
+    """Expect that no store finds ids from `start` to before `stop`, though it has their keys."""
+    for layer in LAYERS:
+        store = memory.store(layer)
+        ids = torch.arange(start, stop).expand(store.num_heads, 1, -1)
+        queries = 9 * store.keys(ids)[:, 0]
+        for bias in (None, lambda ids: torch.zeros(ids.shape)):
+            hits = store.search(queries, len(store), bias=bias)
+            assert not ((hits.ids >= start) & (hits.ids < stop)).any()
+            assert (hits.ids >= 0).any(-1).all()
+
+
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("top_k", [4, None])
 def test_nothing_is_found_of_a_removed_document(
@@ -381,6 +394,7 @@ def test_nothing_is_found_of_a_removed_document(
         memory.remove("b")
         with memory.only(["a", "c"]):
             torch.testing.assert_close(answer(model), right)
+        assert_hidden(memory, 60, 120)
         memory.remove("d")
         torch.testing.assert_close(answer(model), right)
         found = {each.position for each in memory.explain(top=1000)}
@@ -392,6 +406,8 @@ def test_nothing_is_found_of_a_removed_document(
     with fotmem.open_memory(tmp_path / "memory", model, store) as again:
         torch.testing.assert_close(answer(model), right)
         assert [each.name for each in again.documents] == ["a", "c"]
+        assert_hidden(again, 60, 120)
+        assert_hidden(again, 180, 240)
         with again.only("c"), again.only(["a"]):  # nothing is in both
             assert again.explain() == [] or not torch.equal(answer(model), right)
 
@@ -429,6 +445,27 @@ def test_a_changed_document_replaces_what_was_read(monkeypatch: pytest.MonkeyPat
     [b, _] = memory.documents
     assert (b.tokens, b.characters, b.is_complete) == (50, 100, True)
     assert b.sha256 == tokenized("b", 50, seed=1).document.sha256
+
+
+def test_of_a_document_without_tokens_nothing_is_found_while_others_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, more = tiny.llama(), torch.zeros(2, 1, 8)
+    memory = attached(model)
+    with fotmem.using(None):
+        plain = answer(model)
+    memory.read([], document="empty")
+    memory.read(tiny.ids(30), document="a")
+    counting = MemoryView.counting
+
+    def growing(*arguments: Any) -> Any:
+        memory.store(LAYERS[0]).add(more, more)
+        return counting(*arguments)
+
+    monkeypatch.setattr(MemoryView, "counting", growing)
+    with memory.only(["empty"]):
+        torch.testing.assert_close(answer(model), plain)
+    assert memory.store(LAYERS[0]).next_id > 30
 
 
 def test_characters_are_kept(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Self
 
 import torch
@@ -58,8 +59,13 @@ class Contents:
         """Make empty stores for all memory layers."""
         new = cls(makers)
         for layer, make in makers.items():
-            new.stores[layer] = make()
+            new.put(layer, make())
         return new
+
+    def put(self, layer: int, store: MemoryStore) -> None:
+        """Take a store for a layer; whoever searches it finds nothing of removed documents."""
+        store.show_only(partial(getattr, self.text, "visible"))
+        self.stores[layer] = store
 
     def __len__(self) -> int:
         """Count the tokens."""
@@ -74,7 +80,7 @@ class Contents:
         """Return equal contents that grow independently."""
         new = self._begun(self.makers)
         for layer, store in self.stores.items():
-            new.stores[layer] = store.copy()
+            new.put(layer, store.copy())
         return new
 
     def moved(self, makers: Makers) -> Self:
@@ -84,11 +90,12 @@ class Contents:
         new.compactions = self.compactions
         if self.directory is not None and self._are_saved(self.directory):
             with suppress(StorageError):  # another process may have compacted it, or its disk fails
-                new.stores.update((layer, make()) for layer, make in makers.items())
+                for layer, make in makers.items():
+                    new.put(layer, make())
                 fill_stores(new.stores, self.directory, 0, progress=False)
                 return new
         for layer, make in makers.items():
-            new.stores[layer] = make()
+            new.put(layer, make())
             _pour(self.stores[layer], new.stores[layer], self.stores[layer].next_id)
         return new
 
@@ -123,7 +130,7 @@ class Contents:
             except BaseException:
                 # The store that failed, too: it may hold a part of the window.
                 for layer in touched:
-                    self.stores[layer] = self._shortened(layer)
+                    self.put(layer, self._shortened(layer))
                 raise
 
     def _as_kept(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +184,7 @@ class Contents:
         """Drop from the stores what was added beyond the tokens."""
         for layer, store in self.stores.items():
             if store.next_id > len(self):
-                self.stores[layer] = self._shortened(layer)
+                self.put(layer, self._shortened(layer))
 
     def _begun(self, makers: Makers) -> Self:
         new = type(self)(makers)

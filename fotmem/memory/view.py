@@ -65,12 +65,16 @@ class MemoryView:
             return self._among(store, attend)
 
     def _among(self, store: MemoryStore, ask: Callable[[IdRanges | None], T]) -> T:
-        """Ask a store for what was there when the call began; it may have grown since."""
+        """Ask a store for what was there when the call began; it may have changed since."""
+        among = self.among
+        if among is None and self.contents.text.visible is not None:
+            among = ALL
         if store.next_id <= self.length:
-            answer = ask(self.among)
+            answer = ask(among)
             if store.next_id <= self.length:  # nor has it grown meanwhile
                 return answer
-        return ask((self.among or ALL).intersection(IdRanges([(0, self.length)])))
+        among = ALL if among is None else among
+        return ask(among.intersection(IdRanges([(0, self.length)])))
 
     def counting(
         self, store: MemoryStore, queries: Tensor, top_k: int | None

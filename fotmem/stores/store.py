@@ -115,6 +115,7 @@ class MemoryStore(ABC):
         self._newest: Tensor | None = None  # key and value [2, H, D] added last, if it rebuilds
         self.has_directory = False
         self.store_name = ""
+        self._shown_ids: Callable[[], IdRanges | None] | None = None
 
     _made_with: Arguments
     _rebuilds: ClassVar[bool] = True
@@ -327,6 +328,13 @@ class MemoryStore(ABC):
         """Id that the next key gets."""
         return self._offset + self._added
 
+    def show_only(self, ids: Callable[[], IdRanges | None]) -> None:
+        """Let searches that are given no `among` take what a function returns; None: all ids.
+
+        So a memory hides removed documents.
+        """
+        self._shown_ids = ids
+
     @changes
     def start_at(self, first_id: int) -> None:
         """Give the first key the id `first_id`: for a store that replaces another.
@@ -484,7 +492,8 @@ class MemoryStore(ABC):
             float32 of that shape; -inf hides a key. A store that cannot search with a bias chooses
             the best among the ``4 * top_k`` keys with the largest inner products.
         among : IdRanges, optional
-            Ids that may be found; others are as if they were not there. None: all.
+            Ids that may be found; others are as if they were not there. None: all, but those of
+            documents that were removed from the store's memory.
 
         Returns
         -------
@@ -501,7 +510,7 @@ class MemoryStore(ABC):
         top_k = checked_top_k(top_k)
         if bias is not None:
             bias = checked_bias(bias, self._late_checks.note)
-        rows = None if among is None else self._live_rows(among)
+        rows = self._live_rows(among)
         ids, scores = self._best_hits(queries, top_k, bias, rows)
         if self._offset:
             ids = ids.where(ids < 0, ids + self._offset)
@@ -558,7 +567,7 @@ class MemoryStore(ABC):
         bias : callable, optional
             What to add to inner products, before `scale`, as in `search`.
         among : IdRanges, optional
-            Ids that are attended to; None: all.
+            Ids that are attended to; None: as for `search`.
 
         Returns
         -------
@@ -578,7 +587,7 @@ class MemoryStore(ABC):
         scale = checked_scale(scale)
         if bias is not None:
             bias = checked_bias(bias, self._late_checks.note)
-        rows = None if among is None else self._live_rows(among)
+        rows = self._live_rows(among)
         if self._live == 0 or queries.shape[1] == 0 or (rows is not None and not rows):
             return no_attention(given)
         if bias is None and rows is None:
@@ -712,8 +721,12 @@ class MemoryStore(ABC):
 
     # How the base class does it --------------------------------------------------------------
 
-    def _live_rows(self, among: IdRanges) -> IdRanges | None:
+    def _live_rows(self, among: IdRanges | None) -> IdRanges | None:
         """Return the rows of these ids that are not forgotten; None if all are among them."""
+        if among is None and self._shown_ids is not None:
+            among = self._shown_ids()
+        if among is None:
+            return None
         rows = checked_among(among).within(self.first_id, self.next_id)._shifted(-self._offset)
         return None if len(rows) == self._live else rows
 
