@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fotmem.measure.bench.plot import COLOURS, MARKERS, PAGE_WIDTH
 from fotmem.outputs import write_picture
-from recipes.clusters_tables import Row, Rows, errors_of, of_kind
+from recipes.clusters_tables import SHARE, Row, Rows, errors_of, of_kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,12 +18,12 @@ def draw(rows: Rows, file: Path) -> None:
     from matplotlib.figure import Figure
 
     errors, steps = of_kind(rows, "errors"), of_kind(rows, "step")
-    panels = [
-        partial(_by_layer, model, rows) for model in dict.fromkeys(r["model"] for r in errors)
-    ]
-    panels += [partial(_by_keys, errors)] * bool(errors) + [partial(_by_tokens, steps)] * bool(
-        steps
-    )
+    models = dict.fromkeys(row["model"] for row in errors)
+    panels = [partial(_by_layer, model, rows) for model in models]
+    if errors:
+        panels.append(partial(_by_keys, errors))
+    if steps:
+        panels.append(partial(_by_tokens, steps))
     height = (len(panels) + 1) // 2
     picture = Figure(figsize=(PAGE_WIDTH, 3.1 * height), layout="constrained")
     every = picture.subplots(height, 2, squeeze=False).flatten()
@@ -60,14 +60,13 @@ def _means(axes: "Axes", number: int, name: str, pairs: list[tuple[int, float]])
 
 
 def _by_keys(found: Rows, axes: "Axes") -> None:
-    names = [name for name in found[0]["settings"] if name.startswith("budget")]
+    names = [name for name in found[0]["settings"] if name != SHARE]
     for number, (figure, label) in enumerate(
         (("error", "clusters"), ("best_error", "exact top-k, as many keys"))
     ):
         points = [_point([row["settings"][name] for row in found], figure) for name in names]
-        axes.plot(
-            *zip(*points, strict=True), f"{MARKERS[number]}-", color=COLOURS[number], label=label
-        )
+        look, colour = f"{MARKERS[number]}-", COLOURS[number]
+        axes.plot(*zip(*sorted(points), strict=True), look, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlabel="keys that a query reads")
     axes.set_ylabel("mean error, all layers")
 

@@ -17,8 +17,8 @@ import torch
 import typer
 
 from benchmarks.clusters.adding import adding, ram
-from benchmarks.clusters.captures import captured, queries_of, several_texts
-from benchmarks.clusters.errors import layer_errors
+from benchmarks.clusters.captures import Layer, captured, queries_of, rows_of, several_texts
+from benchmarks.clusters.errors import filled, layer_errors
 from benchmarks.clusters.plan import FULL, QUICK, Plan
 from benchmarks.clusters.rivals import layer_rivals
 from benchmarks.clusters.sizes import times
@@ -78,7 +78,7 @@ def reference() -> Path:
 
 
 def units(plan: Plan, texts: list[Path], folder: Path) -> Iterator[Unit]:
-    """Name everything that is measured."""
+    """Name everything that is measured, what matters most first."""
 
     @cache
     def capture(model: str, text: Path) -> Capture:
@@ -87,18 +87,26 @@ def units(plan: Plan, texts: list[Path], folder: Path) -> Iterator[Unit]:
     def of_all(measure: Callable[[list[Capture]], Rows]) -> Rows:
         return measure([capture(plan.models[0], text) for text in texts])
 
+    def of_layers(models: tuple[str, ...], *, in_turn: bool, rivals: bool) -> Iterator[Unit]:
+        """Name layers of models: of one text each, in turn, or of all others."""
+        for model in models:
+            for place, layer in enumerate(plan.layers):
+                one = texts[(place + plan.models.index(model)) % len(texts)]
+                for text in texts:
+                    if (text == one) == in_turn:
+                        taken = partial(capture, model, text)
+                        about = {"model": model, "text": text.stem, "layer": layer}
+                        measure = partial(_of_layer, plan, taken, about, rivals)
+                        yield Unit(f"{model}-{text.stem}-{layer:02d}", measure)
+
     layers = [layer for layer in ADDED if layer in plan.layers] or [*plan.layers]
+    first, *others = plan.models
+    yield from of_layers((first,), in_turn=True, rivals=True)
     yield Unit("times", lambda: of_all(partial(_times, plan)))
     yield Unit("adding", lambda: of_all(lambda every: adding(every, (layers * 3)[:3])))
     yield Unit("ram", lambda: of_all(lambda every: ram(every, TIMED)))
-    for at, model in enumerate(plan.models):
-        for kind in ("errors", "rivals"):
-            for place, layer in enumerate(plan.layers):
-                one = texts[(place + at) % len(texts)]
-                for text in texts if kind == "errors" else [one]:
-                    name = f"{kind}-{model}-{text.stem}-{layer:02d}"
-                    measure = partial(_of_layer, kind, plan, partial(capture, model, text), layer)
-                    yield Unit(name, partial(_named, model, text.stem, measure))
+    yield from of_layers((*others,), in_turn=True, rivals=False)
+    yield from of_layers(plan.models, in_turn=False, rivals=False)
 
 
 def _times(plan: Plan, captures: list[Capture]) -> Rows:
@@ -108,16 +116,21 @@ def _times(plan: Plan, captures: list[Capture]) -> Rows:
     return [row | real for row in times(rows, queries, captures[0].info.scale, plan)]
 
 
-def _of_layer(kind: str, plan: Plan, capture: Callable[[], Capture], layer: int) -> dict[str, Any]:
-    if kind == "errors":
-        return layer_errors(capture(), layer, plan)
-    return layer_rivals(capture(), layer, plan, BUILD / "indexes")
-
-
-def _named(model: str, text: str, measure: Callable[[], dict[str, Any]]) -> Rows:
-    row = measure()
-    kind = "rivals" if "rivals" in row else "errors"
-    return [{"kind": kind, "model": model, "text": text, **row}]
+def _of_layer(
+    plan: Plan, taken: Callable[[], Capture], about: dict[str, Any], with_rivals: bool
+) -> Rows:
+    """Measure the errors in a layer, and those of other stores."""
+    capture, number = taken(), about["layer"]
+    rows, queries = rows_of(capture, number), queries_of(capture, number, plan.queries)
+    layer = Layer(f"{capture.directory.name}-{number}", rows, queries, capture.info.scale)
+    about |= {"tokens": rows.keys.shape[1]}
+    found: Rows = []
+    with filled(rows) as store:
+        if with_rivals:
+            compared = layer_rivals(store, layer, plan.rounds, BUILD / "indexes")
+            found = [{"kind": "rivals", **about, **compared}]
+        settings = layer_errors(store, layer, plan.share)
+    return [{"kind": "errors", **about, "settings": settings}, *found]
 
 
 def measured(every: Iterator[Unit], folder: Path, *, only_known: bool = False) -> Rows:

@@ -1,6 +1,7 @@
 """How `clusters` is measured: by definition, in turn, and so that a stopped run goes on."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from benchmarks.clusters import adding, captures, errors, keys_read, rivals, sizes, turns
 from benchmarks.clusters.oracle import oracle, relative
-from benchmarks.clusters.plan import FULL
+from benchmarks.clusters.plan import FULL, TUNED
 from fotmem.measure.capture import Capture, KeyValues, capture_random
 from recipes import clusters_report
 from recipes.clusters_picture import draw
@@ -38,6 +39,11 @@ def rows(capture: Capture) -> KeyValues:
     return captures.rows_of(capture, 0)
 
 
+@pytest.fixture(scope="module")
+def layer(capture: Capture, rows: KeyValues) -> captures.Layer:
+    return captures.Layer("layer", rows, captures.queries_of(capture, 0, 16), capture.info.scale)
+
+
 def test_the_oracle_by_definition(rows: KeyValues) -> None:
     keys, values = (each[:, :90].double() for each in rows)
     queries = torch.randn(HEADS, 40, DIM, generator=torch.Generator().manual_seed(1))
@@ -53,17 +59,17 @@ def test_the_oracle_by_definition(rows: KeyValues) -> None:
     torch.testing.assert_close(found.peak.double(), best, atol=1e-5, rtol=0)
 
 
-def test_the_errors_of_a_layer(capture: Capture) -> None:
-    row = errors.layer_errors(capture, 0, PLAN)
-    found = row["settings"]
+def test_the_errors_of_a_layer(layer: captures.Layer) -> None:
+    with errors.filled(layer.rows) as store:
+        found = errors.layer_errors(store, layer, 0.2)
     assert [*found] == ["default", "share", *(f"budget={each}" for each in errors.BUDGETS)]
     assert found["share"]["read"] <= 0.2 * TOKENS
-    budgets = [found[f"budget={each}"] for each in errors.BUDGETS]
+    budgets = sorted(found.values(), key=lambda each: float(each["read"]))
     for figure in ("error", "best_error"):
         means = [each[figure] for each in budgets]
         assert means == sorted(means, reverse=True)
     assert all(0 < each["error"] < each["error_p95"] for each in budgets)
-    json.dumps(row)
+    json.dumps(found)
 
 
 def test_the_share_that_is_read_is_kept(rows: KeyValues) -> None:
@@ -72,6 +78,8 @@ def test_the_share_that_is_read_is_kept(rows: KeyValues) -> None:
         for share in (0.1, 0.15, 0.3):
             keys_read.tune_to_share(store, queries, share)
             assert 0.9 * share * TOKENS < keys_read.keys_read(store, queries) <= share * TOKENS
+        store.tune(budget=10 * TOKENS)
+        assert keys_read.keys_read(store, queries) == TOKENS
 
 
 def test_estimated_errors_beside_true_ones() -> None:
@@ -91,20 +99,20 @@ def test_a_rival_has_the_time_of_clusters() -> None:
 
 
 def test_the_rivals_of_a_layer(
-    capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layer: captures.Layer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faiss")
     monkeypatch.setattr(rivals, "EFFORTS", {"faiss-ivf": {"nprobe": (1, 200)}})
     monkeypatch.setattr(turns, "OTHERS", 1000)
     turns.other_data.cache_clear()
-    row = rivals.layer_rivals(capture, 0, PLAN, tmp_path)
+    with errors.filled(layer.rows) as store:
+        row = rivals.layer_rivals(store, layer, 2, tmp_path)
     assert min(row["rivals"]["faiss-ivf"]["error"], row["error"]) > 0
-    rows = captures.rows_of(capture, 0)
     [file] = tmp_path.iterdir()
     index = rivals.read_index(file)
     monkeypatch.setattr(rivals, "read_index", lambda file: index)
     monkeypatch.setattr("numpy.savez", None)  # it is kept already
-    rivals.kept_store("faiss-ivf", rows, file)
+    rivals.kept_store("faiss-ivf", layer.rows, file)
 
 
 def test_times_of_all_sizes(rows: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +170,11 @@ def test_every_layer_of_every_text_is_measured(tmp_path: Path) -> None:
     assert len(names) == len({*names})
     for model in FULL.models:
         for layer in FULL.layers:
-            some = [name for name in names if name.endswith(f"-{layer:02d}") and model in name]
-            assert {f"errors-{model}-{text}-{layer:02d}" for text in "xyz"} < {*some}
-            assert any(name.startswith(f"rivals-{model}-") for name in some)
+            some = [name for name in names if re.fullmatch(f"{model}-.-{layer:02d}", name)]
+            assert {*some} == {f"{model}-{text}-{layer:02d}" for text in "xyz"}
+    first = names[: len(FULL.layers)]
+    assert {name.rpartition("-")[0] for name in first} == {f"{TUNED}-{text}" for text in "xyz"}
+    assert len({name.rpartition("-")[2] for name in first}) == len(FULL.layers)
 
 
 def made_up() -> list[dict[str, Any]]:
@@ -218,7 +228,7 @@ def test_the_page_says_what_is_reached(tmp_path: Path, monkeypatch: pytest.Monke
     assert clusters_report.PAGE.read_text().count(clusters_report.MARKER) == 2
 
 
-@pytest.mark.parametrize("kinds", [("step",), ("errors",), ("errors", "rivals")])
+@pytest.mark.parametrize("kinds", [("step",), ("errors",)])
 def test_what_is_measured_so_far_is_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
     some = [row for row in made_up() if row["kind"] in kinds]
     assert ("layer 20" if "errors" in kinds else "decoding step") in tables(some, FULL)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ QUERIES = 512
 MOVED = 0.1
 """Noise on keys that come again, in units of their standard deviation."""
 DTYPE = torch.bfloat16
+
+
+class Layer(NamedTuple):
+    """What is captured of a layer."""
+
+    name: str
+    """Of the files of indexes."""
+    rows: KeyValues
+    queries: Tensor
+    """Shape ``[H, Q, D]``, float32."""
+    scale: float
 
 
 def captured(model: str, text: Path, plan: Plan, folder: Path) -> Capture:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 import fotmem
-from benchmarks.clusters.captures import DTYPE, blocks, queries_of, rows_of
+from benchmarks.clusters.captures import DTYPE, Layer, blocks
 from benchmarks.clusters.keys_read import keys_read, tune_to_share
 from benchmarks.clusters.oracle import Oracle, oracle, relative
-from benchmarks.clusters.plan import Plan
-from fotmem.measure.capture import Capture, KeyValues
+from fotmem.measure.capture import KeyValues
 from fotmem.stores import MemoryStore
 
-BUDGETS = (160, 320, 640, 1280)
+BUDGETS = (160, 320, 1280)
+"""Beside that of the default."""
 COUNTED = 32
 """Queries of a head whose keys are counted."""
 PEAKED = 0.9
@@ -33,21 +33,17 @@ def filled(rows: KeyValues, **options: Any) -> MemoryStore:
     return store
 
 
-def layer_errors(capture: Capture, layer: int, plan: Plan) -> Row:
-    """Measure all settings in one layer."""
-    rows, queries = rows_of(capture, layer), queries_of(capture, layer, plan.queries)
-    scale = capture.info.scale
-    answers: dict[str, Row] = {}
-    with filled(rows) as store:
-        answers["default"] = _asked(store, queries, scale)
-        tune_to_share(store, queries[:, :COUNTED], plan.share)
-        answers["share"] = _asked(store, queries, scale)
-        for budget in BUDGETS:
-            store.tune(budget=budget)
-            answers[f"budget={budget}"] = _asked(store, queries, scale)
-    exact = oracle(queries, rows, scale, [round(each["read"]) for each in answers.values()])
-    settings = {name: _figures(each, exact) for name, each in answers.items()}
-    return {"layer": layer, "tokens": rows.keys.shape[1], "settings": settings}
+def layer_errors(store: MemoryStore, layer: Layer, share: float) -> Row:
+    """Measure the errors of all settings of a store of a layer, of its default options at first."""
+    queries, scale = layer.queries, layer.scale
+    answers = {"default": _asked(store, queries, scale)}
+    tune_to_share(store, queries[:, :COUNTED], share)
+    answers["share"] = _asked(store, queries, scale)
+    for budget in BUDGETS:
+        store.tune(budget=budget)
+        answers[f"budget={budget}"] = _asked(store, queries, scale)
+    exact = oracle(queries, layer.rows, scale, [round(each["read"]) for each in answers.values()])
+    return {name: _figures(each, exact) for name, each in answers.items()}
 
 
 def _asked(store: MemoryStore, queries: Tensor, scale: float) -> Row:

@@ -11,12 +11,11 @@ import numpy as np
 from torch import Tensor
 
 import fotmem
-from benchmarks.clusters.captures import DTYPE, blocks, queries_of, rows_of
-from benchmarks.clusters.errors import Row, filled
+from benchmarks.clusters.captures import DTYPE, Layer, blocks
+from benchmarks.clusters.errors import Row
 from benchmarks.clusters.oracle import oracle, relative
-from benchmarks.clusters.plan import Plan
 from benchmarks.clusters.turns import Times, in_turn, ratio
-from fotmem.measure.capture import Capture, KeyValues
+from fotmem.measure.capture import KeyValues
 from fotmem.stores import MemoryStore, SavedIndex
 from fotmem.stores.saved_index import named_parts, part_of
 
@@ -27,23 +26,21 @@ EFFORTS: dict[str, dict[str, tuple[int, ...]]] = {
 TOP_K = (32, 128, 512)
 GROUP = 3
 """Queries of a head in a decoding step: query heads that share it in SmolLM2-135M."""
+QUERIES = 64
+"""Queries of a head whose errors are compared."""
 LONGER = 1.25
 """A rival may take so many times as long."""
-Asked = tuple[str, int, int]
-"""A rival, its effort, and its top k."""
 
 
-def layer_rivals(capture: Capture, layer: int, plan: Plan, kept: Path) -> Row:
-    """Compare `clusters` by default options with the best that each rival does in its time."""
-    rows, queries = rows_of(capture, layer), queries_of(capture, layer, plan.queries // 2)
-    scale, dense = capture.info.scale, oracle(queries, rows, capture.info.scale, [1]).dense
-    ours = filled(rows)
-    row: Row = {"layer": layer, "tokens": rows.keys.shape[1], "rivals": {}}
+def layer_rivals(ours: MemoryStore, layer: Layer, rounds: int, kept: Path) -> Row:
+    """Compare a store with the best that each rival does in its time."""
+    rows, queries, scale = layer.rows, layer.queries[:, :QUERIES], layer.scale
+    dense = oracle(queries, rows, scale, [1]).dense
     found = ours.attend(queries, top_k=None, scale=scale).out
-    row["error"] = float(relative(found, dense).mean())
+    row: Row = {"error": float(relative(found, dense).mean()), "rivals": {}}
     for name in EFFORTS:
-        store = kept_store(name, rows, kept / f"{capture.directory.name}-{layer}-{name}.npz")
-        times = _timed(ours, name, store, queries.to(DTYPE), scale, plan.rounds)
+        store = kept_store(name, rows, kept / f"{layer.name}-{name}.npz")
+        times = _timed(ours, name, store, layer.queries.to(DTYPE), scale, rounds)
         unit = times.pop("clusters")
         row["step"] = median(unit)
         chosen = [
