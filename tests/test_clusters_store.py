@@ -12,10 +12,10 @@ from fotmem import create_store
 from fotmem.stores import IdRanges, SavedIndex
 from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.naive import draw, naive_attention
+from fotmem_clusters.entries import FEW, gain
 from fotmem_clusters.halving import halved
 from fotmem_clusters.members import Members
 from fotmem_clusters.store import ClustersStore
-from fotmem_clusters.summaries import gain
 from fotmem_clusters.visits import visits
 
 HEADS, DIM, TOKENS = 2, 16, 6000
@@ -96,7 +96,7 @@ def test_clusters_do_not_depend_on_how_keys_arrive(data: tuple[Tensor, Tensor, T
     assert whole is not None
     assert cut is not None
     names = [name for name in whole.arrays if name.startswith("index/")]
-    assert len(names) == 21
+    assert len(names) == 25
     for name in names:
         assert np.array_equal(whole.arrays[name], cut.arrays[name]), name
 
@@ -113,7 +113,7 @@ def test_a_key_that_no_mean_shows_is_read(data: tuple[Tensor, Tensor, Tensor]) -
     keys, values = 2 * draw(HEADS, TOKENS, DIM) + 2, data[1].clone()
     keys[:, 100], values[:, 100] = 0, 7
     queries = draw(HEADS, 9, DIM, seed=1) - 4
-    store = filled((keys, values), budget=64)
+    store = filled((keys, values))
     expected, _ = naive_attention(queries, keys, values, SCALE)
     assert error(store.attend(queries, top_k=None, scale=SCALE).out, expected) < 0.01
 
@@ -181,7 +181,7 @@ DAMAGES: dict[str, Any] = {
     "clusters/sizes": lambda a: a.__setitem__((0, 0), -1),
     "clusters/spreads": lambda a: a.__setitem__((0, 0), np.nan),
     "groups/members": lambda a: a.__setitem__((0, 0, 0), a.max()),
-    "groups/shape/total": lambda a: a.__setitem__((0, 0, 0), np.inf),
+    "shapes/variances": lambda a: a.__setitem__((0, 0, 0), np.inf),
     "span": lambda a: a.__setitem__(1, TOKENS + 1),
 }
 
@@ -237,7 +237,7 @@ def test_gain_is_that_of_normal_numbers() -> None:
     for deviation, tolerance in ((0.5, 0.01), (1.0, 0.03), (2.0, 0.2), (4.0, 0.2)):
         scores = deviation * torch.randn(4000, 50, generator=generator, dtype=torch.float64)
         expected = float((scores.logsumexp(1) - math.log(50)).mean())
-        found = float(gain(torch.tensor([deviation**2]), sizes))
+        found = float(gain(torch.tensor([deviation]), FEW * (2 * sizes.log()).sqrt()))
         assert abs(found - expected) < tolerance, (deviation, found, expected)
 
 

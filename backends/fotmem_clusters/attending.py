@@ -1,105 +1,182 @@
-"""Attends to some clusters exactly, and to the others as their summaries estimate."""
+"""Attends to some clusters exactly, and to all others as their summaries estimate."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, HubKeys
+from fotmem.stores import Bias
+from fotmem_clusters.choosing import Limits, Pairs, choose
+from fotmem_clusters.entries import gain, risk
 from fotmem_clusters.reading import Reader
-from fotmem_clusters.summaries import Summaries, gain
-from fotmem_clusters.tree import Tree
+from fotmem_clusters.view import Viewer
 
-WORKSPACE = 2**21
+CACHED = 2**18
+"""Elements of temporaries of which several are used at a time: they stay in the cache."""
+WORKSPACE = 2**23
 """Elements of the largest temporary."""
 LEAST = 1e-6
-"""Least variance: a cluster of equal keys is read for its weight alone."""
+"""Least gain that is compared."""
+
+
+class Attended(NamedTuple):
+    """Attention to all keys of a tree, most of it estimated."""
+
+    out: Tensor
+    """Shape ``[H, Q, D]``."""
+    lse: Tensor
+    """Shape ``[H, Q]``."""
+    error: Tensor
+    """Shape ``[H, Q]``: the estimated relative error of `out`."""
+    read: Tensor
+    """Shape ``[H, Q]``, float32: the clusters that were read."""
 
 
 def attend_to_clusters(
-    tree: Tree,
-    queries: Tensor,
-    *,
-    budget: int,
-    scale: float,
-    bias: Bias | None = None,
-    hubs: HubKeys | None = None,
-) -> PartialAttention:
+    viewer: Viewer, queries: Tensor, *, limits: Limits, scale: float, bias: Bias | None = None
+) -> Attended:
     """Attend with queries ``[H, Q, D]``, float32, to all rows of a tree that is not empty.
 
     Parameters
     ----------
-    tree : Tree
+    viewer : Viewer
+        Shows the tree.
     queries : Tensor
-    budget : int
-        Rows that each query reads, about.
+    limits : Limits
+        How much each query reads.
     scale : float
         Factor of the inner products.
     bias : callable, optional
         Takes rows; what to add to inner products, before `scale`.
-    hubs : HubKeys, optional
-        Rows that are left out where clusters are read.
     """
-    nodes = tree.nodes
-    reader = Reader(tree, bias=bias, scale=scale, hubs=hubs)
-    nprobe = nodes.nprobe(budget)
-    per_query = len(queries) * (6 * nodes.sizes.shape[1] + nprobe * (tree.keys.head_dim + 2))
-    step = max(1, WORKSPACE // per_query)
-    parts = [_attend(reader, nodes, some, nprobe) for some in (queries * scale).split(step, 1)]
-    return PartialAttention(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+    reader = Reader(viewer.tree, bias=bias, scale=scale)
+    if bias is not None:
+        viewer = Viewer(viewer.tree, reader.log_sizes())
+    heads, _, dim = queries.shape
+    per_query = 2 * viewer.seen + heads * min(viewer.most, limits.clusters) * dim
+    length = max(1, WORKSPACE // per_query)
+    parts = (
+        _Attention(viewer, some, limits).result(reader)
+        for some in (queries * scale).split(length, 1)
+    )
+    return _joined(parts)
 
 
 class _Estimate(NamedTuple):
-    """What queries ``[H, Q, D]`` expect of each cluster."""
+    """What queries ``[H, q, D]`` expect of entries ``[H, q, E]``."""
 
-    weights: Tensor
-    """Shape ``[H, Q, C]``: log of the weight, if all its keys were as the mean."""
-    variances: Tensor
-    """Shape ``[H, Q, C]``: of the scores of its keys."""
-
-
-def _attend(reader: Reader, nodes: Summaries, queries: Tensor, nprobe: int) -> PartialAttention:
-    keys, values = (each.to(queries.dtype) for each in nodes.means)
-    sizes = nodes.sizes[:, None]
-    base = torch.baddbmm(reader.log_sizes[:, None], queries, keys.transpose(1, 2))
-    variances = nodes.shape.spread_along(queries)[..., None] * nodes.spreads[:, None]
-    gains = gain(variances, sizes)
-    uncertain = base + gains + variances.clamp(min=LEAST).log() / 2
-    chosen = uncertain.topk(nprobe, -1, sorted=False).indices  # [H, Q, P]
-    outs, lses = reader.attend(queries, chosen)
-    # Of those that were read, it is known how much their keys gain over their means.
-    seen = (lses - base.gather(2, chosen)).nan_to_num(0, 0, 0).sum(-1)
-    predicted = gains.gather(2, chosen).sum(-1)
-    right = (seen / predicted.clamp(min=LEAST)).clamp(0, 1)[..., None]
-    rest = base + gain(variances * right, sizes)
-    rest = rest.scatter(2, chosen, -torch.inf)
-    lse = torch.logaddexp(rest.logsumexp(-1), lses.logsumexp(-1))[..., None]
-    weights = (rest - lse).exp()
-    out = weights @ values + (weights @ nodes.spreads[..., None]) * nodes.shape.shift(queries)
-    out += ((lses - lse).exp()[:, :, None] @ outs).squeeze(2)
-    return PartialAttention(out, lse.squeeze(-1))
+    queries: Tensor
+    scores: Tensor
+    deviations: Tensor
+    scales: Tensor
+    """Shape ``[H, q, 1]``: the relative error of the output at a risk of 1."""
+    pairs: Pairs
+    """What they read."""
+    predicted: Tensor
+    """Shape ``[n]``: what the keys of that are expected to gain over its scores."""
 
 
-def best_rows(tree: Tree, queries: Tensor, top_k: int, *, budget: int) -> Tensor:
+class _Attention:
+    """Attention with some queries: to what they read, and to estimates of what they do not.
+
+    Temporaries of queries and entries are computed for a few queries at a time, for the cache;
+    clusters are read for all of them at once.
+    """
+
+    def __init__(self, viewer: Viewer, queries: Tensor, limits: Limits) -> None:
+        self._viewer, self._view, self._limits = viewer, viewer.view(queries), limits
+        length = max(1, CACHED // self._view.entries.log_sizes.numel())
+        self._estimates = [self._estimate(some) for some in queries.split(length, 1)]
+
+    def _estimate(self, queries: Tensor) -> _Estimate:
+        entries = self._view.entries
+        scores = entries.scores(queries)
+        deviations = entries.deviations(queries, self._viewer.tree.shapes)
+        gains = gain(deviations, entries.bounds)
+        shares = (scores + gains).softmax(2)
+        rough = (shares.to(entries.values.dtype) @ entries.values).float()
+        scales = self._viewer.value_norms / rough.norm(dim=2, keepdim=True)
+        risks = shares.mul_(risk(deviations)).square_()
+        readable = risks[..., : self._view.nodes.shape[1]]
+        pairs = choose(readable, self._limits, scales)
+        return _Estimate(queries, scores, deviations, scales, pairs, pairs.of(gains))
+
+    def result(self, reader: Reader) -> Attended:
+        """Return the attention to everything."""
+        nodes = self._viewer.tree.clusters.numbered(self._view.nodes).view(-1)
+        count = self._view.nodes.shape[1]
+        asking, wanted = [], []
+        for each in self._estimates:
+            owners, entries = each.pairs
+            asking.append(each.queries.flatten(0, 1).index_select(0, owners))
+            wanted.append(nodes[owners // each.queries.shape[1] * count + entries])
+        outs, lses = reader.attend(torch.cat(asking), torch.cat(wanted))
+        lengths = [len(each) for each in wanted]
+        read = zip(outs.split(lengths), lses.split(lengths), strict=True)
+        return _joined(
+            self._merged(each, *found) for each, found in zip(self._estimates, read, strict=True)
+        )
+
+    def _merged(self, estimate: _Estimate, outs: Tensor, lses: Tensor) -> Attended:
+        """Merge clusters ``[n]`` that were read with the estimate of all others."""
+        queries, scores, deviations, scales, pairs, predicted = estimate
+        entries, tree = self._view.entries, self._viewer.tree
+        shape = (*queries.shape[:2], 1)
+        origin = queries @ tree.summaries.origin.transpose(1, 2)
+        known = pairs.of(scores)
+        lses = lses.masked_fill(known == -torch.inf, -torch.inf)
+        gained = lses - known - origin.view(-1)[pairs.owners]
+        right = _share(gained, predicted, pairs.owners, shape).sqrt_()
+        deviations = deviations * right
+        rest = (scores + gain(deviations, entries.bounds)).view(-1)
+        rest = rest.index_fill_(0, pairs.places(scores), -torch.inf).view(scores.shape)
+        top = rest.amax(2, keepdim=True) + origin
+        top.view(-1).scatter_reduce_(0, pairs.owners, lses, "amax")
+        weights, exact = rest.sub_(top - origin).exp_(), (lses - top.view(-1)[pairs.owners]).exp_()
+        total = weights.sum(2, keepdim=True)
+        total.view(-1).index_add_(0, pairs.owners, exact)
+        out = entries.output(queries * right, weights, tree.shapes)
+        out.view(-1, out.shape[2]).index_add_(0, pairs.owners, outs * exact[:, None])
+        lse = top + total.log()
+        risks = (weights / total).mul_(risk(deviations)).square_().sum(2, keepdim=True)
+        error = risks.sqrt_() * scales
+        read = torch.zeros_like(error).view(-1).index_add_(0, pairs.owners, torch.ones_like(exact))
+        return Attended(out / total, lse.squeeze(2), error.squeeze(2), read.view(shape[:2]))
+
+
+def _share(gained: Tensor, predicted: Tensor, owners: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the share of the predicted gain that there was, up to 1.
+
+    Of clusters that were read, it is known how much their keys gain over their means.
+    """
+    sums = predicted.new_zeros(2, *shape)
+    sums[0].view(-1).index_add_(0, owners, gained.nan_to_num_(0, 0, 0))
+    sums[1].view(-1).index_add_(0, owners, predicted)
+    return (sums[0] / sums[1].clamp_(min=LEAST)).clamp_(0, 1)
+
+
+def _joined(parts: Iterable[Attended]) -> Attended:
+    """Join the attention of several queries."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return Attended(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+
+
+def best_rows(viewer: Viewer, queries: Tensor, top_k: int, *, clusters: int) -> Tensor:
     """Find the rows ``[H, Q, at most top_k]`` with the largest inner products, among those read.
 
     Queries are ``[H, Q, D]``, float32; -1 where fewer were read.
     """
-    nodes = tree.nodes
-    reader, nprobe = Reader(tree), nodes.nprobe(budget)
-    capacity = tree.clusters.capacity
-    step = max(1, WORKSPACE // (len(queries) * (3 * nodes.sizes.shape[1] + nprobe * capacity)))
-    parts = [_best_rows(reader, nodes, some, top_k, nprobe) for some in queries.split(step, 1)]
+    reader, parts = Reader(viewer.tree), []
+    for some in queries.split(max(1, WORKSPACE // (2 * viewer.seen)), 1):
+        view = viewer.view(some)
+        entries, count = view.entries, view.nodes.shape[1]
+        # About the largest of that many normal numbers.
+        highest = entries.scores(some) - entries.log_sizes.clamp(min=0)
+        highest += entries.bounds * entries.deviations(some, viewer.tree.shapes)
+        chosen = highest[..., :count].topk(min(count, clusters), sorted=False).indices
+        nodes = view.nodes[:, None].expand(-1, chosen.shape[1], -1).gather(2, chosen)
+        parts.append(reader.best(some, nodes, top_k))
     return torch.cat(parts, 1)
-
-
-def _best_rows(
-    reader: Reader, nodes: Summaries, queries: Tensor, top_k: int, nprobe: int
-) -> Tensor:
-    means = queries @ nodes.keys.to(queries.dtype).transpose(1, 2)
-    variances = nodes.shape.spread_along(queries)[..., None] * nodes.spreads[:, None]
-    # About the largest of that many normal numbers.
-    highest = means + (2 * variances * nodes.sizes.clamp(min=1).log()[:, None]).sqrt()
-    highest.masked_fill_((nodes.sizes == 0)[:, None], -torch.inf)
-    return reader.best(queries, highest.topk(nprobe, -1, sorted=False).indices, top_k)

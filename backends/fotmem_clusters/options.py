@@ -10,5 +10,8 @@ class ClustersOptions(IndexedOptions):
 
     capacity: int = Field(default=64, ge=4, le=4096)
     """Most keys of a cluster; half of them on average. Fewer estimate better, and take more RAM."""
-    budget: int = Field(default=640, ge=1, lt=2**31)
-    """Keys of clusters that a query reads."""
+    budget: int | None = Field(default=None, ge=1, lt=2**31)
+    """Keys that a query reads, about; default: as many as `target_error` needs."""
+    target_error: float | None = Field(default=None, ge=0, lt=100)
+    """A query reads until the estimated relative error of its output is this, but no more than its
+    budget. Default: 0.2 and no more than 4,096 keys, or with a budget alone: just that."""

@@ -16,5 +16,5 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         capabilities=StoreCapabilities(
             exact=False, devices=("cpu", "cuda"), forgets=True, estimates_tail=True
         ),
-        grid={"budget": (160, 320, 640, 1280, 2560)},
+        grid={"target_error": (0.4, 0.2, 0.1, 0.05)},
     )

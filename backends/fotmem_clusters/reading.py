@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias, HubKeys
+from fotmem.stores import Bias
 from fotmem_clusters.tree import WORKSPACE, Tree, look_up
 from fotmem_clusters.visits import Visit, visits
 
+FEW = 1024
+"""Pairs of a query and a cluster that are read one by one."""
+BLOCK = 256
+"""Such pairs at a time."""
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -23,8 +27,6 @@ class Reader:
         Takes rows; what to add to inner products.
     scale : float
         Of the bias; queries are scaled already.
-    hubs : HubKeys, optional
-        Rows that are left out.
     """
 
     def __init__(
@@ -33,44 +35,49 @@ class Reader:
         *,
         bias: Bias | None = None,
         scale: float = 1.0,
-        hubs: HubKeys | None = None,
     ) -> None:
-        self._tree, self._bias, self._scale, self._hubs = tree, bias, scale, hubs
-        sizes = tree.nodes.sizes
-        self.log_sizes = sizes.log()
-        """Shape ``[H, C]``: log of the keys of each cluster, each times the exp of its bias."""
-        if bias is not None:
-            held = tree.clusters.table[:, : sizes.shape[1]].long()
-            biases = self._biases(held).masked_fill(held < 0, -torch.inf)
-            self.log_sizes = biases.logsumexp(-1)
+        self._tree, self._bias, self._scale = tree, bias, scale
 
-    def attend(self, queries: Tensor, chosen: Tensor) -> PartialAttention:
-        """Attend with queries ``[H, Q, D]`` to each of their clusters ``[H, Q, P]`` by itself.
+    def log_sizes(self) -> Tensor:
+        """Return ``[H, C]``: log of the keys of each cluster, each times the exp of its bias."""
+        held = self._tree.clusters.table[:, : self._tree.nodes.sizes.shape[1]].long()
+        return self._biases(held).masked_fill(held < 0, -torch.inf).logsumexp(-1)
+
+    def attend(self, asking: Tensor, nodes: Tensor) -> PartialAttention:
+        """Attend with queries ``[n, D]`` each to a cluster ``[n]``, numbered across heads.
 
         Returns
         -------
         PartialAttention
-            ``out [H, Q, P, D]`` and ``lse [H, Q, P]``.
+            ``out [n, D]`` and ``lse [n]``.
         """
-        flat, dim, wide = queries.flatten(0, 1), queries.shape[2], chosen.shape[2]
-        outs, lses = flat.new_empty(chosen.numel(), dim), flat.new_empty(chosen.numel())
-        for visit in self._visits(chosen, 2 * dim, 2 * dim):
-            owners, held = self._tree.clusters.of(visit.nodes)
-            values = look_up(self._tree.values, owners, held.clamp(min=0))
-            scores = self._scores(flat[visit.pairs // wide], owners, held)
-            lse = scores.logsumexp(-1, keepdim=True)
+        outs, lses = torch.empty_like(asking), torch.empty_like(asking[:, 0])
+        if len(nodes) <= FEW:  # they seldom share a cluster
+            for first in range(0, len(nodes), BLOCK):
+                some = slice(first, first + BLOCK)
+                found = self._attend(asking[some, None], nodes[some])
+                outs[some], lses[some] = (each.squeeze(1) for each in found)
+            return PartialAttention(outs, lses)
+        for visit in self._visits(nodes, 2 * asking.shape[1], 2 * asking.shape[1]):
+            found = self._attend(asking[visit.pairs], visit.nodes)
             pairs = visit.pairs[visit.there]
-            weights = (scores - lse.clamp(min=LOWEST)).exp()  # a head may have fewer clusters
-            outs[pairs] = (weights @ values)[visit.there]
-            lses[pairs] = lse.squeeze(-1)[visit.there]
-        return PartialAttention(outs.view(*chosen.shape, dim), lses.view(chosen.shape))
+            outs[pairs], lses[pairs] = (each[visit.there] for each in found)
+        return PartialAttention(outs, lses)
+
+    def _attend(self, asking: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend with queries ``[c, most, D]`` to nodes ``[c]``, numbered across all heads."""
+        owners, held = self._tree.clusters.of(nodes)
+        scores = self._scores(asking, owners, held)
+        lse = scores.logsumexp(-1, keepdim=True)
+        weights = scores.sub_(lse.clamp(min=LOWEST)).exp_()  # a head may have fewer clusters
+        return weights @ look_up(self._tree.values, owners, held.clamp(min=0)), lse.squeeze(-1)
 
     def best(self, queries: Tensor, chosen: Tensor, top_k: int) -> Tensor:
         """Return the best rows ``[H, Q, at most top_k]`` in clusters ``[H, Q, P]``; -1: none."""
         flat, dim, wide = queries.flatten(0, 1), queries.shape[2], chosen.shape[2]
         clusters = self._tree.clusters
         found = flat.new_full((chosen.numel(), clusters.capacity), -torch.inf)
-        for visit in self._visits(chosen, dim, dim):
+        for visit in self._visits(clusters.numbered(chosen), dim, dim):
             scores = self._scores(flat[visit.pairs // wide], *clusters.of(visit.nodes))
             found[visit.pairs[visit.there]] = scores[visit.there]
         scores, places = found.view(*chosen.shape[:2], -1).topk(
@@ -80,10 +87,10 @@ class Reader:
         rows = clusters.table.flatten()[nodes * clusters.capacity + places % clusters.capacity]
         return rows.long().where(scores > -torch.inf, -1)
 
-    def _visits(self, chosen: Tensor, per_row: int, per_pair: int) -> Iterator[Visit]:
-        clusters = self._tree.clusters
-        capacity = clusters.capacity
-        return visits(clusters.numbered(chosen), capacity * per_row, capacity + per_pair, WORKSPACE)
+    def _visits(self, nodes: Tensor, per_row: int, per_pair: int) -> Iterator[Visit]:
+        """Group pairs of a query and a cluster, numbered across heads."""
+        capacity = self._tree.clusters.capacity
+        return visits(nodes, capacity * per_row, capacity + per_pair, WORKSPACE)
 
     def _scores(self, asking: Tensor, owners: Tensor, held: Tensor) -> Tensor:
         """Return scores ``[c, most, S]`` of queries ``[c, most, D]``; -inf: no row."""
@@ -91,10 +98,7 @@ class Reader:
         scores = asking @ keys.transpose(1, 2)
         if self._bias is not None:
             scores += self._biases(held)[:, None]
-        hidden = held < 0
-        if self._hubs is not None:
-            hidden |= self._hubs.contain(held, owners)
-        return scores.masked_fill_(hidden[:, None], -torch.inf)
+        return scores.masked_fill_((held < 0)[:, None], -torch.inf)
 
     def _biases(self, held: Tensor) -> Tensor:
         """Return the bias of rows of any shape; of some row where there is none, -1."""

@@ -6,24 +6,32 @@ from torch import Tensor
 from fotmem.errors import StorageError
 from fotmem.stores import Arrays, GrowingRows
 from fotmem_clusters.members import Members
-from fotmem_clusters.summaries import Shape, Summaries
+from fotmem_clusters.shapes import MOST, Shapes
+from fotmem_clusters.summaries import PER_NODE, Summaries
 from fotmem_clusters.tree import Tree
 
 
 def saved_tree(tree: Tree) -> Arrays:
     """Return a tree as arrays, for `loaded_tree`."""
-    tensors = {"span": torch.tensor([tree.first, tree.end])}
+    tensors = {
+        "span": torch.tensor([tree.first, tree.end, tree.measured]),
+        "origin": tree.summaries.origin,
+        **{f"shapes/{part}": each for part, each in tree.shapes._asdict().items()},
+    }
     for name, members, known in _levels(tree):
         count = int(members.counts.max())
         tensors[f"{name}/members"] = members.table[:, :count]
         tensors[f"{name}/counts"] = members.counts
-        for part, means in zip(("keys", "values"), known.first(count).means, strict=True):
-            tensors[f"{name}/{part}"] = means.contiguous().view(torch.uint8)
-        for part in ("spreads", "sizes", "known"):
-            tensors[f"{name}/{part}"] = getattr(known, part)[:, :count]
-        for part, sums in known.shape._asdict().items():
-            tensors[f"{name}/shape/{part}"] = sums
-    return {name: tensor.contiguous().cpu().numpy() for name, tensor in tensors.items()}
+        some = known.first(count)
+        for part in ("keys", "values", "centres", *PER_NODE):
+            tensors[f"{name}/{part}"] = getattr(some, part)
+    tensors = {name: each.contiguous() for name, each in tensors.items()}
+    halves = (torch.bfloat16, torch.float16)
+    tensors = {
+        name: each.view(torch.uint8) if each.dtype in halves else each
+        for name, each in tensors.items()
+    }
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
 def loaded_tree(arrays: Arrays, keys: GrowingRows, values: GrowingRows, capacity: int) -> Tree:
@@ -35,14 +43,19 @@ def loaded_tree(arrays: Arrays, keys: GrowingRows, values: GrowingRows, capacity
         It cannot be a tree of them.
     """
     found = {name: torch.from_numpy(array.copy()).to(keys.device) for name, array in arrays.items()}
-    first, end = found["span"].tolist()
+    first, end, measured = found["span"].tolist()
     if not 0 <= first <= end <= len(keys):
         raise StorageError(f"clusters of rows {first} to {end} are not of {len(keys)} keys")
     tree = Tree(keys, values, capacity, first)
-    tree.end = end
+    tree.end, tree.measured = end, measured
+    origin = found["origin"].view(tree.summaries.origin.shape)
     for name, members, known in _levels(tree):
         _load_members(members, found[f"{name}/members"], found[f"{name}/counts"])
-        _load_summaries(known, found, name, members)
+        known.origin = origin
+        begin = f"{name}/"
+        own = {key.removeprefix(begin): each for key, each in found.items() if begin in key}
+        _load_summaries(known, own, members)
+    tree.shapes = _loaded_shapes(found, tree)
     _require_each_once(tree.clusters, first, torch.full_like(tree.clusters.counts, end))
     _require_each_once(tree.groups, 0, tree.clusters.counts)
     owners, held = tree.groups.of(torch.arange(tree.groups.sizes.numel(), device=keys.device))
@@ -75,27 +88,45 @@ def _load_members(members: Members, table: Tensor, counts: Tensor) -> None:
     members.table, members.sizes, members.counts = table, sizes, counts
 
 
-def _load_summaries(
-    known: Summaries, found: dict[str, Tensor], name: str, members: Members
-) -> None:
-    shape = members.sizes.shape
-    dtype, dim = known.keys.dtype, known.keys.shape[2]
-    known.keys, known.values = (
-        found[f"{name}/{part}"].view(dtype).view(*shape, dim) for part in ("keys", "values")
+def _load_summaries(known: Summaries, found: dict[str, Tensor], members: Members) -> None:
+    """Take over what is known of the nodes that `members` has."""
+    shape, dtype = members.sizes.shape, known.keys.dtype
+    heads, dim = len(known.keys), known.keys.shape[2]
+    kinds = found["centres"].shape[1]
+    known.keys, known.values = (_as(found[part], dtype, *shape, dim) for part in ("keys", "values"))
+    for name in PER_NODE:
+        setattr(known, name, _as(found[name], getattr(known, name).dtype, *shape))
+    known.centres = _as(found["centres"], torch.float32, heads, kinds, dim)
+    if not 1 <= kinds <= MOST or int(known.kinds.max()) >= kinds:
+        raise StorageError("there are more kinds of clusters than were counted")
+    counted = (known.spreads, known.squares, known.sizes, known.known)
+    _require_finite(known.origin, known.centres, *known.means, *counted, least=counted)
+
+
+def _loaded_shapes(found: dict[str, Tensor], tree: Tree) -> Shapes:
+    """Return the shapes of the kinds that the nodes of a tree are of."""
+    heads, _, dim = tree.summaries.keys.shape
+    kinds = sum(known.centres.shape[1] for _, _, known in _levels(tree))
+    shapes = Shapes(
+        axes=_as(found["shapes/axes"], torch.float32, heads, dim, dim),
+        variances=_as(found["shapes/variances"], torch.float32, heads, kinds, dim),
+        slopes=_as(found["shapes/slopes"], tree.keys.dtype, heads, kinds * dim, dim),
     )
-    known.spreads, known.sizes, known.known = (
-        found[f"{name}/{part}"].view(shape) for part in ("spreads", "sizes", "known")
-    )
-    sums = (
-        found[f"{name}/shape/{part}"].view(like.shape)
-        for part, like in known.shape._asdict().items()
-    )
-    known.shape = Shape(*sums)
-    numbers = (known.keys, known.values, known.spreads, known.sizes, known.known, *known.shape)
+    _require_finite(*shapes, least=(shapes.variances,))
+    return shapes
+
+
+def _require_finite(*numbers: Tensor, least: tuple[Tensor, ...]) -> None:
+    """Raise `StorageError` unless all numbers are finite, and some of them not negative."""
     if not all(bool(each.isfinite().all()) for each in numbers):
         raise StorageError("summaries of clusters are not finite")
-    if bool((known.spreads < 0).any() or (known.sizes < 0).any()):
+    if any(bool((each < 0).any()) for each in least):
         raise StorageError("summaries of clusters are negative")
+
+
+def _as(tensor: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Return what was saved of a tensor of this dtype and shape."""
+    return tensor.view(dtype).view(shape)
 
 
 def _require_each_once(members: Members, first: int, ends: Tensor) -> None:

@@ -5,15 +5,21 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fotmem.attention import PartialAttention, dense_attention, merge
-from fotmem.stores import Arrays, Bias, HubKeys, IdRanges, IndexedStore
+from fotmem.attention import PartialAttention, merge
+from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore
 from fotmem_clusters.attending import attend_to_clusters, best_rows
+from fotmem_clusters.choosing import Limits
 from fotmem_clusters.options import ClustersOptions
 from fotmem_clusters.saving import loaded_tree, saved_tree
 from fotmem_clusters.tree import Tree
+from fotmem_clusters.view import Viewer
 
 BATCH = 512
 """Rows that enter clusters at a time; newer ones are all compared."""
+TARGET_ERROR, BUDGET = 0.2, 4096
+"""How much a query reads where the options do not say."""
+SEARCHED = 1024
+"""Rows that a search reads, at least."""
 BUDGET_PER_HIT = 16
 """Rows that a search reads for each hit, at least."""
 FEW = 4096
@@ -32,10 +38,12 @@ class ClustersStore(IndexedStore):
     """
 
     options: ClustersOptions
-    search_options = frozenset({"budget"})
+    search_options = frozenset({"budget", "target_error"})
     index_library = "fotmem_clusters 1"
     _tree: Tree
-    _limited: tuple[IdRanges, int, Tree] | None = None
+    _viewer: Viewer | None = None
+    """Shows the tree; none when it has changed."""
+    _limited: tuple[IdRanges, int, Viewer] | None = None
     """The rows that a call may see, the end of the tree, and a tree of these rows only."""
 
     def build_index(self) -> None:
@@ -48,11 +56,13 @@ class ClustersStore(IndexedStore):
     def extend_index(self, first: int, keys: Tensor) -> None:
         self.indexed_rows = first + keys.shape[1]
         while self._tree.end + BATCH <= self.indexed_rows:
+            self._viewer = None
             self._tree.insert(self._tree.end, self._tree.end + BATCH)
 
     def find_candidates(self, queries: Tensor, top_k: int) -> Tensor:
-        budget = max(self.options.budget, BUDGET_PER_HIT * top_k)
-        found = best_rows(self._tree, queries.to(self.device), top_k, budget=budget)
+        viewer = self._shown()
+        clusters = viewer.clusters(max(SEARCHED, BUDGET_PER_HIT * top_k))
+        found = best_rows(viewer, queries.to(self.device), top_k, clusters=clusters)
         waiting = torch.arange(self._tree.end, self.indexed_rows, device=self.device)
         return torch.cat([found, waiting.expand(*found.shape[:2], -1)], 2).cpu()
 
@@ -78,36 +88,36 @@ class ClustersStore(IndexedStore):
         if rows is None:
             rows = IdRanges([(self.forgotten_rows, len(self.stored_keys))])
         if clustered := rows.within(0, tree.end):
-            if len(clustered) < tree.end - tree.first:
-                tree = self._limited_to(clustered)
-            how: dict[str, Any] = {"scale": scale, "bias": bias, "hubs": self.hub_keys}
-            parts.append(attend_to_clusters(tree, wide, budget=self.options.budget, **how))
-            parts.append(self._attend_to_hubs(wide, clustered, **how))
+            few = len(clustered) < tree.end - tree.first
+            viewer = self._limited_to(clustered) if few else self._shown()
+            how: dict[str, Any] = {"limits": self._limits(viewer), "scale": scale, "bias": bias}
+            found = attend_to_clusters(viewer, wide, **how)
+            parts.append(PartialAttention(found.out, found.lse))
         if waiting := rows.within(tree.end, len(self.stored_keys)):
             parts.append(super().attend_rows_among(wide, scale, bias, waiting))
         return merge(parts)
 
-    def _attend_to_hubs(
-        self, queries: Tensor, rows: IdRanges, *, scale: float, bias: Bias | None, hubs: HubKeys
-    ) -> PartialAttention:
-        """Attend to the hub keys among some rows."""
-        ids = hubs.ids.where(rows.contains(hubs.ids), -1)
-        held = ids.clamp(min=self.forgotten_rows)
-        mask = torch.zeros_like(hubs.keys[..., 0]) if bias is None else bias(held) * scale
-        mask = mask.masked_fill(ids < 0, -torch.inf)[:, None]
-        values = self.stored_values.take(held[:, None])
-        out, lse = dense_attention(
-            queries[None], hubs.keys[None], values[:, 0][None], scale=scale, mask=mask
-        )
-        return PartialAttention(out[0], lse[0])
+    def _limits(self, viewer: Viewer) -> Limits:
+        """Return how much each query reads."""
+        budget, error = self.options.budget, self.options.target_error
+        if budget is None and error is None:
+            budget, error = BUDGET, TARGET_ERROR
+        everything = len(self.stored_keys)
+        return Limits(error or 0.0, viewer.clusters(everything if budget is None else budget))
 
-    def _limited_to(self, rows: IdRanges) -> Tree:
-        """Return a tree without other rows; the last one is kept."""
+    def _shown(self) -> Viewer:
+        """Return what shows the tree."""
+        if self._viewer is None:
+            self._viewer = Viewer(self._tree)
+        return self._viewer
+
+    def _limited_to(self, rows: IdRanges) -> Viewer:
+        """Return what shows a tree without other rows; the last one is kept."""
         limited = self._limited
         if limited is None or limited[:2] != (rows, self._tree.end):
             tree = self._tree.copy(self.stored_keys, self.stored_values)
             tree.keep_only(rows.contains)
-            self._limited = limited = rows, self._tree.end, tree
+            self._limited = limited = rows, self._tree.end, Viewer(tree)
         return limited[2]
 
     def index_arrays(self) -> Arrays:
@@ -117,12 +127,12 @@ class ClustersStore(IndexedStore):
         self._tree = loaded_tree(
             arrays, self.stored_keys, self.stored_values, self.options.capacity
         )
-        self._limited = None
+        self._viewer = self._limited = None
 
     def copy_index(self, twin: Self) -> None:
         twin._tree = self._tree.copy(twin.stored_keys, twin.stored_values)
-        twin._limited = None
+        twin._viewer = twin._limited = None
 
     def index_bytes(self) -> int:
         limited = self._limited
-        return self._tree.ram_bytes + (0 if limited is None else limited[2].ram_bytes)
+        return self._tree.ram_bytes + (0 if limited is None else limited[2].tree.ram_bytes)

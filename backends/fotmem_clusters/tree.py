@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fotmem.stores import GrowingRows
+from fotmem_clusters.measuring import Level, measured_shapes
 from fotmem_clusters.members import Changes, Members
-from fotmem_clusters.summaries import FRESH, Shape, Summaries
+from fotmem_clusters.shapes import Shapes
+from fotmem_clusters.summaries import Summaries
 from fotmem_clusters.visits import visits
 
 GROUP = 64
@@ -18,8 +20,12 @@ FLAT = 1024
 """Clusters of a head up to which a new key is compared with all of them."""
 NEAR = 3
 """Groups whose clusters a new key is compared with where there are more."""
-SAMPLE = 512
-"""Clusters of a head on which it is measured how keys lie around their means."""
+PER_KIND = 64
+"""Clusters of a head for each kind of shape."""
+GROUPS_PER_KIND = 16
+"""Groups of a head for each kind of shape."""
+RENEW = 1.25
+"""Shapes are measured anew when rows have grown by this factor."""
 WORKSPACE = 2**21
 """Elements of the largest temporary."""
 
@@ -44,10 +50,14 @@ class Tree:
         The rows of each cluster, the clusters of each group.
     summaries, outlines : Summaries
         Of clusters, and of groups.
+    shapes : Shapes
+        Of the kinds of clusters, then of groups.
     parents : Tensor
         Shape ``[H, room]``, int64: the group of each cluster.
     first, end : int
         The rows from the first to before the second are in clusters, but for those removed.
+    measured : int
+        Rows when shapes were measured.
     """
 
     def __init__(
@@ -61,9 +71,10 @@ class Tree:
         self.summaries, self.outlines = (
             Summaries(heads, dim, keys.dtype, device) for _ in range(2)
         )
+        self.shapes = Shapes.round(heads, dim, keys.dtype, device)
         self.parents = torch.zeros(heads, 1, dtype=torch.long, device=device)
         self.first = self.end = first
-        self._measured = 0  # rows when the shape was measured
+        self.measured = 0
 
     def copy(self, keys: GrowingRows, values: GrowingRows) -> "Tree":
         """Return the same clusters of other rows, which grow independently."""
@@ -73,7 +84,7 @@ class Tree:
     def ram_bytes(self) -> int:
         """Bytes of its tensors."""
         parts = (self.clusters, self.groups, self.summaries, self.outlines, self)
-        every = [each for part in parts for each in vars(part).values()]
+        every = [*self.shapes, *(each for part in parts for each in vars(part).values())]
         return sum(each.nbytes for each in every if isinstance(each, Tensor))
 
     @property
@@ -85,7 +96,10 @@ class Tree:
         """Put the rows from `first` to before `stop` into clusters."""
         heads = torch.arange(self.keys.num_heads, device=self.keys.device)[:, None]
         rows = torch.arange(first, stop, device=self.keys.device).expand(len(heads), -1)
-        nodes = self.nearest(self.keys.take(rows[:, None])[:, 0].float())
+        vectors = self.keys.take(rows[:, None])[:, 0].float()
+        if first == self.first:
+            self.summaries.origin = self.outlines.origin = vectors.mean(1, keepdim=True)
+        nodes = self.nearest(vectors)
         grown = self.summaries.count(nodes)
         wider = self.outlines.count(self.parents.gather(1, nodes))
         room = self.clusters.room
@@ -99,7 +113,7 @@ class Tree:
         wider = _renumbered(wider, room, self.groups.room)
         self._outline(torch.cat([moved, wider]).unique())
         self.end = stop
-        if stop - self.first > FRESH * self._measured:
+        if stop - self.first > RENEW * self.measured:
             self._measure()
 
     def keep_only(self, shown: Callable[[Tensor], Tensor]) -> None:
@@ -115,7 +129,7 @@ class Tree:
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Find the nearest cluster of each vector ``[H, n, D]``, float32: ``[H, n]``."""
-        count = int(self.clusters.counts.max())
+        vectors, count = vectors - self.summaries.origin, int(self.clusters.counts.max())
         if count <= FLAT:
             return _closeness_to(vectors, self.summaries.first(count)).argmax(2)
         groups = int(self.groups.counts.max())
@@ -166,6 +180,7 @@ class Tree:
             weights = (held >= 0).float()
             rows = held.clamp(min=0)
             keys, values = (look_up(each, owners, rows) for each in (self.keys, self.values))
+            keys = keys - self.summaries.origin[owners[:, 0]]
             self.summaries.set(some, keys, values, weights, torch.zeros_like(weights))
 
     def _outline(self, nodes: Tensor) -> None:
@@ -179,21 +194,13 @@ class Tree:
             self.outlines.set(some, keys, values, weights, known.spreads.view(-1)[flat])
 
     def _measure(self) -> None:
-        """Measure on some clusters of each head how keys lie around their means."""
-        shape = Shape.none(self.keys.num_heads, self.keys.head_dim, self.keys.device)
-        counts = self.clusters.counts[:, None]
-        places = torch.arange(SAMPLE, device=counts.device) * counts // SAMPLE
-        chosen = self.clusters.numbered(places)
-        for some in self._split(chosen.flatten(), self.clusters.capacity):
-            owners, held = self.clusters.of(some)
-            there = (held >= 0)[..., None]
-            offsets = [
-                (look_up(rows, owners, held.clamp(min=0)) - means.flatten(0, 1)[some][:, None])
-                * there
-                for rows, means in zip((self.keys, self.values), self.summaries.means, strict=True)
-            ]
-            shape = shape.grown(owners[:, 0], *offsets)
-        self.summaries.shape, self._measured = shape, self.end - self.first
+        """Measure anew how keys lie around means."""
+        levels = (
+            Level(self.summaries, self.clusters, PER_KIND, None),
+            Level(self.outlines, self.groups, GROUPS_PER_KIND, self.parents),
+        )
+        self.shapes = measured_shapes(self.keys, self.values, levels)
+        self.measured = self.end - self.first
 
     def _split(self, nodes: Tensor, members: int) -> Sequence[Tensor]:
         return torch.split(nodes, max(1, WORKSPACE // (members * self.keys.head_dim)))

@@ -1,0 +1,111 @@
+"""What queries see of a tree, and what they expect of what they do not read."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fotmem_clusters.shapes import Shapes
+from fotmem_clusters.summaries import Summaries
+
+RISK = 0.75
+"""The risk of an entry at most deviations; fitted to captured attention of two models."""
+STEEPEST = 20.0
+"""Deviation beyond which the risk is the same: larger than any of attention."""
+FEW = 0.65
+"""Deviations at which few numbers differ from many, in units of ``sqrt(2 log n)``: fitted to 8 to
+64 numbers."""
+
+
+class Entries(NamedTuple):
+    """Nodes of each head, each with what its keys count in attention unless they are read."""
+
+    keys: Tensor
+    """Shape ``[H, E, D]``, bfloat16 or float32: mean keys, from the origin."""
+    values: Tensor
+    """Shape ``[H, E, D]``: mean values."""
+    log_sizes: Tensor
+    """Shape ``[H, 1, E]``, float32: log of the number of keys, each times the exp of its bias."""
+    bounds: Tensor
+    """Shape ``[H, 1, E]``, float32: deviations from which the gain is linear."""
+    spreads: Tensor
+    """Shape ``[H, E, M]``, float32: the spread of each, in the column of its kind."""
+
+    @classmethod
+    def of(
+        cls, known: Summaries, log_sizes: Tensor, kinds: range, most: float = torch.inf
+    ) -> "Entries":
+        """Return nodes as entries.
+
+        Parameters
+        ----------
+        known : Summaries
+        log_sizes : Tensor
+            Shape ``[H, E]``.
+        kinds : range
+            The number of each of their kinds among those of clusters and groups, and from 0 to the
+            end of the range are all.
+        most : float
+            Their keys vary like at most as many.
+        """
+        dtype = torch.bfloat16 if known.keys.dtype == torch.bfloat16 else torch.float32
+        numbers = torch.arange(-kinds.start, kinds.stop - kinds.start, device=known.kinds.device)
+        return cls(
+            keys=known.keys.to(dtype),
+            values=known.values.to(dtype),
+            log_sizes=log_sizes[:, None],
+            bounds=known.sizes.clamp(1, most).log_().mul_(2).sqrt_().mul_(FEW)[:, None],
+            spreads=(known.kinds[..., None] == numbers) * known.spreads[..., None],
+        )
+
+    def and_more(self, others: "Entries") -> "Entries":
+        """Return these entries and others."""
+        places = (1, 1, 2, 2, 1)
+        return Entries(
+            *(torch.cat(pair[:2], pair[2]) for pair in zip(self, others, places, strict=True))
+        )
+
+    def without(self, some: Tensor) -> "Entries":
+        """Return these entries; some of them, ``[H, n]``, have no keys."""
+        sizes = self.log_sizes.squeeze(1).scatter(1, some, -torch.inf)
+        return self._replace(log_sizes=sizes[:, None])
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """Return ``[H, Q, E]``: log of the weight, if all keys of an entry were as their mean.
+
+        Inner products count from the origin.
+        """
+        return self.log_sizes + queries.to(self.keys.dtype) @ self.keys.transpose(1, 2)
+
+    def deviations(self, queries: Tensor, shapes: Shapes) -> Tensor:
+        """Return ``[H, Q, E]``: the standard deviation of the scores of an entry's keys."""
+        return (shapes.spread_along(queries) @ self.spreads.transpose(1, 2)).sqrt_()
+
+    def output(self, queries: Tensor, weights: Tensor, shapes: Shapes) -> Tensor:
+        """Return the summed values ``[H, Q, D]`` of entries with weights ``[H, Q, E]``.
+
+        What a query likes most among the keys of an entry has other values than their mean.
+        """
+        mean = (weights.to(self.values.dtype) @ self.values).float()
+        return mean + shapes.shift(queries, weights @ self.spreads)
+
+
+def gain(deviations: Tensor, bounds: Tensor) -> Tensor:
+    """Return by how much the log of a mean of exp exceeds the mean, of normal numbers.
+
+    Half the variance, as long as among so few numbers there are some of those that dominate the
+    mean of many; beyond `bounds`, it grows linearly, with the largest number (the random energy
+    model, Derrida 1981).
+    """
+    steep = torch.minimum(deviations, bounds)
+    return deviations.sub(steep, alpha=0.5).mul_(steep)
+
+
+def risk(deviations: Tensor) -> Tensor:
+    """Return the relative error of an estimated entry, in units of the norm of values.
+
+    That is fitted to captured attention, in which it grows with the square of small deviations of
+    scores, and with the exp of large ones.
+    """
+    few = deviations.clamp(max=STEEPEST)
+    return few.expm1().sub_(few).mul_(RISK)

@@ -1,0 +1,129 @@
+"""How keys lie around the means of nodes, and how values follow them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TINY = 1e-30
+MOST = 16
+"""Most kinds of clusters of a head, and of groups."""
+STEPS = 8
+"""Steps of k-means."""
+SHARED = 0.05
+"""Share of the mean covariance of all kinds that counts for each: of some there are few samples."""
+
+
+class Shapes(NamedTuple):
+    """The shapes of a few kinds of nodes, which are those that lie near one another.
+
+    All are per unit of spread: the shape of a node is that of its kind, times its spread.
+    """
+
+    axes: Tensor
+    """Shape ``[H, D, D]``, float32: columns are the principal axes of all kinds together."""
+    variances: Tensor
+    """Shape ``[H, M, D]``, float32: of keys along these axes, by kind."""
+    slopes: Tensor
+    """Shape ``[H, M * D, D]``, in the store's dtype: the covariance of keys and values, by kind."""
+
+    @classmethod
+    def round(cls, heads: int, dim: int, dtype: torch.dtype, device: torch.device) -> "Shapes":
+        """Return a kind of clusters and one of groups that are alike in all directions."""
+        axes = torch.eye(dim, device=device).expand(heads, -1, -1).contiguous()
+        slopes = torch.zeros(heads, 2 * dim, dim, dtype=dtype, device=device)
+        return cls(axes, torch.full_like(axes[:, :2], 1 / dim), slopes)
+
+    def spread_along(self, queries: Tensor) -> Tensor:
+        """Return the variances ``[H, Q, M]`` of inner products with queries ``[H, Q, D]``."""
+        return (queries @ self.axes).square_() @ self.variances.transpose(1, 2)
+
+    def shift(self, queries: Tensor, weights: Tensor) -> Tensor:
+        """Return how values ``[H, Q, D]`` shift towards what queries prefer.
+
+        `weights` are ``[H, Q, M]``: the summed weight times spread of the nodes of a kind.
+        """
+        both = (weights[..., None] * queries[:, :, None]).flatten(2)
+        return both.to(self.slopes.dtype) @ self.slopes
+
+
+class Sample(NamedTuple):
+    """Members of some nodes, as seen from the means of these nodes."""
+
+    kinds: Tensor
+    """Shape ``[c]``, int64: kinds of clusters, then of groups, numbered across all heads."""
+    keys: Tensor
+    """Shape ``[c, S, D]``, float32."""
+    values: Tensor
+    """Shape ``[c, S, D]``, float32."""
+
+
+class Covariances:
+    """Sums over samples, of which shapes are made.
+
+    Parameters
+    ----------
+    heads, kinds, dim : int
+    device : torch.device
+    """
+
+    def __init__(self, heads: int, kinds: int, dim: int, device: torch.device) -> None:
+        shape = heads, kinds, dim, dim
+        self.keys = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.values = torch.zeros_like(self.keys)
+
+    def add(self, sample: Sample) -> None:
+        """Count members of some nodes."""
+        across = sample.keys.transpose(1, 2)
+        self.keys.flatten(0, 1).index_add_(0, sample.kinds, across @ sample.keys)
+        self.values.flatten(0, 1).index_add_(0, sample.kinds, across @ sample.values)
+
+    def shapes(self, dtype: torch.dtype) -> Shapes:
+        """Return the shapes of what was counted."""
+        keys, values = (
+            each + SHARED * each.mean(1, keepdim=True) for each in (self.keys, self.values)
+        )
+        totals = keys.diagonal(dim1=2, dim2=3).sum(2).clamp(min=TINY)[..., None]  # [H, M, 1]
+        axes = torch.linalg.eigh(keys.sum(1)).eigenvectors
+        turned = axes.transpose(1, 2)[:, None] @ keys @ axes[:, None]
+        variances = turned.diagonal(dim1=2, dim2=3).clamp(min=0) / totals
+        slopes = values / totals[..., None]
+        return Shapes(axes, variances, slopes.flatten(1, 2).to(dtype))
+
+
+def kinds_of_nodes(keys: Tensor, counts: Tensor, kinds: int) -> tuple[Tensor, Tensor]:
+    """Divide nodes into kinds, by k-means.
+
+    Parameters
+    ----------
+    keys : Tensor
+        Shape ``[H, C, D]``, float32: mean keys; the first `counts` ``[H]`` of a head are nodes.
+    counts : Tensor
+    kinds : int
+        No more than nodes of a head.
+
+    Returns
+    -------
+    centres : Tensor
+        Shape ``[H, kinds, D]``.
+    nearest : Tensor
+        Shape ``[H, C]``, int64.
+    """
+    nodes = torch.arange(keys.shape[1], device=keys.device)
+    there = (nodes < counts[:, None])[:, None]
+    numbers = torch.arange(kinds, device=keys.device)[:, None]
+    first = numbers.T * counts[:, None] // kinds
+    centres = keys.gather(1, first[..., None].expand(-1, -1, keys.shape[2]))
+    nearest = nearest_kind(centres, keys)
+    for _ in range(STEPS):
+        weights = ((nearest[:, None] == numbers) & there).float()  # [H, M, C]
+        totals = weights.sum(2, keepdim=True)
+        centres = torch.where(totals > 0, weights @ keys / totals.clamp(min=1), centres)
+        nearest = nearest_kind(centres, keys)
+    return centres, nearest
+
+
+def nearest_kind(centres: Tensor, keys: Tensor) -> Tensor:
+    """Return ``[b, C]``, int64: the nearest of centres ``[b, M, D]`` to keys ``[b, C, D]``."""
+    offsets = centres.square().sum(2)[:, None] / -2
+    return torch.baddbmm(offsets, keys, centres.transpose(1, 2)).argmax(2)

@@ -1,0 +1,100 @@
+"""What queries look at: all clusters, or those of the groups that matter most."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fotmem_clusters.entries import Entries, gain
+from fotmem_clusters.tree import GROUP, Tree
+
+ALL = 48
+"""Groups of a head up to which queries look at all clusters."""
+OPEN = 28
+"""Groups whose clusters queries look at where there are more."""
+PER_QUERY = 2
+"""Such groups for each query that asks at the same time."""
+
+
+class View(NamedTuple):
+    """What some queries look at."""
+
+    entries: Entries
+    """Clusters, then groups whose clusters they do not look at."""
+    nodes: Tensor
+    """Shape ``[H, C]``, int64: the clusters among these entries."""
+
+
+class Viewer:
+    """Shows a tree to queries.
+
+    Parameters
+    ----------
+    tree : Tree
+    log_sizes : Tensor, optional
+        Shape ``[H, C]``: log of the keys of each cluster, each times the exp of its bias; default:
+        there is no bias.
+    """
+
+    def __init__(self, tree: Tree, log_sizes: Tensor | None = None) -> None:
+        self.tree, clusters = tree, tree.nodes
+        self._log_sizes = clusters.sizes.log() if log_sizes is None else log_sizes
+        first = tree.summaries.centres.shape[1]
+        self._kinds = range(first + tree.outlines.centres.shape[1])
+        self._count = int(tree.groups.counts.max())
+        self._groups: Entries | None = None
+        self._all: View | None = None
+        if self._count > ALL:
+            outlines, kinds = tree.outlines.first(self._count), self._kinds[first:]
+            self._groups = Entries.of(outlines, self._summed(), kinds, GROUP)
+        sizes = clusters.sizes
+        self._mean_size = float(sizes.sum() / (sizes > 0).sum().clamp(min=1))
+        squares = (clusters.squares * sizes).sum(1) / sizes.sum(1).clamp(min=1)
+        self.value_norms = squares.sqrt()[:, None, None]
+        """Shape ``[H, 1, 1]``, float32: the root of the mean squared norm of values."""
+
+    @property
+    def seen(self) -> int:
+        """Clusters of all heads."""
+        return self._log_sizes.numel()
+
+    @property
+    def most(self) -> int:
+        """Clusters of a head, at most."""
+        return self._log_sizes.shape[1]
+
+    def clusters(self, budget: int) -> int:
+        """Return how many clusters have about as many rows in all."""
+        return max(1, round(budget / max(1.0, self._mean_size)))
+
+    def view(self, queries: Tensor) -> View:
+        """Return what queries ``[H, Q, D]``, scaled, look at."""
+        opened = OPEN + PER_QUERY * queries.shape[1]
+        if self._groups is None or opened >= self._count:
+            return self._everything()
+        scores = self._groups.scores(queries)
+        scores += gain(self._groups.deviations(queries, self.tree.shapes), self._groups.bounds)
+        chosen = scores.softmax(2).amax(1).topk(opened, sorted=False).indices
+        nodes = self.tree.groups.table.gather(1, chosen[..., None].expand(-1, -1, GROUP))
+        nodes = nodes.flatten(1).long()
+        there, nodes = nodes >= 0, nodes.clamp(min=0)
+        sizes = self._log_sizes.gather(1, nodes).masked_fill_(~there, -torch.inf)
+        entries = Entries.of(self.tree.summaries.take(nodes, there), sizes, self._kinds)
+        return View(entries.and_more(self._groups.without(chosen)), nodes)
+
+    def _everything(self) -> View:
+        """Return the view of all clusters."""
+        if self._all is None:
+            clusters = self.tree.nodes
+            numbers = torch.arange(clusters.sizes.shape[1], device=clusters.sizes.device)
+            entries = Entries.of(clusters, self._log_sizes, self._kinds)
+            self._all = View(entries, numbers.expand(len(clusters.sizes), -1))
+        return self._all
+
+    def _summed(self) -> Tensor:
+        """Return the log sizes ``[H, G]`` of groups: those of their clusters, summed."""
+        parents = self.tree.parents[:, : self._log_sizes.shape[1]]
+        top = self._log_sizes.amax(1, keepdim=True)
+        sums = top.new_zeros(len(parents), self._count)
+        sums.scatter_add_(1, parents, (self._log_sizes - top).exp())
+        return sums.log() + top
