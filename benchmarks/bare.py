@@ -5,12 +5,14 @@ does besides is its overhead: checks and conversions, hubs, ids, the lock.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fotmem.attention import converted_length
 from fotmem.stores import MemoryStore
 from fotmem.stores.graph_store import FAR
 
@@ -21,9 +23,9 @@ RESCORED = 512
 
 
 def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
-    """Return the bare search of a filled store; keys ``[H, N, D]``, float32."""
-    if name == "faiss-flat":
-        return _flat(store)
+    """Return the bare search of a filled store; its keys ``[H, N, D]``, queries float32."""
+    if name in ("exact", "faiss-flat"):
+        return _every(keys, _compare if name == "exact" else partial(_knn, _faiss()))
     find = {
         "faiss-ivf": _lists,
         "faiss-ivfpq": _lists,
@@ -37,17 +39,32 @@ def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
     return search
 
 
-def _flat(store: Any) -> Search:
-    faiss = _faiss()
-    rows = store.stored_keys.since(0)[1].numpy()
+def _every(keys: Tensor, compare: Callable[[Tensor, Tensor, int], Any]) -> Search:
+    """Look at all keys ``[H, N, D]``; those in 2 bytes become float32 in pieces."""
+    length = keys.shape[1] if keys.dtype == torch.float32 else converted_length(keys)
+    pieces = list(zip(range(0, keys.shape[1], length), keys.split(length, 1), strict=True))
 
     def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-        pairs = zip(queries.numpy(), rows, strict=True)
-        found = [faiss.knn(*pair, top_k, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
-        scores, ids = (np.stack(every) for every in zip(*found, strict=True))
-        return torch.from_numpy(ids), torch.from_numpy(scores)
+        found = [(first, *compare(queries, some.float(), top_k)) for first, some in pieces]
+        if len(found) == 1:
+            return found[0][1:]
+        scores, best = torch.cat([each[2] for each in found], 2).topk(top_k)
+        return torch.cat([first + ids for first, ids, _ in found], 2).gather(2, best), scores
 
     return search
+
+
+def _compare(queries: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    scores, ids = (queries @ keys.transpose(1, 2)).topk(min(top_k, keys.shape[1]))
+    return ids, scores
+
+
+def _knn(faiss: Any, queries: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    top_k = min(top_k, keys.shape[1])
+    pairs = zip(queries.numpy(), keys.numpy(), strict=True)
+    found = [faiss.knn(*pair, top_k, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
+    scores, ids = (np.stack(every) for every in zip(*found, strict=True))
+    return torch.from_numpy(ids), torch.from_numpy(scores)
 
 
 def _lists(store: Any) -> Callable[[Tensor, int], Any]:
@@ -111,7 +128,7 @@ def _rescored(keys: Tensor, queries: Tensor, ids: Tensor, top_k: int) -> tuple[T
     heads = torch.arange(len(keys))[:, None, None]
     parts = []
     for some, near in zip(queries.split(RESCORED, 1), ids.split(RESCORED, 1), strict=True):
-        scores = (keys[heads, near.clamp(min=0)] @ some[..., None]).squeeze(-1)
+        scores = (keys[heads, near.clamp(min=0)].float() @ some[..., None]).squeeze(-1)
         scores, order = scores.masked_fill(near < 0, -torch.inf).topk(top_k)
         parts.append((near.gather(2, order), scores))
     found, scores = (torch.cat(every, 1) for every in zip(*parts, strict=True))

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import kept
+from benchmarks import kept, step
 from benchmarks.captured import QUERIES, demo
 from fotmem.errors import InputError
 from fotmem.measure.capture import Capture, capture_model, capture_random
@@ -133,6 +133,8 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
         console.print(side_by_side())
     if kept.ROWS:
         console.print(kept.table())
+    if step.ROWS:
+        console.print(step.table())
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
