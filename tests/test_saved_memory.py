@@ -366,10 +366,26 @@ def assert_hidden(memory: fotmem.Memory, start: int, stop: int) -> None:
         store = memory.store(layer)
         ids = torch.arange(start, stop).expand(store.num_heads, 1, -1)
         queries = 9 * store.keys(ids)[:, 0]
-        for bias in (None, lambda ids: torch.zeros(ids.shape)):
-            hits = store.search(queries, len(store), bias=bias)
+        for each, bias in ((store, None), (store, flat), (store.copy(), None)):
+            hits = each.search(queries, len(store), bias=bias)
             assert not ((hits.ids >= start) & (hits.ids < stop)).any()
             assert (hits.ids >= 0).any(-1).all()
+
+
+def flat(ids: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(ids.shape)
+
+
+def test_a_call_can_be_explained_after_an_empty_document_was_read() -> None:
+    model = tiny.llama()
+    memory = attached(model)
+    memory.read(tiny.ids(20), document="a")
+    memory.read(tiny.ids(20, seed=1), document="b")
+    memory.remove("a")
+    answer(model)
+    sources = memory.explain()
+    memory.read([], document="empty")
+    assert sources == memory.explain() != []
 
 
 @pytest.mark.parametrize("store", STORES)

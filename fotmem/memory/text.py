@@ -198,9 +198,11 @@ class RememberedText:
         self._shown = (len(self) + stop - start, _visible(self.documents))
 
     def _put(self, documents: list[DocumentEntry]) -> None:
+        visible = _visible(documents)
+        if visible == self.visible:  # calls that saw it can be explained as long as it is the same
+            visible = self.visible
         with interrupts_deferred():
-            self.documents = documents
-            self._shown = (len(self), _visible(documents))
+            self.documents, self._shown = documents, (len(self), visible)
 
     def _change_last(self, **changes: Any) -> None:
         self.documents[-1] = self.documents[-1].model_copy(update=changes)

@@ -688,6 +688,7 @@ class MemoryStore(ABC):
         twin = self.copy_rows()
         # `copy_rows` may have copied attributes, these among them.
         twin._guard, twin._late_checks = Guard(type(twin).__name__), LateChecks()
+        twin._shown_ids = self._shown_ids
         return twin
 
     def __deepcopy__(self, memo: dict[int, object]) -> "MemoryStore":
