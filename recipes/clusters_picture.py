@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fotmem.measure.bench.plot import COLOURS, MARKERS, PAGE_WIDTH
 from fotmem.outputs import write_picture
-from recipes.clusters_tables import SHARE, Row, Rows, errors_of, of_kind
+from recipes.clusters_tables import Row, Rows, errors_of, of_kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,13 +60,20 @@ def _means(axes: "Axes", number: int, name: str, pairs: list[tuple[int, float]])
 
 
 def _by_keys(found: Rows, axes: "Axes") -> None:
-    names = [name for name in found[0]["settings"] if name != SHARE]
-    for number, (figure, label) in enumerate(
-        (("error", "clusters"), ("best_error", "exact top-k, as many keys"))
+    names = [*found[0]["settings"]]
+    by_budget, by_error = (
+        [name for name in names if name.startswith(option)] for option in ("budget", "target_error")
+    )
+    for number, (some, figure, label) in enumerate(
+        (
+            (by_budget, "error", "clusters, by budget"),
+            (names, "best_error", "exact top-k, as many keys"),
+            (by_error, "error", "clusters, by target error"),
+        )
     ):
-        points = [_point([row["settings"][name] for row in found], figure) for name in names]
+        points = sorted(_point([row["settings"][name] for row in found], figure) for name in some)
         look, colour = f"{MARKERS[number]}-", COLOURS[number]
-        axes.plot(*zip(*sorted(points), strict=True), look, color=colour, label=label)
+        axes.plot(*zip(*points, strict=True), look, ms=4, lw=1, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlabel="keys that a query reads")
     axes.set_ylabel("mean error, all layers")
 

@@ -18,7 +18,7 @@ def tables(rows: Rows, plan: Plan) -> str:
     parts = [
         ("Aims", aims(rows, plan)),
         ("Errors by layer", by_layer(rows)),
-        ("Errors by budget", by_budget(rows)),
+        ("Errors by setting", by_setting(rows)),
         ("Other stores at equal time", by_rival(rows)),
         ("Times", by_size(rows)),
         ("Adding", by_store(rows)),
@@ -154,17 +154,17 @@ def by_layer(rows: Rows) -> str:
     return table(head, body) if body else ""
 
 
-def by_budget(rows: Rows) -> str:
+def by_setting(rows: Rows) -> str:
     """Write the errors of each setting: means over models, texts and layers."""
     found = of_kind(rows, "errors")
     body = []
     for name in found[0]["settings"] if found else ():
         some = [(row["tokens"], row["settings"][name]) for row in found]
-        read = fmean(each["read"] / tokens for tokens, each in some)
-        means = _means([each for _, each in some], "error", "best_error")
-        budget = fmean(each["budget"] for _, each in some)
-        body.append([name, f"{budget:,.0f}", percent(read), *means])
-    return table(["setting", "budget", "keys read", "error", "exact top-k"], body) if body else ""
+        read = percent(fmean(each["read"] / tokens for tokens, each in some))
+        means = _means([each for _, each in some], "error", "error_p95", "best_error")
+        body.append([name, read, *means])
+    head = ["setting", "keys read", "error", "95 of 100 queries", "exact top-k"]
+    return table(head, body) if body else ""
 
 
 def _means(some: Rows, *names: str) -> list[str]:
@@ -214,7 +214,7 @@ def by_store(rows: Rows) -> str:
 
 def calibrated(rows: Rows) -> str:
     """Write estimated against true errors: means of bins of queries, over all layers."""
-    found = [each["calibration"] for _, each in errors_of(rows) if "calibration" in each]
+    found = [each["calibration"] for _, each in errors_of(rows, "default")]
     bins = [[fmean(each) for each in zip(*some, strict=True)] for some in zip(*found, strict=True)]
     body = [
         [f"{number} of {len(bins)}", *map(percent, means)] for number, means in enumerate(bins, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.clusters import adding, captures, errors, keys_read, rivals, sizes, turns
+from benchmarks.clusters import adding, answers, captures, errors, rivals, sizes, turns
 from benchmarks.clusters.oracle import oracle, relative
 from benchmarks.clusters.plan import FULL, TUNED
 from fotmem.measure.capture import Capture, KeyValues, capture_random
@@ -62,24 +62,25 @@ def test_the_oracle_by_definition(rows: KeyValues) -> None:
 def test_the_errors_of_a_layer(layer: captures.Layer) -> None:
     with errors.filled(layer.rows) as store:
         found = errors.layer_errors(store, layer, 0.2)
-    assert [*found] == ["default", "share", *(f"budget={each}" for each in errors.BUDGETS)]
-    assert found["share"]["read"] <= 0.2 * TOKENS
-    budgets = sorted(found.values(), key=lambda each: float(each["read"]))
+    assert [*found] == ["default", "share", "share, by error", *errors.SETTINGS]
+    assert all(0.1 * TOKENS < found[name]["read"] <= 0.2 * TOKENS for name in [*found][1:3])
     for figure in ("error", "best_error"):
-        means = [each[figure] for each in budgets]
+        means = [found[f"budget={n}"][figure] for n in (160, 640, 2560)]
         assert means == sorted(means, reverse=True)
-    assert all(0 < each["error"] < each["error_p95"] for each in budgets)
     json.dumps(found)
 
 
-def test_the_share_that_is_read_is_kept(rows: KeyValues) -> None:
-    queries = rows.keys[:, :4].float()
-    with errors.filled(rows) as store:
-        for share in (0.1, 0.15, 0.3):
-            keys_read.tune_to_share(store, queries, share)
-            assert 0.9 * share * TOKENS < keys_read.keys_read(store, queries) <= share * TOKENS
-        store.tune(budget=10 * TOKENS)
-        assert keys_read.keys_read(store, queries) == TOKENS
+def test_the_keys_that_are_read(layer: captures.Layer) -> None:
+    with errors.filled(layer.rows) as store:
+        for budget in (200, 1000, 10 * TOKENS):
+            store.tune(budget=budget)
+            found = answers.answer(store, layer.queries, layer.scale)
+            wanted = min(budget, TOKENS)
+            assert 0.7 * wanted < found.read < 1.3 * wanted
+        assert found.read == TOKENS
+        assert float(found.estimated.abs().max()) < 1e-3
+        again = store.attend(layer.queries, top_k=None, scale=layer.scale).out
+        assert torch.equal(found.out, again)
 
 
 def test_estimated_errors_beside_true_ones() -> None:
@@ -179,13 +180,16 @@ def test_every_layer_of_every_text_is_measured(tmp_path: Path) -> None:
 
 def made_up() -> list[dict[str, Any]]:
     """Return rows as they are measured, with figures that are easily recognised."""
-    setting = {"budget": 400, "read": 655.0, "error_p95": 0.2, "peaked": 0.25, "best_error": 0.4}
+    setting: dict[str, Any] = {"read": 655.0, "error_p95": 0.2, "peaked": 0.25,
+                               "best_error": 0.4}  # fmt: skip
     found: list[dict[str, Any]] = []
     for model in ("one", "two"):
         for layer, error in ((8, 0.04), (20, 0.2)):
             about = {"model": model, "text": "t", "layer": layer, "tokens": 65_536}
-            some = {"share": {**setting, "error": error, "calibration": [(0.01, 0.02)]}}
-            some |= {f"budget={b}": {**setting, "read": b, "error": 1 / b} for b in (10, 20)}
+            some = {"share": {**setting, "error": error}}
+            some["default"] = {**setting, "error": error, "calibration": [(0.01, 0.02)]}
+            for name in ("budget=10", "budget=20", "target_error=0.1"):
+                some[name] = {**setting, "error": 0.1}
             rival = {"setting": "nprobe=8, top 32", "ratio": [1.1, 1.0, 1.2], "error": 0.1}
             found.append({"kind": "errors", **about, "settings": some})
             found.append({"kind": "rivals", **about, "error": error, "rivals": {"ivf": rival}})

@@ -1,22 +1,22 @@
 """The error of `clusters` in one layer, against dense attention and against the best keys."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import fotmem
+from benchmarks.clusters.answers import Answer, answer, tune_budget, tune_error
 from benchmarks.clusters.captures import DTYPE, Layer, blocks
-from benchmarks.clusters.keys_read import keys_read, tune_to_share
 from benchmarks.clusters.oracle import Oracle, oracle, relative
 from fotmem.measure.capture import KeyValues
 from fotmem.stores import MemoryStore
 
-BUDGETS = (160, 320, 1280)
-"""Beside that of the default."""
-COUNTED = 32
-"""Queries of a head whose keys are counted."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{f"budget={n}": {"budget": n, "target_error": None} for n in (160, 640, 2560)},
+    **{f"target_error={e}": {"budget": None, "target_error": e} for e in (0.4, 0.1)},
+}
+"""Beside the default, of which a target error of 0.2 is the larger part."""
 PEAKED = 0.9
 """A query is peaked if the best keys have so much of its weight; others are diffuse."""
 BINS = 8
@@ -36,39 +36,25 @@ def filled(rows: KeyValues, **options: Any) -> MemoryStore:
 def layer_errors(store: MemoryStore, layer: Layer, share: float) -> Row:
     """Measure the errors of all settings of a store of a layer, of its default options at first."""
     queries, scale = layer.queries, layer.scale
-    answers = {"default": _asked(store, queries, scale)}
-    tune_to_share(store, queries[:, :COUNTED], share)
-    answers["share"] = _asked(store, queries, scale)
-    for budget in BUDGETS:
-        store.tune(budget=budget)
-        answers[f"budget={budget}"] = _asked(store, queries, scale)
-    exact = oracle(queries, layer.rows, scale, [round(each["read"]) for each in answers.values()])
+    answers = {"default": answer(store, queries, scale)}
+    for name, tune in (("share", tune_budget), ("share, by error", tune_error)):
+        tune(store, queries, scale, share)
+        answers[name] = answer(store, queries, scale)
+    for name, options in SETTINGS.items():
+        store.tune(**options)
+        answers[name] = answer(store, queries, scale)
+    counts = [max(1, round(each.read)) for each in answers.values()]
+    exact = oracle(queries, layer.rows, scale, counts)
     return {name: _figures(each, exact) for name, each in answers.items()}
 
 
-def _asked(store: MemoryStore, queries: Tensor, scale: float) -> Row:
-    return {
-        "budget": store.options.budget,  # type: ignore[attr-defined]
-        "read": keys_read(store, queries[:, :COUNTED]),
-        "out": store.attend(queries, top_k=None, scale=scale).out,
-        "estimated": estimated_errors(store, queries, scale),
-    }
-
-
-def estimated_errors(store: MemoryStore, queries: Tensor, scale: float) -> Tensor | None:
-    """Return the errors ``[H, Q]`` that a store expects of its answers; None if it has none."""
-    estimate: Callable[..., Tensor] | None = getattr(store, "estimated_errors", None)
-    return None if estimate is None else estimate(queries, scale=scale)
-
-
-def _figures(answer: Row, exact: Oracle) -> Row:
+def _figures(found: Answer, exact: Oracle) -> Row:
     """Compare an answer with the exact ones."""
-    errors = relative(answer["out"], exact.dense)
-    best = relative(exact.best[round(answer["read"])], exact.dense)
+    errors = relative(found.out, exact.dense)
+    best = relative(exact.best[max(1, round(found.read))], exact.dense)
     peaked = exact.peak > PEAKED
-    row = {
-        "budget": answer["budget"],
-        "read": answer["read"],
+    return {
+        "read": found.read,
         "error": float(errors.mean()),
         "error_p95": float(errors.quantile(0.95)),
         "error_by_head": errors.mean(1).tolist(),
@@ -76,10 +62,8 @@ def _figures(answer: Row, exact: Oracle) -> Row:
         "error_diffuse": _mean(errors[~peaked]),
         "peaked": float(peaked.double().mean()),
         "best_error": float(best.mean()),
+        "calibration": calibration(found.estimated, errors),
     }
-    if answer["estimated"] is not None:
-        row["calibration"] = calibration(answer["estimated"], errors)
-    return row
 
 
 def _mean(errors: Tensor) -> float | None:
