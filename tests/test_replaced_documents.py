@@ -119,6 +119,23 @@ def test_the_old_text_is_there_until_the_new_one_is_whole(tmp_path: Path, store:
     reader.close()
 
 
+def test_the_documents_of_a_block_are_named_not_numbered(tmp_path: Path) -> None:
+    path, model = tmp_path / "memory", tiny.llama()
+    writer = begun(path, tiny.llama())
+    reader = fotmem.open_memory(path, model)
+    with reader.only(["a"]), fotmem.using(reader):
+        before = answer(model)
+        read(writer)
+        assert torch.equal(answer(model), before)
+        reader.refresh()
+        after = answer(model)
+    alone = attached(tiny.llama())
+    read(alone)
+    torch.testing.assert_close(after, answer(alone.attached_model.parts.model))
+    writer.close()
+    reader.close()
+
+
 def test_reading_on_gives_what_an_uninterrupted_reading_gives(tmp_path: Path) -> None:
     model, whole = tiny.llama(), tiny.llama()
     stopped(tmp_path / "memory", model)

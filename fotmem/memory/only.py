@@ -21,6 +21,8 @@ class ChosenDocuments(NamedTuple):
 
     names: frozenset[str]
     ids: IdRanges
+    visible: IdRanges | None
+    """All ids that could be found then: others, once a document was removed or replaced."""
     compactions: int
     """How often ids had changed by then."""
 
@@ -41,7 +43,7 @@ def only(attached: AttachedModel, documents: Collection[str]) -> Iterator[None]:
     if attached in chosen:
         names &= chosen[attached].names
     ids = contents.text.ids_of(names)
-    mine = ChosenDocuments(names, ids, contents.compactions)
+    mine = ChosenDocuments(names, ids, contents.text.visible, contents.compactions)
     token = _CHOSEN.set({**chosen, attached: mine})
     try:
         yield
@@ -55,6 +57,6 @@ def shown_ids(attached: AttachedModel, contents: Contents) -> tuple[int, IdRange
     length, visible = contents.shown()
     if chosen is None:
         return length, visible
-    same = chosen.compactions == contents.compactions
+    same = chosen.visible is visible and chosen.compactions == contents.compactions
     ids = chosen.ids if same else contents.text.ids_of(chosen.names)
     return length, ids if visible is None else visible.intersection(ids)
