@@ -90,6 +90,39 @@ def test_an_estimate_is_better_than_the_best_keys_alone(
     assert estimated < best / 4, (estimated, best)
 
 
+def test_the_store_knows_how_wrong_it_is(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    """It is of the order of the true error, and falls with it; on captured attention it is nearer."""
+    keys, values, queries = data
+    queries = queries / 4
+    store, last = filled(data), math.inf
+    expected, _ = naive_attention(queries, keys, values, SCALE)
+    for budget in (100, 400, 1600, ALL):
+        store.tune(budget=budget)
+        found = store.tail_estimate(queries, scale=SCALE)
+        true = error(store.attend(queries, top_k=None, scale=SCALE).out, expected)
+        estimated, read = float(found.error.mean()), float(found.share_read.mean()) * TOKENS
+        assert abs(read - min(budget, TOKENS)) < 0.3 * budget + 512
+        assert true / 5 - 1e-4 < estimated < 4 * true + 1e-4, (budget, true, estimated)
+        assert estimated < last
+        last = estimated
+
+
+def test_a_query_reads_until_its_error_is_small(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    keys, values, queries = data
+    store, shares = filled(data), []
+    expected, _ = naive_attention(queries, keys, values, SCALE)
+    for target in (0.5, 0.1, 0.02, 0):
+        store.tune(target_error=target)
+        found = store.tail_estimate(queries, scale=SCALE)
+        shares.append(float(found.share_read.mean()))
+        assert error(store.attend(queries, top_k=None, scale=SCALE).out, expected) < target + 1e-4
+    assert shares == sorted(shares)
+    assert shares[0] < 0.3
+    assert shares[-1] == pytest.approx(1)
+    store.tune(budget=64)
+    assert float(store.tail_estimate(queries, scale=SCALE).share_read.mean()) < shares[0]
+
+
 def test_clusters_do_not_depend_on_how_keys_arrive(data: tuple[Tensor, Tensor, Tensor]) -> None:
     """Hub keys do, as in all stores with an index."""
     whole, cut = filled(data).save_index(), filled(data, cuts=(1, 600, 4095, 4700)).save_index()

@@ -27,14 +27,20 @@ class Attended(NamedTuple):
     """Shape ``[H, Q, D]``."""
     lse: Tensor
     """Shape ``[H, Q]``."""
-    error: Tensor
-    """Shape ``[H, Q]``: the estimated relative error of `out`."""
     read: Tensor
-    """Shape ``[H, Q]``, float32: the clusters that were read."""
+    """Shape ``[H, Q]``, int64: the clusters that were read."""
+    error: Tensor | None
+    """Shape ``[H, Q]``: the estimated relative error of `out`, if it was asked for."""
 
 
 def attend_to_clusters(
-    viewer: Viewer, queries: Tensor, *, limits: Limits, scale: float, bias: Bias | None = None
+    viewer: Viewer,
+    queries: Tensor,
+    *,
+    limits: Limits,
+    scale: float,
+    bias: Bias | None = None,
+    errors: bool = False,
 ) -> Attended:
     """Attend with queries ``[H, Q, D]``, float32, to all rows of a tree that is not empty.
 
@@ -49,6 +55,8 @@ def attend_to_clusters(
         Factor of the inner products.
     bias : callable, optional
         Takes rows; what to add to inner products, before `scale`.
+    errors : bool
+        Whether to estimate the error of the output, too.
     """
     reader = Reader(viewer.tree, bias=bias, scale=scale)
     if bias is not None:
@@ -57,7 +65,7 @@ def attend_to_clusters(
     per_query = 2 * viewer.seen + heads * min(viewer.most, limits.clusters) * dim
     length = max(1, WORKSPACE // per_query)
     parts = (
-        _Attention(viewer, some, limits).result(reader)
+        _Attention(viewer, some, limits).result(reader, errors=errors)
         for some in (queries * scale).split(length, 1)
     )
     return _joined(parts)
@@ -102,7 +110,7 @@ class _Attention:
         pairs = choose(readable, self._limits, scales)
         return _Estimate(queries, scores, deviations, scales, pairs, pairs.of(gains))
 
-    def result(self, reader: Reader) -> Attended:
+    def result(self, reader: Reader, *, errors: bool) -> Attended:
         """Return the attention to everything."""
         nodes = self._viewer.tree.clusters.numbered(self._view.nodes).view(-1)
         count = self._view.nodes.shape[1]
@@ -115,10 +123,11 @@ class _Attention:
         lengths = [len(each) for each in wanted]
         read = zip(outs.split(lengths), lses.split(lengths), strict=True)
         return _joined(
-            self._merged(each, *found) for each, found in zip(self._estimates, read, strict=True)
+            self._merged(each, *found, errors=errors)
+            for each, found in zip(self._estimates, read, strict=True)
         )
 
-    def _merged(self, estimate: _Estimate, outs: Tensor, lses: Tensor) -> Attended:
+    def _merged(self, estimate: _Estimate, outs: Tensor, lses: Tensor, *, errors: bool) -> Attended:
         """Merge clusters ``[n]`` that were read with the estimate of all others."""
         queries, scores, deviations, scales, pairs, predicted = estimate
         entries, tree = self._view.entries, self._viewer.tree
@@ -139,10 +148,12 @@ class _Attention:
         out = entries.output(queries * right, weights, tree.shapes)
         out.view(-1, out.shape[2]).index_add_(0, pairs.owners, outs * exact[:, None])
         lse = top + total.log()
-        risks = (weights / total).mul_(risk(deviations)).square_().sum(2, keepdim=True)
-        error = risks.sqrt_() * scales
-        read = torch.zeros_like(error).view(-1).index_add_(0, pairs.owners, torch.ones_like(exact))
-        return Attended(out / total, lse.squeeze(2), error.squeeze(2), read.view(shape[:2]))
+        read = pairs.owners.bincount(minlength=top.numel()).view(shape[:2])
+        error = None
+        if errors:
+            shares = weights.div_(total).mul_(risk(deviations))
+            error = (shares.norm(dim=2, keepdim=True) * scales).squeeze(2)
+        return Attended(out / total, lse.squeeze(2), read, error)
 
 
 def _share(gained: Tensor, predicted: Tensor, owners: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -161,7 +172,10 @@ def _joined(parts: Iterable[Attended]) -> Attended:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    return Attended(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+    outs, lses, reads, errors = zip(*parts, strict=True)
+    error = None if errors[0] is None else torch.cat(errors, 1)
+    out, lse, read = (torch.cat(each, 1) for each in (outs, lses, reads))
+    return Attended(out, lse, read, error)
 
 
 def best_rows(viewer: Viewer, queries: Tensor, top_k: int, *, clusters: int) -> Tensor:

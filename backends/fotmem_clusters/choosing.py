@@ -2,10 +2,16 @@
 
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 LEAST = 2
 """Clusters that each query reads: of these it learns how good its estimates are."""
+
+
+PARTITIONED = 8
+"""Fewer numbers than this are found by `torch.topk`."""
 
 
 class Limits(NamedTuple):
@@ -47,9 +53,20 @@ def choose(risks: Tensor, limits: Limits, scales: Tensor) -> Pairs:
         Shape ``[H, q, 1]``.
     """
     most = min(risks.shape[2], limits.clusters)
-    largest, which = risks.topk(most, 2)
+    largest, which = _largest(risks, most)
     left = risks.sum(2, keepdim=True) - largest.cumsum(2) + largest  # before each is read
     wanted = left.clamp_(min=0) >= (limits.error / scales).square()
     wanted[..., :LEAST] = True
     places = wanted.view(-1).nonzero().squeeze(1)
     return Pairs(places // most, which.view(-1)[places])
+
+
+def _largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest numbers along the last dimension, in order, and their places."""
+    if numbers.device.type != "cpu" or count < PARTITIONED or count == numbers.shape[-1]:
+        return numbers.topk(count)
+    # NumPy does it several times faster.
+    parts = np.argpartition(numbers.numpy(), -count, axis=-1)[..., -count:]
+    places = torch.from_numpy(parts)
+    largest, order = numbers.gather(-1, places).sort(-1, descending=True)
+    return largest, places.gather(-1, order)

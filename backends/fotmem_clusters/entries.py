@@ -29,7 +29,7 @@ class Entries(NamedTuple):
     bounds: Tensor
     """Shape ``[H, 1, E]``, float32: deviations from which the gain is linear."""
     spreads: Tensor
-    """Shape ``[H, E, M]``, float32: the spread of each, in the column of its kind."""
+    """Shape ``[H, E, M]``, as `keys`: the spread of each, in the column of its kind."""
 
     @classmethod
     def of(
@@ -55,7 +55,7 @@ class Entries(NamedTuple):
             values=known.values.to(dtype),
             log_sizes=log_sizes[:, None],
             bounds=known.sizes.clamp(1, most).log_().mul_(2).sqrt_().mul_(FEW)[:, None],
-            spreads=(known.kinds[..., None] == numbers) * known.spreads[..., None],
+            spreads=(known.kinds[..., None] == numbers) * known.spreads[..., None].to(dtype),
         )
 
     def and_more(self, others: "Entries") -> "Entries":
@@ -75,19 +75,22 @@ class Entries(NamedTuple):
 
         Inner products count from the origin.
         """
-        return self.log_sizes + queries.to(self.keys.dtype) @ self.keys.transpose(1, 2)
+        near = queries.to(self.keys.dtype) @ self.keys.transpose(1, 2)
+        return near.float().add_(self.log_sizes)
 
     def deviations(self, queries: Tensor, shapes: Shapes) -> Tensor:
         """Return ``[H, Q, E]``: the standard deviation of the scores of an entry's keys."""
-        return (shapes.spread_along(queries) @ self.spreads.transpose(1, 2)).sqrt_()
+        along = shapes.spread_along(queries).to(self.spreads.dtype)
+        return (along @ self.spreads.transpose(1, 2)).float().sqrt_()
 
     def output(self, queries: Tensor, weights: Tensor, shapes: Shapes) -> Tensor:
         """Return the summed values ``[H, Q, D]`` of entries with weights ``[H, Q, E]``.
 
         What a query likes most among the keys of an entry has other values than their mean.
         """
-        mean = (weights.to(self.values.dtype) @ self.values).float()
-        return mean + shapes.shift(queries, weights @ self.spreads)
+        weights = weights.to(self.values.dtype)
+        mean = (weights @ self.values).float()
+        return mean + shapes.shift(queries, (weights @ self.spreads).float())
 
 
 def gain(deviations: Tensor, bounds: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-ITERATIONS = 6
+ITERATIONS = 4
 
 
 def halved(vectors: Tensor, there: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from fotmem_clusters.members import Members
 from fotmem_clusters.shapes import MOST, Covariances, Sample, Shapes, kinds_of_nodes
 from fotmem_clusters.summaries import Summaries
 
-SAMPLE = 512
+SAMPLE = 256
 """Clusters of a head on which it is measured."""
 BLOCK = 128
 """Clusters whose rows are read at a time."""

@@ -10,6 +10,8 @@ MOST = 16
 """Most kinds of clusters of a head, and of groups."""
 STEPS = 8
 """Steps of k-means."""
+SAMPLE = 1024
+"""Nodes of a head on which k-means works."""
 SHARED = 0.05
 """Share of the mean covariance of all kinds that counts for each: of some there are few samples."""
 
@@ -109,18 +111,19 @@ def kinds_of_nodes(keys: Tensor, counts: Tensor, kinds: int) -> tuple[Tensor, Te
     nearest : Tensor
         Shape ``[H, C]``, int64.
     """
-    nodes = torch.arange(keys.shape[1], device=keys.device)
-    there = (nodes < counts[:, None])[:, None]
-    numbers = torch.arange(kinds, device=keys.device)[:, None]
-    first = numbers.T * counts[:, None] // kinds
-    centres = keys.gather(1, first[..., None].expand(-1, -1, keys.shape[2]))
-    nearest = nearest_kind(centres, keys)
+    numbers = torch.arange(kinds, device=keys.device)
+    most = min(SAMPLE, int(counts.min()))
+    some = _take(keys, torch.arange(most, device=keys.device) * counts[:, None] // most)
+    centres = _take(some, (numbers * most // kinds).expand(len(keys), -1))
     for _ in range(STEPS):
-        weights = ((nearest[:, None] == numbers) & there).float()  # [H, M, C]
+        weights = (nearest_kind(centres, some)[:, None] == numbers[:, None]).float()  # [H, M, n]
         totals = weights.sum(2, keepdim=True)
-        centres = torch.where(totals > 0, weights @ keys / totals.clamp(min=1), centres)
-        nearest = nearest_kind(centres, keys)
-    return centres, nearest
+        centres = torch.where(totals > 0, weights @ some / totals.clamp(min=1), centres)
+    return centres, nearest_kind(centres, keys)
+
+
+def _take(keys: Tensor, nodes: Tensor) -> Tensor:
+    return keys.gather(1, nodes[..., None].expand(-1, -1, keys.shape[2]))
 
 
 def nearest_kind(centres: Tensor, keys: Tensor) -> Tensor:

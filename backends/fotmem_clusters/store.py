@@ -1,12 +1,12 @@
 """Attention to all keys: exact where it matters, estimated elsewhere."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, merge
-from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore
+from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore, TailEstimate
 from fotmem_clusters.attending import attend_to_clusters, best_rows
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.options import ClustersOptions
@@ -76,26 +76,58 @@ class ClustersStore(IndexedStore):
     ) -> PartialAttention:
         if rows is not None and len(rows) <= FEW:
             return super().attend_rows_among(queries, scale, bias, rows)
-        return self.reading(lambda: self._estimated(queries, scale, bias, rows))
+        return self.reading(lambda: self._attention(queries, scale, bias, rows))
 
-    def _estimated(
+    def _attention(
         self, queries: Tensor, scale: float, bias: Bias | None, rows: IdRanges | None
     ) -> PartialAttention:
         """Attend to the tree, and to the rows that wait for it."""
         if not self.indexed_rows:
             return super().attend_rows_among(queries, scale, bias, rows)
-        tree, wide, parts = self._tree, queries.float(), []
-        if rows is None:
-            rows = IdRanges([(self.forgotten_rows, len(self.stored_keys))])
-        if clustered := rows.within(0, tree.end):
-            few = len(clustered) < tree.end - tree.first
-            viewer = self._limited_to(clustered) if few else self._shown()
-            how: dict[str, Any] = {"limits": self._limits(viewer), "scale": scale, "bias": bias}
-            found = attend_to_clusters(viewer, wide, **how)
+        queries, end, parts = queries.float(), self._tree.end, []
+        viewer, waiting = self._shown_of(rows)
+        if viewer is not None:
+            found = attend_to_clusters(
+                viewer, queries, limits=self._limits(viewer), scale=scale, bias=bias
+            )
             parts.append(PartialAttention(found.out, found.lse))
-        if waiting := rows.within(tree.end, len(self.stored_keys)):
-            parts.append(super().attend_rows_among(wide, scale, bias, waiting))
-        return merge(parts)
+        if waiting is None and end < len(self.stored_keys):
+            waiting = IdRanges([(max(end, self.forgotten_rows), len(self.stored_keys))])
+        if waiting:
+            parts.append(super().attend_rows_among(queries, scale, bias, waiting))
+        return merge(parts) if len(parts) > 1 else parts[0]
+
+    def _shown_of(self, rows: IdRanges | None) -> tuple[Viewer | None, IdRanges | None]:
+        """Return what shows some rows of the tree, and those that wait; None: all, or no row."""
+        tree = self._tree
+        if rows is None:
+            if self.forgotten_rows <= tree.first:
+                return self._shown(), None
+            rows = IdRanges([(self.forgotten_rows, len(self.stored_keys))])
+        clustered = rows.within(0, tree.end)
+        waiting = rows.within(tree.end, len(self.stored_keys))
+        if not clustered:
+            return None, waiting
+        few = len(clustered) < tree.end - tree.first
+        return self._limited_to(clustered) if few else self._shown(), waiting
+
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate:
+        queries = self.checked_queries(queries).float()
+        return self.reading(lambda: self._tail_estimate(queries, scale))
+
+    def _tail_estimate(self, queries: Tensor, scale: float) -> TailEstimate:
+        everything = torch.ones(queries.shape[:2], device=self.device)
+        viewer = self._shown_of(None)[0] if self.indexed_rows else None
+        if viewer is None:
+            return TailEstimate(torch.zeros_like(everything), everything)
+        limits = self._limits(viewer)
+        found = attend_to_clusters(viewer, queries, limits=limits, scale=scale, errors=True)
+        assert found.error is not None
+        whole = self._attention(queries, scale, None, None)
+        part = (found.lse - whole.lse).exp() * found.out.norm(dim=2) / whole.out.norm(dim=2)
+        waiting = len(self.stored_keys) - self._tree.end
+        read = (found.read * viewer.mean_size + waiting) / self._live
+        return TailEstimate(found.error * part, read.clamp(max=1))
 
     def _limits(self, viewer: Viewer) -> Limits:
         """Return how much each query reads."""

@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from fotmem_clusters.shapes import nearest_kind
 
-FRESH = 1.125
+FRESH = 1.25
 """A node is summarised anew when its keys have grown by this factor."""
 
 

@@ -24,7 +24,9 @@ PER_KIND = 64
 """Clusters of a head for each kind of shape."""
 GROUPS_PER_KIND = 16
 """Groups of a head for each kind of shape."""
-RENEW = 1.25
+FIRST = 4000
+"""Rows from which on shapes are measured."""
+RENEW = 1.5
 """Shapes are measured anew when rows have grown by this factor."""
 WORKSPACE = 2**21
 """Elements of the largest temporary."""
@@ -113,7 +115,7 @@ class Tree:
         wider = _renumbered(wider, room, self.groups.room)
         self._outline(torch.cat([moved, wider]).unique())
         self.end = stop
-        if stop - self.first > RENEW * self.measured:
+        if stop - self.first > max(FIRST, RENEW * self.measured):
             self._measure()
 
     def keep_only(self, shown: Callable[[Tensor], Tensor]) -> None:

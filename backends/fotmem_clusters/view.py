@@ -48,7 +48,8 @@ class Viewer:
             outlines, kinds = tree.outlines.first(self._count), self._kinds[first:]
             self._groups = Entries.of(outlines, self._summed(), kinds, GROUP)
         sizes = clusters.sizes
-        self._mean_size = float(sizes.sum() / (sizes > 0).sum().clamp(min=1))
+        self.mean_size = float(sizes.sum() / (sizes > 0).sum().clamp(min=1))
+        """Rows of a cluster, on average."""
         squares = (clusters.squares * sizes).sum(1) / sizes.sum(1).clamp(min=1)
         self.value_norms = squares.sqrt()[:, None, None]
         """Shape ``[H, 1, 1]``, float32: the root of the mean squared norm of values."""
@@ -65,7 +66,7 @@ class Viewer:
 
     def clusters(self, budget: int) -> int:
         """Return how many clusters have about as many rows in all."""
-        return max(1, round(budget / max(1.0, self._mean_size)))
+        return max(1, round(budget / max(1.0, self.mean_size)))
 
     def view(self, queries: Tensor) -> View:
         """Return what queries ``[H, Q, D]``, scaled, look at."""

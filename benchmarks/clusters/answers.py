@@ -1,15 +1,10 @@
 """Attends with `clusters`, counts what it reads, and finds options that read so much."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
-from unittest import mock
+from typing import NamedTuple
 
 from torch import Tensor
 
 from fotmem.stores import MemoryStore
-from fotmem_clusters.attending import attend_to_clusters
-from fotmem_clusters.reading import Reader
 
 LARGEST, LEAST = 4.0, 0.03
 """Target errors that are tried."""
@@ -25,47 +20,17 @@ class Answer(NamedTuple):
     out: Tensor
     """Shape ``[H, Q, D]``."""
     read: float
-    """Keys of clusters that a query reads: the mean."""
+    """Keys that a query reads: the mean."""
     estimated: Tensor
     """Shape ``[H, Q]``: the errors that the store expects of itself."""
 
 
-class _Watched:
-    """What was read and estimated."""
-
-    keys = 0
-    errors: list[Tensor]
-
-
 def answer(store: MemoryStore, queries: Tensor, scale: float) -> Answer:
-    """Attend to all keys; those that are in no cluster yet are not counted."""
-    with _watched() as seen:
-        out = store.attend(queries, top_k=None, scale=scale).out
-    [errors] = seen.errors
-    return Answer(out, seen.keys / queries[..., 0].numel(), errors)
-
-
-@contextmanager
-def _watched() -> Iterator[_Watched]:
-    """Watch how the store reads."""
-    seen, read = _Watched(), Reader.attend
-    seen.errors = []
-
-    def counted(reader: Reader, asking: Tensor, nodes: Tensor) -> Any:
-        _, held = reader._tree.clusters.of(nodes)
-        seen.keys += int((held >= 0).sum())
-        return read(reader, asking, nodes)
-
-    def kept(*given: Any, **options: Any) -> Any:
-        found = attend_to_clusters(*given, **options)
-        seen.errors.append(found.error)
-        return found
-
-    with (
-        mock.patch.object(Reader, "attend", counted),
-        mock.patch("fotmem_clusters.store.attend_to_clusters", kept),
-    ):
-        yield seen
+    """Attend to all keys."""
+    found = store.tail_estimate(queries, scale=scale)
+    assert found is not None
+    out = store.attend(queries, top_k=None, scale=scale).out
+    return Answer(out, float(found.share_read.mean()) * len(store), found.error)
 
 
 def tune_budget(store: MemoryStore, queries: Tensor, scale: float, share: float) -> None:

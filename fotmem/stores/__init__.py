@@ -17,6 +17,7 @@ from fotmem.stores.rows_store import RowsStore
 from fotmem.stores.saved_index import Arrays, SavedIndex, array_to_file, file_to_array
 from fotmem.stores.store import MemoryStore
 from fotmem.stores.store_directory import StoreDirectory
+from fotmem.stores.tail_estimate import TailEstimate
 
 __all__ = [
     "Arrays",
@@ -38,6 +39,7 @@ __all__ = [
     "SavedIndex",
     "StoreDirectory",
     "StoreOptions",
+    "TailEstimate",
     "Vectors",
     "array_to_file",
     "best_hits",

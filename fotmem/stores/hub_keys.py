@@ -143,13 +143,11 @@ class HubKeys(NamedTuple):
         ids = self.ids.gather(1, best.flatten(1)).view(best.shape)
         return Hits(ids.where(scores > -torch.inf, -1), scores)
 
-    def contain(self, ids: Tensor, heads: Tensor | None = None) -> Tensor:
-        """Return which of ids ``[H, Q, K]`` are hub keys; or ids of any shape, each of its head."""
-        if heads is None:
-            heads = torch.arange(len(ids), device=ids.device)[:, None, None]
-        places = (ids - self.first).clamp(0, 8 * self.bits.shape[1] - 1)
-        bits = self.bits[heads, places >> 3] >> (places & 7)
-        return (bits & 1).bool()
+    def contain(self, ids: Tensor) -> Tensor:
+        """Return which of ids ``[H, Q, K]`` are hub keys."""
+        places = (ids.flatten(1) - self.first).clamp(0, 8 * self.bits.shape[1] - 1)
+        bits = self.bits.gather(1, places >> 3) >> (places & 7)
+        return (bits & 1).bool().view(ids.shape)
 
 
 def _bits(ids: Tensor) -> tuple[int, Tensor]:

@@ -146,11 +146,6 @@ class IndexedStore(RowsStore):
         """Call a function while the index does not change; other threads may read, too."""
         return self._lock.reading(read)
 
-    @property
-    def hub_keys(self) -> HubKeys | None:
-        """Hub keys of the rows that the index holds; None: there is no index."""
-        return self._hubs if self.indexed_rows else None
-
     # What it does with them --------------------------------------------------------------------
 
     @property

@@ -38,6 +38,7 @@ from fotmem.stores.own_precision import in_own_precision
 from fotmem.stores.rebuilding import Arguments, rebuild, shareable
 from fotmem.stores.saved_index import SavedIndex
 from fotmem.stores.some_rows import biased_by_position, compare, looked_up, picked
+from fotmem.stores.tail_estimate import TailEstimate
 
 OVERFETCH = 4
 """A store that cannot search with a bias chooses among this many times as many hits."""
@@ -672,6 +673,19 @@ class MemoryStore(ABC):
         -------
         float or None
             The mean, from 0 to 1; None if the store cannot tell.
+        """
+        return None
+
+    @reads
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        """Return how good `attend` to all keys, with ``top_k=None``, expects its output to be.
+
+        For benchmarks. Parameters are those of `attend`.
+
+        Returns
+        -------
+        TailEstimate or None
+            None: the store reads all keys, or cannot tell.
         """
         return None
 
