@@ -103,7 +103,7 @@ def units(plan: Plan, texts: list[Path], folder: Path) -> Iterator[Unit]:
     first, *others = plan.models
     yield from of_layers((first,), in_turn=True, rivals=True)
     yield Unit("times", lambda: of_all(partial(_times, plan)))
-    yield Unit("adding", lambda: of_all(lambda every: adding(every, (layers * 3)[:3])))
+    yield Unit("adding", lambda: of_all(lambda every: adding(every[:1], (layers * 3)[:3])))
     yield Unit("ram", lambda: of_all(lambda every: ram(every, TIMED)))
     yield from of_layers((*others,), in_turn=True, rivals=False)
     yield from of_layers(plan.models, in_turn=False, rivals=False)

@@ -46,7 +46,7 @@ FULL = Plan(
     steps=(65_536, 104_858, 262_144, 1_048_576),
     windows=(65_536, 262_144),
     tenfold=(104_858, 1_048_576),
-    rounds=15,
+    rounds=9,
 )
 QUICK = Plan(
     name="quick",

@@ -20,8 +20,8 @@ from fotmem.stores import MemoryStore, SavedIndex
 from fotmem.stores.saved_index import named_parts, part_of
 
 EFFORTS: dict[str, dict[str, tuple[int, ...]]] = {
-    "faiss-ivf": {"nprobe": (2, 4, 8, 16, 32, 64, 128, 256)},
-    "hnsw": {"ef_search": (32, 64, 128, 256, 512, 1024)},
+    "faiss-ivf": {"nprobe": (8, 16, 32, 64, 128, 256)},
+    "hnsw": {"ef_search": (32, 64, 128, 256, 512)},
 }
 TOP_K = (32, 128, 512)
 GROUP = 3
