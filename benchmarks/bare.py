@@ -4,8 +4,7 @@ The library names candidates, whose scores are computed anew from the keys as st
 does besides is its overhead: checks and conversions, hubs, ids, the lock.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ RESCORED = 512
 def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
     """Return the bare search of a filled store; its keys ``[H, N, D]``, queries float32."""
     if name in ("exact", "faiss-flat"):
-        return _every(keys, _compare if name == "exact" else partial(_knn, _faiss()))
+        return _products(keys) if name == "exact" else _flat(keys)
     find = {
         "faiss-ivf": _lists,
         "faiss-ivfpq": _lists,
@@ -39,32 +38,41 @@ def bare_search(store: MemoryStore, name: str, keys: Tensor) -> Search:
     return search
 
 
-def _every(keys: Tensor, compare: Callable[[Tensor, Tensor, int], Any]) -> Search:
-    """Look at all keys ``[H, N, D]``; those in 2 bytes become float32 in pieces."""
-    length = keys.shape[1] if keys.dtype == torch.float32 else converted_length(keys)
-    pieces = list(zip(range(0, keys.shape[1], length), keys.split(length, 1), strict=True))
+def _pieces(keys: Tensor) -> Sequence[Tensor]:
+    """Split keys ``[H, N, D]``: those in 2 bytes become float32 in pieces."""
+    return (keys,) if keys.dtype == torch.float32 else keys.split(converted_length(keys), 1)
+
+
+def _products(keys: Tensor) -> Search:
+    pieces = _pieces(keys)
 
     def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-        found = [(first, *compare(queries, some.float(), top_k)) for first, some in pieces]
-        if len(found) == 1:
-            return found[0][1:]
-        scores, best = torch.cat([each[2] for each in found], 2).topk(top_k)
-        return torch.cat([first + ids for first, ids, _ in found], 2).gather(2, best), scores
+        parts = [queries @ some.float().transpose(1, 2) for some in pieces]
+        scores, ids = torch.cat(parts, 2).topk(top_k)
+        return ids, scores
 
     return search
 
 
-def _compare(queries: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    scores, ids = (queries @ keys.transpose(1, 2)).topk(min(top_k, keys.shape[1]))
-    return ids, scores
+def _flat(keys: Tensor) -> Search:
+    faiss, pieces = _faiss(), _pieces(keys)
 
+    def knn(queries: Tensor, some: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        count = min(top_k, some.shape[1])
+        pairs = zip(queries.numpy(), some.float().numpy(), strict=True)
+        found = [faiss.knn(*pair, count, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
+        scores, ids = (torch.from_numpy(np.stack(every)) for every in zip(*found, strict=True))
+        return ids, scores
 
-def _knn(faiss: Any, queries: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    top_k = min(top_k, keys.shape[1])
-    pairs = zip(queries.numpy(), keys.numpy(), strict=True)
-    found = [faiss.knn(*pair, top_k, faiss.METRIC_INNER_PRODUCT) for pair in pairs]
-    scores, ids = (np.stack(every) for every in zip(*found, strict=True))
-    return torch.from_numpy(ids), torch.from_numpy(scores)
+    def search(queries: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        found = [knn(queries, some, top_k) for some in pieces]
+        if len(found) == 1:
+            return found[0]
+        scores, best = torch.cat([every for _, every in found], 2).topk(top_k)
+        ids = [i * pieces[0].shape[1] + near for i, (near, _) in enumerate(found)]
+        return torch.cat(ids, 2).gather(2, best), scores
+
+    return search
 
 
 def _lists(store: Any) -> Callable[[Tensor, int], Any]:

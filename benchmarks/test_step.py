@@ -3,6 +3,7 @@
 Environment variables choose size and stores, see the constants: ``STEP_TOKENS=1000000``.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+    gc.collect()  # the store of a million rows, before the next
 
 
 @pytest.mark.usefixtures("one_thread")

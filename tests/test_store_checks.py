@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fotmem import FotmemError
 from fotmem.errors import DtypeError, IdError, NonFiniteError, OptionError, ShapeError
+from fotmem.stores.checks import DTYPES, require_finite
 from fotmem.testing.store.naive import draw
 from tests.plain_stores import PlainStore
 
@@ -118,3 +119,14 @@ def test_ids_that_are_not_held_are_refused(outside: int) -> None:
         made.values(ids.int())
     with pytest.raises(ShapeError, match=r"ids must have shape \[H=2, Q, K\], got \[1, 4\]"):
         made.values(ids[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_whose_sum_overflows_are_finite(dtype: torch.dtype) -> None:
+    require_finite("keys", torch.full((2, 3, 4), torch.finfo(dtype).max, dtype=dtype))
+
+
+def test_infinities_that_cancel_are_not_finite() -> None:
+    keys = torch.tensor([[1.0, torch.inf], [-torch.inf, 1.0]])
+    with pytest.raises(NonFiniteError, match=r"first at \[0, 1\] of \[2, 2\]"):
+        require_finite("keys", keys)
