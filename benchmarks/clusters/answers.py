@@ -1,10 +1,13 @@
 """Attends with `clusters`, counts what it reads, and finds options that read so much."""
 
 from typing import NamedTuple
+from unittest import mock
 
 from torch import Tensor
 
+from fotmem.attention import PartialAttention
 from fotmem.stores import MemoryStore
+from fotmem_clusters.reading import Reader
 
 LARGEST, LEAST = 4.0, 0.03
 """Target errors that are tried."""
@@ -26,11 +29,19 @@ class Answer(NamedTuple):
 
 
 def answer(store: MemoryStore, queries: Tensor, scale: float) -> Answer:
-    """Attend to all keys."""
+    """Attend to all keys; count those of clusters that are read, one by one."""
+    read, attend = [0], Reader.attend
+
+    def counted(reader: Reader, asking: Tensor, nodes: Tensor) -> PartialAttention:
+        _, held = reader._tree.clusters.of(nodes)
+        read.append(int((held >= 0).sum()))
+        return attend(reader, asking, nodes)
+
+    with mock.patch.object(Reader, "attend", counted):
+        out = store.attend(queries, top_k=None, scale=scale).out
     found = store.tail_estimate(queries, scale=scale)
     assert found is not None
-    out = store.attend(queries, top_k=None, scale=scale).out
-    return Answer(out, float(found.share_read.mean()) * len(store), found.error)
+    return Answer(out, sum(read) / queries[..., 0].numel(), found.error)
 
 
 def tune_budget(store: MemoryStore, queries: Tensor, scale: float, share: float) -> None:
