@@ -40,7 +40,7 @@ def _by_layer(model: str, rows: Rows, axes: "Axes") -> None:
     found = [pair for pair in errors_of(rows) if pair[0]["model"] == model]
     ours = [(row["layer"], each["error"]) for row, each in found]
     best = [(row["layer"], each["best_error"]) for row, each in found]
-    _means(axes, 0, "clusters", ours)
+    _means(axes, 0, "clusters, 1% of the keys", ours)
     _means(axes, 1, "exact top-k, as many keys", best)
     some = [row for row in of_kind(rows, "rivals") if row["model"] == model]
     for number, name in enumerate(some[0]["rivals"] if some else ()):
@@ -60,6 +60,8 @@ def _means(axes: "Axes", number: int, name: str, pairs: list[tuple[int, float]])
 
 
 def _by_keys(found: Rows, axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     names = [*found[0]["settings"]]
     by_budget, by_error = (
         [name for name in names if name.startswith(option)] for option in ("budget", "target_error")
@@ -67,7 +69,7 @@ def _by_keys(found: Rows, axes: "Axes") -> None:
     for number, (some, figure, label) in enumerate(
         (
             (by_budget, "error", "clusters, by budget"),
-            (names, "best_error", "exact top-k, as many keys"),
+            (by_budget, "best_error", "exact top-k, as many keys"),
             (by_error, "error", "clusters, by target error"),
         )
     ):
@@ -75,6 +77,9 @@ def _by_keys(found: Rows, axes: "Axes") -> None:
         look, colour = f"{MARKERS[number]}-", COLOURS[number]
         axes.plot(*zip(*points, strict=True), look, ms=4, lw=1, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlabel="keys that a query reads")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("mean error, all layers")
 
 
