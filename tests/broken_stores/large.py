@@ -240,6 +240,7 @@ class TheIndexKnowsKeysTooEarly(PlainStore):
         if not LARGE < size <= self.rows.shape[2]:
             super().add_rows(keys, values)
             return
+        self.rows[0, :, before:size] = 99  # whatever lies there, so that a single search shows it
         self.size = size
         self.rows[0, :, before:size] = keys
         self.rows[1, :, before:size] = values
