@@ -1,9 +1,9 @@
 """A decoding step of `smollm2-fot` with a large memory, against the plain model.
 
 ``python -m benchmarks.decode_tuned CAPTURE --stores clusters,exact --tokens 1M``: in bfloat16, with
-five memory layers. The stores hold captured rows again and again, each key moved a little. Both
-models decode the same token in turn. With one thread, time is the processor's, so that other work
-on the machine does not count; with more, it is that of the clock.
+five memory layers. Their stores hold the same captured rows again and again, each key moved a
+little. Both models decode the same token in turn. With one thread, time is the processor's, so that
+other work on the machine does not count; with more, it is that of the clock.
 """
 
 import copy
@@ -31,7 +31,7 @@ from fotmem.models.tokens import token_ids
 from fotmem.stores import MemoryStore
 
 MODEL, DTYPE = "smollm2-fot", torch.bfloat16
-STEPS, LOCAL = 60, 128
+STEPS, LOCAL = 40, 128
 MOVED = 0.1
 """Noise on keys that come again, in units of their standard deviation."""
 Row = dict[str, Any]
@@ -54,7 +54,7 @@ class Side(NamedTuple):
 
 
 def filled(name: str, capture: Capture, layer: int, tokens: int) -> MemoryStore:
-    """Make a store of captured rows, which come again until there are as many tokens."""
+    """Make a store of a layer's captured rows, which come again until there are as many tokens."""
     info = capture.info
     store = fotmem.create_store(name, num_heads=info.num_heads, head_dim=info.head_dim, dtype=DTYPE)
     draw = torch.Generator().manual_seed(layer)
@@ -67,12 +67,12 @@ def filled(name: str, capture: Capture, layer: int, tokens: int) -> MemoryStore:
 
 
 @torch.no_grad()
-def measured(plain: Any, stores: dict[int, MemoryStore], ids: Tensor, name: str) -> list[float]:
+def measured(plain: Any, store: MemoryStore, ids: Tensor, name: str) -> list[float]:
     """Return by which factor each step takes longer with memory."""
     top_k = None if name == "clusters" else 32
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     with fotmem.attach(copy.deepcopy(plain), name, window=WINDOW, top_k=top_k) as memory:
-        memory.attached_model.contents.stores.update(stores)
+        memory.attached_model.contents.stores.update((n, store.copy()) for n in memory.layers)
         sides = [Side.begun(each, ids) for each in (plain, memory.attached_model.parts.model)]
         taken: list[list[float]] = [[], []]
         for place in range(LOCAL, LOCAL + STEPS):
@@ -90,18 +90,13 @@ def rows(names: list[str], capture: Capture, sizes: list[int], threads: list[int
     ids = torch.tensor(token_ids(tokenizer, python_reference()[:10_000]))
     for name in names:
         for tokens in sizes:
-            stores = {layer: filled(name, capture, layer, tokens) for layer in layers(plain)}
+            store = filled(name, capture, plain.config.mem_layers[0], tokens)
             for count in threads:
                 torch.set_num_threads(count)
-                low, median, high = statistics.quantiles(measured(plain, stores, ids, name), n=4)
+                low, median, high = statistics.quantiles(measured(plain, store, ids, name), n=4)
                 found = {"store": name, "tokens": tokens, "threads": count}
                 yield found | {"low": low, "factor": median, "high": high}
-
-
-def layers(model: Any) -> list[int]:
-    """Return the memory layers of a tuned model."""
-    found: list[int] = model.config.mem_layers
-    return found
+            store.close()
 
 
 def main(
@@ -119,6 +114,7 @@ def main(
         found.append(row)
         factor = f"{row['factor']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         table.add_row(row["store"], f"{row['tokens']:,}", str(row["threads"]), factor)
+        print(row, flush=True)
         if report is not None:
             write(report, found)
     Console().print(table)
