@@ -10,12 +10,16 @@ import psutil
 import pytest
 
 from fotmem.errors import InputError
+from fotmem.measure.bench.all_keys import all_keys_figures
+from fotmem.measure.bench.figures import captured_truth
 from fotmem.measure.bench.process import StoreFailedError, Worker
 from fotmem.measure.bench.report import BenchReport
 from fotmem.measure.bench.run import Bench, Plan
+from fotmem.measure.bench.store_bench import StoreBench
 from fotmem.measure.bench.store_job import StoreJob
-from fotmem.measure.capture import Capture
+from fotmem.measure.capture import Capture, capture_random
 from fotmem.measure.grid import Grid, settings
+from fotmem.measure.setting import Setting
 from fotmem.plugin import registry
 from tests import bench_capture
 from tests.bench_capture import TOKENS, naive
@@ -115,16 +119,21 @@ def test_results_are_received_after_the_process_ended(broken: None, capture: Cap
 
 
 def test_the_report_is_complete(capture: Capture, tmp_path: Path) -> None:
-    grid: Grid = {"faiss-ivf": {"nlist": [20], "nprobe": [1, 20], "values": ["mmap"]}}
+    grid: Grid = {
+        "faiss-ivf": {"nlist": [20], "nprobe": [1, 20], "values": ["mmap"]},
+        "clusters": {"budget": [64], "values": ["mmap"]},
+    }
     pytest.importorskip("faiss")
     file = tmp_path / "report.json"
-    bench = Bench(capture, settings(["exact", "faiss-ivf", "zarr"], grid), [0], file, PLAN)
+    bench = Bench(
+        capture, settings(["exact", "faiss-ivf", "zarr", "clusters"], grid), [0], file, PLAN
+    )
     list(bench.run())
     report = BenchReport.read(file)
     assert report == bench.report
     assert not report.failures
     rows = {(str(row.setting), row.top_k): row for row in report.rows}
-    assert len(rows) == len(report.rows) == 2 * (1 + 2 + 6)
+    assert len(rows) == len(report.rows) == 2 * (1 + 2 + 6 + 1)
     for row in rows.values():
         assert 0 < row.latency_p50.value <= row.latency_p95.value <= row.latency_p99.value
         assert row.window_latency.low <= row.window_latency.value <= row.window_latency.high
@@ -145,6 +154,7 @@ def test_the_report_is_complete(capture: Capture, tmp_path: Path) -> None:
     lengths = np.linalg.norm(known["out"], axis=-1)
     assert error == pytest.approx((np.linalg.norm(first - known["out"], axis=-1) / lengths).mean())
     assert exact.error.value < error
+    all_keys_are_attended_to(report)
     grown = {row.size: row for row in report.growth if row.setting.store == "exact"}
     assert sorted(grown) == [1024, TOKENS]
     assert grown[1024].recall.value == 1
@@ -152,6 +162,48 @@ def test_the_report_is_complete(capture: Capture, tmp_path: Path) -> None:
         if row.top_k == 4:
             [last] = [g for g in report.growth if g.about == row.about and g.size == TOKENS]
             assert last.attention_mass_recall == row.attention_mass_recall
+
+
+def all_keys_are_attended_to(report: BenchReport) -> None:
+    """A store that estimates is compared with dense attention; one this small reads all keys."""
+    assert [each.setting.store for each in report.all_keys] == ["exact", "clusters"]
+    for row in report.all_keys:
+        assert row.relative_latency
+        assert (row.relative_latency.value == 1) == (row.setting.store == "exact")
+        assert row.error.value < 1e-5
+        assert row.share_read == 1
+        assert 0 < row.latency_p50.value <= row.latency_p95.value
+        assert row.relative_window_latency
+        assert row.estimated_error == (None if row.setting.store == "exact" else 0)
+
+
+def test_a_store_is_asked_what_it_estimates(tmp_path: Path) -> None:
+    tokens = 4500
+    keys = capture_random(tmp_path / "c", tokens=tokens, queries=16, num_heads=2, head_dim=8)
+    job = StoreJob(
+        capture=str(keys.directory),
+        layer=0,
+        settings=(Setting(store="clusters", options={"budget": 64}),),
+        queries=16,
+        device="cpu",
+        store_device="cpu",
+        threads=None,
+        sizes=(tokens,),
+        top_k=4,
+        costs=False,
+    )
+    with StoreBench(job, tmp_path / "store") as bench:
+        list(bench.grow())
+        out, estimated, share_read = bench.all_keys_answer(None)
+        assert bench.singly(None, 0, 2)[0] > 0
+    assert share_read is not None
+    assert 64 / tokens < share_read < 0.3
+    exact = captured_truth(keys, 0, tokens, keys.queries(0, tokens)[:, :16], top_k=4)
+    assert estimated is not None
+    found = all_keys_figures(out, estimated, exact)
+    assert found.estimated_error is not None
+    assert found.estimated_error == pytest.approx(float(estimated.mean()))
+    assert 0.001 < found.error.value < found.estimated_error
 
 
 @pytest.mark.thorough

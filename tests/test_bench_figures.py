@@ -12,6 +12,7 @@ import torch
 
 from fotmem import create_store
 from fotmem.errors import InputError, OptionError, UnknownStoreError
+from fotmem.measure.bench.all_keys import all_keys_figures
 from fotmem.measure.bench.figures import (
     Truth,
     attention_mass_recall,
@@ -173,3 +174,22 @@ def test_memory_that_was_freed_is_not_counted() -> None:
     full, freed = map(int, told.stdout.split())
     assert full > 60 * 2**20
     assert freed < 10 * 2**20
+
+
+def test_errors_of_attention_to_all_keys() -> None:
+    """Estimated errors are compared with true ones, in quarters of the queries."""
+    dense = torch.ones(2, 4, 3)
+    true = torch.tensor([[0.1, 0.3, 0.2, 0.4], [0.8, 0.5, 0.7, 0.6]])
+    estimated = torch.tensor([[1.0, 3.0, 2.0, 4.0], [8.0, 5.0, 7.0, 6.0]])
+    none = torch.empty(2, 4, 0)
+    exact = Truth(dense, none, none, dense, none, 1.0)
+    found = all_keys_figures(dense * (1 + true[..., None]), estimated, exact)
+    assert found.error.value == pytest.approx(0.45)
+    assert 0.7 < found.error_p95.value < 0.8
+    assert found.estimated_error == 4.5
+    assert [each.estimated for each in found.calibration] == [1.5, 3.5, 5.5, 7.5]
+    assert [each.true for each in found.calibration] == pytest.approx([0.15, 0.35, 0.55, 0.75])
+    unknown = all_keys_figures(dense, None, exact)
+    assert unknown.error.value == 0
+    assert unknown.estimated_error is None
+    assert unknown.calibration == ()

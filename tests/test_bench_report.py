@@ -1,6 +1,7 @@
 """What `fotmem bench` writes: its picture, its page in a real browser, and comparisons."""
 
 import importlib.util
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,15 @@ from fotmem.measure.bench.compare import compare
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.page import write_page
 from fotmem.measure.bench.plot import PlotPoint, draw, front
-from fotmem.measure.bench.report import BenchReport, BuildCost, Failure, GrowthRow, Row
+from fotmem.measure.bench.report import (
+    AllKeysRow,
+    BenchReport,
+    BuildCost,
+    EstimatedError,
+    Failure,
+    GrowthRow,
+    Row,
+)
 from fotmem.measure.bench.summary import COLUMNS
 from fotmem.measure.bench.table import WIDTH, tables
 from fotmem.measure.setting import Setting
@@ -229,6 +238,65 @@ def test_growth_is_shown_in_the_terminal() -> None:
     ]
 
 
+def with_all_keys() -> BenchReport:
+    """A report of a store that estimates, which is better on the second layer."""
+    drawn, time = report(0), Figure(1, 1, 1)
+    rows = [
+        AllKeysRow(
+            setting=setting,
+            layer=layer,
+            error=Figure(0.1 / layer, 0.0, 0.1),
+            error_p95=Figure(0.2, 0.1, 0.3),
+            estimated_error=None if setting.store == "exact" else 0.3 / layer,
+            calibration=() if setting.store == "exact" else (EstimatedError(1.5 / layer, 0.2),) * 4,
+            share_read=0.01,
+            latency_p50=time,
+            latency_p95=time,
+            latency_p99=time,
+            window_latency=time,
+            window_queries=512,
+            relative_latency=Figure(0.5, 0.4, 0.6),
+            batch=0,
+        )
+        for setting in (SETTINGS[1], SETTINGS[0])
+        for layer in (3, 5)
+    ]  # fmt: skip
+    return drawn.model_copy(update={"all_keys": tuple(rows)})
+
+
+def test_attention_to_all_keys_is_shown(tmp_path: Path) -> None:
+    out = StringIO()
+    report = with_all_keys()
+    shown = [table for table in tables(report) if table.title][2:4]
+    for table in shown:
+        Console(file=out, width=WIDTH).print(table)
+    lines = [re.split(r" *[│┃] *", line)[1:-1] for line in out.getvalue().splitlines()]
+    found = {line[0]: line for line in lines if len(line) > 7}
+    assert found["exact"][1:5] == ["0.027", "0.200", "-", "0.010"]
+    assert found["lists nprobe=1"][1:5] == ["0.027", "0.200", "0.080", "0.010"]
+    assert ["lists nprobe=1", *["0.400 / 0.200"] * 4] in lines
+    file = tmp_path / "report.html"
+    write_page(report, file)
+    page = file.read_text("utf-8")
+    data = page.partition('<script id="data" type="application/json">')[2].partition("</script>")[0]
+    rows = json.loads(data)["all_keys"]["rows"]
+    assert [(row["setting"], row["layer"]) for row in rows[:3]] == [
+        ("exact", "mean of all"), ("exact", "layer 3"), ("exact", "layer 5"),
+    ]  # fmt: skip
+    assert rows[-1]["calibration"] == [[0.3, 0.2]] * 4
+
+
+def test_a_report_of_before_is_read(tmp_path: Path) -> None:
+    """Without attention to all keys, as it was written earlier."""
+    file = tmp_path / "report.json"
+    content = with_all_keys().model_dump(mode="json")
+    file.write_text(json.dumps(content))
+    assert BenchReport.read(file) == with_all_keys()
+    del content["all_keys"]
+    file.write_text(json.dumps(content))
+    assert BenchReport.read(file) == report(0)
+
+
 OPTIONS = {"keys": "mmap", "values": "mmap", "nlist": 256, "nprobe": 8}
 LARGE = {"seconds": 12_345.6, "max_insert_latency": 123.4, "ram": 12_345.0, "disk": 12_345.0}
 
@@ -306,6 +374,28 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     assert [line.text.split()[0] for line in all_of(lines)] == ["exact"]
     assert all_of("#growth .scatterlayer .trace")
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
+
+
+def test_the_page_shows_attention_to_all_keys(tmp_path: Path, browser: Any) -> None:
+    from selenium.webdriver.common.by import By
+
+    def shown() -> list[str]:
+        lines = browser.find_elements(By.CSS_SELECTOR, "#all_keys tbody tr")
+        return [line.text.removesuffix(" ") for line in lines]
+
+    file = tmp_path / "report.html"
+    write_page(with_all_keys(), file)
+    browser.get(file.as_uri())
+    head = browser.find_elements(By.CSS_SELECTOR, "#all_keys th")
+    assert len(head) == 1 + 8 + 4
+    assert [line.split()[:2] for line in shown()] == [["exact", "0.0267"], ["lists", "nprobe=1"]]
+    assert shown()[1].endswith(" ".join(["0.400 / 0.200"] * 4))
+    browser.find_element(By.CSS_SELECTOR, "#stores input[value=lists]").click()
+    assert [line.split()[0] for line in shown()] == ["exact"]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
+    write_page(report(0), file)
+    browser.get(file.as_uri())
+    assert not browser.find_element(By.ID, "attending").is_displayed()
 
 
 def test_all_columns_of_the_page_fit_into_1300_pixels(tmp_path: Path, browser: Any) -> None:

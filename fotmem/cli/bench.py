@@ -83,6 +83,7 @@ def run(
     asked = _numbers(top_k)
     chosen = parse_layers(layers)
     from fotmem.measure.bench.run import Bench, Plan
+    from fotmem.measure.bench.summary import ALL_KEYS
     from fotmem.measure.bench.table import SHOWN, WIDTH, tables
     from fotmem.measure.capture import Capture
     from fotmem.measure.grid import read_grid, settings
@@ -116,7 +117,8 @@ def run(
     shown = Console(width=WIDTH)
     for table in tables(bench.report):
         shown.print(table)
-    explain(shown, {column.name: column.meaning for column in SHOWN} | EXPLAINED)
+    columns = (*ALL_KEYS, *SHOWN) if bench.report.all_keys else SHOWN
+    explain(shown, {column.name: column.meaning for column in columns} | EXPLAINED)
     print(bench.file)
     if bench.report.rows:
         from fotmem.measure.bench.page import write_page

@@ -140,8 +140,8 @@ def query_figures(scores: Tensor, out: Tensor, exact: Truth) -> QueryFigures:
     return QueryFigures(
         (scores.double()[..., : best.shape[2]] >= bar).double().mean(-1),
         *_weights(scores, exact),
-        _relative(out, exact.out),
-        _relative(out, topk_out),
+        relative_errors(out, exact.out),
+        relative_errors(out, topk_out),
     )
 
 
@@ -152,7 +152,7 @@ def search_figures(scores: Tensor, out: Tensor, exact: Truth) -> SearchFigures:
         recall=interval(np.mean, recall.mean(0)),
         attention_mass_recall=interval(ratio, found.mean(0), most.mean(0)),
         error=interval(np.mean, error.mean(0)),
-        error_p95=interval(_p95, error.T),
+        error_p95=interval(p95, error.T),
         excess_error=interval(np.mean, excess_error.mean(0)),
     )
 
@@ -173,7 +173,7 @@ def _weights(scores: Tensor, exact: Truth) -> tuple[Tensor, Tensor]:
     return found, most
 
 
-def _relative(out: Tensor, right: Tensor) -> Tensor:
+def relative_errors(out: Tensor, right: Tensor) -> Tensor:
     """Return the relative error of ``[H, Q, D]`` against `right`: ``[H, Q]``."""
     off = (out.double() - right.double()).norm(dim=-1)
     relative: Tensor = off / right.double().norm(dim=-1).clamp(min=1e-30)
@@ -207,5 +207,6 @@ def ratio(found: Array, most: Array, axis: int) -> Any:
     return found.sum(axis) / most.sum(axis)
 
 
-def _p95(errors: Array, axis: int) -> Any:
+def p95(errors: Array, axis: int) -> Any:
+    """Return what 95 of 100 errors do not exceed."""
     return np.quantile(errors, 0.95, axis=axis)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,15 @@ from fotmem.errors import require_packages
 from fotmem.files import write_text
 from fotmem.measure.bench.plot import colours
 from fotmem.measure.bench.report import BenchReport, GrowthRow
-from fotmem.measure.bench.summary import COLUMNS, SettingSummary, stores, summaries
+from fotmem.measure.bench.summary import (
+    ALL_KEYS,
+    COLUMNS,
+    Column,
+    SettingSummary,
+    all_keys_summaries,
+    stores,
+    summaries,
+)
 
 ALL = "mean of all"
 GROWN = {
@@ -42,7 +50,7 @@ def write_page(report: BenchReport, file: Path) -> None:
 
 def _data(report: BenchReport) -> dict[str, Any]:
     names, every = stores(report), summaries(report)
-    layers = sorted({row.layer for row in report.rows})
+    layers = sorted({row.layer for row in (*report.rows, *report.all_keys)})
     rows = [_row(each, ALL) for each in every]
     for layer in layers:
         of_layer = (each.of_layer(layer) for each in every)
@@ -52,9 +60,10 @@ def _data(report: BenchReport) -> dict[str, Any]:
         "stores": names,
         "colours": colours(names),
         "columns": [[each.name, each.unit, each.best, each.meaning] for each in COLUMNS],
-        "top_k": sorted({each.top_k for each in every}),
+        "top_k": sorted({row.top_k for row in report.rows}),
         "layers": [ALL, *(f"layer {layer}" for layer in layers)],
         "rows": rows,
+        "all_keys": _all_keys(report),
         "grown": list(GROWN),
         "growth": [*_growth(report)],
         "failures": [[str(f.setting), f"layer {f.layer}", f.reason] for f in report.failures],
@@ -66,13 +75,28 @@ def _data(report: BenchReport) -> dict[str, Any]:
     }
 
 
-def _row(summary: SettingSummary, layer: str) -> dict[str, Any]:
+def _all_keys(report: BenchReport) -> dict[str, Any]:
+    rows = [
+        _row(some, name, ALL_KEYS) | {"calibration": some.calibration()}
+        for each in all_keys_summaries(report)
+        for name, some in [
+            (ALL, each),
+            *((f"layer {row.layer}", each.of_layer(row.layer)) for row in each.rows),
+        ]
+    ]
+    columns = [[each.name, each.unit, each.best, each.meaning] for each in ALL_KEYS]
+    return {"columns": columns, "rows": rows}
+
+
+def _row(
+    summary: SettingSummary, layer: str, columns: Sequence[Column] = COLUMNS
+) -> dict[str, Any]:
     return {
         "store": summary.setting.store,
         "setting": str(summary.setting),
         "top_k": summary.top_k,
         "layer": layer,
-        "figures": {column.name: summary.figure(column) for column in COLUMNS},
+        "figures": {column.name: summary.figure(column) for column in columns},
     }
 
 

@@ -38,7 +38,7 @@ def draw(report: BenchReport, file: Path) -> None:
     Pareto front.
     """
     every, names = summaries(report), stores(report)
-    asked = sorted({each.top_k for each in every})
+    asked = sorted({row.top_k for row in report.rows})
     require_packages("pictures", "matplotlib")
     from matplotlib.figure import Figure as Picture
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -29,6 +29,7 @@ def _within(least: float, most: float) -> AfterValidator:
 
 Share = Annotated[Figure, _within(-1, 2)]  # intervals may reach a little beyond 0 and 1
 Error = Annotated[Figure, _within(0, 1e60)]
+MeanError = Annotated[float, Field(ge=0, le=1e60)]
 Time = Annotated[Figure, _within(1e-15, 1e15)]
 Read = Annotated[float, Field(ge=0, le=2)] | None
 Amount = Annotated[float, Field(ge=-1e18, le=1e18)]
@@ -89,6 +90,36 @@ class Row(_OfLayer):
     """Settings of the same batch were timed in turn, side by side."""
 
 
+class EstimatedError(NamedTuple):
+    """The errors of some queries: what the store estimated, and what is true; means."""
+
+    estimated: MeanError
+    true: MeanError
+
+
+class AllKeysRow(_OfLayer):
+    """One setting on one layer, attending to all keys (``top_k=None``)."""
+
+    error: Error
+    error_p95: Error
+    estimated_error: MeanError | None
+    """Relative error that the store expects: mean; null where it cannot tell."""
+    calibration: tuple[EstimatedError, ...]
+    """Errors of each quarter of the queries, by estimated error; empty where there is none."""
+    share_read: Read
+    """Share of the keys that a query reads: mean; the others are estimated."""
+    latency_p50: Time
+    latency_p95: Time
+    latency_p99: Time
+    window_latency: Time
+    window_queries: Annotated[int, Field(ge=1, le=2**50)]
+    relative_latency: Time | None = None
+    """`latency_p50` in units of the time of `exact`, which is dense attention, in the same rounds;
+    null without `exact`."""
+    relative_window_latency: Time | None = None
+    batch: Number
+
+
 class GrowthRow(_OfLayer):
     """A setting at one size, while its memory grew."""
 
@@ -127,6 +158,8 @@ class BenchReport(StrictModel):
     measured: dict[str, Any]
     """Queries, rounds, threads and device."""
     rows: tuple[Row, ...] = ()
+    all_keys: tuple[AllKeysRow, ...] = ()
+    """Of stores that estimate, and of `exact` beside them."""
     growth: tuple[GrowthRow, ...] = ()
     failures: tuple[Failure, ...] = ()
 

@@ -16,16 +16,29 @@ from fotmem.arguments import differing
 from fotmem.errors import FotmemError, InputError, require_packages
 from fotmem.measure.bench.figures import Truth, captured_truth, search_figures
 from fotmem.measure.bench.process import StoreFailedError, Worker
-from fotmem.measure.bench.report import REFERENCE, BenchReport, Failure, GrowthRow, Row
+from fotmem.measure.bench.report import (
+    REFERENCE,
+    AllKeysRow,
+    BenchReport,
+    Failure,
+    GrowthRow,
+    Row,
+)
 from fotmem.measure.bench.store_job import SizeResult, StoreJob
-from fotmem.measure.bench.timed_setting import BuiltStore, TimedSetting
+from fotmem.measure.bench.timed_setting import (
+    BuiltStore,
+    TimedAttention,
+    TimedSearch,
+    TimedSetting,
+)
 from fotmem.measure.capture import Capture
 from fotmem.measure.machine import describe_machine, versions
 from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file, check_folder
 from fotmem.plugin.create import find_store
+from fotmem.plugin.registry import available_stores
 
-_Kind = TypeVar("_Kind", GrowthRow, Failure)
+_Kind = TypeVar("_Kind", AllKeysRow, GrowthRow, Failure)
 SHARE_OF_RAM = 0.5
 """Share of the free memory that stores of one batch may take together."""
 
@@ -203,10 +216,10 @@ class Bench:
     def _measure(self, layer: int, batch: Sequence[BuiltStore]) -> Iterator[str]:
         """Ask all settings of a batch, then time them in turn; yield the name of each step."""
         units = [
-            TimedSetting(built, setting, top_k)
+            unit
             for built in batch
             for setting in built.settings
-            for top_k in self.plan.top_k
+            for unit in self._units(built, setting)
         ]
         draw = random.Random(f"{self.plan.seed} {layer}")
         for number in range(-1, self.plan.rounds):
@@ -222,12 +235,13 @@ class Bench:
                         failures=[Failure(setting=s, layer=layer, reason=str(error)) for s in lost]
                     )
         exact, number = self._truth(layer, self.capture.info.tokens), self._next_batch()
-        order = [(str(setting), top_k) for setting in self.settings for top_k in self.plan.top_k]
+        each_top_k = (*self.plan.top_k, None)
+        order = [(str(setting), top_k) for setting in self.settings for top_k in each_top_k]
         units.sort(key=lambda unit: order.index((str(unit.setting), unit.top_k)))
         references = {
             unit.top_k: unit for unit in units if unit.setting == Setting(store=REFERENCE)
         }
-        rows: list[Row] = []
+        rows: list[Row | AllKeysRow] = []
         failures: list[Failure] = []
         for unit in units:
             try:
@@ -235,7 +249,20 @@ class Bench:
             except ValidationError as error:
                 reason = f"its answers are no figures: {first_of(error)}"
                 failures.append(Failure(setting=unit.setting, layer=layer, reason=reason))
-        self._keep(rows=rows, failures=failures)
+        self._keep(
+            rows=[row for row in rows if isinstance(row, Row)],
+            all_keys=[row for row in rows if isinstance(row, AllKeysRow)],
+            failures=failures,
+        )
+
+    def _units(self, built: BuiltStore, setting: Setting) -> Iterator[TimedSetting]:
+        """Yield what is measured of a setting."""
+        for top_k in self.plan.top_k:
+            yield TimedSearch(built, setting, top_k)
+        if _estimates(setting) or (
+            setting == Setting(store=REFERENCE) and any(map(_estimates, self.settings))
+        ):
+            yield TimedAttention(built, setting)
 
     def _truth(self, layer: int, size: int) -> Truth:
         if size not in self._truths:
@@ -252,20 +279,29 @@ class Bench:
         self,
         *,
         rows: Sequence[Row] = (),
+        all_keys: Sequence[AllKeysRow] = (),
         growth: Sequence[GrowthRow] = (),
         failures: Sequence[Failure] = (),
     ) -> None:
         """Add rows to the report, in place of older ones about the same, and write it."""
         new = {each.about for each in (*rows, *failures)}
         grown = {each.about for each in growth}
+        attended = {each.about for each in all_keys}
         self.report = self.report.model_copy(
             update={
                 "rows": (*self.report.rows, *rows),
+                "all_keys": (*_others(self.report.all_keys, attended), *all_keys),
                 "growth": (*_others(self.report.growth, grown), *growth),
                 "failures": (*_others(self.report.failures, new), *failures),
             }
         )
         self.report.write(self.file)
+
+
+def _estimates(setting: Setting) -> bool:
+    """Return whether a store attends to all keys by reading a part of them."""
+    spec = available_stores().get(setting.store) or find_store(setting.store)
+    return spec.capabilities.estimates_tail
 
 
 def _others(rows: Iterable[_Kind], about: set[tuple[str, int]]) -> Iterator[_Kind]:

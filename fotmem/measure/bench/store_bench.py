@@ -12,7 +12,13 @@ from torch import Tensor
 
 from fotmem.attention import topk_attention
 from fotmem.measure.bench.kept_rows import directory_bytes, leaves_rows, whole_blocks
-from fotmem.measure.bench.store_job import SettingResult, SizeResult, StoreAnswer, StoreJob
+from fotmem.measure.bench.store_job import (
+    AllKeysAnswer,
+    SettingResult,
+    SizeResult,
+    StoreAnswer,
+    StoreJob,
+)
 from fotmem.measure.capture import Capture, KeyValues
 from fotmem.measure.grid import same_build, search_changes
 from fotmem.measure.machine import resident
@@ -137,16 +143,24 @@ class StoreBench:
         out = topk_attention(scores, values, scale=self.scale, dtype=scores.dtype).out
         return StoreAnswer(scores.cpu(), out.cpu())
 
+    def all_keys_answer(self, _: None) -> AllKeysAnswer:
+        """Answer all queries by attention to all keys."""
+        out = self.store.attend(self.queries, top_k=None, scale=self.scale).out.cpu()
+        found = self.store.tail_estimate(self.queries, scale=self.scale)
+        if found is None:
+            return AllKeysAnswer(out, None, 1.0 if self.promised.exact else None)
+        return AllKeysAnswer(out, found.error.cpu(), float(found.share_read.mean()))
+
     def share_read(self, top_k: int) -> float | None:
         """Return the share of the keys that a query is compared with; None: not known."""
         some = self.queries[:, :COUNTED]
         return 1.0 if self.promised.exact else self.store.share_read(some, top_k)
 
-    def singly(self, top_k: int, first: int, count: int) -> list[float]:
+    def singly(self, top_k: int | None, first: int, count: int) -> list[float]:
         """Attend with one query of each head, `count` times; return the seconds of each."""
         return [self._seconds(self._some(first + i, 1), top_k) for i in range(count)]
 
-    def window(self, top_k: int, first: int, queries: int) -> float:
+    def window(self, top_k: int | None, first: int, queries: int) -> float:
         """Attend with many queries of each head at once; return the seconds."""
         return self._seconds(self._some(first, queries), top_k)
 
@@ -194,7 +208,7 @@ class StoreBench:
         ids = torch.arange(first, first + count, device=self.queries.device)
         return self.queries[:, ids % self.queries.shape[1]]
 
-    def _seconds(self, queries: Tensor, top_k: int) -> float:
+    def _seconds(self, queries: Tensor, top_k: int | None) -> float:
         begin = self._now()
         self.store.attend(queries, top_k=top_k, scale=self.scale)
         return self._now() - begin

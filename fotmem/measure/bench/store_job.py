@@ -51,6 +51,16 @@ class StoreAnswer(NamedTuple):
     """Shape ``[H, Q, D]``."""
 
 
+class AllKeysAnswer(NamedTuple):
+    """The answers of a store to all queries, by attention to all keys."""
+
+    out: Tensor
+    """Shape ``[H, Q, D]``."""
+    estimated: Tensor | None
+    """Shape ``[H, Q]``: the relative errors that the store expects; None: it cannot tell."""
+    share_read: float | None
+
+
 class SettingResult(NamedTuple):
     """A store of some size, tuned to one setting."""
 

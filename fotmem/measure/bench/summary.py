@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.bench.report import BenchReport, Row
+from fotmem.measure.bench.report import AllKeysRow, BenchReport, EstimatedError, Row
 from fotmem.measure.setting import Setting
 
 
@@ -19,8 +19,8 @@ class Column(NamedTuple):
     """Empty for shares."""
     meaning: str
     """One sentence."""
-    of: Callable[[Row], Figure | None]
-    """Returns the figure of a row; None where it is not known."""
+    of: Callable[[Any], Figure | None]
+    """Returns the figure of a row, a `Row` or an `AllKeysRow`; None where it is not known."""
     best: int = -1
     """1: higher is better; -1: lower is better."""
     format: str = ".3f"
@@ -28,7 +28,7 @@ class Column(NamedTuple):
     """Combines the figures of several layers."""
     brief: bool = True
     """Whether the terminal's table shows it."""
-    relative: Callable[[Row], Figure | None] | None = None
+    relative: Callable[[Any], Figure | None] | None = None
     """Returns the figure in units of the same figure of `exact` in the same rounds."""
 
     @property
@@ -50,12 +50,12 @@ def _single(value: float | None) -> Figure | None:
     return None if value is None else Figure(value, value, value)
 
 
-def _rate(row: Row) -> Figure:
+def _rate(row: Row | AllKeysRow) -> Figure:
     seconds, queries = row.window_latency, row.window_queries
     return Figure(queries / seconds.value, queries / seconds.high, queries / seconds.low)
 
 
-def _relative_rate(row: Row) -> Figure | None:
+def _relative_rate(row: Row | AllKeysRow) -> Figure | None:
     times = row.relative_window_latency
     return None if times is None else Figure(1 / times.value, 1 / times.high, 1 / times.low)
 
@@ -171,19 +171,56 @@ COLUMNS = (
     ),
 )
 BY_NAME = {column.name: column for column in COLUMNS}
+ALL_KEYS = (
+    BY_NAME["error"],
+    BY_NAME["error p95"],
+    Column(
+        "estimated error",
+        "",
+        "relative error that the store itself expects: mean; - where it cannot tell",
+        lambda row: _single(row.estimated_error),
+    ),
+    BY_NAME["keys read"]._replace(
+        meaning="share of the keys that a query reads; what is known of all others is estimated"
+    ),
+    BY_NAME["p50"],
+    Column(
+        "p50 / dense",
+        "",
+        "p50 in units of that of exact, dense attention, in the same rounds",
+        lambda row: row.relative_latency,
+    ),
+    BY_NAME["throughput"],
+    Column(
+        "throughput / dense",
+        "",
+        "throughput in units of that of exact, dense attention, in the same rounds",
+        _relative_rate,
+        best=1,
+        format=".2f",
+    ),
+)
+"""Figures of attention to all keys."""
 
 
 class SettingSummary(NamedTuple):
     """The rows of all layers of one setting with one `top_k`."""
 
     setting: Setting
-    top_k: int
-    rows: Sequence[Row]
+    top_k: int | None
+    """None: attention to all keys."""
+    rows: Sequence[Row | AllKeysRow]
 
     def figure(self, column: Column) -> Figure | None:
         """Return a figure, and the ends of its interval, over all layers; None: not known."""
         known = [figure for figure in map(column.of, self.rows) if figure is not None]
         return Figure(*map(column.over, zip(*known, strict=True))) if known else None
+
+    def calibration(self) -> list[EstimatedError]:
+        """Return estimated and true errors of quarters of the queries: means of all layers."""
+        known = [row.calibration for row in self.rows if isinstance(row, AllKeysRow)]
+        quarters = zip(*filter(None, known), strict=False)
+        return [EstimatedError(*map(fmean, zip(*each, strict=True))) for each in quarters]
 
     def of_layer(self, layer: int) -> SettingSummary:
         """Return the summary of one layer."""
@@ -192,20 +229,30 @@ class SettingSummary(NamedTuple):
 
 def summaries(report: BenchReport) -> list[SettingSummary]:
     """Group the layers of each setting, in the order of stores, then of options."""
-    found: dict[tuple[str, int], list[Row]] = {}
-    for row in report.rows:
-        found.setdefault((row.setting.key, row.top_k), []).append(row)
-    every = [SettingSummary(rows[0].setting, rows[0].top_k, rows) for rows in found.values()]
+    every = _by_setting(report, report.rows, lambda row: row.top_k)
+    return sorted(every, key=lambda each: each.top_k or 0)
+
+
+def all_keys_summaries(report: BenchReport) -> list[SettingSummary]:
+    """Group the layers of each setting that was measured with all keys, in the same order."""
+    return _by_setting(report, report.all_keys, lambda _: None)
+
+
+def _by_setting(
+    report: BenchReport, rows: Iterable[Any], top_k: Callable[[Any], int | None]
+) -> list[SettingSummary]:
+    found: dict[tuple[str, int | None], list[Any]] = {}
+    for row in rows:
+        found.setdefault((row.setting.key, top_k(row)), []).append(row)
+    every = [SettingSummary(mine[0].setting, key[1], mine) for key, mine in found.items()]
     order = stores(report)
-    return sorted(
-        every,
-        key=lambda each: (each.top_k, order.index(each.setting.store), _values(each.setting)),
-    )
+    return sorted(every, key=lambda each: (order.index(each.setting.store), _values(each.setting)))
 
 
 def stores(report: BenchReport) -> list[str]:
     """Name the stores of a report, in its order."""
-    return list(dict.fromkeys(row.setting.store for row in report.rows))
+    rows = (*report.rows, *report.all_keys)
+    return list(dict.fromkeys(row.setting.store for row in rows))
 
 
 def _values(setting: Setting) -> Sequence[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from rich.markup import escape
@@ -11,7 +11,15 @@ from rich.table import Table
 
 from fotmem.measure.bench.compare import Change, ReportComparison
 from fotmem.measure.bench.report import BenchReport
-from fotmem.measure.bench.summary import COLUMNS, Column, SettingSummary, stores, summaries
+from fotmem.measure.bench.summary import (
+    ALL_KEYS,
+    COLUMNS,
+    Column,
+    SettingSummary,
+    all_keys_summaries,
+    stores,
+    summaries,
+)
 
 SHOWN = [column for column in COLUMNS if column.brief]
 WIDTH = 150
@@ -19,15 +27,16 @@ WIDTH = 150
 
 
 def tables(report: BenchReport) -> Iterator[Table]:
-    """Yield a table for each `top_k`, then one of growth, and one of failures."""
+    """Yield a table for each `top_k`, of attention to all keys, of growth, and of failures."""
     every = summaries(report)
     layers = _of(len({row.layer for row in report.rows}))
-    for top_k in sorted({each.top_k for each in every}):
-        table = _table(f"top {top_k}, {layers}", "store", *map(_heading, SHOWN))
-        for each in every:
-            if each.top_k == top_k:
-                table.add_row(escape(str(each.setting)), *(_cell(each, column) for column in SHOWN))
-        yield table
+    for top_k in sorted({row.top_k for row in report.rows}):
+        mine = [each for each in every if each.top_k == top_k]
+        yield _summarised(f"top {top_k}, {layers}", mine, SHOWN)
+    if report.all_keys:
+        attending = all_keys_summaries(report)
+        yield _summarised(f"all keys, {layers}", attending, ALL_KEYS)
+        yield _calibrated(attending)
     if report.growth:
         yield _growth(report)
     if report.failures:
@@ -35,6 +44,27 @@ def tables(report: BenchReport) -> Iterator[Table]:
         for failure in report.failures:
             table.add_row(escape(str(failure.setting)), str(failure.layer), escape(failure.reason))
         yield table
+
+
+def _summarised(title: str, every: Iterable[SettingSummary], columns: Sequence[Column]) -> Table:
+    table = _table(title, "store", *map(_heading, columns))
+    for each in every:
+        table.add_row(escape(str(each.setting)), *(_cell(each, column) for column in columns))
+    return table
+
+
+def _calibrated(every: Iterable[SettingSummary]) -> Table:
+    """Show estimated and true errors, which should be alike."""
+    quarters = [f"{quarter}\nquarter" for quarter in ("lowest", "second", "third", "highest")]
+    title = "estimated / true error of quarters of the queries, by estimated error"
+    table = _table(title, "store", *quarters)
+    for each in every:
+        if found := each.calibration():
+            table.add_row(
+                escape(str(each.setting)),
+                *(f"{error.estimated:.3f} / {error.true:.3f}" for error in found),
+            )
+    return table
 
 
 def changes(comparison: ReportComparison) -> Table:
