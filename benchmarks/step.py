@@ -86,7 +86,7 @@ def insert(model: Any, read: Read, asked: list[Tensor]) -> None:
 
         def forward(*args: Any, plain: Call = attention.forward, **kwargs: Any) -> object:
             if asked:
-                read(asked.pop(0))
+                read(asked.pop(0).roll(1, 0))  # of another head: no cache holds these rows
             return plain(*args, **kwargs)
 
         attention.forward = forward
