@@ -88,6 +88,7 @@ def _point(settings: list[Row], figure: str) -> tuple[float, float]:
 
 
 def _by_tokens(found: Rows, axes: "Axes") -> None:
+    found = [row for row in found if row["setting"] == "default"]
     sizes = [row["tokens"] for row in found]
     sides: dict[str, list[Any]] = {
         "dense attention": [1e3 * row["dense"][row["fastest"]] for row in found],

@@ -106,7 +106,7 @@ WINDOWS = {65_536: 4, 262_144: 12}
 def _costs(rows: Rows) -> Iterable[list[str]]:
     for row in of_kind(rows, "step", "window", "tenfold"):
         least = {"step": STEPS, "window": WINDOWS}.get(row["kind"], {}).get(row["tokens"])
-        told, size = times_of(row["ratio"]), f"{row['tokens']:,} tokens"
+        told, size = times_of(row["ratio"]), f"{row['tokens']:,} tokens, {row['setting']}"
         if row["kind"] == "tenfold":
             reached = _yes(row["ratio"][0] <= 1.5)
             yield [f"a step with ten times the memory, {size}", "at most 1.5x", told, reached]
@@ -191,9 +191,14 @@ def by_size(rows: Rows) -> str:
     body = []
     for row in of_kind(rows, "step", "window"):
         seconds = (row["clusters"], *row["dense"].values())
-        cells = [row["kind"], f"{row['tokens']:,}", *(f"{1e3 * each:.3g} ms" for each in seconds)]
+        cells = [
+            row["kind"],
+            row["setting"],
+            f"{row['tokens']:,}",
+            *(f"{1e3 * each:,.1f} ms" for each in seconds),
+        ]
         body.append([*cells, times_of(row["ratio"])])
-    head = ["", "tokens", "`clusters`", "dense, bfloat16", "dense, float32", "ratio"]
+    head = ["", "setting", "tokens", "`clusters`", "dense, bfloat16", "dense, float32", "ratio"]
     return table(head, body) if body else ""
 
 
