@@ -40,33 +40,38 @@ class Pairs(NamedTuple):
         return self.owners * table.shape[2] + self.entries
 
 
-def choose(risks: Tensor, limits: Limits, scales: Tensor) -> Pairs:
+def choose(risks: Tensor, needles: Tensor, limits: Limits, scales: Tensor) -> Pairs:
     """Choose clusters for each query: those where an estimate may err most.
 
     Parameters
     ----------
     risks : Tensor
-        Shape ``[H, q, C]``: the squared error that the estimate of each cluster contributes, in
-        units of the squared `scales`.
+        Shape ``[H, q, C]``: the error that the estimate of each cluster contributes, in units of
+        `scales`.
+    needles : Tensor
+        The same, if a cluster may have a key that the query looks for: this decides how many are
+        read, not which.
     limits : Limits
     scales : Tensor
         Shape ``[H, q, 1]``.
     """
     most = min(risks.shape[2], limits.clusters)
-    largest, which = _largest(risks, most)
-    left = risks.sum(2, keepdim=True) - largest.cumsum(2) + largest  # before each is read
+    which = _largest(risks, most)
+    needles = needles.square_()
+    these = needles.gather(2, which)
+    left = needles.sum(2, keepdim=True) - these.cumsum(2) + these  # before each is read
     wanted = left.clamp_(min=0) >= (limits.error / scales).square()
     wanted[..., :LEAST] = True
     places = wanted.view(-1).nonzero().squeeze(1)
     return Pairs(places // most, which.view(-1)[places])
 
 
-def _largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the largest numbers along the last dimension, in order, and their places."""
+def _largest(numbers: Tensor, count: int) -> Tensor:
+    """Return the places of the largest numbers along the last dimension, in order."""
     if numbers.device.type != "cpu" or count < PARTITIONED or count == numbers.shape[-1]:
-        return numbers.topk(count)
+        return numbers.topk(count).indices
     # NumPy does it several times faster.
     parts = np.argpartition(numbers.numpy(), -count, axis=-1)[..., -count:]
     places = torch.from_numpy(parts)
-    largest, order = numbers.gather(-1, places).sort(-1, descending=True)
-    return largest, places.gather(-1, order)
+    order = numbers.gather(-1, places).argsort(-1, descending=True)
+    return places.gather(-1, order)

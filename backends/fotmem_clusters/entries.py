@@ -10,8 +10,10 @@ from fotmem_clusters.summaries import Summaries
 
 RISK = 0.75
 """The risk of an entry at most deviations; fitted to captured attention of two models."""
-STEEPEST = 20.0
-"""Deviation beyond which the risk is the same: larger than any of attention."""
+NEEDLE = 0.35
+"""How fast the risk of a needle grows with the square of deviations."""
+STEEPEST = 38.0
+"""What is exponentiated is at most that."""
 FEW = 0.65
 """Deviations at which few numbers differ from many, in units of ``sqrt(2 log n)``: fitted to 8 to
 64 numbers."""
@@ -112,3 +114,15 @@ def risk(deviations: Tensor) -> Tensor:
     """
     few = deviations.clamp(max=STEEPEST)
     return few.expm1().sub_(few).mul_(RISK)
+
+
+def needle_risk(deviations: Tensor) -> Tensor:
+    """Return the risk of an entry in which there may be a single key that a query looks for.
+
+    Such a key, by which a model retrieves a fact, is up to five deviations above the mean: more
+    than chance would give among few keys. One entry of a thousand is taken to have one. The risk is
+    that of `risk` where deviations are small, and much larger where they are not.
+    """
+    squares = deviations.square()
+    steep = squares.mul(NEEDLE).clamp_(max=STEEPEST).exp_()
+    return steep.mul_(squares.clamp_(max=STEEPEST)).mul_(RISK / 2)

@@ -10,8 +10,8 @@ from fotmem_clusters.members import Members
 from fotmem_clusters.shapes import MOST, Covariances, Sample, Shapes, kinds_of_nodes
 from fotmem_clusters.summaries import Summaries
 
-SAMPLE = 256
-"""Clusters of a head on which it is measured."""
+SAMPLES = (1024, 256)
+"""Clusters of a head on which it is measured: for clusters, and for groups."""
 BLOCK = 128
 """Clusters whose rows are read at a time."""
 
@@ -44,24 +44,26 @@ class Level(NamedTuple):
 def measured_shapes(keys: GrowingRows, values: GrowingRows, levels: tuple[Level, Level]) -> Shapes:
     """Divide clusters and groups into kinds, and measure the shape of each on some clusters."""
     clusters = levels[0].members
-    counts, heads = clusters.counts[:, None], len(clusters.counts)
-    places = torch.arange(min(SAMPLE, int(counts.max())), device=counts.device)
-    chosen = clusters.numbered(places * counts // len(places)).flatten()
     kinds = [level.divide() for level in levels]
-    sums = Covariances(heads, sum(kinds), keys.head_dim, counts.device)
-    for some in chosen.split(BLOCK):
-        owners, held = clusters.of(some)
-        there, rows = (held >= 0)[..., None], held.clamp(min=0)
-        found = [source.take_of_heads(owners, rows).float() for source in (keys, values)]
-        for level, first in zip(levels, (0, kinds[0]), strict=True):
-            known, nodes = level.known, level.nodes_of(some, clusters.room)
-            mean_keys, mean_values = (
-                means.flatten(0, 1)[nodes][:, None].float() for means in known.means
-            )
-            offsets = [
-                (found[0] - mean_keys - known.origin[owners[:, 0]]) * there,
-                (found[1] - mean_values) * there,
-            ]
+    sums = Covariances(len(clusters.counts), sum(kinds), keys.head_dim, keys.device)
+    for level, most, first in zip(levels, SAMPLES, (0, kinds[0]), strict=True):
+        for some in _sample(clusters, most).split(BLOCK):
+            owners, held = clusters.of(some)
+            nodes, there = level.nodes_of(some, clusters.room), (held >= 0)[..., None]
+            heads, known, offsets = owners[:, 0], level.known, []
+            places = known.origin[heads], torch.zeros_like(known.origin[heads])
+            for source, means, origin in zip((keys, values), known.means, places, strict=True):
+                mean = means.flatten(0, 1)[nodes][:, None] + origin
+                rows = source.take_of_heads(owners, held.clamp(min=0))
+                offsets.append((rows - mean) * there)
             kind = known.kinds.view(-1)[nodes].long() + first
-            sums.add(Sample(owners[:, 0] * sum(kinds) + kind, *offsets))
+            sums.add(Sample(heads * sum(kinds) + kind, *offsets))
     return sums.shapes(keys.dtype)
+
+
+def _sample(clusters: Members, most: int) -> Tensor:
+    """Return some clusters of each head, numbered across heads."""
+    counts = clusters.counts[:, None]
+    count = min(most, int(counts.max()))
+    places = torch.arange(count, device=counts.device)
+    return clusters.numbered(places * counts // count).flatten()
