@@ -91,7 +91,7 @@ def test_an_estimate_is_better_than_the_best_keys_alone(
 
 
 def test_the_store_knows_how_wrong_it_is(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    """It is of the order of the true error, and falls with it; on captured attention it is nearer."""
+    """It is of the order of the true error, and falls with it."""
     keys, values, queries = data
     queries = queries / 4
     store, last = filled(data), math.inf
