@@ -107,7 +107,8 @@ def test_growth_is_amortised() -> None:
     # All that is there, and twice as much room to which it is moving, half of it not yet touched.
     assert held_bytes(store) <= 2 * 4 * 3 * chunks * chunk[0].numel()
     store.add(*chunk)
-    assert held_bytes(store) <= 2 * 4 * 2 * chunks * chunk[0].numel()
+    heads = 2 * 8 * HEADS  # their numbers, beside keys and beside values
+    assert held_bytes(store) <= 2 * 4 * 2 * chunks * chunk[0].numel() + heads
 
 
 def test_a_chunk_that_fits_allocates_nothing() -> None:
