@@ -1,6 +1,7 @@
 """The choice of `fotmem select` among predicted settings, and its limits."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,24 @@ def test_each_rejected_store_has_a_reason() -> None:
     latency, recall = both[0].reason.split("; ")
     assert latency == "rejected: exceeds the latency limit (30.00ms, limit 20.00ms)"
     assert recall == "is below the recall limit (0.900, limit 0.960)"
+
+
+def test_of_settings_that_cost_the_same_the_better_is_chosen() -> None:
+    found = selection()
+    same = [
+        replace(found.candidates[2], setting=Setting(store=str(error)), predicted=each)
+        for error in (0.04, 0.01, 0.02)
+        for each in [found.candidates[2].predicted._replace(error=error)]
+    ]
+    chosen = replace(found, candidates=tuple(same)).choice
+    assert chosen is not None
+    assert chosen.setting.store == "0.01"
+
+
+def test_limits_of_attention_to_all_keys() -> None:
+    predicted = Prediction(ram=1, disk=0, latency=1, error=0.2, recall=1, estimated_error=0.3)
+    [found] = violations(Limits(max_error=0.1), predicted, all_keys=True)
+    assert found.reason == "exceeds the error limit (0.200, limit 0.100)"
 
 
 CURE = {"--ram": "ram", "--latency": "latency", "--max-error": "max_error",

@@ -34,7 +34,8 @@ def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
     Selection(2**20, 2**15, (17,), 32, Limits(), (chosen,), {}, {}).write(file)
     written = tomllib.loads(file.read_text())
     assert written["memory"] == {"store": "faiss-ivf", "options": {"nprobe": 7}}
-    assert written["predicted"] == {"tokens": 2**20, "top_k": 32, **predicted._asdict()}
+    known = {name: value for name, value in predicted._asdict().items() if value is not None}
+    assert written["predicted"] == {"tokens": 2**20, "top_k": 32, **known}
     model = tiny.llama()
     with fotmem.attach(model, config=file, layers=[1, 3], window=16) as memory:
         for store in memory.stores.values():
@@ -43,6 +44,21 @@ def test_the_choice_is_written_and_attached(tmp_path: Path) -> None:
     for given in ({"store": "exact"}, {"nprobe": 3}):
         with pytest.raises(OptionError, match=f"got also {next(iter(given))}"):
             fotmem.attach(model, config=file, layers=[1, 3], window=16, **given)
+
+
+def test_attention_to_all_keys_is_written_and_attached(tmp_path: Path) -> None:
+    file = tmp_path / "fotmem.toml"
+    predicted = Prediction(4e9, 0, 5e-3, error=0.03, recall=1.0, estimated_error=0.05)
+    setting = Setting(store="clusters", options={"target_error": 0.1})
+    chosen = Candidate(setting, predicted, (), (17,), 2**15)
+    Selection(2**20, 2**15, (17,), None, Limits(), (chosen,), {}, {}).write(file)
+    written = tomllib.loads(file.read_text())
+    assert written["memory"]["top_k"] == "all"
+    assert written["predicted"] == {"tokens": 2**20, **predicted._asdict()}
+    model = tiny.llama()
+    with fotmem.attach(model, config=file, layers=[1, 3], window=16) as memory:
+        assert memory.top_k is None
+        assert {type(store).__name__ for store in memory.stores.values()} == {"ClustersStore"}
 
 
 @pytest.mark.parametrize(

@@ -392,3 +392,22 @@ def test_wrong_use_is_refused(capture: Capture, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("fotmem.errors.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"needs psutil.*fotmem\[bench\]"):
         fotmem.select(capture, tokens=1000)
+
+
+def test_attention_to_all_keys_is_compared_with_dense_attention(tmp_path: Path) -> None:
+    few = capture_random(tmp_path / "c", tokens=9000, queries=32, num_heads=HEADS, head_dim=DIM)
+    given: dict[str, Any] = {"top_k": "all", "stores": "exact,clusters,zarr", "max_error": 0.5}
+    found = fotmem.select(few, tokens=9000, threads=1, seconds=10, **given)
+    assert found.top_k is None
+    assert found.excluded == {"zarr": "does not estimate: it reads all keys, as exact does"}
+    dense, *clusters = found.candidates
+    assert dense.predicted.error < 1e-5
+    assert dense.predicted.estimated_error is None
+    by_target = {each.setting.options["target_error"]: each.predicted for each in clusters}
+    errors = [by_target[target].error for target in (0.05, 0.1, 0.2, 0.4)]
+    expected = [by_target[target].estimated_error for target in (0.05, 0.1, 0.2, 0.4)]
+    assert 0 < errors[0] < errors[-1] < 0.5
+    assert expected == sorted(expected)  # type: ignore[type-var]
+    assert found.as_dict()["top_k"] is None
+    with pytest.raises(OptionError, match="with all keys, give max_error"):
+        fotmem.select(few, tokens=9000, top_k="all", min_recall=0.9)

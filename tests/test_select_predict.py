@@ -60,6 +60,27 @@ def test_a_part_of_the_budget_stands_for_a_larger_memory_with_all_of_it() -> Non
     assert twice.error == pytest.approx(0.1)
 
 
+def test_a_smaller_target_is_more_effort_and_estimated_errors_are_predicted() -> None:
+    """As for attention to all keys: with less than the smallest target, errors are no larger."""
+    targets = (0.4, 0.2, 0.1)
+    measured = [
+        SettingMeasurement(Setting(store="clusters", options={"target_error": target}))
+        for target in targets
+    ]
+    for each, target in zip(measured, targets, strict=True):
+        for size in SIZES:
+            each.costs.append(Cost(size, 1e-3, 500 / target, 1000.0, 0.0))
+            each.quality.append(LayerQuality(size, 17, target / 2, 0.0, target))
+    efforts = [each.effort()[1] for each in measured]
+    assert efforts == sorted(efforts)
+    predicted = predict(measured, 4 * SIZES[-1], 1)
+    assert [each.error for each in predicted] == pytest.approx([0.2, 0.1, 0.05])
+    assert [each.estimated_error for each in predicted] == pytest.approx(targets)
+    assert [each.recall for each in predicted] == [1, 1, 1]
+    measured[0].quality[0] = measured[0].quality[0]._replace(estimated=None)
+    assert predict(measured, SIZES[0], 1)[1].estimated_error is None
+
+
 def test_settings_that_differ_in_effort_are_fitted_together() -> None:
     """Alone, none of these would tell that a larger memory needs more effort."""
     efforts = (4, 8, 16, 32)

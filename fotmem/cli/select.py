@@ -14,7 +14,13 @@ from fotmem.amounts import seconds, size_in_bytes
 from fotmem.cli.legend import explain
 from fotmem.cli.loading import quietly, read_texts
 from fotmem.cli.options import Distance, Json, Layers, Model, TextsOrReference, Window
-from fotmem.cli.parsing import check_amount, parse_layers, parse_sizes, parse_stores
+from fotmem.cli.parsing import (
+    check_amount,
+    parse_layers,
+    parse_sizes,
+    parse_stores,
+    parse_top_k,
+)
 from fotmem.outputs import check_file
 from fotmem.progress import progress_told
 
@@ -30,8 +36,10 @@ KEPT = {
     "RAM": "of an open memory, without what the store looks up in the memory's directory",
     "disk": "size of the memory's directory: keys, values and the index",
 }
-QUALITY = ("excess error", "recall")
-"""Columns that are also columns of a benchmark."""
+QUALITY = {"excess error": "error", "recall": "recall"}
+"""Columns that are also columns of a benchmark, and their figures."""
+ALL_KEYS_QUALITY = {"error": "error", "estimated error": "estimated_error"}
+"""Those of attention to all keys."""
 NOTHING_FITS = 3
 """Exit code if no store keeps all limits."""
 
@@ -53,7 +61,9 @@ def select(
     ] = None,
     max_error: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Largest excess error of the attention output."),
+        typer.Option(
+            min=0, max=1, help="Largest excess error of the attention output; with all, error."
+        ),
     ] = None,
     min_recall: Annotated[
         float | None,
@@ -66,7 +76,9 @@ def select(
             help="Require a memory that outlives the process, as fotmem read keeps it.",
         ),
     ] = False,
-    top_k: Annotated[int, typer.Option(min=1, help="Hits per query and head.")] = 32,
+    top_k: Annotated[
+        str, typer.Option(help="Hits per query and head; all: attention to all keys.")
+    ] = "32",
     layers: Layers = None,
     window: Window = 512,
     distance: Distance = None,
@@ -92,6 +104,7 @@ def select(
     check_amount("--disk", disk, size_in_bytes)
     check_amount("--latency", latency, seconds)
     check_file(out, inputs=[model, *text])
+    hits = parse_top_k(top_k)
     chosen, corpus = parse_layers(layers), read_texts(text)
     from fotmem.measure.select.selector import select as selected
 
@@ -105,7 +118,7 @@ def select(
             max_error=max_error,
             min_recall=min_recall,
             persistent=persistent,
-            top_k=top_k,
+            top_k=hits,
             layers=chosen,
             window=window,
             distance=distance,
@@ -142,15 +155,15 @@ def _next_commands(model: str, config: Path, kept: bool, **given: object) -> str
 
 
 def _show(found: "Selection") -> None:
-    from fotmem.measure.bench.summary import BY_NAME
+    from fotmem.measure.bench.summary import ALL_KEYS, COLUMNS
     from fotmem.measure.select.limits import in_bytes, in_ms
 
     layers = ", ".join(map(str, found.layers))
-    table = Table(
-        title=f"predicted for {found.tokens:,} tokens, layers {layers}, top {found.top_k}"
-    )
+    quality = ALL_KEYS_QUALITY if found.top_k is None else QUALITY
+    hits = "all keys" if found.top_k is None else f"top {found.top_k}"
+    table = Table(title=f"predicted for {found.tokens:,} tokens, layers {layers}, {hits}")
     table.add_column("store", no_wrap=True)
-    for name in ("RAM", "disk", "latency", *QUALITY):
+    for name in ("RAM", "disk", "latency", *quality):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for candidate in found.best_of_stores():
@@ -164,8 +177,7 @@ def _show(found: "Selection") -> None:
             ("up to " if candidate.ram_is_budget else "") + in_bytes(predicted.ram),
             in_bytes(predicted.disk) if predicted.disk else "-",
             in_ms(predicted.latency),
-            f"{predicted.error:.3f}",
-            f"{predicted.recall:.3f}",
+            *(_share(getattr(predicted, figure)) for figure in quality.values()),
             verdict,
         )
     for name, reason in found.excluded.items():
@@ -173,5 +185,10 @@ def _show(found: "Selection") -> None:
     console = Console(width=WIDTH)
     console.print(table)
     kept = KEPT if found.limits.persistent else {}
-    explain(console, EXPLAINED | kept | {name: BY_NAME[name].meaning for name in QUALITY})
+    meanings = {each.name: each.meaning for each in (*COLUMNS, *ALL_KEYS)}
+    explain(console, EXPLAINED | kept | {name: meanings[name] for name in quality})
     console.print(found.summary, highlight=False, markup=False)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -104,9 +104,14 @@ def _meant(place: tuple[int | str, ...]) -> str:
 
 
 def write_config(
-    file: Path | str, config: StoreConfig, *, comment: str, predicted: Mapping[str, Any]
+    file: Path | str,
+    config: StoreConfig,
+    *,
+    comment: str,
+    predicted: Mapping[str, Any],
+    top_k: int | Literal["all"] | None = None,
 ) -> None:
-    """Write a store and its options, and for people what is predicted of them.
+    """Write a store, its options, perhaps `top_k`, and for people what is predicted (not None).
 
     Raises
     ------
@@ -114,9 +119,12 @@ def write_config(
         The file cannot be written.
     """
     lines = [f"# {comment}", "[memory]", f"store = {_toml(config.store)}"]
+    if top_k is not None:
+        lines.append(f"top_k = {_toml(top_k)}")
     for title, values in (("memory.options", config.options), ("predicted", predicted)):
         if values:
-            pairs = (f"{name} = {_toml(value)}" for name, value in values.items())
+            known = {name: value for name, value in values.items() if value is not None}
+            pairs = (f"{name} = {_toml(value)}" for name, value in known.items())
             lines += ["", f"[{title}]", *pairs]
     write_text(Path(file), "\n".join(lines) + "\n")
 

@@ -24,7 +24,7 @@ from fotmem.measure.bench.report import (
     GrowthRow,
     Row,
 )
-from fotmem.measure.bench.store_job import SizeResult, StoreJob
+from fotmem.measure.bench.store_job import SizeResult, StoreAnswer, StoreJob
 from fotmem.measure.bench.timed_setting import (
     BuiltStore,
     TimedAttention,
@@ -195,7 +195,7 @@ class Bench:
 
     def _growth(self, built: BuiltStore, layer: int, result: SizeResult) -> Iterator[GrowthRow]:
         for setting, mine in zip(built.settings, result.settings, strict=True):
-            assert mine.answer is not None
+            assert isinstance(mine.answer, StoreAnswer)
             figures = search_figures(*mine.answer, self._truth(layer, result.size))
             yield GrowthRow(
                 setting=setting,

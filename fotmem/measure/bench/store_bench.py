@@ -69,7 +69,7 @@ class StoreBench:
                 self.leaves_rows = self._leaves_rows(job.opened)
             self.store = self._created(folder / "warm")
             self.store.add(*torch.randn(2, info.num_heads, WARM, info.head_dim).to(job.device))
-            self.answer(job.top_k)
+            self.store.attend(self.queries, top_k=job.top_k, scale=self.scale)
             self.store.close()
         self.store = self._created(folder / "store")
         tuned = self.store.search_options
@@ -120,6 +120,9 @@ class StoreBench:
     def _result(self, setting: Setting) -> SettingResult:
         self.tune(setting)
         top_k, captured = self.job.top_k, len(self.store) <= self.capture.info.tokens
+        if top_k is None:
+            found = self.all_keys_answer(None)
+            return SettingResult(found if captured else None, found.share_read)
         answer = self.answer(top_k) if captured else None
         return SettingResult(answer, self.share_read(top_k) if self.job.costs else None)
 

@@ -30,8 +30,8 @@ class StoreJob:
     """Numbers of tokens at which the growing store is asked; the last one is its full size. Beyond
     the captured tokens the keys come again, each moved a little, to measure larger stores' costs.
     """
-    top_k: int
-    """Keys to find, in the answers at each size."""
+    top_k: int | None
+    """Keys to find, in the answers at each size; None: attention to all keys."""
     same_queries: bool = False
     """Whether the queries are the same at all sizes, from all places of the text; otherwise they
     are those of the text that follows so many tokens."""
@@ -64,7 +64,7 @@ class AllKeysAnswer(NamedTuple):
 class SettingResult(NamedTuple):
     """A store of some size, tuned to one setting."""
 
-    answer: StoreAnswer | None
+    answer: StoreAnswer | AllKeysAnswer | None
     """None beyond the captured tokens."""
     share_read: float | None = None
     latency: float = math.nan

@@ -77,7 +77,8 @@ class Calibration:
     capture : Capture
     tokens : int
         Number of tokens to predict for.
-    top_k : int
+    top_k : int, optional
+        None: attention to all keys.
     device : str
     threads : int, optional
     seconds : float
@@ -91,7 +92,7 @@ class Calibration:
         capture: Capture,
         *,
         tokens: int,
-        top_k: int,
+        top_k: int | None,
         device: str,
         threads: int | None,
         seconds: float,
@@ -269,7 +270,7 @@ class Calibration:
 
     def _exact(self, layer: int, size: int) -> Truth:
         queries = self.capture.spread_queries(layer, QUERIES)
-        return captured_truth(self.capture, layer, size, queries, top_k=self.top_k)
+        return captured_truth(self.capture, layer, size, queries, top_k=self.top_k or 1)
 
 
 def _too_slow(size: int, seconds: float) -> StoreFailedError:

@@ -71,7 +71,8 @@ class Selection:
     """Captured tokens, with which stores are measured as far as time allows."""
     layers: tuple[int, ...]
     """The memory layers."""
-    top_k: int
+    top_k: int | None
+    """None: attention to all keys."""
     limits: Limits
     candidates: tuple[Candidate, ...]
     """All measured settings, in the order of stores."""
@@ -81,13 +82,16 @@ class Selection:
 
     @property
     def choice(self) -> Candidate | None:
-        """The fastest setting that keeps all limits; among nearly equal ones, the smallest."""
+        """The fastest setting that keeps all limits; among nearly equal ones, the smallest.
+
+        Of one store, whose settings take the same RAM, that is the one with the smallest error.
+        """
         fitting = [each for each in self.candidates if each.fits]
         if not fitting:
             return None
         quickest = min(each.predicted.latency for each in fitting)
         alike = [each for each in fitting if each.predicted.latency <= ALIKE * quickest]
-        return min(alike, key=lambda each: each.predicted.ram)
+        return min(alike, key=lambda each: (each.predicted.ram, each.predicted.error))
 
     @property
     def advice(self) -> str:
@@ -152,6 +156,7 @@ class Selection:
         write_config(
             file,
             StoreConfig(setting.store, setting.options),
+            top_k="all" if self.top_k is None else None,
             comment=f"Chosen by fotmem select{self._kept}. {self.summary}",
             predicted={"tokens": self.tokens, "top_k": self.top_k, **predicted._asdict()},
         )
@@ -177,7 +182,11 @@ def _excess(candidate: Candidate) -> float:
 
 
 def candidates(
-    measured: Sequence[SettingMeasurement], predicted: Sequence[Prediction], limits: Limits
+    measured: Sequence[SettingMeasurement],
+    predicted: Sequence[Prediction],
+    limits: Limits,
+    *,
+    all_keys: bool = False,
 ) -> tuple[Candidate, ...]:
     """Compare the predictions for measured settings with the limits."""
     found = []
@@ -186,7 +195,7 @@ def candidates(
             Candidate(
                 setting=each.setting,
                 predicted=prediction,
-                violations=tuple(violations(limits, prediction)),
+                violations=tuple(violations(limits, prediction, all_keys=all_keys)),
                 layers=tuple(sorted({one.layer for one in each.quality})),
                 measured_tokens=max(one.tokens for one in each.quality),
                 ram_is_budget=each.budget is not None,

@@ -26,7 +26,8 @@ class Limits:
     latency: float | None = None
     """Seconds that memory adds to a decoding step: all memory layers, one query of each head."""
     max_error: float | None = None
-    """Excess error: relative error of the attention output against attention to the exact top k."""
+    """Excess error: relative error of the attention output against attention to the exact top k.
+    With attention to all keys, the error against dense attention."""
     min_recall: float | None = None
     """Share of the exact top k that is found."""
     persistent: bool = False
@@ -52,9 +53,12 @@ class Prediction(NamedTuple):
     latency: float
     """Seconds of a decoding step."""
     error: float
-    """Excess error: relative error of the attention output against attention to the exact top k."""
+    """Excess error: relative error of the attention output against attention to the exact top k.
+    With attention to all keys, the error against dense attention."""
     recall: float
-    """Share of the exact top k that is found."""
+    """Share of the exact top k that is found; with attention to all keys, 1."""
+    estimated_error: float | None = None
+    """Error that the store itself expects of its attention to all keys; None: it cannot tell."""
 
 
 class LimitViolation(NamedTuple):
@@ -112,8 +116,10 @@ SPARE = 0.02
 """Margin of a proposed limit: the setting must keep it after rounding."""
 
 
-def violations(limits: Limits, predicted: Prediction) -> list[LimitViolation]:
-    """Return the limits that a setting does not keep."""
+def violations(
+    limits: Limits, predicted: Prediction, *, all_keys: bool = False
+) -> list[LimitViolation]:
+    """Return the limits that a setting does not keep; `all_keys`: with attention to all keys."""
     found = []
     for rule in RULES:
         limit, value = getattr(limits, rule.limit), rule.of(predicted)
@@ -121,7 +127,8 @@ def violations(limits: Limits, predicted: Prediction) -> list[LimitViolation]:
             continue
         needed = value * (1 + SPARE if rule.most else 1 - SPARE)
         low, high = sorted((max(value, 1e-9), max(limit, 1e-9)))
-        kind = f"{'exceeds' if rule.most else 'is below'} the {rule.name} limit"
+        name = rule.name.removeprefix("excess ") if all_keys else rule.name
+        kind = f"{'exceeds' if rule.most else 'is below'} the {name} limit"
         found.append(
             LimitViolation(
                 limit=rule.limit,

@@ -8,8 +8,8 @@ from math import sqrt
 from statistics import fmean
 from typing import NamedTuple
 
-from fotmem.measure.bench.figures import Truth, query_figures
-from fotmem.measure.bench.store_job import SizeResult
+from fotmem.measure.bench.figures import Truth, query_figures, relative_errors
+from fotmem.measure.bench.store_job import AllKeysAnswer, SizeResult
 from fotmem.measure.select import extrapolate as laws
 from fotmem.measure.select.limits import Prediction
 from fotmem.measure.setting import Setting
@@ -36,9 +36,11 @@ class LayerQuality(NamedTuple):
     tokens: int
     layer: int
     error: float
-    """Excess error."""
+    """Excess error; of attention to all keys, the error against dense attention."""
     missed: float
     """Share of the exact top k that is not found: 1 minus recall."""
+    estimated: float | None = None
+    """Error that the store expects; None: it cannot tell."""
 
 
 @dataclass
@@ -65,12 +67,24 @@ class SettingMeasurement:
         """Add the quality of the store at some size."""
         answer = result.settings[place].answer
         assert answer is not None
+        if isinstance(answer, AllKeysAnswer):
+            error = float(relative_errors(answer.out, exact.out).mean())
+            known = None if answer.estimated is None else float(answer.estimated.mean())
+            self.quality.append(LayerQuality(result.size, layer, error, 0.0, known))
+            return
         figures = query_figures(*answer, exact)
         error, recall = (float(each.mean()) for each in (figures.excess_error, figures.recall))
         self.quality.append(LayerQuality(result.size, layer, error, 1 - recall))
 
     def prediction(
-        self, tokens: int, layers: int, *, seconds: float, error: float, missed: float
+        self,
+        tokens: int,
+        layers: int,
+        *,
+        seconds: float,
+        error: float,
+        missed: float,
+        estimated: float | None,
     ) -> Prediction:
         """Predict RAM and disk at some size, in `layers` layers, and add the other figures."""
         sizes, _, _, ram, disk = zip(*self.costs, strict=True)
@@ -81,6 +95,7 @@ class SettingMeasurement:
             latency=layers * seconds,
             error=error,
             recall=1 - missed,
+            estimated_error=estimated,
         )
 
     def searches(self) -> laws.SearchCosts:
@@ -118,13 +133,16 @@ class SettingMeasurement:
     def effort(self) -> tuple[str, float]:
         """Return the key of settings that differ from it in search effort only, and the effort.
 
-        The effort is the value of the first option of the store's grid, if it is a number.
+        The effort is the value of the first option of the store's grid, if it is a number; its
+        reciprocal, if the grid, from little effort to much, descends.
         """
         setting, spec = self.setting, find_store(self.setting.store)
-        dial = next(iter(spec.grid), "")
+        dial, values = next(iter(spec.grid.items()), ("", ()))
         value = getattr(validated_options(spec, setting.options), dial, None)
         if not isinstance(value, int | float) or value <= 0:
             return setting.key, 1.0
+        if len(values) > 1 and values[-1] < values[0]:
+            value = 1 / value
         others = {name: value for name, value in setting.options.items() if name != dial}
         return Setting(store=setting.store, options=others).key, float(value)
 
@@ -140,19 +158,32 @@ def predict(measured: Sequence[SettingMeasurement], tokens: int, layers: int) ->
         for family, alike in families.items()
     }
     shares = {
-        family: [_shares(alike, name) for name in ("error", "missed")]
+        family: [_shares(alike, name) for name in ("error", "missed", "estimated")]
         for family, alike in families.items()
     }
     found = []
     for (family, effort), each in zip(efforts, measured, strict=True):
         took = seconds[family][effort](tokens)
-        error, missed = (law(effort, each.part * tokens) for law in shares[family])
-        found.append(each.prediction(tokens, layers, seconds=took, error=error, missed=missed))
+        error, missed, estimated = (
+            None if law is None else law(effort, each.part * tokens) for law in shares[family]
+        )
+        assert error is not None
+        assert missed is not None
+        found.append(
+            each.prediction(
+                tokens, layers, seconds=took, error=error, missed=missed, estimated=estimated
+            )
+        )
     return found
 
 
-def _shares(alike: dict[float, SettingMeasurement], name: str) -> laws.Shares:
-    """Fit the law of settings that differ in effort only, at the sizes that they share."""
+def _shares(alike: dict[float, SettingMeasurement], name: str) -> laws.Shares | None:
+    """Fit the law of settings that differ in effort only, at the sizes that they share.
+
+    None: not all of them were measured.
+    """
+    if any(getattr(one, name) is None for each in alike.values() for one in each.quality):
+        return None
     efforts = sorted(alike)
     means = [alike[effort].mean(name) for effort in efforts]
     sizes = sorted(set.intersection(*(set(mean) for mean in means)))

@@ -25,6 +25,8 @@ CAPTURED = 2**15
 """Tokens of the capture with which stores are measured."""
 MAX_ERROR = 0.05
 SECONDS = 120.0
+ALIKE = "does not estimate: it reads all keys, as exact does"
+"""Why a store is not measured with all keys."""
 Step = Callable[[str], None]
 
 
@@ -38,7 +40,7 @@ def select(
     max_error: float | None = None,
     min_recall: float | None = None,
     persistent: bool = False,
-    top_k: int = 32,
+    top_k: int | str | None = 32,
     layers: Iterable[int] | None = None,
     window: int = 512,
     distance: int | None = None,
@@ -68,15 +70,18 @@ def select(
         memory layers, one query of each head.
     max_error : float, optional
         Largest excess error: relative error of the attention output against attention to the
-        exact top k, mean. Default: 0.05, unless `min_recall` is given.
+        exact top k, mean; of attention to all keys, the error against dense attention. Default:
+        0.05, unless `min_recall` is given.
     min_recall : float, optional
         Smallest share of the exact top k that is found: mean.
     persistent : bool
         Whether the memory must outlive the process. Then it is kept in a directory, which any store
         opens: `disk` is the size of keys and values there, and of the index beside them; `ram` is
         what an open memory takes, without the keys and values that its store looks up there.
-    top_k : int
-        Hits per query and head.
+    top_k : int or str, optional
+        Hits per query and head. ``"all"`` or None: attention to all keys. Then exact stores are
+        compared with those that estimate what they do not read, such as ``clusters``; the others
+        read all keys, as ``exact`` does.
     layers, window, distance
         As for `fotmem.attach`.
     text : str, optional
@@ -116,7 +121,10 @@ def select(
     >>> select("smollm2-fot", tokens=2**20, ram="16GiB", latency=0.05)  # doctest: +SKIP
     """
     require_packages("fotmem select", "psutil", "scipy")
-    tokens, top_k = amounts.count("tokens", tokens), amounts.count("top_k", top_k)
+    tokens = amounts.count("tokens", tokens)
+    top_k = None if top_k in (None, "all") else amounts.count("top_k", top_k)
+    if top_k is None and min_recall is not None:
+        raise OptionError("min_recall is about top_k hits; with all keys, give max_error")
     threads = None if threads is None else amounts.count("threads", threads)
     seconds = SECONDS if seconds is None else amounts.seconds("seconds", seconds)
     if max_error is None and min_recall is None:
@@ -141,6 +149,8 @@ def select(
         stores = stores.split(",")
     names = list(available_stores()) if stores is None else list(dict.fromkeys(stores))
     excluded = {name: why for name in names if (why := _missing(name))}
+    if top_k is None:
+        excluded |= {name: ALIKE for name in names if name not in excluded and _reads_all(name)}
     if isinstance(source, Capture):
         capture = source
     else:
@@ -175,7 +185,9 @@ def select(
         layers=capture.info.layers,
         top_k=top_k,
         limits=limits,
-        candidates=candidates(measured, predict(measured, tokens, count), limits),
+        candidates=candidates(
+            measured, predict(measured, tokens, count), limits, all_keys=top_k is None
+        ),
         excluded=excluded,
         machine=describe_machine(),
     )
@@ -196,6 +208,12 @@ def _require_device(device: str) -> None:
 def _missing(name: str) -> str:
     """Return why a store cannot be used; empty if it can."""
     return (available_stores().get(name) or find_store(name)).reason
+
+
+def _reads_all(name: str) -> bool:
+    """Return whether an approximate store reads all keys to attend to all of them."""
+    found = find_store(name).capabilities
+    return not (found.exact or found.estimates_tail)
 
 
 def _budgeted(setting: Setting, limits: Limits, layers: int) -> Setting:
