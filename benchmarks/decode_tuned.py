@@ -67,11 +67,14 @@ def filled(name: str, capture: Capture, layer: int, tokens: int) -> MemoryStore:
 
 
 @torch.no_grad()
-def measured(plain: Any, store: MemoryStore, ids: Tensor, name: str) -> list[float]:
+def measured(
+    plain: Any, store: MemoryStore, ids: Tensor, name: str, decay: float | None
+) -> list[float]:
     """Return by which factor each step takes longer with memory."""
     top_k = None if name == "clusters" else 32
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    with fotmem.attach(copy.deepcopy(plain), name, window=WINDOW, top_k=top_k) as memory:
+    options: Any = {"window": WINDOW, "top_k": top_k, "decay": decay}
+    with fotmem.attach(copy.deepcopy(plain), name, **options) as memory:
         memory.attached_model.contents.stores.update((n, store.copy()) for n in memory.layers)
         sides = [Side.begun(each, ids) for each in (plain, memory.attached_model.parts.model)]
         taken: list[list[float]] = [[], []]
@@ -84,7 +87,13 @@ def measured(plain: Any, store: MemoryStore, ids: Tensor, name: str) -> list[flo
     return [slow / fast for fast, slow in zip(*taken, strict=True)]
 
 
-def rows(names: list[str], capture: Capture, sizes: list[int], threads: list[int]) -> Iterator[Row]:
+def rows(
+    names: list[str],
+    capture: Capture,
+    sizes: list[int],
+    threads: list[int],
+    decay: float | None = None,
+) -> Iterator[Row]:
     """Yield the factor for each store, size and number of threads: median and middle half."""
     plain, tokenizer = load_model(MODEL, dtype=DTYPE)
     ids = torch.tensor(token_ids(tokenizer, python_reference()[:10_000]))
@@ -93,7 +102,8 @@ def rows(names: list[str], capture: Capture, sizes: list[int], threads: list[int
             store = filled(name, capture, plain.config.mem_layers[0], tokens)
             for count in threads:
                 torch.set_num_threads(count)
-                low, median, high = statistics.quantiles(measured(plain, store, ids, name), n=4)
+                factors = measured(plain, store, ids, name, decay)
+                low, median, high = statistics.quantiles(factors, n=4)
                 found = {"store": name, "tokens": tokens, "threads": count}
                 yield found | {"low": low, "factor": median, "high": high}
             store.close()
@@ -104,13 +114,14 @@ def main(
     stores: Annotated[str, typer.Option()] = "clusters",
     tokens: Annotated[str, typer.Option(help="Sizes, such as 64k,1M.")] = "1M",
     threads: Annotated[str, typer.Option(help="Numbers of threads.")] = "1,2",
+    decay: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write rows there, as JSON.")] = None,
 ) -> None:
     """Measure stores."""
     table = Table("store", "tokens", "threads", "time of a step against no memory")
     found, sizes = [], parse_sizes(tokens, "--tokens")
     counts = parse_sizes(threads, "--threads")
-    for row in rows(parse_stores(stores), Capture.open(capture), sizes, counts):
+    for row in rows(parse_stores(stores), Capture.open(capture), sizes, counts, decay):
         found.append(row)
         factor = f"{row['factor']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         table.add_row(row["store"], f"{row['tokens']:,}", str(row["threads"]), factor)
