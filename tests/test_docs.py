@@ -153,7 +153,15 @@ def test_the_pages_on_stores_have_the_whole_interface() -> None:
         name for name in public_methods(MemoryStore) if name.endswith(("_rows", "_rows_biased"))
     }
     assert len(inner) == 10
-    others = {"live_blocks", "new_empty", "tune_options", "resume_at", "share_read", "disk_bytes"}
+    others = {
+        "live_blocks",
+        "new_empty",
+        "tune_options",
+        "resume_at",
+        "share_read",
+        "disk_bytes",
+        "tail_estimate",
+    }
     assert not missing([*inner, *others, "checked_queries"], "store-interface.md")
     bases = (public_methods(IndexedStore) | public_methods(GraphStore)) - public_methods(RowsStore)
     names = {*bases, *public_methods(Graph), *IndexedOptions.model_fields, "search_options"}

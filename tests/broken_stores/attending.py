@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
 from fotmem.plugin import StoreCapabilities
-from fotmem.stores import Bias, Hits
+from fotmem.stores import Bias, Hits, TailEstimate
 from tests.broken_stores.registry import caught_by
 from tests.plain_stores import PlainStore
 
@@ -177,3 +178,51 @@ class ValuesOfTheTailAreDropped(PlainStore):
     def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
         lse = super().attend_rows(queries, top_k, scale).lse
         return PartialAttention(super().attend_rows(queries, top_k or 512, scale).out, lse)
+
+
+class Telling(PlainStore):
+    """It reads all keys, and says so."""
+
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        shape = queries.shape[:2]
+        return TailEstimate(torch.zeros(shape), torch.ones(shape))
+
+
+@caught_by("what_it_expects_of_its_estimates", ESTIMATING, message="gives the error .*nan")
+class EstimatesNan(Telling):
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        return TailEstimate(queries.norm(dim=2) * torch.nan, queries.new_ones(queries.shape[:2]))
+
+
+@caught_by("what_it_expects_of_its_estimates", ESTIMATING, message="shape of the error")
+class EstimatesForAllHeadsAtOnce(Telling):
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        return TailEstimate(torch.zeros(queries.shape[1]), torch.ones(queries.shape[:2]))
+
+
+@caught_by("what_it_expects_of_its_estimates", ESTIMATING, message="expects an error of 0.5")
+class EstimatesErrorsThatCannotBe(Telling):
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        shape = queries.shape[:2]
+        return TailEstimate(torch.full(shape, 0.5), torch.ones(shape))
+
+
+@caught_by("what_it_expects_of_its_estimates", ESTIMATING, message="a share_read of 40.00")
+class CountsKeysNotShares(Telling):
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        shape = queries.shape[:2]
+        return TailEstimate(torch.zeros(shape), torch.full(shape, 40.0))
+
+
+@caught_by("what_it_expects_of_its_estimates", ESTIMATING, message="and the error is")
+class SaysThatAllIsRead(Telling):
+    def attend_rows(self, queries: Tensor, top_k: int | None, scale: float) -> PartialAttention:
+        return super().attend_rows(queries, top_k or 16, scale)
+
+
+@caught_by("what_it_expects_of_its_estimates", ESTIMATING, message="is the same after other calls")
+class EstimatesWhatItLastSearched(Telling):
+    def tail_estimate(self, queries: Tensor, *, scale: float) -> TailEstimate | None:
+        shape = queries.shape[:2]
+        count = float("search_rows" in self.calls)
+        return TailEstimate(torch.full(shape, count), torch.full(shape, 0.5))

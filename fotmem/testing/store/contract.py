@@ -12,6 +12,7 @@ from fotmem.testing.store.subjects.any_order import AnyOrder
 from fotmem.testing.store.subjects.attending import Attending
 from fotmem.testing.store.subjects.closing import Closing
 from fotmem.testing.store.subjects.damage import Damage
+from fotmem.testing.store.subjects.estimates import Estimates
 from fotmem.testing.store.subjects.holding import Holding
 from fotmem.testing.store.subjects.huge import Huge
 from fotmem.testing.store.subjects.ids import Ids
@@ -35,6 +36,7 @@ class StoreContract(  # pytest begins with the last
     Larger,
     Speed,
     Promises,
+    Estimates,
     Closing,
     Damage,
     Persistence,

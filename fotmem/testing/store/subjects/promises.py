@@ -20,8 +20,6 @@ from fotmem.testing.store.own_names import names_used_twice
 from fotmem.testing.store.stores import DIM, HEADS, Stores, pair
 from fotmem.testing.store.surroundings import surroundings, unusual_surroundings
 
-TAIL, TAIL_ERROR = 30_000, 0.25
-"""Keys of nearly equal weight, and the largest error of the estimated weight."""
 MAY_CHANGE = {"large", "make_store", "min_recall", "min_mass", "capabilities"}
 
 
@@ -155,33 +153,6 @@ class Promises:
         del dropped
         gc.collect()
         expect_contents(kept, keys, values)
-
-    @pytest.mark.parametrize("scale", [0.01, 0.1])
-    def test_an_estimated_tail(self, stores: Stores, scale: float) -> None:
-        """A store with `estimates_tail` counts all keys: their weight and their values."""
-        if not stores.capabilities.estimates_tail:
-            pytest.skip("the store does not declare that it estimates: see test_dense_attention")
-        keys, values = draw(1, TAIL, DIM), torch.zeros(1, TAIL, DIM)
-        queries = 3 * draw(1, 1, DIM, seed=1)
-        scores = (keys @ queries.transpose(1, 2))[0, :, 0]
-        best = scores.topk(TAIL // 20).indices
-        values[0, best] = 1  # of all that count about the same, one in twenty
-        store = stores.filled(keys, values, cuts=(TAIL // 3, TAIL // 2))
-        part = store.attend(queries, top_k=None, scale=scale)
-        out, lse = naive_attention(queries, keys, values, scale)
-        share = (part.lse.double() - lse).exp().item()
-        if not 1 - TAIL_ERROR <= share <= 1 + TAIL_ERROR:
-            fail(
-                f"attend(top_k=None) over {TAIL:,} keys of nearly equal weight counts {share:.1%} "
-                f"of their weight, expected 75% to 125%: the tail is dropped, not estimated (lse "
-                f"{part.lse.item():.3f}, of all keys {lse.item():.3f})"
-            )
-        if not ((part.out - out).abs() <= TAIL_ERROR).all():
-            fail(
-                f"attend(top_k=None) over {TAIL:,} keys of nearly equal weight gives the best "
-                f"one in twenty {part.out.mean().item():.1%} of the weight, expected "
-                f"{out.mean().item():.1%}: the values of the tail are dropped, not estimated"
-            )
 
 
 def _on_cpu(hits: Any) -> Any:
