@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fotmem.stores import Bias
 from fotmem_clusters.choosing import Limits, Pairs, choose
-from fotmem_clusters.entries import gain, needle_risk, risk
+from fotmem_clusters.entries import gain, needle_risks, risk
 from fotmem_clusters.reading import Reader
 from fotmem_clusters.view import Viewer
 
@@ -107,7 +107,7 @@ class _Attention:
         scales = self._viewer.value_norms / rough.norm(dim=2, keepdim=True)
         count = self._view.nodes.shape[1]
         shares, steep = shares[..., :count], deviations[..., :count]
-        pairs = choose(shares * risk(steep), shares * needle_risk(steep), self._limits, scales)
+        pairs = choose(shares * risk(steep), needle_risks(shares, steep), self._limits, scales)
         return _Estimate(queries, scores, deviations, scales, pairs, pairs.of(gains))
 
     def result(self, reader: Reader, *, errors: bool) -> Attended:

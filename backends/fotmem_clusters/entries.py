@@ -116,13 +116,18 @@ def risk(deviations: Tensor) -> Tensor:
     return few.expm1().sub_(few).mul_(RISK)
 
 
-def needle_risk(deviations: Tensor) -> Tensor:
-    """Return the risk of an entry in which there may be a single key that a query looks for.
+def needle_risks(shares: Tensor, deviations: Tensor) -> Tensor:
+    """Return the error of entries in which there may be a single key that a query looks for.
 
     Such a key, by which a model retrieves a fact, is up to five deviations above the mean: more
-    than chance would give among few keys. One entry of a thousand is taken to have one. The risk is
-    that of `risk` where deviations are small, and much larger where they are not.
+    than chance would give among few keys. One entry of a thousand is taken to have one. The error
+    is that of `risk` where deviations are small, and much larger where they are not.
+
+    Parameters
+    ----------
+    shares, deviations : Tensor
+        Shape ``[H, Q, E]``: the share of each entry in all weight, and the deviation of its scores.
     """
     squares = deviations.square()
-    steep = squares.mul(NEEDLE).clamp_(max=STEEPEST).exp_()
-    return steep.mul_(squares.clamp_(max=STEEPEST)).mul_(RISK / 2)
+    exponents = shares.log().add_(squares, alpha=NEEDLE).clamp_(max=STEEPEST)
+    return exponents.exp_().mul_(squares.clamp_(max=STEEPEST)).mul_(RISK / 2)

@@ -16,8 +16,9 @@ from fotmem_clusters.view import Viewer
 
 BATCH = 512
 """Rows that enter clusters at a time; newer ones are all compared."""
-TARGET_ERROR, BUDGET = 0.2, 4096
-"""How much a query reads where the options do not say."""
+TARGET_ERROR, BUDGET, SHARE = 0.2, 4096, 32
+"""How much a query reads where the options do not say: until its error is this, at most so many
+keys, or where that is more, one of so many."""
 SEARCHED = 1024
 """Rows that a search reads, at least."""
 BUDGET_PER_HIT = 16
@@ -133,7 +134,7 @@ class ClustersStore(IndexedStore):
         """Return how much each query reads."""
         budget, error = self.options.budget, self.options.target_error
         if budget is None and error is None:
-            budget, error = BUDGET, TARGET_ERROR
+            budget, error = max(BUDGET, self._live // SHARE), TARGET_ERROR
         everything = len(self.stored_keys)
         return Limits(error or 0.0, viewer.clusters(everything if budget is None else budget))
 
