@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fotmem import create_store
-from fotmem.stores import IdRanges, SavedIndex
+from fotmem.memory.decay import Decay
+from fotmem.stores import Bias, IdRanges, SavedIndex
 from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.naive import draw, naive_attention
 from fotmem_clusters.entries import FEW, gain
@@ -191,6 +192,34 @@ def test_a_decay_reaches_what_is_not_read(data: tuple[Tensor, Tensor, Tensor]) -
     assert (part.lse - (scores * SCALE).logsumexp(-1)).abs().max() < 0.1
     best = exact.attend(queries / 8, top_k=TOKENS // 20, scale=SCALE, bias=bias)
     assert error(part.out, expected) < error(best.out, expected) / 3
+
+
+def test_a_decay_is_computed_once_while_nothing_is_read(
+    data: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all keys it is computed once, of those that are read each time; a function is not kept."""
+    counted: list[int] = []
+    call = Decay.__call__
+
+    def counting(decay: Decay, ids: Tensor) -> Tensor:
+        counted.append(ids.numel())
+        return call(decay, ids)
+
+    monkeypatch.setattr(Decay, "__call__", counting)
+    store, queries = filled(data, budget=64), data[2][:, :1]
+
+    def asked(bias: Bias) -> int:
+        counted.clear()
+        store.attend(queries, top_k=None, scale=SCALE, bias=bias)
+        return sum(counted)
+
+    decays = [Decay(decay=decay, window=64, end=TOKENS, counted=None) for decay in (1, 1, 2)]
+    every, again, other = map(asked, decays)
+    assert again < every / 5
+    assert other == every
+    assert asked(decays[2].__call__) == asked(decays[2].__call__) == every
+    store.add(data[0][:, :512], data[1][:, :512])
+    assert asked(decays[2]) > every
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -7,7 +7,7 @@ from torch import Tensor
 from fotmem import attention
 from fotmem.stores import hidden
 from fotmem.stores.brute_force import exact_search
-from fotmem.stores.hidden import live_bias, search_among, search_shown
+from fotmem.stores.hidden import LiveBias, search_among, search_shown
 from fotmem.stores.hits import Hits
 from fotmem.stores.id_ranges import IdRanges
 from fotmem.testing.store.naive import draw
@@ -111,7 +111,7 @@ def test_a_search_that_finds_too_few_is_followed_by_comparing() -> None:
 
 
 def test_a_bias_takes_ids_and_hides_rows() -> None:
-    bias = live_bias(lambda ids: ids.float(), first_id=100, shown=lambda rows: rows >= 2)
+    bias = LiveBias(lambda ids: ids.float(), first_id=100, shown=lambda rows: rows >= 2)
     assert bias(torch.tensor([1, 2, 3])).tolist() == [-torch.inf, 102, 103]
-    bias = live_bias(lambda ids: ids.float(), first_id=100, shown=None)
+    bias = LiveBias(lambda ids: ids.float(), first_id=100, shown=None)
     assert bias(torch.tensor([0, 3])).tolist() == [100, 103]

@@ -27,10 +27,10 @@ class Attended(NamedTuple):
     """Shape ``[H, Q, D]``."""
     lse: Tensor
     """Shape ``[H, Q]``."""
-    read: Tensor
-    """Shape ``[H, Q]``, int64: the clusters that were read."""
     error: Tensor | None
     """Shape ``[H, Q]``: the estimated relative error of `out`, if it was asked for."""
+    read: Tensor | None
+    """Shape ``[H, Q]``: the keys that were read, if that was asked for."""
 
 
 def attend_to_clusters(
@@ -47,7 +47,7 @@ def attend_to_clusters(
     Parameters
     ----------
     viewer : Viewer
-        Shows the tree.
+        Shows the tree, with the same bias.
     queries : Tensor
     limits : Limits
         How much each query reads.
@@ -56,11 +56,9 @@ def attend_to_clusters(
     bias : callable, optional
         Takes rows; what to add to inner products, before `scale`.
     errors : bool
-        Whether to estimate the error of the output, too.
+        Whether to estimate the error of the output, too, and to count what is read.
     """
     reader = Reader(viewer.tree, bias=bias, scale=scale)
-    if bias is not None:
-        viewer = Viewer(viewer.tree, reader.log_sizes())
     heads, _, dim = queries.shape
     per_query = 2 * viewer.seen + heads * min(viewer.most, limits.clusters) * dim
     length = max(1, WORKSPACE // per_query)
@@ -123,8 +121,8 @@ class _Attention:
         lengths = [len(each) for each in wanted]
         read = zip(outs.split(lengths), lses.split(lengths), strict=True)
         return _joined(
-            self._merged(each, *found, errors=errors)
-            for each, found in zip(self._estimates, read, strict=True)
+            self._merged(each, nodes, *found, errors=errors)
+            for each, nodes, found in zip(self._estimates, wanted, read, strict=True)
         )
 
     def _merged(self, estimate: _Estimate, outs: Tensor, lses: Tensor, *, errors: bool) -> Attended:
@@ -148,12 +146,13 @@ class _Attention:
         out = entries.output(queries * right, weights, tree.shapes)
         out.view(-1, out.shape[2]).index_add_(0, pairs.owners, outs * exact[:, None])
         lse = top + total.log()
-        read = pairs.owners.bincount(minlength=top.numel()).view(shape[:2])
-        error = None
+        error = read = None
         if errors:
+            sizes = tree.summaries.sizes.view(-1)[nodes]
+            read = sizes.new_zeros(top.numel()).index_add_(0, pairs.owners, sizes).view(shape[:2])
             shares = weights.div_(total).mul_(risk(deviations))
             error = (shares.norm(dim=2, keepdim=True) * scales).squeeze(2)
-        return Attended(out / total, lse.squeeze(2), read, error)
+        return Attended(out / total, lse.squeeze(2), error, read)
 
 
 def _share(gained: Tensor, predicted: Tensor, owners: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -172,10 +171,12 @@ def _joined(parts: Iterable[Attended]) -> Attended:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    outs, lses, reads, errors = zip(*parts, strict=True)
-    error = None if errors[0] is None else torch.cat(errors, 1)
-    out, lse, read = (torch.cat(each, 1) for each in (outs, lses, reads))
-    return Attended(out, lse, read, error)
+    out, lse, error, read = (
+        None if each[0] is None else torch.cat(each, 1) for each in zip(*parts, strict=True)
+    )
+    assert out is not None
+    assert lse is not None
+    return Attended(out, lse, error, read)
 
 
 def best_rows(viewer: Viewer, queries: Tensor, top_k: int, *, clusters: int) -> Tensor:

@@ -10,6 +10,7 @@ from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore, TailEstimate
 from fotmem_clusters.attending import attend_to_clusters, best_rows
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.options import ClustersOptions
+from fotmem_clusters.reading import Reader
 from fotmem_clusters.saving import loaded_tree, saved_tree
 from fotmem_clusters.tree import Tree
 from fotmem_clusters.view import Viewer
@@ -44,6 +45,8 @@ class ClustersStore(IndexedStore):
     _tree: Tree
     _viewer: Viewer | None = None
     """Shows the tree; none when it has changed."""
+    _biased: tuple[Viewer, Bias, float, Viewer] | None = None
+    """What shows a tree, a bias and its scale, and what shows the tree with the bias."""
     _limited: tuple[IdRanges, int, Viewer] | None = None
     """The rows that a call may see, the end of the tree, and a tree of these rows only."""
 
@@ -88,9 +91,8 @@ class ClustersStore(IndexedStore):
         queries, end, parts = queries.float(), self._tree.end, []
         viewer, waiting = self._shown_of(rows)
         if viewer is not None:
-            found = attend_to_clusters(
-                viewer, queries, limits=self._limits(viewer), scale=scale, bias=bias
-            )
+            viewer, limits = self._with_bias(viewer, bias, scale), self._limits(viewer)
+            found = attend_to_clusters(viewer, queries, limits=limits, scale=scale, bias=bias)
             parts.append(PartialAttention(found.out, found.lse))
         if waiting is None and end < len(self.stored_keys):
             waiting = IdRanges([(max(end, self.forgotten_rows), len(self.stored_keys))])
@@ -124,10 +126,11 @@ class ClustersStore(IndexedStore):
         limits = self._limits(viewer)
         found = attend_to_clusters(viewer, queries, limits=limits, scale=scale, errors=True)
         assert found.error is not None
+        assert found.read is not None
         whole = self._attention(queries, scale, None, None)
         part = (found.lse - whole.lse).exp() * found.out.norm(dim=2) / whole.out.norm(dim=2)
         waiting = len(self.stored_keys) - self._tree.end
-        read = (found.read * viewer.mean_size + waiting) / self._live
+        read = (found.read + waiting) / self._live
         return TailEstimate(found.error * part, read.clamp(max=1))
 
     def _limits(self, viewer: Viewer) -> Limits:
@@ -143,6 +146,16 @@ class ClustersStore(IndexedStore):
         if self._viewer is None:
             self._viewer = Viewer(self._tree)
         return self._viewer
+
+    def _with_bias(self, viewer: Viewer, bias: Bias | None, scale: float) -> Viewer:
+        """Return what shows the same tree with a bias; the last one is kept."""
+        if bias is None:
+            return viewer
+        kept = self._biased
+        if kept is None or kept[0] is not viewer or kept[1:3] != (bias, scale):
+            sizes = Reader(viewer.tree, bias=bias, scale=scale).log_sizes()
+            self._biased = kept = viewer, bias, scale, Viewer(viewer.tree, sizes)
+        return kept[3]
 
     def _limited_to(self, rows: IdRanges) -> Viewer:
         """Return what shows a tree without other rows; the last one is kept."""
@@ -160,11 +173,11 @@ class ClustersStore(IndexedStore):
         self._tree = loaded_tree(
             arrays, self.stored_keys, self.stored_values, self.options.capacity
         )
-        self._viewer = self._limited = None
+        self._viewer = self._biased = self._limited = None
 
     def copy_index(self, twin: Self) -> None:
         twin._tree = self._tree.copy(twin.stored_keys, twin.stored_values)
-        twin._viewer = twin._limited = None
+        twin._viewer = twin._biased = twin._limited = None
 
     def index_bytes(self) -> int:
         limited = self._limited

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from fotmem.memory.options import MemoryOptions
@@ -41,11 +43,28 @@ def scale_and_bias(
     scale = scale / options.temperature
     if not options.decay:
         return scale, None
-    decay, end, window = options.decay / scale, store.next_id, options.window
-    counted = None if among is None else among.within(store.first_id, end)
+    counted = None if among is None else among.within(store.first_id, store.next_id)
+    end = store.next_id if counted is None else len(counted)
+    return scale, Decay(options.decay / scale, options.window, end, counted)
 
-    def bias(ids: Tensor) -> Tensor:
-        ages = end - ids if counted is None else len(counted) - counted.positions(ids)
-        return (ages.float() / window).clamp(1, OLDEST).log() * -decay
 
-    return scale, bias
+@dataclass(frozen=True)
+class Decay:
+    """What is added to the score of a key because of its age.
+
+    Stores may keep what they compute with it: two with equal fields are equal.
+    """
+
+    decay: float
+    """Exponent, in units of scores before they are scaled."""
+    window: int
+    """Tokens."""
+    end: int
+    """The age of a key is the number of keys from it to this end."""
+    counted: IdRanges | None
+    """The keys that count; None: all."""
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Return what is added to the scores of ids, float32 of the same shape."""
+        ages = self.end - (ids if self.counted is None else self.counted.positions(ids))
+        return (ages.float() / self.window).clamp(1, OLDEST).log() * -self.decay

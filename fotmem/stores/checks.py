@@ -3,9 +3,10 @@
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -112,8 +113,12 @@ def checked_scale(scale: object) -> float:
     return scale
 
 
-def checked_bias(bias: object, later: Callable[[Tensor], None]) -> Bias:
-    """Wrap a function of ids, so that what it returns is checked.
+@dataclass(frozen=True, eq=False)
+class CheckedBias:
+    """A function of ids, such that what it returns is checked.
+
+    Two are equal where their functions are dataclasses with equal fields. A plain function equals
+    no other: it may return something else the next time.
 
     Parameters
     ----------
@@ -121,15 +126,28 @@ def checked_bias(bias: object, later: Callable[[Tensor], None]) -> Bias:
     later : callable
         On CUDA, where no query waits for the device, it takes a bool ``[]``: whether all is well.
     """
-    if not callable(bias):
-        raise OptionError(
-            "bias must be None, or a function that takes ids and returns what is added to "
-            f"scores, got {shown(bias)}"
-        )
-    name = "what bias returns"
 
-    def checked(ids: Tensor) -> Tensor:
-        found: Any = bias(ids)
+    bias: Bias
+    later: Callable[[Tensor], None]
+
+    def __post_init__(self) -> None:
+        if not callable(self.bias):
+            raise OptionError(
+                "bias must be None, or a function that takes ids and returns what is added to "
+                f"scores, got {shown(self.bias)}"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CheckedBias):
+            return False
+        return is_dataclass(self.bias) and self.bias == other.bias
+
+    def __hash__(self) -> int:
+        return hash(type(self.bias))
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Return what is added to the scores of ids."""
+        name, found = "what bias returns", cast(Any, self.bias(ids))
         require_tensor(name, found)
         if found.dtype != torch.float32:
             raise DtypeError(name, expected="float32", actual=found.dtype)
@@ -143,14 +161,12 @@ def checked_bias(bias: object, later: Callable[[Tensor], None]) -> Bias:
             )
         below = found < torch.inf  # NaN is not
         if not found.is_cpu:
-            later(below.all())
+            self.later(below.all())
         elif not below.all():
             bad = (~below).nonzero()[0].tolist()
             raise NonFiniteError(name, f"{bad} of {list(found.shape)}")
         detached: Tensor = found.detach()
         return detached
-
-    return checked
 
 
 def checked_among(among: object) -> IdRanges:

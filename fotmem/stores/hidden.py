@@ -1,6 +1,7 @@
 """Hides keys that a store still holds: forgotten ones, and those that a search may not find."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -105,8 +106,9 @@ def search_among(
     return _replaced(lambda: hits, queries, lacking, compare) if lacking.any() else hits
 
 
-def live_bias(bias: Bias, *, first_id: int, shown: Shown | None) -> Bias:
-    """Let a bias of ids take rows, and hide some.
+@dataclass(frozen=True)
+class LiveBias:
+    """A bias of ids that takes rows, and hides some. Two are equal where their parts are.
 
     Parameters
     ----------
@@ -118,11 +120,14 @@ def live_bias(bias: Bias, *, first_id: int, shown: Shown | None) -> Bias:
         None: all rows are shown.
     """
 
-    def of_rows(rows: Tensor) -> Tensor:
-        found = bias(rows + first_id) if first_id else bias(rows)
-        return found if shown is None else found.where(shown(rows), -torch.inf)
+    bias: Bias
+    first_id: int
+    shown: Shown | None
 
-    return of_rows
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return what is added to the scores of rows; -inf: a hidden row."""
+        found = self.bias(rows + self.first_id) if self.first_id else self.bias(rows)
+        return found if self.shown is None else found.where(self.shown(rows), -torch.inf)
 
 
 def _first_good(hits: Hits, good: Tensor, top_k: int) -> Hits:

@@ -16,8 +16,8 @@ from fotmem.disk import SavedRows
 from fotmem.errors import OptionError, ShapeError, one_line
 from fotmem.stores.attending import attend_to_all, attend_to_hits
 from fotmem.stores.checks import (
+    CheckedBias,
     checked_among,
-    checked_bias,
     checked_dtype,
     checked_scale,
     checked_sizes,
@@ -30,7 +30,7 @@ from fotmem.stores.checks import (
     usable_device,
 )
 from fotmem.stores.guard import GUARDED, Guard, changes, closes, copies, fills, reads
-from fotmem.stores.hidden import Shown, live_bias, search_among, search_shown
+from fotmem.stores.hidden import LiveBias, Shown, search_among, search_shown
 from fotmem.stores.hits import Bias, Hits, best_biased, no_hits
 from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 from fotmem.stores.late_checks import LateChecks
@@ -197,7 +197,7 @@ class MemoryStore(ABC):
             return best_biased(near, bias, top_k, first=first, device=self.device)
         search = self.search_rows
         if bias is not None:
-            hiding = live_bias(bias, first_id=0, shown=rows.contains)
+            hiding = LiveBias(bias, first_id=0, shown=rows.contains)
             search = partial(self.search_rows_biased, bias=hiding)
         exactly = partial(self._compare_among, top_k=top_k, rows=rows, bias=bias)
         return search_among(search, exactly, queries, top_k, rows=rows, live=self._live)
@@ -510,7 +510,7 @@ class MemoryStore(ABC):
         queries, device = self.checked_queries(queries), queries.device
         top_k = checked_top_k(top_k)
         if bias is not None:
-            bias = checked_bias(bias, self._late_checks.note)
+            bias = CheckedBias(bias, self._late_checks.note)
         rows = self._live_rows(among)
         ids, scores = self._best_hits(queries, top_k, bias, rows)
         if self._offset:
@@ -587,7 +587,7 @@ class MemoryStore(ABC):
             top_k = checked_top_k(top_k)
         scale = checked_scale(scale)
         if bias is not None:
-            bias = checked_bias(bias, self._late_checks.note)
+            bias = CheckedBias(bias, self._late_checks.note)
         rows = self._live_rows(among)
         if self._live == 0 or queries.shape[1] == 0 or (rows is not None and not rows):
             return no_attention(given)
@@ -754,7 +754,7 @@ class MemoryStore(ABC):
             return no_hits(self.num_heads, queries.shape[1], top_k, self.device)
         if bias is not None:
             shown = self._not_forgotten() if rows is None else None
-            bias = live_bias(bias, first_id=self._offset, shown=shown)
+            bias = LiveBias(bias, first_id=self._offset, shown=shown)
         if rows is not None:
             ids, scores = self.search_rows_among(queries, wanted, rows, bias).padded(top_k)
         elif bias is None:
@@ -800,7 +800,7 @@ class MemoryStore(ABC):
     ) -> PartialAttention:
         if top_k is None:
             if bias is not None:
-                bias = live_bias(bias, first_id=self._offset, shown=None)
+                bias = LiveBias(bias, first_id=self._offset, shown=None)
             return self.attend_rows_among(queries, scale, bias, rows)
         first = self._forgotten
         top_k = min(top_k, self._live if rows is None else len(rows))
