@@ -125,7 +125,9 @@ class _Attention:
             for each, nodes, found in zip(self._estimates, wanted, read, strict=True)
         )
 
-    def _merged(self, estimate: _Estimate, outs: Tensor, lses: Tensor, *, errors: bool) -> Attended:
+    def _merged(
+        self, estimate: _Estimate, nodes: Tensor, outs: Tensor, lses: Tensor, *, errors: bool
+    ) -> Attended:
         """Merge clusters ``[n]`` that were read with the estimate of all others."""
         queries, scores, deviations, scales, pairs, predicted = estimate
         entries, tree = self._view.entries, self._viewer.tree
