@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fotmem
+from fotmem.cli.select import _show
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import InputError, OptionError
 from fotmem.measure.select import selector
@@ -59,6 +60,27 @@ def test_attention_to_all_keys_is_written_and_attached(tmp_path: Path) -> None:
     with fotmem.attach(model, config=file, layers=[1, 3], window=16) as memory:
         assert memory.top_k is None
         assert {type(store).__name__ for store in memory.stores.values()} == {"ClustersStore"}
+
+
+@pytest.mark.parametrize(
+    ("store", "tokens", "top_k", "hinted"),
+    [
+        ("clusters", 65_536, 32, True),
+        ("clusters", 65_535, 32, False),
+        ("exact", 2**20, 32, False),
+        ("clusters", 2**20, None, False),
+    ],
+)
+def test_all_keys_are_proposed_for_large_memories(
+    store: str, tokens: int, top_k: int | None, hinted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predicted = Prediction(ram=4e9, disk=0, latency=5e-3, error=0.03, recall=0.95)
+    chosen = Candidate(Setting(store=store), predicted, (), (17,), 2**15)
+    _show(Selection(tokens, 2**15, (17,), top_k, Limits(), (chosen,), {}, {}))
+    out = capsys.readouterr().out
+    assert ("try --top-k all (clusters)" in out) == hinted
+    assert out.splitlines()[-1] == f"{store}: it is the only one that fits"
+    assert ("estimated error" in out) == (top_k is None)
 
 
 @pytest.mark.parametrize(

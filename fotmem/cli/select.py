@@ -40,6 +40,8 @@ QUALITY = {"excess error": "error", "recall": "recall"}
 """Columns that are also columns of a benchmark, and their figures."""
 ALL_KEYS_QUALITY = {"error": "error", "estimated error": "estimated_error"}
 """Those of attention to all keys."""
+ALL_KEYS_FROM = 65_536
+"""Tokens from which on a store that estimates attends to all keys faster than `exact` does."""
 NOTHING_FITS = 3
 """Exit code if no store keeps all limits."""
 
@@ -187,7 +189,22 @@ def _show(found: "Selection") -> None:
     kept = KEPT if found.limits.persistent else {}
     meanings = {each.name: each.meaning for each in (*COLUMNS, *ALL_KEYS)}
     explain(console, EXPLAINED | kept | {name: meanings[name] for name in quality})
+    if hint := _hint(found):
+        console.print(hint, highlight=False, markup=False)
     console.print(found.summary, highlight=False, markup=False)
+
+
+def _hint(found: "Selection") -> str:
+    """Return what may be better than the best keys; empty where nothing is."""
+    from fotmem.plugin.create import find_store
+
+    if found.top_k is None or found.tokens < ALL_KEYS_FROM:
+        return ""
+    stores = dict.fromkeys(each.setting.store for each in found.candidates)
+    able = [name for name in stores if find_store(name).capabilities.estimates_tail]
+    if not able:
+        return ""
+    return f"what a text needs everywhere is kept better by all keys: try --top-k all ({able[0]})"
 
 
 def _share(value: float | None) -> str:
