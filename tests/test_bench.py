@@ -21,6 +21,7 @@ from fotmem.measure.capture import Capture, capture_random
 from fotmem.measure.grid import Grid, settings
 from fotmem.measure.setting import Setting
 from fotmem.plugin import registry
+from fotmem.stores import MemoryStore
 from tests import bench_capture
 from tests.bench_capture import TOKENS, naive
 from tests.commands import call, refusal
@@ -177,7 +178,9 @@ def all_keys_are_attended_to(report: BenchReport) -> None:
         assert row.estimated_error == (None if row.setting.store == "exact" else 0)
 
 
-def test_a_store_is_asked_what_it_estimates(tmp_path: Path) -> None:
+def test_a_store_is_asked_what_it_estimates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = 4500
     keys = capture_random(tmp_path / "c", tokens=tokens, queries=16, num_heads=2, head_dim=8)
     job = StoreJob(
@@ -196,6 +199,10 @@ def test_a_store_is_asked_what_it_estimates(tmp_path: Path) -> None:
         list(bench.grow())
         out, estimated, share_read = bench.all_keys_answer(None)
         assert bench.singly(None, 0, 2)[0] > 0
+        monkeypatch.setattr(type(bench.store), "tail_estimate", MemoryStore.tail_estimate)
+        unknown = bench.all_keys_answer(None)  # as of a plugin that does not tell
+        assert unknown.out.equal(out)
+        assert unknown[1:] == (None, None)
     assert share_read is not None
     assert 64 / tokens < share_read < 0.3
     exact = captured_truth(keys, 0, tokens, keys.queries(0, tokens)[:, :16], top_k=4)

@@ -179,7 +179,7 @@ def test_memory_that_was_freed_is_not_counted() -> None:
 def test_errors_of_attention_to_all_keys() -> None:
     """Estimated errors are compared with true ones, in quarters of the queries."""
     dense = torch.ones(2, 4, 3)
-    true = torch.tensor([[0.1, 0.3, 0.2, 0.4], [0.8, 0.5, 0.7, 0.6]])
+    true = torch.tensor([[0.1, 0.3, 0.7, 0.4], [0.8, 0.5, 0.2, 0.6]])
     estimated = torch.tensor([[1.0, 3.0, 2.0, 4.0], [8.0, 5.0, 7.0, 6.0]])
     none = torch.empty(2, 4, 0)
     exact = Truth(dense, none, none, dense, none, 1.0)
@@ -188,7 +188,7 @@ def test_errors_of_attention_to_all_keys() -> None:
     assert 0.7 < found.error_p95.value < 0.8
     assert found.estimated_error == 4.5
     assert [each.estimated for each in found.calibration] == [1.5, 3.5, 5.5, 7.5]
-    assert [each.true for each in found.calibration] == pytest.approx([0.15, 0.35, 0.55, 0.75])
+    assert [each.true for each in found.calibration] == pytest.approx([0.4, 0.35, 0.55, 0.5])
     unknown = all_keys_figures(dense, None, exact)
     assert unknown.error.value == 0
     assert unknown.estimated_error is None
