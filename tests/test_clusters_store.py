@@ -13,6 +13,7 @@ from fotmem.memory.decay import Decay
 from fotmem.stores import Bias, IdRanges, SavedIndex
 from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.naive import draw, naive_attention
+from fotmem_clusters.choosing import Limits
 from fotmem_clusters.entries import FEW, gain
 from fotmem_clusters.halving import halved
 from fotmem_clusters.members import Members
@@ -311,3 +312,23 @@ def test_each_pair_is_visited_once() -> None:
         assert torch.equal(chosen.flatten()[visit.pairs][visit.there], nodes[visit.there])
         seen += visit.pairs[visit.there].tolist()
     assert sorted(seen) == list(range(120))
+
+
+def test_groups_are_opened_as_queries_need_them() -> None:
+    """Of many groups, diffuse attention looks at some and peaked attention at all."""
+    keys = (3 * draw(1, 60, 1, DIM) + 2 * draw(1, 60, 200, DIM, seed=1)).flatten(1, 2)
+    keys = keys[:, torch.randperm(12000, generator=torch.Generator().manual_seed(0))]
+    values, queries = draw(1, 12000, DIM, seed=2) + 1, draw(1, 2, DIM, seed=3) / 50
+    store = create_store("clusters", num_heads=1, head_dim=DIM, capacity=4)
+    assert isinstance(store, ClustersStore)
+    store.add(keys, values)
+    viewer, limits = store._shown(), Limits(0.2, 100)
+    some = viewer.view(queries, limits).nodes.shape[1]
+    assert some < viewer.most / 2
+    assert viewer.view(100 * queries, limits).nodes.shape[1] == viewer.most
+    expected, _ = naive_attention(queries, keys, values, 1)
+    estimated = store.attend(queries, top_k=None, scale=1).out
+    assert 1e-4 < error(estimated, expected) < 0.05
+    store.tune(budget=ALL)
+    everything = store.attend(queries, top_k=None, scale=1).out
+    assert error(everything, expected) < 1e-4

@@ -91,7 +91,7 @@ class _Attention:
     """
 
     def __init__(self, viewer: Viewer, queries: Tensor, limits: Limits) -> None:
-        self._viewer, self._view, self._limits = viewer, viewer.view(queries), limits
+        self._viewer, self._view, self._limits = viewer, viewer.view(queries, limits), limits
         length = max(1, CACHED // self._view.entries.log_sizes.numel())
         self._estimates = [self._estimate(some) for some in queries.split(length, 1)]
 
@@ -188,7 +188,7 @@ def best_rows(viewer: Viewer, queries: Tensor, top_k: int, *, clusters: int) -> 
     """
     reader, parts = Reader(viewer.tree), []
     for some in queries.split(max(1, WORKSPACE // (2 * viewer.seen)), 1):
-        view = viewer.view(some)
+        view = viewer.view(some, Limits(torch.inf, clusters))
         entries, count = view.entries, view.nodes.shape[1]
         # About the largest of that many normal numbers.
         highest = entries.scores(some) - entries.log_sizes.clamp(min=0)

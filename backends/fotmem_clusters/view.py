@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem_clusters.entries import Entries, gain
+from fotmem_clusters.choosing import Limits
+from fotmem_clusters.entries import Entries, gain, needle_risks
 from fotmem_clusters.tree import GROUP, Tree
 
 ALL = 48
@@ -14,6 +15,12 @@ OPEN = 28
 """Groups whose clusters queries look at where there are more."""
 PER_QUERY = 2
 """Such groups for each query that asks at the same time."""
+
+
+MANY = 0.6
+"""Share of the groups from which on all clusters are looked at: that is as fast."""
+LEAST_ERROR = 0.2
+"""Groups are opened until the error of the others is this, or the target error."""
 
 
 class View(NamedTuple):
@@ -68,20 +75,32 @@ class Viewer:
         """Return how many clusters have about as many rows in all."""
         return max(1, round(budget / max(1.0, self.mean_size)))
 
-    def view(self, queries: Tensor) -> View:
+    def view(self, queries: Tensor, limits: Limits) -> View:
         """Return what queries ``[H, Q, D]``, scaled, look at."""
-        opened = OPEN + PER_QUERY * queries.shape[1]
-        if self._groups is None or opened >= self._count:
+        least = OPEN + PER_QUERY * queries.shape[1]
+        if self._groups is None or least >= self._count or limits.clusters >= self.most:
             return self._everything()
-        scores = self._groups.scores(queries)
-        scores += gain(self._groups.deviations(queries, self.tree.shapes), self._groups.bounds)
-        chosen = scores.softmax(2).amax(1).topk(opened, sorted=False).indices
+        largest, order = self._risks(self._groups, queries).sort(1, descending=True)
+        left = largest.square_().flip(1).cumsum(1).flip(1)  # before each is opened
+        wanted = int((left > max(limits.error, LEAST_ERROR) ** 2).sum(1).max())
+        if wanted > MANY * self._count:
+            return self._everything()
+        chosen = order[:, : max(least, wanted)]
         nodes = self.tree.groups.table.gather(1, chosen[..., None].expand(-1, -1, GROUP))
         nodes = nodes.flatten(1).long()
         there, nodes = nodes >= 0, nodes.clamp(min=0)
         sizes = self._log_sizes.gather(1, nodes).masked_fill_(~there, -torch.inf)
         entries = Entries.of(self.tree.summaries.take(nodes, there), sizes, self._kinds)
         return View(entries.and_more(self._groups.without(chosen)), nodes)
+
+    def _risks(self, groups: Entries, queries: Tensor) -> Tensor:
+        """Return the error ``[H, G]`` that the estimate of each group may cause to any query."""
+        deviations = groups.deviations(queries, self.tree.shapes)
+        shares = (groups.scores(queries) + gain(deviations, groups.bounds)).softmax(2)
+        rough = (shares.to(groups.values.dtype) @ groups.values).float()
+        scales = self.value_norms / rough.norm(dim=2, keepdim=True)
+        risks: Tensor = needle_risks(shares, deviations) * scales
+        return risks.amax(1)
 
     def _everything(self) -> View:
         """Return the view of all clusters."""
