@@ -109,6 +109,15 @@ def test_the_store_knows_how_wrong_it_is(data: tuple[Tensor, Tensor, Tensor]) ->
         last = estimated
 
 
+def test_values_of_zero_have_no_error(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    keys, values, queries = data
+    store = filled((keys, torch.zeros_like(values)))
+    assert not store.attend(queries, top_k=None, scale=SCALE).out.any()
+    found = store.tail_estimate(queries, scale=SCALE)
+    assert not found.error.any()
+    assert found.share_read.isfinite().all()
+
+
 def test_a_query_reads_until_its_error_is_small(data: tuple[Tensor, Tensor, Tensor]) -> None:
     keys, values, queries = data
     store, shares = filled(data), []

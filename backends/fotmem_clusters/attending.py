@@ -10,6 +10,7 @@ from fotmem.stores import Bias
 from fotmem_clusters.choosing import Limits, Pairs, choose
 from fotmem_clusters.entries import gain, needle_risks, risk
 from fotmem_clusters.reading import Reader
+from fotmem_clusters.shapes import TINY
 from fotmem_clusters.view import Viewer
 
 CACHED = 2**18
@@ -102,7 +103,7 @@ class _Attention:
         gains = gain(deviations, entries.bounds)
         shares = (scores + gains).softmax(2)
         rough = (shares.to(entries.values.dtype) @ entries.values).float()
-        scales = self._viewer.value_norms / rough.norm(dim=2, keepdim=True)
+        scales = self._viewer.value_norms / rough.norm(dim=2, keepdim=True).clamp(min=TINY)
         count = self._view.nodes.shape[1]
         shares, steep = shares[..., :count], deviations[..., :count]
         pairs = choose(shares * risk(steep), needle_risks(shares, steep), self._limits, scales)

@@ -12,6 +12,7 @@ from fotmem_clusters.choosing import Limits
 from fotmem_clusters.options import ClustersOptions
 from fotmem_clusters.reading import Reader
 from fotmem_clusters.saving import loaded_tree, saved_tree
+from fotmem_clusters.shapes import TINY
 from fotmem_clusters.tree import Tree
 from fotmem_clusters.view import Viewer
 
@@ -128,7 +129,8 @@ class ClustersStore(IndexedStore):
         assert found.error is not None
         assert found.read is not None
         whole = self._attention(queries, scale, None, None)
-        part = (found.lse - whole.lse).exp() * found.out.norm(dim=2) / whole.out.norm(dim=2)
+        norms = [each.norm(dim=2).clamp(min=TINY) for each in (found.out, whole.out)]
+        part = (found.lse - whole.lse).exp() * norms[0] / norms[1]
         waiting = len(self.stored_keys) - self._tree.end
         read = (found.read + waiting) / self._live
         return TailEstimate(found.error * part, read.clamp(max=1))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.entries import Entries, gain, needle_risks
+from fotmem_clusters.shapes import TINY
 from fotmem_clusters.tree import GROUP, Tree
 
 ALL = 48
@@ -98,7 +99,7 @@ class Viewer:
         deviations = groups.deviations(queries, self.tree.shapes)
         shares = (groups.scores(queries) + gain(deviations, groups.bounds)).softmax(2)
         rough = (shares.to(groups.values.dtype) @ groups.values).float()
-        scales = self.value_norms / rough.norm(dim=2, keepdim=True)
+        scales = self.value_norms / rough.norm(dim=2, keepdim=True).clamp(min=TINY)
         risks: Tensor = needle_risks(shares, deviations) * scales
         return risks.amax(1)
 
