@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Capture, Path], Any], str]] = {
 
 
 class _Empty:
-    rows = growth = failures = ()
+    rows = growth = failures = all_keys = ()
 
 
 EMPTY: Any = _Empty()

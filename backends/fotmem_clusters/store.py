@@ -132,14 +132,18 @@ class ClustersStore(IndexedStore):
         norms = [each.norm(dim=2).clamp(min=TINY) for each in (found.out, whole.out)]
         part = (found.lse - whole.lse).exp() * norms[0] / norms[1]
         waiting = len(self.stored_keys) - self._tree.end
-        read = (found.read + waiting) / self._live
+        read = (found.read + waiting) / self._remembered
         return TailEstimate(found.error * part, read.clamp(max=1))
+
+    @property
+    def _remembered(self) -> int:
+        return len(self.stored_keys) - self.forgotten_rows
 
     def _limits(self, viewer: Viewer) -> Limits:
         """Return how much each query reads."""
         budget, error = self.options.budget, self.options.target_error
         if budget is None and error is None:
-            budget, error = max(BUDGET, self._live // SHARE), TARGET_ERROR
+            budget, error = max(BUDGET, self._remembered // SHARE), TARGET_ERROR
         everything = len(self.stored_keys)
         return Limits(error or 0.0, viewer.clusters(everything if budget is None else budget))
 
