@@ -185,6 +185,24 @@ def test_nothing_is_left_of_rows_that_are_not_seen(
     assert out.abs().max() < 1e3
 
 
+def test_clusters_that_are_built_anew_leave_nothing_of_the_old_ones(
+    data: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Also not of those that a call was limited to."""
+    keys, values, queries = data
+    ranges = IdRanges([(500, TOKENS)])
+    other = keys.flip(2), values.flip(2)
+    store, expected = filled(data, budget=64), filled((*other, queries), budget=64)
+    store.attend(queries, top_k=None, scale=SCALE, among=ranges)
+    store.undo_rows(0, 0, 0)
+    store.add_rows(*other)
+    both = [
+        each.attend(queries, top_k=None, scale=SCALE, among=ranges).out
+        for each in (store, expected)
+    ]
+    assert torch.equal(*both)
+
+
 def test_a_decay_reaches_what_is_not_read(data: tuple[Tensor, Tensor, Tensor]) -> None:
     keys, values, queries = data
     store, exact = (

@@ -55,6 +55,7 @@ class ClustersStore(IndexedStore):
         self._tree = Tree(
             self.stored_keys, self.stored_values, self.options.capacity, self.first_row
         )
+        self._viewer = self._biased = self._limited = None
         for first, keys in self.key_blocks(self.first_row, len(self.stored_keys)):
             self.extend_index(first, keys)
 
