@@ -56,7 +56,7 @@ class Entries(NamedTuple):
             keys=known.keys.to(dtype),
             values=known.values.to(dtype),
             log_sizes=log_sizes[:, None],
-            bounds=known.sizes.clamp(1, most).log_().mul_(2).sqrt_().mul_(FEW)[:, None],
+            bounds=bounds_of(known.sizes, most)[:, None],
             spreads=(known.kinds[..., None] == numbers) * known.spreads[..., None].to(dtype),
         )
 
@@ -93,6 +93,11 @@ class Entries(NamedTuple):
         weights = weights.to(self.values.dtype)
         mean = (weights @ self.values).float()
         return mean + shapes.shift(queries, (weights @ self.spreads).float())
+
+
+def bounds_of(sizes: Tensor, most: float = torch.inf) -> Tensor:
+    """Return the deviations from which the gain of so many numbers, at most `most`, is linear."""
+    return sizes.clamp(1, most).log_().mul_(2).sqrt_().mul_(FEW)
 
 
 def gain(deviations: Tensor, bounds: Tensor) -> Tensor:

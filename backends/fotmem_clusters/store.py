@@ -1,5 +1,6 @@
 """Attention to all keys: exact where it matters, estimated elsewhere."""
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -7,8 +8,9 @@ from torch import Tensor
 
 from fotmem.attention import PartialAttention, merge
 from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore, TailEstimate
-from fotmem_clusters.attending import attend_to_clusters, best_rows
+from fotmem_clusters.attending import Attended, attend_to_clusters, best_rows
 from fotmem_clusters.choosing import Limits
+from fotmem_clusters.compiled import compiled_for
 from fotmem_clusters.options import ClustersOptions
 from fotmem_clusters.reading import Reader
 from fotmem_clusters.saving import loaded_tree, saved_tree
@@ -94,13 +96,19 @@ class ClustersStore(IndexedStore):
         viewer, waiting = self._shown_of(rows)
         if viewer is not None:
             viewer, limits = self._with_bias(viewer, bias, scale), self._limits(viewer)
-            found = attend_to_clusters(viewer, queries, limits=limits, scale=scale, bias=bias)
+            attend = self._attend_to_clusters
+            found = attend(viewer, queries, limits=limits, scale=scale, bias=bias)
             parts.append(PartialAttention(found.out, found.lse))
         if waiting is None and end < len(self.stored_keys):
             waiting = IdRanges([(max(end, self.forgotten_rows), len(self.stored_keys))])
         if waiting:
             parts.append(super().attend_rows_among(queries, scale, bias, waiting))
         return merge(parts) if len(parts) > 1 else parts[0]
+
+    @property
+    def _attend_to_clusters(self) -> Callable[..., Attended]:
+        """Attention to clusters, compiled if it can be."""
+        return compiled_for(self._tree.summaries.keys) or attend_to_clusters
 
     def _shown_of(self, rows: IdRanges | None) -> tuple[Viewer | None, IdRanges | None]:
         """Return what shows some rows of the tree, and those that wait; None: all, or no row."""
@@ -126,7 +134,7 @@ class ClustersStore(IndexedStore):
         if viewer is None:
             return TailEstimate(torch.zeros_like(everything), everything)
         limits = self._limits(viewer)
-        found = attend_to_clusters(viewer, queries, limits=limits, scale=scale, errors=True)
+        found = self._attend_to_clusters(viewer, queries, limits=limits, scale=scale, errors=True)
         assert found.error is not None
         assert found.read is not None
         whole = self._attention(queries, scale, None, None)

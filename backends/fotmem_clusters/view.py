@@ -1,5 +1,6 @@
 """What queries look at: all clusters, or those of the groups that matter most."""
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -46,15 +47,12 @@ class Viewer:
 
     def __init__(self, tree: Tree, log_sizes: Tensor | None = None) -> None:
         self.tree, clusters = tree, tree.nodes
-        self._log_sizes = clusters.sizes.log() if log_sizes is None else log_sizes
+        self.log_sizes = clusters.sizes.log() if log_sizes is None else log_sizes
         first = tree.summaries.centres.shape[1]
         self._kinds = range(first + tree.outlines.centres.shape[1])
         self._count = int(tree.groups.counts.max())
-        self._groups: Entries | None = None
+        self._first_group_kind = first
         self._all: View | None = None
-        if self._count > ALL:
-            outlines, kinds = tree.outlines.first(self._count), self._kinds[first:]
-            self._groups = Entries.of(outlines, self._summed(), kinds, GROUP)
         sizes = clusters.sizes
         self.mean_size = float(sizes.sum() / (sizes > 0).sum().clamp(min=1))
         """Rows of a cluster, on average."""
@@ -65,12 +63,12 @@ class Viewer:
     @property
     def seen(self) -> int:
         """Clusters of all heads."""
-        return self._log_sizes.numel()
+        return self.log_sizes.numel()
 
     @property
     def most(self) -> int:
         """Clusters of a head, at most."""
-        return self._log_sizes.shape[1]
+        return self.log_sizes.shape[1]
 
     def clusters(self, budget: int) -> int:
         """Return how many clusters have about as many rows in all."""
@@ -90,7 +88,7 @@ class Viewer:
         nodes = self.tree.groups.table.gather(1, chosen[..., None].expand(-1, -1, GROUP))
         nodes = nodes.flatten(1).long()
         there, nodes = nodes >= 0, nodes.clamp(min=0)
-        sizes = self._log_sizes.gather(1, nodes).masked_fill_(~there, -torch.inf)
+        sizes = self.log_sizes.gather(1, nodes).masked_fill_(~there, -torch.inf)
         entries = Entries.of(self.tree.summaries.take(nodes, there), sizes, self._kinds)
         return View(entries.and_more(self._groups.without(chosen)), nodes)
 
@@ -108,14 +106,23 @@ class Viewer:
         if self._all is None:
             clusters = self.tree.nodes
             numbers = torch.arange(clusters.sizes.shape[1], device=clusters.sizes.device)
-            entries = Entries.of(clusters, self._log_sizes, self._kinds)
+            entries = Entries.of(clusters, self.log_sizes, self._kinds)
             self._all = View(entries, numbers.expand(len(clusters.sizes), -1))
         return self._all
 
-    def _summed(self) -> Tensor:
-        """Return the log sizes ``[H, G]`` of groups: those of their clusters, summed."""
-        parents = self.tree.parents[:, : self._log_sizes.shape[1]]
-        top = self._log_sizes.amax(1, keepdim=True)
+    @cached_property
+    def _groups(self) -> Entries | None:
+        """All groups, if there are many."""
+        if self._count <= ALL:
+            return None
+        outlines, kinds = self.tree.outlines.first(self._count), self._kinds[self._first_group_kind:]
+        return Entries.of(outlines, self.group_log_sizes, kinds, GROUP)
+
+    @cached_property
+    def group_log_sizes(self) -> Tensor:
+        """Shape ``[H, G]``: those of their clusters, summed."""
+        parents = self.tree.parents[:, : self.log_sizes.shape[1]]
+        top = self.log_sizes.amax(1, keepdim=True)
         sums = top.new_zeros(len(parents), self._count)
-        sums.scatter_add_(1, parents, (self._log_sizes - top).exp())
+        sums.scatter_add_(1, parents, (self.log_sizes - top).exp())
         return sums.log() + top

@@ -1,0 +1,244 @@
+"""What queries expect of clusters and groups, and which clusters each reads."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fotmem_clusters.choosing import LEAST
+from fotmem_clusters.compiled.heap import heap_of, pop
+from fotmem_clusters.compiled.products import add_rows, inner_products
+from fotmem_clusters.compiled.reading import pairs_of
+from fotmem_clusters.compiled.scalars import compiled, exp
+from fotmem_clusters.compiled.shown import Array
+from fotmem_clusters.entries import NEEDLE, RISK, STEEPEST
+from fotmem_clusters.view import ALL, LEAST_ERROR, MANY, OPEN, PER_QUERY
+
+SMALL = np.float32(0.25)
+"""Deviations up to which a risk is computed by its series."""
+TINY = np.float32(1e-30)
+
+
+class Looked(NamedTuple):
+    """What queries look at, and expect of it."""
+
+    counts: Array
+    """Shape ``[n, 2]``, int32: clusters, and groups."""
+    entries: Array
+    """Shape ``[n, E]``, int32: those, clusters first."""
+    known: Array
+    """Shape ``[n, 3, E]``, float32: scores, deviations and gains of these."""
+    units: Array
+    """Shape ``[n]``, float32: the relative error of the output at a risk of 1."""
+
+
+@compiled
+def gain(deviation, bound):
+    """As `fotmem_clusters.entries.gain`, of one entry."""
+    steep = min(deviation, bound)
+    return (deviation - np.float32(0.5) * steep) * steep
+
+
+@compiled
+def risk(deviation):
+    """As `fotmem_clusters.entries.risk`, of one entry."""
+    few = min(deviation, np.float32(STEEPEST))
+    series = few * few * (np.float32(1 / 2) + few * (np.float32(1 / 6) + few * np.float32(1 / 24)))
+    whole = exp(few) - few - np.float32(1)
+    return np.float32(RISK) * (series if few < SMALL else whole)
+
+
+@compiled
+def spread_along(query, head, shown, along):
+    """Compute the variance of inner products with a query, by kind."""
+    turned = np.zeros_like(query)
+    add_rows(shown.axes[head], np.arange(len(query)), 0, query, turned)
+    turned *= turned
+    variances = shown.variances[head]
+    inner_products(turned, variances, np.arange(len(variances)), 0, along)
+
+
+@compiled
+def expect(query, along, nodes, head, numbers, known):
+    """Compute what a query expects of nodes of a head: scores, deviations and gains."""
+    scores, deviations, gains = known
+    inner_products(query, nodes.keys[head], numbers, 0, scores)
+    log_sizes, bounds = nodes.log_sizes[head], nodes.bounds[head]
+    kinds, spreads = nodes.kinds[head], nodes.spreads[head]
+    for place in range(len(numbers)):
+        node = numbers[place]
+        scores[place] += log_sizes[node]
+        deviations[place] = np.sqrt(along[nodes.first_kind + kinds[node]] * spreads[node])
+        gains[place] = gain(deviations[place], bounds[node])
+
+
+@compiled
+def shares_of(scores, gains, shares):
+    """Compute the share of each entry in all weight; return the log of that."""
+    top = np.float32(-np.inf)
+    for place in range(len(scores)):
+        top = max(top, scores[place] + gains[place])
+    total = np.float32(0)
+    for place in range(len(scores)):
+        shares[place] = exp(scores[place] + gains[place] - top)
+        total += shares[place]
+    for place in range(len(scores)):
+        shares[place] /= total
+    return top + np.log(total)
+
+
+@compiled
+def needles_of(scores, gains, deviations, lse, needles):
+    """As `fotmem_clusters.entries.needle_risks`, squared."""
+    top = np.float32(STEEPEST)
+    for place in range(len(needles)):
+        square = deviations[place] * deviations[place]
+        exponent = scores[place] + gains[place] - lse + np.float32(NEEDLE) * square
+        found = exp(min(exponent, top)) * min(square, top) * np.float32(RISK / 2)
+        needles[place] = found * found
+
+
+@compiled
+def norm(vector):
+    total = np.float32(0)
+    for column in range(len(vector)):
+        total += vector[column] * vector[column]
+    return np.sqrt(total)
+
+
+@compiled
+def open_groups(query, along, shown, head, error, entries, known):
+    """Choose what a query looks at where a head has many groups.
+
+    Writes clusters to `entries`, then groups whose clusters it does not look at; of these groups
+    also scores, deviations and gains to the rows of `known`. Returns how many there are of each.
+    """
+    groups, clusters = shown.groups, shown.clusters.counts[head]
+    count = groups.counts[head]
+    numbers = np.arange(count).astype(np.int32)
+    here = np.empty((3, count), np.float32)
+    scores, deviations, gains = here
+    expect(query, along, groups, head, numbers, here)
+    shares, needles = np.empty((2, count), np.float32)
+    rough = np.zeros(len(query), np.float32)
+    lse = shares_of(scores, gains, shares)
+    add_rows(groups.values[head], numbers, 0, shares, rough)
+    needles_of(scores, gains, deviations, lse, needles)
+    limit = (max(error, LEAST_ERROR) / unit_of(shown, head, rough)) ** 2
+    left = needles.astype(np.float64).sum()
+    heap, opened, looked = heap_of(needles), 0, 0
+    while opened < OPEN + PER_QUERY or left > limit:
+        if opened == count or opened > MANY * count:
+            for cluster in range(clusters):
+                entries[cluster] = cluster
+            return clusters, 0
+        group = pop(heap, count - opened, needles)
+        left -= needles[group]
+        opened += 1
+        for column in range(shown.table.shape[2]):
+            cluster = shown.table[head, group, column]
+            if cluster < 0:
+                break
+            entries[looked] = cluster
+            looked += 1
+    rest = count - opened
+    for place in range(rest):
+        entries[looked + place] = heap[place]
+        known[:, looked + place] = here[:, heap[place]]
+    return looked, rest
+
+
+@compiled
+def unit_of(shown, head, rough):
+    """Return the relative error of an output about `rough` at a risk of 1."""
+    return shown.value_norms[head] / max(norm(rough), TINY)
+
+
+@compiled
+def choose(query, shown, head, error, most, entries, known, chosen):
+    """Choose what a query ``[D]`` looks at, and which clusters of that it reads.
+
+    Parameters
+    ----------
+    query : array
+        Scaled.
+    shown : Shown
+    head : int
+    error : float
+        It reads until the estimated relative error of its output is this.
+    most : int
+        It reads no more clusters.
+    entries : array
+        Written, int32: clusters, then groups.
+    known : array
+        Written, ``[3, E]``, float32: scores, deviations and gains of these.
+    chosen : array
+        Written, int32: the places among entries of what it reads.
+
+    Returns
+    -------
+    looked, rest, read : int
+        How many clusters and groups it looks at, and clusters it reads.
+    unit : float
+        The relative error of the output at a risk of 1.
+    """
+    along = np.empty(shown.variances.shape[1], np.float32)
+    spread_along(query, head, shown, along)
+    clusters = shown.clusters.counts[head]
+    looked, rest = clusters, 0
+    if shown.groups.counts[head] > ALL and most < clusters:
+        looked, rest = open_groups(query, along, shown, head, error, entries, known)
+    else:
+        for cluster in range(clusters):
+            entries[cluster] = cluster
+    expect(query, along, shown.clusters, head, entries[:looked], known[:, :looked])
+    scores, deviations, gains = known[:, : looked + rest]
+    shares, needles = np.empty((2, looked + rest), np.float32)
+    lse = shares_of(scores, gains, shares)
+    rough = np.zeros(len(query), np.float32)
+    some, others = entries[:looked], entries[looked : looked + rest]
+    add_rows(shown.clusters.values[head], some, 0, shares[:looked], rough)
+    add_rows(shown.groups.values[head], others, 0, shares[looked:], rough)
+    unit = unit_of(shown, head, rough)
+    needles_of(scores[:looked], gains, deviations, lse, needles[:looked])
+    left = 0.0
+    for place in range(looked):
+        left += needles[place]
+        shares[place] *= risk(deviations[place])
+    limit, most = (error / unit) ** 2, min(most, looked)
+    heap, read = heap_of(shares[:looked]), 0
+    while read < most and (read < LEAST or max(left, 0.0) >= limit):
+        chosen[read] = pop(heap, looked - read, shares)
+        left -= needles[chosen[read]]
+        read += 1
+    return looked, rest, read, unit
+
+
+@compiled
+def choose_all(queries, heads, shown, error, most):
+    """Choose for queries ``[n, D]`` of heads ``[n]``; return parts of `Looked` and of `Pairs`."""
+    count, room = len(queries), shown.members.shape[1]
+    wide = shown.clusters.counts.max() + shown.groups.counts.max()
+    counts, units = np.empty((count, 2), np.int32), np.empty(count, np.float32)
+    entries, known = np.empty((count, wide), np.int32), np.empty((count, 3, wide), np.float32)
+    chosen, reads = np.empty((count, wide), np.int32), np.empty(count, np.int32)
+    for owner in range(count):
+        looked, rest, reads[owner], units[owner] = choose(
+            queries[owner],
+            shown,
+            heads[owner],
+            error,
+            most,
+            entries[owner],
+            known[owner],
+            chosen[owner],
+        )
+        counts[owner, 0], counts[owner, 1] = looked, rest
+    owners = np.empty(reads.sum(), np.int32)
+    places, nodes, pair = np.empty_like(owners), np.empty_like(owners), 0
+    for owner in range(count):
+        for place in chosen[owner, : reads[owner]]:
+            owners[pair], places[pair] = owner, place
+            nodes[pair] = heads[owner] * room + entries[owner, place]
+            pair += 1
+    looked_at = counts, entries, known, units
+    return looked_at, pairs_of(owners, places, nodes, len(shown.members) * room)

@@ -1,0 +1,107 @@
+"""What compiled functions see of a tree: its arrays, as NumPy has them."""
+
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fotmem_clusters.entries import bounds_of
+from fotmem_clusters.summaries import Summaries
+from fotmem_clusters.tree import GROUP
+from fotmem_clusters.view import Viewer
+
+Array = np.ndarray[Any, Any]
+_SHOWN: "WeakKeyDictionary[Viewer, Shown]" = WeakKeyDictionary()
+
+
+class Nodes(NamedTuple):
+    """Clusters, or groups, of each head."""
+
+    counts: Array
+    """Shape ``[H]``, int64: nodes of each head."""
+    keys: Array
+    """Shape ``[H, room, D]``: mean keys, from the origin; as `raw` has them."""
+    values: Array
+    """Shape ``[H, room, D]``: mean values."""
+    log_sizes: Array
+    """Shape ``[H, C]``, float32: log of the number of keys, each times the exp of its bias."""
+    bounds: Array
+    """Shape ``[H, C]``, float32: deviations from which the gain is linear."""
+    spreads: Array
+    """Shape ``[H, room]``, float32."""
+    kinds: Array
+    """Shape ``[H, room]``, uint8."""
+    first_kind: int
+    """The number of its first kind among those of clusters and of groups."""
+
+
+class Shown(NamedTuple):
+    """A tree."""
+
+    clusters: Nodes
+    groups: Nodes
+    table: Array
+    """Shape ``[H, room, GROUP]``, int32: the clusters of each group."""
+    sizes: Array
+    """Shape ``[H, room]``, int32: the keys of each cluster."""
+    members: Array
+    """Shape ``[H, room, S]``, int32: the rows of each cluster, -1 after the last."""
+    origin: Array
+    """Shape ``[H, D]``, float32."""
+    axes: Array
+    """Shape ``[H, D, D]``, float32."""
+    variances: Array
+    """Shape ``[H, M, D]``, float32: of kinds of clusters, then of groups."""
+    slopes: Array
+    """Shape ``[H, M * D, D]``, as `raw` has them."""
+    value_norms: Array
+    """Shape ``[H]``, float32."""
+
+
+def shown(viewer: Viewer) -> Shown:
+    """Return what compiled functions see of what a viewer shows; nothing is copied."""
+    found = _SHOWN.get(viewer)
+    if found is None:
+        found = _SHOWN[viewer] = _shown(viewer)
+    return found
+
+
+def _shown(viewer: Viewer) -> Shown:
+    tree = viewer.tree
+    kinds = tree.summaries.centres.shape[1]
+    return Shown(
+        clusters=_nodes(tree.summaries, tree.clusters.counts, viewer.log_sizes, torch.inf, 0),
+        groups=_nodes(tree.outlines, tree.groups.counts, viewer.group_log_sizes, GROUP, kinds),
+        table=tree.groups.table.numpy(),
+        sizes=tree.clusters.sizes.numpy(),
+        members=tree.clusters.table.numpy(),
+        origin=tree.summaries.origin[:, 0].numpy(),
+        axes=tree.shapes.axes.numpy(),
+        variances=tree.shapes.variances.numpy(),
+        slopes=raw(tree.shapes.slopes),
+        value_norms=viewer.value_norms.view(-1).numpy(),
+    )
+
+
+def _nodes(
+    known: Summaries, counts: Tensor, log_sizes: Tensor, most: float, first_kind: int
+) -> Nodes:
+    return Nodes(
+        counts=counts.numpy(),
+        keys=raw(known.keys),
+        values=raw(known.values),
+        log_sizes=log_sizes.numpy(),
+        bounds=bounds_of(known.sizes, most).numpy(),
+        spreads=known.spreads.numpy(),
+        kinds=known.kinds.numpy(),
+        first_kind=first_kind,
+    )
+
+
+def raw(tensor: Tensor) -> Array:
+    """View a tensor as an array; bfloat16 as uint16."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16)
+    return tensor.numpy()
