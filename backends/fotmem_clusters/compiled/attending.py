@@ -1,5 +1,7 @@
 """Attends to some clusters exactly, and to all others as their summaries estimate."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,17 +9,18 @@ from torch import Tensor
 from fotmem.stores import Bias, over_heads
 from fotmem_clusters.attending import Attended
 from fotmem_clusters.choosing import Limits
-from fotmem_clusters.compiled.choosing import Looked, choose_all
+from fotmem_clusters.compiled.choosing import choose_all
 from fotmem_clusters.compiled.merging import merge_all
-from fotmem_clusters.compiled.reading import Pairs, Sums, read_clusters
-from fotmem_clusters.compiled.rows import rows_of
+from fotmem_clusters.compiled.reading import no_sums, origins_of, read_clusters
+from fotmem_clusters.compiled.rows import columns_of, rows_in_memory, rows_of
+from fotmem_clusters.compiled.scalars import compiled
 from fotmem_clusters.compiled.shown import Array, shown
 from fotmem_clusters.view import Viewer
 
-WORKSPACE = 2**20
+WORKSPACE = 2**18
 """Entries that all queries of a part look at, about."""
-LEAST = 2**16
-"""As many entries are worth a thread."""
+ENOUGH = 2**15
+"""As many are worth a thread."""
 
 
 def attend_to_clusters(
@@ -32,38 +35,45 @@ def attend_to_clusters(
     """Attend as `fotmem_clusters.attending.attend_to_clusters` does."""
     heads, asking, dim = queries.shape
     flat, owners = (queries * scale).view(-1, dim).numpy(), np.arange(heads).repeat(asking)
-    entries = len(flat) * viewer.most
-    few = min(torch.get_num_threads(), entries // LEAST)
-    parts = min(len(flat), max(1, few, entries // WORKSPACE))
-    bounds = np.linspace(0, len(flat), parts + 1).astype(int)
+    tree, seen, error = viewer.tree, shown(viewer), float(limits.error)
+    columns = None if bias is not None else columns_of(tree)
 
-    def attend(part: int) -> tuple[Array, ...]:
-        some = slice(bounds[part], bounds[part + 1])
-        return _attend(viewer, flat[some], owners[some], limits, bias, scale)
+    def attend(some: slice) -> tuple[Array, ...]:
+        asked = flat[some], owners[some], seen
+        if columns is not None:
+            return _attend_in_memory(*asked, *columns, error, limits.clusters, errors)
+        looked, pairs = choose_all(*asked, error, limits.clusters)
+        sums, origins = no_sums(len(asked[0]), dim), origins_of(*asked)
+        for rows in rows_of(tree, seen, pairs.nodes, bias, scale):
+            read_clusters(asked[0], origins, looked, pairs, rows, sums)
+        return merge_all(*asked, origins, looked, sums, errors)
 
-    found = zip(*over_heads(attend, parts), strict=True)
-    out, lse, error, read = (
-        torch.from_numpy(np.concatenate(each)).view(heads, asking, *each[0].shape[1:])
-        for each in found
-    )
-    return Attended(out, lse, error if errors else None, read if errors else None)
+    found = _in_parts(attend, len(flat), len(flat) * viewer.most)
+    out, lse, read, expected = (torch.from_numpy(each) for each in found)
+    out, lse = out.view(queries.shape), lse.view(heads, asking)
+    if not errors:
+        return Attended(out, lse, None, None)
+    return Attended(out, lse, expected.view(lse.shape), read.view(lse.shape))
 
 
-def _attend(
-    viewer: Viewer, queries: Array, heads: Array, limits: Limits, bias: Bias | None, scale: float
-) -> tuple[Array, ...]:
-    """Attend with queries ``[n, D]``, scaled, of heads ``[n]``.
+@compiled
+def _attend_in_memory(queries, heads, shown, keys, values, error, most, errors):
+    """Attend with queries ``[n, D]`` of heads ``[n]``, without a bias; return as `merge_all`."""
+    looked, pairs = choose_all(queries, heads, shown, error, most)
+    sums, origins = no_sums(*queries.shape), origins_of(queries, heads, shown)
+    rows = rows_in_memory(shown, pairs.nodes, keys, values)
+    read_clusters(queries, origins, looked, pairs, rows, sums)
+    return merge_all(queries, heads, shown, origins, looked, sums, errors)
 
-    Returns the output ``[n, D]``, and the log-sum-exp, the relative error and the number of keys
-    read, ``[n]`` each.
-    """
-    seen = shown(viewer)
-    looked, pairs = choose_all(queries, heads, seen, float(limits.error), limits.clusters)
-    looked, pairs = Looked(*looked), Pairs(*pairs)
-    sums = Sums.of(*queries.shape)
-    origins = (queries * seen.origin[heads]).sum(1)
-    for rows in rows_of(viewer.tree, pairs.nodes, bias, scale):
-        read_clusters(queries, origins, looked.known, pairs, rows, sums)
-    outs, (lses, errors) = np.empty_like(queries), np.empty((2, len(queries)), np.float32)
-    merge_all(queries, heads, origins, seen, looked, sums, outs, lses, errors)
-    return outs, lses, errors, sums.counts
+
+def _in_parts(
+    attend: Callable[[slice], tuple[Array, ...]], count: int, entries: int
+) -> Iterable[Array]:
+    """Attend with parts of `count` queries that look at so many entries in all, in threads."""
+    parts = max(entries // WORKSPACE, min(torch.get_num_threads(), entries // ENOUGH))
+    parts = min(count, parts)
+    if parts <= 1:
+        return attend(slice(0, count))
+    ends = [count * part // parts for part in range(parts + 1)]
+    found = over_heads(lambda part: attend(slice(*ends[part : part + 2])), parts)
+    return map(np.concatenate, zip(*found, strict=True))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fotmem_clusters.choosing import LEAST
-from fotmem_clusters.compiled.heap import heap_of, pop
+from fotmem_clusters.compiled.largest import blocks_of, take_largest
 from fotmem_clusters.compiled.products import add_rows, inner_products
 from fotmem_clusters.compiled.reading import pairs_of
 from fotmem_clusters.compiled.scalars import compiled, exp
@@ -25,8 +25,12 @@ class Looked(NamedTuple):
     """Shape ``[n, 2]``, int32: clusters, and groups."""
     entries: Array
     """Shape ``[n, E]``, int32: those, clusters first."""
-    known: Array
-    """Shape ``[n, 3, E]``, float32: scores, deviations and gains of these."""
+    scores: Array
+    """Shape ``[n, E]``, float32: log of the weights of these if all keys were as their mean."""
+    deviations: Array
+    """Shape ``[n, E]``, float32: of the scores of their keys."""
+    gains: Array
+    """Shape ``[n, E]``, float32: what is to be added to scores."""
     units: Array
     """Shape ``[n]``, float32: the relative error of the output at a risk of 1."""
 
@@ -58,9 +62,8 @@ def spread_along(query, head, shown, along):
 
 
 @compiled
-def expect(query, along, nodes, head, numbers, known):
-    """Compute what a query expects of nodes of a head: scores, deviations and gains."""
-    scores, deviations, gains = known
+def expect(query, along, nodes, head, numbers, scores, deviations, gains):
+    """Compute what a query expects of nodes of a head."""
     inner_products(query, nodes.keys[head], numbers, 0, scores)
     log_sizes, bounds = nodes.log_sizes[head], nodes.bounds[head]
     kinds, spreads = nodes.kinds[head], nodes.spreads[head]
@@ -106,32 +109,33 @@ def norm(vector):
 
 
 @compiled
-def open_groups(query, along, shown, head, error, entries, known):
+def open_groups(query, along, shown, head, error, entries, scores, deviations, gains):
     """Choose what a query looks at where a head has many groups.
 
     Writes clusters to `entries`, then groups whose clusters it does not look at; of these groups
-    also scores, deviations and gains to the rows of `known`. Returns how many there are of each.
+    also scores, deviations and gains. Returns how many there are of each.
     """
     groups, clusters = shown.groups, shown.clusters.counts[head]
     count = groups.counts[head]
     numbers = np.arange(count).astype(np.int32)
-    here = np.empty((3, count), np.float32)
-    scores, deviations, gains = here
-    expect(query, along, groups, head, numbers, here)
-    shares, needles = np.empty((2, count), np.float32)
+    log_weights = np.empty(count, np.float32)
+    steep, more = np.empty_like(log_weights), np.empty_like(log_weights)
+    expect(query, along, groups, head, numbers, log_weights, steep, more)
+    shares, needles = np.empty_like(steep), np.empty_like(steep)
     rough = np.zeros(len(query), np.float32)
-    lse = shares_of(scores, gains, shares)
+    lse = shares_of(log_weights, more, shares)
     add_rows(groups.values[head], numbers, 0, shares, rough)
-    needles_of(scores, gains, deviations, lse, needles)
+    needles_of(log_weights, more, steep, lse, needles)
     limit = (max(error, LEAST_ERROR) / unit_of(shown, head, rough)) ** 2
     left = needles.astype(np.float64).sum()
-    heap, opened, looked = heap_of(needles), 0, 0
+    closed = needles.copy()
+    largest, opened, looked = blocks_of(closed), 0, 0
     while opened < OPEN + PER_QUERY or left > limit:
         if opened == count or opened > MANY * count:
             for cluster in range(clusters):
                 entries[cluster] = cluster
             return clusters, 0
-        group = pop(heap, count - opened, needles)
+        group = take_largest(closed, largest)
         left -= needles[group]
         opened += 1
         for column in range(shown.table.shape[2]):
@@ -140,11 +144,13 @@ def open_groups(query, along, shown, head, error, entries, known):
                 break
             entries[looked] = cluster
             looked += 1
-    rest = count - opened
-    for place in range(rest):
-        entries[looked + place] = heap[place]
-        known[:, looked + place] = here[:, heap[place]]
-    return looked, rest
+    place = looked
+    for group in range(count):
+        if closed[group] >= 0:
+            entries[place], scores[place] = group, log_weights[group]
+            deviations[place], gains[place] = steep[group], more[group]
+            place += 1
+    return looked, place - looked
 
 
 @compiled
@@ -154,7 +160,7 @@ def unit_of(shown, head, rough):
 
 
 @compiled
-def choose(query, shown, head, error, most, entries, known, chosen):
+def choose(query, shown, head, error, most, entries, scores, deviations, gains, chosen):
     """Choose what a query ``[D]`` looks at, and which clusters of that it reads.
 
     Parameters
@@ -169,8 +175,8 @@ def choose(query, shown, head, error, most, entries, known, chosen):
         It reads no more clusters.
     entries : array
         Written, int32: clusters, then groups.
-    known : array
-        Written, ``[3, E]``, float32: scores, deviations and gains of these.
+    scores, deviations, gains : array
+        Written, float32: of these.
     chosen : array
         Written, int32: the places among entries of what it reads.
 
@@ -186,28 +192,29 @@ def choose(query, shown, head, error, most, entries, known, chosen):
     clusters = shown.clusters.counts[head]
     looked, rest = clusters, 0
     if shown.groups.counts[head] > ALL and most < clusters:
-        looked, rest = open_groups(query, along, shown, head, error, entries, known)
+        looked, rest = open_groups(
+            query, along, shown, head, error, entries, scores, deviations, gains
+        )
     else:
         for cluster in range(clusters):
             entries[cluster] = cluster
-    expect(query, along, shown.clusters, head, entries[:looked], known[:, :looked])
-    scores, deviations, gains = known[:, : looked + rest]
-    shares, needles = np.empty((2, looked + rest), np.float32)
-    lse = shares_of(scores, gains, shares)
+    some, both = entries[:looked], looked + rest
+    expect(query, along, shown.clusters, head, some, scores, deviations, gains)
+    shares, needles = np.empty(both, np.float32), np.empty(looked, np.float32)
+    lse = shares_of(scores[:both], gains, shares)
     rough = np.zeros(len(query), np.float32)
-    some, others = entries[:looked], entries[looked : looked + rest]
     add_rows(shown.clusters.values[head], some, 0, shares[:looked], rough)
-    add_rows(shown.groups.values[head], others, 0, shares[looked:], rough)
+    add_rows(shown.groups.values[head], entries[looked:both], 0, shares[looked:], rough)
     unit = unit_of(shown, head, rough)
-    needles_of(scores[:looked], gains, deviations, lse, needles[:looked])
-    left = 0.0
+    needles_of(scores, gains, deviations, lse, needles)
+    left = needles.astype(np.float64).sum()
+    risks = shares[:looked]
     for place in range(looked):
-        left += needles[place]
-        shares[place] *= risk(deviations[place])
+        risks[place] *= risk(deviations[place])
     limit, most = (error / unit) ** 2, min(most, looked)
-    heap, read = heap_of(shares[:looked]), 0
+    largest, read = blocks_of(risks), 0
     while read < most and (read < LEAST or max(left, 0.0) >= limit):
-        chosen[read] = pop(heap, looked - read, shares)
+        chosen[read] = take_largest(risks, largest)
         left -= needles[chosen[read]]
         read += 1
     return looked, rest, read, unit
@@ -215,24 +222,27 @@ def choose(query, shown, head, error, most, entries, known, chosen):
 
 @compiled
 def choose_all(queries, heads, shown, error, most):
-    """Choose for queries ``[n, D]`` of heads ``[n]``; return parts of `Looked` and of `Pairs`."""
+    """Choose what queries ``[n, D]`` of heads ``[n]`` look at, and which clusters they read."""
     count, room = len(queries), shown.members.shape[1]
     wide = shown.clusters.counts.max() + shown.groups.counts.max()
     counts, units = np.empty((count, 2), np.int32), np.empty(count, np.float32)
-    entries, known = np.empty((count, wide), np.int32), np.empty((count, 3, wide), np.float32)
-    chosen, reads = np.empty((count, wide), np.int32), np.empty(count, np.int32)
+    entries, chosen = np.empty((count, wide), np.int32), np.empty((count, wide), np.int32)
+    scores = np.empty((count, wide), np.float32)
+    deviations, gains = np.empty_like(scores), np.empty_like(scores)
+    reads = np.empty(count, np.int32)
     for owner in range(count):
-        looked, rest, reads[owner], units[owner] = choose(
+        counts[owner, 0], counts[owner, 1], reads[owner], units[owner] = choose(
             queries[owner],
             shown,
             heads[owner],
             error,
             most,
             entries[owner],
-            known[owner],
+            scores[owner],
+            deviations[owner],
+            gains[owner],
             chosen[owner],
         )
-        counts[owner, 0], counts[owner, 1] = looked, rest
     owners = np.empty(reads.sum(), np.int32)
     places, nodes, pair = np.empty_like(owners), np.empty_like(owners), 0
     for owner in range(count):
@@ -240,5 +250,5 @@ def choose_all(queries, heads, shown, error, most):
             owners[pair], places[pair] = owner, place
             nodes[pair] = heads[owner] * room + entries[owner, place]
             pair += 1
-    looked_at = counts, entries, known, units
-    return looked_at, pairs_of(owners, places, nodes, len(shown.members) * room)
+    looked = Looked(counts, entries, scores, deviations, gains, units)
+    return looked, pairs_of(owners, places, nodes, len(shown.members) * room)

@@ -9,34 +9,38 @@ from fotmem_clusters.compiled.scalars import compiled, exp
 
 
 @compiled
-def merge_all(queries, heads, origins, shown, looked, sums, outs, lses, errors):
+def merge_all(queries, heads, shown, origins, looked, sums, errors):
     """Merge the sums of what queries ``[n, D]`` read with an estimate of the rest.
 
-    Writes outputs ``[n, D]``, and log-sum-exp and relative errors ``[n]``.
+    Returns outputs ``[n, D]``, log-sum-exp and keys read, ``[n]``, and relative errors: ``[n]``, or
+    ``[0]`` if `errors` is False.
     """
+    outs, lses = np.empty_like(queries), np.empty_like(origins)
+    expected = np.zeros(len(queries) if errors else 0, np.float32)
     for owner in range(len(queries)):
         share = sums.gained[owner] / max(sums.predicted[owner], np.float32(LEAST))
         right = np.sqrt(min(max(share, np.float32(0)), np.float32(1)))
         clusters, groups = looked.counts[owner]
         both = clusters + groups
-        entries, known = looked.entries[owner, :both], looked.known[owner, :, :both]
+        entries, scores = looked.entries[owner][:both], looked.scores[owner][:both]
+        deviations = looked.deviations[owner][:both]
         head, read, out = heads[owner], sums.tops[owner] - origins[owner], outs[owner]
-        _correct(shown.clusters, head, entries[:clusters], known[:, :clusters], right)
-        _correct(shown.groups, head, entries[clusters:], known[:, clusters:], right)
-        scores, deviations = known[0], known[1]
+        deviations *= right
+        _add_gains(shown.clusters, head, entries[:clusters], deviations, scores)
+        _add_gains(shown.groups, head, entries[clusters:], deviations[clusters:], scores[clusters:])
         top = read
         for score in scores:
             top = max(top, score)
         if top == -np.inf:
-            out[:], lses[owner], errors[owner] = 0, top, 0
+            out[:], lses[owner] = 0, top
             continue
         read = exp(read - top)
-        total, error = sums.totals[owner] * read, np.float32(0)
+        total = sums.totals[owner] * read
         for place in range(both):
             scores[place] = exp(scores[place] - top)
             total += scores[place]
-            one = scores[place] * risk(deviations[place])
-            error += one * one
+        if errors:
+            expected[owner] = looked.units[owner] * _error(scores, deviations) / total
         out[:] = sums.outs[owner] * read
         by_kind = np.zeros(shown.variances.shape[1], np.float32)
         _add_means(shown.clusters, head, entries[:clusters], scores[:clusters], by_kind, out)
@@ -44,16 +48,24 @@ def merge_all(queries, heads, origins, shown, looked, sums, outs, lses, errors):
         _add_shifts(queries[owner] * right, shown.slopes[head], by_kind, out)
         out /= total
         lses[owner] = top + np.log(total) + origins[owner]
-        errors[owner] = looked.units[owner] * np.sqrt(error) / total
+    return outs, lses, sums.counts, expected
 
 
 @compiled
-def _correct(nodes, head, numbers, known, right):
-    """Multiply deviations by a factor, and add gains to scores."""
-    scores, deviations, _ = known
+def _error(weights, deviations):
+    """Return the error of estimates with these weights."""
+    total = np.float32(0)
+    for place in range(len(weights)):
+        one = weights[place] * risk(deviations[place])
+        total += one * one
+    return np.sqrt(total)
+
+
+@compiled
+def _add_gains(nodes, head, numbers, deviations, scores):
+    """Add gains of nodes to their scores."""
     bounds = nodes.bounds[head]
     for place in range(len(numbers)):
-        deviations[place] *= right
         scores[place] += gain(deviations[place], bounds[numbers[place]])
 
 

@@ -38,16 +38,23 @@ class Sums(NamedTuple):
     predicted: Array
     """Shape ``[n]``, float32: what they were expected to."""
 
-    @classmethod
-    def of(cls, count: int, dim: int) -> "Sums":
-        """Return those of queries that have read nothing."""
-        zeros, tops = np.zeros((4, count), np.float32), np.full(count, -np.inf, np.float32)
-        return cls(np.zeros((count, dim), np.float32), zeros[0], tops, *zeros[1:])
+
+@compiled
+def no_sums(count: int, dim: int) -> Sums:
+    """Return those of queries that have read nothing."""
+    return Sums(
+        np.zeros((count, dim), np.float32),
+        np.zeros(count, np.float32),
+        np.full(count, np.float32(-np.inf)),
+        np.zeros(count, np.float32),
+        np.zeros(count, np.float32),
+        np.zeros(count, np.float32),
+    )
 
 
 @compiled
 def pairs_of(owners, places, nodes, room):
-    """Bring together the pairs ``[p]`` of each node, of `room` nodes; return parts of `Pairs`."""
+    """Bring together the pairs ``[p]`` of each node, of `room` nodes."""
     ends = np.zeros(room, np.int32)
     for node in nodes:
         ends[node] += 1
@@ -62,15 +69,24 @@ def pairs_of(owners, places, nodes, room):
     for pair in range(len(nodes)):
         order[ends[nodes[pair]]] = pair
         ends[nodes[pair]] += 1
-    return owners[order], places[order], visited, starts
+    return Pairs(owners[order], places[order], visited, starts)
 
 
 @compiled
-def read_clusters(queries, origins, known, pairs, rows, sums):
+def origins_of(queries, heads, shown):
+    """Return the scores ``[n]`` of the origins of mean keys."""
+    found = np.zeros(len(queries), np.float32)
+    for owner in range(len(queries)):
+        for column in range(queries.shape[1]):
+            found[owner] += queries[owner, column] * shown.origin[heads[owner], column]
+    return found
+
+
+@compiled
+def read_clusters(queries, origins, looked, pairs, rows, sums):
     """Attend with queries ``[n, D]`` to the rows of some clusters.
 
-    Adds to `sums`. What was read has a score of -inf in `known` ``[n, 3, E]`` then. `origins`
-    ``[n]`` are the scores of the origin of mean keys.
+    Adds to `sums`. What was read has a score of -inf in `looked` then.
     """
     scores = np.empty(rows.members.shape[1], np.float32)
     for cluster in range(len(rows.sizes)):
@@ -78,14 +94,14 @@ def read_clusters(queries, origins, known, pairs, rows, sums):
             _fetch(rows, cluster + 1)
         visit = rows.first + cluster
         for pair in range(pairs.starts[visit], pairs.starts[visit + 1]):
-            owner = pairs.owners[pair]
-            estimate = known[owner, :, pairs.places[pair]]
+            owner, place = pairs.owners[pair], pairs.places[pair]
+            score = looked.scores[owner, place]
             lse = _read(queries[owner], rows, cluster, scores, owner, sums)
-            if lse > -np.inf and estimate[0] > -np.inf:
-                sums.gained[owner] += lse - estimate[0] - origins[owner]
-                sums.predicted[owner] += estimate[2]
+            if lse > -np.inf and score > -np.inf:
+                sums.gained[owner] += lse - score - origins[owner]
+                sums.predicted[owner] += looked.gains[owner, place]
             sums.counts[owner] += rows.sizes[cluster]
-            estimate[0] = -np.inf
+            looked.scores[owner, place] = -np.inf
 
 
 @compiled

@@ -5,14 +5,25 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fotmem.stores import Bias, GrowingRows
-from fotmem_clusters.compiled.shown import Array, raw
+from fotmem_clusters.compiled.scalars import compiled
+from fotmem_clusters.compiled.shown import Array, Shown, raw
 from fotmem_clusters.tree import Tree
 
 COPIED = 2**12
 """Clusters whose rows are copied at a time, where they are in a directory."""
+
+
+class Column(NamedTuple):
+    """All keys, or all values."""
+
+    rows: Array
+    """Shape ``[n, D]``."""
+    room: int
+    """Rows of a head."""
+    first: int
+    """The number of the first row of each head."""
 
 
 class Rows(NamedTuple):
@@ -25,47 +36,79 @@ class Rows(NamedTuple):
     sizes: Array
     """Shape ``[c]``, int32: how many these are; others are not."""
     keys: Array
-    """Shape ``[K, D]``."""
+    """Shape ``[n, D]``."""
     key_bases: Array
     """Shape ``[c]``, int64: what to add to rows for their places in `keys`."""
     values: Array
-    """Shape ``[V, D]``."""
+    """Shape ``[n, D]``."""
     value_bases: Array
     """Shape ``[c]``, int64."""
     biases: Array
     """Shape ``[c, S]``, float32: of rows; ``[0, S]``: there are none."""
 
 
-def rows_of(tree: Tree, nodes: Array, bias: Bias | None, scale: float) -> Iterator[Rows]:
-    """Yield the rows of clusters ``[c]``, numbered across heads."""
-    copied = tree.keys.is_mapped or tree.values.is_mapped
-    length = COPIED if copied else max(1, len(nodes))
-    for first in range(0, len(nodes), length):
-        some = nodes[first : first + length]
-        held = tree.clusters.table.view(-1, tree.clusters.capacity).numpy()[some]
-        sizes = tree.clusters.sizes.view(-1).numpy()[some]
-        biases = np.empty((0, held.shape[1]), np.float32)
-        if bias is not None:
-            rows = torch.from_numpy(held).long().clamp(min=tree.first)
-            biases = (bias(rows) * scale).numpy()
-        heads, sources = some // tree.clusters.room, (tree.keys, tree.values)
-        if copied:
-            keys, values = (_copied(source, heads, held) for source in sources)
-            places = np.arange(held.size, dtype=np.int32).reshape(held.shape)
-            yield Rows(first, places, sizes, *keys, *values, biases)
-        else:
-            keys, values = (_in_memory(source, heads) for source in sources)
-            yield Rows(first, held, sizes, *keys, *values, biases)
+def columns_of(tree: Tree) -> tuple[Column, Column] | None:
+    """Return keys and values; None: some of them are in a directory."""
+    if tree.keys.is_mapped or tree.values.is_mapped:
+        return None
+    return _column(tree.keys), _column(tree.values)
 
 
-def _copied(source: GrowingRows, heads: Array, held: Array) -> tuple[Array, Array]:
-    """Return a copy of rows of clusters, and where those of each begin in it, less their places."""
-    owners = torch.from_numpy(heads)[:, None].long().expand(held.shape)
-    rows: Tensor = source.take_of_heads(owners, torch.from_numpy(held).long().clamp(min=0))
-    return raw(rows.view(-1, source.head_dim)), np.zeros(len(held), np.int64)
+def _column(source: GrowingRows) -> Column:
+    rows, first, room = source.flat()
+    return Column(raw(rows), room, first)
 
 
-def _in_memory(source: GrowingRows, heads: Array) -> tuple[Array, Array]:
-    """Return all rows, and where row 0 of the head of each cluster would be."""
-    flat, first, capacity = source.flat()
-    return raw(flat), heads.astype(np.int64) * capacity - first
+@compiled
+def rows_in_memory(shown: Shown, nodes: Array, keys: Column, values: Column) -> Rows:
+    """Return the rows of clusters ``[c]``, numbered across heads, of keys and values in memory."""
+    room, most = shown.members.shape[1:]
+    heads = nodes.astype(np.int64) // room
+    return Rows(
+        0,
+        shown.members.reshape(-1, most)[nodes],
+        shown.sizes.reshape(-1)[nodes],
+        keys.rows,
+        heads * keys.room - keys.first,
+        values.rows,
+        heads * values.room - values.first,
+        np.empty((0, most), np.float32),
+    )
+
+
+def rows_of(
+    tree: Tree, shown: Shown, nodes: Array, bias: Bias | None, scale: float
+) -> Iterator[Rows]:
+    """Yield the rows of clusters ``[c]``, numbered across heads, wherever they are."""
+    columns = columns_of(tree)
+    if columns is not None:
+        rows = rows_in_memory(shown, nodes, *columns)
+        yield rows if bias is None else rows._replace(biases=_biases(rows.members, bias, scale))
+        return
+    for first in range(0, len(nodes), COPIED):
+        some = nodes[first : first + COPIED]
+        members = shown.members.reshape(-1, tree.clusters.capacity)[some]
+        heads = torch.from_numpy(some // tree.clusters.room)[:, None].expand(members.shape).long()
+        held = torch.from_numpy(members).long().clamp(min=tree.first)
+        keys, values = (
+            raw(source.take_of_heads(heads, held).view(-1, source.head_dim))
+            for source in (tree.keys, tree.values)
+        )
+        yield Rows(
+            first,
+            np.arange(members.size, dtype=np.int32).reshape(members.shape),
+            shown.sizes.reshape(-1)[some],
+            keys,
+            np.zeros(len(some), np.int64),
+            values,
+            np.zeros(len(some), np.int64),
+            _biases(members, bias, scale),
+        )
+
+
+def _biases(members: Array, bias: Bias | None, scale: float) -> Array:
+    """Return what is added to the scores of rows; of some row where there is none."""
+    if bias is None:
+        return np.empty((0, members.shape[1]), np.float32)
+    found: Array = (bias(torch.from_numpy(members).long().clamp(min=0)) * scale).numpy()
+    return found
