@@ -92,33 +92,37 @@ class ClustersStore(IndexedStore):
         """Attend to the tree, and to the rows that wait for it."""
         if not self.indexed_rows:
             return super().attend_rows_among(queries, scale, bias, rows)
-        queries, end, parts = queries.float(), self._tree.end, []
-        viewer, waiting = self._shown_of(rows)
-        if viewer is not None:
-            viewer, limits = self._with_bias(viewer, bias, scale), self._limits(viewer)
-            attend = self._attend_to_clusters
-            found = attend(viewer, queries, limits=limits, scale=scale, bias=bias)
-            parts.append(PartialAttention(found.out, found.lse))
-        if waiting is None and end < len(self.stored_keys):
-            waiting = IdRanges([(max(end, self.forgotten_rows), len(self.stored_keys))])
+        queries, (viewer, waiting) = queries.float(), self._shown_of(rows)
+        if viewer is None:
+            return super().attend_rows_among(queries, scale, bias, waiting)
+        viewer, compiled = self._with_bias(viewer, bias, scale), self._compiled
+        how = {"limits": self._limits(viewer), "scale": scale, "bias": bias}
+        if compiled is not None and rows is None:
+            found = compiled(viewer, queries, waiting=self._waiting, **how)
+            return PartialAttention(found.out, found.lse)
+        found = (compiled or attend_to_clusters)(viewer, queries, **how)
+        parts = [PartialAttention(found.out, found.lse)]
         if waiting:
             parts.append(super().attend_rows_among(queries, scale, bias, waiting))
-        return merge(parts) if len(parts) > 1 else parts[0]
+        return merge(parts)
 
     @property
-    def _attend_to_clusters(self) -> Callable[..., Attended]:
-        """Attention to clusters, compiled if it can be."""
-        return compiled_for(self._tree.summaries.keys) or attend_to_clusters
+    def _waiting(self) -> range:
+        """The rows that wait for the tree."""
+        return range(max(self._tree.end, self.forgotten_rows), len(self.stored_keys))
 
-    def _shown_of(self, rows: IdRanges | None) -> tuple[Viewer | None, IdRanges | None]:
+    @property
+    def _compiled(self) -> Callable[..., Attended] | None:
+        """Attention to clusters, compiled; None: it is not to be had."""
+        return compiled_for(self._tree.summaries.keys)
+
+    def _shown_of(self, rows: IdRanges | None) -> tuple[Viewer | None, IdRanges]:
         """Return what shows some rows of the tree, and those that wait; None: all, or no row."""
-        tree = self._tree
-        if rows is None:
-            if self.forgotten_rows <= tree.first:
-                return self._shown(), None
-            rows = IdRanges([(self.forgotten_rows, len(self.stored_keys))])
-        clustered = rows.within(0, tree.end)
-        waiting = rows.within(tree.end, len(self.stored_keys))
+        tree, end = self._tree, len(self.stored_keys)
+        if rows is None and self.forgotten_rows <= tree.first:
+            return self._shown(), IdRanges([(tree.end, end)])
+        rows = IdRanges([(self.forgotten_rows, end)]) if rows is None else rows
+        clustered, waiting = rows.within(0, tree.end), rows.within(tree.end, end)
         if not clustered:
             return None, waiting
         few = len(clustered) < tree.end - tree.first
@@ -134,7 +138,8 @@ class ClustersStore(IndexedStore):
         if viewer is None:
             return TailEstimate(torch.zeros_like(everything), everything)
         limits = self._limits(viewer)
-        found = self._attend_to_clusters(viewer, queries, limits=limits, scale=scale, errors=True)
+        attend = self._compiled or attend_to_clusters
+        found = attend(viewer, queries, limits=limits, scale=scale, errors=True)
         assert found.error is not None
         assert found.read is not None
         whole = self._attention(queries, scale, None, None)

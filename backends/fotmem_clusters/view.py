@@ -11,7 +11,7 @@ from fotmem_clusters.entries import Entries, gain, needle_risks
 from fotmem_clusters.shapes import TINY
 from fotmem_clusters.tree import GROUP, Tree
 
-ALL = 48
+ALL = 96
 """Groups of a head up to which queries look at all clusters."""
 OPEN = 28
 """Groups whose clusters queries look at where there are more."""

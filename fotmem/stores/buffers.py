@@ -30,10 +30,10 @@ AHEAD = 8
 
 
 class Buffer:
-    """A buffer for rows ``[H, capacity, D]``."""
+    """A buffer for rows ``[H, capacity, D]``; `flat` are the same as ``[H * capacity, D]``."""
 
     def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
+        self.rows, self.flat = rows, rows.view(-1, rows.shape[2])
 
     @property
     def disk_bytes(self) -> int:

@@ -140,7 +140,7 @@ class GrowingRows:
             earlier = rows < first
             if earlier.all():
                 return mapped.take(rows, heads).to(self.dtype)
-        vectors, capacity = buffer.rows.view(-1, self.head_dim), buffer.rows.shape[1]
+        vectors, capacity = buffer.flat, buffer.rows.shape[1]
         places = rows.clamp(min=first) + (heads * capacity - first)
         found = vectors.index_select(0, places.flatten()).view(*rows.shape, self.head_dim)
         if mapped is not None and earlier.any():
@@ -151,10 +151,11 @@ class GrowingRows:
     def flat(self) -> tuple[Tensor, int, int]:
         """View the buffer as ``[H * capacity, D]``; also return the first row and the capacity.
 
-        A row of a head is at ``head * capacity + row - first``.
+        A row of a head is at ``head * capacity + row - first``. The view is the same tensor as long
+        as the buffer is.
         """
         buffer, first, _, _ = self._held
-        return buffer.rows.view(-1, self.head_dim), first, buffer.rows.shape[1]
+        return buffer.flat, first, buffer.rows.shape[1]
 
     def since(self, start: int) -> tuple[int, Tensor]:
         """View the rows from `start` on: the first that is held, and ``[H, n, D]``."""

@@ -1,5 +1,6 @@
 """Attends to some clusters exactly, and to all others as their summaries estimate."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -11,8 +12,19 @@ from fotmem_clusters.attending import Attended
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.compiled.choosing import choose_all
 from fotmem_clusters.compiled.merging import merge_all
-from fotmem_clusters.compiled.reading import no_sums, origins_of, read_clusters
-from fotmem_clusters.compiled.rows import columns_of, rows_in_memory, rows_of
+from fotmem_clusters.compiled.reading import (
+    no_sums,
+    origins_of,
+    read_clusters,
+    read_waiting,
+)
+from fotmem_clusters.compiled.rows import (
+    columns_of,
+    rows_in_memory,
+    rows_of,
+    waiting_in_memory,
+    waiting_rows,
+)
 from fotmem_clusters.compiled.scalars import compiled
 from fotmem_clusters.compiled.shown import Array, shown
 from fotmem_clusters.view import Viewer
@@ -31,21 +43,26 @@ def attend_to_clusters(
     scale: float,
     bias: Bias | None = None,
     errors: bool = False,
+    waiting: range = range(0),
 ) -> Attended:
-    """Attend as `fotmem_clusters.attending.attend_to_clusters` does."""
+    """Attend as `fotmem_clusters.attending.attend_to_clusters` does, and to the rows that wait."""
     heads, asking, dim = queries.shape
-    flat, owners = (queries * scale).view(-1, dim).numpy(), np.arange(heads).repeat(asking)
+    flat = queries.numpy().reshape(-1, dim) * np.float32(scale)
+    owners = _owners(heads, asking)
     tree, seen, error = viewer.tree, shown(viewer), float(limits.error)
     columns = None if bias is not None else columns_of(tree)
 
     def attend(some: slice) -> tuple[Array, ...]:
         asked = flat[some], owners[some], seen
         if columns is not None:
-            return _attend_in_memory(*asked, *columns, error, limits.clusters, errors)
+            span = waiting.start, waiting.stop
+            return _attend_in_memory(*asked, *columns, *span, error, limits.clusters, errors)
         looked, pairs = choose_all(*asked, error, limits.clusters)
         sums, origins = no_sums(len(asked[0]), dim), origins_of(*asked)
         for rows in rows_of(tree, seen, pairs.nodes, bias, scale):
             read_clusters(asked[0], origins, looked, pairs, rows, sums)
+        if waiting:
+            read_waiting(*asked[:2], waiting_rows(tree, seen, waiting, bias, scale), sums)
         return merge_all(*asked, origins, looked, sums, errors)
 
     found = _in_parts(attend, len(flat), len(flat) * viewer.most)
@@ -56,13 +73,23 @@ def attend_to_clusters(
     return Attended(out, lse, expected.view(lse.shape), read.view(lse.shape))
 
 
+@functools.lru_cache(maxsize=16)
+def _owners(heads: int, asking: int) -> Array:
+    """Return the head of each query."""
+    return np.arange(heads).repeat(asking)
+
+
 @compiled
-def _attend_in_memory(queries, heads, shown, keys, values, error, most, errors):
+def _attend_in_memory(
+    queries, heads, shown, keys, values, start, stop, error, most, errors
+):
     """Attend with queries ``[n, D]`` of heads ``[n]``, without a bias; return as `merge_all`."""
     looked, pairs = choose_all(queries, heads, shown, error, most)
     sums, origins = no_sums(*queries.shape), origins_of(queries, heads, shown)
     rows = rows_in_memory(shown, pairs.nodes, keys, values)
     read_clusters(queries, origins, looked, pairs, rows, sums)
+    if stop > start:
+        read_waiting(queries, heads, waiting_in_memory(shown, start, stop, keys, values), sums)
     return merge_all(queries, heads, shown, origins, looked, sums, errors)
 
 

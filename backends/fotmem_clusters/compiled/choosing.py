@@ -8,8 +8,8 @@ from fotmem_clusters.choosing import LEAST
 from fotmem_clusters.compiled.largest import blocks_of, take_largest
 from fotmem_clusters.compiled.products import add_rows, inner_products
 from fotmem_clusters.compiled.reading import pairs_of
-from fotmem_clusters.compiled.scalars import compiled, exp
-from fotmem_clusters.compiled.shown import Array
+from fotmem_clusters.compiled.scalars import compiled, exp, prefetch
+from fotmem_clusters.compiled.shown import BOUND, KIND, LOG_SIZE, SPREAD, Array
 from fotmem_clusters.entries import NEEDLE, RISK, STEEPEST
 from fotmem_clusters.view import ALL, LEAST_ERROR, MANY, OPEN, PER_QUERY
 
@@ -65,13 +65,13 @@ def spread_along(query, head, shown, along):
 def expect(query, along, nodes, head, numbers, scores, deviations, gains):
     """Compute what a query expects of nodes of a head."""
     inner_products(query, nodes.keys[head], numbers, 0, scores)
-    log_sizes, bounds = nodes.log_sizes[head], nodes.bounds[head]
-    kinds, spreads = nodes.kinds[head], nodes.spreads[head]
+    facts = nodes.facts[head]
     for place in range(len(numbers)):
         node = numbers[place]
-        scores[place] += log_sizes[node]
-        deviations[place] = np.sqrt(along[nodes.first_kind + kinds[node]] * spreads[node])
-        gains[place] = gain(deviations[place], bounds[node])
+        scores[place] += facts[node, LOG_SIZE]
+        spread = along[int(facts[node, KIND])] * facts[node, SPREAD]
+        deviations[place] = np.sqrt(spread)
+        gains[place] = gain(deviations[place], facts[node, BOUND])
 
 
 @compiled
@@ -142,6 +142,9 @@ def open_groups(query, along, shown, head, error, entries, scores, deviations, g
             cluster = shown.table[head, group, column]
             if cluster < 0:
                 break
+            prefetch(shown.clusters.keys[head], cluster)
+            prefetch(shown.clusters.values[head], cluster)
+            prefetch(shown.clusters.facts[head], cluster)
             entries[looked] = cluster
             looked += 1
     place = looked

@@ -6,6 +6,7 @@ from fotmem_clusters.attending import LEAST
 from fotmem_clusters.compiled.choosing import gain, risk
 from fotmem_clusters.compiled.products import add_rows
 from fotmem_clusters.compiled.scalars import compiled, exp
+from fotmem_clusters.compiled.shown import BOUND, KIND, SPREAD
 
 
 @compiled
@@ -64,19 +65,19 @@ def _error(weights, deviations):
 @compiled
 def _add_gains(nodes, head, numbers, deviations, scores):
     """Add gains of nodes to their scores."""
-    bounds = nodes.bounds[head]
+    facts = nodes.facts[head]
     for place in range(len(numbers)):
-        scores[place] += gain(deviations[place], bounds[numbers[place]])
+        scores[place] += gain(deviations[place], facts[numbers[place], BOUND])
 
 
 @compiled
 def _add_means(nodes, head, numbers, weights, by_kind, out):
     """Add mean values, and spreads by kind, times weights."""
     add_rows(nodes.values[head], numbers, 0, weights, out)
-    kinds, spreads = nodes.kinds[head], nodes.spreads[head]
+    facts = nodes.facts[head]
     for place in range(len(numbers)):
         node = numbers[place]
-        by_kind[nodes.first_kind + kinds[node]] += weights[place] * spreads[node]
+        by_kind[int(facts[node, KIND])] += weights[place] * facts[node, SPREAD]
 
 
 @compiled

@@ -105,6 +105,14 @@ def read_clusters(queries, origins, looked, pairs, rows, sums):
 
 
 @compiled
+def read_waiting(queries, heads, rows, sums):
+    """Attend with queries ``[n, D]`` to the rows of their heads ``[n]``, all of which they read."""
+    scores = np.empty(rows.members.shape[1], np.float32)
+    for owner in range(len(queries)):
+        _read(queries[owner], rows, heads[owner], scores, owner, sums)
+
+
+@compiled
 def _fetch(rows, cluster):
     """Ask the memory for a cluster that is read soon."""
     for place in range(rows.sizes[cluster]):

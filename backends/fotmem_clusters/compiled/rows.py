@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fotmem.stores import Bias, GrowingRows
 from fotmem_clusters.compiled.scalars import compiled
 from fotmem_clusters.compiled.shown import Array, Shown, raw
 from fotmem_clusters.tree import Tree
 
+_RAW: "WeakKeyDictionary[GrowingRows, tuple[Tensor, Array]]" = WeakKeyDictionary()
+"""Buffers, and the arrays that view them: this takes longer than to look it up."""
 COPIED = 2**12
 """Clusters whose rows are copied at a time, where they are in a directory."""
 
@@ -55,8 +59,11 @@ def columns_of(tree: Tree) -> tuple[Column, Column] | None:
 
 
 def _column(source: GrowingRows) -> Column:
-    rows, first, room = source.flat()
-    return Column(raw(rows), room, first)
+    flat, first, room = source.flat()
+    known = _RAW.get(source)
+    if known is None or known[0] is not flat:
+        known = _RAW[source] = flat, raw(flat)
+    return Column(known[1], room, first)
 
 
 @compiled
@@ -76,6 +83,37 @@ def rows_in_memory(shown: Shown, nodes: Array, keys: Column, values: Column) -> 
     )
 
 
+@compiled
+def waiting_in_memory(shown: Shown, start: int, stop: int, keys: Column, values: Column) -> Rows:
+    """Return the rows from `start` to before `stop` of each head, of keys and values in memory."""
+    heads = np.arange(len(shown.members))
+    members = np.empty((len(heads), stop - start), np.int32)
+    members[:] = np.arange(start, stop)
+    return Rows(
+        0,
+        members,
+        np.full(len(heads), np.int32(stop - start)),
+        keys.rows,
+        heads * keys.room - keys.first,
+        values.rows,
+        heads * values.room - values.first,
+        np.empty((0, stop - start), np.float32),
+    )
+
+
+def waiting_rows(
+    tree: Tree, shown: Shown, waiting: range, bias: Bias | None, scale: float
+) -> Rows:
+    """Return the same rows of each head, wherever they are."""
+    columns = columns_of(tree)
+    if columns is not None:
+        rows = waiting_in_memory(shown, waiting.start, waiting.stop, *columns)
+    else:
+        members = np.broadcast_to(np.array(waiting, np.int32), (len(shown.members), len(waiting)))
+        rows = _copied(tree, np.arange(len(members)), members, members[:, 0] * 0 + len(waiting))
+    return rows._replace(biases=_biases(rows.members, bias, scale))
+
+
 def rows_of(
     tree: Tree, shown: Shown, nodes: Array, bias: Bias | None, scale: float
 ) -> Iterator[Rows]:
@@ -88,22 +126,23 @@ def rows_of(
     for first in range(0, len(nodes), COPIED):
         some = nodes[first : first + COPIED]
         members = shown.members.reshape(-1, tree.clusters.capacity)[some]
-        heads = torch.from_numpy(some // tree.clusters.room)[:, None].expand(members.shape).long()
-        held = torch.from_numpy(members).long().clamp(min=tree.first)
-        keys, values = (
-            raw(source.take_of_heads(heads, held).view(-1, source.head_dim))
-            for source in (tree.keys, tree.values)
-        )
-        yield Rows(
-            first,
-            np.arange(members.size, dtype=np.int32).reshape(members.shape),
-            shown.sizes.reshape(-1)[some],
-            keys,
-            np.zeros(len(some), np.int64),
-            values,
-            np.zeros(len(some), np.int64),
-            _biases(members, bias, scale),
-        )
+        heads, sizes = some // tree.clusters.room, shown.sizes.reshape(-1)[some]
+        rows = _copied(tree, heads, members, sizes)
+        yield rows._replace(first=first, biases=_biases(members, bias, scale))
+
+
+def _copied(tree: Tree, heads: Array, members: Array, sizes: Array) -> Rows:
+    """Return a copy of rows ``[c, S]`` of heads ``[c]``."""
+    owners = torch.from_numpy(heads).long()[:, None].expand(members.shape)
+    held = torch.from_numpy(members).long().clamp(min=0)
+    keys, values = (
+        raw(source.take_of_heads(owners, held).view(-1, source.head_dim))
+        for source in (tree.keys, tree.values)
+    )
+    places = np.arange(members.size, dtype=np.int32).reshape(members.shape)
+    bases = np.zeros(len(members), np.int64)
+    none = np.empty((0, members.shape[1]), np.float32)
+    return Rows(0, places, sizes, keys, bases, values, bases, none)
 
 
 def _biases(members: Array, bias: Bias | None, scale: float) -> Array:

@@ -13,6 +13,8 @@ from fotmem_clusters.tree import GROUP
 from fotmem_clusters.view import Viewer
 
 Array = np.ndarray[Any, Any]
+LOG_SIZE, BOUND, SPREAD, KIND = range(4)
+"""Where facts of a node are."""
 _SHOWN: "WeakKeyDictionary[Viewer, Shown]" = WeakKeyDictionary()
 
 
@@ -25,16 +27,10 @@ class Nodes(NamedTuple):
     """Shape ``[H, room, D]``: mean keys, from the origin; as `raw` has them."""
     values: Array
     """Shape ``[H, room, D]``: mean values."""
-    log_sizes: Array
-    """Shape ``[H, C]``, float32: log of the number of keys, each times the exp of its bias."""
-    bounds: Array
-    """Shape ``[H, C]``, float32: deviations from which the gain is linear."""
-    spreads: Array
-    """Shape ``[H, room]``, float32."""
-    kinds: Array
-    """Shape ``[H, room]``, uint8."""
-    first_kind: int
-    """The number of its first kind among those of clusters and of groups."""
+    facts: Array
+    """Shape ``[H, room, 4]``, float32: of each, log of the number of keys, each times the exp of
+    its bias; deviations from which the gain is linear; spread; kind. They are looked up together.
+    """
 
 
 class Shown(NamedTuple):
@@ -88,16 +84,11 @@ def _shown(viewer: Viewer) -> Shown:
 def _nodes(
     known: Summaries, counts: Tensor, log_sizes: Tensor, most: float, first_kind: int
 ) -> Nodes:
-    return Nodes(
-        counts=counts.numpy(),
-        keys=raw(known.keys),
-        values=raw(known.values),
-        log_sizes=log_sizes.numpy(),
-        bounds=bounds_of(known.sizes, most).numpy(),
-        spreads=known.spreads.numpy(),
-        kinds=known.kinds.numpy(),
-        first_kind=first_kind,
-    )
+    count = log_sizes.shape[1]
+    bounds = bounds_of(known.sizes[:, :count], most)
+    spreads, kinds = known.spreads[:, :count], known.kinds[:, :count].float() + first_kind
+    facts = torch.stack([log_sizes, bounds, spreads, kinds], 2)
+    return Nodes(counts.numpy(), raw(known.keys), raw(known.values), facts.numpy())
 
 
 def raw(tensor: Tensor) -> Array:
