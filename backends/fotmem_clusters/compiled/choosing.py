@@ -6,9 +6,9 @@ import numpy as np
 
 from fotmem_clusters.choosing import LEAST
 from fotmem_clusters.compiled.largest import blocks_of, take_largest
-from fotmem_clusters.compiled.products import add_rows, inner_products
+from fotmem_clusters.compiled.products import add_rows, inner_products, numbers_to
 from fotmem_clusters.compiled.reading import pairs_of
-from fotmem_clusters.compiled.scalars import compiled, exp, prefetch
+from fotmem_clusters.compiled.scalars import compiled, exp, inner, prefetch
 from fotmem_clusters.compiled.shown import BOUND, KIND, LOG_SIZE, SPREAD, Array
 from fotmem_clusters.entries import NEEDLE, RISK, STEEPEST
 from fotmem_clusters.view import ALL, LEAST_ERROR, MANY, OPEN, PER_QUERY
@@ -35,14 +35,14 @@ class Looked(NamedTuple):
     """Shape ``[n]``, float32: the relative error of the output at a risk of 1."""
 
 
-@compiled
+@inner
 def gain(deviation, bound):
     """As `fotmem_clusters.entries.gain`, of one entry."""
     steep = min(deviation, bound)
     return (deviation - np.float32(0.5) * steep) * steep
 
 
-@compiled
+@inner
 def risk(deviation):
     """As `fotmem_clusters.entries.risk`, of one entry."""
     few = min(deviation, np.float32(STEEPEST))
@@ -51,17 +51,18 @@ def risk(deviation):
     return np.float32(RISK) * (series if few < SMALL else whole)
 
 
-@compiled
+@inner
 def spread_along(query, head, shown, along):
     """Compute the variance of inner products with a query, by kind."""
     turned = np.zeros_like(query)
-    add_rows(shown.axes[head], np.arange(len(query)), 0, query, turned)
-    turned *= turned
+    add_rows(shown.axes[head], numbers_to(len(query)), 0, query, turned)
+    for place in range(len(query)):
+        turned[place] *= turned[place]
     variances = shown.variances[head]
-    inner_products(turned, variances, np.arange(len(variances)), 0, along)
+    inner_products(turned, variances, numbers_to(len(variances)), 0, along)
 
 
-@compiled
+@inner
 def expect(query, along, nodes, head, numbers, scores, deviations, gains):
     """Compute what a query expects of nodes of a head."""
     inner_products(query, nodes.keys[head], numbers, 0, scores)
@@ -74,7 +75,7 @@ def expect(query, along, nodes, head, numbers, scores, deviations, gains):
         gains[place] = gain(deviations[place], facts[node, BOUND])
 
 
-@compiled
+@inner
 def shares_of(scores, gains, shares):
     """Compute the share of each entry in all weight; return the log of that."""
     top = np.float32(-np.inf)
@@ -89,7 +90,7 @@ def shares_of(scores, gains, shares):
     return top + np.log(total)
 
 
-@compiled
+@inner
 def needles_of(scores, gains, deviations, lse, needles):
     """As `fotmem_clusters.entries.needle_risks`, squared."""
     top = np.float32(STEEPEST)
@@ -100,7 +101,7 @@ def needles_of(scores, gains, deviations, lse, needles):
         needles[place] = found * found
 
 
-@compiled
+@inner
 def norm(vector):
     total = np.float32(0)
     for column in range(len(vector)):
@@ -108,7 +109,7 @@ def norm(vector):
     return np.sqrt(total)
 
 
-@compiled
+@inner
 def open_groups(query, along, shown, head, error, entries, scores, deviations, gains):
     """Choose what a query looks at where a head has many groups.
 
@@ -117,7 +118,7 @@ def open_groups(query, along, shown, head, error, entries, scores, deviations, g
     """
     groups, clusters = shown.groups, shown.clusters.counts[head]
     count = groups.counts[head]
-    numbers = np.arange(count).astype(np.int32)
+    numbers = numbers_to(count)
     log_weights = np.empty(count, np.float32)
     steep, more = np.empty_like(log_weights), np.empty_like(log_weights)
     expect(query, along, groups, head, numbers, log_weights, steep, more)
@@ -156,13 +157,13 @@ def open_groups(query, along, shown, head, error, entries, scores, deviations, g
     return looked, place - looked
 
 
-@compiled
+@inner
 def unit_of(shown, head, rough):
     """Return the relative error of an output about `rough` at a risk of 1."""
     return shown.value_norms[head] / max(norm(rough), TINY)
 
 
-@compiled
+@inner
 def choose(query, shown, head, error, most, entries, scores, deviations, gains, chosen):
     """Choose what a query ``[D]`` looks at, and which clusters of that it reads.
 

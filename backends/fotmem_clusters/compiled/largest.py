@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from fotmem_clusters.compiled.scalars import compiled
+from fotmem_clusters.compiled.scalars import inner
 
 BLOCK = 64
 """Numbers of which the largest is known."""
 
 
-@compiled
+@inner
 def blocks_of(numbers):
     """Return the largest number of each block."""
     largest = np.empty(-(-len(numbers) // BLOCK), np.float32)
@@ -17,7 +17,7 @@ def blocks_of(numbers):
     return largest
 
 
-@compiled
+@inner
 def take_largest(numbers, largest):
     """Return the place of the largest number, and put -inf there."""
     block = np.argmax(largest)
@@ -28,7 +28,7 @@ def take_largest(numbers, largest):
     return place
 
 
-@compiled
+@inner
 def _largest(numbers, block):
     found = np.float32(-np.inf)
     for number in numbers[block * BLOCK : (block + 1) * BLOCK]:

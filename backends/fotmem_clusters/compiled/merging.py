@@ -5,7 +5,7 @@ import numpy as np
 from fotmem_clusters.attending import LEAST
 from fotmem_clusters.compiled.choosing import gain, risk
 from fotmem_clusters.compiled.products import add_rows
-from fotmem_clusters.compiled.scalars import compiled, exp
+from fotmem_clusters.compiled.scalars import compiled, exp, inner
 from fotmem_clusters.compiled.shown import BOUND, KIND, SPREAD
 
 
@@ -52,7 +52,7 @@ def merge_all(queries, heads, shown, origins, looked, sums, errors):
     return outs, lses, sums.counts, expected
 
 
-@compiled
+@inner
 def _error(weights, deviations):
     """Return the error of estimates with these weights."""
     total = np.float32(0)
@@ -62,7 +62,7 @@ def _error(weights, deviations):
     return np.sqrt(total)
 
 
-@compiled
+@inner
 def _add_gains(nodes, head, numbers, deviations, scores):
     """Add gains of nodes to their scores."""
     facts = nodes.facts[head]
@@ -70,7 +70,7 @@ def _add_gains(nodes, head, numbers, deviations, scores):
         scores[place] += gain(deviations[place], facts[numbers[place], BOUND])
 
 
-@compiled
+@inner
 def _add_means(nodes, head, numbers, weights, by_kind, out):
     """Add mean values, and spreads by kind, times weights."""
     add_rows(nodes.values[head], numbers, 0, weights, out)
@@ -80,12 +80,14 @@ def _add_means(nodes, head, numbers, weights, by_kind, out):
         by_kind[int(facts[node, KIND])] += weights[place] * facts[node, SPREAD]
 
 
-@compiled
+@inner
 def _add_shifts(query, slopes, by_kind, out):
     """Add by how much values shift towards what a query prefers."""
-    dim, some = len(query), np.flatnonzero(by_kind)  # where no group counts, half of all
-    factors, numbers = np.empty((len(some), dim), np.float32), np.empty((len(some), dim), np.int64)
-    for place in range(len(some)):
-        factors[place] = by_kind[some[place]] * query
-        numbers[place] = np.arange(dim) + some[place] * dim
-    add_rows(slopes, numbers.reshape(-1), 0, factors.reshape(-1), out)
+    dim, count = len(query), 0
+    factors, numbers = np.empty(len(slopes), np.float32), np.empty(len(slopes), np.int32)
+    for kind in range(len(by_kind)):
+        if by_kind[kind] > 0:  # where no group counts, none of theirs
+            for place in range(dim):
+                factors[count], numbers[count] = by_kind[kind] * query[place], kind * dim + place
+                count += 1
+    add_rows(slopes, numbers[:count], 0, factors, out)

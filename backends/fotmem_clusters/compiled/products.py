@@ -2,10 +2,19 @@
 
 import numpy as np
 
-from fotmem_clusters.compiled.scalars import compiled, float_of
+from fotmem_clusters.compiled.scalars import float_of, inner
 
 
-@compiled
+@inner
+def numbers_to(count):
+    """Return the numbers from 0 to before `count`, int32."""
+    numbers = np.empty(count, np.int32)
+    for number in range(count):
+        numbers[number] = number
+    return numbers
+
+
+@inner
 def inner_products(query, rows, numbers, base, out):
     """Compute those of a query ``[D]`` with rows, of numbers from `base` on."""
     for place in range(len(numbers)):
@@ -15,7 +24,7 @@ def inner_products(query, rows, numbers, base, out):
         out[place] = total
 
 
-@compiled
+@inner
 def add_rows(rows, numbers, base, weights, out):
     """Add rows, of numbers from `base` on, times weights, to a vector ``[D]``."""
     count, first = len(numbers), 0

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fotmem_clusters.compiled.products import add_rows, inner_products
-from fotmem_clusters.compiled.scalars import compiled, exp, prefetch
+from fotmem_clusters.compiled.scalars import compiled, exp, inner, prefetch
 from fotmem_clusters.compiled.shown import Array
 
 
@@ -52,24 +52,26 @@ def no_sums(count: int, dim: int) -> Sums:
     )
 
 
-@compiled
+@inner
 def pairs_of(owners, places, nodes, room):
     """Bring together the pairs ``[p]`` of each node, of `room` nodes."""
     ends = np.zeros(room, np.int32)
     for node in nodes:
         ends[node] += 1
-    visited = np.flatnonzero(ends).astype(np.int32)
-    starts, begin = np.empty(len(visited) + 1, np.int32), 0
-    for visit in range(len(visited)):
-        starts[visit], count = begin, ends[visited[visit]]
-        ends[visited[visit]] = begin
-        begin += count
-    starts[-1] = begin
-    order = np.empty(len(nodes), np.int32)
+    visited = np.empty(min(room, len(nodes)), np.int32)
+    starts, count, begin = np.empty(len(visited) + 1, np.int32), 0, 0
+    for node in range(room):
+        if ends[node] > 0:
+            visited[count], starts[count] = node, begin
+            begin, ends[node] = begin + ends[node], begin
+            count += 1
+    starts[count] = begin
+    sorted_owners, sorted_places = np.empty_like(owners), np.empty_like(places)
     for pair in range(len(nodes)):
-        order[ends[nodes[pair]]] = pair
+        end = ends[nodes[pair]]
+        sorted_owners[end], sorted_places[end] = owners[pair], places[pair]
         ends[nodes[pair]] += 1
-    return Pairs(owners[order], places[order], visited, starts)
+    return Pairs(sorted_owners, sorted_places, visited[:count], starts[: count + 1])
 
 
 @compiled
@@ -112,7 +114,7 @@ def read_waiting(queries, heads, rows, sums):
         _read(queries[owner], rows, heads[owner], scores, owner, sums)
 
 
-@compiled
+@inner
 def _fetch(rows, cluster):
     """Ask the memory for a cluster that is read soon."""
     for place in range(rows.sizes[cluster]):
@@ -121,27 +123,28 @@ def _fetch(rows, cluster):
         prefetch(rows.values, member + rows.value_bases[cluster])
 
 
-@compiled
+@inner
 def _read(query, rows, cluster, scores, owner, sums):
     """Attend with a query to a cluster, and add that; return its log-sum-exp."""
     count, top = rows.sizes[cluster], np.float32(-np.inf)
-    members, scores = rows.members[cluster, :count], scores[:count]
+    members, out = rows.members[cluster, :count], sums.outs[owner]
     inner_products(query, rows.keys, members, rows.key_bases[cluster], scores)
-    if len(rows.biases) > 0:
-        scores += rows.biases[cluster, :count]
-    for score in scores:
-        top = max(top, score)
+    for place in range(count):
+        if len(rows.biases) > 0:
+            scores[place] += rows.biases[cluster, place]
+        top = max(top, scores[place])
     if top == -np.inf:
         return top
     if top > sums.tops[owner]:
         before = exp(sums.tops[owner] - top)
-        sums.outs[owner] *= before
+        for column in range(len(out)):
+            out[column] *= before
         sums.totals[owner] *= before
         sums.tops[owner] = top
-    total = np.float32(0)
+    top, total = sums.tops[owner], np.float32(0)
     for place in range(count):
-        scores[place] = exp(scores[place] - sums.tops[owner])
+        scores[place] = exp(scores[place] - top)
         total += scores[place]
-    add_rows(rows.values, members, rows.value_bases[cluster], scores, sums.outs[owner])
+    add_rows(rows.values, members, rows.value_bases[cluster], scores, out)
     sums.totals[owner] += total
-    return sums.tops[owner] + np.log(total)
+    return top + np.log(total)

@@ -88,7 +88,9 @@ def waiting_in_memory(shown: Shown, start: int, stop: int, keys: Column, values:
     """Return the rows from `start` to before `stop` of each head, of keys and values in memory."""
     heads = np.arange(len(shown.members))
     members = np.empty((len(heads), stop - start), np.int32)
-    members[:] = np.arange(start, stop)
+    for head in heads:
+        for place in range(stop - start):
+            members[head, place] = start + place
     return Rows(
         0,
         members,

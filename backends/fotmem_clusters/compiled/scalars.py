@@ -25,10 +25,19 @@ OPTIONS = {
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function when it is first called; keep that for other processes, if possible."""
+    return _compiled(function)
+
+
+def inner(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function that only compiled functions call."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compiled(function: Callable[P, T], **options: bool) -> Callable[P, T]:
     try:
-        return numba.njit(cache=True, **OPTIONS)(function)
+        return numba.njit(cache=True, **OPTIONS, **options)(function)
     except RuntimeError:  # no folder for that can be written
-        return numba.njit(**OPTIONS)(function)
+        return numba.njit(**OPTIONS, **options)(function)
 
 
 def float_of(number):
@@ -64,7 +73,7 @@ def _with_bits(context: Any, number: Any) -> Any:
     return numba.float32(number), code
 
 
-@compiled
+@inner
 def exp(number: np.float32) -> np.float32:
     """Return the exp of a float32 of at most 88, to 3 parts in 10 million.
 
@@ -101,7 +110,7 @@ def _prefetch(context: Any, rows: Any, row: Any, offset: Any) -> Any:
     return numba.void(rows, numba.int64, numba.int64), code
 
 
-@compiled
+@inner
 def prefetch(rows: np.ndarray, row: int) -> None:
     """Ask the memory for a row that is read soon."""
     for offset in range(0, rows.shape[1] * rows.itemsize, LINE):
