@@ -96,11 +96,15 @@ class ClustersStore(IndexedStore):
         if viewer is None:
             return super().attend_rows_among(queries, scale, bias, waiting)
         viewer, compiled = self._with_bias(viewer, bias, scale), self._compiled
-        how = {"limits": self._limits(viewer), "scale": scale, "bias": bias}
+        limits = self._limits(viewer)
         if compiled is not None and rows is None:
-            found = compiled(viewer, queries, waiting=self._waiting, **how)
+            how = {"bias": bias, "waiting": self._waiting}
+            found = compiled(viewer, queries, limits=limits, scale=scale, **how)
             return PartialAttention(found.out, found.lse)
-        found = (compiled or attend_to_clusters)(viewer, queries, **how)
+        attend = compiled or attend_to_clusters
+        found = attend(viewer, queries, limits=limits, scale=scale, bias=bias)
+        if waiting is None:
+            waiting = IdRanges([(self._waiting.start, self._waiting.stop)])
         parts = [PartialAttention(found.out, found.lse)]
         if waiting:
             parts.append(super().attend_rows_among(queries, scale, bias, waiting))
@@ -116,11 +120,14 @@ class ClustersStore(IndexedStore):
         """Attention to clusters, compiled; None: it is not to be had."""
         return compiled_for(self._tree.summaries.keys)
 
-    def _shown_of(self, rows: IdRanges | None) -> tuple[Viewer | None, IdRanges]:
-        """Return what shows some rows of the tree, and those that wait; None: all, or no row."""
+    def _shown_of(self, rows: IdRanges | None) -> tuple[Viewer | None, IdRanges | None]:
+        """Return what shows some rows of the tree, and those that wait.
+
+        None: no row of the tree, or all that wait.
+        """
         tree, end = self._tree, len(self.stored_keys)
         if rows is None and self.forgotten_rows <= tree.first:
-            return self._shown(), IdRanges([(tree.end, end)])
+            return self._shown(), None
         rows = IdRanges([(self.forgotten_rows, end)]) if rows is None else rows
         clustered, waiting = rows.within(0, tree.end), rows.within(tree.end, end)
         if not clustered:

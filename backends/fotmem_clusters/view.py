@@ -115,7 +115,10 @@ class Viewer:
         """All groups, if there are many."""
         if self._count <= ALL:
             return None
-        outlines, kinds = self.tree.outlines.first(self._count), self._kinds[self._first_group_kind:]
+        outlines, kinds = (
+            self.tree.outlines.first(self._count),
+            self._kinds[self._first_group_kind :],
+        )
         return Entries.of(outlines, self.group_log_sizes, kinds, GROUP)
 
     @cached_property

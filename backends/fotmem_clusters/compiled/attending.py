@@ -80,9 +80,7 @@ def _owners(heads: int, asking: int) -> Array:
 
 
 @compiled
-def _attend_in_memory(
-    queries, heads, shown, keys, values, start, stop, error, most, errors
-):
+def _attend_in_memory(queries, heads, shown, keys, values, start, stop, error, most, errors):
     """Attend with queries ``[n, D]`` of heads ``[n]``, without a bias; return as `merge_all`."""
     looked, pairs = choose_all(queries, heads, shown, error, most)
     sums, origins = no_sums(*queries.shape), origins_of(queries, heads, shown)

@@ -103,6 +103,7 @@ def needles_of(scores, gains, deviations, lse, needles):
 
 @inner
 def norm(vector):
+    """Return the Euclidean norm."""
     total = np.float32(0)
     for column in range(len(vector)):
         total += vector[column] * vector[column]

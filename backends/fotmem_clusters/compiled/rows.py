@@ -103,9 +103,7 @@ def waiting_in_memory(shown: Shown, start: int, stop: int, keys: Column, values:
     )
 
 
-def waiting_rows(
-    tree: Tree, shown: Shown, waiting: range, bias: Bias | None, scale: float
-) -> Rows:
+def waiting_rows(tree: Tree, shown: Shown, waiting: range, bias: Bias | None, scale: float) -> Rows:
     """Return the same rows of each head, wherever they are."""
     columns = columns_of(tree)
     if columns is not None:

@@ -1,6 +1,7 @@
 """What becomes an instruction, or a few."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numba
@@ -9,6 +10,8 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from fotmem_clusters.compiled.kept import remove_stale
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -16,11 +19,13 @@ LINE = 64
 """Bytes of a line of the cache."""
 LEAST_EXPONENT = np.float32(-87.0)
 """What is exponentiated is at least that: its exp is nearly the least float32."""
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz", "arcp", "afn"},  # infinite numbers stay infinite
 }
+
+remove_stale(Path(__file__).parents[1])
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
@@ -33,7 +38,7 @@ def inner(function: Callable[P, T]) -> Callable[P, T]:
     return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def _compiled(function: Callable[P, T], **options: bool) -> Callable[P, T]:
+def _compiled(function: Callable[P, T], **options: Any) -> Callable[P, T]:
     try:
         return numba.njit(cache=True, **OPTIONS, **options)(function)
     except RuntimeError:  # no folder for that can be written
@@ -48,7 +53,7 @@ def float_of(number):
 @overload(float_of)
 def _float_of(number):
     if number == numba.uint16:
-        return lambda number: _shifted(number)
+        return lambda number: _shifted(number)  # noqa: PLW0108 - Numba takes no intrinsic here
     return lambda number: number
 
 

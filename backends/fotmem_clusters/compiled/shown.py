@@ -57,7 +57,7 @@ class Shown(NamedTuple):
 
 
 def shown(viewer: Viewer) -> Shown:
-    """Return what compiled functions see of what a viewer shows; nothing is copied."""
+    """Return what compiled functions see of what a viewer shows; nothing large is copied."""
     found = _SHOWN.get(viewer)
     if found is None:
         found = _SHOWN[viewer] = _shown(viewer)
@@ -73,9 +73,9 @@ def _shown(viewer: Viewer) -> Shown:
         table=tree.groups.table.numpy(),
         sizes=tree.clusters.sizes.numpy(),
         members=tree.clusters.table.numpy(),
-        origin=tree.summaries.origin[:, 0].numpy(),
-        axes=tree.shapes.axes.numpy(),
-        variances=tree.shapes.variances.numpy(),
+        origin=raw(tree.summaries.origin[:, 0]),
+        axes=raw(tree.shapes.axes),
+        variances=raw(tree.shapes.variances),
         slopes=raw(tree.shapes.slopes),
         value_norms=viewer.value_norms.view(-1).numpy(),
     )
@@ -92,7 +92,8 @@ def _nodes(
 
 
 def raw(tensor: Tensor) -> Array:
-    """View a tensor as an array; bfloat16 as uint16."""
+    """View a tensor as an array, C-contiguous; bfloat16 as uint16."""
+    tensor = tensor.contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16)
     return tensor.numpy()
