@@ -17,7 +17,6 @@ from fotmem.testing.store.naive import naive_attention
 from fotmem_clusters import compiled as package
 from fotmem_clusters.attending import Attended, attend_to_clusters
 from fotmem_clusters.choosing import Limits
-from fotmem_clusters.reading import Reader
 from fotmem_clusters.store import ClustersStore
 from fotmem_clusters.view import ALL, Viewer
 
@@ -48,11 +47,9 @@ def both(viewer: Viewer, queries: Tensor, **how: Any) -> tuple[Attended, Attende
 @pytest.mark.parametrize("limits", READS.values(), ids=READS)
 @pytest.mark.parametrize("biased", [False, True])
 def test_it_attends_as_torch_does(limits: Limits, biased: bool) -> None:
-    viewer = Viewer(filled(capacity=32)._tree)
     bias: Bias | None = torch.linspace(-9, 0, TOKENS).__getitem__ if biased else None
-    if bias is not None:
-        viewer = Viewer(viewer.tree, Reader(viewer.tree, bias=bias, scale=SCALE).log_sizes())
-    found, expected = both(viewer, DATA[2], limits=limits, scale=SCALE, bias=bias)
+    viewer = Viewer(filled(capacity=32)._tree, bias, SCALE)
+    found, expected = both(viewer, DATA[2], limits=limits, scale=SCALE)
     for name in Attended._fields:
         pair = getattr(found, name), getattr(expected, name)
         torch.testing.assert_close(*pair, rtol=1e-3, atol=1e-4, msg=name)

@@ -26,7 +26,13 @@ from fotmem.testing.store.naive import draw
 from tests.memory_rows import FACTS, document
 
 BLOCK, HEADS, DIM, ROWS = 64, 2, 6, 64 * 12 + 20
-STORES = {"faiss-ivf": "faiss", "faiss-ivfpq": "faiss", "faiss-hnsw": "faiss", "hnsw": "hnswlib"}
+STORES = {
+    "clusters": "torch",
+    "faiss-ivf": "faiss",
+    "faiss-ivfpq": "faiss",
+    "faiss-hnsw": "faiss",
+    "hnsw": "hnswlib",
+}
 
 
 def keys_and_values(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -189,17 +195,22 @@ def stores(
     return there, here
 
 
+def newer(ids: Tensor) -> Tensor:
+    return 0.01 * ids.float()
+
+
 def answers(store: MemoryStore) -> list[Tensor]:
     """Ask for all that a store can be asked for."""
     queries, found = draw(HEADS, 9, DIM, seed=5), list[Tensor]()
     among = IdRanges([(100, 300), (500, 505), (store.next_id - 3, store.next_id)])
     for some in (queries[:, :1], queries):
         for top_k in (3, 200):  # by the index, and by comparing all keys
-            for bias in (None, lambda ids: -0.01 * ids.float()):
+            for bias in (None, newer):
                 for rows in (None, among):
                     found += store.search(some, top_k, bias=bias, among=rows)
         for rows in (None, among):
             found += store.attend(some, top_k=None, scale=0.3, among=rows)
+            found += store.attend(some, top_k=None, scale=0.3, among=rows, bias=newer)
             found += store.attend(some, top_k=7, scale=0.3, among=rows)
     ids = torch.tensor([[[store.first_id, store.next_id - 1, -1]]]).expand(HEADS, -1, -1)
     return [*found, store.keys(ids), store.values(ids)]

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fotmem.stores import Bias
 from fotmem_clusters.choosing import Limits, Pairs, choose
 from fotmem_clusters.entries import gain, needle_risks, risk
 from fotmem_clusters.reading import Reader
@@ -40,7 +39,6 @@ def attend_to_clusters(
     *,
     limits: Limits,
     scale: float,
-    bias: Bias | None = None,
     errors: bool = False,
 ) -> Attended:
     """Attend with queries ``[H, Q, D]``, float32, to all rows of a tree that is not empty.
@@ -48,18 +46,16 @@ def attend_to_clusters(
     Parameters
     ----------
     viewer : Viewer
-        Shows the tree, with the same bias.
+        Shows the tree, with a bias if there is one.
     queries : Tensor
     limits : Limits
         How much each query reads.
     scale : float
         Factor of the inner products.
-    bias : callable, optional
-        Takes rows; what to add to inner products, before `scale`.
     errors : bool
         Whether to estimate the error of the output, too, and to count what is read.
     """
-    reader = Reader(viewer.tree, bias=bias, scale=scale)
+    reader = Reader(viewer.tree, viewer.biases)
     heads, _, dim = queries.shape
     per_query = 2 * viewer.seen + heads * min(viewer.most, limits.clusters) * dim
     length = max(1, WORKSPACE // per_query)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem.stores import Bias
 from fotmem_clusters.tree import WORKSPACE, Tree, look_up
 from fotmem_clusters.visits import Visit, visits
 
@@ -23,25 +22,12 @@ class Reader:
     Parameters
     ----------
     tree : Tree
-    bias : callable, optional
-        Takes rows; what to add to inner products.
-    scale : float
-        Of the bias; queries are scaled already.
+    biases : Tensor, optional
+        Shape ``[end]``, float32: what is added to the scores of rows.
     """
 
-    def __init__(
-        self,
-        tree: Tree,
-        *,
-        bias: Bias | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        self._tree, self._bias, self._scale = tree, bias, scale
-
-    def log_sizes(self) -> Tensor:
-        """Return ``[H, C]``: log of the keys of each cluster, each times the exp of its bias."""
-        held = self._tree.clusters.table[:, : self._tree.nodes.sizes.shape[1]].long()
-        return self._biases(held).masked_fill(held < 0, -torch.inf).logsumexp(-1)
+    def __init__(self, tree: Tree, biases: Tensor | None = None) -> None:
+        self._tree, self._biases = tree, biases
 
     def attend(self, asking: Tensor, nodes: Tensor) -> PartialAttention:
         """Attend with queries ``[n, D]`` each to a cluster ``[n]``, numbered across heads.
@@ -96,11 +82,6 @@ class Reader:
         """Return scores ``[c, most, S]`` of queries ``[c, most, D]``; -inf: no row."""
         keys = look_up(self._tree.keys, owners, held.clamp(min=0))
         scores = asking @ keys.transpose(1, 2)
-        if self._bias is not None:
-            scores += self._biases(held)[:, None]
+        if self._biases is not None:
+            scores += self._biases[held.clamp(min=0)][:, None]
         return scores.masked_fill_((held < 0)[:, None], -torch.inf)
-
-    def _biases(self, held: Tensor) -> Tensor:
-        """Return the bias of rows of any shape; of some row where there is none, -1."""
-        assert self._bias is not None
-        return self._bias(held.clamp(min=self._tree.first)) * self._scale

@@ -12,7 +12,6 @@ from fotmem_clusters.attending import Attended, attend_to_clusters, best_rows
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.compiled import compiled_for
 from fotmem_clusters.options import ClustersOptions
-from fotmem_clusters.reading import Reader
 from fotmem_clusters.saving import loaded_tree, saved_tree
 from fotmem_clusters.shapes import TINY
 from fotmem_clusters.tree import Tree
@@ -96,16 +95,15 @@ class ClustersStore(IndexedStore):
         if viewer is None:
             return super().attend_rows_among(queries, scale, bias, waiting)
         viewer, compiled = self._with_bias(viewer, bias, scale), self._compiled
-        limits = self._limits(viewer)
-        if compiled is not None and rows is None:
-            how = {"bias": bias, "waiting": self._waiting}
-            found = compiled(viewer, queries, limits=limits, scale=scale, **how)
+        limits, attend = self._limits(viewer), compiled or attend_to_clusters
+        if compiled is not None and waiting is None:
+            how = {"scale": scale, "waiting": self._waiting, "bias": bias}
+            found = compiled(viewer, queries, limits=limits, **how)
             return PartialAttention(found.out, found.lse)
-        attend = compiled or attend_to_clusters
-        found = attend(viewer, queries, limits=limits, scale=scale, bias=bias)
+        found = attend(viewer, queries, limits=limits, scale=scale)
+        parts = [PartialAttention(found.out, found.lse)]
         if waiting is None:
             waiting = IdRanges([(self._waiting.start, self._waiting.stop)])
-        parts = [PartialAttention(found.out, found.lse)]
         if waiting:
             parts.append(super().attend_rows_among(queries, scale, bias, waiting))
         return merge(parts)
@@ -180,8 +178,7 @@ class ClustersStore(IndexedStore):
             return viewer
         kept = self._biased
         if kept is None or kept[0] is not viewer or kept[1:3] != (bias, scale):
-            sizes = Reader(viewer.tree, bias=bias, scale=scale).log_sizes()
-            self._biased = kept = viewer, bias, scale, Viewer(viewer.tree, sizes)
+            self._biased = kept = viewer, bias, scale, Viewer(viewer.tree, bias, scale)
         return kept[3]
 
     def _limited_to(self, rows: IdRanges) -> Viewer:

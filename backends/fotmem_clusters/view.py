@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fotmem.stores import Bias
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.entries import Entries, gain, needle_risks
 from fotmem_clusters.shapes import TINY
@@ -40,14 +41,28 @@ class Viewer:
     Parameters
     ----------
     tree : Tree
-    log_sizes : Tensor, optional
-        Shape ``[H, C]``: log of the keys of each cluster, each times the exp of its bias; default:
-        there is no bias.
+    bias : callable, optional
+        Takes rows; what to add to inner products.
+    scale : float
+        Of the bias.
+
+    Attributes
+    ----------
+    biases : Tensor or None
+        Shape ``[end]``, float32: what is added to the scores of rows.
+    log_sizes : Tensor
+        Shape ``[H, C]``, float32: log of the keys of each cluster, each times the exp of its bias.
     """
 
-    def __init__(self, tree: Tree, log_sizes: Tensor | None = None) -> None:
+    def __init__(self, tree: Tree, bias: Bias | None = None, scale: float = 1.0) -> None:
         self.tree, clusters = tree, tree.nodes
-        self.log_sizes = clusters.sizes.log() if log_sizes is None else log_sizes
+        self.biases, self.log_sizes = None, clusters.sizes.log()
+        if bias is not None:
+            rows = torch.arange(tree.end, device=clusters.sizes.device).clamp(min=tree.first)
+            self.biases = bias(rows) * scale
+            held = tree.clusters.table[:, : clusters.sizes.shape[1]].long()
+            weights = self.biases[held.clamp(min=0)].masked_fill_(held < 0, -torch.inf)
+            self.log_sizes = weights.logsumexp(-1)
         first = tree.summaries.centres.shape[1]
         self._kinds = range(first + tree.outlines.centres.shape[1])
         self._count = int(tree.groups.counts.max())

@@ -19,11 +19,11 @@ from fotmem_clusters.compiled.reading import (
     read_waiting,
 )
 from fotmem_clusters.compiled.rows import (
+    clusters_in_memory,
     columns_of,
-    rows_in_memory,
-    rows_of,
+    copied_clusters,
+    copied_waiting,
     waiting_in_memory,
-    waiting_rows,
 )
 from fotmem_clusters.compiled.scalars import compiled
 from fotmem_clusters.compiled.shown import Array, shown
@@ -31,6 +31,7 @@ from fotmem_clusters.view import Viewer
 
 WORKSPACE = 2**18
 """Entries that all queries of a part look at, about."""
+NONE = np.empty(0, np.float32)
 ENOUGH = 2**15
 """As many are worth a thread."""
 
@@ -41,28 +42,34 @@ def attend_to_clusters(
     *,
     limits: Limits,
     scale: float,
-    bias: Bias | None = None,
     errors: bool = False,
     waiting: range = range(0),
+    bias: Bias | None = None,
 ) -> Attended:
-    """Attend as `fotmem_clusters.attending.attend_to_clusters` does, and to the rows that wait."""
+    """Attend as `fotmem_clusters.attending.attend_to_clusters` does, and to rows that wait.
+
+    `bias` is of the rows that wait; that of clusters is the viewer's.
+    """
     heads, asking, dim = queries.shape
     flat = queries.numpy().reshape(-1, dim) * np.float32(scale)
-    owners = _owners(heads, asking)
-    tree, seen, error = viewer.tree, shown(viewer), float(limits.error)
-    columns = None if bias is not None else columns_of(tree)
+    owners, tree = _owners(heads, asking), viewer.tree
+    seen, columns, limit = shown(viewer), columns_of(tree), (float(limits.error), limits.clusters)
+    biases = NONE if viewer.biases is None else viewer.biases.numpy()
+    later = NONE
+    if bias is not None and waiting:
+        later = (bias(torch.arange(waiting.start, waiting.stop)) * scale).numpy()
 
     def attend(some: slice) -> tuple[Array, ...]:
         asked = flat[some], owners[some], seen
         if columns is not None:
             span = waiting.start, waiting.stop
-            return _attend_in_memory(*asked, *columns, *span, error, limits.clusters, errors)
-        looked, pairs = choose_all(*asked, error, limits.clusters)
+            return _attend_in_memory(*asked, *limit, *columns, biases, *span, later, errors)
+        looked, pairs = choose_all(*asked, *limit)
         sums, origins = no_sums(len(asked[0]), dim), origins_of(*asked)
-        for rows in rows_of(tree, seen, pairs.nodes, bias, scale):
+        for rows in copied_clusters(tree, seen, pairs.nodes, biases):
             read_clusters(asked[0], origins, looked, pairs, rows, sums)
         if waiting:
-            read_waiting(*asked[:2], waiting_rows(tree, seen, waiting, bias, scale), sums)
+            read_waiting(*asked[:2], copied_waiting(tree, heads, waiting, later), sums)
         return merge_all(*asked, origins, looked, sums, errors)
 
     found = _in_parts(attend, len(flat), len(flat) * viewer.most)
@@ -80,14 +87,17 @@ def _owners(heads: int, asking: int) -> Array:
 
 
 @compiled
-def _attend_in_memory(queries, heads, shown, keys, values, start, stop, error, most, errors):
-    """Attend with queries ``[n, D]`` of heads ``[n]``, without a bias; return as `merge_all`."""
+def _attend_in_memory(
+    queries, heads, shown, error, most, keys, values, biases, start, stop, later, errors
+):
+    """Attend with queries ``[n, D]`` of heads ``[n]``; return as `merge_all`."""
     looked, pairs = choose_all(queries, heads, shown, error, most)
     sums, origins = no_sums(*queries.shape), origins_of(queries, heads, shown)
-    rows = rows_in_memory(shown, pairs.nodes, keys, values)
+    rows = clusters_in_memory(shown, pairs.nodes, keys, values, biases)
     read_clusters(queries, origins, looked, pairs, rows, sums)
     if stop > start:
-        read_waiting(queries, heads, waiting_in_memory(shown, start, stop, keys, values), sums)
+        rows = waiting_in_memory(len(shown.members), start, stop, keys, values, later)
+        read_waiting(queries, heads, rows, sums)
     return merge_all(queries, heads, shown, origins, looked, sums, errors)
 
 

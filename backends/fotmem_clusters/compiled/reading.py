@@ -121,6 +121,8 @@ def _fetch(rows, cluster):
         member = rows.members[cluster, place]
         prefetch(rows.keys, member + rows.key_bases[cluster])
         prefetch(rows.values, member + rows.value_bases[cluster])
+        if len(rows.biases) > 0:
+            prefetch(rows.biases.reshape(-1, 1), member + rows.bias_base)
 
 
 @inner
@@ -131,7 +133,7 @@ def _read(query, rows, cluster, scores, owner, sums):
     inner_products(query, rows.keys, members, rows.key_bases[cluster], scores)
     for place in range(count):
         if len(rows.biases) > 0:
-            scores[place] += rows.biases[cluster, place]
+            scores[place] += rows.biases[members[place] + rows.bias_base]
         top = max(top, scores[place])
     if top == -np.inf:
         return top

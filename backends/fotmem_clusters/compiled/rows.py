@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.stores import Bias, GrowingRows
+from fotmem.stores import GrowingRows
 from fotmem_clusters.compiled.scalars import compiled
 from fotmem_clusters.compiled.shown import Array, Shown, raw
 from fotmem_clusters.tree import Tree
@@ -48,7 +48,9 @@ class Rows(NamedTuple):
     value_bases: Array
     """Shape ``[c]``, int64."""
     biases: Array
-    """Shape ``[c, S]``, float32: of rows; ``[0, S]``: there are none."""
+    """Shape ``[m]``, float32: what is added to the scores of rows; ``[0]``: nothing."""
+    bias_base: int
+    """What to add to rows for their places in `biases`."""
 
 
 def columns_of(tree: Tree) -> tuple[Column, Column] | None:
@@ -67,8 +69,10 @@ def _column(source: GrowingRows) -> Column:
 
 
 @compiled
-def rows_in_memory(shown: Shown, nodes: Array, keys: Column, values: Column) -> Rows:
-    """Return the rows of clusters ``[c]``, numbered across heads, of keys and values in memory."""
+def clusters_in_memory(
+    shown: Shown, nodes: Array, keys: Column, values: Column, biases: Array
+) -> Rows:
+    """Return the rows of clusters ``[c]``, numbered across heads."""
     room, most = shown.members.shape[1:]
     heads = nodes.astype(np.int64) // room
     return Rows(
@@ -79,60 +83,53 @@ def rows_in_memory(shown: Shown, nodes: Array, keys: Column, values: Column) -> 
         heads * keys.room - keys.first,
         values.rows,
         heads * values.room - values.first,
-        np.empty((0, most), np.float32),
+        biases,
+        0,
     )
 
 
 @compiled
-def waiting_in_memory(shown: Shown, start: int, stop: int, keys: Column, values: Column) -> Rows:
-    """Return the rows from `start` to before `stop` of each head, of keys and values in memory."""
-    heads = np.arange(len(shown.members))
-    members = np.empty((len(heads), stop - start), np.int32)
-    for head in heads:
+def waiting_in_memory(
+    heads: int, start: int, stop: int, keys: Column, values: Column, biases: Array
+) -> Rows:
+    """Return the rows from `start` to before `stop`, with their biases, of each head."""
+    numbers = np.arange(heads)
+    members = np.empty((heads, stop - start), np.int32)
+    for head in range(heads):
         for place in range(stop - start):
             members[head, place] = start + place
     return Rows(
         0,
         members,
-        np.full(len(heads), np.int32(stop - start)),
+        np.full(heads, np.int32(stop - start)),
         keys.rows,
-        heads * keys.room - keys.first,
+        numbers * keys.room - keys.first,
         values.rows,
-        heads * values.room - values.first,
-        np.empty((0, stop - start), np.float32),
+        numbers * values.room - values.first,
+        biases,
+        -start,
     )
 
 
-def waiting_rows(tree: Tree, shown: Shown, waiting: range, bias: Bias | None, scale: float) -> Rows:
-    """Return the same rows of each head, wherever they are."""
-    columns = columns_of(tree)
-    if columns is not None:
-        rows = waiting_in_memory(shown, waiting.start, waiting.stop, *columns)
-    else:
-        members = np.broadcast_to(np.array(waiting, np.int32), (len(shown.members), len(waiting)))
-        rows = _copied(tree, np.arange(len(members)), members, members[:, 0] * 0 + len(waiting))
-    return rows._replace(biases=_biases(rows.members, bias, scale))
-
-
-def rows_of(
-    tree: Tree, shown: Shown, nodes: Array, bias: Bias | None, scale: float
-) -> Iterator[Rows]:
-    """Yield the rows of clusters ``[c]``, numbered across heads, wherever they are."""
-    columns = columns_of(tree)
-    if columns is not None:
-        rows = rows_in_memory(shown, nodes, *columns)
-        yield rows if bias is None else rows._replace(biases=_biases(rows.members, bias, scale))
-        return
+def copied_clusters(tree: Tree, shown: Shown, nodes: Array, biases: Array) -> Iterator[Rows]:
+    """Yield copies of the rows of clusters ``[c]``, numbered across heads, some at a time."""
     for first in range(0, len(nodes), COPIED):
         some = nodes[first : first + COPIED]
         members = shown.members.reshape(-1, tree.clusters.capacity)[some]
-        heads, sizes = some // tree.clusters.room, shown.sizes.reshape(-1)[some]
-        rows = _copied(tree, heads, members, sizes)
-        yield rows._replace(first=first, biases=_biases(members, bias, scale))
+        sizes = shown.sizes.reshape(-1)[some]
+        found = biases[members].reshape(-1) if len(biases) else biases
+        yield _copied(tree, some // tree.clusters.room, members, sizes, found)._replace(first=first)
 
 
-def _copied(tree: Tree, heads: Array, members: Array, sizes: Array) -> Rows:
-    """Return a copy of rows ``[c, S]`` of heads ``[c]``."""
+def copied_waiting(tree: Tree, heads: int, waiting: range, biases: Array) -> Rows:
+    """Return a copy of some rows, with their biases, of each head."""
+    members = np.tile(np.array(waiting, np.int32), (heads, 1))
+    sizes = np.full(heads, len(waiting), np.int32)
+    return _copied(tree, np.arange(heads), members, sizes, np.tile(biases, heads))
+
+
+def _copied(tree: Tree, heads: Array, members: Array, sizes: Array, biases: Array) -> Rows:
+    """Return a copy of rows ``[c, S]`` of heads ``[c]``, one after the other."""
     owners = torch.from_numpy(heads).long()[:, None].expand(members.shape)
     held = torch.from_numpy(members).long().clamp(min=0)
     keys, values = (
@@ -141,13 +138,4 @@ def _copied(tree: Tree, heads: Array, members: Array, sizes: Array) -> Rows:
     )
     places = np.arange(members.size, dtype=np.int32).reshape(members.shape)
     bases = np.zeros(len(members), np.int64)
-    none = np.empty((0, members.shape[1]), np.float32)
-    return Rows(0, places, sizes, keys, bases, values, bases, none)
-
-
-def _biases(members: Array, bias: Bias | None, scale: float) -> Array:
-    """Return what is added to the scores of rows; of some row where there is none."""
-    if bias is None:
-        return np.empty((0, members.shape[1]), np.float32)
-    found: Array = (bias(torch.from_numpy(members).long().clamp(min=0)) * scale).numpy()
-    return found
+    return Rows(0, places, sizes, keys, bases, values, bases, biases, 0)
