@@ -1,13 +1,10 @@
 """Attends with `clusters`, counts what it reads, and finds options that read so much."""
 
 from typing import NamedTuple
-from unittest import mock
 
 from torch import Tensor
 
-from fotmem.attention import PartialAttention
 from fotmem.stores import MemoryStore
-from fotmem_clusters.reading import Reader
 
 LARGEST, LEAST = 4.0, 0.03
 """Target errors that are tried."""
@@ -23,25 +20,17 @@ class Answer(NamedTuple):
     out: Tensor
     """Shape ``[H, Q, D]``."""
     read: float
-    """Keys that a query reads: the mean."""
+    """Keys that a query reads, those that wait for clusters among them: the mean."""
     estimated: Tensor
     """Shape ``[H, Q]``: the errors that the store expects of itself."""
 
 
 def answer(store: MemoryStore, queries: Tensor, scale: float) -> Answer:
-    """Attend to all keys; count those of clusters that are read, one by one."""
-    read, attend = [0], Reader.attend
-
-    def counted(reader: Reader, asking: Tensor, nodes: Tensor) -> PartialAttention:
-        _, held = reader._tree.clusters.of(nodes)
-        read.append(int((held >= 0).sum()))
-        return attend(reader, asking, nodes)
-
-    with mock.patch.object(Reader, "attend", counted):
-        out = store.attend(queries, top_k=None, scale=scale).out
+    """Attend to all keys; ask the store how many of them it read."""
+    out = store.attend(queries, top_k=None, scale=scale).out
     found = store.tail_estimate(queries, scale=scale)
     assert found is not None
-    return Answer(out, sum(read) / queries[..., 0].numel(), found.error)
+    return Answer(out, float(found.share_read.mean()) * len(store), found.error)
 
 
 def tune_budget(store: MemoryStore, queries: Tensor, scale: float, share: float) -> None:
