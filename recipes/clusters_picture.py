@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fotmem.measure.bench.plot import COLOURS, MARKERS, PAGE_WIDTH
 from fotmem.outputs import write_picture
@@ -88,13 +88,18 @@ def _point(settings: list[Row], figure: str) -> tuple[float, float]:
 
 
 def _by_tokens(found: Rows, axes: "Axes") -> None:
-    found = [row for row in found if row["setting"] == "default"]
-    sizes = [row["tokens"] for row in found]
-    sides: dict[str, list[Any]] = {
-        "dense attention": [1e3 * row["dense"][row["fastest"]] for row in found],
-        "clusters": [1e3 * row["clusters"] for row in found],
+    found = [row for row in found if row["caches"] == "cold"]
+    names = dict.fromkeys(row["layer"] for row in found)
+    layers = {layer: [row for row in found if row["layer"] == layer] for layer in names}
+    dense = [
+        (row["tokens"], 1e3 * row["dense"][row["fastest"]]) for row in next(iter(layers.values()))
+    ]
+    sides = {"dense attention": dense} | {
+        f"clusters, layer {layer}": [(row["tokens"], 1e3 * row["clusters"]) for row in some]
+        for layer, some in layers.items()
     }
-    for (name, values), number in zip(sides.items(), (4, 0), strict=True):
-        axes.plot(sizes, values, f"{MARKERS[number]}-", color=COLOURS[number], label=name)
+    for (name, points), number in zip(sides.items(), (4, 0, 1), strict=False):
+        line = f"{MARKERS[number]}-"
+        axes.plot(*zip(*points, strict=True), line, color=COLOURS[number], label=name)
     axes.set(xscale="log", yscale="log", xlabel="remembered tokens")
     axes.set_ylabel("decoding step of a layer (ms)")

@@ -19,7 +19,7 @@ import typer
 from benchmarks.clusters.adding import adding, ram
 from benchmarks.clusters.captures import Layer, captured, queries_of, rows_of, several_texts
 from benchmarks.clusters.errors import filled, layer_errors
-from benchmarks.clusters.plan import FULL, QUICK, Plan
+from benchmarks.clusters.plan import FULL, QUICK, TIMED, Plan
 from benchmarks.clusters.rivals import layer_rivals
 from benchmarks.clusters.sizes import times
 from fotmem.files import python_reference
@@ -34,8 +34,6 @@ PAGE, PICTURE = Path("docs/benchmarks/clusters.md"), Path("docs/benchmarks/clust
 REPORT = Path("docs/benchmarks/clusters.json")
 BUILD = Path("build/clusters")
 MARKER = "<!-- figures, by make bench-clusters -->\n"
-TIMED = 20
-"""The memory layer whose times are measured."""
 ADDED = (17, 18, 20)
 """Layers whose heads are side by side when adding is timed."""
 
@@ -102,18 +100,19 @@ def units(plan: Plan, texts: list[Path], folder: Path) -> Iterator[Unit]:
     layers = [layer for layer in ADDED if layer in plan.layers] or [*plan.layers]
     first, *others = plan.models
     yield from of_layers((first,), in_turn=True, rivals=True)
-    yield Unit("times", lambda: of_all(partial(_times, plan)))
+    for number in TIMED:
+        yield Unit(f"times-{number}", partial(of_all, partial(_times, plan, number)))
     yield Unit("adding", lambda: of_all(lambda every: adding(every[:1], (layers * 3)[:3])))
-    yield Unit("ram", lambda: of_all(lambda every: ram(every, TIMED)))
+    yield Unit("ram", lambda: of_all(lambda every: ram(every, TIMED[-1])))
     yield from of_layers((*others,), in_turn=True, rivals=False)
     yield from of_layers(plan.models, in_turn=False, rivals=False)
 
 
-def _times(plan: Plan, captures: list[Capture]) -> Rows:
-    rows = several_texts(captures, TIMED)
-    queries = queries_of(captures[0], TIMED, captures[0].info.queries)
-    real = {"captured": rows.keys.shape[1]}
-    return [row | real for row in times(rows, queries, captures[0].info.scale, plan)]
+def _times(plan: Plan, layer: int, captures: list[Capture]) -> Rows:
+    rows = several_texts(captures, layer)
+    queries = queries_of(captures[0], layer, captures[0].info.queries)
+    about = {"layer": layer, "captured": rows.keys.shape[1]}
+    return [row | about for row in times(rows, queries, captures[0].info.scale, plan)]
 
 
 def _of_layer(

@@ -106,7 +106,7 @@ WINDOWS = {65_536: 4, 262_144: 12}
 def _costs(rows: Rows) -> Iterable[list[str]]:
     for row in of_kind(rows, "step", "window", "tenfold"):
         least = {"step": STEPS, "window": WINDOWS}.get(row["kind"], {}).get(row["tokens"])
-        told, size = times_of(row["ratio"]), f"{row['tokens']:,} tokens, {row['setting']}"
+        told, size = times_of(row["ratio"]), f"{row['tokens']:,} tokens, {_timed(row)}"
         if row["kind"] == "tenfold":
             reached = _yes(row["ratio"][0] <= 1.5)
             yield [f"a step with ten times the memory, {size}", "at most 1.5x", told, reached]
@@ -126,6 +126,10 @@ def _costs(rows: Rows) -> Iterable[list[str]]:
         told = f"{percent(more)} by its count, {percent(process)} of the process"
         name = f"RAM beyond keys and values, {row['tokens']:,} tokens"
         yield [name, "at most 5%", told, _yes(more <= 0.05)]
+
+
+def _timed(row: Row) -> str:
+    return f"layer {row['layer']}, {row['caches']} caches"
 
 
 def _yes(reached: bool) -> str:
@@ -193,12 +197,12 @@ def by_size(rows: Rows) -> str:
         seconds = (row["clusters"], *row["dense"].values())
         cells = [
             row["kind"],
-            row["setting"],
+            _timed(row),
             f"{row['tokens']:,}",
             *(f"{1e3 * each:,.1f} ms" for each in seconds),
         ]
         body.append([*cells, times_of(row["ratio"])])
-    head = ["", "setting", "tokens", "`clusters`", "dense, bfloat16", "dense, float32", "ratio"]
+    head = ["", "of", "tokens", "`clusters`", "dense, bfloat16", "dense, float32", "ratio"]
     return table(head, body) if body else ""
 
 

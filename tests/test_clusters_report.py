@@ -126,9 +126,10 @@ def test_times_of_all_sizes(rows: KeyValues, monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(longer.values[:, TOKENS:], rows.values[:, :880])
     queries = rows.keys[:, :600].float()
     found = sizes.times(rows, queries, 0.3, PLAN)
-    kinds = ["step", "step", "tenfold", "window"]
-    assert [(row["kind"], row["tokens"]) for row in found] == [
-        *zip(kinds * 2, (5120, 6000, 6000, 5120) * 2, strict=True)
+    expected = [("step", 5120), ("step", 6000), ("tenfold", 6000)]
+    assert [(row["kind"], row["tokens"], row["caches"]) for row in found] == [
+        *((*each, "cold") for each in [*expected, ("window", 5120)]),
+        *((*each, "warm") for each in expected),
     ]
     assert all(0 < row["ratio"][1] <= row["ratio"][0] <= row["ratio"][2] for row in found)
 
@@ -193,12 +194,12 @@ def made_up() -> list[dict[str, Any]]:
             rival = {"setting": "nprobe=8, top 32", "ratio": [1.1, 1.0, 1.2], "error": 0.1}
             found.append({"kind": "errors", **about, "settings": some})
             found.append({"kind": "rivals", **about, "error": error, "rivals": {"ivf": rival}})
-    dense = {"bfloat16": 0.03, "float32": 0.024}
+    dense, of = {"bfloat16": 0.03, "float32": 0.024}, {"layer": 16, "caches": "cold"}
     for size, ratio in ((65_536, 12.0), (262_144, 30.0)):
         found.append({"kind": "step", "tokens": size, "clusters": 0.002, "fastest": "float32",
-                      "dense": dense, "ratio": [ratio] * 3, "setting": "default"})  # fmt: skip
+                      "dense": dense, "ratio": [ratio] * 3, **of})  # fmt: skip
     found.append({"kind": "tenfold", "tokens": 262_144, "clusters": 1.0, "ratio": [1.4, 1.3, 1.6],
-                  "setting": "default"})  # fmt: skip
+                  **of})  # fmt: skip
     found.append({"kind": "adding", "store": "clusters", "tokens": 5, "tokens_per_second": 21_000.0,
                   "median": 0.1, "longest": 0.5})  # fmt: skip
     found.append({"kind": "ram", "tokens": 5, "rows": 100, "ram_bytes": 104, "resident": 110})
@@ -213,14 +214,14 @@ def test_the_page_says_what_is_reached(tmp_path: Path, monkeypatch: pytest.Monke
     clusters_report.publish({"machine": {"processor": "P"}, "rows": made_up()}, FULL)
     written = page.read_text()
     keys, most = "1% of the keys read, 65,536 tokens", "at most"
-    step = "a decoding step against dense"
+    step, of = "a decoding step against dense", "layer 16, cold caches"
     for line in (
         f"{keys}, layers 8 and 16 | {most} 5% | mean 4.0%, worst 4.0% (one, t, layer 8) | 2 of 2 |",
         f"{keys}, every layer | {most} 10% | mean 12.0%, worst 20.0% (one, t, layer 20) | 2 of 4 |",
         "| at least 4x | median 6.0x, least 2.0x | 2 of 4 |",
         "| larger error | its error is 1.5x ours (median), at least 0.5x | 2 of 4 |",
-        f"| {step}, 65,536 tokens, default | 10x faster | 12.0x (12.0 to 12.0) | yes |",
-        f"| {step}, 262,144 tokens, default | 40x faster | 30x (30 to 30) | no |",
+        f"| {step}, 65,536 tokens, {of} | 10x faster | 12.0x (12.0 to 12.0) | yes |",
+        f"| {step}, 262,144 tokens, {of} | 40x faster | 30x (30 to 30) | no |",
         "| at most 1.5x | 1.4x (1.3 to 1.6) | yes |",
         "| 20,000 tokens/s | 21,000 tokens/s | yes |",
         "| longest `add` | 10x the median | 5.0x | yes |",

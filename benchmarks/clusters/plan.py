@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 DIFFUSE = (8, 16)
 """Layers whose attention is spread over many keys."""
+TIMED = (16, 20)
+"""Layers whose times are measured: of diffuse attention, and the one whose queries read most."""
 MEMORY = (17, 18, 20, 21, 23)
 """Memory layers of the tuned model."""
 TUNED, BASE = "smollm2-fot", "smollm2"

@@ -17,12 +17,17 @@ OTHERS = 2**24
 Times = dict[str, list[float]]
 
 
-def in_turn(sides: Mapping[str, Callable[[int], object]], rounds: int) -> Times:
-    """Call each side once in each round, with the number of the round; return its seconds."""
+def in_turn(
+    sides: Mapping[str, Callable[[int], object]], rounds: int, *, warm: bool = False
+) -> Times:
+    """Time each side once in each round, with the number of the round; return its seconds.
+
+    Caches hold other data before, or what the same call left there (`warm`).
+    """
     taken: Times = {name: [] for name in sides}
     for number in range(-1, rounds):  # a first round that does not count
         for name, side in sides.items():
-            other_data().sum()
+            side(max(0, number)) if warm else other_data().sum()
             begin = time.process_time()
             side(max(0, number))
             if number >= 0:
