@@ -143,4 +143,5 @@ $(VENV)/.stores: pyproject.toml | $(VENV)/.ready
 	@echo "installing the optional store libraries"
 	$(call try,faiss,faiss-cpu,a platform with wheels,faiss-* stores,make stores)
 	$(call try,hnsw,hnswlib,a C++ compiler and Python's headers,hnsw store,apt-get install g++ python3-dev && make stores)
+	$(call try,numba,numba,a platform with wheels,compiled functions of the clusters store: it is slower,make stores)
 	@touch $@

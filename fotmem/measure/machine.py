@@ -21,6 +21,7 @@ PACKAGES = (
     "faiss-cpu",
     "faiss-gpu-cu12",
     "hnswlib",
+    "numba",
     "zarr",
 )
 
