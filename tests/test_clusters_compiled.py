@@ -55,6 +55,24 @@ def test_it_attends_as_torch_does(limits: Limits, biased: bool) -> None:
         torch.testing.assert_close(*pair, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_scores_that_are_far_apart() -> None:
+    """Of most clusters, exp cannot tell the weight from 0."""
+    viewer = Viewer(filled(capacity=32)._tree)
+    found, expected = both(viewer, 20 * DATA[2], limits=Limits(0.0, 60), scale=SCALE)
+    assert float(expected.lse.max()) > 300
+    torch.testing.assert_close(found.out, expected.out, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.lse, expected.lse, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e18, 1e30, 3e38])
+def test_scores_that_overflow_do_no_harm(factor: float) -> None:
+    viewer = Viewer(filled(capacity=4)._tree)
+    queries = (DATA[2].double() * factor).clamp(-3e38, 3e38).float()
+    for limits in (Limits(0.2, 100), Limits(0.0, 10**6)):
+        found = attending.attend_to_clusters(viewer, queries, limits=limits, scale=1e4)
+        assert found.out.shape == queries.shape
+
+
 def test_bfloat16_is_read_as_it_is() -> None:
     """In torch, scores and weights are rounded to bfloat16, too."""
     viewer = Viewer(filled(torch.bfloat16, capacity=32)._tree)

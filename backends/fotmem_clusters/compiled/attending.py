@@ -51,7 +51,8 @@ def attend_to_clusters(
     `bias` is of the rows that wait; that of clusters is the viewer's.
     """
     heads, asking, dim = queries.shape
-    flat = queries.numpy().reshape(-1, dim) * np.float32(scale)
+    with np.errstate(over="ignore"):
+        flat = queries.numpy().reshape(-1, dim) * np.float32(scale)
     owners, tree = _owners(heads, asking), viewer.tree
     seen, columns, limit = shown(viewer), columns_of(tree), (float(limits.error), limits.clusters)
     biases = NONE if viewer.biases is None else viewer.biases.numpy()

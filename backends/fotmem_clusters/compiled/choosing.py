@@ -15,6 +15,7 @@ from fotmem_clusters.view import ALL, LEAST_ERROR, MANY, OPEN, PER_QUERY
 
 SMALL = np.float32(0.25)
 """Deviations up to which a risk is computed by its series."""
+HUGE = np.float32(1e30)
 TINY = np.float32(1e-30)
 
 
@@ -98,7 +99,13 @@ def needles_of(scores, gains, deviations, lse, needles):
         square = deviations[place] * deviations[place]
         exponent = scores[place] + gains[place] - lse + np.float32(NEEDLE) * square
         found = exp(min(exponent, top)) * min(square, top) * np.float32(RISK / 2)
-        needles[place] = found * found
+        needles[place] = comparable(found * found)
+
+
+@inner
+def comparable(number):
+    """Return a number that is not NaN: where scores overflow, a very large one."""
+    return number if number < HUGE else HUGE
 
 
 @inner
@@ -215,7 +222,7 @@ def choose(query, shown, head, error, most, entries, scores, deviations, gains, 
     left = needles.astype(np.float64).sum()
     risks = shares[:looked]
     for place in range(looked):
-        risks[place] *= risk(deviations[place])
+        risks[place] = comparable(risks[place] * risk(deviations[place]))
     limit, most = (error / unit) ** 2, min(most, looked)
     largest, read = blocks_of(risks), 0
     while read < most and (read < LEAST or max(left, 0.0) >= limit):

@@ -137,16 +137,19 @@ def _read(query, rows, cluster, scores, owner, sums):
         top = max(top, scores[place])
     if top == -np.inf:
         return top
+    total = np.float32(0)
+    for place in range(count):
+        scores[place] = exp(scores[place] - top)
+        total += scores[place]
     if top > sums.tops[owner]:
         before = exp(sums.tops[owner] - top)
         for column in range(len(out)):
             out[column] *= before
         sums.totals[owner] *= before
         sums.tops[owner] = top
-    top, total = sums.tops[owner], np.float32(0)
+    weight = exp(top - sums.tops[owner])
     for place in range(count):
-        scores[place] = exp(scores[place] - top)
-        total += scores[place]
+        scores[place] *= weight
     add_rows(rows.values, members, rows.value_bases[cluster], scores, out)
-    sums.totals[owner] += total
+    sums.totals[owner] += total * weight
     return top + np.log(total)
