@@ -1,20 +1,18 @@
 """Measures how keys lie around the means of clusters and of groups."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fotmem.stores import GrowingRows
 from fotmem_clusters.members import Members
-from fotmem_clusters.shapes import MOST, Covariances, Sample, Shapes, kinds_of_nodes
+from fotmem_clusters.shapes import MOST, Covariances, Shapes, kinds_of_nodes
+from fotmem_clusters.steps import Steps
 from fotmem_clusters.summaries import Summaries
 
 SAMPLES = (1024, 256)
 """Clusters of a head on which it is measured: for clusters, and for groups."""
-BLOCK = 128
-"""Clusters whose rows are read at a time."""
-
 
 class Level(NamedTuple):
     """Nodes of a tree."""
@@ -24,13 +22,7 @@ class Level(NamedTuple):
     per_kind: int
     """Nodes of a head for each kind."""
     parents: Tensor | None
-    """Shape ``[H, room]``, int64: the node of each cluster; None: the clusters themselves."""
-
-    def nodes_of(self, clusters: Tensor, room: int) -> Tensor:
-        """Return the nodes of clusters, both numbered across heads."""
-        if self.parents is None:
-            return clusters
-        return clusters // room * self.members.room + self.parents.view(-1)[clusters]
+    """Shape ``[H, room]``: the node of each cluster; None: the clusters themselves."""
 
     def divide(self) -> int:
         """Divide the nodes into kinds anew; return how many there are."""
@@ -41,29 +33,29 @@ class Level(NamedTuple):
         return kinds
 
 
-def measured_shapes(keys: GrowingRows, values: GrowingRows, levels: tuple[Level, Level]) -> Shapes:
+def measured_shapes(steps: Steps, levels: tuple[Level, Level]) -> Shapes:
     """Divide clusters and groups into kinds, and measure the shape of each on some clusters."""
-    clusters = levels[0].members
+    keys, counts = steps.tree.keys, levels[0].members.counts
     kinds = [level.divide() for level in levels]
-    sums = Covariances(len(clusters.counts), sum(kinds), keys.head_dim, keys.device)
+    sums = Covariances(len(counts), sum(kinds), keys.head_dim, keys.device)
     for level, most, first in zip(levels, SAMPLES, (0, kinds[0]), strict=True):
-        for some in _sample(clusters, most).split(BLOCK):
-            owners, held = clusters.of(some)
-            nodes, there = level.nodes_of(some, clusters.room), (held >= 0)[..., None]
-            heads, known, offsets = owners[:, 0], level.known, []
-            places = known.origin[heads], torch.zeros_like(known.origin[heads])
-            for source, means, origin in zip((keys, values), known.means, places, strict=True):
-                mean = means.flatten(0, 1)[nodes][:, None] + origin
-                rows = source.take_of_heads(owners, held.clamp(min=0))
-                offsets.append((rows - mean) * there)
-            kind = known.kinds.view(-1)[nodes].long() + first
-            sums.add(Sample(heads * sum(kinds) + kind, *offsets))
+        for head, count in enumerate(counts.tolist()):
+            size = min(most, count)
+            some = torch.arange(size, device=keys.device) * count // size
+            sums.add(head, first, _rows_by_kind(steps, level, head, some))
     return sums.shapes(keys.dtype)
 
 
-def _sample(clusters: Members, most: int) -> Tensor:
-    """Return some clusters of each head, numbered across heads."""
-    counts = clusters.counts[:, None]
-    count = min(most, int(counts.max()))
-    places = torch.arange(count, device=counts.device)
-    return clusters.numbered(places * counts // count).flatten()
+def _rows_by_kind(steps: Steps, level: Level, head: int, clusters: Tensor) -> Sequence[Tensor]:
+    """Return the rows ``[n, 2 * D]`` of clusters of a head, as seen from means of nodes."""
+    known, held = level.known, steps.tree.clusters.table[head, clusters].long()
+    nodes = clusters if level.parents is None else level.parents[head, clusters]
+    kinds = known.kinds[head, nodes].long()
+    order = kinds.argsort(stable=True)
+    held, nodes, kinds = held[order], nodes[order], kinds[order]
+    there = held >= 0
+    places = torch.arange(len(nodes), device=nodes.device)[:, None].expand_as(held)[there]
+    means = [each[head, nodes].float() for each in known.means]
+    means = torch.cat([means[0] + known.origin[head], means[1]], 1)
+    offsets = steps.offsets(head, held[there], places, means)
+    return offsets.split(kinds[places].bincount(minlength=known.centres.shape[1]).tolist())

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fotmem_clusters.halving import halved
-
-Lookup = Callable[[Tensor, Tensor], Tensor]
-"""Takes heads and points of equal shape; returns their vectors, ``[..., D]`` float32."""
+Halve = Callable[[Tensor, Tensor], Tensor]
+"""Takes heads ``[c]`` and sets of points ``[c, S]``, -1 after the last; returns, bool, which are in
+the second half, as `fotmem_clusters.halving.halved` does."""
 GROWTH = 1.125
 """Room for new nodes grows by this factor."""
 
@@ -74,7 +73,7 @@ class Members:
             self.table = pad(self.table, (0, 0, 0, more), value=-1)
             self.sizes = pad(self.sizes, (0, more))
 
-    def insert(self, heads: Tensor, points: Tensor, nodes: Tensor, lookup: Lookup) -> Changes:
+    def insert(self, heads: Tensor, points: Tensor, nodes: Tensor, halve: Halve) -> Changes:
         """Add points ``[n]`` to nodes ``[n]`` of their heads, and divide what is too large."""
         flat = heads * self.room + nodes
         order = flat.argsort(stable=True)
@@ -91,7 +90,7 @@ class Members:
         if not full.any():
             return Changes(touched[:0], touched[:0], touched[:0])
         held = self._joined(touched[full], counts[full], points[~fits], ranks[~fits])
-        return self._divide(touched[full], held, lookup)
+        return self._divide(touched[full], held, halve)
 
     def _joined(self, nodes: Tensor, counts: Tensor, points: Tensor, ranks: Tensor) -> Tensor:
         """Return the members of nodes ``[o]`` with the points that they get, padded by -1."""
@@ -102,15 +101,13 @@ class Members:
         held[rows, before[rows] + ranks] = points
         return held[:, : int((before + counts).max())]
 
-    def _divide(self, large: Tensor, held: Tensor, lookup: Lookup) -> Changes:
+    def _divide(self, large: Tensor, held: Tensor, halve: Halve) -> Changes:
         """Halve the sets ``[o, n]`` of nodes `large` until each fits a node."""
         heads, origins = large // self.room, large % self.room
         done: list[tuple[Tensor, Tensor]] = []
         source = torch.arange(len(large), device=large.device)
         while len(held):
-            here = held >= 0
-            vectors = lookup(heads[source][:, None].expand_as(held), held.clamp(min=0))
-            second = halved(vectors, here)
+            second = halve(heads[source], held)
             halves = torch.cat([held.masked_fill(second, -1), held.masked_fill(~second, -1)])
             source = source.repeat(2)
             halves = _compact(halves)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
-from fotmem_clusters.tree import WORKSPACE, Tree, look_up
+from fotmem_clusters.steps import WORKSPACE, look_up
+from fotmem_clusters.tree import Tree
 from fotmem_clusters.visits import Visit, visits
 
 FEW = 1024

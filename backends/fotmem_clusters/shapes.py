@@ -1,5 +1,6 @@
 """How keys lie around the means of nodes, and how values follow them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,42 +50,37 @@ class Shapes(NamedTuple):
         return both.to(self.slopes.dtype) @ self.slopes
 
 
-class Sample(NamedTuple):
-    """Members of some nodes, as seen from the means of these nodes."""
-
-    kinds: Tensor
-    """Shape ``[c]``, int64: kinds of clusters, then of groups, numbered across all heads."""
-    keys: Tensor
-    """Shape ``[c, S, D]``, float32."""
-    values: Tensor
-    """Shape ``[c, S, D]``, float32."""
-
-
 class Covariances:
-    """Sums over samples, of which shapes are made.
+    """Sums over some rows, of which shapes are made.
 
     Parameters
     ----------
     heads, kinds, dim : int
     device : torch.device
+
+    Attributes
+    ----------
+    products : Tensor
+        Shape ``[H, M, D, 2 * D]``, float32: of keys with keys, then of keys with values.
     """
 
     def __init__(self, heads: int, kinds: int, dim: int, device: torch.device) -> None:
-        shape = heads, kinds, dim, dim
-        self.keys = torch.zeros(shape, dtype=torch.float32, device=device)
-        self.values = torch.zeros_like(self.keys)
+        shape = heads, kinds, dim, 2 * dim
+        self.products = torch.zeros(shape, dtype=torch.float32, device=device)
 
-    def add(self, sample: Sample) -> None:
-        """Count members of some nodes."""
-        across = sample.keys.transpose(1, 2)
-        self.keys.flatten(0, 1).index_add_(0, sample.kinds, across @ sample.keys)
-        self.values.flatten(0, 1).index_add_(0, sample.kinds, across @ sample.values)
+    def add(self, head: int, first: int, kinds: Sequence[Tensor]) -> None:
+        """Count rows ``[n, 2 * D]``, keys and values beside each other, of kinds from `first` on.
+
+        Both are as seen from the means of their nodes.
+        """
+        sums = self.products[head, first:]
+        for total, rows in zip(sums, kinds, strict=False):
+            total.addmm_(rows[:, : total.shape[0]].T, rows)
 
     def shapes(self, dtype: torch.dtype) -> Shapes:
         """Return the shapes of what was counted."""
-        keys, values = (
-            each + SHARED * each.mean(1, keepdim=True) for each in (self.keys, self.values)
-        )
+        shared = SHARED * self.products.mean(1, keepdim=True)
+        keys, values = (self.products + shared).chunk(2, 3)
         totals = keys.diagonal(dim1=2, dim2=3).sum(2).clamp(min=TINY)[..., None]  # [H, M, 1]
         axes = torch.linalg.eigh(keys.sum(1)).eigenvectors
         turned = axes.transpose(1, 2)[:, None] @ keys @ axes[:, None]

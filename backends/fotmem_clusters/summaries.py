@@ -1,5 +1,7 @@
 """What is known of the keys and values of nodes without reading them."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -11,6 +13,21 @@ FRESH = 1.25
 
 
 PER_NODE = ("spreads", "squares", "sizes", "known", "kinds")
+
+
+class Summary(NamedTuple):
+    """What was found of some nodes."""
+
+    keys: Tensor
+    """Shape ``[c, D]``, float32: means, from the origin."""
+    values: Tensor
+    """Shape ``[c, D]``, float32."""
+    spreads: Tensor
+    """Shape ``[c]``, float32."""
+    squares: Tensor
+    """Shape ``[c]``, float32."""
+    sizes: Tensor
+    """Shape ``[c]``, float32."""
 
 
 class Summaries:
@@ -92,29 +109,35 @@ class Summaries:
         grown = sizes[flat] > FRESH * self.known.view(-1)[flat]
         return flat[grown]
 
-    def set(
-        self, nodes: Tensor, keys: Tensor, values: Tensor, weights: Tensor, inner: Tensor
-    ) -> None:
-        """Summarise nodes ``[c]`` anew, numbered across all heads.
-
-        Parameters
-        ----------
-        nodes : Tensor
-        keys, values : Tensor
-            Shape ``[c, S, D]``, float32: of members; keys count from the origin.
-        weights : Tensor
-            Shape ``[c, S]``, float32: keys that each member counts; 0: none.
-        inner : Tensor
-            Shape ``[c, S]``, float32: spread within members.
-        """
-        sizes = weights.sum(1)
-        shares = (weights / sizes[:, None].clamp(min=1))[:, None]
-        found = [shares @ members for members in (keys, values)]  # [c, 1, D]
-        for means, mean in zip(self.means, found, strict=True):
-            means.view(-1, means.shape[2])[nodes] = mean.squeeze(1).to(means.dtype)
-        inner = inner + (keys - found[0]).square().sum(2)
-        self.spreads.view(-1)[nodes] = (shares.squeeze(1) * inner).sum(1)
-        self.squares.view(-1)[nodes] = (shares.squeeze(1) * values.square().sum(2)).sum(1)
-        self.sizes.view(-1)[nodes] = self.known.view(-1)[nodes] = sizes
+    def put(self, nodes: Tensor, found: Summary) -> None:
+        """Take over what was found of nodes ``[c]``, numbered across all heads."""
+        for means, mean in zip(self.means, found[:2], strict=True):
+            means.view(-1, means.shape[2])[nodes] = mean.to(means.dtype)
+        self.spreads.view(-1)[nodes] = found.spreads
+        self.squares.view(-1)[nodes] = found.squares
+        self.sizes.view(-1)[nodes] = self.known.view(-1)[nodes] = found.sizes
         centres = self.centres[nodes // self.sizes.shape[1]]
-        self.kinds.view(-1)[nodes] = nearest_kind(centres, found[0]).squeeze(1).to(torch.uint8)
+        kinds = nearest_kind(centres, found.keys[:, None]).squeeze(1)
+        self.kinds.view(-1)[nodes] = kinds.to(torch.uint8)
+
+
+def summary(keys: Tensor, values: Tensor, weights: Tensor, inner: Tensor | None = None) -> Summary:
+    """Summarise nodes ``[c]``.
+
+    Parameters
+    ----------
+    keys, values : Tensor
+        Shape ``[c, S, D]``, float32: of members; keys count from the origin.
+    weights : Tensor
+        Shape ``[c, S]``, float32: keys that each member counts; 0: none.
+    inner : Tensor, optional
+        Shape ``[c, S]``, float32: spread within members; default: none.
+    """
+    sizes = weights.sum(1)
+    shares = (weights / sizes[:, None].clamp(min=1))[:, None]
+    means = [shares @ members for members in (keys, values)]  # [c, 1, D]
+    spreads = (keys - means[0]).square().sum(2)
+    spreads = spreads if inner is None else spreads + inner
+    squares = values.square().sum(2)
+    every = [(shares.squeeze(1) * each).sum(1) for each in (spreads, squares)]
+    return Summary(*(each.squeeze(1) for each in means), *every, sizes)

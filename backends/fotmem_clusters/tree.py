@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fotmem.stores import GrowingRows
+from fotmem_clusters.compiled import compiled_steps_for
 from fotmem_clusters.measuring import Level, measured_shapes
 from fotmem_clusters.members import Changes, Members
 from fotmem_clusters.shapes import Shapes
-from fotmem_clusters.summaries import Summaries
-from fotmem_clusters.visits import visits
+from fotmem_clusters.steps import WORKSPACE, Steps, closeness
+from fotmem_clusters.summaries import Summaries, summary
 
 GROUP = 64
 """Most clusters of a group."""
@@ -28,9 +29,6 @@ FIRST = 4000
 """Rows from which on shapes are measured."""
 RENEW = 1.5
 """Shapes are measured anew when rows have grown by this factor."""
-WORKSPACE = 2**21
-"""Elements of the largest temporary."""
-
 
 class Tree:
     """Clusters of rows, and groups of clusters.
@@ -90,6 +88,11 @@ class Tree:
         return sum(each.nbytes for each in every if isinstance(each, Tensor))
 
     @property
+    def _steps(self) -> Steps:
+        """The steps of adding, compiled if they can be."""
+        return (compiled_steps_for(self.keys) or Steps)(self)
+
+    @property
     def nodes(self) -> Summaries:
         """View the summaries of all clusters."""
         return self.summaries.first(int(self.clusters.counts.max()))
@@ -106,7 +109,7 @@ class Tree:
         wider = self.outlines.count(self.parents.gather(1, nodes))
         room = self.clusters.room
         owners = heads.expand_as(rows).flatten()
-        changes = self.clusters.insert(owners, rows.flatten(), nodes.flatten(), self._keys_of)
+        changes = self.clusters.insert(owners, rows.flatten(), nodes.flatten(), self._steps.halve_rows)
         self.summaries.reserve(self.clusters.room)
         grown = _renumbered(grown, room, self.clusters.room)
         self._summarise(torch.cat([changes.nodes, grown]).unique())
@@ -135,24 +138,8 @@ class Tree:
         if count <= FLAT:
             return _closeness_to(vectors, self.summaries.first(count)).argmax(2)
         groups = int(self.groups.counts.max())
-        closeness = _closeness_to(vectors, self.outlines.first(groups))
-        return self._nearest_in(vectors, closeness.topk(min(NEAR, groups), -1).indices)
-
-    def _nearest_in(self, vectors: Tensor, groups: Tensor) -> Tensor:
-        """Find the nearest cluster of each vector in its groups ``[H, n, P]``."""
-        dim, wide = vectors.shape[2], groups.shape[2]
-        best = vectors.new_full((groups.numel(),), -torch.inf)
-        which = torch.zeros_like(best, dtype=torch.long)
-        flat = vectors.flatten(0, 1)
-        for visit in visits(self.groups.numbered(groups), GROUP * dim, dim + GROUP, WORKSPACE):
-            owners, held = self.groups.of(visit.nodes)
-            means = self._means_of(owners, held.clamp(min=0))
-            top = _closeness(flat[visit.pairs // wide], means, held < 0).max(-1)
-            pairs = visit.pairs[visit.there]
-            best[pairs] = top.values[visit.there]
-            which[pairs] = held.gather(1, top.indices)[visit.there]
-        chosen = best.view(groups.shape).argmax(2, keepdim=True)
-        return which.view(groups.shape).gather(2, chosen).squeeze(2)
+        near = _closeness_to(vectors, self.outlines.first(groups)).topk(min(NEAR, groups), -1)
+        return self._steps.nearest_in(vectors, near.indices)
 
     def _divided(self, changes: Changes) -> Tensor:
         """Put new clusters into the groups of their origins; return groups that were divided."""
@@ -163,7 +150,8 @@ class Tree:
         parents = self.parents.view(-1)
         parents[changes.new] = parents[changes.origins]
         heads, new = changes.new // room, changes.new % room
-        moved = self.groups.insert(heads, new, parents[changes.new], self._means_of).nodes
+        halve = self._steps.halve_clusters
+        moved = self.groups.insert(heads, new, parents[changes.new], halve).nodes
         self.outlines.reserve(self.groups.room)
         owners, held = self.groups.of(moved)
         there = held >= 0
@@ -179,11 +167,7 @@ class Tree:
         """Summarise clusters, numbered across heads."""
         for some in self._split(nodes, self.clusters.capacity):
             owners, held = self.clusters.of(some)
-            weights = (held >= 0).float()
-            rows = held.clamp(min=0)
-            keys, values = (look_up(each, owners, rows) for each in (self.keys, self.values))
-            keys = keys - self.summaries.origin[owners[:, 0]]
-            self.summaries.set(some, keys, values, weights, torch.zeros_like(weights))
+            self.summaries.put(some, self._steps.summary(owners[:, 0], held))
 
     def _outline(self, nodes: Tensor) -> None:
         """Summarise groups, numbered across heads."""
@@ -193,7 +177,8 @@ class Tree:
             flat = owners * self.clusters.room + held.clamp(min=0)
             weights = known.sizes.view(-1)[flat].masked_fill(held < 0, 0)
             keys, values = (each.view(-1, each.shape[2])[flat].float() for each in known.means)
-            self.outlines.set(some, keys, values, weights, known.spreads.view(-1)[flat])
+            inner = known.spreads.view(-1)[flat]
+            self.outlines.put(some, summary(keys, values, weights, inner))
 
     def _measure(self) -> None:
         """Measure anew how keys lie around means."""
@@ -201,34 +186,17 @@ class Tree:
             Level(self.summaries, self.clusters, PER_KIND, None),
             Level(self.outlines, self.groups, GROUPS_PER_KIND, self.parents),
         )
-        self.shapes = measured_shapes(self.keys, self.values, levels)
+        self.shapes = measured_shapes(self._steps, levels)
         self.measured = self.end - self.first
 
     def _split(self, nodes: Tensor, members: int) -> Sequence[Tensor]:
         return torch.split(nodes, max(1, WORKSPACE // (members * self.keys.head_dim)))
 
-    def _keys_of(self, heads: Tensor, rows: Tensor) -> Tensor:
-        return look_up(self.keys, heads, rows)
-
-    def _means_of(self, heads: Tensor, clusters: Tensor) -> Tensor:
-        means = self.summaries.keys
-        return means.view(-1, means.shape[2])[heads * means.shape[1] + clusters].float()
-
-
-def look_up(source: GrowingRows, heads: Tensor, rows: Tensor) -> Tensor:
-    """Look up rows of any shape, each of its head: float32."""
-    return source.take_of_heads(heads, rows).float()
 
 
 def _closeness_to(vectors: Tensor, nodes: Summaries) -> Tensor:
     """Return ``[H, n, C]``, largest for the node with the nearest mean."""
-    return _closeness(vectors, nodes.keys.float(), nodes.sizes == 0)
-
-
-def _closeness(vectors: Tensor, means: Tensor, hidden: Tensor) -> Tensor:
-    """Return ``[c, n, m]`` of ``[c, n, D]``, largest for the nearest of means ``[c, m, D]``."""
-    offsets = (means.square().sum(-1) / -2).masked_fill(hidden, -torch.inf)
-    return torch.baddbmm(offsets[:, None], vectors, means.transpose(1, 2))
+    return closeness(vectors, nodes.keys.float(), nodes.sizes == 0)
 
 
 def _renumbered(nodes: Tensor, before: int, room: int) -> Tensor:
