@@ -295,12 +295,16 @@ def test_clusters_that_cannot_be_are_built_anew(
 def test_each_point_is_in_one_node_that_is_not_too_large(capacity: int) -> None:
     vectors = torch.cat([draw(3, 900, 4, seed=1), torch.zeros(3, 300, 4)], 1)  # some are equal
     members = Members(3, capacity, torch.device("cpu"))
+
+    def halve(heads: Tensor, held: Tensor) -> Tensor:
+        return halved(vectors[heads[:, None], held.clamp(min=0)], held >= 0)
+
     generator = torch.Generator().manual_seed(0)
     for points in torch.randperm(1200, generator=generator).split(77):
         heads = torch.arange(3).repeat_interleave(len(points))
         every = points.repeat(3)
         nodes = (torch.rand(len(every), generator=generator) * members.counts[heads]).long()
-        changes = members.insert(heads, every, nodes, lambda h, p: vectors[h, p])
+        changes = members.insert(heads, every, nodes, halve)
         assert len(changes.new) == len(changes.origins)
     for table, sizes, count in zip(members.table, members.sizes, members.counts, strict=True):
         assert table[table >= 0].sort().values.tolist() == list(range(1200))

@@ -14,6 +14,7 @@ from fotmem_clusters.summaries import Summaries
 SAMPLES = (1024, 256)
 """Clusters of a head on which it is measured: for clusters, and for groups."""
 
+
 class Level(NamedTuple):
     """Nodes of a tree."""
 
@@ -55,7 +56,8 @@ def _rows_by_kind(steps: Steps, level: Level, head: int, clusters: Tensor) -> Se
     held, nodes, kinds = held[order], nodes[order], kinds[order]
     there = held >= 0
     places = torch.arange(len(nodes), device=nodes.device)[:, None].expand_as(held)[there]
-    means = [each[head, nodes].float() for each in known.means]
-    means = torch.cat([means[0] + known.origin[head], means[1]], 1)
+    keys, values = (each[head, nodes].float() for each in known.means)
+    means = torch.cat([keys + known.origin[head], values], 1)
     offsets = steps.offsets(head, held[there], places, means)
-    return offsets.split(kinds[places].bincount(minlength=known.centres.shape[1]).tolist())
+    counts: list[int] = kinds[places].bincount(minlength=known.centres.shape[1]).tolist()
+    return torch.split(offsets, counts)

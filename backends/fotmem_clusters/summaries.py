@@ -135,9 +135,8 @@ def summary(keys: Tensor, values: Tensor, weights: Tensor, inner: Tensor | None 
     """
     sizes = weights.sum(1)
     shares = (weights / sizes[:, None].clamp(min=1))[:, None]
-    means = [shares @ members for members in (keys, values)]  # [c, 1, D]
-    spreads = (keys - means[0]).square().sum(2)
+    key, value = (shares @ members for members in (keys, values))  # [c, 1, D]
+    spreads = (keys - key).square().sum(2)
     spreads = spreads if inner is None else spreads + inner
-    squares = values.square().sum(2)
-    every = [(shares.squeeze(1) * each).sum(1) for each in (spreads, squares)]
-    return Summary(*(each.squeeze(1) for each in means), *every, sizes)
+    spread, square = ((shares.squeeze(1) * e).sum(1) for e in (spreads, values.square().sum(2)))
+    return Summary(key.squeeze(1), value.squeeze(1), spread, square, sizes)

@@ -30,6 +30,7 @@ FIRST = 4000
 RENEW = 1.5
 """Shapes are measured anew when rows have grown by this factor."""
 
+
 class Tree:
     """Clusters of rows, and groups of clusters.
 
@@ -109,7 +110,9 @@ class Tree:
         wider = self.outlines.count(self.parents.gather(1, nodes))
         room = self.clusters.room
         owners = heads.expand_as(rows).flatten()
-        changes = self.clusters.insert(owners, rows.flatten(), nodes.flatten(), self._steps.halve_rows)
+        changes = self.clusters.insert(
+            owners, rows.flatten(), nodes.flatten(), self._steps.halve_rows
+        )
         self.summaries.reserve(self.clusters.room)
         grown = _renumbered(grown, room, self.clusters.room)
         self._summarise(torch.cat([changes.nodes, grown]).unique())
@@ -191,7 +194,6 @@ class Tree:
 
     def _split(self, nodes: Tensor, members: int) -> Sequence[Tensor]:
         return torch.split(nodes, max(1, WORKSPACE // (members * self.keys.head_dim)))
-
 
 
 def _closeness_to(vectors: Tensor, nodes: Summaries) -> Tensor:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fotmem_clusters.compiled.parts import in_parts
 from fotmem_clusters.compiled.products import add_rows, inner_products, numbers_to
-from fotmem_clusters.compiled.shown import raw
 from fotmem_clusters.compiled.scalars import compiled, float_of, inner
+from fotmem_clusters.compiled.shown import raw
 from fotmem_clusters.halving import ITERATIONS
 
 
@@ -29,7 +29,7 @@ def halved_rows(rows: Tensor, bases: Tensor, held: Tensor) -> Tensor:
         Shape ``[c, S]``, bool: which belong to the second half.
     """
     second = torch.zeros(held.shape, dtype=torch.bool)
-    source, sets = raw(rows), [each.numpy() for each in (bases, held, second)]
+    source, sets = raw(rows), [raw(each) for each in (bases, held, second)]
     in_parts(lambda some: _halve(source, *(each[some] for each in sets)), len(held))
     return second
 
@@ -51,14 +51,14 @@ def _halve(rows, bases, held, second):
 def _halve_vectors(vectors, second):
     """Divide vectors in two by 2-means; moves them so that their mean is 0."""
     count, dim = vectors.shape
-    every, ones = numbers_to(count), np.ones(count, np.float32)
-    along, mean = np.empty(count, np.float32), np.zeros(dim, np.float32)
-    add_rows(vectors, every, 0, ones, mean)
+    every, along = numbers_to(count), np.full(count, np.float32(1 / count))
+    mean = np.zeros(dim, np.float32)
+    add_rows(vectors, every, 0, along, mean)
     far, most = 0, np.float32(-1)
     for place in range(count):
         vector, square = vectors[place], np.float32(0)
         for column in range(dim):
-            vector[column] -= mean[column] / count
+            vector[column] -= mean[column]
             square += vector[column] * vector[column]
         if square > most:
             far, most = place, square
@@ -76,7 +76,7 @@ def _halve_vectors(vectors, second):
     for place in range(count):
         second[place] = along[place] > middle
         size += second[place]
-    if size == 0 or size == count:  # such as equal vectors
+    if size in (0, count):  # such as equal vectors
         for place in range(count):
             second[place] = place + 1 > count // 2
 
@@ -87,7 +87,7 @@ def _step(vectors, every, along, middle, axis):
 
     `along` are the places of vectors along `axis`, which joins the means; both are renewed.
     """
-    size = np.float32(0)
+    size, count = np.float32(0), np.float32(len(along))
     for place in range(len(along)):
         along[place] = along[place] > middle
         size += along[place]
@@ -95,7 +95,7 @@ def _step(vectors, every, along, middle, axis):
     add_rows(vectors, every, 0, along, total)  # vectors sum to 0
     for column in range(len(axis)):
         right = total[column] / max(size, np.float32(1))
-        left = -total[column] / max(len(along) - size, np.float32(1))
+        left = -total[column] / max(count - size, np.float32(1))
         axis[column] = right - left
         middle += (right * right - left * left) / np.float32(2)
     inner_products(axis, vectors, every, 0, along)

@@ -1,11 +1,11 @@
 """Looks up rows, as seen from means."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fotmem_clusters.compiled.rows import Column
 from fotmem_clusters.compiled.scalars import compiled, float_of, inner, prefetch
+from fotmem_clusters.compiled.shown import raw
 
 AHEAD = 8
 """A row is asked for while so many before it are read."""
@@ -16,7 +16,7 @@ def offsets_of(
 ) -> Tensor:
     """Return offsets as `fotmem_clusters.steps.Steps.offsets` does."""
     found = torch.empty(len(rows), means.shape[1])
-    _offsets(*columns, head, *(each.numpy() for each in (rows, nodes, means, found)))
+    _offsets(*columns, head, *(raw(each) for each in (rows, nodes, means, found)))
     return found
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fotmem.stores import over_heads
 from fotmem_clusters.compiled.products import add_rows, numbers_to
-from fotmem_clusters.compiled.shown import raw
 from fotmem_clusters.compiled.scalars import compiled, float_of, inner
+from fotmem_clusters.compiled.shown import raw
 
 
 def nearest_in(vectors: Tensor, groups: Tensor, table: Tensor, means: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def nearest_in(vectors: Tensor, groups: Tensor, table: Tensor, means: Tensor) ->
         Shape ``[H, room, D]``: of clusters, as they are stored.
     """
     found = torch.zeros(vectors.shape[:2], dtype=torch.long)
-    parts = vectors.numpy(), groups.numpy(), table.numpy(), raw(means), found.numpy()
+    parts = [raw(each) for each in (vectors, groups, table, means, found)]
     over_heads(lambda head: _nearest_in(*(each[head] for each in parts)), len(vectors))
     return found
 

@@ -8,6 +8,7 @@ from fotmem_clusters.compiled.parts import in_parts
 from fotmem_clusters.compiled.products import add_rows, numbers_to
 from fotmem_clusters.compiled.rows import Column
 from fotmem_clusters.compiled.scalars import compiled, float_of, inner, prefetch
+from fotmem_clusters.compiled.shown import raw
 from fotmem_clusters.summaries import Summary
 
 
@@ -29,8 +30,8 @@ def summary_of(
     """
     count, dim = len(held), origins.shape[1]
     keys, values, numbers = (torch.zeros(count, size) for size in (dim, dim, 3))
-    sets = [each.numpy() for each in (heads, held, keys, values, numbers)]
-    in_parts(lambda some: _summarise(*columns, origins.numpy(), *(s[some] for s in sets)), count)
+    sets = [raw(each) for each in (heads, held, keys, values, numbers)]
+    in_parts(lambda some: _summarise(*columns, raw(origins), *(s[some] for s in sets)), count)
     return Summary(keys, values, *numbers.T)
 
 
