@@ -71,8 +71,8 @@ def test_sets_are_halved_alike(dtype: torch.dtype) -> None:
     assert float((found == expected).float().mean()) > 0.999
     groups = tree.groups.of(torch.arange(len(tree.groups.sizes.flatten())))
     few = groups[0][:, 0], groups[1]
-    few = tuple(each[tree.groups.sizes.flatten() > 1] for each in few)
-    found, expected = (steps.halve_clusters(*few) for steps in both(tree))
+    several = tree.groups.sizes.flatten() > 1
+    found, expected = (steps.halve_clusters(*(each[several] for each in few)) for steps in both(tree))
     assert float((found == expected).float().mean()) > 0.999
     assert bool(found.any(1).all())
 
