@@ -12,6 +12,7 @@ from fotmem.testing.store.attention_data import attention_data
 from fotmem.testing.store.naive import draw
 from fotmem_clusters import compiled as package
 from fotmem_clusters.halving import halved
+from fotmem_clusters.shapes import Covariances
 from fotmem_clusters.steps import Steps, look_up
 from fotmem_clusters.store import ClustersStore
 from fotmem_clusters.tree import Tree
@@ -105,6 +106,16 @@ def test_offsets_are_the_same(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, expected)
     keys = look_up(tree.keys, torch.ones_like(rows), rows)
     torch.testing.assert_close(found[:, :DIM], keys - draw(5, 2 * DIM)[nodes, :DIM])
+
+
+def test_each_kind_counts_its_own_rows() -> None:
+    sums = Covariances(2, 3, DIM, torch.device("cpu"))
+    kinds = draw(2, 50, 2 * DIM)
+    sums.add(1, 1, list(kinds))
+    assert not sums.products[0].any()
+    assert not sums.products[1, 0].any()
+    expected = kinds[..., :DIM].double().transpose(1, 2) @ kinds.double()
+    torch.testing.assert_close(sums.products[1, 1:].double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_in_a_directory_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
