@@ -15,7 +15,7 @@ def offsets_of(
     columns: tuple[Column, Column], head: int, rows: Tensor, nodes: Tensor, means: Tensor
 ) -> Tensor:
     """Return offsets as `fotmem_clusters.steps.Steps.offsets` does."""
-    found = torch.empty(len(rows), means.shape[1])
+    found = torch.empty(len(rows), means.shape[1], dtype=torch.float32)
     _offsets(*columns, head, *(raw(each) for each in (rows, nodes, means, found)))
     return found
 

@@ -29,7 +29,8 @@ def summary_of(
         Shape ``[H, D]``, float32: from where keys are counted.
     """
     count, dim = len(held), origins.shape[1]
-    keys, values, numbers = (torch.zeros(count, size) for size in (dim, dim, 3))
+    sizes = (dim, dim, 3)
+    keys, values, numbers = (torch.zeros(count, size, dtype=torch.float32) for size in sizes)
     sets = [raw(each) for each in (heads, held, keys, values, numbers)]
     in_parts(lambda some: _summarise(*columns, raw(origins), *(s[some] for s in sets)), count)
     return Summary(keys, values, *numbers.T)
