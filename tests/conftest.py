@@ -29,6 +29,7 @@ settings.register_profile(
 settings.load_profile("always")
 
 LONGEST = (
+    "test_clusters_compiled.py",  # compiles for all others
     *("test_broken_stores.py", "test_stores.py", "test_decoders.py", "test_result.py"),
     *(
         "test_store_contract.py",

@@ -73,6 +73,7 @@ def test_scores_that_overflow_do_no_harm(factor: float) -> None:
         assert found.out.shape == queries.shape
 
 
+@pytest.mark.thorough
 def test_bfloat16_is_read_as_it_is() -> None:
     """In torch, scores and weights are rounded to bfloat16, too."""
     viewer = Viewer(filled(torch.bfloat16, capacity=32)._tree)
@@ -148,7 +149,10 @@ def test_nothing_has_weight_where_a_bias_hides_all() -> None:
     assert bool((found.lse == -torch.inf).all())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+BFLOAT16 = pytest.param(torch.bfloat16, marks=pytest.mark.thorough)  # 20 seconds to compile
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16, torch.float16])
 def test_the_store_compiles_what_it_can(dtype: torch.dtype) -> None:
     store = filled(dtype, budget=10**6)
     assert (store._compiled is None) == (dtype == torch.float16)
