@@ -140,7 +140,7 @@ def test_clusters_do_not_depend_on_how_keys_arrive(data: tuple[Tensor, Tensor, T
     assert whole is not None
     assert cut is not None
     names = [name for name in whole.arrays if name.startswith("index/")]
-    assert len(names) == 25
+    assert len(names) == 23
     for name in names:
         assert np.array_equal(whole.arrays[name], cut.arrays[name]), name
 
@@ -263,6 +263,18 @@ def test_saved_clusters_are_the_same(
         each.add(keys[:, :1024], values[:, :1024])  # they grow alike
     same = [each.attend(queries, top_k=None, scale=SCALE).out for each in (store, twin)]
     assert torch.equal(*same)
+
+
+def test_what_is_kept_for_the_next_call_is_counted(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    store = filled(data)
+    sizes = [store.index_bytes()]
+    for among in (None, IdRanges([(1000, TOKENS)])):
+        store.attend(data[2], top_k=None, scale=SCALE, among=among)
+        sizes.append(store.index_bytes())
+    seen, tree = store._shown(), store._tree.ram_bytes
+    assert sizes[0] == tree
+    assert tree + 3 * seen.log_sizes.nbytes < sizes[1] < 1.5 * tree
+    assert sizes[2] > sizes[1] + tree / 2
 
 
 DAMAGES: dict[str, Any] = {

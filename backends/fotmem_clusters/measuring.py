@@ -23,7 +23,7 @@ class Level(NamedTuple):
     per_kind: int
     """Nodes of a head for each kind."""
     parents: Tensor | None
-    """Shape ``[H, room]``: the node of each cluster; None: the clusters themselves."""
+    """Shape ``[H, room]``, int32: the node of each cluster; None: the clusters themselves."""
 
     def divide(self) -> int:
         """Divide the nodes into kinds anew; return how many there are."""
@@ -50,7 +50,7 @@ def measured_shapes(steps: Steps, levels: tuple[Level, Level]) -> Shapes:
 def _rows_by_kind(steps: Steps, level: Level, head: int, clusters: Tensor) -> Sequence[Tensor]:
     """Return the rows ``[n, 2 * D]`` of clusters of a head, as seen from means of nodes."""
     known, held = level.known, steps.tree.clusters.table[head, clusters].long()
-    nodes = clusters if level.parents is None else level.parents[head, clusters]
+    nodes = clusters if level.parents is None else level.parents[head, clusters].long()
     kinds = known.kinds[head, nodes].long()
     order = kinds.argsort(stable=True)
     held, nodes, kinds = held[order], nodes[order], kinds[order]

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 Halve = Callable[[Tensor, Tensor], Tensor]
 """Takes heads ``[c]`` and sets of points ``[c, S]``, -1 after the last; returns, bool, which are in
 the second half, as `fotmem_clusters.halving.halved` does."""
-GROWTH = 1.125
+GROWTH = 1.03
 """Room for new nodes grows by this factor."""
 
 

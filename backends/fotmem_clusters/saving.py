@@ -60,8 +60,10 @@ def loaded_tree(arrays: Arrays, keys: GrowingRows, values: GrowingRows, capacity
     _require_each_once(tree.groups, 0, tree.clusters.counts)
     owners, held = tree.groups.of(torch.arange(tree.groups.sizes.numel(), device=keys.device))
     there = held >= 0
-    tree.parents = torch.zeros_like(tree.clusters.sizes, dtype=torch.long)
-    groups = torch.arange(tree.groups.room, device=keys.device).repeat(len(tree.parents))
+    tree.parents = torch.zeros_like(tree.clusters.sizes, dtype=torch.int32)
+    groups = torch.arange(tree.groups.room, dtype=torch.int32, device=keys.device).repeat(
+        len(tree.parents)
+    )
     tree.parents[owners[there], held[there]] = groups[:, None].expand_as(held)[there]
     return tree
 
@@ -99,7 +101,7 @@ def _load_summaries(known: Summaries, found: dict[str, Tensor], members: Members
     known.centres = _as(found["centres"], torch.float32, heads, kinds, dim)
     if not 1 <= kinds <= MOST or int(known.kinds.max()) >= kinds:
         raise StorageError("there are more kinds of clusters than were counted")
-    counted = (known.spreads, known.squares, known.sizes, known.known)
+    counted = (known.spreads, known.squares, known.sizes)
     _require_finite(known.origin, known.centres, *known.means, *counted, least=counted)
 
 

@@ -11,6 +11,7 @@ from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore, TailEstimate
 from fotmem_clusters.attending import Attended, attend_to_clusters, best_rows
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.compiled import compiled_for
+from fotmem_clusters.compiled.shown import shown_bytes
 from fotmem_clusters.options import ClustersOptions
 from fotmem_clusters.saving import loaded_tree, saved_tree
 from fotmem_clusters.shapes import TINY
@@ -43,7 +44,7 @@ class ClustersStore(IndexedStore):
 
     options: ClustersOptions
     search_options = frozenset({"budget", "target_error"})
-    index_library = "fotmem_clusters 1"
+    index_library = "fotmem_clusters 2"
     _tree: Tree
     _viewer: Viewer | None = None
     """Shows the tree; none when it has changed."""
@@ -204,5 +205,9 @@ class ClustersStore(IndexedStore):
         twin._viewer = twin._biased = twin._limited = None
 
     def index_bytes(self) -> int:
-        limited = self._limited
-        return self._tree.ram_bytes + (0 if limited is None else limited[2].tree.ram_bytes)
+        """Count the clusters, and what is kept for the next calls."""
+        every = [self._viewer, *(each[-1] for each in (self._biased, self._limited) if each)]
+        viewers = [each for each in every if each is not None]
+        trees = {id(each): each for each in (self._tree, *(each.tree for each in viewers))}
+        kept = sum(each.ram_bytes + shown_bytes(each) for each in viewers)
+        return kept + sum(each.ram_bytes for each in trees.values())

@@ -1,5 +1,6 @@
 """What is known of the keys and values of nodes without reading them."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,10 @@ from torch.nn.functional import pad
 from fotmem_clusters.shapes import nearest_kind
 
 FRESH = 1.25
-"""A node is summarised anew when its keys have grown by this factor."""
+"""A node is summarised anew when the number of its keys passes a power of that."""
 
 
-PER_NODE = ("spreads", "squares", "sizes", "known", "kinds")
+PER_NODE = ("spreads", "squares", "sizes", "kinds")
 
 
 class Summary(NamedTuple):
@@ -44,8 +45,8 @@ class Summaries:
         Shape ``[H, room]``, float32: mean squared distance of a key from the mean key.
     squares : Tensor
         Shape ``[H, room]``, float32: mean squared norm of values.
-    sizes, known : Tensor
-        Shape ``[H, room]``, float32: keys, and those when means and spread were computed.
+    sizes : Tensor
+        Shape ``[H, room]``, float32: keys; some may be newer than means and spread.
     centres : Tensor
         Shape ``[H, M, D]``, float32: a node is of the kind with the nearest centre.
     kinds : Tensor
@@ -57,7 +58,7 @@ class Summaries:
         self.keys = torch.zeros(heads, 1, dim, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.spreads = torch.zeros(heads, 1, dtype=torch.float32, device=device)
-        self.squares, self.sizes, self.known = (torch.zeros_like(self.spreads) for _ in range(3))
+        self.squares, self.sizes = torch.zeros_like(self.spreads), torch.zeros_like(self.spreads)
         self.kinds = torch.zeros(heads, 1, dtype=torch.uint8, device=device)
         self.centres = torch.zeros_like(self.origin)
 
@@ -105,9 +106,9 @@ class Summaries:
         heads, room = self.sizes.shape
         flat = (nodes + torch.arange(heads, device=nodes.device)[:, None] * room).flatten()
         sizes = self.sizes.view(-1)
+        before = _powers(sizes[flat])
         sizes.index_add_(0, flat, torch.ones_like(flat, dtype=sizes.dtype))
-        grown = sizes[flat] > FRESH * self.known.view(-1)[flat]
-        return flat[grown]
+        return flat[_powers(sizes[flat]) > before]
 
     def put(self, nodes: Tensor, found: Summary) -> None:
         """Take over what was found of nodes ``[c]``, numbered across all heads."""
@@ -115,10 +116,15 @@ class Summaries:
             means.view(-1, means.shape[2])[nodes] = mean.to(means.dtype)
         self.spreads.view(-1)[nodes] = found.spreads
         self.squares.view(-1)[nodes] = found.squares
-        self.sizes.view(-1)[nodes] = self.known.view(-1)[nodes] = found.sizes
+        self.sizes.view(-1)[nodes] = found.sizes
         centres = self.centres[nodes // self.sizes.shape[1]]
         kinds = nearest_kind(centres, found.keys[:, None]).squeeze(1)
         self.kinds.view(-1)[nodes] = kinds.to(torch.uint8)
+
+
+def _powers(sizes: Tensor) -> Tensor:
+    """Return how many powers of `FRESH` numbers have passed."""
+    return (sizes.log() / math.log(FRESH)).floor()
 
 
 def summary(keys: Tensor, values: Tensor, weights: Tensor, inner: Tensor | None = None) -> Summary:

@@ -54,7 +54,7 @@ class Tree:
     shapes : Shapes
         Of the kinds of clusters, then of groups.
     parents : Tensor
-        Shape ``[H, room]``, int64: the group of each cluster.
+        Shape ``[H, room]``, int32: the group of each cluster.
     first, end : int
         The rows from the first to before the second are in clusters, but for those removed.
     measured : int
@@ -73,7 +73,7 @@ class Tree:
             Summaries(heads, dim, keys.dtype, device) for _ in range(2)
         )
         self.shapes = Shapes.round(heads, dim, keys.dtype, device)
-        self.parents = torch.zeros(heads, 1, dtype=torch.long, device=device)
+        self.parents = torch.zeros(heads, 1, dtype=torch.int32, device=device)
         self.first = self.end = first
         self.measured = 0
 
@@ -158,7 +158,7 @@ class Tree:
         self.outlines.reserve(self.groups.room)
         owners, held = self.groups.of(moved)
         there = held >= 0
-        group = (moved % self.groups.room)[:, None].expand_as(held)
+        group = (moved % self.groups.room).int()[:, None].expand_as(held)
         parents[(owners * room + held)[there]] = group[there]
         return moved
 

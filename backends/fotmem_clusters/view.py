@@ -76,6 +76,16 @@ class Viewer:
         """Shape ``[H, 1, 1]``, float32: the root of the mean squared norm of values."""
 
     @property
+    def ram_bytes(self) -> int:
+        """Bytes of what it keeps for the next calls, beside the tree."""
+        kept = [self.log_sizes, *([] if self.biases is None else [self.biases])]
+        views = [self._all.entries] if self._all is not None else []
+        groups = self.__dict__.get("_groups")  # only if it was asked for
+        for entries in [*views, *([] if groups is None else [groups])]:
+            kept += [entries.bounds, entries.spreads]
+        return sum(each.nbytes for each in kept)
+
+    @property
     def seen(self) -> int:
         """Clusters of all heads."""
         return self.log_sizes.numel()
@@ -139,7 +149,7 @@ class Viewer:
     @cached_property
     def group_log_sizes(self) -> Tensor:
         """Shape ``[H, G]``: those of their clusters, summed."""
-        parents = self.tree.parents[:, : self.log_sizes.shape[1]]
+        parents = self.tree.parents[:, : self.log_sizes.shape[1]].long()
         top = self.log_sizes.amax(1, keepdim=True)
         sums = top.new_zeros(len(parents), self._count)
         sums.scatter_add_(1, parents, (self.log_sizes - top).exp())

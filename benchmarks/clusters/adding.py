@@ -75,11 +75,13 @@ def _ram(folders: list[str], layer: int) -> list[Row]:
     heads, _, dim = every[0].keys.shape
     with _empty(heads, dim) as warm:
         warm.add(*torch.randn(2, heads, WARM, dim))
+        _ask(warm)
     store, found = _empty(heads, dim), []
     before = resident()
     for rows in every:
         for block in blocks(rows):
             store.add(*block)
+        _ask(store)
         needed = 2 * DTYPE.itemsize * heads * dim * len(store)
         found.append(
             {
@@ -91,6 +93,12 @@ def _ram(folders: list[str], layer: int) -> list[Row]:
             }
         )
     return found
+
+
+def _ask(store: MemoryStore) -> None:
+    """Make a store keep what it keeps for calls."""
+    query = torch.zeros(store.num_heads, 1, store.head_dim)
+    store.attend(query, top_k=None, scale=1.0)
 
 
 def _empty(heads: int, dim: int) -> MemoryStore:

@@ -64,6 +64,12 @@ def shown(viewer: Viewer) -> Shown:
     return found
 
 
+def shown_bytes(viewer: Viewer) -> int:
+    """Return the bytes of what is kept for compiled functions, beside the tree."""
+    found = _SHOWN.get(viewer)
+    return 0 if found is None else found.clusters.facts.nbytes + found.groups.facts.nbytes
+
+
 def _shown(viewer: Viewer) -> Shown:
     tree = viewer.tree
     kinds = tree.summaries.centres.shape[1]
