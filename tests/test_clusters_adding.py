@@ -22,7 +22,8 @@ from fotmem_clusters.compiled.steps import CompiledSteps
 
 HEADS, DIM, TOKENS = 2, 16, 6000
 KEYS, VALUES, _ = attention_data(HEADS, TOKENS, 1, DIM)
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+BFLOAT16 = pytest.param(torch.bfloat16, marks=pytest.mark.thorough)  # seconds to compile
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
 
 
 def grown(dtype: torch.dtype = torch.float32, **options: Any) -> Tree:
