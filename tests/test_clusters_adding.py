@@ -18,6 +18,7 @@ from fotmem_clusters.store import ClustersStore
 from fotmem_clusters.tree import Tree
 
 pytest.importorskip("numba", reason="Numba is not installed")
+from fotmem_clusters.compiled import steps
 from fotmem_clusters.compiled.steps import CompiledSteps
 
 HEADS, DIM, TOKENS = 2, 16, 6000
@@ -49,6 +50,16 @@ def test_a_tree_takes_the_compiled_steps() -> None:
     assert type(grown(torch.float16)._steps) is Steps
 
 
+def test_all_steps_are_compiled_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not each when it is first needed: that would stop a later `add`."""
+    tree, called = grown(), list[torch.dtype]()
+    monkeypatch.setattr(steps, "nearest_in", lambda *tensors: called.append(tensors[3].dtype))
+    steps._prepare.cache_clear()
+    for _ in range(2):
+        CompiledSteps(tree)
+    assert called == [torch.float32]
+
+
 @DTYPES
 def test_the_nearest_clusters_of_groups_are_found(dtype: torch.dtype) -> None:
     tree = grown(dtype, capacity=4)
@@ -58,8 +69,8 @@ def test_the_nearest_clusters_of_groups_are_found(dtype: torch.dtype) -> None:
     groups = draw(HEADS, 500, count, seed=2).topk(3, -1).indices
     means = tree.summaries.keys.float()
     distances = []
-    for steps in both(tree):
-        found = steps.nearest_in(vectors, groups)
+    for each in both(tree):
+        found = each.nearest_in(vectors, groups)
         assert bool((tree.parents.gather(1, found)[..., None] == groups).any(2).all())
         near = means.gather(1, found[..., None].expand(-1, -1, DIM))
         distances.append((vectors - near).norm(dim=2))
@@ -69,13 +80,13 @@ def test_the_nearest_clusters_of_groups_are_found(dtype: torch.dtype) -> None:
 @DTYPES
 def test_sets_are_halved_alike(dtype: torch.dtype) -> None:
     tree = grown(dtype)
-    found, expected = (steps.halve_rows(*some_clusters(tree)) for steps in both(tree))
+    found, expected = (each.halve_rows(*some_clusters(tree)) for each in both(tree))
     assert float((found == expected).float().mean()) > 0.999
     groups = tree.groups.of(torch.arange(len(tree.groups.sizes.flatten())))
     every = groups[0][:, 0], groups[1]
     several = tree.groups.sizes.flatten() > 1
-    few = [each[several] for each in every]
-    found, expected = (steps.halve_clusters(*few) for steps in both(tree))
+    few = [part[several] for part in every]
+    found, expected = (each.halve_clusters(*few) for each in both(tree))
     assert float((found == expected).float().mean()) > 0.999
     assert bool(found.any(1).all())
 
@@ -94,7 +105,7 @@ def test_summaries_are_the_same(dtype: torch.dtype) -> None:
     tree = grown(dtype)
     heads, held = some_clusters(tree)
     held[0] = -1  # a cluster without rows
-    found, expected = (steps.summary(heads, held) for steps in both(tree))
+    found, expected = (each.summary(heads, held) for each in both(tree))
     for name in found._fields:
         pair = getattr(found, name), getattr(expected, name)
         torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-5, msg=name)
@@ -104,7 +115,7 @@ def test_summaries_are_the_same(dtype: torch.dtype) -> None:
 def test_offsets_are_the_same(dtype: torch.dtype) -> None:
     tree = grown(dtype)
     rows, nodes = torch.arange(0, TOKENS - 500, 7), torch.arange(0, TOKENS - 500, 7) % 5
-    found, expected = (steps.offsets(1, rows, nodes, draw(5, 2 * DIM)) for steps in both(tree))
+    found, expected = (each.offsets(1, rows, nodes, draw(5, 2 * DIM)) for each in both(tree))
     torch.testing.assert_close(found, expected)
     keys = look_up(tree.keys, torch.ones_like(rows), rows)
     torch.testing.assert_close(found[:, :DIM], keys - draw(5, 2 * DIM)[nodes, :DIM])

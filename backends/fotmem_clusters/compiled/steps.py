@@ -1,5 +1,9 @@
 """The steps of adding to a tree, compiled."""
 
+import functools
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor
 
 from fotmem_clusters.compiled.halving import halved_rows
@@ -10,9 +14,16 @@ from fotmem_clusters.compiled.summaries import summary_of
 from fotmem_clusters.steps import Steps
 from fotmem_clusters.summaries import Summary
 
+if TYPE_CHECKING:
+    from fotmem_clusters.tree import Tree
+
 
 class CompiledSteps(Steps):
     """The same steps; what is read is not copied first, unless it is in a directory."""
+
+    def __init__(self, tree: "Tree") -> None:
+        super().__init__(tree)
+        _prepare(tree.keys.dtype)
 
     def nearest_in(self, vectors: Tensor, groups: Tensor) -> Tensor:
         return nearest_in(vectors, groups, self.tree.groups.table, self.tree.summaries.keys)
@@ -38,3 +49,11 @@ class CompiledSteps(Steps):
         if columns is None:
             return super().offsets(head, rows, nodes, means)
         return offsets_of(columns, head, rows, nodes, means)
+
+
+@functools.cache
+def _prepare(dtype: torch.dtype) -> None:
+    """Compile what finds near clusters with the rest, not when there are many clusters."""
+    vector = torch.zeros(1, 1, 1, dtype=torch.float32)
+    group, table = vector.long(), vector.int()
+    nearest_in(vector, group, table, vector.to(dtype))
