@@ -92,6 +92,20 @@ def test_an_answer_ends_with_the_end_token(model: Any, monkeypatch: pytest.Monke
     assert given.text == tokenizer().decode(said[: said.index(end) + 1]).strip()
 
 
+def test_an_answer_ends_where_it_suffices(model: Any) -> None:
+    *_, said = greedy(model, PROMPT, 6)
+    texts = [tokenizer().decode(said[: count + 1]) for count in range(6)]
+    asked: list[str] = []
+
+    def suffices(text: str) -> bool:
+        asked.append(text)
+        return text == texts[2]
+
+    given = answer_question(model, tokenizer(), PROMPT, max_new_tokens=6, until=suffices)
+    assert given.text == texts[2].strip()
+    assert asked == texts[:3]
+
+
 def test_special_tokens_are_left_out(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     special = torch.tensor([[*PROMPT, *tokenizer()("<s> yes").input_ids, 2]])
     monkeypatch.setattr(model, "generate", lambda ids, **options: special)

@@ -33,6 +33,7 @@ COMMANDS = {
     "eval": "eval passkey smollm2 --tokens 4096 --text book.txt",
     "eval passkey": "eval passkey smollm2 --tokens 4096 --text book.txt",
     "eval facts": "eval facts smollm2 --tokens 16k --text book.txt",
+    "eval ruler": "eval ruler smollm2 --tokens 4k,16k --text book.txt",
     "eval perplexity": "eval perplexity smollm2 --tokens 4k,16k --text book.txt",
     "layers": "layers smollm2",
     "capture": "capture smollm2 --text book.txt --tokens 64k --out DIR",

@@ -135,6 +135,7 @@ def test_a_folder_that_could_not_be_filled_is_as_it_was(
 FILES = [
     "eval passkey any --report",
     "eval facts any --report",
+    "eval ruler any --report",
     "eval perplexity any --report",
     "eval dictionary any --report",
     "eval distraction any --report",

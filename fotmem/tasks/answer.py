@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 if TYPE_CHECKING:
     from fotmem.memory.explain import AttendedToken
@@ -51,6 +57,20 @@ class _Watch(LogitsProcessor):
         return scores
 
 
+class _Until(StoppingCriteria):
+    """Ends the generation as soon as what was said suffices."""
+
+    def __init__(self, tokenizer: Any, prompt: int, suffices: Callable[[str], bool]) -> None:
+        self._tokenizer, self._prompt, self._suffices = tokenizer, prompt, suffices
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any
+    ) -> torch.BoolTensor:
+        said = self._tokenizer.batch_decode(input_ids[:, self._prompt :], skip_special_tokens=True)
+        done = [self._suffices(each) for each in said]
+        return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
+
+
 def answer_question(
     model: Any,
     tokenizer: Any,
@@ -59,6 +79,7 @@ def answer_question(
     memory: Memory | None = None,
     max_new_tokens: int = 40,
     top: int = 5,
+    until: Callable[[str], bool] | None = None,
 ) -> Answer:
     """Generate greedily from token ids.
 
@@ -74,10 +95,13 @@ def answer_question(
         How much to generate at most.
     top : int
         Sources to return at most.
+    until : callable, optional
+        Takes what was said so far; where it returns True, generation ends.
     """
     ids = torch.tensor([prompt], device=model.device)
     watch = [] if memory is None else [_Watch(memory, tokenizer)]
     clock = _Clock()
+    enough = [] if until is None else [_Until(tokenizer, len(prompt), until)]
     with torch.no_grad():
         output = model.generate(
             ids,
@@ -86,6 +110,7 @@ def answer_question(
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
             logits_processor=LogitsProcessorList([clock, *watch]),
+            stopping_criteria=StoppingCriteriaList(enough),
         )
     text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
     sources = _best([found for watched in watch for found in watched.found], top)

@@ -3,7 +3,7 @@
 import typer
 
 from fotmem.cli.command import Command
-from fotmem.cli.evaluate import curve, dictionary, distraction, facts, passkey, perplexity
+from fotmem.cli.evaluate import curve, dictionary, distraction, facts, passkey, perplexity, ruler
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,6 +19,7 @@ def _group() -> None:
 for command in (
     passkey.passkey,
     facts.facts,
+    ruler.ruler,
     perplexity.perplexity,
     dictionary.dictionary,
     distraction.distraction,

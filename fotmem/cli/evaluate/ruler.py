@@ -1,0 +1,147 @@
+"""``fotmem eval ruler``."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.legend import explain
+from fotmem.cli.options import (
+    Attend,
+    Config,
+    Decay,
+    Distance,
+    Dtype,
+    Json,
+    Layers,
+    Model,
+    Report,
+    StoreOption,
+    StoreOrConfig,
+    Temperature,
+    TextsOrReference,
+    TopK,
+    Window,
+    seed_option,
+)
+from fotmem.cli.parsing import parse_sizes, refuse_repeated
+from fotmem.progress import tracked
+
+if TYPE_CHECKING:
+    from fotmem.measure.evaluate.ruler.haystacks import Source
+    from fotmem.measure.evaluate.ruler.run import RulerRow
+
+EXPLAINED = {
+    "task": "the names are those of RULER; needles: mean of all tasks that begin with niah",
+    "without memory, with memory": "mean score of all trials, with its 95% interval",
+    "in window": "score without memory, with all that the answer needs in front of the question",
+    "share": "score with memory, divided by that in window",
+    "seconds": "time of all trials with memory, with reading",
+}
+
+
+def ruler(
+    context: typer.Context,
+    model: Model,
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
+    tasks: Annotated[str, typer.Option(help="Names of tasks, such as vt,qa; or all.")] = "all",
+    tokens: Annotated[
+        str,
+        typer.Option(help="Lengths of text, question and answer together, such as 4k,16k."),
+    ] = "4k",
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials of each task.")] = 20,
+    window: Window = 512,
+    distance: Distance = None,
+    decay: Decay = None,
+    temperature: Temperature = None,
+    dtype: Dtype = None,
+    layers: Layers = None,
+    top_k: TopK = "16",
+    store: StoreOrConfig = None,
+    option: StoreOption = [],  # noqa: B006 - typer copies it
+    config: Config = None,
+    attend: Attend = False,
+    seed: Annotated[int, seed_option("Seed of texts, depths, questions and answers.")] = 0,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Ask the tasks of RULER: needles, variables, words and questions in long texts.
+
+    Each question is asked without memory, with the text in memory, and with the evidence in the
+    window.
+
+    Example: fotmem eval ruler smollm2 --tokens 4k,16k --text book.txt
+    """
+    sizes, names = parse_sizes(tokens, "--tokens"), _parse_tasks(tasks)
+    task = Task(context)
+    from fotmem.measure.evaluate.ruler.haystacks import Source
+    from fotmem.measure.evaluate.ruler.run import mean_of_needles
+    from fotmem.measure.evaluate.ruler.tasks import make_samples
+
+    source = Source(task.tokenizer, task.text)
+    for size in sizes:
+        for name in names:
+            make_samples(source, name, tokens=size, trials=1, seed=seed)  # is there room for it?
+    rows: list[RulerRow] = []
+    for size in sizes:
+        found: list[RulerRow] = []
+        for name in names:
+            found.append(_measure(task, source, name, size))
+            task.write([*rows, *found], report, as_json=False)  # the next task may take hours
+        rows += [*found, *mean_of_needles(found)]
+    if not task.write(rows, report, as_json=as_json):
+        _show(rows)
+
+
+def _parse_tasks(tasks: str) -> list[str]:
+    from fotmem.measure.evaluate.ruler.tasks import TASKS
+
+    names = list(TASKS) if tasks == "all" else [name.strip() for name in tasks.split(",")]
+    refuse_repeated("--tasks", names)
+    for name in names:
+        if name not in TASKS:
+            raise typer.BadParameter(
+                f"expected all, or some of {', '.join(TASKS)}; got {name!r}",
+                param_hint="'--tasks'",
+            )
+    return names
+
+
+def _measure(task: Task, source: "Source", name: str, size: int) -> "RulerRow":
+    from fotmem.measure.evaluate.ruler.run import ask_bare, ask_with_memory, make_row
+    from fotmem.measure.evaluate.ruler.tasks import make_samples
+
+    trials, about = task.options["trials"], f"{size:,} tokens, {name}, "
+    samples = make_samples(source, name, tokens=size, trials=trials, seed=task.options["seed"])
+    steps = ask_bare(task.model, task.tokenizer, samples)
+    bare = [*tracked(f"{about}without memory", steps, trials)][-1]
+    begin = time.perf_counter()
+    with task.attach() as memory:
+        asked = ask_with_memory(
+            task.model, task.tokenizer, samples, memory, attend=task.options["attend"]
+        )
+        scores = [*tracked(f"{about}with memory   ", asked, trials)][-1]
+    return make_row(name, size, task.store, bare, scores, begin)
+
+
+def _show(rows: "list[RulerRow]") -> None:
+    table = Table(
+        "task", "tokens", "without memory", "with memory", "in window", "share", "trials", "seconds"
+    )
+    for row in rows:
+        table.add_row(
+            row.task,
+            f"{row.tokens:,}",
+            f"{row.without_memory:.2f} ({interval(row.without_memory_interval)})",
+            f"{row.with_memory:.2f} ({interval(row.with_memory_interval)})",
+            f"{row.in_window:.2f} ({interval(row.in_window_interval)})",
+            "" if row.share is None else f"{row.share:.2f}",
+            str(row.trials),
+            f"{row.seconds:.0f}",
+        )
+    console = Console()
+    console.print(table)
+    explain(console, EXPLAINED)

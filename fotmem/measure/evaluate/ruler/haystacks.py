@@ -1,0 +1,109 @@
+"""Long texts, and the places in them where something can be hidden."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from functools import cached_property
+from itertools import accumulate, pairwise
+from random import Random
+from typing import Any, NamedTuple
+
+from fotmem.errors import InputError
+from fotmem.measure.reading import LOCAL
+from fotmem.models.tokens import token_ids
+
+NOISE = "\nThe river is wide. The road is long. The night is quiet. On we walk, and home again."
+"""Repeated, it is a text without any information."""
+SENTENCE = re.compile(r"[.!?][\"'”)\]]*(?=\s)|\n(?=\n)")
+"""Where a sentence or a paragraph ends."""
+
+
+class Haystack(NamedTuple):
+    """A text as token ids."""
+
+    tokens: list[int]
+    places: list[int]
+    """Where something can be inserted, in order: never in the last tokens, which stay local."""
+
+
+class Source:
+    """The text of the user, from which samples are made.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+    text : str
+    """
+
+    def __init__(self, tokenizer: Any, text: str) -> None:
+        self.tokenizer, self._text = tokenizer, text
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The different words of four letters or more."""
+        return list(dict.fromkeys(re.findall(r"\b[a-z]{4,}\b", self._text.lower())))
+
+    @cached_property
+    def _sentences(self) -> tuple[list[int], list[int]]:
+        """Return the tokens of all sentences, and where each begins."""
+        ends = [found.end() for found in SENTENCE.finditer(self._text)]
+        cuts = [0, *ends, len(self._text)]
+        parts = [self._text[a:b] for a, b in pairwise(cuts) if a < b]
+        ids = self.tokenizer(parts, add_special_tokens=False, verbose=False).input_ids
+        begins = [0, *accumulate(map(len, ids))]
+        return [token for each in ids for token in each], begins[:-1]
+
+    def piece(self, length: int, needles: int, draw: Random) -> Haystack:
+        """Cut a piece out of the text; with places between sentences, if it has enough of them.
+
+        Raises
+        ------
+        InputError
+            The text is too short.
+        """
+        ids, begins = self._sentences
+        if len(ids) < length:
+            raise InputError(f"the text has {len(ids):,} tokens, {length:,} are needed: add text")
+        start = draw.choice(begins[: bisect_right(begins, len(ids) - length)])
+        last = start + length - LOCAL
+        between = begins[bisect_left(begins, start) : bisect_right(begins, last)]
+        places = [begin - start for begin in between]
+        if len(places) < needles:
+            places = list(range(length - LOCAL + 1))
+        return Haystack(ids[start : start + length], places)
+
+    def noise(self, length: int) -> Haystack:
+        """Repeat the same sentences as often as they fit."""
+        unit = token_ids(self.tokenizer, NOISE)
+        return joined([unit] * (length // len(unit)))
+
+
+def joined(parts: list[list[int]]) -> Haystack:
+    """Join parts, with places between them."""
+    ends = [0, *accumulate(map(len, parts))]
+    return Haystack(
+        [token for part in parts for token in part],
+        [end for end in ends if end <= ends[-1] - LOCAL],
+    )
+
+
+def hide(haystack: Haystack, hidden: list[list[int]], draw: Random) -> list[int]:
+    """Insert texts at different random places, in their order."""
+    places = sorted(draw.sample(haystack.places, len(hidden)), reverse=True)
+    tokens = list(haystack.tokens)
+    for place, part in zip(places, reversed(hidden), strict=True):
+        tokens[place:place] = part
+    return tokens
+
+
+def check_room(haystack: Haystack, needles: int, tokens: int) -> None:
+    """Refuse a text with too few places.
+
+    Raises
+    ------
+    InputError
+        `tokens`, the length of the whole sample, is too small.
+    """
+    if len(haystack.places) < needles:
+        raise InputError(f"this task takes more than {tokens:,} tokens: take more")

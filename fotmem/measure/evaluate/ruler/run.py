@@ -1,0 +1,125 @@
+"""Asks a model, and compares what it reaches with memory and with the evidence in its window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.ruler.sample import Sample, match
+from fotmem.measure.evaluate.ruler.tasks import NEEDLES
+from fotmem.measure.reading import remember
+from fotmem.tasks.answer import answer_question
+
+if TYPE_CHECKING:
+    from fotmem.memory.memory import Memory
+
+
+@dataclass(frozen=True)
+class RulerRow:
+    """The mean scores of one task with one length, or of all needle tasks."""
+
+    task: str
+    tokens: int
+    store: str
+    without_memory: float
+    """Score of a model that does not know the text."""
+    without_memory_interval: tuple[float, float]
+    """95% interval (Wilson, as if each trial had one answer)."""
+    with_memory: float
+    """Score with the text in memory."""
+    with_memory_interval: tuple[float, float]
+    in_window: float
+    """Score without memory, with the evidence in front of the question."""
+    in_window_interval: tuple[float, float]
+    share: float | None
+    """`with_memory` as a share of `in_window`; None if that is 0."""
+    trials: int
+    seconds: float
+    """Time with memory, with reading."""
+
+
+class BareScores(NamedTuple):
+    """The scores of samples without a memory."""
+
+    without_memory: list[float]
+    in_window: list[float]
+
+
+def ask_bare(model: Any, tokenizer: Any, samples: Sequence[Sample]) -> Iterator[BareScores]:
+    """Ask a model without a memory; each result covers the samples so far."""
+    scores = BareScores([], [])
+    for sample in samples:
+        scores.without_memory.append(ask(model, tokenizer, sample))
+        scores.in_window.append(ask(model, tokenizer, sample, sample.evidence))
+        yield scores
+
+
+def ask_with_memory(
+    model: Any, tokenizer: Any, samples: Sequence[Sample], memory: Memory, *, attend: bool = False
+) -> Iterator[list[float]]:
+    """Read sample after sample into an empty memory and ask; as `ask_bare`.
+
+    `attend` says whether windows attend to memory while they are read.
+    """
+    scores: list[float] = []
+    for sample in samples:
+        memory.clear()
+        remember(memory, sample.read, attend=attend)
+        scores.append(ask(model, tokenizer, sample))
+        yield scores
+
+
+def ask(model: Any, tokenizer: Any, sample: Sample, before: Sequence[int] = ()) -> float:
+    """Return the score of a sample. Generation ends where the score cannot rise any more."""
+    score = partial(match, answers=sample.answers, one_suffices=sample.one_suffices)
+    given = answer_question(
+        model,
+        tokenizer,
+        [*before, *sample.local, *sample.question],
+        max_new_tokens=sample.new_tokens,
+        until=lambda said: score(said) == 1,
+    )
+    return score(given.text)
+
+
+def make_row(
+    task: str, tokens: int, store: str, bare: BareScores, scores: list[float], begin: float
+) -> RulerRow:
+    """Combine the scores of a task; `begin` is the time when asking with memory began."""
+    means = [sum(some) / len(some) for some in (bare.without_memory, scores, bare.in_window)]
+    return _row(task, tokens, store, means, len(scores), time.perf_counter() - begin)
+
+
+def mean_of_needles(rows: Sequence[RulerRow]) -> list[RulerRow]:
+    """Return the mean over all needle tasks of one length; nothing if one of them is missing."""
+    some = [row for row in rows if row.task in NEEDLES]
+    if len(some) < len(NEEDLES):
+        return []
+    names = ("without_memory", "with_memory", "in_window")
+    means = [sum(getattr(row, name) for row in some) / len(some) for name in names]
+    trials, seconds = (sum(getattr(row, name) for row in some) for name in ("trials", "seconds"))
+    return [_row("needles", some[0].tokens, some[0].store, means, trials, seconds)]
+
+
+def _row(
+    task: str, tokens: int, store: str, means: Sequence[float], trials: int, seconds: float
+) -> RulerRow:
+    without, with_memory, in_window = means
+    return RulerRow(
+        task=task,
+        tokens=tokens,
+        store=store,
+        without_memory=without,
+        without_memory_interval=wilson(without * trials, trials),
+        with_memory=with_memory,
+        with_memory_interval=wilson(with_memory * trials, trials),
+        in_window=in_window,
+        in_window_interval=wilson(in_window * trials, trials),
+        share=with_memory / in_window if in_window else None,
+        trials=trials,
+        seconds=seconds,
+    )

@@ -1,0 +1,45 @@
+"""A sample of a task, and its score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text with a question about it, and the answers. Texts are token ids."""
+
+    read: list[int]
+    """What is read into memory."""
+    local: list[int]
+    """The end of the text, which stays in the window. Nothing that was hidden is in it."""
+    question: list[int]
+    """The question, and the beginning of the answer."""
+    evidence: list[int]
+    """What a model must know, short enough for the window."""
+    answers: list[str]
+    new_tokens: int
+    """Tokens to generate at most, those of the paper's code."""
+    one_suffices: bool = False
+    """Whether the answers mean the same; otherwise all of them are asked for."""
+
+    @property
+    def tokens(self) -> int:
+        """Length of text, question and answer."""
+        return len(self.read) + len(self.local) + len(self.question) + self.new_tokens
+
+
+def match(said: str, answers: list[str], *, one_suffices: bool = False) -> float:
+    """Score what a model said: the share of the answers that occur in it, in whatever case.
+
+    If one suffices, the score is 1 or 0.
+
+    Examples
+    --------
+    >>> match("It is 12, or perhaps 7.", ["12", "34"])
+    0.5
+    >>> match("in LISBON", ["Lisbon", "Lisboa"], one_suffices=True)
+    1.0
+    """
+    found = [answer.lower() in said.lower() for answer in answers]
+    return float(any(found)) if one_suffices else sum(found) / len(found)
