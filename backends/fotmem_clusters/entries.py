@@ -8,15 +8,17 @@ from torch import Tensor
 from fotmem_clusters.shapes import Shapes
 from fotmem_clusters.summaries import Summaries
 
-RISK = 0.75
-"""The risk of an entry at most deviations; fitted to captured attention of two models."""
-NEEDLE = 0.35
-"""How fast the risk of a needle grows with the square of deviations."""
+RISK = 0.5
+"""The risk of an entry at most deviations; fitted to captured attention of two models, each with its
+own scale."""
+NEEDLE = 0.2
+"""How fast the risk of a needle grows with the square of deviations; fitted to answers that hang on
+single keys: with less, some are lost, with more, twice as many keys are read."""
 STEEPEST = 38.0
 """What is exponentiated is at most that."""
-FEW = 0.65
-"""Deviations at which few numbers differ from many, in units of ``sqrt(2 log n)``: fitted to 8 to
-64 numbers."""
+FEW = 0.5
+"""Deviations at which few keys differ from many, in units of ``sqrt(2 log n)``; fitted to captured
+attention. Of 8 to 64 normal numbers it would be 0.65: scores of keys have shorter tails."""
 
 
 class Entries(NamedTuple):
@@ -125,8 +127,8 @@ def needle_risks(shares: Tensor, deviations: Tensor) -> Tensor:
     """Return the error of entries in which there may be a single key that a query looks for.
 
     Such a key, by which a model retrieves a fact, is up to five deviations above the mean: more
-    than chance would give among few keys. One entry of a thousand is taken to have one. The error
-    is that of `risk` where deviations are small, and much larger where they are not.
+    than chance would give among few keys. The error is that of `risk` where deviations are small,
+    and much larger where they are not.
 
     Parameters
     ----------

@@ -16,5 +16,5 @@ def fotmem_stores() -> Iterable[StoreSpec]:
         capabilities=StoreCapabilities(
             exact=False, devices=("cpu", "cuda"), forgets=True, estimates_tail=True
         ),
-        grid={"target_error": (0.4, 0.2, 0.1, 0.05)},
+        grid={"target_error": (0.4, 0.2, 0.1, 0.05), "budget": (4096, 32_768)},
     )

@@ -20,7 +20,7 @@ from fotmem_clusters.view import Viewer
 
 BATCH = 512
 """Rows that enter clusters at a time; newer ones are all compared."""
-TARGET_ERROR, BUDGET, SHARE = 0.2, 4096, 32
+TARGET_ERROR, BUDGET, SHARE = 0.2, 8192, 32
 """How much a query reads where the options do not say: until its error is this, at most so many
 keys, or where that is more, one of so many."""
 SEARCHED = 1024
