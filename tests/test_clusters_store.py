@@ -368,7 +368,7 @@ def test_groups_are_opened_as_queries_need_them() -> None:
     viewer, limits = store._shown(), Limits(0.2, 100)
     some = viewer.view(queries, limits).nodes.shape[1]
     assert some < viewer.most / 2
-    assert viewer.view(300 * queries, limits).nodes.shape[1] == viewer.most
+    assert viewer.view(150 * queries, limits).nodes.shape[1] == viewer.most
     expected, _ = naive_attention(queries, keys, values, 1)
     estimated = store.attend(queries, top_k=None, scale=1).out
     assert 1e-4 < error(estimated, expected) < 0.05

@@ -9,11 +9,11 @@ from fotmem_clusters.shapes import Shapes
 from fotmem_clusters.summaries import Summaries
 
 RISK = 0.5
-"""The risk of an entry at most deviations; fitted to captured attention of two models, each with its
-own scale."""
+"""The risk of an entry at most deviations; fitted to captured attention of two models, each with
+the scale of its own scores."""
 NEEDLE = 0.2
 """How fast the risk of a needle grows with the square of deviations; fitted to answers that hang on
-single keys: with less, some are lost, with more, twice as many keys are read."""
+single keys: with less, some are lost; with more, more keys are read for the same answers."""
 STEEPEST = 38.0
 """What is exponentiated is at most that."""
 FEW = 0.5

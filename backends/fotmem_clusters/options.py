@@ -9,7 +9,7 @@ class ClustersOptions(IndexedOptions):
     """Options of the `clusters` store."""
 
     capacity: int = Field(default=64, ge=4, le=4096)
-    """Most keys of a cluster; two thirds of them on average. Fewer estimate better, and take more RAM."""
+    """Most keys of a cluster; two thirds on average. Fewer estimate better, and take more RAM."""
     budget: int | None = Field(default=None, ge=1, lt=2**31)
     """Keys that a query reads, about; default: as many as `target_error` needs."""
     target_error: float | None = Field(default=None, ge=0, lt=100)
