@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import fotmem
+from fotmem.cli.evaluate.ruler import _show
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.ruler import lists, needles, passages, people, words
 from fotmem.measure.evaluate.ruler.haystacks import NOISE, Source
@@ -437,6 +438,7 @@ def test_table_json_and_report(
     table = call(capsys, *chosen)
     assert table.code == 0, table.err
     assert "\nshare: " in table.out
+    assert re.search(r"│ fwe +│ 800 +│ 0.\d\d +│ 0.\d\d \(0.00 to 0.\d\d\) │", table.out)
     file = tmp_path / "report.json"
     rows = json.loads(call(capsys, *chosen, "--json", "--report", file).out)["rows"]
     assert [(row["task"], row["tokens"]) for row in rows] == [
@@ -447,6 +449,18 @@ def test_table_json_and_report(
     ]
     report = json.loads(file.read_text())
     assert (report["task"], report["options"]["trials"], report["rows"]) == ("ruler", 1, rows)
+
+
+def test_lines_fit_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a text of 100k tokens."""
+    monkeypatch.setenv("COLUMNS", "80")
+    scores = BareScores([0.0], [1.0])
+    _show([make_row(task, 102_400, "exact", scores, [0.5], 0.0) for task in TASKS])
+    out = capsys.readouterr().out
+    line = r" +│ 102,400 │ 0\.00 +│ 0\.50 \(0\.\d\d to 0\.\d\d\) │ 1\.00 +│ 0\.50 +│"
+    assert all(re.search(rf"│ {task}{line}", out) for task in TASKS)
 
 
 def test_what_is_refused(given: list[object], capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 EXPLAINED = {
     "task": "the names are those of RULER; needles: mean of all tasks that begin with niah",
-    "without memory, with memory": "mean score of all trials, with its 95% interval",
+    "without memory": "mean score of all trials of a model that does not know the text",
+    "with memory": "score with the text in memory, with its 95% interval",
     "in window": "score without memory, with all that the answer needs in front of the question",
     "share": "score with memory, divided by that in window",
-    "seconds": "time of all trials with memory, with reading",
 }
 
 
@@ -128,19 +128,16 @@ def _measure(task: Task, source: "Source", name: str, size: int) -> "RulerRow":
 
 
 def _show(rows: "list[RulerRow]") -> None:
-    table = Table(
-        "task", "tokens", "without memory", "with memory", "in window", "share", "trials", "seconds"
-    )
+    table = Table("task", "tokens", "without memory", "with memory", "in window", "share")
+    table.columns[0].no_wrap = table.columns[3].no_wrap = True
     for row in rows:
         table.add_row(
             row.task,
             f"{row.tokens:,}",
-            f"{row.without_memory:.2f} ({interval(row.without_memory_interval)})",
+            f"{row.without_memory:.2f}",
             f"{row.with_memory:.2f} ({interval(row.with_memory_interval)})",
-            f"{row.in_window:.2f} ({interval(row.in_window_interval)})",
+            f"{row.in_window:.2f}",
             "" if row.share is None else f"{row.share:.2f}",
-            str(row.trials),
-            f"{row.seconds:.0f}",
         )
     console = Console()
     console.print(table)
