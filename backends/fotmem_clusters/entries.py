@@ -17,8 +17,8 @@ single keys: with less, some are lost; with more, more keys are read for the sam
 STEEPEST = 38.0
 """What is exponentiated is at most that."""
 FEW = 0.5
-"""Deviations at which few keys differ from many, in units of ``sqrt(2 log n)``; fitted to captured
-attention. Of 8 to 64 normal numbers it would be 0.65: scores of keys have shorter tails."""
+"""Deviations at which few keys differ from many, in units of ``sqrt(2 log n)``; chosen by answers
+from a dictionary, where it decides most. Of 8 to 64 normal numbers it would be 0.65."""
 
 
 class Entries(NamedTuple):
