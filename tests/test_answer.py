@@ -99,7 +99,7 @@ def test_an_answer_ends_where_it_suffices(model: Any) -> None:
 
     def suffices(text: str) -> bool:
         asked.append(text)
-        return text == texts[2]
+        return bool(text == texts[2])
 
     given = answer_question(model, tokenizer(), PROMPT, max_new_tokens=6, until=suffices)
     assert given.text == texts[2].strip()

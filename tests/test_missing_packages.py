@@ -27,7 +27,7 @@ from tests.commands import refusal
 
 OPTIONAL = (
     *("accelerate", "datasets", "gguf", "h5py", "matplotlib", "peft", "plotly", "psutil", "scipy"),
-    *("faiss", "hnswlib", "justhtml", "obstore", "pypdf"),
+    *("faiss", "hnswlib", "justhtml", "numba", "obstore", "pypdf"),
 )
 NOTHING: Any = None
 

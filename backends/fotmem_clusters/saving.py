@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fotmem.errors import StorageError
-from fotmem.stores import Arrays, GrowingRows
+from fotmem.stores import Arrays
 from fotmem_clusters.members import Members
 from fotmem_clusters.shapes import MOST, Shapes
 from fotmem_clusters.summaries import PER_NODE, Summaries
@@ -12,7 +12,7 @@ from fotmem_clusters.tree import Tree
 
 
 def saved_tree(tree: Tree) -> Arrays:
-    """Return a tree as arrays, for `loaded_tree`."""
+    """Return a tree as arrays, for `load_tree`."""
     tensors = {
         "span": torch.tensor([tree.first, tree.end, tree.measured]),
         "origin": tree.summaries.origin,
@@ -34,20 +34,20 @@ def saved_tree(tree: Tree) -> Arrays:
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
-def loaded_tree(arrays: Arrays, keys: GrowingRows, values: GrowingRows, capacity: int) -> Tree:
-    """Restore what `saved_tree` returned, of these keys and values.
+def load_tree(tree: Tree, arrays: Arrays) -> None:
+    """Restore what `saved_tree` returned to a tree of the same keys and values, without clusters.
 
     Raises
     ------
     KeyError, ValueError, RuntimeError, StorageError
         It cannot be a tree of them.
     """
+    keys = tree.keys
     found = {name: torch.from_numpy(array.copy()).to(keys.device) for name, array in arrays.items()}
     first, end, measured = found["span"].tolist()
     if not 0 <= first <= end <= len(keys):
         raise StorageError(f"clusters of rows {first} to {end} are not of {len(keys)} keys")
-    tree = Tree(keys, values, capacity, first)
-    tree.end, tree.measured = end, measured
+    tree.first, tree.end, tree.measured = first, end, measured
     origin = found["origin"].view(tree.summaries.origin.shape)
     for name, members, known in _levels(tree):
         _load_members(members, found[f"{name}/members"], found[f"{name}/counts"])
@@ -65,7 +65,6 @@ def loaded_tree(arrays: Arrays, keys: GrowingRows, values: GrowingRows, capacity
         len(tree.parents)
     )
     tree.parents[owners[there], held[there]] = groups[:, None].expand_as(held)[there]
-    return tree
 
 
 def _levels(tree: Tree) -> tuple[tuple[str, Members, Summaries], ...]:

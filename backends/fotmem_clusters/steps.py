@@ -1,20 +1,28 @@
 """What adding to a tree consists of: finding near clusters, halving sets, summarising clusters."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fotmem.stores import GrowingRows
 from fotmem_clusters.halving import halved
-from fotmem_clusters.summaries import Summary, summary
+from fotmem_clusters.members import Members
+from fotmem_clusters.summaries import Summaries, Summary, summary
 from fotmem_clusters.visits import visits
-
-if TYPE_CHECKING:
-    from fotmem_clusters.tree import Tree
 
 WORKSPACE = 2**21
 """Elements of the largest temporary."""
+
+
+class Grown(Protocol):
+    """What steps need of a `Tree`."""
+
+    keys: GrowingRows
+    values: GrowingRows
+    clusters: Members
+    groups: Members
+    summaries: Summaries
 
 
 class Steps:
@@ -25,7 +33,7 @@ class Steps:
     tree : Tree
     """
 
-    def __init__(self, tree: "Tree") -> None:
+    def __init__(self, tree: Grown) -> None:
         self.tree = tree
 
     def nearest_in(self, vectors: Tensor, groups: Tensor) -> Tensor:

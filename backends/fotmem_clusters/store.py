@@ -10,11 +10,12 @@ from fotmem.attention import PartialAttention, merge
 from fotmem.stores import Arrays, Bias, IdRanges, IndexedStore, TailEstimate
 from fotmem_clusters.attending import Attended, attend_to_clusters, best_rows
 from fotmem_clusters.choosing import Limits
-from fotmem_clusters.compiled import compiled_for
+from fotmem_clusters.compiled import compiled_for, compiled_steps_for
 from fotmem_clusters.compiled.shown import shown_bytes
 from fotmem_clusters.options import ClustersOptions
-from fotmem_clusters.saving import loaded_tree, saved_tree
+from fotmem_clusters.saving import load_tree, saved_tree
 from fotmem_clusters.shapes import TINY
+from fotmem_clusters.steps import Steps
 from fotmem_clusters.tree import Tree
 from fotmem_clusters.view import Viewer
 
@@ -54,12 +55,19 @@ class ClustersStore(IndexedStore):
     """The rows that a call may see, the end of the tree, and a tree of these rows only."""
 
     def build_index(self) -> None:
-        self._tree = Tree(
-            self.stored_keys, self.stored_values, self.options.capacity, self.first_row
-        )
-        self._viewer = self._biased = self._limited = None
+        self._take(self._new_tree())
         for first, keys in self.key_blocks(self.first_row, len(self.stored_keys)):
             self.extend_index(first, keys)
+
+    def _new_tree(self) -> Tree:
+        """Return a tree without clusters."""
+        rows, steps = (self.stored_keys, self.stored_values), compiled_steps_for(self.stored_keys)
+        return Tree(*rows, self.options.capacity, self.first_row, steps or Steps)
+
+    def _take(self, tree: Tree) -> None:
+        """Take a tree in place of that there was."""
+        self._tree = tree
+        self._viewer = self._biased = self._limited = None
 
     def extend_index(self, first: int, keys: Tensor) -> None:
         self.indexed_rows = first + keys.shape[1]
@@ -195,14 +203,12 @@ class ClustersStore(IndexedStore):
         return saved_tree(self._tree)
 
     def load_index(self, arrays: Arrays) -> None:
-        self._tree = loaded_tree(
-            arrays, self.stored_keys, self.stored_values, self.options.capacity
-        )
-        self._viewer = self._biased = self._limited = None
+        tree = self._new_tree()
+        load_tree(tree, arrays)
+        self._take(tree)
 
     def copy_index(self, twin: Self) -> None:
-        twin._tree = self._tree.copy(twin.stored_keys, twin.stored_values)
-        twin._viewer = twin._biased = twin._limited = None
+        twin._take(self._tree.copy(twin.stored_keys, twin.stored_values))
 
     def index_bytes(self) -> int:
         """Count the clusters, and what is kept for the next calls."""

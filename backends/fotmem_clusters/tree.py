@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fotmem.stores import GrowingRows
-from fotmem_clusters.compiled import compiled_steps_for
 from fotmem_clusters.measuring import Level, measured_shapes
 from fotmem_clusters.members import Changes, Members
 from fotmem_clusters.shapes import Shapes
@@ -44,6 +43,8 @@ class Tree:
         Most rows of a cluster.
     first : int
         The first row.
+    steps : callable
+        Takes a tree; returns the steps by which it grows.
 
     Attributes
     ----------
@@ -62,9 +63,14 @@ class Tree:
     """
 
     def __init__(
-        self, keys: GrowingRows, values: GrowingRows, capacity: int, first: int = 0
+        self,
+        keys: GrowingRows,
+        values: GrowingRows,
+        capacity: int,
+        first: int = 0,
+        steps: Callable[["Tree"], Steps] = Steps,
     ) -> None:
-        self.keys, self.values = keys, values
+        self.keys, self.values, self._steps_of = keys, values, steps
         heads, dim, device = keys.num_heads, keys.head_dim, keys.device
         self.clusters = Members(heads, capacity, device)
         self.groups = Members(heads, GROUP, device)
@@ -90,8 +96,7 @@ class Tree:
 
     @property
     def _steps(self) -> Steps:
-        """The steps of adding, compiled if they can be."""
-        return (compiled_steps_for(self.keys) or Steps)(self)
+        return self._steps_of(self)
 
     @property
     def nodes(self) -> Summaries:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fotmem.stores import GrowingRows
 from fotmem_clusters.compiled.scalars import compiled
 from fotmem_clusters.compiled.shown import Array, Shown, raw
+from fotmem_clusters.steps import Grown
 from fotmem_clusters.tree import Tree
 
 _RAW: "WeakKeyDictionary[GrowingRows, tuple[Tensor, Array]]" = WeakKeyDictionary()
@@ -53,7 +54,7 @@ class Rows(NamedTuple):
     """What to add to rows for their places in `biases`."""
 
 
-def columns_of(tree: Tree) -> tuple[Column, Column] | None:
+def columns_of(tree: Grown) -> tuple[Column, Column] | None:
     """Return keys and values; None: some of them are in a directory."""
     if tree.keys.is_mapped or tree.values.is_mapped:
         return None

@@ -1,7 +1,6 @@
 """The steps of adding to a tree, compiled."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,17 +10,14 @@ from fotmem_clusters.compiled.measuring import offsets_of
 from fotmem_clusters.compiled.nearest import nearest_in
 from fotmem_clusters.compiled.rows import columns_of
 from fotmem_clusters.compiled.summaries import summary_of
-from fotmem_clusters.steps import Steps
+from fotmem_clusters.steps import Grown, Steps
 from fotmem_clusters.summaries import Summary
-
-if TYPE_CHECKING:
-    from fotmem_clusters.tree import Tree
 
 
 class CompiledSteps(Steps):
     """The same steps; what is read is not copied first, unless it is in a directory."""
 
-    def __init__(self, tree: "Tree") -> None:
+    def __init__(self, tree: Grown) -> None:
         super().__init__(tree)
         _prepare(tree.keys.dtype)
 
