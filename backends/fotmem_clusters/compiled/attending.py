@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fotmem.stores import Bias, over_heads
+from fotmem.stores import Bias
 from fotmem_clusters.attending import Attended
 from fotmem_clusters.choosing import Limits
 from fotmem_clusters.compiled.choosing import choose_all
 from fotmem_clusters.compiled.merging import merge_all
+from fotmem_clusters.compiled.parts import in_parts
 from fotmem_clusters.compiled.reading import (
     no_sums,
     origins_of,
@@ -73,7 +74,7 @@ def attend_to_clusters(
             read_waiting(*asked[:2], copied_waiting(tree, heads, waiting, later), sums)
         return merge_all(*asked, origins, looked, sums, errors)
 
-    found = _in_parts(attend, len(flat), len(flat) * viewer.most)
+    found = _attend_in_parts(attend, len(flat), len(flat) * viewer.most)
     out, lse, read, expected = (torch.from_numpy(each) for each in found)
     out, lse = out.view(queries.shape), lse.view(heads, asking)
     if not errors:
@@ -102,14 +103,10 @@ def _attend_in_memory(
     return merge_all(queries, heads, shown, origins, looked, sums, errors)
 
 
-def _in_parts(
+def _attend_in_parts(
     attend: Callable[[slice], tuple[Array, ...]], count: int, entries: int
 ) -> Iterable[Array]:
     """Attend with parts of `count` queries that look at so many entries in all, in threads."""
     parts = max(entries // WORKSPACE, min(torch.get_num_threads(), entries // ENOUGH))
-    parts = min(count, parts)
-    if parts <= 1:
-        return attend(slice(0, count))
-    ends = [count * part // parts for part in range(parts + 1)]
-    found = over_heads(lambda part: attend(slice(*ends[part : part + 2])), parts)
-    return map(np.concatenate, zip(*found, strict=True))
+    found = in_parts(attend, count, parts)
+    return found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
