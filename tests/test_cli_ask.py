@@ -38,6 +38,9 @@ ROW = [
     "trials",
     "seconds",
     "seconds_per_token",
+    "distracted",
+    "distracted_interval",
+    "distractors",
 ]
 
 

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from fotmem.measure.evaluate.passkey import PasskeyRow
     from fotmem.memory.memory import Memory
 
+DISTRACTED = "distracted"
 EXPLAINED = {
     "digits": "share of digits that are the likeliest, given the true digits before them",
     EXACT_MATCH: "share of trials with an entirely correct number, with its 95% interval",
+    DISTRACTED: "share of trials in which the answer is the number of a distractor",
     "seconds": "time of all trials, with reading",
     "latency": "median time of decoding a token",
 }
@@ -58,6 +60,12 @@ def passkey(
         int | None,
         typer.Option(min=1, help="Pieces of text that trials share; default: one for each trial."),
     ] = None,
+    distractors: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Statements about other numbers, which look like the right one."
+        ),
+    ] = 0,
     window: Window = 512,
     distance: Distance = None,
     decay: Decay = None,
@@ -95,6 +103,7 @@ def passkey(
             window=window,
             readings=readings,
             longest=max(sizes),
+            distractors=distractors,
         )
         for size in sizes
     }
@@ -129,8 +138,16 @@ def passkey(
         rows += [measure("without memory", size, None), with_memory]
     if task.write(rows, report, as_json=as_json):
         return
-    table = Table("tokens", "memory", "digits", EXACT_MATCH, "trials", "seconds", "latency")
+    _show(rows, distractors)
+
+
+def _show(rows: "list[PasskeyRow]", distractors: int) -> None:
+    last = DISTRACTED if distractors else "latency"
+    heads = ["tokens", "memory", "digits", EXACT_MATCH, "trials", "seconds", last]
+    table = Table(*heads)
     for row in rows:
+        step = row.seconds_per_token
+        latency = "" if step is None else f"{1000 * step:.0f} ms"
         table.add_row(
             f"{row.tokens:,}",
             row.store or "none",
@@ -138,11 +155,11 @@ def passkey(
             _exact_match(row),
             str(row.trials),
             f"{row.seconds:.0f}",
-            "" if row.seconds_per_token is None else f"{1000 * row.seconds_per_token:.0f} ms",
+            f"{row.distracted:.2f}" if distractors else latency,
         )
     console = Console()
     console.print(table)
-    explain(console, EXPLAINED)
+    explain(console, {name: EXPLAINED[name] for name in heads if name in EXPLAINED})
 
 
 def _exact_match(row: "PasskeyRow") -> str:

@@ -6,8 +6,9 @@ Mohtashami and Jaggi 2023 (arXiv:2305.16300), as used by the Focused Transformer
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from statistics import median
@@ -35,6 +36,8 @@ class PasskeyAnswer(NamedTuple):
     """Whether the generated answer is an exact match."""
     step_seconds: list[float]
     """Seconds of each token of the answer after the first."""
+    distractor: str = ""
+    """The distractor whose number the answer is; empty if it is none's."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class PasskeyRow(StoreRow):
     seconds_per_token: float | None = None
     """Decoding: median over the tokens of all answers, without the first token of each; None if
     no answer has a second token."""
+    distracted: float = 0.0
+    """Share of trials in which greedy generation gives the number of a distractor."""
+    distracted_interval: tuple[float, float] = (0.0, 1.0)
+    """95% interval of `distracted` (Wilson)."""
+    distractors: dict[str, int] = field(default_factory=dict)
+    """How often the number of each distractor was given, the most frequent first."""
 
 
 def score(
@@ -136,6 +145,7 @@ def _row(
 ) -> PasskeyRow:
     exact = sum(each.exact for each in answers)
     steps = [seconds for each in answers for seconds in each.step_seconds]
+    named = Counter(each.distractor for each in answers if each.distractor)
     return PasskeyRow(
         tokens=tokens,
         memory=store is not None,
@@ -146,6 +156,9 @@ def _row(
         trials=len(answers),
         seconds=seconds,
         seconds_per_token=median(steps) if steps else None,
+        distracted=named.total() / len(answers),
+        distracted_interval=wilson(named.total(), len(answers)),
+        distractors=dict(named.most_common()),
     )
 
 
@@ -171,4 +184,10 @@ def _ask(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
     given = answer_question(model, tokenizer, prompt, max_new_tokens=len(code))
     choices = first_choices(model, prompt, code)  # the last call: its queries are evaluated
     right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
-    return PasskeyAnswer(right / sum(digits), given.text == trial.code, given.step_seconds)
+    named = {other.code: other.name for other in trial.distractors}
+    return PasskeyAnswer(
+        right / sum(digits),
+        given.text == trial.code,
+        given.step_seconds,
+        named.get(given.text, ""),
+    )

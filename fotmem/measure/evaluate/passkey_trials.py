@@ -9,6 +9,7 @@ from typing import Any
 from fotmem.errors import InputError
 from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.models.tokens import token_ids
+from fotmem.tasks.distractors import Distractor, make_distractors, similar_code
 from fotmem.tasks.pass_key import NAME, fact
 
 
@@ -23,6 +24,8 @@ class Trial:
     """Text that is read before, once for all trials that share it."""
     replaced: range = range(0)
     """Tokens of the shared text that `read` replaces."""
+    distractors: list[Distractor] = field(default_factory=list)
+    """What is stated beside the number, in `shared` or in `read`."""
 
     @property
     def tokens(self) -> int:
@@ -40,6 +43,7 @@ def make_trials(
     window: int = 0,
     readings: int | None = None,
     longest: int = 0,
+    distractors: int = 0,
 ) -> list[Trial]:
     """Hide a five-digit number at a random depth of each of `trials` pieces of a text.
 
@@ -48,38 +52,63 @@ def make_trials(
     replaces the same window without it (`Memory.replace`). The result equals reading the piece
     with the number, as long as windows do not attend to memory while they are read. The local text
     is another part of the text for each trial, because it influences the answer. Pieces with the
-    same `longest` begin alike, so that a longer piece continues the reading of a shorter one.
+    same `longest` begin alike, so that a longer piece continues the reading of a shorter one; with
+    distractors it does not.
+
+    With `distractors`, each piece states that many other numbers at random depths, and the hidden
+    number differs from one of them in one or two digits.
 
     Raises
     ------
     InputError
-        The text is shorter than `tokens`, or `tokens` leaves no room for the fact.
+        The text is shorter than `tokens`, or `tokens` leaves no room for what is hidden.
     """
     ids = token_ids(tokenizer, text)
     draw, drawn = random.Random(seed), random.Random(f"pieces {seed}")
     made: list[Trial] = []
     for number in range(trials):
-        code = str(draw.randrange(10_000, 100_000))
+        begins = readings is None or _first_of_reading(number, readings, trials)
+        if begins:
+            apart = random.Random(f"distractors {seed} {number}")
+            others = make_distractors(distractors, apart)
+            stated = [token_ids(tokenizer, fact(*each)) for each in others]
+        code = similar_code(others, draw) if others else str(draw.randrange(10_000, 100_000))
         hidden = token_ids(tokenizer, fact(NAME, code))
-        filler = tokens - len(hidden)
-        if filler <= LOCAL:
-            raise InputError(
-                f"tokens must be more than {LOCAL + len(hidden)} (fact, local text), got {tokens}"
-            )
-        if len(ids) < filler:
-            raise InputError(f"the text has {len(ids):,} tokens, {filler:,} are needed: add text")
+        filler = _filler(tokens, hidden, stated, len(ids))
+        if begins:
+            places = [apart.randrange(filler - LOCAL + 1) for _ in stated]
+            parts = list(zip(places, stated, strict=True))
         if readings is None:
             piece = _piece(ids, filler, draw)
             depth = draw.randrange(filler - LOCAL + 1)
-            read = piece[:depth] + hidden + piece[depth : filler - LOCAL]
-            made.append(Trial(read, piece[filler - LOCAL :], code))
+            read = _inserted(piece[: filler - LOCAL], [(depth, hidden), *parts])
+            made.append(Trial(read, piece[filler - LOCAL :], code, distractors=others))
             continue
-        if number * readings // trials != (number - 1) * readings // trials:
-            piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)
-            shared = piece[: filler - LOCAL]
-        read, replaced = _surrounded(shared, hidden, window, draw)
-        made.append(Trial(read, _piece(ids, LOCAL, draw), code, shared, replaced))
+        if begins:
+            piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)[: filler - LOCAL]
+            shared = _inserted(piece, parts)
+        depth = draw.randrange(len(piece) + 1)
+        depth += sum(len(part) for place, part in parts if place < depth)
+        read, replaced = _surrounded(shared, hidden, depth, window, draw)
+        made.append(Trial(read, _piece(ids, LOCAL, draw), code, shared, replaced, others))
     return made
+
+
+def _first_of_reading(number: int, readings: int, trials: int) -> bool:
+    return number * readings // trials != (number - 1) * readings // trials
+
+
+def _filler(tokens: int, hidden: list[int], stated: list[list[int]], available: int) -> int:
+    """Return how many tokens of the text a trial takes."""
+    taken = len(hidden) + sum(map(len, stated))
+    if tokens - taken <= LOCAL:
+        parts = "fact, distractors, local text" if stated else "fact, local text"
+        raise InputError(f"tokens must be more than {LOCAL + taken} ({parts}), got {tokens}")
+    if available < tokens - taken:
+        raise InputError(
+            f"the text has {available:,} tokens, {tokens - taken:,} are needed: add text"
+        )
+    return tokens - taken
 
 
 def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
@@ -87,12 +116,19 @@ def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
     return ids[start : start + length]
 
 
+def _inserted(text: list[int], parts: list[tuple[int, list[int]]]) -> list[int]:
+    """Insert parts at places of a text."""
+    text = list(text)
+    for place, part in sorted(parts, key=lambda each: -each[0]):
+        text[place:place] = part
+    return text
+
+
 def _surrounded(
-    text: list[int], hidden: list[int], window: int, draw: random.Random
+    text: list[int], hidden: list[int], depth: int, window: int, draw: random.Random
 ) -> tuple[list[int], range]:
-    """Put a fact at a random place of a text; return the window around it, and the old window."""
+    """Put a fact into a text; return the window around it, and the old window."""
     room = min(len(text), max(0, window - OVERLAP - len(hidden)))
-    depth = draw.randrange(len(text) + 1)
     begin = min(max(0, depth - draw.randrange(room + 1)), len(text) - room)
     end = begin + room
     return text[begin:depth] + hidden + text[depth:end], range(begin, end)
