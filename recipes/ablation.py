@@ -69,6 +69,8 @@ def figures(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     ]
     body.append(["32 facts in 16,384 tokens, top-k 16", *facts])
     for place, row in enumerate(next(iter(rows.values()))["perplexity"]):
+        if row.get("sliding"):
+            continue
         label = f"{row['tokens']:,} tokens in memory" if row["memory"] else "no memory"
         losses = [one["perplexity"][place]["perplexity"] for one in rows.values()]
         body.append([f"perplexity, {label}", *(f"{loss:.2f}" for loss in losses)])

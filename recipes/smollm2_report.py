@@ -87,7 +87,10 @@ def figures(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
     kinds = ("base-near", "base", "tuned", "tuned-1", "tuned-attend")
     names = [f"perplexity-{kind}" for kind in kinds]
-    losses = [{row["tokens"]: f"{row['perplexity']:.2f}" for row in rows[name]} for name in names]
+    losses = [
+        {row["tokens"]: f"{row['perplexity']:.2f}" for row in rows[name] if not row.get("sliding")}
+        for name in names
+    ]
     perplexities = [
         [f"{tokens:,}" if tokens else "none", *(one.get(tokens, "") for one in losses)]
         for tokens in sorted({tokens for one in losses for tokens in one})

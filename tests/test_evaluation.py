@@ -1,15 +1,13 @@
-"""Keyed facts, perplexity, shared readings, intervals and reports."""
+"""Keyed facts, shared readings, intervals and reports."""
 
 import functools
 import json
-import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 import fotmem
 from fotmem.measure.evaluate import passkey as evaluated
@@ -24,7 +22,6 @@ from fotmem.measure.evaluate.facts import (
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.passkey import measure_passkey
 from fotmem.measure.evaluate.passkey_trials import make_trials
-from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.reading import LOCAL, OVERLAP
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS
 from fotmem.tasks.pass_key import NAME, fact
@@ -198,60 +195,6 @@ def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(lengths) == 6
 
 
-# Perplexity
-
-
-def test_perplexity_is_that_of_windows_with_memory() -> None:
-    model, ids = folders.model(), tokens(TEXT)[:400]
-    with fotmem.attach(model, window=32, top_k=None) as memory:
-        steps = measure_perplexity(
-            model, memory, ids, [64, 256], store="exact", scored=70, overlap=0, attend=False
-        )
-        rows = list(steps)
-        memory.clear()
-        memory.read(ids[330 - 64 : 330], attend=False)
-        losses = []
-        for window in (ids[330:362], ids[362:394], ids[394:]):
-            inputs = torch.tensor([window])
-            losses.append(
-                cross_entropy(model(inputs).logits[0, :-1], inputs[0, 1:], reduction="none")
-            )
-            memory.read(window, attend=False)
-    plain = [
-        cross_entropy(model(inputs).logits[0, :-1], inputs[0, 1:], reduction="none")
-        for inputs in (torch.tensor([window]) for window in (ids[330:362], ids[362:394], ids[394:]))
-    ]
-    assert [(row.tokens, row.memory, row.scored) for row in rows] == [
-        (0, False, 67),
-        (64, True, 67),
-        (256, True, 67),
-    ]
-    assert rows[0].perplexity == pytest.approx(math.exp(torch.cat(plain).mean()), rel=1e-4)
-    assert rows[1].perplexity == pytest.approx(math.exp(torch.cat(losses).mean()), rel=1e-4)
-    change = float(torch.cat(losses).mean() - torch.cat(plain).mean())
-    assert rows[1].difference == pytest.approx(change, abs=1e-5)
-    low, high = rows[1].difference_interval
-    assert low < change < high
-    assert rows[0].difference == 0
-
-
-def test_places_are_the_ends_of_equal_parts() -> None:
-    model, ids = folders.model(), tokens(TEXT)[:600]
-    with fotmem.attach(model, window=32) as memory:
-
-        def measure(part: list[int], places: int) -> list[float]:
-            steps = measure_perplexity(
-                model, memory, part, [64], store="exact", scored=64, places=places, overlap=0
-            )
-            return [math.log(row.perplexity) for row in steps]
-
-        parts = [measure(ids[:end], 1) for end in (200, 400, 600)]
-        for together, apart in zip(measure(ids, 3), zip(*parts, strict=True), strict=True):
-            assert together == pytest.approx(sum(apart) / 3, abs=1e-5)
-        with pytest.raises(fotmem.errors.InputError, match="600 tokens, 640 are needed"):
-            measure(ids, 5)
-
-
 # The command line
 
 
@@ -264,7 +207,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 EXPLAINED = {
     "facts": ("facts", "exact match", "number", "seconds"),
-    "perplexity": ("perplexity", "difference (nats)", "tokens", "seconds"),
+    "perplexity": (
+        "window",
+        "perplexity",
+        "difference (nats)",
+        "full attention",
+        "share",
+        "scored",
+    ),
     "passkey": ("digits", "exact match", "seconds", "latency"),
 }
 COMMANDS = {

@@ -50,6 +50,7 @@ COMMANDS = {
     "bench compare CAPTURE CAPTURE": "needs matplotlib, plotly, psutil and scipy",
     "eval curve report.json --png curve.png": "needs scipy and matplotlib",
     "eval distraction any": "needs scipy, not installed",
+    "eval perplexity any": "needs scipy, not installed",
     "eval passkey any --stores exact": "needs scipy, not installed",
     "select any --tokens 1M": "needs psutil and scipy",
     "train any --data FOLDER --output out": "needs accelerate, matplotlib, peft and datasets",

@@ -65,6 +65,7 @@ def test_the_figures_of_card_and_readme() -> None:
     for name, found in losses.items():
         rows[f"perplexity-{name}"] = [{"tokens": 0, "perplexity": found}]
     rows["perplexity-tuned"].append({"tokens": 4096, "perplexity": 15.5})
+    rows["perplexity-tuned"].append({"tokens": 0, "perplexity": 14.5, "sliding": True})
     written = "".join(smollm2_report.figures(rows))
     right = "0.90 (0.80 to 1.00)"
     assert f"| 4,096 | {right} | {right} | {right} | {right} |\n" in written
@@ -123,7 +124,8 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         rows = [passkey_row(16_871, 0.0, memory=False), passkey_row(16_871, right, memory=True)]
         if command.startswith("facts"):
             return [row | {"kind": kind} for row in rows for kind in ("3 digits", "all")]
-        return [row | {"perplexity": 16.954} for row in rows]
+        slides = rows[0] | {"perplexity": 10.74, "sliding": True}
+        return [slides, *(row | {"perplexity": 16.954} for row in rows)]
 
     monkeypatch.setattr(ablation, "measured", measured)
     ablation.main()
@@ -136,6 +138,7 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for label in ("pass key, all of memory, 16,384 tokens", "32 facts in 16,384 tokens, top-k 16"):
         assert f"| {label} | {poor} | {poor} | {good} |\n" in written
     assert "| perplexity, no memory | 16.95 | 16.95 | 16.95 |\n" in written
+    assert "10.74" not in written
     assert written.endswith(f"|\n\n{ablation.FIGURES}after\n")
 
 

@@ -15,6 +15,7 @@ from fotmem.measure.evaluate.passkey import PasskeyAnswer
 from fotmem.measure.evaluate.passkey_trials import Trial, make_trials
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import TaskReport
+from fotmem.measure.evaluate.scored_text import ScoredText
 from fotmem.measure.grid import settings
 from fotmem.training.dictionary_model import new_model
 from tests import folders
@@ -58,11 +59,12 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
 def test_perplexity_with_settings_is_that_with_each_of_them(attend: bool, built: list[int]) -> None:
     model = folders.model()
     ids = folders.tokenizer()(TEXT[:3000], add_special_tokens=False).input_ids
-    chosen: dict[str, Any] = {"scored": 130, "places": 2, "overlap": 8, "attend": attend}
+    text = ScoredText(ids, [64], [100, 200], scored=130, places=2)
+    chosen: dict[str, Any] = {"overlap": 8, "attend": attend}
     every = settings(["exact", "sparse"], {"sparse": {"every": [1, 5]}})
     measured = TaskReport("perplexity", {}, PerplexityRow, None)
     with fotmem.attach(model, window=64, top_k=TOP_K) as memory:
-        steps = perplexity.compare(model, memory, ids, [100, 200], every, measured, **chosen)
+        steps = perplexity.compare(model, memory, text, [100, 200], every, measured, **chosen)
         assert sum(steps) == 2 * 2 * 3
     none, *rows = measured.rows
     assert (none.tokens, none.store, none.store_quality) == (0, None, None)
@@ -73,7 +75,7 @@ def test_perplexity_with_settings_is_that_with_each_of_them(attend: bool, built:
         options = {"store": setting.store, **setting.options}
         with fotmem.attach(model, window=64, top_k=TOP_K, **options) as memory:
             alone = perplexity.measure_perplexity(
-                model, memory, ids, [100, 200], store=setting.store, **chosen
+                model, memory, text, [100, 200], store=setting.store, **chosen
             )
             plain, *expected = alone
         assert replace(none, seconds=0) == replace(plain, seconds=0)

@@ -1,5 +1,7 @@
 """``fotmem eval perplexity``."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,19 +28,27 @@ from fotmem.cli.options import (
     Temperature,
     TextsOrReference,
     TopK,
-    Window,
 )
 from fotmem.cli.parsing import parse_sizes
+from fotmem.errors import require_packages
 from fotmem.progress import tracked
 
 if TYPE_CHECKING:
+    from fotmem.measure.evaluate.bare_model import BareModel
     from fotmem.measure.evaluate.perplexity import PerplexityRow
+    from fotmem.measure.evaluate.scored_text import ScoredText
 
 DIFFERENCE = "difference (nats)"
+SLIDING = "2k,8k"
 EXPLAINED = {
+    "window": "tokens of local context; sliding: by half a window, so that each scored token sees "
+    "at least half of it",
     "perplexity": "exponential of the mean loss of a scored token: lower is better",
     DIFFERENCE: "mean loss minus that without memory, with its 95% interval: lower is better",
-    "tokens": "scored tokens",
+    "full attention": "perplexity of the same tokens without a memory, in one context with those "
+    "in memory; or in as many tokens as fit",
+    "share": "how much of the loss that full attention saves memory saves, with its 95% interval",
+    "scored": "scored tokens, the same in all rows",
     "seconds": "time, with reading",
 }
 
@@ -52,7 +62,16 @@ def perplexity(
     places: Annotated[
         int, typer.Option(min=1, help="Equal parts of the text; the end of each is scored.")
     ] = 1,
-    window: Window = 512,
+    window: Annotated[
+        str, typer.Option(help="Tokens of local context, such as 512 or 512,2k.")
+    ] = "512",
+    sliding: Annotated[
+        str | None,
+        typer.Option(
+            help="Windows that slide by half their length, without memory; default: 2k,8k, where "
+            "the model and the text are long enough."
+        ),
+    ] = None,
     distance: Distance = None,
     decay: Decay = None,
     temperature: Temperature = None,
@@ -70,45 +89,125 @@ def perplexity(
 ) -> None:
     """Measure the perplexity of a text's end, with the text before it in memory and without.
 
+    Beside it stand full attention to the same tokens, and windows that slide.
+
     Example: fotmem eval perplexity smollm2 --tokens 4k,16k --text book.txt
     """
-    sizes = parse_sizes(tokens, "--tokens")
+    sizes, windows = parse_sizes(tokens, "--tokens"), parse_sizes(window, "--window")
+    slides = parse_sizes(SLIDING if sliding is None else sliding, "--sliding")
     [length] = parse_sizes(scored, "--scored", one=True)
-    task = Task(context)
-    from fotmem.measure.evaluate.perplexity import PerplexityRow, compare, measure_perplexity
-    from fotmem.measure.evaluate.report import TaskReport
-    from fotmem.measure.reading import overlap_of
+    if stores is not None and (len(windows) > 1 or sliding is not None):
+        raise typer.BadParameter(
+            "expected one window, and no --sliding: it compares stores", param_hint="'--stores'"
+        )
+    require_packages("fotmem eval perplexity", "scipy")
+    task = Task(context, window=windows[0] if len(windows) == 1 else windows)
+    from fotmem.measure.evaluate.bare_model import BareModel
+    from fotmem.measure.evaluate.scored_text import ScoredText
     from fotmem.models.tokens import token_ids
 
     ids = token_ids(task.tokenizer, task.text)
-    kept = TaskReport("perplexity", task.options, PerplexityRow, report) if task.settings else None
-    with task.attach() as memory:
-        chosen: dict[str, Any] = {
-            "scored": length,
-            "places": places,
-            "overlap": overlap_of(memory),
-            "attend": attend,
-        }
-        if kept is not None:
-            total = places * sum(len(kept.missing(size, task.settings)) for size in sizes)
-            steps = compare(task.model, memory, ids, sizes, task.settings, kept, **chosen)
-            advance("measuring", steps, total)
-            show(kept, DIFFERENCE, EXPLAINED[DIFFERENCE], _difference, as_json=as_json)
-            return
-        measuring = measure_perplexity(task.model, memory, ids, sizes, store=task.store, **chosen)
-        rows = list(tracked("measuring", measuring, 1 + len(sizes)))
-    if task.write(rows, report, as_json=as_json):
+    made = ScoredText(ids, windows, sizes, scored=length, places=places)
+    bare = BareModel(task.model, made)
+    attached = [_attached(task, bare.context, each) for each in windows]
+    if task.settings:
+        _compare(task, made, sizes, attached[0], report, as_json=as_json)
         return
-    table = Table("in memory", "perplexity", DIFFERENCE, "tokens", "seconds")
+    slides = [each for each in slides if bare.checked(each, refuse=sliding is not None)]
+    rows: list[PerplexityRow] = []
+    steps = _measure(task, made, bare, sizes, slides, attached)
+    for row in tracked("measuring", steps, len(windows) * (1 + len(sizes)) + len(slides)):
+        rows.append(row)
+        task.write(rows, report, as_json=False)  # the next row may take hours
+    if not task.write(rows, report, as_json=as_json):
+        _show(rows)
+
+
+def _attached(task: Task, context: int, window: int) -> dict[str, int]:
+    """Return window and distance; that of the config is shortened to what the window leaves.
+
+    Raises
+    ------
+    OptionError
+        One of them does not fit the model's context.
+    """
+    from fotmem.arguments import checked_distance, checked_window
+
+    checked_window(window, context)
+    distance: int | None = task.options["distance"]
+    if distance is None:
+        chosen = getattr(task.model.config.get_text_config(), "mem_distance", 0)
+        distance = min(chosen, context - window)
+    return {"window": window, "distance": checked_distance(distance, window, context)}
+
+
+def _measure(
+    task: Task,
+    text: "ScoredText",
+    bare: "BareModel",
+    sizes: list[int],
+    slides: list[int],
+    attached: list[dict[str, int]],
+) -> "Iterator[PerplexityRow]":
+    from fotmem.measure.evaluate.perplexity import measure_perplexity, sliding_row
+    from fotmem.measure.reading import overlap_of
+
+    for window in slides:
+        yield sliding_row(text, window, bare.sliding(window))
+    full = {size: bare.full(size) for size in sizes}
+    for chosen in attached:
+        with task.attach(**chosen) as memory:
+            yield from measure_perplexity(
+                task.model,
+                memory,
+                text,
+                sizes,
+                store=task.store,
+                full=full,
+                overlap=overlap_of(memory),
+                attend=task.options["attend"],
+            )
+
+
+def _compare(
+    task: Task,
+    text: "ScoredText",
+    sizes: list[int],
+    attached: dict[str, int],
+    report: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from fotmem.measure.evaluate.perplexity import PerplexityRow, compare
+    from fotmem.measure.evaluate.report import TaskReport
+    from fotmem.measure.reading import overlap_of
+
+    kept = TaskReport(task.name, task.options, PerplexityRow, report)
+    total = len(text.parts) * sum(len(kept.missing(size, task.settings)) for size in sizes)
+    with task.attach(**attached) as memory:
+        chosen: dict[str, Any] = {"overlap": overlap_of(memory), "attend": task.options["attend"]}
+        steps = compare(task.model, memory, text, sizes, task.settings, kept, **chosen)
+        advance("measuring", steps, total)
+    show(kept, DIFFERENCE, EXPLAINED[DIFFERENCE], _difference, as_json=as_json)
+
+
+def _show(rows: "list[PerplexityRow]") -> None:
+    from fotmem.measure.bench.table import WIDTH
+
+    table = Table("window", "in memory", *[name for name in EXPLAINED if name != "window"])
     for row in rows:
+        share = row.share
         table.add_row(
+            f"{row.window:,}{' sliding' if row.sliding else ''}",
             f"{row.tokens:,}" if row.memory else "none",
             f"{row.perplexity:.3f}",
             _difference(row),
+            "" if row.full_tokens is None else f"{row.full_perplexity:.3f} of {row.full_tokens:,}",
+            "" if share is None else f"{share.value:.2f} ({interval((share.low, share.high))})",
             f"{row.scored:,}",
             f"{row.seconds:.0f}",
         )
-    console = Console()
+    console = Console(width=WIDTH)
     console.print(table)
     explain(console, EXPLAINED)
 

@@ -58,12 +58,15 @@ class Task:
         self.text = read_texts(options["text"]) if "text" in options else ""
         self.model, self.tokenizer = load_quietly(options["model"], options["dtype"])
 
-    def attach(self) -> Memory:
-        """Attach a memory with the given options; others keep the defaults of `attach`."""
+    def attach(self, **changed: Any) -> Memory:
+        """Attach a memory with the given options; others keep the defaults of `attach`.
+
+        `changed` has other values for some of `ATTACHED`.
+        """
         from fotmem.memory.attachment import attach
 
         chosen = {name: self.options[name] for name in ATTACHED if name in self.options}
-        chosen |= self._store_options
+        chosen |= changed | self._store_options
         return attach(self.model, self.store, self.layers, top_k=self.top_k, **chosen)
 
     def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from fotmem.errors import InputError
+from fotmem.measure.bench.figures import Figure, interval, ratio
+from fotmem.measure.evaluate.bare_model import BareLosses, window_losses
 from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison, SettingRun
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
+from fotmem.measure.evaluate.scored_text import ScoredText, TextPart
 
 if TYPE_CHECKING:
     from fotmem.measure.setting import Setting
@@ -27,7 +27,7 @@ SCORED = 4096
 
 @dataclass(frozen=True)
 class PerplexityRow(StoreRow):
-    """The result with one size of memory, or without memory.
+    """The result with one window and one size of memory, or without memory.
 
     `tokens` counts the tokens in memory before the scored text begins; 0 without memory.
     """
@@ -41,136 +41,108 @@ class PerplexityRow(StoreRow):
     scored: int
     seconds: float
     """With reading, unless settings were compared: their text is read once for all of them."""
+    window: int | None = None
+    """Tokens of local context; None in reports of earlier versions."""
+    sliding: bool = False
+    """Whether the window slides by half its length, without memory."""
+    full_perplexity: float | None = None
+    """With attention in all layers to the scored tokens and those in memory, without a memory."""
+    full_tokens: int | None = None
+    """Tokens of that context; fewer than those of memory and window where they do not fit it."""
+    share: Figure | None = None
+    """How much of the loss that full attention saves is saved by memory, over windows.
 
-
-class TextPart(NamedTuple):
-    """A piece of text whose end is scored."""
-
-    before: list[int]
-    windows: list[list[int]]
+    None where full attention does not see all tokens, or saves nothing.
+    """
 
 
 def measure_perplexity(
     model: Any,
     memory: Memory,
-    ids: list[int],
-    sizes: list[int],
+    text: ScoredText,
+    sizes: Sequence[int],
     *,
     store: str,
-    scored: int = SCORED,
-    places: int = 1,
+    full: Mapping[int, BareLosses] | None = None,
     overlap: int,
     attend: bool = False,
 ) -> Iterator[PerplexityRow]:
-    """Score the end of a text in windows, each with the text before it in memory.
+    """Score windows, each with the text before it in memory.
 
     The same windows are scored without memory (first row) and with the last 4,096, 16,384, ...
-    tokens before them in memory; scored windows are remembered too. With several `places`, the text
-    is cut into that many equal parts, and the end of each is scored.
-
-    Raises
-    ------
-    InputError
-        The text is too short for the largest memory.
+    tokens before them in memory; scored windows are remembered too. `full` has what full attention
+    to the same tokens loses, by size of memory: see `BareModel.full`.
     """
-    parts = _parts(ids, sizes, memory, scored, places)
-    return _measured(model, memory, parts, sizes, store, overlap=overlap, attend=attend)
+    window = memory.options.window
+    plain, seconds = _without(model, memory, text)
+    yield _row(text, window, plain, plain, 0, None, seconds)
+    for size in sizes:
+        begin, losses = time.perf_counter(), []
+        for part in text.parts:
+            _remember(memory, part, size, overlap=overlap, attend=attend)
+            for tokens in part.windows(window):
+                losses.append(window_losses(model, tokens))
+                memory.read(tokens, overlap=overlap, attend=attend)
+        seconds = time.perf_counter() - begin
+        found = text.joined(losses)
+        yield _row(text, window, found, plain, size, store, seconds, (full or {}).get(size))
 
 
 def compare(
     model: Any,
     memory: Memory,
-    ids: list[int],
-    sizes: list[int],
+    text: ScoredText,
+    sizes: Sequence[int],
     settings: Sequence[Setting],
     measured: TaskReport[PerplexityRow],
     *,
-    scored: int = SCORED,
-    places: int = 1,
     overlap: int,
     attend: bool = False,
 ) -> Iterator[int]:
     """Score the same windows with several settings of stores; yields as `SettingComparison.run`.
 
     `measured` receives the row without memory, and for each size and setting a row or its failure.
-    Parameters and exceptions as for `measure_perplexity`.
     """
-    parts = _parts(ids, sizes, memory, scored, places)
+    window = memory.options.window
 
     def asked(windows: list[list[int]]) -> Iterator[Callable[[], Tensor]]:
         for tokens in windows:
-            yield partial(_losses, model, tokens)
+            yield partial(window_losses, model, tokens)
             memory.read(tokens, overlap=overlap, attend=attend)
 
-    def compared() -> Iterator[int]:
-        plain, seconds = _without(model, memory, parts)
-        if not measured.has(0, None, {}):
-            measured.add(_row(plain, plain, 0, None, seconds))
-
-        for size in sizes:
-
-            def row(run: SettingRun[Tensor], size: int = size) -> PerplexityRow:
-                return _row(run.results, plain, size, run.setting.store, run.seconds)
-
-            readings = [
-                Reading(
-                    partial(_remember, memory, part, size, overlap=overlap, attend=attend),
-                    [partial(asked, part.windows)],
-                )
-                for part in parts
-            ]
-            missing = measured.missing(size, settings)
-            comparison: SettingComparison[Tensor] = SettingComparison(
-                memory, missing, attend=attend
-            )
-            yield from comparison.run(readings, partial(measured.keep, tokens=size, row=row))
-
-    return compared()
-
-
-def _parts(
-    ids: list[int], sizes: list[int], memory: Memory, scored: int, places: int
-) -> list[TextPart]:
-    """Cut a text into pieces, and the end of each into windows."""
-    longest = places * (max(sizes) + scored)
-    if len(ids) < longest:
-        raise InputError(f"the text has {len(ids):,} tokens, {longest:,} are needed: add text")
-    window, parts = memory.options.window, []
-    for place in range(places):
-        end = len(ids) * (place + 1) // places
-        start = end - scored
-        windows = [ids[first : min(first + window, end)] for first in range(start, end, window)]
-        parts.append(TextPart(ids[:start], windows))
-    return parts
-
-
-def _measured(
-    model: Any,
-    memory: Memory,
-    parts: list[TextPart],
-    sizes: list[int],
-    store: str,
-    *,
-    overlap: int,
-    attend: bool,
-) -> Iterator[PerplexityRow]:
-    plain, seconds = _without(model, memory, parts)
-    yield _row(plain, plain, 0, None, seconds)
+    plain, seconds = _without(model, memory, text)
+    if not measured.has(0, None, {}):
+        measured.add(_row(text, window, plain, plain, 0, None, seconds))
     for size in sizes:
-        begin, losses = time.perf_counter(), []
-        for part in parts:
-            _remember(memory, part, size, overlap=overlap, attend=attend)
-            for tokens in part.windows:
-                losses.append(_losses(model, tokens))
-                memory.read(tokens, overlap=overlap, attend=attend)
-        yield _row(losses, plain, size, store, time.perf_counter() - begin)
+
+        def row(run: SettingRun[Tensor], size: int = size) -> PerplexityRow:
+            losses = text.joined(run.results)
+            return _row(text, window, losses, plain, size, run.setting.store, run.seconds)
+
+        readings = [
+            Reading(
+                partial(_remember, memory, part, size, overlap=overlap, attend=attend),
+                [partial(asked, part.windows(window))],
+            )
+            for part in text.parts
+        ]
+        missing = measured.missing(size, settings)
+        comparison: SettingComparison[Tensor] = SettingComparison(memory, missing, attend=attend)
+        yield from comparison.run(readings, partial(measured.keep, tokens=size, row=row))
 
 
-def _without(model: Any, memory: Memory, parts: list[TextPart]) -> tuple[list[Tensor], float]:
+def sliding_row(text: ScoredText, window: int, found: BareLosses) -> PerplexityRow:
+    """Return the row of a window that slides by half its length, without memory."""
+    row = _row(text, window, found.losses, found.losses, 0, None, found.seconds)
+    return replace(row, sliding=True)
+
+
+def _without(model: Any, memory: Memory, text: ScoredText) -> tuple[Tensor, float]:
     """Return the losses of all windows without memory, and the seconds that took."""
     memory.clear()
     begin = time.perf_counter()
-    losses = [_losses(model, tokens) for part in parts for tokens in part.windows]
+    windows = [each for part in text.parts for each in part.windows(memory.options.window)]
+    losses = text.joined([window_losses(model, tokens) for tokens in windows])
     return losses, time.perf_counter() - begin
 
 
@@ -179,28 +151,40 @@ def _remember(memory: Memory, part: TextPart, size: int, *, overlap: int, attend
     memory.read(part.before[len(part.before) - size :], overlap=overlap, attend=attend)
 
 
-def _losses(model: Any, tokens: list[int]) -> Tensor:
-    """Return the loss of every token but the first, in nats."""
-    ids = torch.tensor([tokens], device=model.device)
-    with torch.no_grad():
-        logits = model(ids).logits[0, :-1].float()
-    return cross_entropy(logits, ids[0, 1:], reduction="none").cpu()
-
-
 def _row(
-    losses: list[Tensor], plain: list[Tensor], size: int, store: str | None, seconds: float
+    text: ScoredText,
+    window: int,
+    losses: Tensor,
+    plain: Tensor,
+    size: int,
+    store: str | None,
+    seconds: float,
+    full: BareLosses | None = None,
 ) -> PerplexityRow:
-    every = torch.cat(losses)
-    changes = torch.stack([one.mean() - two.mean() for one, two in zip(losses, plain, strict=True)])
-    change = float(every.mean() - torch.cat(plain).mean())
+    change = text.mean(losses - plain)
+    changes = text.window_means(losses - plain, window)
+    sees_all = full is not None and full.seen == size + text.scored
+    share = _share(text, window, losses, plain, full.losses) if full and sees_all else None
     spread = 1.96 * float(changes.std()) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
     return PerplexityRow(
         tokens=size,
         memory=store is not None,
         store=store,
-        perplexity=math.exp(float(every.mean())),
+        perplexity=math.exp(text.mean(losses)),
         difference=change,
         difference_interval=(change - spread, change + spread),
-        scored=len(every),
+        scored=int(text.counted.sum()),
         seconds=seconds,
+        window=window,
+        full_perplexity=None if full is None else math.exp(text.mean(full.losses)),
+        full_tokens=None if full is None else full.seen,
+        share=share,
     )
+
+
+def _share(
+    text: ScoredText, window: int, losses: Tensor, plain: Tensor, full: Tensor
+) -> Figure | None:
+    """Return how much of what full attention saves is saved; None where it saves nothing."""
+    saved, most = (text.window_sums(plain - each, window) for each in (losses, full))
+    return interval(ratio, saved, most) if most.sum() > 0 else None
