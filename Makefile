@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ report-quality: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VE
 
 report-answers: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VENV)/.model ## compare answers with clusters and with exact: make report-answers TEXTS=folder TOKENS=16k,64k (an hour or two)
 	@OMP_NUM_THREADS=1 $(PY) -m recipes.answers_report $(TEXTS) $(TOKENS)
+
+texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from packages of Debian: make texts TEXTS=folder (5 minutes)
+	@$(PY) -m recipes.texts $(TEXTS)
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2

@@ -1,11 +1,8 @@
 """Measures ``smollm2-fot`` on texts that neither training nor any choice used; fills in two pages.
 
-Run by ``make report-texts TEXTS=FOLDER``: each ``.txt`` file of the folder is a text. A report that
-exists is not measured again. The texts of the committed reports come from Debian packages::
-
-    apt-get install anarchism debian-handbook
-    python -m recipes.plain_text "/usr/share/doc/anarchism/html/sec*[0-9].html" texts/argument.txt
-    python -m recipes.plain_text "/usr/share/doc/debian-handbook/html/en-US/*.html" texts/manual.txt
+Run by ``make report-texts TEXTS=FOLDER``: each ``.txt`` file of the folder is a text, such as those
+of ``make texts`` in ``build/texts/test``. A report that exists is not measured again. The committed
+reports are of the texts `argument` and `manual` as an earlier version of that recipe made them.
 """
 
 import sys
