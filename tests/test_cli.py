@@ -34,6 +34,7 @@ COMMANDS = {
     "eval passkey": "eval passkey smollm2 --tokens 4096 --text book.txt",
     "eval facts": "eval facts smollm2 --tokens 16k --text book.txt",
     "eval ruler": "eval ruler smollm2 --tokens 4k,16k --text book.txt",
+    "eval questions": "eval questions smollm2 --text book.txt --questions book.jsonl",
     "eval perplexity": "eval perplexity smollm2 --tokens 4k,16k --text book.txt",
     "layers": "layers smollm2",
     "capture": "capture smollm2 --text book.txt --tokens 64k --out DIR",

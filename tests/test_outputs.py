@@ -136,6 +136,7 @@ FILES = [
     "eval passkey any --report",
     "eval facts any --report",
     "eval ruler any --report",
+    "eval questions any --text read --questions asked --report",
     "eval perplexity any --report",
     "eval dictionary any --report",
     "eval distraction any --report",

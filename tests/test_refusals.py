@@ -24,6 +24,7 @@ BASES = {
     "eval passkey": "eval passkey any --text read",
     "eval facts": "eval facts any --text read",
     "eval ruler": "eval ruler any --text read",
+    "eval questions": "eval questions any --text read --questions asked",
     "eval perplexity": "eval perplexity any --text read",
     "eval dictionary": "eval dictionary any",
     "eval distraction": "eval distraction any --text read",
@@ -71,6 +72,8 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "read").write_text("A captain sailed to the island.\n")
+    asked = '{"question": "Who sailed?", "answers": ["captain"], "passage": "sailed to"}'
+    (tmp_path / "asked").write_text(asked)
     return tmp_path
 
 

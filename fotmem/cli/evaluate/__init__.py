@@ -3,7 +3,16 @@
 import typer
 
 from fotmem.cli.command import Command
-from fotmem.cli.evaluate import curve, dictionary, distraction, facts, passkey, perplexity, ruler
+from fotmem.cli.evaluate import (
+    curve,
+    dictionary,
+    distraction,
+    facts,
+    passkey,
+    perplexity,
+    questions,
+    ruler,
+)
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -20,6 +29,7 @@ for command in (
     passkey.passkey,
     facts.facts,
     ruler.ruler,
+    questions.questions,
     perplexity.perplexity,
     dictionary.dictionary,
     distraction.distraction,

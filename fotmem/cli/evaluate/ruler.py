@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.evaluate.task import Task
+from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
@@ -34,13 +35,7 @@ if TYPE_CHECKING:
     from fotmem.measure.evaluate.ruler.haystacks import Source
     from fotmem.measure.evaluate.ruler.run import RulerRow
 
-EXPLAINED = {
-    "task": "the names are those of RULER; needles: mean of all tasks that begin with niah",
-    "without memory": "mean score of all trials of a model that does not know the text",
-    "with memory": "score with the text in memory, with its 95% interval",
-    "in window": "score without memory, with all that the answer needs in front of the question",
-    "share": "score with memory, divided by that in window",
-}
+NAMES = {"task": "the names are those of RULER; needles: mean of all tasks that begin with niah"}
 
 
 def ruler(
@@ -128,17 +123,10 @@ def _measure(task: Task, source: "Source", name: str, size: int) -> "RulerRow":
 
 
 def _show(rows: "list[RulerRow]") -> None:
-    table = Table("task", "tokens", "without memory", "with memory", "in window", "share")
+    table = Table("task", *COLUMNS)
     table.columns[0].no_wrap = table.columns[3].no_wrap = True
     for row in rows:
-        table.add_row(
-            row.task,
-            f"{row.tokens:,}",
-            f"{row.without_memory:.2f}",
-            f"{row.with_memory:.2f} ({interval(row.with_memory_interval)})",
-            f"{row.in_window:.2f}",
-            "" if row.share is None else f"{row.share:.2f}",
-        )
+        table.add_row(row.task, *cells(row))
     console = Console()
     console.print(table)
-    explain(console, EXPLAINED)
+    explain(console, NAMES | EXPLAINED)

@@ -17,12 +17,13 @@ from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
     from fotmem.measure.bench.figures import Figure
+    from fotmem.measure.evaluate.questions.question_file import Question
     from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
 EXACT_MATCH = "exact match"
 """Column title of the share of answers that are entirely correct."""
-FILES = ("report", "grid", "config")
+FILES = ("report", "grid", "config", "questions")
 """Options that name a file."""
 ATTACHED = ("window", "distance", "decay", "temperature")
 """Options of `attach`, where a command has them."""
@@ -56,6 +57,7 @@ class Task:
         if not self.settings:
             self.options["store"] = self.store
         self.text = read_texts(options["text"]) if "text" in options else ""
+        self.questions = _questions(options.get("questions"))
         self.model, self.tokenizer = load_quietly(options["model"], options["dtype"])
 
     def attach(self, **changed: Any) -> Memory:
@@ -91,9 +93,17 @@ def _options(context: typer.Context) -> dict[str, Any]:
     return options
 
 
+def _questions(file: Path | None) -> list[Question]:
+    if file is None:
+        return []
+    from fotmem.measure.evaluate.questions.question_file import read_questions
+
+    return read_questions(file)
+
+
 def _check_report(file: Path, options: dict[str, Any]) -> None:
     """Refuse a report that cannot be written, or that would replace another file."""
-    read = [*options.get("text", ()), options.get("grid"), options.get("config")]
+    read = [*options.get("text", ()), *(options.get(name) for name in FILES if name != "report")]
     check_file(file, inputs=[*read, options["model"]])
     if file.is_file() and file.stat().st_size:
         from fotmem.measure.evaluate.report import read_report

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.ruler.sample import Sample, match
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
+from fotmem.measure.evaluate.window_share import WindowShare, window_share
 from fotmem.measure.reading import remember
 from fotmem.tasks.answer import answer_question
 
@@ -18,28 +18,11 @@ if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
 
 
-@dataclass(frozen=True)
-class RulerRow:
+@dataclass(frozen=True, kw_only=True)
+class RulerRow(WindowShare):
     """The mean scores of one task with one length, or of all needle tasks."""
 
     task: str
-    tokens: int
-    store: str
-    without_memory: float
-    """Score of a model that does not know the text."""
-    without_memory_interval: tuple[float, float]
-    """95% interval (Wilson, as if each trial had one answer)."""
-    with_memory: float
-    """Score with the text in memory."""
-    with_memory_interval: tuple[float, float]
-    in_window: float
-    """Score without memory, with the evidence in front of the question."""
-    in_window_interval: tuple[float, float]
-    share: float | None
-    """`with_memory` as a share of `in_window`; None if that is 0."""
-    trials: int
-    seconds: float
-    """Time with memory, with reading."""
 
 
 class BareScores(NamedTuple):
@@ -108,18 +91,10 @@ def mean_of_needles(rows: Sequence[RulerRow]) -> list[RulerRow]:
 def _row(
     task: str, tokens: int, store: str, means: Sequence[float], trials: int, seconds: float
 ) -> RulerRow:
-    without, with_memory, in_window = means
     return RulerRow(
         task=task,
         tokens=tokens,
         store=store,
-        without_memory=without,
-        without_memory_interval=wilson(without * trials, trials),
-        with_memory=with_memory,
-        with_memory_interval=wilson(with_memory * trials, trials),
-        in_window=in_window,
-        in_window_interval=wilson(in_window * trials, trials),
-        share=with_memory / in_window if in_window else None,
-        trials=trials,
+        **window_share(*means, trials=trials),
         seconds=seconds,
     )

@@ -1,0 +1,119 @@
+"""``fotmem eval questions``."""
+
+import time
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
+from fotmem.cli.legend import explain
+from fotmem.cli.options import (
+    Attend,
+    Config,
+    Decay,
+    Distance,
+    Dtype,
+    Json,
+    Layers,
+    Model,
+    Report,
+    StoreOption,
+    StoreOrConfig,
+    Temperature,
+    TextsOrReference,
+    TopK,
+    Window,
+    seed_option,
+)
+from fotmem.cli.parsing import parse_sizes
+from fotmem.progress import tracked
+
+if TYPE_CHECKING:
+    from fotmem.measure.evaluate.questions.run import QuestionsRow
+    from fotmem.measure.evaluate.questions.text_pieces import TextPiece
+
+SCORES = {
+    "match": "share of answers that contain a right one",
+    "F1": "mean over answers of the F1 of their words",
+}
+
+
+def questions(
+    context: typer.Context,
+    model: Model,
+    questions: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Questions, answers and where they stand, as JSONL."),
+    ],
+    text: TextsOrReference = [],  # noqa: B006 - typer copies it
+    tokens: Annotated[
+        str, typer.Option(help="Lengths of the pieces of text that are read, such as 4k,16k.")
+    ] = "16k",
+    window: Window = 512,
+    distance: Distance = None,
+    decay: Decay = None,
+    temperature: Temperature = None,
+    dtype: Dtype = None,
+    layers: Layers = None,
+    top_k: TopK = "16",
+    store: StoreOrConfig = None,
+    option: StoreOption = [],  # noqa: B006 - typer copies it
+    config: Config = None,
+    attend: Attend = False,
+    seed: Annotated[int, seed_option("Seed of where pieces begin.")] = 0,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Ask natural questions about passages of a text.
+
+    Each question is asked without memory, with the text in memory, and with the passage in the
+    window.
+
+    Example: fotmem eval questions smollm2 --text book.txt --questions book.jsonl
+    """
+    sizes = parse_sizes(tokens, "--tokens")
+    task = Task(context)
+    from fotmem.measure.evaluate.questions.text_pieces import cut
+
+    pieces = {
+        size: cut(task.tokenizer, task.text, task.questions, tokens=size, seed=seed)
+        for size in sizes
+    }
+    rows: list[QuestionsRow] = []
+    for size in sizes:
+        rows.append(_measure(task, pieces[size], f"{size:,} tokens, "))
+        task.write(rows, report, as_json=False)  # the next size may take hours
+    if not task.write(rows, report, as_json=as_json):
+        _show(rows)
+
+
+def _measure(task: Task, pieces: "list[TextPiece]", about: str) -> "QuestionsRow":
+    from fotmem.measure.evaluate.questions.run import ask_bare, ask_with_memory, make_row
+
+    total = sum(len(piece.asked) for piece in pieces)
+    steps = ask_bare(task.model, task.tokenizer, pieces)
+    bare = [*tracked(f"{about}without memory", steps, total)][-1]
+    begin = time.perf_counter()
+    with task.attach() as memory:
+        asked = ask_with_memory(
+            task.model, task.tokenizer, pieces, memory, attend=task.options["attend"]
+        )
+        said = [*tracked(f"{about}with memory   ", asked, total)][-1]
+    return make_row(pieces, task.store, bare, said, begin)
+
+
+def _show(rows: "list[QuestionsRow]") -> None:
+    table = Table("score", *COLUMNS)
+    for row in rows:
+        share = "" if row.share_interval is None else f" ({interval(row.share_interval)})"
+        *figures, last = cells(row)
+        table.add_row("match", *figures, last + share)
+        table.add_row("F1", f"{row.tokens:,}", *(f"{each:.2f}" for each in astuple(row.f1)), "")
+    console = Console()
+    console.print(table)
+    explain(console, SCORES | EXPLAINED)

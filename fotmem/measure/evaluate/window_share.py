@@ -1,0 +1,47 @@
+"""What a model reaches with a memory, as a share of what it reaches with all in its window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fotmem.measure.evaluate.intervals import wilson
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowShare:
+    """The mean scores, from 0 to 1, of the same questions asked in three ways."""
+
+    tokens: int
+    store: str
+    without_memory: float
+    """Score of a model that does not know the text."""
+    without_memory_interval: tuple[float, float]
+    """95% interval (Wilson, as if each trial had one answer)."""
+    with_memory: float
+    """Score with the text in memory."""
+    with_memory_interval: tuple[float, float]
+    in_window: float
+    """Score without memory, with the evidence in front of the question."""
+    in_window_interval: tuple[float, float]
+    share: float | None
+    """`with_memory` as a share of `in_window`; None if that is 0."""
+    trials: int
+    seconds: float
+    """Time with memory, with reading."""
+
+
+def window_share(
+    without_memory: float, with_memory: float, in_window: float, *, trials: int
+) -> dict[str, Any]:
+    """Return the fields of a `WindowShare` that follow from its three means."""
+    return {
+        "without_memory": without_memory,
+        "without_memory_interval": wilson(without_memory * trials, trials),
+        "with_memory": with_memory,
+        "with_memory_interval": wilson(with_memory * trials, trials),
+        "in_window": in_window,
+        "in_window_interval": wilson(in_window * trials, trials),
+        "share": with_memory / in_window if in_window else None,
+        "trials": trials,
+    }
