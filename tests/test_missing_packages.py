@@ -26,7 +26,18 @@ from tests import tiny
 from tests.commands import refusal
 
 OPTIONAL = (
-    *("accelerate", "datasets", "gguf", "h5py", "matplotlib", "peft", "plotly", "psutil", "scipy"),
+    *(
+        "accelerate",
+        "bm25s",
+        "datasets",
+        "gguf",
+        "h5py",
+        "matplotlib",
+        "peft",
+        "plotly",
+        "psutil",
+        "scipy",
+    ),
     *("faiss", "hnswlib", "justhtml", "numba", "obstore", "pypdf"),
 )
 NOTHING: Any = None
@@ -50,6 +61,7 @@ COMMANDS = {
     "bench compare CAPTURE CAPTURE": "needs matplotlib, plotly, psutil and scipy",
     "eval curve report.json --png curve.png": "needs scipy and matplotlib",
     "eval distraction any": "needs scipy, not installed",
+    "eval facts any --beside window,bm25": "needs bm25s, not installed: .*[bench]",
     "eval perplexity any": "needs scipy, not installed",
     "eval passkey any --stores exact": "needs scipy, not installed",
     "select any --tokens 1M": "needs psutil and scipy",

@@ -122,6 +122,13 @@ Config = Annotated[
 Attend = Annotated[
     bool, typer.Option("--attend", help="Let windows attend to memory while they are read.")
 ]
+Beside = Annotated[
+    str | None,
+    typer.Option(
+        help="Ways to answer without a memory, to ask the same: some of "
+        "[bold]window,context,bm25,sinks[/bold]."
+    ),
+]
 Report = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write figures, options and versions to this file, as JSON."),

@@ -80,6 +80,7 @@ def answer_question(
     max_new_tokens: int = 40,
     top: int = 5,
     until: Callable[[str], bool] | None = None,
+    **options: Any,
 ) -> Answer:
     """Generate greedily from token ids.
 
@@ -97,6 +98,8 @@ def answer_question(
         Sources to return at most.
     until : callable, optional
         Takes what was said so far; where it returns True, generation ends.
+    **options
+        Other arguments of ``generate``, such as a cache of the first tokens of the prompt.
     """
     ids = torch.tensor([prompt], device=model.device)
     watch = [] if memory is None else [_Watch(memory, tokenizer)]
@@ -111,6 +114,7 @@ def answer_question(
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
             logits_processor=LogitsProcessorList([clock, *watch]),
             stopping_criteria=StoppingCriteriaList(enough),
+            **options,
         )
     text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
     sources = _best([found for watched in watch for found in watched.found], top)

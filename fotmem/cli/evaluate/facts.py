@@ -6,10 +6,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
+    Beside,
     Config,
     Decay,
     Distance,
@@ -61,6 +63,7 @@ def facts(
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
     attend: Attend = False,
+    beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of facts, depths and the piece of text.")] = 0,
     report: Report = None,
     as_json: Json = False,
@@ -73,7 +76,9 @@ def facts(
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
     number = max(1, min(FACTS, size // TOKENS_PER_FACT)) if number is None else number
+    ways = parse_beside(beside)
     task = Task(context, number=number)
+    from fotmem.measure.evaluate.alternatives.asked_texts import of_facts
     from fotmem.measure.evaluate.facts import ask_facts, hide, make_facts
     from fotmem.models.tokens import token_ids
 
@@ -87,7 +92,9 @@ def facts(
     with task.attach() as memory:
         steps = ask_facts(llama, tokenizer, piece, made, memory, task.store, attend=attend)
         rows += [*tracked("with memory   ", steps, number)][-1]
-    if task.write(rows, report, as_json=as_json):
+    asked = of_facts(tokenizer, piece, made)
+    others = ask_beside(task, ways, asked, about="facts", tokens=size)
+    if task.write(rows, report, as_json=as_json, beside=others):
         return
     table = Table("facts", "memory", EXACT_MATCH, "number", "seconds")
     for row in rows:
@@ -101,3 +108,4 @@ def facts(
     console = Console()
     console.print(table)
     explain(console, EXPLAINED)
+    show_beside(others)

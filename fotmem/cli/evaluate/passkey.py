@@ -6,11 +6,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
+    Beside,
     Config,
     Decay,
     Distance,
@@ -33,6 +35,7 @@ from fotmem.cli.parsing import parse_sizes
 from fotmem.progress import tracked
 
 if TYPE_CHECKING:
+    from fotmem.measure.evaluate.alternatives.run import WayRow
     from fotmem.measure.evaluate.passkey import PasskeyRow
     from fotmem.memory.memory import Memory
 
@@ -79,6 +82,7 @@ def passkey(
     stores: Stores = None,
     grid: Grid = None,
     attend: Attend = False,
+    beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of depths, numbers and pieces of text.")] = 0,
     report: Report = None,
     as_json: Json = False,
@@ -88,7 +92,11 @@ def passkey(
     Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
     """
     sizes = parse_sizes(tokens, "--tokens")
+    ways = parse_beside(beside)
+    if ways and stores is not None:
+        raise typer.BadParameter("expected one store, got --stores", param_hint="'--beside'")
     task = Task(context)
+    from fotmem.measure.evaluate.alternatives.asked_texts import of_passkeys
     from fotmem.measure.evaluate.passkey import PasskeyRow, compare, measure_passkey
     from fotmem.measure.evaluate.passkey_trials import make_trials
     from fotmem.measure.evaluate.report import TaskReport
@@ -136,9 +144,14 @@ def passkey(
     rows = []
     for size, with_memory in zip(sizes, found, strict=True):
         rows += [measure("without memory", size, None), with_memory]
-    if task.write(rows, report, as_json=as_json):
-        return
-    _show(rows, distractors)
+    others: list[WayRow] = []
+    for size in sizes:
+        asked = of_passkeys(task.tokenizer, made[size])
+        others += ask_beside(task, ways, asked, about="pass key", tokens=size)
+        task.write(rows, report, as_json=False, beside=others)
+    if not task.write(rows, report, as_json=as_json, beside=others):
+        _show(rows, distractors)
+        show_beside(others)
 
 
 def _show(rows: "list[PasskeyRow]", distractors: int) -> None:

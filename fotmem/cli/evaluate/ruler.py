@@ -1,17 +1,20 @@
 """``fotmem eval ruler``."""
 
 import time
+from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
+    Beside,
     Config,
     Decay,
     Distance,
@@ -32,6 +35,7 @@ from fotmem.cli.parsing import parse_sizes, refuse_repeated
 from fotmem.progress import tracked
 
 if TYPE_CHECKING:
+    from fotmem.measure.evaluate.alternatives.run import WayRow
     from fotmem.measure.evaluate.ruler.haystacks import Source
     from fotmem.measure.evaluate.ruler.run import RulerRow
 
@@ -59,6 +63,7 @@ def ruler(
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
     attend: Attend = False,
+    beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of texts, depths, questions and answers.")] = 0,
     report: Report = None,
     as_json: Json = False,
@@ -71,7 +76,9 @@ def ruler(
     Example: fotmem eval ruler smollm2 --tokens 4k,16k --text book.txt
     """
     sizes, names = parse_sizes(tokens, "--tokens"), _parse_tasks(tasks)
+    ways = parse_beside(beside)
     task = Task(context)
+    from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
     from fotmem.measure.evaluate.ruler.haystacks import Source
     from fotmem.measure.evaluate.ruler.run import mean_of_needles
     from fotmem.measure.evaluate.ruler.tasks import make_samples
@@ -87,8 +94,14 @@ def ruler(
             found.append(_measure(task, source, name, size))
             task.write([*rows, *found], report, as_json=False)  # the next task may take hours
         rows += [*found, *mean_of_needles(found)]
-    if not task.write(rows, report, as_json=as_json):
+    others: list[WayRow] = []
+    for size, name in product(sizes, names if ways else []):
+        samples = make_samples(source, name, tokens=size, trials=trials, seed=seed)
+        others += ask_beside(task, ways, of_samples(samples), about=name, tokens=size)
+        task.write(rows, report, as_json=False, beside=others)
+    if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows)
+        show_beside(others)
 
 
 def _parse_tasks(tasks: str) -> list[str]:

@@ -71,14 +71,21 @@ class Task:
         chosen |= changed | self._store_options
         return attach(self.model, self.store, self.layers, top_k=self.top_k, **chosen)
 
-    def write(self, rows: Sequence[Any], file: Path | None, *, as_json: bool) -> bool:
-        """Write the report and print JSON, if wanted; return whether there was JSON."""
+    def write(
+        self, rows: Sequence[Any], file: Path | None, *, as_json: bool, **more: Sequence[Any]
+    ) -> bool:
+        """Write the report and print JSON, if wanted; return whether there was JSON.
+
+        `more` has further rows by name; names without rows are left out.
+        """
+        named = {"rows": rows} | {name: some for name, some in more.items() if some}
         if file is not None:
             from fotmem.measure.evaluate.report import report, write_report
 
-            write_report(file, report(self.name, self.options, rows))
+            write_report(file, report(self.name, self.options, **named))
         if as_json:
-            print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2))
+            shown = {name: [asdict(row) for row in some] for name, some in named.items()}
+            print(json.dumps(shown, indent=2))
         return as_json
 
 

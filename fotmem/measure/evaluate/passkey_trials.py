@@ -28,6 +28,12 @@ class Trial:
     """What is stated beside the number, in `shared` or in `read`."""
 
     @property
+    def text(self) -> list[int]:
+        """The whole text, with the number."""
+        start, stop = self.replaced.start, self.replaced.stop
+        return [*self.shared[:start], *self.read, *self.shared[stop:], *self.local]
+
+    @property
     def tokens(self) -> int:
         """Length of the text, with the number."""
         return len(self.shared) - len(self.replaced) + len(self.read) + len(self.local)

@@ -54,12 +54,14 @@ class SettingFailure:
     reason: str
 
 
-def report(task: str, options: dict[str, Any], rows: Sequence[Any]) -> dict[str, Any]:
-    """Combine the rows of a task with its options, the machine and the versions."""
+def report(
+    task: str, options: dict[str, Any], rows: Sequence[Any], **more: Sequence[Any]
+) -> dict[str, Any]:
+    """Combine the rows of a task, and further rows by name, with options, machine and versions."""
     return {
         "task": task,
         "options": options,
-        "rows": [asdict(row) for row in rows],
+        **{name: [asdict(row) for row in some] for name, some in {"rows": rows, **more}.items()},
         "machine": describe_machine(),
         "versions": versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

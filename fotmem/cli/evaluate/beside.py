@@ -1,0 +1,91 @@
+"""Asks what was asked with memory in other ways, too, and shows what each reaches and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from fotmem.cli.evaluate.task import Task, interval
+from fotmem.cli.legend import explain
+from fotmem.cli.parsing import refuse_repeated
+from fotmem.progress import tracked
+
+if TYPE_CHECKING:
+    from fotmem.measure.evaluate.alternatives.run import WayRow
+    from fotmem.measure.evaluate.alternatives.way import AskedText, Way
+
+MEMORY = "memory"
+"""The way that fotmem is."""
+EXPLAINED = {
+    "score": "mean over all questions, with its 95% interval",
+    "first answer": "time from an unread text to the first answer: median over texts",
+    "further": "time of a question about a text that was read: median",
+    "kept": "bytes kept between two questions: keys and values, or an index",
+}
+
+
+def parse_beside(given: str | None) -> list[str]:
+    """Parse and check ``"window,bm25"``; nothing gives no names."""
+    if given is None:
+        return []
+    from fotmem.measure.evaluate.alternatives.names import check_names
+
+    names = [name.strip() for name in given.split(",")]
+    refuse_repeated("--beside", names)
+    check_names(names)
+    return names
+
+
+def ask_beside(
+    task: Task, names: Sequence[str], texts: Sequence[AskedText], *, about: str, tokens: int
+) -> list[WayRow]:
+    """Ask with memory, and in each of the ways named; `about` is the kind of question.
+
+    Without names nothing is asked.
+    """
+    from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
+    from fotmem.measure.evaluate.alternatives.names import make_ways
+    from fotmem.measure.evaluate.alternatives.run import ask_all
+
+    total = sum(len(each.questions) for each in texts)
+
+    def measured(name: str, way: Way) -> WayRow:
+        steps = ask_all(way, name, texts, task=about, tokens=tokens)
+        label = f"{tokens:,} tokens, {about}, {name}"
+        return [*tracked(label, steps, total)][-1]
+
+    if not names:
+        return []
+    ways = make_ways(names, task.model, task.tokenizer, task.options["window"])
+    rows = [measured(name, way) for name, way in ways.items()]
+    with task.attach() as memory:
+        way = AttachedMemory(task.model, task.tokenizer, memory, attend=task.options["attend"])
+        return [measured(MEMORY, way), *rows]
+
+
+def show_beside(rows: Sequence[WayRow]) -> None:
+    """Print a table of all ways, if there are any."""
+    if not rows:
+        return
+    from fotmem.measure.bench.table import WIDTH
+    from fotmem.measure.evaluate.alternatives.names import MEANINGS
+
+    table = Table("task", "tokens", "way", *EXPLAINED)
+    for row in rows:
+        table.add_row(
+            row.task,
+            f"{row.tokens:,}",
+            row.way,
+            f"{row.score:.2f} ({interval(row.score_interval)})",
+            f"{row.first_seconds:.1f} s",
+            f"{row.further_seconds:.2f} s",
+            f"{row.kept_bytes / 2**20:,.2f} MiB",
+        )
+    console = Console(width=WIDTH)
+    console.print(table)
+    shown = {row.way for row in rows}
+    ways = {MEMORY: "with fotmem"} | {name: MEANINGS[name] for name in MEANINGS if name in shown}
+    explain(console, ways | EXPLAINED)

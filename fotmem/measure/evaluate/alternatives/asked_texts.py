@@ -1,0 +1,41 @@
+"""The texts and questions of the evaluations, as every way to answer gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fotmem.measure.evaluate.alternatives.way import AskedText, Question
+from fotmem.measure.evaluate.facts import FactQuestion
+from fotmem.measure.evaluate.passkey_trials import Trial
+from fotmem.measure.evaluate.ruler.sample import Sample, match
+from fotmem.tasks.pass_key import NAME, question, split_answer
+
+
+def of_passkeys(tokenizer: Any, trials: Sequence[Trial]) -> list[AskedText]:
+    """Ask for the hidden number of each trial; an answer is right or wrong."""
+    return [
+        AskedText(trial.text, [_number(tokenizer, question(NAME), trial.code)]) for trial in trials
+    ]
+
+
+def of_facts(tokenizer: Any, text: list[int], facts: Sequence[FactQuestion]) -> list[AskedText]:
+    """Ask for all facts of one text; an answer is right or wrong."""
+    asked = [_number(tokenizer, f" {one.question}", one.fact.answer) for one in facts]
+    return [AskedText(text, asked)]
+
+
+def of_samples(samples: Sequence[Sample]) -> list[AskedText]:
+    """Ask the question of each sample of RULER; its score is the share of the answers."""
+    return [AskedText([*sample.read, *sample.local], [_sample(sample)]) for sample in samples]
+
+
+def _sample(sample: Sample) -> Question:
+    score = partial(match, answers=sample.answers, one_suffices=sample.one_suffices)
+    return Question(sample.question, sample.new_tokens, score, lambda said: score(said) == 1)
+
+
+def _number(tokenizer: Any, text: str, answer: str) -> Question:
+    prompt, code = split_answer(tokenizer, text, answer)
+    return Question(prompt, len(code), score=lambda said: float(said == answer))

@@ -1,0 +1,78 @@
+"""Retrieval: the passages of a text that BM25 ranks best, in the prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fotmem.errors import require_packages
+from fotmem.measure.evaluate.alternatives.way import Question, Way
+from fotmem.tasks.answer import answer_question
+
+PASSAGE = 100
+"""Tokens of a passage."""
+ARRAYS = ("data", "indices", "indptr")
+"""Arrays of an index."""
+
+
+class Passages(Way):
+    """The best passages for a question fill the window, in the order of the text.
+
+    Ranked by BM25 (Robertson and Zaragoza 2009) of the library bm25s, with English stop words.
+    """
+
+    _passages: list[list[int]]
+    _bm25: Any
+
+    def read(self, text: list[int], room: int) -> None:
+        """See `Way.read`."""
+        require_packages("the alternative bm25", "bm25s")
+        import bm25s
+
+        self.text_room(room + PASSAGE)
+        self._passages = [text[i : i + PASSAGE] for i in range(0, len(text), PASSAGE)]
+        words = self._words(self.tokenizer.batch_decode(self._passages))
+        self._bm25 = None
+        if any(words):
+            self._bm25 = bm25s.BM25()
+            self._bm25.index(words, show_progress=False)
+
+    def answer(self, question: Question) -> str:
+        """See `Way.answer`."""
+        return answer_question(
+            self.model,
+            self.tokenizer,
+            [*self.found(question), *question.prompt],
+            max_new_tokens=question.new_tokens,
+            until=question.until,
+        ).text
+
+    def found(self, question: Question) -> list[int]:
+        """Return the tokens of the best passages."""
+        [words] = self._words([self.tokenizer.decode(question.prompt)])
+        scores = np.zeros(len(self._passages))
+        if words and self._bm25 is not None:
+            scores = self._bm25.get_scores(words)
+        room, chosen = self.text_room(question.room), []
+        for number in np.argsort(-scores, kind="stable"):
+            room -= len(self._passages[number])
+            if room < 0:
+                break
+            chosen.append(number)
+        return [token for number in sorted(chosen) for token in self._passages[number]]
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the index, and of tokens as int64."""
+        arrays = [] if self._bm25 is None else [self._bm25.scores[name] for name in ARRAYS]
+        index: int = sum(each.nbytes for each in arrays)
+        return index + 8 * sum(map(len, self._passages))
+
+    def _words(self, texts: list[str]) -> list[list[str]]:
+        import bm25s
+
+        words: list[list[str]] = bm25s.tokenize(
+            texts, stopwords="en", return_ids=False, show_progress=False
+        )
+        return words

@@ -1,0 +1,81 @@
+"""Asks all ways to answer the same questions, and measures what they reach and cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import torch
+
+from fotmem.measure.evaluate.alternatives.way import AskedText, Way
+from fotmem.measure.evaluate.intervals import wilson
+
+
+@dataclass(frozen=True)
+class WayRow:
+    """What a way to answer reaches in a task, and what it costs."""
+
+    way: str
+    """Its name, or ``memory``."""
+    task: str
+    tokens: int
+    """Length of the text."""
+    score: float
+    """Mean over all questions."""
+    score_interval: tuple[float, float]
+    """95% interval (Wilson, as if each question had one answer)."""
+    questions: int
+    first_seconds: float
+    """From a text that was never read to the first answer: median over texts."""
+    further_seconds: float
+    """Of a question about a text that was read: median."""
+    kept_bytes: int
+    """Bytes kept between two questions: median over texts."""
+
+
+def ask_all(
+    way: Way, name: str, texts: Sequence[AskedText], *, task: str, tokens: int
+) -> Iterator[WayRow]:
+    """Ask a way to answer all questions; each row covers those so far.
+
+    Raises
+    ------
+    InputError
+        The window has no room for text beside a question and its answer.
+    """
+    scores: list[float] = []
+    first: list[float] = []
+    further: list[float] = []
+    kept: list[int] = []
+    for text, questions in texts:
+        room = max(question.room for question in questions)
+        began = _now(way)
+        way.read(text, room)
+        for number, question in enumerate(questions):
+            asked = _now(way)
+            scores.append(question.score(way.answer(question)))
+            answered = _now(way)
+            further.append(answered - asked)
+            if number == 0:
+                first.append(answered - began)
+                kept.append(way.kept_bytes)
+            yield WayRow(
+                way=name,
+                task=task,
+                tokens=tokens,
+                score=fmean(scores),
+                score_interval=wilson(sum(scores), len(scores)),
+                questions=len(scores),
+                first_seconds=median(first),
+                further_seconds=median(further),
+                kept_bytes=int(median(kept)),
+            )
+
+
+def _now(way: Way) -> float:
+    """Return the time when the device has done all that it was given."""
+    if way.model.device.type == "cuda":
+        torch.cuda.synchronize(way.model.device)
+    return time.perf_counter()

@@ -1,0 +1,220 @@
+"""What a user would do instead of a memory: what each way lets the model see, and what it keeps."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+import fotmem
+from fotmem.errors import InputError, OptionError
+from fotmem.measure.evaluate.alternatives import attention_sinks, kept_keys, run
+from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
+from fotmem.measure.evaluate.alternatives.attention_sinks import SINKS, AttentionSinks
+from fotmem.measure.evaluate.alternatives.bm25 import PASSAGE, Passages
+from fotmem.measure.evaluate.alternatives.kept_keys import KeptKeys, read_keys
+from fotmem.measure.evaluate.alternatives.last_tokens import LastTokens
+from fotmem.measure.evaluate.alternatives.names import MEANINGS, check_names, make_ways
+from fotmem.measure.evaluate.alternatives.run import ask_all
+from fotmem.measure.evaluate.alternatives.way import AskedText, Question, Way
+from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.reading import LOCAL, remember
+from fotmem.tasks.answer import answer_question
+from tests import folders, tiny
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+TOKENIZER: Any = folders.tokenizer()
+TEXT: list[int] = TOKENIZER(folders.PROSE[:6000], add_special_tokens=False).input_ids
+
+
+@functools.cache
+def model() -> Any:
+    return folders.model(max_position_embeddings=256)
+
+
+def question(prompt: list[int], new_tokens: int = 6) -> Question:
+    return Question(prompt, new_tokens, score=lambda said: 0.5)
+
+
+def said(prompt: list[int], new_tokens: int = 6) -> str:
+    """What the model says without a cache from before."""
+    return answer_question(model(), TOKENIZER, prompt, max_new_tokens=new_tokens).text
+
+
+# The last tokens
+
+
+@pytest.mark.parametrize("length", [20, 100])
+def test_the_last_tokens_that_leave_room_for_question_and_answer(length: int) -> None:
+    way, text = LastTokens(model(), TOKENIZER, 64), TEXT[:length]
+    asked = [question(TEXT[200:205]), question(TEXT[300:311])]
+    way.read(text, max(each.room for each in asked))
+    for each in (*asked, asked[0]):
+        assert way.answer(each) == said([*text[-(64 - 11 - 6) :], *each.prompt])
+    assert way.kept_bytes == min(length, 47) * 4 * 2 * 2 * 8 * 4  # layers, k and v, heads, D, bytes
+
+
+def test_a_window_without_room_for_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for way in make_ways([*MEANINGS], model(), TOKENIZER, 32).values():
+        with pytest.raises(InputError, match=r"a window of (32|256) tokens has no room for text"):
+            way.read(TEXT[:100], 256)
+
+
+# Attention sinks
+
+
+def test_sinks_and_window_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one layer keys depend on nothing before them: the rest is the plain model's."""
+    monkeypatch.setattr(kept_keys, "STEP", 5)
+    one = folders.model(num_hidden_layers=1, mem_layers=[0], max_position_embeddings=256)
+    way = AttentionSinks(one, TOKENIZER, 40)
+    asked = question(TEXT[200:207])
+    for length in (3, 10, 30, 150):
+        text = TEXT[:length]
+        way.read(text, asked.room)
+        rest = text[SINKS:][-(40 - asked.room - SINKS) :]
+        seen = [*text[:SINKS], *rest]
+        prompt = [*seen, *asked.prompt]
+        expected = answer_question(one, TOKENIZER, prompt, max_new_tokens=6).text
+        assert way.answer(asked) == expected == way.answer(asked)
+        assert way._kept.ids == seen
+        assert way.kept_bytes == len(seen) * 1 * 2 * 2 * 8 * 4
+
+
+def test_a_window_slides_as_a_mask_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without sinks, all tokens in one call whose mask hides what the window has left behind."""
+    monkeypatch.setattr(attention_sinks, "SINKS", 0)
+    way, size, step = AttentionSinks(model(), TOKENIZER, 40), 32, 4
+    way.read(TEXT[:70], 8)
+    places = torch.arange(70)
+    left = places // step * step + step - size  # of the last step, which ends the window
+    left[68:] = 70 - size
+    visible = (places[None] <= places[:, None]) & (places[None] >= left[:, None])
+    cache = DynamicCache()
+    model()(torch.tensor([TEXT[:70]]), attention_mask=visible[None, None], **tiny.cached(cache))
+    assert way._kept.ids == TEXT[70 - size : 70]
+    layers: list[Any] = cache.layers
+    for mine, layer in zip(way._kept.pairs, layers, strict=True):
+        assert tiny.difference(mine[0], layer.keys[:, :, -size:]) < 1e-4
+        assert tiny.difference(mine[1], layer.values[:, :, -size:]) < 1e-4
+
+
+def test_a_window_with_sinks_goes_on_with_what_it_has_read() -> None:
+    way, size, step = AttentionSinks(model(), TOKENIZER, 44), 32, 4
+    read, start = SINKS + size + step, SINKS + step
+    way.read(TEXT[:read], 8)
+    whole = read_keys(model(), TEXT[: SINKS + size]).pairs
+    left = [(keys[:, :, start:], values[:, :, start:]) for keys, values in whole]
+    window = KeptKeys(TEXT[start : SINKS + size], start, left)
+    behind = read_keys(model(), TEXT[:SINKS], step).before(window)
+    expected = behind.extended(model(), TEXT[SINKS + size : read])
+    assert way._kept.ids == expected.ids
+    for mine, theirs in zip(way._kept.pairs, expected.pairs, strict=True):
+        assert tiny.difference(mine[0], theirs[0]) < 1e-4
+        assert tiny.difference(mine[1], theirs[1]) < 1e-4
+    anew = read_keys(model(), way._kept.ids)
+    assert tiny.difference(anew.pairs[3][1], way._kept.pairs[3][1]) > 1e-3
+
+
+# BM25
+
+
+def test_the_best_passages_fill_the_window_in_the_order_of_the_text() -> None:
+    """Five passages of filler, with two about lamps; there is room for three."""
+    pieces = [TEXT[i * PASSAGE : (i + 1) * PASSAGE] for i in range(5)]
+    for place, fact in ((1, " A brass lamp."), (3, " The brass lamp of Nora Weber.")):
+        told = TOKENIZER(fact, add_special_tokens=False).input_ids
+        pieces[place][: len(told)] = told
+    prompt = TOKENIZER(" Where is the brass lamp of Nora?", add_special_tokens=False).input_ids
+    asked = question(prompt)
+    way = Passages(model(), TOKENIZER, 3 * PASSAGE + asked.room + 5)
+    way.read([token for piece in pieces for token in piece], asked.room)
+    found = way.found(asked)
+    assert len(found) == 3 * PASSAGE
+    assert sum(found[i : i + PASSAGE] in (pieces[1], pieces[3]) for i in range(0, 300, 100)) == 2
+    tight = Passages(model(), TOKENIZER, 2 * PASSAGE + asked.room)
+    tight.read([token for piece in pieces for token in piece], asked.room)
+    assert tight.found(asked) == pieces[1] + pieces[3]
+    assert tight.answer(asked) == said([*pieces[1], *pieces[3], *prompt])
+    assert tight.kept_bytes > 8 * 5 * PASSAGE
+
+
+@pytest.mark.parametrize("prompt", [" ?", " zyzzyva"])
+def test_a_question_without_words_of_the_text(prompt: str) -> None:
+    ids = TOKENIZER(prompt, add_special_tokens=False).input_ids
+    way = Passages(model(), TOKENIZER, 220)
+    for text in (TEXT[:300], TOKENIZER("..!..", add_special_tokens=False).input_ids):
+        way.read(text, 40)
+        assert way.found(question(ids)) == text[: 2 * PASSAGE]
+
+
+# fotmem
+
+
+def test_memory_is_a_way_as_the_others() -> None:
+    asked = question(TEXT[200:207])
+    with fotmem.attach(model(), window=32) as memory:
+        way = AttachedMemory(model(), TOKENIZER, memory)
+        for text in (TEXT[500:600], TEXT[:150]):
+            way.read(text, asked.room)
+        found = way.answer(asked)
+        assert memory.tokens.tolist() == TEXT[: 150 - LOCAL]
+        assert way.kept_bytes == memory.stats().ram_bytes
+        memory.clear()
+        remember(memory, TEXT[: 150 - LOCAL], attend=False)
+        assert found == said([*TEXT[150 - LOCAL : 150], *asked.prompt])
+
+
+# What is measured
+
+
+class Clock(Way):
+    """Reading takes 100 seconds, an answer as many as it has tokens at most."""
+
+    now = 0.0
+    rooms: list[int]
+
+    def read(self, text: list[int], room: int) -> None:
+        self.now += 100
+        self.text = text
+        self.rooms.append(room)
+
+    def answer(self, question: Question) -> str:
+        self.now += question.new_tokens
+        return str(len(self.text))
+
+    @property
+    def kept_bytes(self) -> int:
+        return 10 * len(self.text)
+
+
+def test_what_a_way_costs_and_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Clock(model(), TOKENIZER, 64)
+    way.rooms = []
+    monkeypatch.setattr(run, "_now", lambda way: way.now)
+    right = {"7": 1.0, "9": 0.5}
+    texts = [
+        AskedText(TEXT[:7], [Question([1, 2], n, right.__getitem__) for n in (3, 5)]),
+        AskedText(TEXT[:9], [Question([1], n, right.__getitem__) for n in (11, 13)]),
+    ]
+    rows = [*ask_all(way, "clock", texts, task="vt", tokens=9)]
+    assert way.rooms == [7, 14]
+    assert [row.questions for row in rows] == [1, 2, 3, 4]
+    last = rows[-1]
+    assert (last.way, last.task, last.tokens, last.score) == ("clock", "vt", 9, 0.75)
+    assert last.score_interval == wilson(3, 4)
+    assert last.first_seconds == 107
+    assert last.further_seconds == 8
+    assert last.kept_bytes == 80
+
+
+def test_names() -> None:
+    check_names(["window", "bm25"])
+    with pytest.raises(OptionError, match="some of window, context, bm25, sinks, got 'rag'"):
+        check_names(["window", "rag"])
+    ways = make_ways([*MEANINGS], model(), TOKENIZER, 64)
+    assert [*ways] == [*MEANINGS]
+    assert {name: way.window for name, way in ways.items()} == dict.fromkeys(MEANINGS, 64) | {
+        "context": 256
+    }

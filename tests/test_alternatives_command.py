@@ -1,0 +1,115 @@
+"""`fotmem eval ... --beside`: other ways to answer in tables, JSON and reports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fotmem.measure.evaluate.alternatives.asked_texts import of_facts, of_passkeys, of_samples
+from fotmem.measure.evaluate.facts import hide, make_facts
+from fotmem.measure.evaluate.passkey_trials import make_trials
+from fotmem.measure.evaluate.ruler.haystacks import Source
+from fotmem.measure.evaluate.ruler.tasks import make_samples
+from tests import folders
+from tests.commands import call, refusal
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+TOKENIZER: Any = folders.tokenizer()
+TEXT = folders.PROSE[:40_000]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = folders.write(tmp_path_factory.mktemp("model"), max_position_embeddings=1024)
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    return folder
+
+
+GIVEN: dict[str, list[Any]] = {
+    "facts": ["--tokens", 600, "--facts", 3],
+    "passkey": ["--tokens", "250,300", "--trials", 1, "--readings", 1],
+    "ruler": ["--tokens", 1000, "--tasks", "qa", "--trials", 1],
+}
+ASKED = {"facts": [("facts", 600)], "passkey": [("pass key", 250), ("pass key", 300)]} | {
+    "ruler": [("qa", 1000)]
+}
+
+
+@pytest.mark.parametrize("task", GIVEN)
+def test_tables_json_and_reports(
+    task: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ways = "window,context,bm25,sinks"
+    given = ["eval", task, folder, "--text", folder / "text.txt", "--window", 512, *GIVEN[task]]
+    file = tmp_path / "report.json"
+    table = call(capsys, *given, "--beside", ways, "--report", file)
+    assert table.code == 0, table.err
+    report = json.loads(file.read_text())
+    found = [(row["task"], row["tokens"], row["way"]) for row in report["beside"]]
+    names = ["memory", *ways.split(",")]
+    assert found == [(*about, way) for about in ASKED[task] for way in names]
+    for row in report["beside"]:
+        assert min(row["first_seconds"], row["further_seconds"]) > 0
+        assert row["kept_bytes"] > 0
+        assert row["questions"] == (3 if task == "facts" else 1)
+        assert f"│ {row['way']}" in table.out
+    assert "\nsinks: StreamingLLM: " in table.out
+
+
+def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["eval", "facts", folder, "--text", folder / "text.txt", "--tokens", 200, "--facts", 1]
+    found = json.loads(call(capsys, *given, "--json", "--beside", "window").out)
+    assert [row["way"] for row in found["beside"]] == ["memory", "window"]
+    assert "beside" not in json.loads(call(capsys, *given, "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "reason"),
+    [
+        (["--beside", "rag"], 1, "beside must be some of window, context, bm25, sinks, got 'rag'"),
+        (["--beside", "sinks,sinks"], 2, "'--beside': expected each once, got sinks more than"),
+        (["--beside", "sinks", "--stores", "exact"], 2, "'--beside': expected one store, got"),
+        (["--beside", "window", "--window", "8"], 1, "a window of 8 tokens has no room for text"),
+    ],
+)
+def test_wrong_usage(
+    given: list[str], code: int, reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "passkey", folder, "--text", folder / "text.txt", "--tokens", 200]
+    assert reason in refusal(capsys, code, *words, "--trials", 1, *given)
+
+
+@pytest.mark.parametrize("readings", [None, 1])
+def test_pass_keys_are_asked_for_in_their_text(readings: int | None) -> None:
+    trials = make_trials(
+        TOKENIZER, TEXT, tokens=300, trials=2, seed=0, window=64, readings=readings
+    )
+    for trial, (text, [asked]) in zip(trials, of_passkeys(TOKENIZER, trials), strict=True):
+        assert len(text) == 300
+        assert f"{trial.code}" in TOKENIZER.decode(text)
+        assert text[-len(trial.local) :] == trial.local
+        assert asked.new_tokens == len(TOKENIZER(trial.code).input_ids) or asked.new_tokens == 6
+        assert [asked.score(said) for said in (trial.code, trial.code[:-1])] == [1, 0]
+
+
+def test_facts_are_asked_for_in_one_text() -> None:
+    facts = make_facts(4, seed=0)
+    piece = hide(TOKENIZER, TOKENIZER(TEXT).input_ids, facts, tokens=700, seed=0)
+    [(text, asked)] = of_facts(TOKENIZER, piece, facts)
+    assert text == piece
+    for one, question in zip(facts, asked, strict=True):
+        assert TOKENIZER.decode(question.prompt).strip() == one.question
+        assert [question.score(said) for said in (one.fact.answer, "1")] == [1, 0]
+
+
+def test_samples_are_asked_as_with_memory() -> None:
+    samples = make_samples(Source(TOKENIZER, TEXT), "vt", tokens=1500, trials=2, seed=0)
+    for sample, (text, [asked]) in zip(samples, of_samples(samples), strict=True):
+        assert text == sample.read + sample.local
+        assert (asked.prompt, asked.new_tokens) == (sample.question, sample.new_tokens)
+        some = " ".join(sample.answers[:2])
+        assert asked.score(some) == 2 / 5
+        assert asked.until
+        assert not asked.until(some)
+        assert asked.until(" ".join(sample.answers))
