@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 report-smollm2 report-texts ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,11 +82,8 @@ texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from p
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-report-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure everything without a report, fill in model card and README: make report-smollm2 TEXT=book.txt
-	@$(PY) -m recipes.smollm2_report $(TEXT)
-
-report-texts: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on texts that nothing was chosen on, and fill in model card and README: make report-texts TEXTS=folder
-	@$(PY) -m recipes.other_texts $(TEXTS)
+report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (a day; QUICK=1: half an hour a text, prints tables only)
+	@$(PY) -m recipes.smollm2_report $(if $(QUICK),--quick) $(TEXTS)
 
 ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
 	@$(KEEP_MEMORY) $(PY) -m recipes.ablation $(TEXT)

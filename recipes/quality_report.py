@@ -24,7 +24,7 @@ from fotmem.measure.evaluate.report import read_report, rows_of
 from fotmem.measure.evaluate.store_quality import FIGURES
 from fotmem.measure.setting import Setting
 from recipes.reports import evaluate, fill, ranged, table, texts_given
-from recipes.smollm2_report import ALIKE, BASE, TUNED
+from recipes.smollm2_evaluations import ALIKE, BASE, TUNED
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")

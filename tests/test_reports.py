@@ -27,10 +27,8 @@ from recipes import (
     quality_report,
     reports,
     select_report,
-    smollm2_report,
     stores_report,
 )
-from recipes.smollm2_report import CURVES, OTHER_TEXTS
 
 
 def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
@@ -45,40 +43,6 @@ def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
 
 def around(value: float) -> Figure:
     return Figure(value, value - 0.01, value + 0.01)
-
-
-def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smollm2_report, "PICTURE", tmp_path / "passkey.png")
-    rows = [passkey_row(size, 0.9, memory=on) for size in (4096, 16_384) for on in (False, True)]
-    smollm2_report.draw(dict.fromkeys((*(name for name, *_ in CURVES), *OTHER_TEXTS), rows))
-    assert (tmp_path / "passkey.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_figures_of_card_and_readme() -> None:
-    rows = {
-        name: [passkey_row(4583, 0.9, memory=on) for on in (False, True)] for name, *_ in CURVES
-    }
-    rows["passkey-tuned"].append(passkey_row(16_871, 0.5, memory=True))
-    rows["facts-tuned"] = [{"kind": "all", "facts": 32} | passkey_row(16_384, 0.9, memory=True)]
-    losses = {"base-near": 18.0, "base": 17.0, "tuned": 16.954, "tuned-1": 16.2}
-    losses["tuned-attend"] = 16.0
-    for name, found in losses.items():
-        rows[f"perplexity-{name}"] = [{"tokens": 0, "perplexity": found}]
-    rows["perplexity-tuned"].append({"tokens": 4096, "perplexity": 15.5})
-    rows["perplexity-tuned"].append({"tokens": 0, "perplexity": 14.5, "sliding": True})
-    written = "".join(smollm2_report.figures(rows))
-    right = "0.90 (0.80 to 1.00)"
-    assert f"| 4,096 | {right} | {right} | {right} | {right} |\n" in written
-    assert "| 16,384 |  |  |  | 0.50 (0.40 to 0.60) |\n" in written
-    assert f"| all | 32 | {right} |\n" in written
-    assert (
-        "| none | 18.00 | 17.00 | 16.95 | 16.20 | 16.00 |\n| 4,096 |  |  | 15.50 |  |  |\n"
-        in written
-    )
-    for command in smollm2_report.MEASURED.values():
-        assert f"    fotmem eval {command} --text FILE\n" in written
-    for page in (smollm2_report.CARD, smollm2_report.README, ablation.PAGE):
-        assert page.read_text().count("<!-- figures, by make ") == 2
 
 
 def test_existing_reports_are_not_measured_again(
@@ -99,14 +63,6 @@ def test_existing_reports_are_not_measured_again(
     [words] = run
     assert words[3:8] == ["eval", "passkey", "x", "--tokens", "5"]
     assert words[8:10] == ["--text", "a b.txt"]
-
-
-@pytest.mark.parametrize("command", smollm2_report.MEASURED.values())
-def test_commands_are_understood(command: str, tmp_path: Path) -> None:
-    """All options are known: what is missed is the text, which comes last."""
-    words = ["eval", *shlex.split(command), "--text", str(tmp_path / "none.txt")]
-    ended = CliRunner().invoke(app, words)
-    assert "none.txt" in ended.output + str(ended.exception)
 
 
 def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

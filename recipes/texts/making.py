@@ -16,6 +16,9 @@ from recipes.texts.packages import Package, unpack
 from recipes.texts.plain import between, without_repeats
 from recipes.texts.table import KINDS, PYTHON, SPLITS, Text
 
+NOTES = "texts.json"
+"""File in the folder of texts: what is known of each."""
+
 
 class Made(NamedTuple):
     """What is known of a text that was made."""
@@ -29,7 +32,7 @@ class Made(NamedTuple):
 
 def notes(folder: Path) -> dict[str, Made]:
     """Read what is known of the texts of a folder."""
-    file = folder / "texts.json"
+    file = folder / NOTES
     read = json.loads(file.read_text("utf-8")) if file.exists() else {}
     return {name: Made(**each) for name, each in read.items()}
 
@@ -55,7 +58,7 @@ def make(kind: str, split: str, folder: Path) -> Made:
     versions = {each: package.version for each, package in packages.items()}
     made = Made(len(content), hashlib.sha256(content.encode()).hexdigest(), versions)
     noted = {each: one._asdict() for each, one in (known | {name: made}).items()}
-    write_text(folder / "texts.json", json.dumps(noted, indent=2, sort_keys=True) + "\n")
+    write_text(folder / NOTES, json.dumps(noted, indent=2, sort_keys=True) + "\n")
     return made
 
 

@@ -1,0 +1,73 @@
+"""The evaluations that ``make report-smollm2`` asks of each text: a further one is a line here.
+
+Its figures get a line in ``recipes/text_tables.py``.
+"""
+
+from typing import NamedTuple
+
+from fotmem.cli.parsing import parse_sizes
+from fotmem.training.tune import DISTANCE
+from recipes.smollm2 import OPTIONS, TEMPERATURE
+
+BASE, TUNED = (f"{name} --dtype bfloat16" for name in ("smollm2", "smollm2-fot"))
+ALIKE = f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay:g} --temperature {TEMPERATURE:g}"
+READ, ASKED = 700, 2
+"""Tokens read in a second, and seconds of a question: in bfloat16 on one core where we measured."""
+QUICK = 20
+"""Questions at most, in a quick report."""
+
+
+class Evaluation(NamedTuple):
+    """A command of `fotmem eval`, run for each text and each length."""
+
+    command: str
+    """Without `--tokens` and `--text`; has places for `readings` and `asked`."""
+    lengths: tuple[str, ...]
+    """Values of `--tokens`, each for a report of its own."""
+    quick: tuple[str, ...]
+    """Lengths of a quick report."""
+    readings: int = 4
+    """Pieces of text that are read for a report."""
+    asked: int = 100
+    """Questions of a report."""
+    passes: int = 1
+    """How often a piece is read, with one window after another."""
+    scored: int | None = None
+    """Tokens to score after each piece, where pieces do not overlap."""
+
+    def words(self, length: str) -> str:
+        """Return the command for a length."""
+        return f"{self.command} --tokens {length}".format(readings=self.readings, asked=self.asked)
+
+    def needed(self, length: str) -> int:
+        """Return how many tokens a text must have."""
+        longest = max(parse_sizes(length, "--tokens"))
+        return longest if self.scored is None else self.readings * (longest + self.scored)
+
+    def seconds(self, length: str) -> float:
+        """Estimate how long a report takes."""
+        tokens = sum(parse_sizes(length, "--tokens"))
+        return self.readings * self.passes * tokens / READ + self.asked * ASKED
+
+    def quickened(self) -> "Evaluation":
+        """Return the same with less of everything."""
+        return self._replace(lengths=self.quick, readings=1, asked=min(self.asked, QUICK))
+
+
+PASSKEY = "passkey {} --readings {{readings}} --trials {{asked}}".format
+SIZES = "2k,4k,16k,64k"
+EVALUATIONS = {
+    "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k")),
+    "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), (), readings=1),
+    "passkey-base": Evaluation(PASSKEY(BASE), ("4k", "16k", "64k"), ("4k",)),
+    "passkey-2048": Evaluation(f"{PASSKEY(TUNED)} --window 2048", ("16k", "100k"), ()),
+    "distractors": Evaluation(f"{PASSKEY(TUNED)} --distractors 10", ("16k", "100k"), ("16k",)),
+    "facts": Evaluation(
+        f"facts {TUNED} --facts {{asked}}", ("16k", "100k"), ("16k",), readings=1, asked=64
+    ),
+    "perplexity": Evaluation(
+        f"perplexity {TUNED} --window 512,2k,8k --scored 8k --places {{readings}}",
+        *((SIZES,), ("4k,16k",), 3, 0, 3, 8192),
+    ),
+}
+"""By the names of their reports."""

@@ -1,0 +1,120 @@
+"""Tables of the reports of several texts: each text, the mean and the worst."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import mean
+from typing import Any, NamedTuple
+
+from fotmem.measure.bench.figures import Figure
+from recipes.reports import ranged, table
+from recipes.smollm2_evaluations import Evaluation
+
+Rows = list[dict[str, Any]]
+Reports = Mapping[str, Rows]
+"""The rows of one text, by the names of evaluations."""
+
+
+def exact_match(rows: Rows) -> dict[str, Figure]:
+    """Return the share of right answers by tokens of text, and without memory."""
+    asked = [row for row in rows if row.get("kind", "all") == "all"]
+    return {
+        f"{row['tokens']:,}" if row["memory"] else "without memory": Figure(
+            row["exact_match"], *row["exact_match_interval"]
+        )
+        for row in sorted(asked, key=lambda row: (row["memory"], row["tokens"]))
+    }
+
+
+def saved_loss(rows: Rows, *, window: int) -> dict[str, Figure]:
+    """Return by how many nats memory reduces the loss in a window, by tokens in memory."""
+    return {
+        f"{row['tokens']:,}": Figure(-row["difference"], *(-end for end in reversed(ends)))
+        for row in rows
+        if row["memory"] and row["window"] == window
+        for ends in [row["difference_interval"]]
+    }
+
+
+def shares(rows: Rows, *, tokens: int) -> dict[str, Figure]:
+    """Return the share of full attention's gain that memory recovers, by window."""
+    return {
+        f"{row['window']:,}": Figure(*row["share"])
+        for row in rows
+        if row["tokens"] == tokens and row.get("share") is not None
+    }
+
+
+class Table(NamedTuple):
+    """What a table shows."""
+
+    title: str
+    evaluations: tuple[str, ...]
+    figures: Callable[[Rows], dict[str, Figure]]
+    """Picks figures out of the rows of these evaluations, by column; higher is better."""
+
+
+TABLES = (
+    Table("Pass key, by tokens of text", ("passkey", "passkey-long"), exact_match),
+    Table("The same with the base model", ("passkey-base",), exact_match),
+    Table("The same with a window of 2,048", ("passkey-2048",), exact_match),
+    Table("Pass key among ten look-alikes", ("distractors",), exact_match),
+    Table("Facts in other and in trained wordings", ("facts",), exact_match),
+    *(
+        Table(
+            f"Loss saved by memory (nats), window {window:,}, by tokens in memory",
+            ("perplexity",),
+            partial(saved_loss, window=window),
+        )
+        for window in (512, 2048, 8192)
+    ),
+    Table(
+        "Share of full attention's gain with 4,096 tokens in memory, by window",
+        ("perplexity",),
+        partial(shares, tokens=4096),
+    ),
+)
+
+
+def tables(
+    texts: Mapping[str, Reports],
+    evaluations: Mapping[str, Evaluation],
+    shown: Sequence[Table] = TABLES,
+) -> str:
+    """Write all tables that have figures, each with its commands."""
+    return "\n".join(filter(None, (_table(texts, evaluations, each) for each in shown)))
+
+
+def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], show: Table) -> str:
+    found = {
+        text: show.figures([row for name in show.evaluations for row in reports.get(name, [])])
+        for text, reports in texts.items()
+    }
+    columns = list(dict.fromkeys(column for figures in found.values() for column in figures))
+    if not columns:
+        return ""
+    body = [
+        [text, *(ranged(figures[each], 2) if each in figures else "" for each in columns)]
+        for text, figures in found.items()
+    ]
+    of_column = [
+        {text: figures[each] for text, figures in found.items() if each in figures}
+        for each in columns
+    ]
+    body.append(["**mean**", *(_mean(figures, len(found)) for figures in of_column)])
+    body.append(["**worst**", *map(_worst, of_column)])
+    commands = "".join(
+        f"    fotmem eval {evaluation.words('LENGTH')} --text FILE\n"
+        for name, evaluation in evaluations.items()
+        if name in show.evaluations
+    )
+    return f"**{show.title}**\n\n{table(['text', *columns], body)}\n{commands}"
+
+
+def _mean(figures: Mapping[str, Figure], texts: int) -> str:
+    value = f"{mean(figure.value for figure in figures.values()):.2f}"
+    return value if len(figures) == texts else f"{value} ({len(figures)} of {texts} texts)"
+
+
+def _worst(figures: Mapping[str, Figure]) -> str:
+    text = min(figures, key=lambda text: figures[text].value)
+    return f"{figures[text].value:.2f} ({text})"

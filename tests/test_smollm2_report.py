@@ -1,0 +1,194 @@
+"""How `smollm2-fot` is measured on texts that nothing was chosen on."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fotmem.cli.commands import app
+from fotmem.measure.bench.figures import Figure
+from fotmem.measure.evaluate.perplexity import PerplexityRow
+from recipes import smollm2_report
+from recipes.smollm2_evaluations import EVALUATIONS, Evaluation
+from recipes.smollm2_picture import draw
+from recipes.smollm2_report import FIGURES, PAGES, QUICK, REPORTS
+from recipes.text_tables import TABLES, Table, exact_match, saved_loss, shares, tables
+from recipes.texts.making import Made
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    evaluation.words(length)
+    for chosen in (EVALUATIONS, QUICK)
+    for evaluation in chosen.values()
+    for length in evaluation.lengths
+}
+ONE = {"passkey": Evaluation("passkey one --trials {asked}", ("4k", "1M"), ("4k",))}
+SHOWN = [Table("Pass key", ("passkey",), exact_match)]
+
+
+def passkey_row(tokens: int, right: float, *, memory: bool = True) -> dict[str, Any]:
+    interval = [max(0.0, right - 0.1), min(1.0, right + 0.1)]
+    about = {"tokens": tokens, "memory": memory}
+    return about | {"exact_match": right, "exact_match_interval": interval}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_commands_are_understood(command: str, tmp_path: Path) -> None:
+    """All options are known: what is missed is the text, which comes last."""
+    words = ["eval", *shlex.split(command), "--text", str(tmp_path / "none.txt")]
+    ended = CliRunner().invoke(app, words)
+    assert "none.txt" in ended.output + str(ended.exception)
+
+
+def test_a_figure_has_a_hundred_trials_and_every_evaluation_a_table() -> None:
+    asked = {name: each.asked for name, each in EVALUATIONS.items()}
+    assert asked == dict.fromkeys(EVALUATIONS, 100) | {"facts": 64, "perplexity": 0}
+    assert {name for each in TABLES for name in each.evaluations} == {*EVALUATIONS}
+
+
+def test_what_a_text_must_have_and_how_long_it_takes() -> None:
+    shared = Evaluation("", ("4k",), (), readings=4, asked=100)
+    assert shared.needed("4k") == 4096
+    assert shared.seconds("4k") == pytest.approx(4 * 4096 / 700 + 200)
+    apart = Evaluation("", ("2k,4k",), ("2k",), readings=3, asked=0, passes=2, scored=1000)
+    assert apart.needed("2k,4k") == 3 * 5096
+    assert apart.seconds("2k,4k") == pytest.approx(3 * 2 * 6144 / 700)
+    assert apart.quickened() == apart._replace(lengths=("2k",), readings=1)
+    assert shared.quickened().asked == 20
+
+
+def test_each_text_the_mean_and_the_worst() -> None:
+    good = [passkey_row(4096, 0.0, memory=False), passkey_row(4096, 0.9), passkey_row(8192, 0.8)]
+    poor = [passkey_row(4096, 0.0, memory=False), passkey_row(4096, 0.5)]
+    found = {"manual": {"passkey": good}, "tables": {"passkey": poor}, "none": {}}
+    assert tables(found, ONE, [*SHOWN, Table("None", ("facts",), exact_match)]) == (
+        "**Pass key**\n\n"
+        "| text | without memory | 4,096 | 8,192 |\n"
+        "| --- | --- | --- | --- |\n"
+        "| manual | 0.00 (0.00 to 0.10) | 0.90 (0.80 to 1.00) | 0.80 (0.70 to 0.90) |\n"
+        "| tables | 0.00 (0.00 to 0.10) | 0.50 (0.40 to 0.60) |  |\n"
+        "| none |  |  |  |\n"
+        "| **mean** | 0.00 (2 of 3 texts) | 0.70 (2 of 3 texts) | 0.80 (1 of 3 texts) |\n"
+        "| **worst** | 0.00 (manual) | 0.50 (tables) | 0.80 (manual) |\n"
+        "\n    fotmem eval passkey one --trials 100 --tokens LENGTH --text FILE\n"
+    )
+
+
+def test_figures_are_those_of_all_facts() -> None:
+    rows = [
+        passkey_row(4096, right) | {"kind": kind} for kind, right in (("4 digits", 0), ("all", 1))
+    ]
+    assert exact_match(rows) == {"4,096": (1, 0.9, 1)}
+
+
+def test_the_loss_that_memory_saves_and_its_share() -> None:
+    about: dict[str, Any] = {"store": "exact", "perplexity": 9.0, "scored": 5, "seconds": 1.0}
+    about |= {"difference": -0.2, "difference_interval": (-0.3, -0.1)}
+    rows = [
+        PerplexityRow(tokens=tokens, memory=tokens > 0, window=window, share=share, **about)
+        for window in (512, 2048)
+        for tokens, share in ((0, None), (4096, Figure(0.5, 0.4, 0.6)), (8192, None))
+    ]  # fmt: skip
+    found = json.loads(json.dumps([row.__dict__ for row in rows]))
+    assert saved_loss(found, window=512) == dict.fromkeys(("4,096", "8,192"), (0.2, 0.1, 0.3))
+    assert shares(found, tokens=4096) == dict.fromkeys(("512", "2,048"), (0.5, 0.4, 0.6))
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    rows = [passkey_row(size, 0.9, memory=on) for size in (4096, 16_384) for on in (False, True)]
+    texts = {"one": {"passkey-base": rows, "passkey": rows}, "two": {"passkey": rows[:2]}}
+    draw(texts, tmp_path / "passkey.png")
+    assert (tmp_path / "passkey.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of two texts; pages, reports and evaluations are those of a test."""
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/long.txt").write_text("word " * 20)
+    (tmp_path / "test/short.txt").write_text("word")
+    made = Made(100, "0123456789abcdef", {"book": "1.2"})
+    (tmp_path / "texts.json").write_text(json.dumps({"test/long": made._asdict()}))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{FIGURES}old\n{FIGURES}after\n")
+    one = {"passkey": ONE["passkey"]._replace(lengths=("2", "10"))}
+    for name, value in {
+        "PAGES": {page: SHOWN},
+        "REPORTS": tmp_path / "reports",
+        "QUICK_REPORTS": tmp_path / "quick",
+        "EVALUATIONS": one,
+        "QUICK": {name: each.quickened()._replace(lengths=("1",)) for name, each in one.items()},
+        "draw": lambda found: None,
+        "load_model": lambda name: (None, lambda text, **_: {"input_ids": text.split()}),
+        "token_ids": lambda tokenizer, text: text.split(),
+    }.items():
+        monkeypatch.setattr(smollm2_report, name, value)
+    return tmp_path / "test"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the commands that are run; each finds half of the numbers."""
+    commands: list[str] = []
+
+    def evaluate(words: list[str], file: Path, **options: Any) -> None:
+        commands.append(" ".join(words))
+        row = passkey_row(int(words[words.index("--tokens") + 1]), 0.5)
+        file.write_text(json.dumps({"rows": [row]}))
+
+    monkeypatch.setattr("recipes.reports.evaluate", evaluate)
+    return commands
+
+
+def test_a_text_is_measured_as_far_as_it_goes_and_once(
+    folder: Path, run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        smollm2_report.main(folder, quick=False)
+    long, command = folder / "long.txt", "passkey one --trials 100 --tokens"
+    assert run == [f"{command} {length} --text {long}" for length in (2, 10)]
+    printed = capsys.readouterr().out
+    assert printed.startswith("2 of 2 reports are missing: about 0.1 hours\n0 of 2")
+    written = (folder.parent / "page.md").read_text()
+    assert written.startswith(
+        f"before\n{FIGURES}\n- `long`: book 1.2; SHA-256 0123456789ab\n\n**Pass key**\n"
+    )
+    assert "| long | 0.50 (0.40 to 0.60) | 0.50 (0.40 to 0.60) |\n" in written
+    assert written.endswith(f"--text FILE\n\n{FIGURES}after\n")
+
+
+def test_a_quick_report_changes_no_page(
+    folder: Path, run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder.parent / "page.md").read_text()
+    (folder.parent / "texts.json").unlink()
+    smollm2_report.main(folder, quick=True)
+    assert [command.split(" --text")[0] for command in run] == [
+        "passkey one --trials 20 --tokens 1"
+    ] * 2
+    assert (folder.parent / "page.md").read_text() == before
+    assert not (folder.parent / "reports").exists()
+    printed = capsys.readouterr().out
+    assert "- `long`\n- `short`\n\n**Pass key, by tokens of text**\n" in printed
+    assert "| **worst** | 0.50 (long) |\n" in printed
+
+
+def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no .txt file in .*: run make texts, or give TEXTS="):
+        smollm2_report.main(tmp_path, quick=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_the_pages_have_the_figures_of_the_reports(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are reports; until then the pages have the figures of an earlier recipe."""
+    monkeypatch.chdir(ROOT)
+    _, figures, _ = page.read_text("utf-8").split(FIGURES)
+    found = smollm2_report.collected(REPORTS, EVALUATIONS)
+    listed = smollm2_report.described(found, REPORTS)
+    written = f"\n{listed}\n{tables(found, EVALUATIONS, PAGES[page])}\n" if found else figures
+    assert figures == written
