@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 
-from fotmem.measure.evaluate.alternatives.asked_texts import of_facts, of_passkeys, of_samples
+from fotmem.measure.evaluate.alternatives.asked_texts import (
+    of_facts,
+    of_passkeys,
+    of_pieces,
+    of_samples,
+)
 from fotmem.measure.evaluate.facts import hide, make_facts
 from fotmem.measure.evaluate.passkey_trials import make_trials
+from fotmem.measure.evaluate.questions.question_file import Question as NaturalQuestion
+from fotmem.measure.evaluate.questions.run import PROMPT
+from fotmem.measure.evaluate.questions.text_pieces import cut
 from fotmem.measure.evaluate.ruler.haystacks import Source
 from fotmem.measure.evaluate.ruler.tasks import make_samples
 from tests import folders
@@ -17,29 +25,39 @@ from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 TOKENIZER: Any = folders.tokenizer()
 TEXT = folders.PROSE[:40_000]
+PASSAGE = next(line for line in TEXT.split("\n")[40:] if len(line) > 50 and TEXT.count(line) == 1)
+ASKED_OF = NaturalQuestion(question="Where is it?", answers=[PASSAGE.split()[0]], passage=PASSAGE)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = folders.write(tmp_path_factory.mktemp("model"), max_position_embeddings=1024)
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "asked.jsonl").write_text(ASKED_OF.model_dump_json(), encoding="utf-8")
     return folder
 
 
 GIVEN: dict[str, list[Any]] = {
     "facts": ["--tokens", 600, "--facts", 3],
+    "questions": ["--tokens", 600, "--questions", "asked.jsonl"],
     "passkey": ["--tokens", "250,300", "--trials", 1, "--readings", 1],
     "ruler": ["--tokens", 1000, "--tasks", "qa", "--trials", 1],
 }
 ASKED = {"facts": [("facts", 600)], "passkey": [("pass key", 250), ("pass key", 300)]} | {
-    "ruler": [("qa", 1000)]
+    "questions": [("questions", 600)],
+    "ruler": [("qa", 1000)],
 }
 
 
 @pytest.mark.parametrize("task", GIVEN)
 def test_tables_json_and_reports(
-    task: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(folder)
     ways = "window,context,bm25,sinks"
     given = ["eval", task, folder, "--text", folder / "text.txt", "--window", 512, *GIVEN[task]]
     file = tmp_path / "report.json"
@@ -101,6 +119,19 @@ def test_facts_are_asked_for_in_one_text() -> None:
     for one, question in zip(facts, asked, strict=True):
         assert TOKENIZER.decode(question.prompt).strip() == one.question
         assert [question.score(said) for said in (one.fact.answer, "1")] == [1, 0]
+
+
+def test_natural_questions_end_with_the_first_line() -> None:
+    pieces = cut(TOKENIZER, TEXT, [ASKED_OF], tokens=600, seed=0)
+    [(text, [asked])] = of_pieces(TOKENIZER, pieces)
+    assert text == pieces[0].read + pieces[0].local
+    assert len(text) == 600
+    assert TOKENIZER.decode(asked.prompt) == PROMPT.format(question="Where is it?")
+    assert asked.query == "Where is it?"
+    [right] = ASKED_OF.answers
+    assert [asked.score(said) for said in (f"a {right}.", f"no\n{right}")] == [1, 0]
+    assert asked.until
+    assert [asked.until(said) for said in (f"a {right}", f"{right}\n.")] == [False, True]
 
 
 def test_samples_are_asked_as_with_memory() -> None:

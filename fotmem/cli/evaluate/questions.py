@@ -9,11 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
     Attend,
+    Beside,
     Config,
     Decay,
     Distance,
@@ -34,6 +36,7 @@ from fotmem.cli.parsing import parse_sizes
 from fotmem.progress import tracked
 
 if TYPE_CHECKING:
+    from fotmem.measure.evaluate.alternatives.run import WayRow
     from fotmem.measure.evaluate.questions.run import QuestionsRow
     from fotmem.measure.evaluate.questions.text_pieces import TextPiece
 
@@ -65,6 +68,7 @@ def questions(
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
     attend: Attend = False,
+    beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of where pieces begin.")] = 0,
     report: Report = None,
     as_json: Json = False,
@@ -77,7 +81,9 @@ def questions(
     Example: fotmem eval questions smollm2 --text book.txt --questions book.jsonl
     """
     sizes = parse_sizes(tokens, "--tokens")
+    ways = parse_beside(beside)
     task = Task(context)
+    from fotmem.measure.evaluate.alternatives.asked_texts import of_pieces
     from fotmem.measure.evaluate.questions.text_pieces import cut
 
     pieces = {
@@ -88,8 +94,14 @@ def questions(
     for size in sizes:
         rows.append(_measure(task, pieces[size], f"{size:,} tokens, "))
         task.write(rows, report, as_json=False)  # the next size may take hours
-    if not task.write(rows, report, as_json=as_json):
+    others: list[WayRow] = []
+    for size in sizes:
+        asked = of_pieces(task.tokenizer, pieces[size])
+        others += ask_beside(task, ways, asked, about="questions", tokens=size)
+        task.write(rows, report, as_json=False, beside=others)
+    if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows)
+        show_beside(others)
 
 
 def _measure(task: Task, pieces: "list[TextPiece]", about: str) -> "QuestionsRow":

@@ -9,6 +9,15 @@ from typing import Any
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question
 from fotmem.measure.evaluate.facts import FactQuestion
 from fotmem.measure.evaluate.passkey_trials import Trial
+from fotmem.measure.evaluate.questions.answer_match import contains
+from fotmem.measure.evaluate.questions.question_file import Question as NaturalQuestion
+from fotmem.measure.evaluate.questions.run import (
+    NEW_TOKENS,
+    first_line,
+    is_finished,
+    question_ids,
+)
+from fotmem.measure.evaluate.questions.text_pieces import TextPiece
 from fotmem.measure.evaluate.ruler.sample import Sample, match
 from fotmem.tasks.pass_key import NAME, question, split_answer
 
@@ -29,6 +38,26 @@ def of_facts(tokenizer: Any, text: list[int], facts: Sequence[FactQuestion]) -> 
 def of_samples(samples: Sequence[Sample]) -> list[AskedText]:
     """Ask the question of each sample of RULER; its score is the share of the answers."""
     return [AskedText([*sample.read, *sample.local], [_sample(sample)]) for sample in samples]
+
+
+def of_pieces(tokenizer: Any, pieces: Sequence[TextPiece]) -> list[AskedText]:
+    """Ask the natural questions about each piece of a text; right answers count as 1."""
+    return [
+        AskedText(
+            [*piece.read, *piece.local], [_natural(tokenizer, asked) for asked, _ in piece.asked]
+        )
+        for piece in pieces
+    ]
+
+
+def _natural(tokenizer: Any, asked: NaturalQuestion) -> Question:
+    return Question(
+        question_ids(tokenizer, asked.question),
+        NEW_TOKENS,
+        score=lambda said: float(contains(first_line(said), asked.answers)),
+        until=is_finished,
+        query=asked.question,
+    )
 
 
 def _sample(sample: Sample) -> Question:

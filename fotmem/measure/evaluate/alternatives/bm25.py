@@ -17,7 +17,7 @@ ARRAYS = ("data", "indices", "indptr")
 
 
 class Passages(Way):
-    """The best passages for a question fill the window, in the order of the text.
+    """The best passages for a question fill the window, in the order of the text; one is cut.
 
     Ranked by BM25 (Robertson and Zaragoza 2009) of the library bm25s, with English stop words.
     """
@@ -30,7 +30,7 @@ class Passages(Way):
         require_packages("the alternative bm25", "bm25s")
         import bm25s
 
-        self.text_room(room + PASSAGE)
+        self.text_room(room)
         self._passages = [text[i : i + PASSAGE] for i in range(0, len(text), PASSAGE)]
         words = self._words(self.tokenizer.batch_decode(self._passages))
         self._bm25 = None
@@ -50,17 +50,16 @@ class Passages(Way):
 
     def found(self, question: Question) -> list[int]:
         """Return the tokens of the best passages."""
-        [words] = self._words([self.tokenizer.decode(question.prompt)])
+        query = question.query
+        [words] = self._words([self.tokenizer.decode(question.prompt) if query is None else query])
         scores = np.zeros(len(self._passages))
         if words and self._bm25 is not None:
             scores = self._bm25.get_scores(words)
-        room, chosen = self.text_room(question.room), []
+        room, chosen = self.text_room(question.room), {}
         for number in np.argsort(-scores, kind="stable"):
-            room -= len(self._passages[number])
-            if room < 0:
-                break
-            chosen.append(number)
-        return [token for number in sorted(chosen) for token in self._passages[number]]
+            chosen[number] = self._passages[number][:room]
+            room -= len(chosen[number])
+        return [token for number in sorted(chosen) for token in chosen[number]]
 
     @property
     def kept_bytes(self) -> int:

@@ -22,6 +22,8 @@ class Question:
     """Scores an answer, from 0 to 1."""
     until: Callable[[str], bool] | None = None
     """Ends the generation where it returns True for what was said so far."""
+    query: str | None = None
+    """What a search engine is asked; None: the text of the prompt."""
 
     @property
     def room(self) -> int:

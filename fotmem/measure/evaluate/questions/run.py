@@ -99,16 +99,31 @@ def ask_with_memory(
             yield said
 
 
+def question_ids(tokenizer: Any, question: str) -> list[int]:
+    """Return the tokens of a question, which follow the text."""
+    return token_ids(tokenizer, PROMPT.format(question=question))
+
+
+def is_finished(said: str) -> bool:
+    """Return whether an answer has its first line, which counts."""
+    return "\n" in said.strip()
+
+
+def first_line(said: str) -> str:
+    """Return what counts of an answer."""
+    return said.partition("\n")[0]
+
+
 def _ask(model: Any, tokenizer: Any, text: list[int], question: str) -> str:
     """Return the first line of what a model says."""
     said = answer_question(
         model,
         tokenizer,
-        text + token_ids(tokenizer, PROMPT.format(question=question)),
+        text + question_ids(tokenizer, question),
         max_new_tokens=NEW_TOKENS,
-        until=lambda said: "\n" in said.strip(),
+        until=is_finished,
     ).text
-    return said.partition("\n")[0]
+    return first_line(said)
 
 
 def make_row(
