@@ -144,17 +144,32 @@ def test_a_window_slides_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.losses[0] == pytest.approx(torch.cat(expected), abs=1e-5)
 
 
-def test_what_does_not_fit_the_context_slides_and_has_no_share() -> None:
-    model, ids = tiny.llama(), tiny.ids(200)[0].tolist()  # 64 positions
-    text = ScoredText(ids, [16], [32, 33], scored=32)
-    bare = BareModel(model, text)
-    assert bare.full(33).seen == 64
-    assert torch.equal(bare.full(33).losses, bare.sliding(64).losses)
-    plain = bare.full(32).losses + 1
-    shares = [
-        _row(text, 16, plain, plain, size, "exact", 0, bare.full(size)).share for size in (32, 33)
-    ]
-    assert shares == [(0, 0, 0), None]
+def test_the_share_is_over_what_full_attention_sees() -> None:
+    """The model has 64 positions: 16 tokens in memory leave 48, 32 leave 32."""
+    model, ids = tiny.llama(), tiny.ids(200)[0].tolist()
+    text = ScoredText(ids, [16], [40], scored=60, places=2)
+    bare, end = BareModel(model, text), len(ids) - 60
+    found = {size: bare.full(size) for size in (4, 16, 32, 40)}
+    assert {size: each.whole for size, each in found.items()} == {4: 60, 16: 48, 32: 32, 40: 0}
+    assert {each.seen for each in found.values()} == {64}
+    for size, whole in ((16, 48), (32, 32)):
+        expected = naive_losses(model, ids[end - size : end], ids[end : end + whole])
+        assert found[size].losses[1, :whole] == pytest.approx(expected, abs=1e-5)
+        after = naive_losses(model, ids[-64 : end + whole], ids[end + whole :])
+        assert found[size].losses[1, whole:] == pytest.approx(after, abs=1e-5)
+    assert torch.equal(found[40].losses, bare.sliding(64).losses)
+    assert bare.sliding(64).whole == 0
+    saved = torch.arange(60.0).expand(2, 60) / 16
+    for size, windows in ((4, 4), (16, 3), (32, 2), (40, 0)):
+        full = found[size]._replace(losses=torch.zeros(2, 60))
+        row = _row(text, 16, 100 - saved, torch.full((2, 60), 100.0), size, "exact", 0, full)
+        assert row.share_windows == 2 * windows
+        if windows:
+            counted = saved[0, : 16 * windows][text.counted[0, : 16 * windows]]
+            assert row.share
+            assert row.share.value == pytest.approx(float(counted.mean()) / 100)
+        else:
+            assert row.share is None
 
 
 def test_nothing_is_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +193,7 @@ def test_nothing_is_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_share_of_losses_by_hand() -> None:
     """Without memory 4 nats, with full attention 2: each nat that memory saves is a half."""
     text = ScoredText(tiny.ids(100)[0].tolist(), [4], [8], scored=12)
-    plain, full = torch.full((1, 12), 4.0), BareLosses(torch.full((1, 12), 2.0), 20, 0)
+    plain, full = torch.full((1, 12), 4.0), BareLosses(torch.full((1, 12), 2.0), 20, 12, 0)
     saved = torch.tensor([[0.0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]])
     losses = plain - saved
     losses[0, ::4] = plain[0, ::4] = math.nan
@@ -197,7 +212,7 @@ def test_the_share_of_losses_by_hand() -> None:
 def test_the_share_is_that_of_sums_not_a_mean_of_shares() -> None:
     text = ScoredText(tiny.ids(100)[0].tolist(), [3], [8], scored=6)
     plain = torch.full((1, 6), 10.0)
-    full = BareLosses(torch.tensor([[0.0, 2, 2, 0, 9, 9]]), 14, 0)
+    full = BareLosses(torch.tensor([[0.0, 2, 2, 0, 9, 9]]), 14, 6, 0)
     losses = torch.tensor([[0.0, 10, 10, 0, 9, 9]])
     row = _row(text, 3, losses, plain, 8, "exact", 0, full)
     assert row.share

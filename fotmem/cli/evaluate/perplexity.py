@@ -47,7 +47,8 @@ EXPLAINED = {
     DIFFERENCE: "mean loss minus that without memory, with its 95% interval: lower is better",
     "full attention": "perplexity of the same tokens without a memory, in one context with those "
     "in memory; or in as many tokens as fit",
-    "share": "how much of the loss that full attention saves memory saves, with its 95% interval",
+    "share": "how much of the loss that full attention saves memory saves, with its 95% interval; "
+    "over the windows for which full attention sees all that memory holds",
     "scored": "scored tokens, the same in all rows",
     "seconds": "time, with reading",
 }

@@ -26,6 +26,8 @@ class BareLosses(NamedTuple):
     """In nats, ``[places, scored]``."""
     seen: int
     """Tokens of a call: the last scored one, and those before it."""
+    whole: int
+    """The first scored tokens of each part whose context begins where it was asked to begin."""
     seconds: float
 
 
@@ -65,26 +67,30 @@ class BareModel:
 
     def sliding(self, window: int) -> BareLosses:
         """Slide a window by half its length: each scored token sees at least half a window."""
-        return self._score(window, min(window // 2, self._text.scored))
+        return self._score(window, window // 2)._replace(whole=0)
 
     def full(self, size: int) -> BareLosses:
         """Attend to all scored tokens and to `size` tokens before them.
 
         These are the tokens that a window sees with a memory that had `size` tokens at the
-        beginning. If they do not fit the context, it slides by half its length.
+        beginning. If they do not fit the context, its first call has as many as fit; then it
+        slides on, so that each token sees `size` tokens. Where this would be less than half the
+        context at a time, it slides from the beginning.
         """
-        every = size + self._text.scored
-        if every > self.context:
-            return self.sliding(self.context)
-        return self._score(every, self._text.scored)
+        if size + self._text.scored <= self.context:
+            return self._score(size + self._text.scored, self._text.scored)
+        if size <= self.context - self.context // 2:
+            return self._score(self.context, self.context - size)
+        return self.sliding(self.context)
 
     def _score(self, window: int, step: int) -> BareLosses:
         """Score `step` tokens at a time, each time at the end of a window."""
+        step = min(step, self._text.scored)
         if (window, step) not in self._known:
             begin = time.perf_counter()
             rows = [self._part(part, window, step) for part in self._text.parts]
             seconds = time.perf_counter() - begin
-            self._known[window, step] = BareLosses(torch.stack(rows), window, seconds)
+            self._known[window, step] = BareLosses(torch.stack(rows), window, step, seconds)
         return self._known[window, step]
 
     def _part(self, part: TextPart, window: int, step: int) -> Tensor:

@@ -52,8 +52,11 @@ class PerplexityRow(StoreRow):
     share: Figure | None = None
     """How much of the loss that full attention saves is saved by memory, over windows.
 
-    None where full attention does not see all tokens, or saves nothing.
+    Over the windows for which full attention sees all that memory holds; None without such a
+    window, or where full attention saves nothing.
     """
+    share_windows: int = 0
+    """How many windows these are."""
 
 
 def measure_perplexity(
@@ -163,8 +166,8 @@ def _row(
 ) -> PerplexityRow:
     change = text.mean(losses - plain)
     changes = text.window_means(losses - plain, window)
-    sees_all = full is not None and full.seen == size + text.scored
-    share = _share(text, window, losses, plain, full.losses) if full and sees_all else None
+    seen = text.windows_within(0 if full is None else full.whole, window)
+    share = None if full is None else _share(text, window, losses, plain, full.losses, seen)
     spread = 1.96 * float(changes.std()) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
     return PerplexityRow(
         tokens=size,
@@ -179,12 +182,16 @@ def _row(
         full_perplexity=None if full is None else math.exp(text.mean(full.losses)),
         full_tokens=None if full is None else full.seen,
         share=share,
+        share_windows=0 if share is None else int(seen.sum()),
     )
 
 
 def _share(
-    text: ScoredText, window: int, losses: Tensor, plain: Tensor, full: Tensor
+    text: ScoredText, window: int, losses: Tensor, plain: Tensor, full: Tensor, seen: Tensor
 ) -> Figure | None:
-    """Return how much of what full attention saves is saved; None where it saves nothing."""
-    saved, most = (text.window_sums(plain - each, window) for each in (losses, full))
+    """Return how much of what full attention saves in the windows `seen` is saved.
+
+    None where it saves nothing.
+    """
+    saved, most = (text.window_sums(plain - each, window)[seen] for each in (losses, full))
     return interval(ratio, saved, most) if most.sum() > 0 else None

@@ -93,3 +93,12 @@ class ScoredText:
         """Return the mean of the counted losses of each window that has any."""
         numbers = self.window_sums(torch.ones_like(losses), window)
         return (self.window_sums(losses, window) / numbers)[numbers > 0]
+
+    def windows_within(self, tokens: int, window: int) -> Tensor:
+        """Return which windows lie within the first scored tokens of their part, as `window_sums`.
+
+        The last window may be shorter than the others.
+        """
+        ends = [min(start + window, self.scored) for start in range(0, self.scored, window)]
+        within = torch.tensor(ends) <= tokens
+        return within.repeat_interleave(len(self.parts))
