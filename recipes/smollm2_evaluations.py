@@ -1,11 +1,13 @@
 """The evaluations that ``make report-smollm2`` asks of each text: a further one is a line here.
 
-Its figures get a line in ``recipes/text_tables.py``.
+Its figures get a line in ``recipes/text_tables.py``. What reads a text for each question has fewer
+questions: the mean of all texts has a hundred or more.
 """
 
 from typing import NamedTuple
 
 from fotmem.cli.parsing import parse_sizes
+from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from fotmem.training.tune import DISTANCE
 from recipes.smollm2 import OPTIONS, TEMPERATURE
 
@@ -34,10 +36,14 @@ class Evaluation(NamedTuple):
     """How often a piece is read, with one window after another."""
     scored: int | None = None
     """Tokens to score after each piece, where pieces do not overlap."""
+    questions: str = ""
+    """File of questions that a text must have, with a place for its name."""
 
-    def words(self, length: str) -> str:
-        """Return the command for a length."""
-        return f"{self.command} --tokens {length}".format(readings=self.readings, asked=self.asked)
+    def words(self, length: str, text: str) -> str:
+        """Return the command for a length; `text` is the name of a text."""
+        command = self.command.format(readings=self.readings, asked=self.asked)
+        questions = f" --questions {self.questions.format(text)}" if self.questions else ""
+        return f"{command}{questions} --tokens {length}"
 
     def needed(self, length: str) -> int:
         """Return how many tokens a text must have."""
@@ -55,7 +61,6 @@ class Evaluation(NamedTuple):
 
 
 PASSKEY = "passkey {} --readings {{readings}} --trials {{asked}}".format
-SIZES = "2k,4k,16k,64k"
 EVALUATIONS = {
     "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k")),
     "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), (), readings=1),
@@ -65,9 +70,41 @@ EVALUATIONS = {
     "facts": Evaluation(
         f"facts {TUNED} --facts {{asked}}", ("16k", "100k"), ("16k",), readings=1, asked=64
     ),
+    "questions": Evaluation(
+        f"questions {TUNED} --beside window,context,bm25",
+        lengths=("16k",),
+        quick=("16k",),
+        readings=10,
+        asked=20,
+        questions="recipes/questions/test/{}.jsonl",
+    ),
+    "ruler": Evaluation(
+        f"ruler {TUNED} --trials {{asked}}", ("16k",), (), readings=5, asked=5, passes=13
+    ),
+    "ruler-long": Evaluation(
+        f"ruler {TUNED} --trials {{asked}} --tasks {','.join(NEEDLES)}",
+        lengths=("100k",),
+        quick=(),
+        readings=2,
+        asked=2,
+        passes=len(NEEDLES),
+    ),
+    "beside": Evaluation(
+        f"passkey {TUNED} --trials {{asked}} --beside window,context,bm25,sinks",
+        lengths=("16k",),
+        quick=(),
+        readings=20,
+        asked=20,
+        passes=3,
+    ),
     "perplexity": Evaluation(
         f"perplexity {TUNED} --window 512,2k,8k --scored 8k --places {{readings}}",
-        *((SIZES,), ("4k,16k",), 3, 0, 3, 8192),
+        lengths=("2k,4k,16k,64k",),
+        quick=("4k,16k",),
+        readings=3,
+        asked=0,
+        passes=3,
+        scored=8192,
     ),
 }
 """By the names of their reports."""

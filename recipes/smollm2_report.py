@@ -1,10 +1,13 @@
 """Measures ``smollm2-fot`` on texts that nothing was chosen on; fills in its card and the README.
 
 Run by ``make report-smollm2 TEXTS=FOLDER``: each ``.txt`` file of the folder is a text, such as the
-test texts of ``make texts``. It takes a day; ``QUICK=1`` measures less, prints the tables, and
-changes no page. Reports that exist are not measured again: delete those of an older adapter.
+test texts of ``make texts``. It takes a day and more; ``ONLY=passkey,facts`` runs some evaluations,
+``QUICK=1`` measures less, prints the tables, and changes no page. Reports that exist are not
+measured again: delete those of an older adapter.
 """
 
+import argparse
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +21,7 @@ from recipes.reports import fill, measured
 from recipes.smollm2 import SHIPPED
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation
 from recipes.smollm2_picture import draw
-from recipes.text_tables import TABLES, Reports, tables
+from recipes.text_tables import TABLES, Reports, Rows, tables
 from recipes.texts.making import NOTES, notes
 
 Evaluations = Mapping[str, Evaluation]
@@ -42,14 +45,18 @@ class Run(NamedTuple):
     length: str
 
 
-def main(folder: Path, *, quick: bool) -> None:
-    """Measure everything without a report, then draw, and fill in the pages."""
+def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
+    """Measure everything without a report, or only some evaluations; draw; fill in the pages."""
     texts = sorted(folder.glob("*.txt"))
     if not texts:
         sys.exit(f"there is no .txt file in {folder}: run make texts, or give TEXTS=FOLDER")
     reports = QUICK_REPORTS if quick else REPORTS
     evaluations = QUICK if quick else EVALUATIONS
-    measure(list(runs(texts, evaluations)), evaluations, reports)
+    chosen = only.split(",") if only else list(evaluations)
+    if unknown := [name for name in chosen if name not in evaluations]:
+        sys.exit(f"unknown: {', '.join(unknown)}; the evaluations are {', '.join(evaluations)}")
+    planned = runs(texts, {name: evaluations[name] for name in chosen})
+    measure(list(planned), evaluations, reports)
     if (folder.parent / NOTES).exists():
         shutil.copyfile(folder.parent / NOTES, reports / NOTES)
     found = collected(reports, evaluations)
@@ -67,6 +74,8 @@ def runs(texts: Sequence[Path], evaluations: Evaluations) -> Iterator[Run]:
     for text in texts:
         tokens = len(token_ids(tokenizer, read_text(text)))
         for name, evaluation in evaluations.items():
+            if evaluation.questions and not Path(evaluation.questions.format(text.stem)).exists():
+                continue
             for length in evaluation.lengths:
                 if evaluation.needed(length) <= tokens:
                     yield Run(text, name, length)
@@ -80,7 +89,8 @@ def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> 
     print(f"{len(missing)} of {len(planned)} reports are missing: about {hours:.1f} hours")
     for run in missing:
         files[run].parent.mkdir(parents=True, exist_ok=True)
-        measured(files[run], evaluations[run.name].words(run.length), [str(run.text)])
+        words = evaluations[run.name].words(run.length, run.text.stem)
+        measured(files[run], words, [str(run.text)])
 
 
 def report_of(reports: Path, text: str, name: str, length: str) -> Path:
@@ -97,11 +107,17 @@ def collected(reports: Path, evaluations: Evaluations) -> dict[str, Reports]:
                 row
                 for length in evaluation.lengths
                 if (file := report_of(reports, text, name, length)).exists()
-                for row in measured(file, "", [])
+                for row in rows_of(file)
             ]
             for name, evaluation in evaluations.items()
         }
     return found
+
+
+def rows_of(file: Path) -> Rows:
+    """Return the rows of a report, and those of other ways to answer."""
+    report = json.loads(file.read_text("utf-8"))
+    return [*report["rows"], *report.get("beside", [])]
 
 
 def described(texts: Iterable[str], reports: Path) -> str:
@@ -117,5 +133,8 @@ def described(texts: Iterable[str], reports: Path) -> str:
 
 
 if __name__ == "__main__":
-    arguments = [word for word in sys.argv[1:] if word != "--quick"]
-    main(Path(*arguments or ["build/texts/test"]), quick="--quick" in sys.argv)
+    parser = argparse.ArgumentParser(prog="python -m recipes.smollm2_report")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("build/texts/test"))
+    parser.add_argument("--quick", action="store_true", help="measure less, and print tables")
+    parser.add_argument("--only", default="", help="names of evaluations, such as passkey,facts")
+    main(**vars(parser.parse_args()))

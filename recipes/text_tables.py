@@ -16,7 +16,7 @@ Reports = Mapping[str, Rows]
 
 def exact_match(rows: Rows) -> dict[str, Figure]:
     """Return the share of right answers by tokens of text, and without memory."""
-    asked = [row for row in rows if row.get("kind", "all") == "all"]
+    asked = [row for row in rows if "memory" in row and row.get("kind", "all") == "all"]
     return {
         f"{row['tokens']:,}" if row["memory"] else "without memory": Figure(
             row["exact_match"], *row["exact_match_interval"]
@@ -44,6 +44,23 @@ def shares(rows: Rows, *, tokens: int) -> dict[str, Figure]:
     }
 
 
+def beside_window(rows: Rows) -> dict[str, Figure]:
+    """Return the score with memory, and with all that an answer needs in the window."""
+    return {
+        f"{row['tokens']:,}{label}": Figure(row[name], *row[f"{name}_interval"])
+        for row in rows
+        if row.get("task", "needles") == "needles"
+        for name, label in (("with_memory", ""), ("in_window", ", in window"))
+    }
+
+
+def ways(rows: Rows) -> dict[str, Figure]:
+    """Return the score of each way to answer."""
+    return {
+        row["way"]: Figure(row["score"], *row["score_interval"]) for row in rows if "way" in row
+    }
+
+
 class Table(NamedTuple):
     """What a table shows."""
 
@@ -59,6 +76,10 @@ TABLES = (
     Table("The same with a window of 2,048", ("passkey-2048",), exact_match),
     Table("Pass key among ten look-alikes", ("distractors",), exact_match),
     Table("Facts in other and in trained wordings", ("facts",), exact_match),
+    Table("Natural questions, by tokens of text", ("questions",), beside_window),
+    Table("The same, and what else answers them", ("questions",), ways),
+    Table("Needles of RULER, by tokens of text", ("ruler", "ruler-long"), beside_window),
+    Table("Pass key in 16,384 tokens, and what else finds it", ("beside",), ways),
     *(
         Table(
             f"Loss saved by memory (nats), window {window:,}, by tokens in memory",
@@ -103,7 +124,7 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     body.append(["**mean**", *(_mean(figures, len(found)) for figures in of_column)])
     body.append(["**worst**", *map(_worst, of_column)])
     commands = "".join(
-        f"    fotmem eval {evaluation.words('LENGTH')} --text FILE\n"
+        f"    fotmem eval {evaluation.words('LENGTH', 'TEXT')} --text FILE\n"
         for name, evaluation in evaluations.items()
         if name in show.evaluations
     )

@@ -14,13 +14,23 @@ from fotmem.measure.evaluate.perplexity import PerplexityRow
 from recipes import smollm2_report
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation
 from recipes.smollm2_picture import draw
-from recipes.smollm2_report import FIGURES, PAGES, QUICK, REPORTS
-from recipes.text_tables import TABLES, Table, exact_match, saved_loss, shares, tables
+from recipes.smollm2_report import FIGURES, PAGES, QUICK, REPORTS, rows_of
+from recipes.text_tables import (
+    TABLES,
+    Table,
+    beside_window,
+    exact_match,
+    saved_loss,
+    shares,
+    tables,
+    ways,
+)
 from recipes.texts.making import Made
 
 ROOT = Path(__file__).parents[1]
+QUESTIONS = "recipes/questions/test/manual.jsonl"
 COMMANDS = {
-    evaluation.words(length)
+    evaluation.words(length, "manual").replace(QUESTIONS, "QUESTIONS")
     for chosen in (EVALUATIONS, QUICK)
     for evaluation in chosen.values()
     for length in evaluation.lengths
@@ -38,14 +48,21 @@ def passkey_row(tokens: int, right: float, *, memory: bool = True) -> dict[str, 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_commands_are_understood(command: str, tmp_path: Path) -> None:
     """All options are known: what is missed is the text, which comes last."""
-    words = ["eval", *shlex.split(command), "--text", str(tmp_path / "none.txt")]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "Who?", "answers": ["He"], "passage": "he"}\n')
+    words = shlex.split(command.replace("QUESTIONS", str(questions)))
+    words = ["eval", *words, "--text", str(tmp_path / "none.txt")]
     ended = CliRunner().invoke(app, words)
     assert "none.txt" in ended.output + str(ended.exception)
 
 
 def test_a_figure_has_a_hundred_trials_and_every_evaluation_a_table() -> None:
-    asked = {name: each.asked for name, each in EVALUATIONS.items()}
-    assert asked == dict.fromkeys(EVALUATIONS, 100) | {"facts": 64, "perplexity": 0}
+    """Where a text is read for each question, there are fewer for each of eight texts."""
+    for name, evaluation in EVALUATIONS.items():
+        if name.startswith(("passkey", "distractors")):
+            assert evaluation.asked == 100
+        if name in ("ruler", "ruler-long", "beside"):
+            assert 8 * evaluation.asked * (8 if "ruler" in name else 1) >= 100
     assert {name for each in TABLES for name in each.evaluations} == {*EVALUATIONS}
 
 
@@ -86,15 +103,33 @@ def test_figures_are_those_of_all_facts() -> None:
 
 def test_the_loss_that_memory_saves_and_its_share() -> None:
     about: dict[str, Any] = {"store": "exact", "perplexity": 9.0, "scored": 5, "seconds": 1.0}
+    half, most = Figure(0.5, 0.4, 0.6), Figure(0.9, 0.8, 1.0)
     about |= {"difference": -0.2, "difference_interval": (-0.3, -0.1)}
     rows = [
         PerplexityRow(tokens=tokens, memory=tokens > 0, window=window, share=share, **about)
         for window in (512, 2048)
-        for tokens, share in ((0, None), (4096, Figure(0.5, 0.4, 0.6)), (8192, None))
+        for tokens, share in ((0, None), (4096, half), (8192, most))
     ]  # fmt: skip
     found = json.loads(json.dumps([row.__dict__ for row in rows]))
     assert saved_loss(found, window=512) == dict.fromkeys(("4,096", "8,192"), (0.2, 0.1, 0.3))
     assert shares(found, tokens=4096) == dict.fromkeys(("512", "2,048"), (0.5, 0.4, 0.6))
+
+
+def test_the_score_with_memory_and_in_the_window() -> None:
+    score = {"with_memory": 0.5, "with_memory_interval": [0.4, 0.6], "tokens": 4096}
+    score |= {"in_window": 1.0, "in_window_interval": [0.9, 1.0]}
+    assert beside_window([score | {"task": task} for task in ("vt", "needles")]) == {
+        "4,096": (0.5, 0.4, 0.6),
+        "4,096, in window": (1.0, 0.9, 1.0),
+    }
+    assert beside_window([score | {"task": "vt"}]) == {}
+
+
+def test_other_ways_to_answer() -> None:
+    row = {"tokens": 4096, "score": 0.5, "score_interval": [0.4, 0.6]}
+    rows = [passkey_row(4096, 0.9), *(row | {"way": way} for way in ("memory", "bm25"))]
+    assert ways(rows) == dict.fromkeys(("memory", "bm25"), (0.5, 0.4, 0.6))
+    assert exact_match(rows) == {"4,096": (0.9, 0.8, 1.0)}
 
 
 def test_the_picture(tmp_path: Path) -> None:
@@ -147,7 +182,7 @@ def test_a_text_is_measured_as_far_as_it_goes_and_once(
     folder: Path, run: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        smollm2_report.main(folder, quick=False)
+        smollm2_report.main(folder)
     long, command = folder / "long.txt", "passkey one --trials 100 --tokens"
     assert run == [f"{command} {length} --text {long}" for length in (2, 10)]
     printed = capsys.readouterr().out
@@ -174,6 +209,34 @@ def test_a_quick_report_changes_no_page(
     printed = capsys.readouterr().out
     assert "- `long`\n- `short`\n\n**Pass key, by tokens of text**\n" in printed
     assert "| **worst** | 0.50 (long) |\n" in printed
+
+
+def test_questions_are_asked_where_a_text_has_some(
+    folder: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = str(folder / "{}.jsonl")
+    one = {"questions": ONE["passkey"]._replace(lengths=("1",), questions=questions)}
+    monkeypatch.setattr(smollm2_report, "EVALUATIONS", one)
+    (folder / "short.jsonl").write_text("")
+    smollm2_report.main(folder)
+    (command,) = run
+    assert f"--questions {folder}/short.jsonl --tokens 1 --text {folder}/short.txt" in command
+
+
+def test_other_ways_stand_beside_the_rows_of_a_report(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"rows": [{"a": 1}], "beside": [{"b": 2}]}))
+    (tmp_path / "two.json").write_text(json.dumps({"rows": [{"a": 1}]}))
+    assert rows_of(tmp_path / "one.json") == [{"a": 1}, {"b": 2}]
+    assert rows_of(tmp_path / "two.json") == [{"a": 1}]
+
+
+def test_some_evaluations(folder: Path, run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"passkey": ONE["passkey"]._replace(lengths=("1",)), "facts": ONE["passkey"]}
+    monkeypatch.setattr(smollm2_report, "EVALUATIONS", one)
+    smollm2_report.main(folder, only="passkey")
+    assert len(run) == 2
+    with pytest.raises(SystemExit, match="unknown: perp; the evaluations are passkey, facts"):
+        smollm2_report.main(folder, only="passkey,perp")
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
