@@ -1,6 +1,7 @@
 """What a user would do instead of a memory: what each way lets the model see, and what it keeps."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from fotmem.measure.evaluate.alternatives.bm25 import PASSAGE, Passages
 from fotmem.measure.evaluate.alternatives.kept_keys import KeptKeys, read_keys
 from fotmem.measure.evaluate.alternatives.last_tokens import LastTokens
 from fotmem.measure.evaluate.alternatives.names import MEANINGS, check_names, make_ways
-from fotmem.measure.evaluate.alternatives.run import ask_all
+from fotmem.measure.evaluate.alternatives.run import WayRow, ask_all, means_of
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question, Way
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.reading import LOCAL, remember
@@ -211,6 +212,17 @@ def test_what_a_way_costs_and_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert last.first_seconds == 107
     assert last.further_seconds == 8
     assert last.kept_bytes == 80
+
+
+def test_means_over_tasks() -> None:
+    row = WayRow("bm25", "a", 9, 0.5, wilson(1, 2), 2, 10.0, 1.0, 100)
+    other = replace(row, task="b", score=1.0, first_seconds=20.0, further_seconds=3.0)
+    other = replace(other, kept_bytes=300)
+    alone = replace(row, way="sinks")
+    unasked = replace(row, task="c", score=0.0)
+    assert means_of([row, alone, other, unasked], ["a", "b"], "both") == [
+        WayRow("bm25", "both", 9, 0.75, wilson(3, 4), 4, 15.0, 2.0, 200)
+    ]
 
 
 def test_names() -> None:

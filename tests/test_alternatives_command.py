@@ -98,6 +98,16 @@ def test_wrong_usage(
     assert reason in refusal(capsys, code, *words, "--trials", 1, *given)
 
 
+def test_a_window_without_room_is_refused_before_anything_is_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotmem.cli.evaluate.ruler._measure", None)
+    words = ["eval", "ruler", folder, "--text", folder / "text.txt", "--tokens", 1000]
+    given = ["--tasks", "fwe,vt", "--window", 200, "--beside", "bm25"]
+    reason = "a window of 200 tokens has no room for text"
+    assert reason in refusal(capsys, 1, *words, *given)
+
+
 @pytest.mark.parametrize("readings", [None, 1])
 def test_pass_keys_are_asked_for_in_their_text(readings: int | None) -> None:
     trials = make_trials(

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
@@ -79,14 +79,15 @@ def ruler(
     ways = parse_beside(beside)
     task = Task(context)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
+    from fotmem.measure.evaluate.alternatives.run import means_of
     from fotmem.measure.evaluate.ruler.haystacks import Source
     from fotmem.measure.evaluate.ruler.run import mean_of_needles
-    from fotmem.measure.evaluate.ruler.tasks import make_samples
+    from fotmem.measure.evaluate.ruler.tasks import NEEDLES, make_samples
 
     source = Source(task.tokenizer, task.text)
-    for size in sizes:
-        for name in names:
-            make_samples(source, name, tokens=size, trials=1, seed=seed)  # is there room for it?
+    for size, name in product(sizes, names):
+        samples = make_samples(source, name, tokens=size, trials=1, seed=seed)
+        check_room(task, ways, of_samples(samples))
     rows: list[RulerRow] = []
     for size in sizes:
         found: list[RulerRow] = []
@@ -95,10 +96,13 @@ def ruler(
             task.write([*rows, *found], report, as_json=False)  # the next task may take hours
         rows += [*found, *mean_of_needles(found)]
     others: list[WayRow] = []
-    for size, name in product(sizes, names if ways else []):
-        samples = make_samples(source, name, tokens=size, trials=trials, seed=seed)
-        others += ask_beside(task, ways, of_samples(samples), about=name, tokens=size)
-        task.write(rows, report, as_json=False, beside=others)
+    for size in sizes if ways else []:
+        asked: list[WayRow] = []
+        for name in names:
+            samples = make_samples(source, name, tokens=size, trials=trials, seed=seed)
+            asked += ask_beside(task, ways, of_samples(samples), about=name, tokens=size)
+            task.write(rows, report, as_json=False, beside=[*others, *asked])
+        others += [*asked, *means_of(asked, NEEDLES, "needles")]
     if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows)
         show_beside(others)

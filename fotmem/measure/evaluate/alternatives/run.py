@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -72,6 +72,38 @@ def ask_all(
                 further_seconds=median(further),
                 kept_bytes=int(median(kept)),
             )
+
+
+def means_of(rows: Sequence[WayRow], tasks: Collection[str], name: str) -> list[WayRow]:
+    """Return the mean over tasks for each way that was asked all of them, as a row of its own.
+
+    Parameters
+    ----------
+    rows : sequence of WayRow
+        Of one length.
+    tasks : collection of str
+    name : str
+        The task of the new rows.
+    """
+    found = []
+    for way in dict.fromkeys(row.way for row in rows):
+        some = [row for row in rows if row.way == way and row.task in tasks]
+        if len(some) == len(tasks):
+            questions, score = sum(row.questions for row in some), fmean(row.score for row in some)
+            found.append(
+                WayRow(
+                    way=way,
+                    task=name,
+                    tokens=some[0].tokens,
+                    score=score,
+                    score_interval=wilson(score * questions, questions),
+                    questions=questions,
+                    first_seconds=fmean(row.first_seconds for row in some),
+                    further_seconds=fmean(row.further_seconds for row in some),
+                    kept_bytes=int(fmean(row.kept_bytes for row in some)),
+                )
+            )
+    return found
 
 
 def _now(way: Way) -> float:

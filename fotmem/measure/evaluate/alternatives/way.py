@@ -85,7 +85,7 @@ class Way(ABC):
         Raises
         ------
         InputError
-            None.
+            No token does.
         """
         if room >= self.window:
             raise InputError(
