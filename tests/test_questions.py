@@ -24,6 +24,7 @@ from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
 from tests import folders
 from tests.commands import call, refusal
+from tests.pages import ROOT
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
 TOKENIZER = folders.tokenizer("digits")
@@ -64,6 +65,16 @@ def test_a_line_that_is_no_question(line: str, reason: str, tmp_path: Path) -> N
         read_questions(file)
     assert str(error.value).startswith(f"{file}, line 3: expected an object such as ")
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("folder, kinds", [(".", 5), ("choosing", 2)])
+def test_questions_of_the_recipe_quote_few_words(folder: str, kinds: int) -> None:
+    files = sorted((ROOT / "recipes/questions" / folder).glob("*.jsonl"))
+    asked = [question for file in files for question in read_questions(file)]
+    assert (len(files), len(asked)) >= (kinds, 10 * kinds)
+    assert all(len(each.passage.split()) < 8 for each in asked)
+    assert all(len(answer.split()) <= 5 for each in asked for answer in each.answers)
+    assert len({each.passage for each in asked}) == len(asked)
 
 
 # The pieces of text
