@@ -32,7 +32,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4
 test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (5 minutes on two cores)
 	@$(IN_RAM) $(PYTEST) -m "not thorough" $(ARGS)
 
-test-all: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (11 minutes on two cores)
+test-all: $(VENV)/.extra-dev $(VENV)/.extra-lm-eval $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (11 minutes on two cores)
 	@$(IN_RAM) FOTMEM_TRIALS=12 $(PYTEST) $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
