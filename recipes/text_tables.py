@@ -116,6 +116,7 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     body = [
         [text, *(ranged(figures[each], 2) if each in figures else "" for each in columns)]
         for text, figures in found.items()
+        if figures
     ]
     of_column = [
         {text: figures[each] for text, figures in found.items() if each in figures}
@@ -123,12 +124,12 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     ]
     body.append(["**mean**", *(_mean(figures, len(found)) for figures in of_column)])
     body.append(["**worst**", *map(_worst, of_column)])
-    commands = "".join(
+    commands = {
         f"    fotmem eval {evaluation.words('LENGTH', 'TEXT')} --text FILE\n"
         for name, evaluation in evaluations.items()
-        if name in show.evaluations
-    )
-    return f"**{show.title}**\n\n{table(['text', *columns], body)}\n{commands}"
+        if name in show.evaluations and evaluation.lengths
+    }
+    return f"**{show.title}**\n\n{table(['text', *columns], body)}\n{''.join(sorted(commands))}"
 
 
 def _mean(figures: Mapping[str, Figure], texts: int) -> str:

@@ -36,7 +36,8 @@ COMMANDS = {
     for length in evaluation.lengths
 }
 ONE = {"passkey": Evaluation("passkey one --trials {asked}", ("4k", "1M"), ("4k",))}
-SHOWN = [Table("Pass key", ("passkey",), exact_match)]
+SAME = {"same": ONE["passkey"], "unmeasured": Evaluation("facts one", (), ())}
+SHOWN = [Table("Pass key", ("passkey", "same", "unmeasured"), exact_match)]
 
 
 def passkey_row(tokens: int, right: float, *, memory: bool = True) -> dict[str, Any]:
@@ -81,13 +82,12 @@ def test_each_text_the_mean_and_the_worst() -> None:
     good = [passkey_row(4096, 0.0, memory=False), passkey_row(4096, 0.9), passkey_row(8192, 0.8)]
     poor = [passkey_row(4096, 0.0, memory=False), passkey_row(4096, 0.5)]
     found = {"manual": {"passkey": good}, "tables": {"passkey": poor}, "none": {}}
-    assert tables(found, ONE, [*SHOWN, Table("None", ("facts",), exact_match)]) == (
+    assert tables(found, ONE | SAME, [*SHOWN, Table("None", ("facts",), exact_match)]) == (
         "**Pass key**\n\n"
         "| text | without memory | 4,096 | 8,192 |\n"
         "| --- | --- | --- | --- |\n"
         "| manual | 0.00 (0.00 to 0.10) | 0.90 (0.80 to 1.00) | 0.80 (0.70 to 0.90) |\n"
         "| tables | 0.00 (0.00 to 0.10) | 0.50 (0.40 to 0.60) |  |\n"
-        "| none |  |  |  |\n"
         "| **mean** | 0.00 (2 of 3 texts) | 0.70 (2 of 3 texts) | 0.80 (1 of 3 texts) |\n"
         "| **worst** | 0.00 (manual) | 0.50 (tables) | 0.80 (manual) |\n"
         "\n    fotmem eval passkey one --trials 100 --tokens LENGTH --text FILE\n"
