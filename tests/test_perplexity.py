@@ -249,7 +249,7 @@ def test_rows_of_several_windows(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["eval", "perplexity", folder, "--text", folder / "text.txt", "--scored", 64]
-    given += ["--tokens", "64,1k", "--window", "16,32", "--sliding", 32]
+    given += ["--tokens", "64,100", "--window", "16,32", "--sliding", 32]
     file = tmp_path / "report.json"
     assert not call(capsys, *given, "--report", file, "--json").code
     report = read_report(file)
@@ -260,12 +260,12 @@ def test_rows_of_several_windows(
         *(
             (window, False, *each)
             for window in (16, 32)
-            for each in ((0, None), (64, 128), (1024, CONTEXT))
+            for each in ((0, None), (64, 128), (100, CONTEXT))
         ),
     ]
     assert {row.scored for row in rows} == {60}
     model = folders.model(max_position_embeddings=CONTEXT)
-    text = ScoredText(tokens(), [16, 32], [64, 1024], scored=64)
+    text = ScoredText(tokens(), [16, 32], [64, 100], scored=64)
     bare = BareModel(model, text)
     expected = sliding_row(text, 32, bare.sliding(32))
     assert rows[0].perplexity == pytest.approx(expected.perplexity, rel=1e-5)
