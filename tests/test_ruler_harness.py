@@ -12,6 +12,7 @@ from fotmem.measure.evaluate.ruler.harness import SCORE, harness_tasks
 from fotmem.measure.evaluate.ruler.haystacks import Source
 from fotmem.measure.evaluate.ruler.run import ask
 from fotmem.measure.evaluate.ruler.sample import Sample
+from fotmem.measure.evaluate.ruler.tasks import make_samples
 from fotmem.tasks.answer import answer_question
 from tests import folders
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -40,10 +41,9 @@ def test_scores_are_those_of_fotmem(monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval.models.huggingface import HFLM
 
     model, expected = folders.model(), {}
-    plain = harness.make_samples
 
     def made(source: Source, name: str, **options: Any) -> list[Sample]:
-        first, second, third = map(whole, plain(source, name, **options))
+        first, second, third = map(whole, make_samples(source, name, **options))
         known = [
             replace(one, answers=[answer_question(model, TOKENIZER, one.read).text[:4]])
             for one in (first, second)
@@ -60,6 +60,17 @@ def test_scores_are_those_of_fotmem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert expected == {"fotmem_niah_single_2": [1, 1, 0], "fotmem_qa": [1, 1, 0]}
     for name, scores in expected.items():
         assert found["results"][name][f"{SCORE},none"] == pytest.approx(sum(scores) / 3)
+
+
+@pytest.mark.thorough
+def test_a_prompt_is_a_sample_as_fotmem_asks_it() -> None:
+    pytest.importorskip("lm_eval")
+    [task] = harness_tasks(TOKENIZER, TEXT, ["niah_multikey_1"], tokens=700, trials=2, seed=3)
+    samples = make_samples(Source(TOKENIZER, TEXT), "niah_multikey_1", tokens=700, trials=2, seed=3)
+    for document, sample in zip(task.eval_docs, samples, strict=True):
+        whole = TOKENIZER.decode(sample.read + sample.local + sample.question)
+        assert (document["prompt"], document["answers"]) == (whole, sample.answers)
+    assert task.config.generation_kwargs["max_gen_toks"] == samples[0].new_tokens
 
 
 @pytest.mark.thorough
