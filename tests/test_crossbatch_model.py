@@ -1,6 +1,7 @@
 """A model in crossbatch training against the same model with an attached memory."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import fotmem
 from fotmem.crossbatch import Crossbatch
+from fotmem.crossbatch.earlier import EarlierWindows
 from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
 from tests import tiny
 from tests.tiny import LAYERS, WINDOW, contents, difference, one_thread  # noqa: F401 - a fixture
@@ -22,30 +24,18 @@ def windows(rows: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     return ids[:, :WINDOW], ids[:, WINDOW:]
 
 
-def remembered(
-    model: Any,
-    previous: list[Tensor],
-    current: Tensor,
-    *,
-    bank: Sequence[Tensor] = (),
-    **options: Any,
-) -> Tensor:
-    """The logits of a current window, by a memory that holds these previous windows.
-
-    Those of the bank are in it without their first tokens.
-    """
+def remembered(model: Any, windows: Sequence[Tensor], current: Tensor, **options: Any) -> Tensor:
+    """The logits of a current window, by a memory of these windows without their first tokens."""
     with fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=None, **options) as memory:
-        for window in bank:
-            memory.read(window)
+        for window in windows:
+            memory.read(window, attend=False)
         kept = {layer: contents(store) for layer, store in memory.stores.items()}
         memory.clear()
+        begins = [sum(map(len, windows[:place])) for place in range(len(windows))]
+        later = [place for place in range(sum(map(len, windows))) if place not in begins]
         for layer, (keys, values) in kept.items():
-            if keys.shape[1]:
-                begins = [sum(map(len, bank[:place])) for place in range(len(bank))]
-                later = [place for place in range(keys.shape[1]) if place not in begins]
+            if later:
                 memory.stores[layer].add(keys[:, later], values[:, later])
-        for window in previous:
-            memory.read(window, attend=False)
         with torch.no_grad():
             logits: Tensor = model(current[None]).logits[0]
     return logits
@@ -83,11 +73,11 @@ def test_the_bank_equals_an_attached_memory() -> None:
         crossbatch.bank_windows = 0
         without = model(torch.cat(first)).logits[2:]
     for row in range(2):
-        expected = remembered(model, [first[0][row]], first[1][row], bank=kept)
+        expected = remembered(model, [*kept, first[0][row]], first[1][row])
         assert difference(logits[row], expected) <= 1e-4
-        thrice = remembered(model, [first[0][row]], first[1][row], bank=kept * 3)
+        thrice = remembered(model, [*kept * 3, first[0][row]], first[1][row])
         assert difference(weighed[row], thrice) <= 1e-4
-        latest = remembered(model, [first[0][row]], first[1][row], bank=kept[-1:])
+        latest = remembered(model, [kept[-1], first[0][row]], first[1][row])
         assert difference(with_latest[row], latest) <= 1e-4
         alone = remembered(model, [first[0][row]], first[1][row])
         assert difference(without[row], alone) <= 1e-4
@@ -112,8 +102,72 @@ def test_temperature_equals_that_of_an_attached_memory() -> None:
         model(torch.cat(first))
         crossbatch.commit()
         logits = model(torch.cat([previous, current])).logits[1]
-    expected = remembered(model, [previous[0]], current[0], bank=[*first[0]], temperature=0.25)
+    expected = remembered(model, [*first[0], previous[0]], current[0], temperature=0.25)
     assert difference(logits, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("variant", tiny.VARIANTS)
+def test_earlier_windows_equal_an_attached_memory(variant: str) -> None:
+    model = tiny.llama(variant)
+    previous, current = windows(3)
+    some = [tiny.ids(count * WINDOW, seed=7 + count).view(-1, WINDOW) for count in (2, 0, 1)]
+    with Crossbatch(model, LAYERS, distance=7) as crossbatch:
+        crossbatch.d = 2
+        crossbatch.read_earlier(some)
+        logits = model(torch.cat([previous, current])).logits[3:]
+        crossbatch.read_earlier([])
+        without = model(torch.cat([previous, current])).logits[3:]
+    for row in range(3):
+        context = [previous[row], previous[(row + 1) % 3]]
+        expected = remembered(model, [*some[row], *context], current[row], distance=7)
+        assert difference(logits[row], expected) <= 1e-4
+        expected = remembered(model, context, current[row], distance=7)
+        assert difference(without[row], expected) <= 1e-4
+
+
+def test_earlier_windows_are_older_than_the_previous_one() -> None:
+    earlier = EarlierWindows(LAYERS)
+    with earlier.reading([torch.zeros(2, 5), torch.zeros(0, 5), torch.zeros(1, 5)]):
+        earlier.keep(LAYERS[-1], torch.zeros(3, 5, 8))
+    ages = earlier.ages(torch.tensor([1.0, 30.5, 4.5]))
+    assert ages.tolist() == [1.0, 30.5, 4.5, 3.0, 2.0, 5.5]
+    assert earlier.added_to([[0, 1], [1], []]) == [[0, 1, 3, 4], [1], [5]]
+
+
+def test_ages_lower_the_weight_of_earlier_windows() -> None:
+    model = tiny.llama()
+    previous, current = windows(1)
+    window = tiny.ids(WINDOW, seed=7)
+    with Crossbatch(model, LAYERS, decay=1.0) as crossbatch:
+        crossbatch.d = 0
+        crossbatch.ages = torch.tensor([(math.sqrt(5) - 1) / 2])
+        crossbatch.read_earlier([window.expand(2, -1)])  # their weights add up to 1
+        logits = model(torch.cat([previous, current])).logits[1]
+    assert difference(logits, remembered(model, [window[0]], current[0])) <= 1e-4
+
+
+def test_gradients_reach_the_keys_of_earlier_windows() -> None:
+    model = tiny.llama().requires_grad_(False)
+    previous, current = windows(1)
+    weight = model.model.layers[LAYERS[-1]].self_attn.k_proj.weight.requires_grad_(True)
+    gradients = []
+    with Crossbatch(model, LAYERS) as crossbatch:
+        crossbatch.d = 0
+        for earlier in (tiny.ids(WINDOW, seed=7).view(1, WINDOW), previous[:0]):
+            weight.grad = None
+            crossbatch.read_earlier([earlier])
+            model(torch.cat([previous, current])).logits[1].square().mean().backward()
+            gradients.append(weight.grad)
+    assert not torch.allclose(*gradients)
+
+
+def test_earlier_windows_of_other_documents_are_refused() -> None:
+    model = tiny.llama()
+    previous, current = windows(2)
+    with Crossbatch(model, LAYERS) as crossbatch:
+        crossbatch.read_earlier([previous])
+        with pytest.raises(ShapeError, match="each of the call's 2 documents"):
+            model(torch.cat([previous, current]))
 
 
 def test_padding_changes_nothing() -> None:
@@ -122,13 +176,15 @@ def test_padding_changes_nothing() -> None:
     mask = torch.ones(4, WINDOW, dtype=torch.long)
     mask[0, 9:] = 0
     mask[3, 5:] = 0
+    earlier = tiny.ids(WINDOW, seed=7).view(1, WINDOW)
     with Crossbatch(model, LAYERS, bank_windows=2) as crossbatch:
         crossbatch.d = 2
+        crossbatch.read_earlier([earlier, earlier[:0]])
         logits = model(torch.cat([previous, current]), attention_mask=mask).logits[2:]
         crossbatch.commit()
         kept = crossbatch.bank.hidden_states(LAYERS[0], 2)
     context = [previous[1], previous[0, :9]]
-    assert difference(logits[0], remembered(model, context, current[0])) <= 1e-4
+    assert difference(logits[0], remembered(model, [*context, *earlier], current[0])) <= 1e-4
     assert difference(logits[1, :5], remembered(model, context, current[1, :5])) <= 1e-4
     assert kept is not None
     assert len(kept) == 9 + WINDOW - 2  # without the first token of each

@@ -26,6 +26,25 @@ def test_divergence_is_from_predictions_in_one_context() -> None:
                 assert difference <= 1e-5 + 1e-4 * float(exact)
 
 
+def test_the_teacher_has_earlier_windows_in_its_context() -> None:
+    model, other = tiny.llama(), tiny.llama(seed=9)
+    earlier = [tiny.ids(count * WINDOW, seed=count).view(-1, WINDOW) for count in (2, 0)]
+    windows = tiny.ids(4 * WINDOW).view(4, WINDOW)
+    columns = torch.tensor([3, WINDOW - 2])
+    logits = other(windows).logits[:, columns]
+    teacher = Teacher(model, ())
+    found = teacher.divergence(windows, columns, logits, earlier)
+    assert torch.allclose(found[:2], teacher.divergence(windows, columns, logits)[:2], atol=1e-5)
+    for row in range(2):
+        context = torch.cat([*earlier[row], windows[row], windows[2 + row]])[None]
+        for place, column in enumerate(columns.tolist()):
+            seen = context[:, : context.shape[1] - WINDOW + column + 1]
+            expected = model(seen).logits[0, -1].double().log_softmax(-1)
+            given = logits[2 + row, place].double().log_softmax(-1)
+            exact = kl_div(given, expected, log_target=True, reduction="sum")
+            assert abs(float(found[2 + row, place] - exact)) <= 1e-5 + 1e-4 * float(exact)
+
+
 def test_the_teacher_does_not_change_and_shares_untrained_weights() -> None:
     model = tiny.llama()
     trained = list(model.model.layers[1].self_attn.parameters())

@@ -67,6 +67,15 @@ def train(
     facts: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
     ] = DEFAULTS.facts,
+    earlier_windows: Annotated[
+        int,
+        typer.Option(
+            min=0, max=63, help="Windows before the previous one, in pairs without facts."
+        ),
+    ] = DEFAULTS.earlier_windows,
+    numbers: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs with numbers put into their text.")
+    ] = DEFAULTS.numbers,
     text_weight: Annotated[
         float, typer.Option(min=0, help="Weight of the usual loss on text.")
     ] = DEFAULTS.text_weight,
@@ -119,6 +128,8 @@ def train(
         bank_windows=_parse_numbers("bank-windows", bank_windows),
         bank_weight=bank_weight,
         facts=facts,
+        earlier_windows=earlier_windows,
+        numbers=numbers,
         text_weight=text_weight,
         distillation=distillation,
         learning_rate=learning_rate,

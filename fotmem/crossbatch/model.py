@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from fotmem.arguments import (
 )
 from fotmem.crossbatch.attention import crossbatch_attention
 from fotmem.crossbatch.bank import Bank
+from fotmem.crossbatch.earlier import EarlierWindows
 from fotmem.crossbatch.pattern import AttentionPattern, documents
 from fotmem.errors import OptionError, ShapeError
 from fotmem.interrupts import interrupts_deferred
@@ -33,9 +34,12 @@ class Crossbatch:
 
     The model then takes ``2 * B`` windows: the previous windows of ``B`` documents, then their
     current ones. Previous windows attend only to themselves. In memory layers, current windows also
-    attend to the previous windows of `d` documents, their own first, and to the bank. With ``d=1``
-    and an empty bank, the output for a current window is that of an attached memory that holds its
-    previous window, and the output for a previous window is that of the model alone.
+    attend to the previous windows of `d` documents, their own first, to the earlier windows of
+    their own document, and to the bank, in all of them without the first token: it is an attention
+    sink (Xiao et al. 2023, arXiv:2309.17453), and a memory that was read with an overlap has none.
+    With ``d=1`` and an empty bank, the output for a current window is that of an attached memory
+    that holds the windows before it, and the output for a previous window is that of the model
+    alone.
 
     As a context manager it gives the model its own forward functions back at the end of the block.
 
@@ -103,6 +107,7 @@ class Crossbatch:
         self._positionals = bool(getattr(config, "mem_positionals", True))
         self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
+        self._earlier = EarlierWindows(self.layers)
         self._undo = ExitStack()
         try:
             with interrupts_deferred():
@@ -118,14 +123,34 @@ class Crossbatch:
     def commit(self) -> None:
         """Put the previous windows of the last call into the bank, without their first tokens.
 
-        First tokens are attention sinks, and a memory that was read with an overlap has none. Call
-        it once per step, after backward: gradient checkpointing computes a call twice.
+        Call it once per step, after backward: gradient checkpointing computes a call twice.
         """
         for layer, windows in self._fresh.items():
             for row, window in enumerate(windows):
                 kept = slice(None) if self._padding_mask is None else self._padding_mask[row]
                 self.bank.add(layer, window[kept][1:])
         self._fresh = {}
+
+    def read_earlier(self, windows: Sequence[Tensor]) -> None:
+        """Read the windows before each document's previous one, for the next calls.
+
+        They are read without gradients. As with the bank, keys and values are computed from the
+        inputs of the memory layers by the current weights, with gradients for these weights.
+
+        Parameters
+        ----------
+        windows : sequence of Tensor
+            For each document int64 ``[P, T]``, oldest first, `T` as long as the other windows. `P`
+            may be 0, and another one for each document. An empty sequence: none.
+
+        Raises
+        ------
+        ShapeError
+            By the next call, if its windows are not of as many documents, or not as long.
+        """
+        with self._earlier.reading(windows) as input_ids, torch.no_grad():
+            if len(input_ids):
+                self.decoder(input_ids, use_cache=False)
 
     def detach(self) -> None:
         """Give the model its own forward functions back. Detaching twice is fine."""
@@ -142,12 +167,15 @@ class Crossbatch:
         plain_forward = own_forward(self.decoder)
 
         def forward(module: nn.Module, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self._earlier.in_reading:
+                return plain_forward(module, input_ids, *args, **kwargs)
             if input_ids.ndim != 2 or len(input_ids) % 2:
                 raise ShapeError(
                     "input_ids",
                     expected="[2 * B, T]: B previous windows, then their current ones",
                     actual=input_ids.shape,
                 )
+            self._earlier.check(len(input_ids) // 2, input_ids.shape[1])
             config: Any = self.decoder.config
             refuse_changing_rope(config, input_ids.shape[1] + self.distance)
             mask = kwargs.get("attention_mask")
@@ -170,10 +198,15 @@ class Crossbatch:
             past_key_values: object = None,
             **kwargs: Any,
         ) -> tuple[Tensor, None]:
+            if self._earlier.in_reading:
+                self._earlier.keep(layer, hidden_states)
             query, key, value = adapter.project(module, hidden_states)
             remembered = self._remembered(adapter, key)
             if self._positionals:
                 query, key = adapter.rotate(query, key, position_embeddings)
+            if self._earlier.in_reading:
+                local = adapter.attend(module, query, key, value, attention_mask, **kwargs)
+                return adapter.project_out(module, local), None
             half = len(hidden_states) // 2
             previous, current = slice(None, half), slice(half, None)
             mask = None if attention_mask is None else attention_mask[previous]
@@ -185,15 +218,26 @@ class Crossbatch:
                 query[current],
                 key[current],
                 value[current],
-                remembered[previous],
-                value[previous],
-                self._pattern(adapter.geometry(module)[2], half, attention_mask),
+                *self._contexts(layer, module, remembered[previous], value[previous]),
+                self._pattern(adapter.geometry(module)[2], half, attention_mask, query.device),
                 self._negatives(layer, module),
             )
             output = output.transpose(1, 2).flatten(2)
             return adapter.project_out(module, torch.cat([local, output])), None
 
         return forward
+
+    def _contexts(
+        self, layer: int, attention: nn.Module, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return keys and values ``[W, H, T - 1, D]`` of the previous and of earlier windows."""
+        earlier = self._earlier.hidden_states.get(layer)
+        if earlier is not None:
+            adapter = self.adapters[layer]
+            _, key, value = adapter.project(attention, earlier)
+            keys = torch.cat([keys, self._remembered(adapter, key)])
+            values = torch.cat([values, value])
+        return keys[:, :, 1:], values[:, :, 1:]
 
     def _negatives(self, layer: int, attention: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Make keys and values ``[H, N, D]`` of the bank's windows."""
@@ -210,15 +254,18 @@ class Crossbatch:
             key = adapter.at_first_position(key, self.decoder)
         return key / self.temperature
 
-    def _pattern(self, scale: float, rows: int, attention_mask: Tensor | None) -> AttentionPattern:
+    def _pattern(
+        self, scale: float, rows: int, attention_mask: Tensor | None, device: torch.device
+    ) -> AttentionPattern:
         mask = self._padding_mask
+        ages = torch.ones(rows, device=device) if self.ages is None else self.ages
         return AttentionPattern(
-            contexts=documents(rows, self.d),
+            contexts=self._earlier.added_to(documents(rows, self.d)),
             scale=scale,
             padding_mask=None if mask is None else mask[rows:],
             window_mask=None if attention_mask is None else _shown(attention_mask[rows:]),
-            context_padding_mask=None if mask is None else mask[:rows],
-            context_weights=None if self.ages is None else self.ages**-self.decay,
+            context_padding_mask=None if mask is None else self._earlier.without_first(mask[:rows]),
+            context_weights=self._earlier.ages(ages) ** -self.decay,
             bank_weight=self.bank_weight,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import accumulate
 from typing import Any
@@ -14,9 +15,12 @@ from fotmem.errors import OptionError
 from fotmem.memory.decay import OLDEST
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Facts
+from fotmem.tasks.numbers import number
 
 TOKENS_PER_FACT = 32
 """Tokens of a window for each fact in it."""
+TOKENS_PER_NUMBER = (24, 48, 96)
+"""Tokens of text for each number that is put into it; one of these for each example."""
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
@@ -27,13 +31,19 @@ class Pairs(Dataset[dict[str, Tensor]]):
     Parameters
     ----------
     runs : list of Tensor
-        Token ids ``[n]`` of documents, each of at least two windows.
+        Token ids ``[n]`` of documents, each of at least two windows. A document that is four times
+        as long is drawn twice as often: texts differ more than the parts of a text.
     tokenizer : transformers tokenizer
     window : int
         Tokens per window ``T``.
     facts : float
         Share of examples with facts, from 0 to 1: the previous window gets ``T // 32`` facts at
         random places, or as many as fit; the current one asks for all but one of them.
+    earlier : int
+        How many windows before the previous one an example without facts has, or as many as its
+        document has.
+    numbers : float
+        Share of examples with numbers at random places of their text, from 0 to 1.
     size : int
         Number of examples.
     seed : int
@@ -49,6 +59,8 @@ class Pairs(Dataset[dict[str, Tensor]]):
         facts: float,
         size: int,
         seed: int,
+        earlier: int = 0,
+        numbers: float = 0.0,
     ) -> None:
         if facts and window < TOKENS_PER_FACT:
             raise OptionError(
@@ -57,8 +69,9 @@ class Pairs(Dataset[dict[str, Tensor]]):
             )
         self._runs, self._tokenizer, self._window = runs, tokenizer, window
         self._share, self._size, self._seed = facts, size, seed
+        self._earlier, self._numbers = earlier, numbers
         self._facts = Facts(seed)
-        self._weights = [len(run) - 2 * window + 1 for run in runs]
+        self._weights = [math.sqrt(len(run)) for run in runs]
 
     def __len__(self) -> int:
         return self._size
@@ -66,6 +79,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return ``previous [T]``, ``current [T]`` and ``answers [T]``, True where it answers.
 
+        ``earlier [P, T]`` are the windows before ``previous``, oldest first.
         ``age`` is the age of the previous window, in windows: 1, or with facts a random number up
         to `OLDEST`, evenly distributed on a logarithmic scale.
         """
@@ -91,19 +105,32 @@ class Pairs(Dataset[dict[str, Tensor]]):
             asked = self._fitting(asked)
             answers = answers[: len(asked)]
         own = self._window - sum(map(len, told)), self._window - sum(map(len, asked))
-        start = draw.randrange(len(run) - sum(own) + 1)
-        text = run[start : start + sum(own)].tolist()
+        earlier_windows = 0 if told else min(self._earlier, len(run) // self._window - 2)
+        before = earlier_windows * self._window
+        text = self._text(run, before + sum(own), draw)
+        earlier, text = text[:before], text[before:]
         previous, _ = _insert(text[: own[0]], told, draw)
         current, ends = _insert(text[own[0] :], asked, draw)
         mask = torch.zeros(self._window, dtype=torch.bool)
         for end, length in zip(ends, answers, strict=True):
             mask[end - 1 - length : end - 1] = True
         return {
+            "earlier": torch.tensor(earlier, dtype=torch.long).view(-1, self._window),
             "previous": torch.tensor(previous),
             "current": torch.tensor(current),
             "answers": mask,
             "age": torch.tensor(OLDEST ** draw.random() if told else 1.0),
         }
+
+    def _text(self, run: Tensor, length: int, draw: random.Random) -> list[int]:
+        """Draw a piece of a document, perhaps with numbers in it."""
+        start = draw.randrange(len(run) - length + 1)
+        text: list[int] = run[start : start + length].tolist()
+        if draw.random() >= self._numbers:
+            return text
+        count = length // draw.choice(TOKENS_PER_NUMBER)
+        numbers = [self._tokens(f" {number(draw)}") for _ in range(count)]
+        return _insert(text, numbers, draw)[0][:length]
 
     def _fitting(self, pieces: list[list[int]]) -> list[list[int]]:
         """Return the first pieces, as many as fit a window."""

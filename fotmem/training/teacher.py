@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor, nn
 class Teacher:
     """An untrained copy of a model, with which the tuned model should agree.
 
-    It reads the previous and the current window in one context. For the previous window the tuned
-    model should predict what the untrained one does, so that it forgets nothing. For the current
-    window it should predict, with the previous one in memory, what the untrained model predicts
-    with the previous one in its context: context distillation (Askell et al. 2021,
-    arXiv:2112.00861).
+    For the previous window the tuned model should predict what the untrained one does, so that it
+    forgets nothing. For the current window it should predict, with all windows before it in memory,
+    what the untrained model predicts with them in its context: context distillation (Askell et al.
+    2021, arXiv:2112.00861).
 
     Parameters
     ----------
@@ -36,7 +35,13 @@ class Teacher:
         }
         self._model = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
-    def divergence(self, input_ids: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
+    def divergence(
+        self,
+        input_ids: Tensor,
+        columns: Tensor,
+        logits: Tensor,
+        earlier: Sequence[Tensor] = (),
+    ) -> Tensor:
         """Return how far predictions diverge from the teacher's.
 
         Parameters
@@ -47,6 +52,8 @@ class Teacher:
             int64 ``[n]``: the tokens of each window whose predictions are compared.
         logits : Tensor
             Shape ``[2 * B, n, V]``: predictions at these tokens.
+        earlier : sequence of Tensor
+            For each document int64 ``[P, T]``, the windows before its previous one.
 
         Returns
         -------
@@ -54,10 +61,30 @@ class Teacher:
             Shape ``[2 * B, n]``, Kullback-Leibler divergences in nats.
         """
         previous, current = input_ids.chunk(2)
-        both = torch.cat([columns, columns + previous.shape[1]])
+        earlier = earlier or [one[:0, None] for one in previous]
         with torch.no_grad():
-            output = self._model(
-                torch.cat([previous, current], 1), use_cache=False, logits_to_keep=both
-            )
-            expected = torch.cat(output.logits.float().log_softmax(-1).chunk(2, dim=1))
-        return (expected.exp() * (expected - logits.log_softmax(-1))).sum(-1)
+            expected = [
+                self._predict(*windows, columns)
+                for windows in zip(previous, current, earlier, strict=True)
+            ]
+        before, after = (torch.cat(each) for each in zip(*expected, strict=True))
+        wanted = torch.cat([before, after]).float().log_softmax(-1)
+        return (wanted.exp() * (wanted - logits.log_softmax(-1))).sum(-1)
+
+    def _predict(
+        self, previous: Tensor, current: Tensor, earlier: Tensor, columns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits ``[1, n, V]`` for a previous window alone, and for a current one."""
+        length = len(previous)
+        if not len(earlier):
+            both = torch.cat([columns, columns + length])
+            first, second = self._logits(torch.cat([previous, current]), both).chunk(2, dim=1)
+            return first, second
+        context = torch.cat([*earlier, previous, current])
+        return self._logits(previous, columns), self._logits(
+            context, columns + (len(earlier) + 1) * length
+        )
+
+    def _logits(self, tokens: Tensor, columns: Tensor) -> Tensor:
+        logits: Tensor = self._model(tokens[None], use_cache=False, logits_to_keep=columns).logits
+        return logits

@@ -76,6 +76,10 @@ class CrossbatchTrainer(Trainer):
         options, ids, rows = self._options, inputs["input_ids"], len(inputs["answers"])
         columns = self._scored(inputs["answers"])  # [n]
         self._crossbatch.ages = inputs.get("ages")
+        earlier: Any = inputs.get("earlier", ())
+        if earlier:
+            with self.accelerator.autocast():
+                self._crossbatch.read_earlier(earlier)
         logits = model(input_ids=ids, logits_to_keep=columns).logits.float()  # [2 * B, n, V]
         labels, answers = ids[:, columns + 1], inputs["answers"][:, columns + 1]
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
@@ -87,8 +91,9 @@ class CrossbatchTrainer(Trainer):
             loss = loss + options.text_weight * current[~answers].mean()
         if self._teacher is not None:
             with self.accelerator.autocast():
-                changes = self._teacher.divergence(ids, columns, logits).view(2, rows, -1)
-            change = changes[0].mean() + changes[1][~answers].mean()
+                changes = self._teacher.divergence(ids, columns, logits, earlier)
+            before, after = changes.view(2, rows, -1)
+            change = before.mean() + after[~answers].mean()
             loss = loss + options.distillation * change
         if return_outputs:
             right = (logits[rows:].argmax(-1) == labels[rows:])[answers].sum()
@@ -197,12 +202,18 @@ class CrossbatchTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
 
-def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack pairs, some of many documents: previous windows, then current ones ``[2 * B, T]``."""
+def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """Stack pairs, some of many documents: previous windows, then current ones ``[2 * B, T]``.
+
+    Earlier windows, of which documents have different numbers, stay a list.
+    """
 
     def rows(name: str) -> Tensor:
         return torch.cat([torch.atleast_2d(pair[name]) for pair in pairs])
 
     ids = torch.cat([rows("previous"), rows("current")])
-    ages = {"ages": torch.stack([pair["age"] for pair in pairs])} if "age" in pairs[0] else {}
-    return {"input_ids": ids, "answers": rows("answers"), **ages}
+    batch: dict[str, Any] = {"input_ids": ids, "answers": rows("answers")}
+    if "age" in pairs[0]:
+        batch["ages"] = torch.stack([pair["age"] for pair in pairs])
+        batch["earlier"] = [pair["earlier"] for pair in pairs]
+    return batch

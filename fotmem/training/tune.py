@@ -87,9 +87,6 @@ def train(
     others = read_documents(held_out, tokenizer, least=least)
     if not others:
         runs, others = split_off(runs, HELD_OUT, least=least)
-    pairs = functools.partial(
-        Pairs, tokenizer=tokenizer, window=options.window, facts=options.facts
-    )
     parts = model_parts(model)
     longest: int = parts.decoder.config.max_position_embeddings
     layers = memory_layers(parts, options.layers)
@@ -97,14 +94,23 @@ def train(
     attentions = [parts.attentions[layer] for layer in range(first, layers[-1] + 1)]
     projections = [weight for attention in attentions for weight in attention.parameters()]
     checked_window(options.window, longest)
-    teacher = None
+    teacher, earlier = None, options.earlier_windows
     if options.distillation:
         if 2 * options.window > longest:
             raise OptionError(
                 f"window must be at most {longest // 2}, got {options.window}: distillation reads "
                 f"two in one context, and the model's is {longest}; or choose distillation=0"
             )
+        earlier = min(earlier, longest // options.window - 2)
         teacher = Teacher(model, projections if options.method == "full" else ())
+    pairs = functools.partial(
+        Pairs,
+        tokenizer=tokenizer,
+        window=options.window,
+        facts=options.facts,
+        earlier=earlier,
+        numbers=options.numbers,
+    )
     distance = options.distance
     if distance is None:
         distance = max(0, min(DISTANCE, longest - 2 * options.window))

@@ -91,6 +91,7 @@ def test_facts_of_the_previous_window_are_asked_in_the_current_one(
     for index in range(20):
         pair = pairs[index]
         assert {name: tensor.shape for name, tensor in pair.items()} == {
+            "earlier": (0, 400),
             "previous": (400,),
             "current": (400,),
             "answers": (400,),
@@ -133,6 +134,42 @@ def test_the_current_window_continues_the_previous_one() -> None:
         assert not pair["answers"].any()
     with pytest.raises(IndexError):
         pairs[9]
+
+
+def test_earlier_windows_come_directly_before_the_previous_one() -> None:
+    runs = [torch.arange(1000), torch.arange(2000, 2160)]  # the second has room for one
+    pairs = Pairs(runs, folders.tokenizer(), window=50, facts=0.0, size=30, seed=0, earlier=4)
+    counts = set()
+    for index in range(30):
+        pair = pairs[index]
+        text = torch.cat([pair["earlier"].flatten(), pair["previous"], pair["current"]])
+        assert torch.equal(text.diff(), torch.ones(len(text) - 1, dtype=torch.long))
+        counts.add((int(text[0]) >= 2000, len(pair["earlier"])))
+    assert counts == {(False, 4), (True, 1)}
+    told = Pairs(runs[:1], folders.tokenizer(), window=50, facts=1.0, size=1, seed=0, earlier=4)[0]
+    assert told["earlier"].shape == (0, 50)
+
+
+def test_numbers_are_put_into_a_share_of_the_text() -> None:
+    tokenizer = folders.tokenizer()
+    run = torch.tensor(tokenizer(prose(4000)).input_ids)
+    plain = set(run.tolist())
+    pairs = Pairs([run], tokenizer, window=300, facts=0.0, size=200, seed=0, numbers=0.3)
+    texts = [
+        torch.cat([pair["previous"], pair["current"]])
+        for pair in map(pairs.__getitem__, range(200))
+    ]
+    assert {len(text) for text in texts} == {600}
+    numbered = [str(tokenizer.decode(text)) for text in texts if not set(text.tolist()) <= plain]
+    assert 40 <= len(numbered) <= 80
+    assert all(sum(map(str.isdigit, text)) >= 5 for text in numbered)
+
+
+def test_a_longer_document_is_drawn_more_often_but_not_as_often_as_its_length() -> None:
+    runs = [torch.zeros(500, dtype=torch.long), torch.ones(8000, dtype=torch.long)]
+    pairs = Pairs(runs, folders.tokenizer(), window=50, facts=0.0, size=1000, seed=0)
+    longer = sum(int(pairs[index]["current"][0]) for index in range(1000))
+    assert longer / 1000 == pytest.approx(4 / 5, abs=0.04)
 
 
 def test_facts_do_not_contradict_each_other() -> None:
