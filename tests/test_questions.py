@@ -67,7 +67,7 @@ def test_a_line_that_is_no_question(line: str, reason: str, tmp_path: Path) -> N
     assert reason in str(error.value)
 
 
-@pytest.mark.parametrize("folder, kinds", [(".", 5), ("choosing", 2)])
+@pytest.mark.parametrize("folder, kinds", [("test", 5), ("choosing", 2)])
 def test_questions_of_the_recipe_quote_few_words(folder: str, kinds: int) -> None:
     files = sorted((ROOT / "recipes/questions" / folder).glob("*.jsonl"))
     asked = [question for file in files for question in read_questions(file)]
