@@ -38,7 +38,7 @@ class TrainingOptions(BaseModel):
     decay: float = Field(default=0.7, ge=0)
     """How fast older keys lose weight (see `fotmem.attach`), in training and later. In training,
     windows with facts get a random age; windows of plain text have age 1."""
-    temperature: float = Field(default=0.7, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Divisor of the scores of remembered keys (see `fotmem.attach`), in training and later."""
     documents: int = Field(default=4, ge=1)
     """Pairs of windows per step."""
@@ -50,13 +50,13 @@ class TrainingOptions(BaseModel):
     """How many windows of the bank a current one attends to as well, also in equal parts."""
     bank_weight: float = Field(default=16.0, gt=0)
     """Factor of the weight of each key of the bank: a memory in use is larger than the bank."""
-    facts: Share = 0.6
+    facts: Share = 0.75
     """Share of pairs of windows with invented facts."""
-    earlier_windows: int = Field(default=7, ge=0, lt=OLDEST)
+    earlier_windows: int = Field(default=0, ge=0, lt=OLDEST)
     """How many windows before the previous one a current window attends to as well, in pairs
     without facts; at most as many as the document has, and with distillation the model's context.
     They are read without gradients."""
-    numbers: Share = 0.6
+    numbers: Share = 0.0
     """Share of pairs with numbers put into their text, such as years and pages. In a text full of
     numbers, a number is hard to find."""
     text_weight: float = Field(default=0.0, ge=0)

@@ -163,11 +163,10 @@ def test_training_improves_answers(folder: Path, tmp_path: Path, weights: dict[s
 def test_decay_applies_to_windows_with_facts(
     text: Path, tmp_path: Path, facts: float, alike: bool
 ) -> None:
-    """The previous window of text has age 1 and keeps its full weight."""
+    """Windows without facts have age 1 and keep their full weight."""
     folder = folders.write(tmp_path / "model", max_position_embeddings=200)
     weights = {"text_weight": 1.0, "distillation": 0.0}
     options: dict[str, Any] = weights | {"window": 200, "facts": facts, "steps": 2}
-    options["earlier_windows"] = 0
     found = [
         losses(tune(folder, text, tmp_path / str(decay), decay=decay, **options).history)
         for decay in (0.0, 0.7)
