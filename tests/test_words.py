@@ -9,6 +9,7 @@ import pytest
 
 from fotmem import crossbatch
 from fotmem.measure import capture
+from fotmem.measure.evaluate import ruler
 from tests.pages import DOCS, ROOT, blocks
 from tests.public_names import PUBLIC, names_used
 
@@ -83,4 +84,5 @@ def test_pages_import_public_names_only(page: Path) -> None:
     code += [example.source for example in examples]
     parts = {f"crossbatch.{name}" for name in crossbatch.__all__}
     parts |= {f"measure.capture.{name}" for name in capture.__all__}
+    parts |= {f"measure.evaluate.ruler.{name}" for name in ruler.__all__}
     assert not {name for source in code for name in names_used(source)} - PUBLIC - parts
