@@ -170,6 +170,25 @@ def test_earlier_windows_of_other_documents_are_refused() -> None:
             model(torch.cat([previous, current]))
 
 
+def test_a_reading_that_fails_leaves_no_earlier_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.llama()
+    previous, current = windows(1)
+    with Crossbatch(model, LAYERS) as crossbatch:
+        plain = model(torch.cat([previous, current])).logits
+        keep = EarlierWindows.keep
+
+        def fail(earlier: EarlierWindows, layer: int, hidden_states: Tensor) -> None:
+            if layer == LAYERS[-1]:
+                raise MemoryError
+            keep(earlier, layer, hidden_states)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(EarlierWindows, "keep", fail)
+            with pytest.raises(MemoryError):
+                crossbatch.read_earlier([previous])
+        assert torch.equal(model(torch.cat([previous, current])).logits, plain)
+
+
 def test_padding_changes_nothing() -> None:
     model = tiny.llama()
     previous, current = windows(2)

@@ -46,6 +46,9 @@ class EarlierWindows:
             yield input_ids
         except _LastLayer:
             pass
+        except BaseException:
+            self.hidden_states = {}
+            raise
         finally:
             self.in_reading = False
 
