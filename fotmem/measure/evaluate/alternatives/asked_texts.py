@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question
@@ -18,7 +17,7 @@ from fotmem.measure.evaluate.questions.run import (
     question_ids,
 )
 from fotmem.measure.evaluate.questions.text_pieces import TextPiece
-from fotmem.measure.evaluate.ruler.sample import Sample, match
+from fotmem.measure.evaluate.ruler.sample import Sample
 from fotmem.tasks.pass_key import NAME, question, split_answer
 
 
@@ -61,8 +60,7 @@ def _natural(tokenizer: Any, asked: NaturalQuestion) -> Question:
 
 
 def _sample(sample: Sample) -> Question:
-    score = partial(match, answers=sample.answers, one_suffices=sample.one_suffices)
-    return Question(sample.question, sample.new_tokens, score, lambda said: score(said) == 1)
+    return Question(sample.question, sample.new_tokens, sample.score, sample.is_complete)
 
 
 def _number(tokenizer: Any, text: str, answer: str) -> Question:

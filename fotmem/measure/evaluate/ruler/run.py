@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fotmem.measure.evaluate.ruler.sample import Sample, match
+from fotmem.measure.evaluate.ruler.sample import Sample
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from fotmem.measure.evaluate.window_share import WindowShare, window_share
 from fotmem.measure.reading import remember
@@ -58,15 +57,14 @@ def ask_with_memory(
 
 def ask(model: Any, tokenizer: Any, sample: Sample, before: Sequence[int] = ()) -> float:
     """Return the score of a sample. Generation ends where the score cannot rise any more."""
-    score = partial(match, answers=sample.answers, one_suffices=sample.one_suffices)
     given = answer_question(
         model,
         tokenizer,
         [*before, *sample.local, *sample.question],
         max_new_tokens=sample.new_tokens,
-        until=lambda said: score(said) == 1,
+        until=sample.is_complete,
     )
-    return score(given.text)
+    return sample.score(given.text)
 
 
 def make_row(

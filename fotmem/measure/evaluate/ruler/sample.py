@@ -28,6 +28,14 @@ class Sample:
         """Length of text, question and answer."""
         return len(self.read) + len(self.local) + len(self.question) + self.new_tokens
 
+    def score(self, said: str) -> float:
+        """Score what a model said; see `match`."""
+        return match(said, self.answers, one_suffices=self.one_suffices)
+
+    def is_complete(self, said: str) -> bool:
+        """Return whether the score cannot rise any more."""
+        return self.score(said) == 1
+
 
 def match(said: str, answers: list[str], *, one_suffices: bool = False) -> float:
     """Score what a model said: the share of the answers that occur in it, in whatever case.
