@@ -233,10 +233,8 @@ class Crossbatch:
         """Return keys and values ``[W, H, T - 1, D]`` of the previous and of earlier windows."""
         earlier = self._earlier.hidden_states.get(layer)
         if earlier is not None:
-            adapter = self.adapters[layer]
-            _, key, value = adapter.project(attention, earlier)
-            keys = torch.cat([keys, self._remembered(adapter, key)])
-            values = torch.cat([values, value])
+            more_keys, more_values = self._computed(layer, attention, earlier)
+            keys, values = torch.cat([keys, more_keys]), torch.cat([values, more_values])
         return keys[:, :, 1:], values[:, :, 1:]
 
     def _negatives(self, layer: int, attention: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -244,9 +242,16 @@ class Crossbatch:
         hidden_states = self.bank.hidden_states(layer, self.bank_windows)
         if hidden_states is None:
             return None
+        keys, values = self._computed(layer, attention, hidden_states[None])
+        return keys[0], values[0]
+
+    def _computed(
+        self, layer: int, attention: nn.Module, hidden_states: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute keys and values ``[W, H, T, D]`` from kept inputs, by the current weights."""
         adapter = self.adapters[layer]
-        _, key, value = adapter.project(attention, hidden_states[None])
-        return self._remembered(adapter, key)[0], value[0]
+        _, key, value = adapter.project(attention, hidden_states)
+        return self._remembered(adapter, key), value
 
     def _remembered(self, adapter: Adapter, key: Tensor) -> Tensor:
         """Return keys as other windows see them, their scores divided by the temperature."""
