@@ -201,9 +201,10 @@ def test_a_bank_weight_equals_repeated_keys() -> None:
 def test_a_window_weight_equals_a_repeated_window() -> None:
     own, _ = own_and_bank()
     contexts = [[0, 1], [1, 0]]
-    weights = torch.tensor([3.0, 1.0])
+    weights = torch.tensor([[3.0, 1.0], [1.0, 2.0]])  # of windows, for each row
     actual = crossbatch_attention(*own, AttentionPattern(contexts, 0.3, context_weights=weights))
-    expected = crossbatch_attention(*own, AttentionPattern([[*row, 0, 0] for row in contexts], 0.3))
+    repeated = AttentionPattern([[0, 1, 0, 0], [1, 0, 1]], 0.3)
+    expected = crossbatch_attention(*own, repeated)
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
     assert_same_gradients(actual, expected, own)
 

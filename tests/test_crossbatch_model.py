@@ -1,7 +1,6 @@
 """A model in crossbatch training against the same model with an attached memory."""
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,17 +10,17 @@ from torch import Tensor
 
 import fotmem
 from fotmem.crossbatch import Crossbatch
-from fotmem.crossbatch.earlier import EarlierWindows
+from fotmem.crossbatch.layout import Layout
 from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
 from tests import tiny
 from tests.tiny import LAYERS, WINDOW, contents, difference, one_thread  # noqa: F401 - a fixture
 from tests.traces import assert_untouched, snapshot
 
 
-def windows(rows: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Previous and current windows of some documents."""
-    ids = torch.cat([tiny.ids(2 * WINDOW, seed=seed + row) for row in range(rows)])
-    return ids[:, :WINDOW], ids[:, WINDOW:]
+def windows(documents: int, count: int = 2, *, seed: int = 0) -> Tensor:
+    """Consecutive windows of some documents, ``[documents, count, T]``."""
+    ids = [tiny.ids(count * WINDOW, seed=seed + row) for row in range(documents)]
+    return torch.cat(ids).view(documents, count, WINDOW)
 
 
 def remembered(model: Any, windows: Sequence[Tensor], current: Tensor, **options: Any) -> Tensor:
@@ -43,12 +42,13 @@ def remembered(model: Any, windows: Sequence[Tensor], current: Tensor, **options
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
 @pytest.mark.parametrize(("d", "distance"), [(0, 0), (1, 0), (2, 0), (3, 0), (1, 40), (3, 7)])
-def test_equals_an_attached_memory(variant: str, d: int, distance: int) -> None:
+def test_pairs_equal_an_attached_memory(variant: str, d: int, distance: int) -> None:
     model = tiny.llama(variant)
-    previous, current = windows(3)
+    pairs = windows(3)
     with Crossbatch(model, LAYERS, distance=distance) as crossbatch:
         crossbatch.d = d
-        alone, logits = model(torch.cat([previous, current])).logits.split(3)
+        alone, logits = model(pairs.flatten(0, 1)).logits.unflatten(0, (3, 2)).unbind(1)
+    previous, current = pairs.unbind(1)
     assert difference(alone, model(previous).logits) <= 1e-4
     for row in range(3):
         context = [previous[(row + step) % 3] for step in range(d)]
@@ -56,155 +56,121 @@ def test_equals_an_attached_memory(variant: str, d: int, distance: int) -> None:
         assert difference(logits[row], expected) <= 1e-4
 
 
+@pytest.mark.parametrize("variant", tiny.VARIANTS)
+@pytest.mark.parametrize("d", [0, 1, 2, 3])
+def test_all_windows_before_equal_an_attached_memory(variant: str, d: int) -> None:
+    model = tiny.llama(variant)
+    counts = [4, 2, 3]
+    documents = [windows(1, count, seed=count)[0] for count in counts]
+    with Crossbatch(model, LAYERS, distance=7) as crossbatch:
+        crossbatch.windows_per_document, crossbatch.d = counts, d
+        logits = model(torch.cat(documents)).logits.split(counts)
+    for row, document in enumerate(documents):
+        assert difference(logits[row][0], model(document[:1]).logits[0]) <= 1e-4
+        others = [window for step in range(1, d) for window in documents[(row + step) % 3][:-1]]
+        for place in range(1, len(document)):
+            context = [*document[:place], *others] if d else []
+            expected = remembered(model, context, document[place], distance=7)
+            assert difference(logits[row][place], expected) <= 1e-4
+
+
 def test_the_bank_equals_an_attached_memory() -> None:
     model = tiny.llama()
     first, second = windows(2), windows(2, seed=5)
     with Crossbatch(model, LAYERS, bank_windows=3) as crossbatch:
-        for previous, current in (first, first, second):
-            model(torch.cat([previous, current]))
+
+        def later() -> Tensor:
+            logits: Tensor = model(first.flatten(0, 1)).logits[1::2]
+            return logits
+
+        for batch in (first, first, second):
+            model(batch.flatten(0, 1))
             crossbatch.commit()
-        kept = [first[0][1], *second[0]]  # the oldest went
-        logits = model(torch.cat(first)).logits[2:]
+        kept = [first[1, 0], *second[:, 0]]  # the oldest went
+        logits = later()
         crossbatch.bank_weight = 3.0
-        weighed = model(torch.cat(first)).logits[2:]
+        weighed = later()
         crossbatch.bank_weight = 1.0
         crossbatch.bank_windows = 1
-        with_latest = model(torch.cat(first)).logits[2:]
+        with_latest = later()
         crossbatch.bank_windows = 0
-        without = model(torch.cat(first)).logits[2:]
-    for row in range(2):
-        expected = remembered(model, [*kept, first[0][row]], first[1][row])
+        without = later()
+    for row, (previous, current) in enumerate(first):
+        expected = remembered(model, [*kept, previous], current)
         assert difference(logits[row], expected) <= 1e-4
-        thrice = remembered(model, [*kept * 3, first[0][row]], first[1][row])
+        thrice = remembered(model, [*kept * 3, previous], current)
         assert difference(weighed[row], thrice) <= 1e-4
-        latest = remembered(model, [kept[-1], first[0][row]], first[1][row])
+        latest = remembered(model, [kept[-1], previous], current)
         assert difference(with_latest[row], latest) <= 1e-4
-        alone = remembered(model, [first[0][row]], first[1][row])
+        alone = remembered(model, [previous], current)
         assert difference(without[row], alone) <= 1e-4
 
 
-def test_ages_lower_the_weight_of_previous_windows() -> None:
+def test_all_windows_but_the_last_of_each_document_go_into_the_bank() -> None:
     model = tiny.llama()
-    previous, current = windows(2)
+    batch, pair = windows(2, 3), windows(1, seed=9)[0]
+    with Crossbatch(model, LAYERS, bank_windows=9) as crossbatch:
+        crossbatch.windows_per_document = [3, 3]
+        model(batch.flatten(0, 1))
+        crossbatch.commit()
+        assert len(crossbatch.bank) == 4
+        crossbatch.windows_per_document = None
+        logits = model(pair).logits[1]
+    context = [*batch[:, :2].flatten(0, 1), pair[0]]
+    assert difference(logits, remembered(model, context, pair[1])) <= 1e-4
+
+
+def test_ages_lower_the_weight_of_windows() -> None:
+    model = tiny.llama()
+    batch = windows(2)
     with Crossbatch(model, LAYERS, decay=0.5) as crossbatch:
         crossbatch.d = 2
         crossbatch.ages = torch.tensor([1 / 4, 1.0])  # the first counts twice
-        logits = model(torch.cat([previous, current])).logits[2:]
+        logits = model(batch.flatten(0, 1)).logits[1::2]
+    previous = batch[:, 0]
     for row in range(2):
-        expected = remembered(model, [previous[0], *previous], current[row])
+        expected = remembered(model, [previous[0], *previous], batch[row, 1])
         assert difference(logits[row], expected) <= 1e-4
+
+
+def test_older_windows_of_a_document_have_less_weight() -> None:
+    layout = Layout(5, [3, 2])
+    assert (layout.seen, layout.later) == ([0, 1, 3], [1, 2, 4])
+    assert layout.contexts(2) == [[0, 2], [0, 1, 2], [2, 0, 1]]  # places in `seen`
+    ages = layout.ages(torch.tensor([1.0, 30.5]))
+    assert ages.tolist()[1:] == [[2.0, 1.0, 30.5], [2.0, 1.0, 30.5]]
+    assert ages[0, [0, 2]].tolist() == [1.0, 30.5]
+    windows = torch.arange(5)
+    assert torch.equal(layout.single(layout.doubled(windows)), windows)
+    assert layout.single(torch.arange(6)).tolist() == [0, 3, 4, 2, 5]
 
 
 def test_temperature_equals_that_of_an_attached_memory() -> None:
     model = tiny.llama()
-    first, (previous, current) = windows(2, seed=5), windows(1)
+    first, pair = windows(2, seed=5), windows(1)[0]
     with Crossbatch(model, LAYERS, bank_windows=2, temperature=0.25) as crossbatch:
-        model(torch.cat(first))
+        model(first.flatten(0, 1))
         crossbatch.commit()
-        logits = model(torch.cat([previous, current])).logits[1]
-    expected = remembered(model, [*first[0], previous[0]], current[0], temperature=0.25)
+        logits = model(pair).logits[1]
+    expected = remembered(model, [*first[:, 0], pair[0]], pair[1], temperature=0.25)
     assert difference(logits, expected) <= 1e-4
-
-
-@pytest.mark.parametrize("variant", tiny.VARIANTS)
-def test_earlier_windows_equal_an_attached_memory(variant: str) -> None:
-    model = tiny.llama(variant)
-    previous, current = windows(3)
-    some = [tiny.ids(count * WINDOW, seed=7 + count).view(-1, WINDOW) for count in (2, 0, 1)]
-    with Crossbatch(model, LAYERS, distance=7) as crossbatch:
-        crossbatch.d = 2
-        crossbatch.read_earlier(some)
-        logits = model(torch.cat([previous, current])).logits[3:]
-        crossbatch.read_earlier([])
-        without = model(torch.cat([previous, current])).logits[3:]
-    for row in range(3):
-        context = [previous[row], previous[(row + 1) % 3]]
-        expected = remembered(model, [*some[row], *context], current[row], distance=7)
-        assert difference(logits[row], expected) <= 1e-4
-        expected = remembered(model, context, current[row], distance=7)
-        assert difference(without[row], expected) <= 1e-4
-
-
-def test_earlier_windows_are_older_than_the_previous_one() -> None:
-    earlier = EarlierWindows(LAYERS)
-    with earlier.reading([torch.zeros(2, 5), torch.zeros(0, 5), torch.zeros(1, 5)]):
-        earlier.keep(LAYERS[-1], torch.zeros(3, 5, 8))
-    ages = earlier.ages(torch.tensor([1.0, 30.5, 4.5]))
-    assert ages.tolist() == [1.0, 30.5, 4.5, 3.0, 2.0, 5.5]
-    assert earlier.added_to([[0, 1], [1], []]) == [[0, 1, 3, 4], [1], [5]]
-
-
-def test_ages_lower_the_weight_of_earlier_windows() -> None:
-    model = tiny.llama()
-    previous, current = windows(1)
-    window = tiny.ids(WINDOW, seed=7)
-    with Crossbatch(model, LAYERS, decay=1.0) as crossbatch:
-        crossbatch.d = 0
-        crossbatch.ages = torch.tensor([(math.sqrt(5) - 1) / 2])
-        crossbatch.read_earlier([window.expand(2, -1)])  # their weights add up to 1
-        logits = model(torch.cat([previous, current])).logits[1]
-    assert difference(logits, remembered(model, [window[0]], current[0])) <= 1e-4
-
-
-def test_gradients_reach_the_keys_of_earlier_windows() -> None:
-    model = tiny.llama().requires_grad_(False)
-    previous, current = windows(1)
-    weight = model.model.layers[LAYERS[-1]].self_attn.k_proj.weight.requires_grad_(True)
-    gradients = []
-    with Crossbatch(model, LAYERS) as crossbatch:
-        crossbatch.d = 0
-        for earlier in (tiny.ids(WINDOW, seed=7).view(1, WINDOW), previous[:0]):
-            weight.grad = None
-            crossbatch.read_earlier([earlier])
-            model(torch.cat([previous, current])).logits[1].square().mean().backward()
-            gradients.append(weight.grad)
-    assert not torch.allclose(*gradients)
-
-
-def test_earlier_windows_of_other_documents_are_refused() -> None:
-    model = tiny.llama()
-    previous, current = windows(2)
-    with Crossbatch(model, LAYERS) as crossbatch:
-        crossbatch.read_earlier([previous])
-        with pytest.raises(ShapeError, match="each of the call's 2 documents"):
-            model(torch.cat([previous, current]))
-
-
-def test_a_reading_that_fails_leaves_no_earlier_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny.llama()
-    previous, current = windows(1)
-    with Crossbatch(model, LAYERS) as crossbatch:
-        plain = model(torch.cat([previous, current])).logits
-        keep = EarlierWindows.keep
-
-        def fail(earlier: EarlierWindows, layer: int, hidden_states: Tensor) -> None:
-            if layer == LAYERS[-1]:
-                raise MemoryError
-            keep(earlier, layer, hidden_states)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(EarlierWindows, "keep", fail)
-            with pytest.raises(MemoryError):
-                crossbatch.read_earlier([previous])
-        assert torch.equal(model(torch.cat([previous, current])).logits, plain)
 
 
 def test_padding_changes_nothing() -> None:
     model = tiny.llama()
-    previous, current = windows(2)
+    (one, other), (two, more) = windows(2)
     mask = torch.ones(4, WINDOW, dtype=torch.long)
     mask[0, 9:] = 0
     mask[3, 5:] = 0
-    earlier = tiny.ids(WINDOW, seed=7).view(1, WINDOW)
     with Crossbatch(model, LAYERS, bank_windows=2) as crossbatch:
         crossbatch.d = 2
-        crossbatch.read_earlier([earlier, earlier[:0]])
-        logits = model(torch.cat([previous, current]), attention_mask=mask).logits[2:]
+        logits = model(torch.stack([one, other, two, more]), attention_mask=mask).logits
         crossbatch.commit()
         kept = crossbatch.bank.hidden_states(LAYERS[0], 2)
-    context = [previous[1], previous[0, :9]]
-    assert difference(logits[0], remembered(model, [*context, *earlier], current[0])) <= 1e-4
-    assert difference(logits[1, :5], remembered(model, context, current[1, :5])) <= 1e-4
+    context = [two, one[:9]]
+    assert difference(logits[0, :9], model(one[None, :9]).logits[0]) <= 1e-4
+    assert difference(logits[1], remembered(model, context, other)) <= 1e-4
+    assert difference(logits[3, :5], remembered(model, context, more[:5])) <= 1e-4
     assert kept is not None
     assert len(kept) == 9 + WINDOW - 2  # without the first token of each
 
@@ -225,7 +191,7 @@ def gradients(model: Any, ids: Tensor, *, checkpointing: bool) -> tuple[list[Ten
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_gradient_checkpointing_changes_nothing() -> None:
-    model, ids = tiny.llama(), torch.cat(windows(2))
+    model, ids = tiny.llama(), windows(2).flatten(0, 1)
     plain, kept = gradients(model, ids, checkpointing=False)
     again, kept_again = gradients(model, ids, checkpointing=True)
     assert kept == kept_again == 4
@@ -238,7 +204,7 @@ def test_the_bank_can_be_saved() -> None:
     model = tiny.llama()
     with Crossbatch(model, LAYERS, bank_windows=3) as crossbatch:
         for seed in range(2):
-            model(torch.cat(windows(2, seed=seed)))
+            model(windows(2, seed=seed).flatten(0, 1))
             crossbatch.commit()
         other = fotmem.crossbatch.Bank(LAYERS, 3)
         other.load_state_dict(crossbatch.bank.state_dict())
@@ -263,7 +229,7 @@ def test_detach_leaves_no_trace() -> None:
     with Crossbatch(model, LAYERS):
         with pytest.raises(AttachError, match="has a memory already"):
             fotmem.attach(model, layers=LAYERS)
-        with pytest.raises(ShapeError, match="B previous windows, then their current ones"):
+        with pytest.raises(ShapeError, match="two windows of the documents"):
             model(ids)
     assert [dict(vars(module)).keys() for module in model.modules()] == [
         module.keys() for module in before

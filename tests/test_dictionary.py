@@ -55,9 +55,11 @@ def test_queried_records_are_whole_in_the_previous_window(window: int) -> None:
     for index in range(len(pairs)):
         pair = pairs[index]
         for tensor in pair.values():
-            assert tensor.shape == (256 // window, window)
-        rows = zip(pair["previous"], pair["current"], pair["answers"], strict=True)
-        for previous, current, answers in rows:
+            assert tensor.shape == (256 // window, 2, window)
+        for (previous, current), (none, answers) in zip(
+            pair["windows"], pair["answers"], strict=True
+        ):
+            assert not none.any()
             told = " ".join(map(str, previous.tolist()))
             begins.add(told.split().index(str(KEY)))
             queries = current[-10 * asked :].view(asked, 10)
@@ -73,11 +75,11 @@ def test_examples_depend_on_index_and_seed() -> None:
     parts = (TrainingStage(window=32), TrainingStage())
     pairs = DictionaryPairs(8, 4, parts)
     shapes = [tuple(pairs[index]["answers"].shape) for index in range(len(pairs))]
-    assert shapes == [(8, 32)] * 4 + [(1, 256)] * 4
+    assert shapes == [(8, 2, 32)] * 4 + [(1, 2, 256)] * 4
     same, other = DictionaryPairs(8, 4, parts), DictionaryPairs(8, 5, parts)
-    assert torch.equal(pairs[3]["previous"], same[3]["previous"])
-    assert not torch.equal(pairs[3]["previous"], other[3]["previous"])
-    assert not torch.equal(pairs[3]["previous"], pairs[2]["previous"])
+    assert torch.equal(pairs[3]["windows"], same[3]["windows"])
+    assert not torch.equal(pairs[3]["windows"], other[3]["windows"])
+    assert not torch.equal(pairs[3]["windows"], pairs[2]["windows"])
     with pytest.raises(IndexError):
         pairs[8]
 
@@ -108,7 +110,7 @@ def test_no_two_records_of_a_batch_have_the_same_key() -> None:
     assert [len(pairs[index]["answers"]) for index in range(9)] == [8] * 6 + [1] * 3
     keys = []
     for index in (6, 7, 8):
-        previous = pairs[index]["previous"][0]
+        previous = pairs[index]["windows"][0, 0]
         begin = previous.tolist().index(KEY)
         keys.append(previous[begin : begin + 240].view(24, 10)[:, 1:5])
     assert len(torch.cat(keys).unique(dim=0)) == 72

@@ -10,52 +10,34 @@ from tests.tiny import WINDOW, one_thread  # noqa: F401 - a fixture
 
 def test_divergence_is_from_predictions_in_one_context() -> None:
     model, other = tiny.llama(), tiny.llama(seed=9)
-    ids = torch.cat([tiny.ids(2 * WINDOW, seed=seed) for seed in range(3)])
-    windows = torch.cat([ids[:, :WINDOW], ids[:, WINDOW:]])
-    columns = torch.tensor([0, 2, 5, WINDOW - 2])
-    logits = other(windows).logits[:, columns]
-    found = Teacher(model, ()).divergence(windows, columns, logits)
-    for row in range(3):
-        for half in range(2):
-            for place, column in enumerate(columns.tolist()):
-                seen = ids[row : row + 1, : half * WINDOW + column + 1]
-                expected = model(seen).logits[0, -1].double().log_softmax(-1)
-                given = logits[half * 3 + row, place].double().log_softmax(-1)
-                exact = kl_div(given, expected, log_target=True, reduction="sum")
-                difference = abs(float(found[half * 3 + row, place] - exact))
-                assert difference <= 1e-5 + 1e-4 * float(exact)
-
-
-def test_the_teacher_has_earlier_windows_in_its_context() -> None:
-    model, other = tiny.llama(), tiny.llama(seed=9)
-    earlier = [tiny.ids(count * WINDOW, seed=count).view(-1, WINDOW) for count in (2, 0)]
-    windows = tiny.ids(4 * WINDOW).view(4, WINDOW)
-    columns = torch.tensor([3, WINDOW - 2])
-    logits = other(windows).logits[:, columns]
-    teacher = Teacher(model, ())
-    found = teacher.divergence(windows, columns, logits, earlier)
-    assert torch.allclose(found[:2], teacher.divergence(windows, columns, logits)[:2], atol=1e-5)
-    for row in range(2):
-        context = torch.cat([*earlier[row], windows[row], windows[2 + row]])[None]
-        for place, column in enumerate(columns.tolist()):
-            seen = context[:, : context.shape[1] - WINDOW + column + 1]
-            expected = model(seen).logits[0, -1].double().log_softmax(-1)
-            given = logits[2 + row, place].double().log_softmax(-1)
-            exact = kl_div(given, expected, log_target=True, reduction="sum")
-            assert abs(float(found[2 + row, place] - exact)) <= 1e-5 + 1e-4 * float(exact)
+    counts = [3, 2]
+    windows = tiny.ids(5 * WINDOW).view(5, WINDOW)
+    scored = torch.zeros(5, WINDOW, dtype=torch.bool)
+    scored[:, torch.tensor([0, 2, WINDOW - 2])] = True
+    scored[1, 5] = True  # not the same in all windows
+    logits = other(windows).logits[scored]
+    found = Teacher(model, ()).divergence(windows, scored, logits, counts)
+    assert len(found) == 16
+    for place, (row, column) in enumerate(scored.nonzero().tolist()):
+        first = 0 if row < 3 else 3
+        seen = windows[first : row + 1].flatten()[: (row - first) * WINDOW + column + 1]
+        expected = model(seen[None]).logits[0, -1].double().log_softmax(-1)
+        given = logits[place].double().log_softmax(-1)
+        exact = kl_div(given, expected, log_target=True, reduction="sum")
+        assert abs(float(found[place] - exact)) <= 1e-5 + 1e-4 * float(exact)
 
 
 def test_the_teacher_does_not_change_and_shares_untrained_weights() -> None:
     model = tiny.llama()
     trained = list(model.model.layers[1].self_attn.parameters())
     teacher = Teacher(model, trained)
-    columns, ids = torch.arange(WINDOW - 1), tiny.ids(2 * WINDOW).view(2, WINDOW)
-    logits = model(ids).logits[:, columns]
-    before = teacher.divergence(ids, columns, logits)
+    ids, scored = tiny.ids(2 * WINDOW).view(2, WINDOW), torch.ones(2, WINDOW, dtype=torch.bool)
+    logits = model(ids).logits[scored]
+    before = teacher.divergence(ids, scored, logits, [2])
     with torch.no_grad():
         for weight in trained:
             weight.add_(1.0)
-    assert torch.equal(teacher.divergence(ids, columns, logits), before)
+    assert torch.equal(teacher.divergence(ids, scored, logits, [2]), before)
     own = {id(weight) for weight in model.parameters()}
     copied = [weight for weight in teacher._model.parameters() if id(weight) not in own]
     assert len(copied) == len(trained)
@@ -64,7 +46,6 @@ def test_the_teacher_does_not_change_and_shares_untrained_weights() -> None:
 
 def test_an_untrained_model_does_not_diverge() -> None:
     model = tiny.llama()
-    ids = tiny.ids(2 * WINDOW).view(2, WINDOW)
-    columns = torch.arange(WINDOW - 1)
-    previous, _ = Teacher(model, ()).divergence(ids, columns, model(ids).logits[:, columns])
-    assert float(previous.abs().max()) <= 1e-5
+    ids, scored = tiny.ids(2 * WINDOW).view(2, WINDOW), torch.ones(2, WINDOW, dtype=torch.bool)
+    found = Teacher(model, ()).divergence(ids, scored, model(ids).logits[scored], [2])
+    assert float(found[:WINDOW].abs().max()) <= 1e-5

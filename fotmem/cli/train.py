@@ -47,14 +47,15 @@ def train(
     temperature: Annotated[
         float, typer.Option(help="Temperature of the memory of the trained model; above 0.")
     ] = DEFAULTS.temperature,
-    documents: Annotated[
-        int, typer.Option(min=1, help="Pairs of windows per step.")
-    ] = DEFAULTS.documents,
+    documents: Annotated[int, typer.Option(min=1, help="Documents per step.")] = DEFAULTS.documents,
+    windows: Annotated[
+        int, typer.Option(min=2, max=63, help="Windows per document.")
+    ] = DEFAULTS.windows,
     d: Annotated[
         str | None,
         typer.Option(
             "--d",
-            help="Previous windows attended to, in equal parts of the training; default: "
+            help="Documents attended to, in equal parts of the training; default: "
             f"{','.join(map(str, DEFAULTS.d))}, or as many as there are documents.",
         ),
     ] = None,
@@ -65,16 +66,13 @@ def train(
         float, typer.Option(help="Weight of a key of the bank.")
     ] = DEFAULTS.bank_weight,
     facts: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of pairs with invented facts.")
+        float, typer.Option(min=0, max=1, help="Share of documents with invented facts.")
     ] = DEFAULTS.facts,
-    earlier_windows: Annotated[
-        int,
-        typer.Option(
-            min=0, max=63, help="Windows before the previous one, in pairs without facts."
-        ),
-    ] = DEFAULTS.earlier_windows,
+    quotations: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of documents asked for quotations.")
+    ] = DEFAULTS.quotations,
     numbers: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of pairs with numbers put into their text.")
+        float, typer.Option(min=0, max=1, help="Share of documents with numbers put into them.")
     ] = DEFAULTS.numbers,
     text_weight: Annotated[
         float, typer.Option(min=0, help="Weight of the usual loss on text.")
@@ -124,11 +122,12 @@ def train(
         decay=decay,
         temperature=temperature,
         documents=documents,
+        windows=windows,
         **({} if d is None else {"d": _parse_numbers("d", d)}),
         bank_windows=_parse_numbers("bank-windows", bank_windows),
         bank_weight=bank_weight,
         facts=facts,
-        earlier_windows=earlier_windows,
+        quotations=quotations,
         numbers=numbers,
         text_weight=text_weight,
         distillation=distillation,

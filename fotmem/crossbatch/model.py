@@ -19,9 +19,9 @@ from fotmem.arguments import (
 )
 from fotmem.crossbatch.attention import crossbatch_attention
 from fotmem.crossbatch.bank import Bank
-from fotmem.crossbatch.earlier import EarlierWindows
-from fotmem.crossbatch.pattern import AttentionPattern, documents
-from fotmem.errors import OptionError, ShapeError
+from fotmem.crossbatch.layout import Layout
+from fotmem.crossbatch.pattern import AttentionPattern
+from fotmem.errors import ModelError, OptionError, ShapeError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import model_parts
@@ -32,14 +32,15 @@ from fotmem.models.unsupported import refuse_changing_rope
 class Crossbatch:
     """A model in crossbatch training, as in the Focused Transformer paper (arXiv:2307.03170).
 
-    The model then takes ``2 * B`` windows: the previous windows of ``B`` documents, then their
-    current ones. Previous windows attend only to themselves. In memory layers, current windows also
-    attend to the previous windows of `d` documents, their own first, to the earlier windows of
-    their own document, and to the bank, in all of them without the first token: it is an attention
-    sink (Xiao et al. 2023, arXiv:2309.17453), and a memory that was read with an overlap has none.
-    With ``d=1`` and an empty bank, the output for a current window is that of an attached memory
-    that holds the windows before it, and the output for a previous window is that of the model
-    alone.
+    The model then takes consecutive windows of ``B`` documents, one document after another. The
+    first window of each document attends only to itself. In memory layers, all others also attend
+    to the windows before them in their own document (positives), to windows of ``d - 1`` other
+    documents, and to the bank (negatives), in all of them without the first token: it is an
+    attention sink (Xiao et al. 2023, arXiv:2309.17453), and a memory that was read with an overlap
+    has none. With ``d=1`` and an empty bank, the output for a window is that of an attached memory
+    that holds the windows before it. They are remembered as a memory reads them, without attention
+    to other windows: from the first to the last memory layer, the model computes a window twice,
+    as others see it and as it sees others.
 
     As a context manager it gives the model its own forward functions back at the end of the block.
 
@@ -50,12 +51,12 @@ class Crossbatch:
     layers : iterable of int, optional
         Memory layers. Default: as `fotmem.attach` chooses them.
     bank_windows : int
-        How many earlier previous windows are kept as further negatives; see `commit`.
+        How many windows of earlier steps are kept as further negatives; see `commit`.
     bank_weight : float
         Factor of the weight of each key of the bank. A memory in use is larger than any bank: 8,192
         keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
-        How many positions before a current window the previous ones stand, as in `fotmem.attach`.
+        How many positions before a window the ones before it stand, as in `fotmem.attach`.
     decay : float
         How fast older keys lose weight, as in `fotmem.attach`; see `ages`.
     temperature : float
@@ -63,13 +64,17 @@ class Crossbatch:
 
     Attributes
     ----------
+    windows_per_document : sequence of int or None
+        How many windows each document of the next call has, at least two. Default: two. Can be set
+        at any time, as all that follow.
     d : int
-        How many previous windows a current window attends to: 1 is its own (the positive), more are
-        those of other documents (negatives); 0: none. Can be set at any time.
+        How many documents a window attends to: 1 is its own (the windows before it), more are other
+        documents, of each all windows but the last; 0: none.
     bank_windows : int
-        How many of the latest windows of the bank a current window attends to. Can be set, too.
+        How many of the latest windows of the bank a window attends to.
     ages : Tensor or None
-        Shape ``[B]``: the age of each document's previous window, in windows. Default: 1.
+        Shape ``[B]``: how old the window before is for the last window of each document, in
+        windows; the ones before it are older by 1, 2, ... Default: 1.
     below : list of Module
         The attention modules below the first memory layer.
     """
@@ -97,6 +102,7 @@ class Crossbatch:
         self.adapters: dict[int, Adapter] = layer_adapters(parts, self.layers)
         self.below: list[nn.Module] = parts.attentions[: self.layers[0]]
         self.bank = Bank(self.layers, bank_windows)
+        self.windows_per_document: Sequence[int] | None = None
         self.d = 1
         self.bank_windows = bank_windows
         self.bank_weight = checked_number("bank_weight", bank_weight, kind="above 0", above=0)
@@ -105,9 +111,9 @@ class Crossbatch:
         self.temperature = checked_temperature(temperature)
         self.ages: Tensor | None = None
         self._positionals = bool(getattr(config, "mem_positionals", True))
-        self._padding_mask: Tensor | None = None  # of the call in progress, [2 * B, T]
-        self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, previous windows only
-        self._earlier = EarlierWindows(self.layers)
+        self._layout = Layout(2)  # of the call in progress
+        self._padding_mask: Tensor | None = None  # of the call in progress, [W, T]
+        self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, windows seen by others only
         self._undo = ExitStack()
         try:
             with interrupts_deferred():
@@ -115,42 +121,25 @@ class Crossbatch:
                     attention = parts.attentions[layer]
                     function = self._attention_call(layer)
                     self._undo.callback(replace_forward(attention, self, function))
+                for layer in range(self.layers[0], self.layers[-1] + 1):
+                    block = _block(self.decoder, parts.attentions[layer])
+                    function = self._block_call(block, layer)
+                    self._undo.callback(replace_forward(block, self, function))
                 self._undo.callback(replace_forward(self.decoder, self, self._decoder_call()))
         except BaseException:  # Ctrl-C, too: nobody would have this to detach it
             self.detach()
             raise
 
     def commit(self) -> None:
-        """Put the previous windows of the last call into the bank, without their first tokens.
+        """Put the windows of the last call into the bank, but the last one of each document.
 
         Call it once per step, after backward: gradient checkpointing computes a call twice.
         """
         for layer, windows in self._fresh.items():
-            for row, window in enumerate(windows):
+            for row, window in zip(self._layout.seen, windows, strict=True):
                 kept = slice(None) if self._padding_mask is None else self._padding_mask[row]
                 self.bank.add(layer, window[kept][1:])
         self._fresh = {}
-
-    def read_earlier(self, windows: Sequence[Tensor]) -> None:
-        """Read the windows before each document's previous one, for the next calls.
-
-        They are read without gradients. As with the bank, keys and values are computed from the
-        inputs of the memory layers by the current weights, with gradients for these weights.
-
-        Parameters
-        ----------
-        windows : sequence of Tensor
-            For each document int64 ``[P, T]``, oldest first, `T` as long as the other windows. `P`
-            may be 0, and another one for each document. An empty sequence: none.
-
-        Raises
-        ------
-        ShapeError
-            By the next call, if its windows are not of as many documents, or not as long.
-        """
-        with self._earlier.reading(windows) as input_ids, torch.no_grad():
-            if len(input_ids):
-                self.decoder(input_ids, use_cache=False)
 
     def detach(self) -> None:
         """Give the model its own forward functions back. Detaching twice is fine."""
@@ -167,15 +156,9 @@ class Crossbatch:
         plain_forward = own_forward(self.decoder)
 
         def forward(module: nn.Module, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if self._earlier.in_reading:
-                return plain_forward(module, input_ids, *args, **kwargs)
-            if input_ids.ndim != 2 or len(input_ids) % 2:
-                raise ShapeError(
-                    "input_ids",
-                    expected="[2 * B, T]: B previous windows, then their current ones",
-                    actual=input_ids.shape,
-                )
-            self._earlier.check(len(input_ids) // 2, input_ids.shape[1])
+            if input_ids.ndim != 2:
+                raise ShapeError("input_ids", expected="[W, T]", actual=input_ids.shape)
+            self._layout = Layout(len(input_ids), self.windows_per_document)
             config: Any = self.decoder.config
             refuse_changing_rope(config, input_ids.shape[1] + self.distance)
             mask = kwargs.get("attention_mask")
@@ -198,60 +181,56 @@ class Crossbatch:
             past_key_values: object = None,
             **kwargs: Any,
         ) -> tuple[Tensor, None]:
-            if self._earlier.in_reading:
-                self._earlier.keep(layer, hidden_states)
             query, key, value = adapter.project(module, hidden_states)
             remembered = self._remembered(adapter, key)
             if self._positionals:
                 query, key = adapter.rotate(query, key, position_embeddings)
-            if self._earlier.in_reading:
-                local = adapter.attend(module, query, key, value, attention_mask, **kwargs)
-                return adapter.project_out(module, local), None
-            half = len(hidden_states) // 2
-            previous, current = slice(None, half), slice(half, None)
-            mask = None if attention_mask is None else attention_mask[previous]
-            local = adapter.attend(
-                module, query[previous], key[previous], value[previous], mask, **kwargs
-            )
-            self._fresh[layer] = hidden_states[previous].detach()
-            output = crossbatch_attention(
-                query[current],
-                key[current],
-                value[current],
-                *self._contexts(layer, module, remembered[previous], value[previous]),
-                self._pattern(adapter.geometry(module)[2], half, attention_mask, query.device),
+            half = len(hidden_states) // 2  # as others see it, and as it sees others
+            mask = None if attention_mask is None else attention_mask[:half]
+            local = adapter.attend(module, query[:half], key[:half], value[:half], mask, **kwargs)
+            self._fresh[layer] = hidden_states[:half].detach()
+            joint = crossbatch_attention(
+                query[half:],
+                key[half:],
+                value[half:],
+                remembered[:half, :, 1:],
+                value[:half, :, 1:],
+                self._pattern(adapter.geometry(module)[2], attention_mask, query.device),
                 self._negatives(layer, module),
             )
-            output = output.transpose(1, 2).flatten(2)
-            return adapter.project_out(module, torch.cat([local, output])), None
+            joint = joint.transpose(1, 2).flatten(2)
+            return adapter.project_out(module, torch.cat([local, joint])), None
 
         return forward
 
-    def _contexts(
-        self, layer: int, attention: nn.Module, keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return keys and values ``[W, H, T - 1, D]`` of the previous and of earlier windows."""
-        earlier = self._earlier.hidden_states.get(layer)
-        if earlier is not None:
-            more_keys, more_values = self._computed(layer, attention, earlier)
-            keys, values = torch.cat([keys, more_keys]), torch.cat([values, more_values])
-        return keys[:, :, 1:], values[:, :, 1:]
+    def _block_call(self, block: nn.Module, layer: int) -> Callable[..., Any]:
+        """Compute windows twice from the first memory layer on, and once after the last one."""
+        plain_forward = own_forward(block)
+
+        def forward(module: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            layout = self._layout
+            mask = kwargs.get("attention_mask")
+            if mask is not None and len(mask) > 1:
+                kwargs["attention_mask"] = layout.doubled(mask)
+            if layer == self.layers[0]:
+                hidden_states = layout.doubled(hidden_states)
+            output = plain_forward(module, hidden_states, *args, **kwargs)
+            if layer < self.layers[-1]:
+                return output
+            if isinstance(output, tuple):
+                return layout.single(output[0]), *output[1:]
+            return layout.single(output)
+
+        return forward
 
     def _negatives(self, layer: int, attention: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Make keys and values ``[H, N, D]`` of the bank's windows."""
         hidden_states = self.bank.hidden_states(layer, self.bank_windows)
         if hidden_states is None:
             return None
-        keys, values = self._computed(layer, attention, hidden_states[None])
-        return keys[0], values[0]
-
-    def _computed(
-        self, layer: int, attention: nn.Module, hidden_states: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Compute keys and values ``[W, H, T, D]`` from kept inputs, by the current weights."""
         adapter = self.adapters[layer]
-        _, key, value = adapter.project(attention, hidden_states)
-        return self._remembered(adapter, key), value
+        _, key, value = adapter.project(attention, hidden_states[None])
+        return self._remembered(adapter, key)[0], value[0]
 
     def _remembered(self, adapter: Adapter, key: Tensor) -> Tensor:
         """Return keys as other windows see them, their scores divided by the temperature."""
@@ -260,19 +239,37 @@ class Crossbatch:
         return key / self.temperature
 
     def _pattern(
-        self, scale: float, rows: int, attention_mask: Tensor | None, device: torch.device
+        self, scale: float, attention_mask: Tensor | None, device: torch.device
     ) -> AttentionPattern:
-        mask = self._padding_mask
-        ages = torch.ones(rows, device=device) if self.ages is None else self.ages
+        layout, mask = self._layout, self._padding_mask
+        ages = torch.ones(len(layout)) if self.ages is None else self.ages
         return AttentionPattern(
-            contexts=self._earlier.added_to(documents(rows, self.d)),
+            contexts=layout.contexts(self.d),
             scale=scale,
-            padding_mask=None if mask is None else mask[rows:],
-            window_mask=None if attention_mask is None else _shown(attention_mask[rows:]),
-            context_padding_mask=None if mask is None else self._earlier.without_first(mask[:rows]),
-            context_weights=self._earlier.ages(ages) ** -self.decay,
+            padding_mask=None if mask is None else mask[layout.later],
+            window_mask=None if attention_mask is None else _shown(attention_mask).chunk(2)[-1],
+            context_padding_mask=None if mask is None else _without_first(mask[layout.seen]),
+            context_weights=layout.ages(ages).to(device) ** -self.decay,
             bank_weight=self.bank_weight,
         )
+
+
+def _block(decoder: nn.Module, attention: nn.Module) -> nn.Module:
+    """Return the layer of a decoder that an attention module belongs to."""
+    [name] = [name for name, module in decoder.named_modules() if module is attention]
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        if isinstance(decoder.get_submodule(".".join(parts[: length - 1])), nn.ModuleList):
+            return decoder.get_submodule(".".join(parts[:length]))
+    raise ModelError(
+        f"{name} of {type(decoder).__name__} is in no list of layers (torch.nn.ModuleList): its "
+        "model can have a memory, but cannot be trained to use it"
+    )
+
+
+def _without_first(mask: Tensor) -> Tensor:
+    """Hide the first token of each window in a padding mask ``[W, T]``: ``[W, T - 1]``."""
+    return (mask & (mask.cumsum(1) > 1))[:, 1:]
 
 
 def _shown(mask: Tensor) -> Tensor:

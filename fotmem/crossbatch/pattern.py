@@ -28,7 +28,7 @@ class AttentionPattern:
     context_padding_mask: Tensor | None = None
     """Bool ``[W, S]``: False is padding of a window that others attend to."""
     context_weights: Tensor | None = None
-    """``[W]``: factor of the weight of each key of a window that others attend to; default 1."""
+    """``[B, W]``: factor of the weight that each key of a window has for each row; default 1."""
     bank_weight: float = 1.0
     """Factor of the weight of each key of the bank."""
 
@@ -92,7 +92,7 @@ def context_parts(inputs: CrossbatchInputs, pattern: AttentionPattern) -> Iterat
             None if padding is None else padding[windows][:, None, None],
             ("context_keys", "context_values"),
             windows,
-            alike[looking] + (0 if weights is None else weights[windows].to(alike).log()),
+            alike[looking] + (0 if weights is None else weights[looking, windows].to(alike).log()),
         )
     if inputs.bank_keys is not None and inputs.bank_values is not None:
         keys, values = (

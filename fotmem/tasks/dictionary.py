@@ -71,7 +71,7 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         return self._size
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return ``previous``, ``current`` and ``answers`` (True where it answers), ``[n, T]``."""
+        """Return ``windows [n, 2, T]`` and ``answers [n, 2, T]``, True where it answers."""
         if not 0 <= index < self._size:
             raise IndexError(index)
         place = index % self._batch
@@ -82,8 +82,8 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         draw = _draw(f"{self._seed} example {index}")
         told = drawn.chunk(self._batch)[place].chunk(documents)
         parts = zip(*(_document(records, window, draw) for records in told), strict=True)
-        names = ("previous", "current", "answers")
-        return dict(zip(names, map(torch.stack, parts), strict=True))
+        windows, answers = map(torch.stack, parts)
+        return {"windows": windows, "answers": answers}
 
 
 def _draw(name: str) -> torch.Generator:
@@ -97,15 +97,16 @@ def _drawn_records(number: int, name: str, alike: float) -> Tensor:
     return make_records(number, _draw(name), alike)
 
 
-def _document(told: Tensor, window: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _document(told: Tensor, window: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return two windows and where they answer, ``[2, T]`` each."""
     begin = int(torch.randint(LENGTH, (), generator=draw))
     whole = told[(begin + LENGTH - 1) // LENGTH : (begin + window) // LENGTH]
     asked = window // LENGTH - 1  # so many records are whole wherever the window begins
     queries = as_queries(whole[torch.randperm(len(whole), generator=draw)[:asked]])
     records = told.flatten()[begin : begin + 2 * window - queries.numel()]
-    answers = torch.zeros(window, dtype=torch.bool)
-    answers[-queries.numel() :].view(-1, LENGTH)[:, -SYMBOLS_PER_VALUE:] = True
-    return records[:window], torch.cat([records[window:], queries.flatten()]), answers
+    answers = torch.zeros(2, window, dtype=torch.bool)
+    answers[1, -queries.numel() :].view(-1, LENGTH)[:, -SYMBOLS_PER_VALUE:] = True
+    return torch.cat([records, queries.flatten()]).view(2, window), answers
 
 
 def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tensor:

@@ -83,7 +83,7 @@ def train_dictionary(
             crossbatch,
             (
                 DictionaryPairs(options.examples, options.seed, PARTS, options.documents),
-                DictionaryPairs(EVALUATED, options.seed + 1, PARTS[-1:], options.documents),
+                DictionaryPairs(EVALUATED // 2, options.seed + 1, PARTS[-1:], options.documents),
             ),
             folder,
             training,

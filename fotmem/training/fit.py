@@ -30,8 +30,8 @@ from fotmem.training.save import save
 from fotmem.training.teacher import Teacher
 from fotmem.training.trainer import CrossbatchTrainer
 
-EVALUATED = 64
-"""Pairs of windows to evaluate on."""
+EVALUATED = 128
+"""Windows to evaluate on."""
 
 
 class TrainingResult(NamedTuple):

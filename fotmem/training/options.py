@@ -31,39 +31,40 @@ class TrainingOptions(BaseModel):
     """How many layers below the first memory layer are trained, besides those from it to the last.
     Layers below write into an answer's tokens what it answers; memory layers find it by that."""
     window: int = Field(default=256, ge=2)
-    """Tokens of a previous and of a current window."""
+    """Tokens of a window."""
     distance: int | None = Field(default=None, ge=0)
-    """How many positions before a current window the previous ones stand, and memory later (see
+    """How many positions before a window the ones before it stand, and memory later (see
     `fotmem.attach`). Default: 1,024, or as many as the model has positions left."""
     decay: float = Field(default=0.7, ge=0)
     """How fast older keys lose weight (see `fotmem.attach`), in training and later. In training,
-    windows with facts get a random age; windows of plain text have age 1."""
+    documents with facts get a random age; those of plain text have their own."""
     temperature: float = Field(default=1.0, gt=0)
     """Divisor of the scores of remembered keys (see `fotmem.attach`), in training and later."""
     documents: int = Field(default=4, ge=1)
-    """Pairs of windows per step."""
+    """Documents per step."""
+    windows: int = Field(default=2, ge=2, lt=OLDEST)
+    """Windows per document, or as many as it has. Each attends to all before it; with distillation
+    they must fit the model's context."""
     steps: int = Field(default=240, ge=1)
     d: tuple[int, ...] = D
-    """How many previous windows a current one attends to, in equal parts of the training; by
+    """To the windows of how many documents a window attends, in equal parts of the training; by
     default at most `documents`."""
     bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 32)
-    """How many windows of the bank a current one attends to as well, also in equal parts."""
+    """How many windows of the bank a window attends to as well, also in equal parts."""
     bank_weight: float = Field(default=16.0, gt=0)
     """Factor of the weight of each key of the bank: a memory in use is larger than the bank."""
     facts: Share = 0.75
-    """Share of pairs of windows with invented facts."""
-    earlier_windows: int = Field(default=0, ge=0, lt=OLDEST)
-    """How many windows before the previous one a current window attends to as well, in pairs
-    without facts; at most as many as the document has, and with distillation the model's context.
-    They are read without gradients."""
+    """Share of documents with invented facts."""
+    quotations: Share = 0.0
+    """Share of documents in which later windows ask for quotations from windows before."""
     numbers: Share = 0.0
-    """Share of pairs with numbers put into their text, such as years and pages. In a text full of
-    numbers, a number is hard to find."""
+    """Share of documents with numbers put into their text, such as years and pages. In a text full
+    of numbers, a number is hard to find."""
     text_weight: float = Field(default=0.0, ge=0)
-    """Weight of the loss on the text of current windows, beside the loss on answers."""
+    """Weight of the loss on the text of later windows, beside the loss on answers."""
     distillation: float = Field(default=1.0, ge=0)
-    """Weight of the divergence from the predictions of the untrained model, which reads both
-    windows in one context (see `Teacher`); it keeps the model as it was."""
+    """Weight of the divergence from the predictions of the untrained model, which reads all windows
+    in one context (see `Teacher`); it keeps the model as it was."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """The highest one, after `warmup` steps; it then falls to 0."""
     learning_rate_decay: float = Field(default=1.0, gt=0)
@@ -95,8 +96,10 @@ class TrainingOptions(BaseModel):
             raise ValueError(f"d must be from 1 to documents ({self.documents}), got {self.d}")
         if not self.bank_windows:
             raise ValueError("bank_windows must not be empty; 0 is none")
-        if not (self.facts or self.learns_text):
-            raise ValueError("facts, text_weight and distillation are all 0: nothing to learn")
+        if not (self.facts or self.quotations or self.learns_text):
+            raise ValueError(
+                "facts, quotations, text_weight and distillation are all 0: nothing to learn"
+            )
         return self
 
     @property
@@ -106,7 +109,7 @@ class TrainingOptions(BaseModel):
 
     @property
     def examples(self) -> int:
-        """Count the pairs of windows of the whole training."""
+        """Count the documents of the whole training."""
         return self.steps * self.gradient_accumulation * self.documents
 
     def d_at(self, step: int) -> int:

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fotmem.training.scored import only_scored
+
 
 class Teacher:
     """An untrained copy of a model, with which the tuned model should agree.
 
-    For the previous window the tuned model should predict what the untrained one does, so that it
-    forgets nothing. For the current window it should predict, with all windows before it in memory,
-    what the untrained model predicts with them in its context: context distillation (Askell et al.
-    2021, arXiv:2112.00861).
+    For the first window of a document the tuned model should predict what the untrained one does,
+    so that it forgets nothing. For a later one it should predict, with the windows before it in
+    memory, what the untrained model predicts with them in its context: context distillation
+    (Askell et al. 2021, arXiv:2112.00861).
 
     Parameters
     ----------
@@ -36,55 +38,33 @@ class Teacher:
         self._model = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
     def divergence(
-        self,
-        input_ids: Tensor,
-        columns: Tensor,
-        logits: Tensor,
-        earlier: Sequence[Tensor] = (),
+        self, input_ids: Tensor, scored: Tensor, logits: Tensor, windows: Sequence[int]
     ) -> Tensor:
         """Return how far predictions diverge from the teacher's.
 
         Parameters
         ----------
         input_ids : Tensor
-            int64 ``[2 * B, T]``: previous windows, then current ones.
-        columns : Tensor
-            int64 ``[n]``: the tokens of each window whose predictions are compared.
+            int64 ``[W, T]``: the windows of documents, one document after another.
+        scored : Tensor
+            Bool ``[W, T]``, `n` of them True: the tokens whose predictions are compared.
         logits : Tensor
-            Shape ``[2 * B, n, V]``: predictions at these tokens.
-        earlier : sequence of Tensor
-            For each document int64 ``[P, T]``, the windows before its previous one.
+            Shape ``[n, V]``: predictions at these tokens.
+        windows : sequence of int
+            How many windows each document has.
 
         Returns
         -------
         Tensor
-            Shape ``[2 * B, n]``, Kullback-Leibler divergences in nats.
+            Shape ``[n]``, Kullback-Leibler divergences in nats.
         """
-        previous, current = input_ids.chunk(2)
-        earlier = earlier or [one[:0, None] for one in previous]
+        expected = []
         with torch.no_grad():
-            expected = [
-                self._predict(*windows, columns)
-                for windows in zip(previous, current, earlier, strict=True)
-            ]
-        before, after = (torch.cat(each) for each in zip(*expected, strict=True))
-        wanted = torch.cat([before, after]).float().log_softmax(-1)
+            for document, chosen in zip(
+                input_ids.split([*windows]), scored.split([*windows]), strict=True
+            ):
+                with only_scored(self._model, chosen):
+                    called = self._model(document.reshape(1, -1), use_cache=False)
+                expected.append(called.logits[0].float().log_softmax(-1))
+        wanted = torch.cat(expected)
         return (wanted.exp() * (wanted - logits.log_softmax(-1))).sum(-1)
-
-    def _predict(
-        self, previous: Tensor, current: Tensor, earlier: Tensor, columns: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return logits ``[1, n, V]`` for a previous window alone, and for a current one."""
-        length = len(previous)
-        if not len(earlier):
-            both = torch.cat([columns, columns + length])
-            first, second = self._logits(torch.cat([previous, current]), both).chunk(2, dim=1)
-            return first, second
-        context = torch.cat([*earlier, previous, current])
-        return self._logits(previous, columns), self._logits(
-            context, columns + (len(earlier) + 1) * length
-        )
-
-    def _logits(self, tokens: Tensor, columns: Tensor) -> Tensor:
-        logits: Tensor = self._model(tokens[None], use_cache=False, logits_to_keep=columns).logits
-        return logits

@@ -24,6 +24,7 @@ from fotmem.training.checkpoints import (
     damage_named,
     writing_named,
 )
+from fotmem.training.scored import only_scored
 from fotmem.training.teacher import Teacher
 
 TEXT_STRIDE = 4
@@ -42,7 +43,7 @@ class CrossbatchTrainer(Trainer):
     teacher : Teacher, optional
         The untrained model.
     **kwargs
-        As `transformers.Trainer` takes them; datasets are `Pairs`.
+        As `transformers.Trainer` takes them; datasets are `Examples`.
     """
 
     def __init__(
@@ -73,36 +74,34 @@ class CrossbatchTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Add up the losses on answers, on text, and the divergence from the teacher."""
-        options, ids, rows = self._options, inputs["input_ids"], len(inputs["answers"])
-        columns = self._scored(inputs["answers"])  # [n]
+        options, ids, answers = self._options, inputs["input_ids"], inputs["answers"]
+        windows: Any = inputs["windows_per_document"]
+        self._crossbatch.windows_per_document = windows
         self._crossbatch.ages = inputs.get("ages")
-        earlier: Any = inputs.get("earlier", ())
-        if earlier:
-            with self.accelerator.autocast():
-                self._crossbatch.read_earlier(earlier)
-        logits = model(input_ids=ids, logits_to_keep=columns).logits.float()  # [2 * B, n, V]
-        labels, answers = ids[:, columns + 1], inputs["answers"][:, columns + 1]
-        losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        alone, current = losses.view(2, rows, -1)
-        loss = 0 * logits.mean()  # a batch may have nothing to learn from
-        if bool(answers.any()):
-            loss = loss + current[answers].mean()
+        scored = self._scored(answers)  # [W, T]
+        with only_scored(self.accelerator.unwrap_model(model), scored):
+            logits = model(input_ids=ids).logits[0].float()  # [n, V]
+        losses = cross_entropy(logits, ids.roll(-1, 1)[scored], reduction="none")
+        answer = answers.roll(-1, 1)[scored]
+        first = torch.tensor([0, *windows[:-1]], device=ids.device).cumsum(0)
+        alone = torch.isin(scored.nonzero()[:, 0], first)
+        text = ~(answer | alone)
+        loss = _mean(losses[answer])
         if options.text_weight:
-            loss = loss + options.text_weight * current[~answers].mean()
+            loss = loss + options.text_weight * _mean(losses[text])
         if self._teacher is not None:
             with self.accelerator.autocast():
-                changes = self._teacher.divergence(ids, columns, logits, earlier)
-            before, after = changes.view(2, rows, -1)
-            change = before.mean() + after[~answers].mean()
+                changes = self._teacher.divergence(ids, scored, logits, windows)
+            change = _mean(changes[alone]) + _mean(changes[text])
             loss = loss + options.distillation * change
         if return_outputs:
-            right = (logits[rows:].argmax(-1) == labels[rows:])[answers].sum()
-            counts = [right, answers.sum(), current[~answers].mean(), alone.mean()]
+            right = (logits.argmax(-1) == ids.roll(-1, 1)[scored])[answer].sum()
+            counts = [right, answer.sum(), _mean(losses[text]), _mean(losses[alone])]
             return loss, torch.stack(counts).cpu()
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take a step with its `d` and its bank; then put its previous windows into the bank.
+        """Take a step with its `d` and its bank; then put its windows into the bank.
 
         While the bank is in use, layers below the first memory layer are not trained: the bank
         keeps their outputs, and a change would separate old keys from new ones.
@@ -159,14 +158,13 @@ class CrossbatchTrainer(Trainer):
         return loss.detach(), None, None
 
     def _scored(self, answers: Tensor) -> Tensor:
-        """Return the columns whose predictions are scored: all before answers, some of the rest.
-
-        A large vocabulary costs a small model more time than all of its layers.
-        """
-        chosen = answers[:, 1:].any(0)
+        """Return which predictions are scored ``[W, T]``: all before answers, some of the rest."""
+        scored = answers.roll(-1, 1)
         if self._options.learns_text:
-            chosen[self.state.global_step % TEXT_STRIDE :: TEXT_STRIDE] = True
-        return chosen.nonzero()[:, 0]
+            rows, tokens = (torch.arange(size, device=answers.device) for size in answers.shape)
+            scored = scored | ((rows[:, None] + tokens + self.state.global_step) % TEXT_STRIDE == 0)
+        scored[:, -1] = False
+        return scored
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         examples: Any = self.train_dataset
@@ -202,18 +200,24 @@ class CrossbatchTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
 
-def collate(pairs: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-    """Stack pairs, some of many documents: previous windows, then current ones ``[2 * B, T]``.
+def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """Put the windows of all documents one after another ``[W, T]``.
 
-    Earlier windows, of which documents have different numbers, stay a list.
+    An example is one document ``[P, T]`` or several ``[n, P, T]``.
     """
-
-    def rows(name: str) -> Tensor:
-        return torch.cat([torch.atleast_2d(pair[name]) for pair in pairs])
-
-    ids = torch.cat([rows("previous"), rows("current")])
-    batch: dict[str, Any] = {"input_ids": ids, "answers": rows("answers")}
-    if "age" in pairs[0]:
-        batch["ages"] = torch.stack([pair["age"] for pair in pairs])
-        batch["earlier"] = [pair["earlier"] for pair in pairs]
+    documents = [windows for each in examples for windows in _documents(each["windows"])]
+    answers = [answers for each in examples for answers in _documents(each["answers"])]
+    batch: dict[str, Any] = {"input_ids": torch.cat(documents), "answers": torch.cat(answers)}
+    batch["windows_per_document"] = [*map(len, documents)]
+    if "age" in examples[0]:
+        batch["ages"] = torch.stack([each["age"] for each in examples])
     return batch
+
+
+def _documents(windows: Tensor) -> Tensor:
+    return windows.view(-1, *windows.shape[-2:])
+
+
+def _mean(losses: Tensor) -> Tensor:
+    """Return the mean; of nothing, 0: a batch may have nothing to learn from."""
+    return losses.mean() if len(losses) else losses.sum()

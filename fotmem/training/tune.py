@@ -18,9 +18,9 @@ from fotmem.models.memory_layers import memory_layers
 from fotmem.models.model_parts import model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
+from fotmem.training.examples import Examples
 from fotmem.training.fit import EVALUATED, TrainingResult, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
-from fotmem.training.pairs import Pairs
 from fotmem.training.teacher import Teacher
 
 DISTANCE = 1024
@@ -75,8 +75,8 @@ def train(
     StorageError
         `output` holds other files, or cannot be written.
     OptionError
-        A window, or two with distillation, are longer than the model's context, or memory stands
-        further away than the model has positions.
+        A window, or with distillation all windows of a document, are longer than the model's
+        context, or memory stands further away than the model has positions.
     """
     options = options or TrainingOptions()
     folder, read, held_out = Path(output), [*map(Path, data)], [*map(Path, evaluate_on)]
@@ -94,21 +94,22 @@ def train(
     attentions = [parts.attentions[layer] for layer in range(first, layers[-1] + 1)]
     projections = [weight for attention in attentions for weight in attention.parameters()]
     checked_window(options.window, longest)
-    teacher, earlier = None, options.earlier_windows
+    teacher = None
     if options.distillation:
-        if 2 * options.window > longest:
+        if options.windows * options.window > longest:
             raise OptionError(
-                f"window must be at most {longest // 2}, got {options.window}: distillation reads "
-                f"two in one context, and the model's is {longest}; or choose distillation=0"
+                f"window must be at most {longest // options.windows}, got {options.window}: "
+                f"distillation reads {options.windows} in one context, and the model's is "
+                f"{longest}; choose fewer windows, or distillation=0"
             )
-        earlier = min(earlier, longest // options.window - 2)
         teacher = Teacher(model, projections if options.method == "full" else ())
-    pairs = functools.partial(
-        Pairs,
+    examples = functools.partial(
+        Examples,
         tokenizer=tokenizer,
         window=options.window,
+        windows=options.windows,
         facts=options.facts,
-        earlier=earlier,
+        quotations=options.quotations,
         numbers=options.numbers,
     )
     distance = options.distance
@@ -131,8 +132,8 @@ def train(
             tokenizer,
             crossbatch,
             (
-                pairs(runs, size=options.examples, seed=options.seed),
-                pairs(others, size=EVALUATED, seed=options.seed + 1),
+                examples(runs, size=options.examples, seed=options.seed),
+                examples(others, size=EVALUATED // options.windows, seed=options.seed + 1),
             ),
             folder,
             training,

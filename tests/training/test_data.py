@@ -1,17 +1,22 @@
-"""The data of a training: documents, and pairs of windows with facts."""
+"""The data of a training: documents, and windows of them with questions about windows before."""
 
 import json
+import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 import fotmem
 from fotmem.memory.decay import OLDEST
 from fotmem.tasks.facts import Facts
+from fotmem.tasks.quotations import GAP, make_quotation
 from fotmem.training.documents import read_documents, split_off
-from fotmem.training.pairs import Pairs
+from fotmem.training.examples import Examples
 from tests import folders
 from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
 from tests.training.tuned import prose
@@ -78,97 +83,144 @@ def test_the_ends_of_documents_are_split_off() -> None:
         split_off(runs[1:], 0.05, least=20)
 
 
-# Pairs
+# Examples
 
 
-def test_facts_of_the_previous_window_are_asked_in_the_current_one(
+def examples(runs: list[Tensor], **options: Any) -> Examples:
+    few = {"window": 50, "windows": 4, "facts": 0.0, "quotations": 0.0, "numbers": 0.0}
+    return Examples(runs, folders.tokenizer(), **few | {"size": 300, "seed": 0} | options)
+
+
+def encoded(words: int) -> Tensor:
+    return torch.tensor(folders.tokenizer()(prose(words)).input_ids)
+
+
+def test_facts_are_asked_for_in_windows_after_the_one_that_states_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fotmem.training.pairs.TOKENS_PER_FACT", 66)  # a token is a character here
-    tokenizer = folders.tokenizer()
-    run = torch.tensor(tokenizer(prose(4000)).input_ids)
-    pairs = Pairs([run], tokenizer, window=400, facts=1.0, size=20, seed=3)
+    monkeypatch.setattr(
+        "fotmem.training.examples.TOKENS_PER_FACT", (200,)
+    )  # a token is a character
+    tokenizer, run = folders.tokenizer(), encoded(4000)
+    options: dict[str, Any] = {"window": 400, "facts": 1.0, "seed": 3}
+    drawn, asked_in = examples([run], **options), set()
     for index in range(20):
-        pair = pairs[index]
-        assert {name: tensor.shape for name, tensor in pair.items()} == {
-            "earlier": (0, 400),
-            "previous": (400,),
-            "current": (400,),
-            "answers": (400,),
+        example = drawn[index]
+        assert {name: tensor.shape for name, tensor in example.items()} == {
+            "windows": (4, 400),
+            "answers": (4, 400),
             "age": (),
         }
-        previous, current = (str(tokenizer.decode(pair[name])) for name in ("previous", "current"))
-        facts = [Facts(3)[index * 6 + place] for place in range(6)]
-        assert all(fact.key.lower() in previous.lower() for fact in facts)
-        assert all(fact.answer in previous for fact in facts)
-        asked = [fact for fact in facts if fact.key.lower() in current.lower()]
-        assert len(asked) == 5
-        said = str(tokenizer.decode(pair["current"][pair["answers"]]))
-        assert sorted(said.split()) == sorted(fact.answer for fact in asked)
-        again = Pairs([run], tokenizer, window=400, facts=1.0, size=20, seed=3)[index]
-        assert all(torch.equal(pair[name], again[name]) for name in pair)
+        texts = [str(tokenizer.decode(window)).lower() for window in example["windows"]]
+        facts = [Facts(3)[index * 8 + place] for place in range(8)]
+        assert not example["answers"][0].any()
+        for place, text in enumerate(texts):
+            said = example["windows"][place][example["answers"][place]]
+            for answer in str(tokenizer.decode(said)).split():
+                keys = [fact.key.lower() for fact in facts if fact.answer == answer]
+                assert any(key in text for key in keys)
+                assert any(
+                    key in before and answer.lower() in before
+                    for key in keys
+                    for before in texts[:place]
+                )
+                asked_in.add(place)
+        again = examples([run], **options)[index]
+        assert all(torch.equal(example[name], again[name]) for name in example)
+    assert asked_in == {1, 2, 3}
+
+
+def test_quotations_are_from_windows_before() -> None:
+    tokenizer = folders.tokenizer()
+    words = [f"word{number:05d}" for number in range(2000)]
+    run = torch.tensor(tokenizer(" ".join(words)).input_ids)
+    drawn = examples([run], window=900, windows=3, quotations=1.0, size=20)
+    found: list[bool] = []
+    for index in range(20):
+        windows, answers = drawn[index]["windows"], drawn[index]["answers"]
+        assert drawn[index]["age"] == 1
+        assert not answers[0].any()
+        text = ""
+        for window, mask in zip(windows, answers, strict=True):
+            said = re.findall(r"word\d{5}", str(tokenizer.decode(window[mask])))
+            found += [word in text for word in said]
+            text += str(tokenizer.decode(window))
+    assert len(found) > 40
+    assert sum(found) > 0.9 * len(found)  # a question may stand in the middle of a word
+
+
+def test_a_quotation_is_completed_by_what_the_text_says() -> None:
+    text = " ".join(f"word{number:02d}," for number in range(60))
+    draw = random.Random(0)
+    gaps = 0
+    for _ in range(200):
+        made = make_quotation(text, draw)
+        assert made is not None
+        whole = f"{made.asked} {made.answer}"
+        if GAP in made.asked:
+            gaps += 1
+            whole = made.asked.replace(GAP, f"{made.answer},")
+        quoted = re.findall(r"word\d\d,", whole)
+        assert " ".join(quoted) in text
+        assert 10 <= len(quoted) <= 32
+    assert 60 < gaps < 140
+    assert make_quotation("only a few words", draw) is None
 
 
 def test_facts_get_a_random_age_and_text_does_not() -> None:
-    run = folders.tokenizer()(prose(900), return_tensors="pt").input_ids[0]
-    pairs = Pairs([run], folders.tokenizer(), window=200, facts=0.7, size=300, seed=0)
-    drawn = [pairs[index] for index in range(300)]
-    told = torch.stack([pair["answers"].any() for pair in drawn])
-    ages = torch.stack([pair["age"] for pair in drawn])
-    assert bool((ages[~told] == 1).all())
+    drawn = [
+        *map(examples([encoded(900)], window=200, windows=2, facts=0.7).__getitem__, range(300))
+    ]
+    told = torch.stack([example["age"] > 1 for example in drawn])
+    ages = torch.stack([example["age"] for example in drawn])
+    assert 0.6 < told.float().mean() < 0.8
+    assert not any(example["answers"].any() for example in drawn if example["age"] == 1)
     logarithms = ages[told].log() / torch.tensor(OLDEST).log()
-    assert float(logarithms.min()) >= 0
     assert float(logarithms.max()) <= 1
     assert logarithms.quantile(torch.tensor([0.25, 0.75])).tolist() == pytest.approx(
         [0.25, 0.75], abs=0.1
     )
 
 
-def test_the_current_window_continues_the_previous_one() -> None:
-    run = torch.arange(1000)
-    pairs = Pairs([run], folders.tokenizer(), window=50, facts=0.0, size=9, seed=0)
-    for index in range(9):
-        pair = pairs[index]
-        both = torch.cat([pair["previous"], pair["current"]])
-        assert torch.equal(both.diff(), torch.ones(99, dtype=torch.long))
-        assert not pair["answers"].any()
-    with pytest.raises(IndexError):
-        pairs[9]
-
-
-def test_earlier_windows_come_directly_before_the_previous_one() -> None:
-    runs = [torch.arange(1000), torch.arange(2000, 2160)]  # the second has room for one
-    pairs = Pairs(runs, folders.tokenizer(), window=50, facts=0.0, size=30, seed=0, earlier=4)
-    counts = set()
+def test_windows_follow_each_other_and_a_short_document_has_fewer() -> None:
+    runs = [torch.arange(1000), torch.arange(2000, 2120)]
+    drawn, counts = examples(runs), set()
     for index in range(30):
-        pair = pairs[index]
-        text = torch.cat([pair["earlier"].flatten(), pair["previous"], pair["current"]])
+        windows = drawn[index]["windows"]
+        text = windows.flatten()
         assert torch.equal(text.diff(), torch.ones(len(text) - 1, dtype=torch.long))
-        counts.add((int(text[0]) >= 2000, len(pair["earlier"])))
-    assert counts == {(False, 4), (True, 1)}
-    told = Pairs(runs[:1], folders.tokenizer(), window=50, facts=1.0, size=1, seed=0, earlier=4)[0]
-    assert told["earlier"].shape == (0, 50)
+        assert not drawn[index]["answers"].any()
+        counts.add((int(text[0]) >= 2000, len(windows)))
+    assert counts == {(False, 4), (True, 2)}
+    with pytest.raises(IndexError):
+        drawn[300]
+
+
+def test_text_goes_on_after_what_is_put_into_it() -> None:
+    run = torch.arange(10**5, 10**5 + 4000)  # no tokens of what is put in
+    drawn = examples([run], window=400, windows=3, facts=1.0, numbers=1.0, size=1)[0]["windows"]
+    text = drawn[drawn >= 10**5]
+    assert 300 < len(text) < 1100
+    assert torch.equal(text.diff(), torch.ones(len(text) - 1, dtype=torch.long))
 
 
 def test_numbers_are_put_into_a_share_of_the_text() -> None:
-    tokenizer = folders.tokenizer()
-    run = torch.tensor(tokenizer(prose(4000)).input_ids)
+    run = encoded(4000)
     plain = set(run.tolist())
-    pairs = Pairs([run], tokenizer, window=300, facts=0.0, size=200, seed=0, numbers=0.3)
-    texts = [
-        torch.cat([pair["previous"], pair["current"]])
-        for pair in map(pairs.__getitem__, range(200))
-    ]
+    drawn = examples([run], window=300, windows=2, numbers=0.3, size=200)
+    texts = [drawn[index]["windows"].flatten() for index in range(200)]
     assert {len(text) for text in texts} == {600}
-    numbered = [str(tokenizer.decode(text)) for text in texts if not set(text.tolist()) <= plain]
+    numbered = [
+        str(folders.tokenizer().decode(text)) for text in texts if not set(text.tolist()) <= plain
+    ]
     assert 40 <= len(numbered) <= 80
     assert all(sum(map(str.isdigit, text)) >= 5 for text in numbered)
 
 
 def test_a_longer_document_is_drawn_more_often_but_not_as_often_as_its_length() -> None:
     runs = [torch.zeros(500, dtype=torch.long), torch.ones(8000, dtype=torch.long)]
-    pairs = Pairs(runs, folders.tokenizer(), window=50, facts=0.0, size=1000, seed=0)
-    longer = sum(int(pairs[index]["current"][0]) for index in range(1000))
+    drawn = examples(runs, size=1000)
+    longer = sum(int(drawn[index]["windows"][0, 0]) for index in range(1000))
     assert longer / 1000 == pytest.approx(4 / 5, abs=0.04)
 
 

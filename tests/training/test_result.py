@@ -115,7 +115,7 @@ def test_a_distance_beyond_the_models_positions_is_refused(
 
 @pytest.mark.parametrize(
     ("window", "distillation", "reason"),
-    [(33, 1.0, "32, got 33: distillation reads two in one"), (65, 0.0, r"\(64\), got 65")],
+    [(33, 1.0, "32, got 33: distillation reads 2 in one"), (65, 0.0, r"\(64\), got 65")],
 )
 def test_windows_that_are_too_long_are_refused(
     folder: Path, text: Path, tmp_path: Path, window: int, distillation: float, reason: str

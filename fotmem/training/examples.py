@@ -1,0 +1,207 @@
+"""Examples to train on: windows of documents, with facts in some and questions in later ones."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fotmem.errors import OptionError
+from fotmem.memory.decay import OLDEST
+from fotmem.models.tokens import token_ids
+from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Facts
+from fotmem.tasks.numbers import number
+from fotmem.tasks.quotations import make_quotation
+
+TOKENS_PER_FACT = (64, 96, 128)
+"""Tokens of an example for each fact in it; one of these for each example."""
+TOKENS_PER_QUOTATION = (128, 256)
+TOKENS_PER_NUMBER = (24, 48, 96)
+
+
+class Examples(Dataset[dict[str, Tensor]]):
+    """Consecutive windows of documents, some with questions about windows before.
+
+    Each example depends only on its index and the seed, so that training resumes exactly.
+
+    Parameters
+    ----------
+    runs : list of Tensor
+        Token ids ``[n]`` of documents, each of at least two windows. A document that is four times
+        as long is drawn twice as often: texts differ more than the parts of a text.
+    tokenizer : transformers tokenizer
+    window : int
+        Tokens per window ``T``.
+    windows : int
+        Windows per example ``P``, at least two; of a shorter document, as many as it has.
+    facts : float
+        Share of examples with invented facts, from 0 to 1. A fact stands at a random place of one
+        window, and a later one asks for it.
+    quotations : float
+        Share of examples that ask for quotations from windows before, from 0 to 1.
+    numbers : float
+        Share of examples with numbers at random places of their text, from 0 to 1.
+    size : int
+        Number of examples.
+    seed : int
+        Seed of everything random.
+    """
+
+    def __init__(
+        self,
+        runs: list[Tensor],
+        tokenizer: Any,
+        *,
+        window: int,
+        windows: int,
+        facts: float,
+        quotations: float,
+        numbers: float,
+        size: int,
+        seed: int,
+    ) -> None:
+        if facts and window * windows < TOKENS_PER_FACT[-1]:
+            raise OptionError(
+                f"window must be at least {-(-TOKENS_PER_FACT[-1] // windows)} to hold facts, got "
+                f"{window}: choose a larger one, or facts=0"
+            )
+        self._runs, self._tokenizer = runs, tokenizer
+        self._window, self._windows = window, windows
+        self._facts_share, self._quotations, self._numbers = facts, quotations, numbers
+        self._size, self._seed = size, seed
+        self._facts = Facts(seed)
+        self._weights = [math.sqrt(len(run)) for run in runs]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return ``windows [P, T]``, ``answers [P, T]``, True where it answers, and ``age``.
+
+        ``age`` is that of the window before the last one, in windows: 1, or with facts a random
+        number up to `OLDEST`, evenly distributed on a logarithmic scale.
+        """
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        draw = random.Random(f"example {self._seed} {index}")
+        [run] = draw.choices(self._runs, self._weights)
+        count = min(self._windows, len(run) // self._window)
+        with_facts, with_quotations, with_numbers = (
+            draw.random() < share for share in (self._facts_share, self._quotations, self._numbers)
+        )
+        text = self._text(run, count * self._window, draw, numbers=with_numbers)
+        questions = self._facts_of(index, count, draw) if with_facts else []
+        quoting = [0] * count
+        if with_quotations:
+            for _ in range(count * self._window // draw.choice(TOKENS_PER_QUOTATION)):
+                quoting[draw.randrange(1, count)] += 1
+        windows: list[list[int]] = []
+        answers: list[list[bool]] = []
+        own: list[list[int]] = []  # text of each window
+        told: set[int] = set()
+        for place in range(count):
+            pieces = [
+                piece
+                for piece in questions
+                if piece.window == place and (piece.answer == 0 or piece.fact in told)
+            ]
+            pieces += [
+                piece for _ in range(quoting[place]) if (piece := self._quotation(own, place, draw))
+            ]
+            draw.shuffle(pieces)
+            pieces = _fitting(pieces, self._window)
+            told.update(piece.fact for piece in pieces if piece.answer == 0)
+            rest = self._window - sum(len(piece.tokens) for piece in pieces)
+            own.append(text[:rest])
+            text = text[rest:]
+            window, mask = _insert(own[-1], pieces, draw)
+            windows.append(window)
+            answers.append(mask)
+        return {
+            "windows": torch.tensor(windows),
+            "answers": torch.tensor(answers),
+            "age": torch.tensor(OLDEST ** draw.random() if with_facts else 1.0),
+        }
+
+    def _text(self, run: Tensor, length: int, draw: random.Random, *, numbers: bool) -> list[int]:
+        """Draw a piece of a document, perhaps with numbers in it."""
+        start = draw.randrange(len(run) - length + 1)
+        text: list[int] = run[start : start + length].tolist()
+        if not numbers:
+            return text
+        count = length // draw.choice(TOKENS_PER_NUMBER)
+        pieces = [_Piece(self._tokens(f" {number(draw)}")) for _ in range(count)]
+        return _insert(text, pieces, draw)[0][:length]
+
+    def _facts_of(self, index: int, count: int, draw: random.Random) -> list[_Piece]:
+        """State facts in some windows, and ask for them in later ones."""
+        least = TOKENS_PER_FACT[0]
+        number = count * self._window // draw.choice(TOKENS_PER_FACT)
+        most = self._windows * self._window // least
+        pieces = []
+        for place in range(number):
+            fact = self._facts[index * most + place]
+            told = draw.randrange(count - 1)
+            asked = draw.randrange(told + 1, count)
+            statement = self._tokens(f" {fact.say(draw.choice(STATEMENTS))}")
+            pieces.append(_Piece(statement, window=told, fact=place))
+            pieces.append(
+                self._question(fact.say(draw.choice(QUESTIONS)), fact.answer)._replace(
+                    window=asked, fact=place
+                )
+            )
+        return pieces
+
+    def _quotation(self, own: list[list[int]], place: int, draw: random.Random) -> _Piece | None:
+        """Ask for a quotation from a window before."""
+        source = own[draw.randrange(place)]
+        made = make_quotation(self._tokenizer.decode(source), draw)
+        return None if made is None else self._question(*made)
+
+    def _question(self, asked: str, answer: str) -> _Piece:
+        tokens = self._tokens(f" {answer}")
+        return _Piece(self._tokens(f" {asked}") + tokens + self._tokens(".")[:1], len(tokens))
+
+    def _tokens(self, text: str) -> list[int]:
+        return token_ids(self._tokenizer, text)
+
+
+class _Piece(NamedTuple):
+    """Tokens to insert into a text."""
+
+    tokens: list[int]
+    answer: int = 0
+    """Tokens before the last one that answer; 0: it is no question."""
+    window: int = 0
+    fact: int = -1
+
+
+def _fitting(pieces: list[_Piece], room: int) -> list[_Piece]:
+    """Return the pieces that fit a window, in their order."""
+    fitting = []
+    for piece in pieces:
+        if len(piece.tokens) <= room:
+            room -= len(piece.tokens)
+            fitting.append(piece)
+    return fitting
+
+
+def _insert(
+    text: list[int], pieces: list[_Piece], draw: random.Random
+) -> tuple[list[int], list[bool]]:
+    """Insert pieces at random places of a text, in their order; return also where it answers."""
+    places = sorted(draw.randrange(len(text) + 1) for _ in pieces)
+    joined: list[int] = []
+    answers: list[bool] = []
+    begin = 0
+    for place, piece in zip(places, pieces, strict=True):
+        joined += text[begin:place] + piece.tokens
+        answers += [False] * (len(joined) - len(answers))
+        answers[len(joined) - 1 - piece.answer : len(joined) - 1] = [True] * piece.answer
+        begin = place
+    joined += text[begin:]
+    return joined, answers + [False] * (len(joined) - len(answers))
