@@ -198,6 +198,18 @@ def test_a_bank_weight_equals_repeated_keys() -> None:
     assert_same_gradients(actual, expected, [*own, *bank])
 
 
+def test_other_windows_and_the_bank_are_asked_by_a_query_of_their_own() -> None:
+    own, bank = own_and_bank()
+    query, key, value, context_keys, context_values = own
+    factor = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    pattern = AttentionPattern([[0, 1], [1]], 0.3)
+    actual = crossbatch_attention(*own, pattern, bank, memory_query=query * factor)
+    softer = (query, key, value, context_keys * factor, context_values)
+    expected = crossbatch_attention(*softer, pattern, (bank[0] * factor, bank[1]))
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
+    assert_same_gradients(actual, expected, [*own, *bank, factor])
+
+
 def test_a_window_weight_equals_a_repeated_window() -> None:
     own, _ = own_and_bank()
     contexts = [[0, 1], [1, 0]]

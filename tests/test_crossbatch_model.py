@@ -156,6 +156,26 @@ def test_temperature_equals_that_of_an_attached_memory() -> None:
     assert difference(logits, expected) <= 1e-4
 
 
+def test_temperatures_of_heads_equal_those_of_an_attached_memory() -> None:
+    model = tiny.llama()
+    first, pair = windows(2, seed=5), windows(1)[0]
+    heads = {str(LAYERS[0]): [0.25, 0.5, 1.0, 2.0]}  # the other layer has none
+    model.config.mem_head_temperatures = heads
+    with Crossbatch(model, LAYERS, bank_windows=2, temperature=0.5) as crossbatch:
+        assert crossbatch.temperatures == {LAYERS[0]: [0.125, 0.25, 0.5, 1], LAYERS[1]: [0.5] * 4}
+        model(first.flatten(0, 1))
+        crossbatch.commit()
+        logits = model(pair).logits[1]
+        logits.square().mean().backward()
+        gradient = crossbatch.log_temperatures.grad
+        assert gradient is not None
+        assert bool(gradient.all())
+    context = [*first[:, 0], pair[0]]
+    assert difference(logits, remembered(model, context, pair[1], temperature=0.5)) <= 1e-4
+    del model.config.mem_head_temperatures
+    assert difference(logits, remembered(model, context, pair[1], temperature=0.5)) > 1e-3
+
+
 def test_padding_changes_nothing() -> None:
     model = tiny.llama()
     (one, other), (two, more) = windows(2)
@@ -198,6 +218,21 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     for one, other in zip(plain, again, strict=True):
         torch.testing.assert_close(one, other)
     assert all(bool(gradient.any()) for gradient in plain)
+
+
+def test_the_state_can_be_saved() -> None:
+    model = tiny.llama()
+    with Crossbatch(model, LAYERS, bank_windows=2) as crossbatch:
+        model(windows(2).flatten(0, 1))
+        crossbatch.commit()
+        with torch.no_grad():
+            crossbatch.log_temperatures.uniform_()
+        state, temperatures = crossbatch.state_dict(), crossbatch.temperatures
+    with Crossbatch(model, LAYERS, bank_windows=2) as crossbatch:
+        assert crossbatch.temperatures != temperatures
+        crossbatch.load_state_dict(state)
+        assert crossbatch.temperatures == temperatures
+        assert len(crossbatch.bank) == 2
 
 
 def test_the_bank_can_be_saved() -> None:

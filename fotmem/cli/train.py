@@ -45,7 +45,7 @@ def train(
         float, typer.Option(min=0, help="Decay of the memory of the trained model.")
     ] = DEFAULTS.decay,
     temperature: Annotated[
-        float, typer.Option(help="Temperature of the memory of the trained model; above 0.")
+        float, typer.Option(help="Temperature of all heads before they learn their own; above 0.")
     ] = DEFAULTS.temperature,
     documents: Annotated[int, typer.Option(min=1, help="Documents per step.")] = DEFAULTS.documents,
     windows: Annotated[

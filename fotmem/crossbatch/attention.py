@@ -33,6 +33,7 @@ def crossbatch_attention(
     context_values: Tensor,
     pattern: AttentionPattern,
     bank: tuple[Tensor, Tensor] | None = None,
+    memory_query: Tensor | None = None,
 ) -> Tensor:
     """Attend causally to a row's own window and in full to others, in one softmax.
 
@@ -48,6 +49,8 @@ def crossbatch_attention(
         Which windows each row attends to.
     bank : pair of Tensor, optional
         Keys and values ``[H, N, D]`` that all rows attend to as well.
+    memory_query : Tensor, optional
+        Shape of `query`: asks other windows and the bank. Default: `query`.
 
     Returns
     -------
@@ -55,7 +58,8 @@ def crossbatch_attention(
         Shape ``[B, H * G, T, D]``, in the query's dtype; 0 for padding. Differentiable once, by all
         tensors. Temporaries hold at most `WORKSPACE` elements each, or twice as many as the query.
     """
-    inputs = (query, key, value, context_keys, context_values)
+    memory_query = query if memory_query is None else memory_query
+    inputs = (query, memory_query, key, value, context_keys, context_values)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
     apply: Callable[..., Tensor] = _CrossbatchFunction.apply
     output = apply(*inputs, keys, values, pattern)
@@ -88,7 +92,7 @@ def _forward(inputs: CrossbatchInputs, pattern: AttentionPattern) -> PartialAtte
     merged: PartialAttention | None = None
     for part in context_parts(inputs, pattern):
         found = dense_attention(
-            folded(query, part),
+            folded(getattr(inputs, part.asked), part),
             part.keys,
             part.values,
             scale=pattern.scale,
@@ -115,13 +119,16 @@ def _backward(
     )
     lse = lse[..., None]
     for part in context_parts(inputs, pattern):
-        asked = _Queries(*(folded(tensor, part) for tensor in (query, gradient, out, lse)))
+        queries = getattr(inputs, part.asked)
+        asked = _Queries(*(folded(tensor, part) for tensor in (queries, gradient, out, lse)))
         asked = asked._replace(lse=asked.lse - part.log_weights[:, None, None, None])
         mask, start = folded_mask(query, part), 0
         grad_queries = torch.zeros_like(asked.queries, dtype=wide)
         for stop in _stops(asked, part, mask):
             block = slice(start, stop)
-            keys, values = (tensor[:, :, block].to(query.dtype) for tensor in part[1:3])
+            keys, values = (
+                tensor[:, :, block].to(query.dtype) for tensor in (part.keys, part.values)
+            )
             shown = None if mask is None else mask[..., block]
             differentiate = _kernel if shown is None and query.device.type == "cpu" else _plain
             grad_query, grad_keys, grad_values = differentiate(
@@ -132,7 +139,8 @@ def _backward(
                 whole: Tensor = getattr(grads, name)
                 whole[:, :, block].index_add_(0, part.windows, grad.to(wide))
             start = stop
-        grads.query.index_add_(0, part.rows, grad_queries.reshape(-1, *query.shape[1:]))
+        whole = getattr(grads, part.asked)
+        whole.index_add_(0, part.rows, grad_queries.reshape(-1, *query.shape[1:]))
     return [
         None if grad is None or tensor is None else grad.to(tensor.dtype)
         for grad, tensor in zip(grads, inputs, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -23,10 +23,13 @@ from fotmem.crossbatch.layout import Layout
 from fotmem.crossbatch.pattern import AttentionPattern
 from fotmem.errors import ModelError, OptionError, ShapeError
 from fotmem.interrupts import interrupts_deferred
+from fotmem.models.head_temperatures import head_temperatures
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import model_parts
 from fotmem.models.replace_forward import own_forward, replace_forward
 from fotmem.models.unsupported import refuse_changing_rope
+
+TEMPERATURES = "log_temperatures"
 
 
 class Crossbatch:
@@ -60,7 +63,8 @@ class Crossbatch:
     decay : float
         How fast older keys lose weight, as in `fotmem.attach`; see `ages`.
     temperature : float
-        Divisor of the scores of other windows' keys, as in `fotmem.attach`.
+        Divisor of the scores of other windows' keys, as in `fotmem.attach`. Each head of a memory
+        layer begins with it, or with its own times it, where the config has some.
 
     Attributes
     ----------
@@ -75,6 +79,8 @@ class Crossbatch:
     ages : Tensor or None
         Shape ``[B]``: how old the window before is for the last window of each document, in
         windows; the ones before it are older by 1, 2, ... Default: 1.
+    log_temperatures : Parameter
+        float32 ``[L, H * G]``: the logarithm of each head's temperature, which can be trained.
     below : list of Module
         The attention modules below the first memory layer.
     """
@@ -109,6 +115,7 @@ class Crossbatch:
         self.distance = checked_distance(distance, 2, config.max_position_embeddings)
         self.decay = checked_decay(decay)
         self.temperature = checked_temperature(temperature)
+        self.log_temperatures = self._log_temperatures(self.temperature)
         self.ages: Tensor | None = None
         self._positionals = bool(getattr(config, "mem_positionals", True))
         self._layout = Layout(2)  # of the call in progress
@@ -140,6 +147,23 @@ class Crossbatch:
                 kept = slice(None) if self._padding_mask is None else self._padding_mask[row]
                 self.bank.add(layer, window[kept][1:])
         self._fresh = {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the temperatures and the bank, as tensors by name."""
+        temperatures = {TEMPERATURES: self.log_temperatures.detach().clone()}
+        return temperatures | self.bank.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state of another crossbatch of the same model and layers."""
+        with torch.no_grad():
+            self.log_temperatures.copy_(state[TEMPERATURES])
+        self.bank.load_state_dict(state)
+
+    @property
+    def temperatures(self) -> dict[int, list[float]]:
+        """The temperature of each query head, by layer."""
+        rows = self.log_temperatures.detach().exp().tolist()
+        return dict(zip(self.layers, rows, strict=True))
 
     def detach(self) -> None:
         """Give the model its own forward functions back. Detaching twice is fine."""
@@ -197,6 +221,7 @@ class Crossbatch:
                 value[:half, :, 1:],
                 self._pattern(adapter.geometry(module)[2], attention_mask, query.device),
                 self._negatives(layer, module),
+                memory_query=self._sharpened(layer, query[half:]),
             )
             joint = joint.transpose(1, 2).flatten(2)
             return adapter.project_out(module, torch.cat([local, joint])), None
@@ -233,10 +258,21 @@ class Crossbatch:
         return self._remembered(adapter, key)[0], value[0]
 
     def _remembered(self, adapter: Adapter, key: Tensor) -> Tensor:
-        """Return keys as other windows see them, their scores divided by the temperature."""
-        if self._positionals:
-            key = adapter.at_first_position(key, self.decoder)
-        return key / self.temperature
+        """Return keys as other windows see them."""
+        return adapter.at_first_position(key, self.decoder) if self._positionals else key
+
+    def _sharpened(self, layer: int, query: Tensor) -> Tensor:
+        """Divide queries ``[B, H * G, T, D]`` by the temperatures of their heads."""
+        temperatures = self.log_temperatures[self.layers.index(layer)].exp()
+        return query / temperatures[:, None, None].to(query)
+
+    def _log_temperatures(self, temperature: float) -> nn.Parameter:
+        config: Any = self.decoder.config
+        device = next(self.decoder.parameters()).device
+        own = head_temperatures(config, self.layers)
+        alike = torch.ones(config.num_attention_heads)
+        rows = [own.get(layer, alike).flatten() * temperature for layer in self.layers]
+        return nn.Parameter(torch.stack(rows).log().to(device))
 
     def _pattern(
         self, scale: float, attention_mask: Tensor | None, device: torch.device

@@ -50,6 +50,7 @@ class CrossbatchInputs(NamedTuple):
     """The tensors that get gradients."""
 
     query: Tensor
+    memory_query: Tensor
     key: Tensor
     value: Tensor
     context_keys: Tensor
@@ -62,6 +63,7 @@ class ContextPart(NamedTuple):
     """Keys and values that some rows attend to."""
 
     rows: Tensor  # [R], of the query
+    asked: str  # the input that has the queries
     keys: Tensor  # [R, H, n, D]
     values: Tensor
     mask: Tensor | None  # bool, broadcastable to [R, 1, T, n]
@@ -80,13 +82,15 @@ def context_parts(inputs: CrossbatchInputs, pattern: AttentionPattern) -> Iterat
         mask = mask & pattern.padding_mask[:, None, None]
     if pattern.window_mask is not None:
         mask = mask & pattern.window_mask
-    yield ContextPart(everyone, inputs.key, inputs.value, mask, ("key", "value"), everyone, alike)
+    own = ("key", "value")
+    yield ContextPart(everyone, "query", inputs.key, inputs.value, mask, own, everyone, alike)
     for place in range(max(map(len, pattern.contexts), default=0)):
         looking = [row for row in range(rows) if len(pattern.contexts[row]) > place]
         windows = torch.tensor([pattern.contexts[row][place] for row in looking], device=device)
         padding, weights = pattern.context_padding_mask, pattern.context_weights
         yield ContextPart(
             everyone[looking],
+            "memory_query",
             inputs.context_keys[windows],
             inputs.context_values[windows],
             None if padding is None else padding[windows][:, None, None],
@@ -100,6 +104,7 @@ def context_parts(inputs: CrossbatchInputs, pattern: AttentionPattern) -> Iterat
         )
         yield ContextPart(
             everyone,
+            "memory_query",
             keys,
             values,
             None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
 from fotmem.errors import LayerError, UnsupportedError
@@ -16,6 +16,7 @@ from fotmem.memory.options import MemoryOptions
 from fotmem.memory.overflow import Overflow
 from fotmem.memory.stats import SearchCounter
 from fotmem.memory.trace import Trace, last_trace
+from fotmem.models.head_temperatures import head_temperatures
 from fotmem.models.model_parts import ModelParts, cache_argument
 from fotmem.models.replace_forward import own_forward
 from fotmem.stores.store import MemoryStore
@@ -72,6 +73,7 @@ class AttachedModel:
         else:  # the decoder's forward is replaced already
             self.unproven, self.plain_forward = default.unproven, default.plain_forward
         self.cache_argument = cache_argument(type(self.decoder))
+        self._temperatures = head_temperatures(parts.decoder.config, adapters)
         self.counter, self.overflow = SearchCounter(), Overflow()
 
     @property
@@ -124,6 +126,11 @@ class AttachedModel:
     def geometry(self, layer: int) -> tuple[int, int, float]:
         """Return a memory layer's key/value heads, head dimension and factor of the scores."""
         return self.adapters[layer].geometry(self.attention(layer))
+
+    def sharpened(self, layer: int, query: Tensor) -> Tensor:
+        """Divide queries ``[B, H * G, T, D]`` for memory by what their heads have learned."""
+        temperatures = self._temperatures.get(layer)
+        return query if temperatures is None else query / temperatures.to(query)
 
     def new_store(self, layer: int) -> MemoryStore:
         """Make an empty store of the kind that this memory layer has."""

@@ -43,23 +43,24 @@ def attention_forward(
     adapter, local = attached.adapters[layer], cache.memory_layer(layer)
     call = _plain_call(plain_forward, attention, hidden_states, attention_mask, **kwargs)
     query, key, value, stored = _project(attached, layer, hidden_states, position_embeddings, call)
+    asked = attached.sharpened(layer, query)
     local.remember(stored)
     key, value = cache.update(key, value, layer)
     if cache.reading:
-        local.queries = query
+        local.queries = asked
         if layer == attached.layers[-1]:
             raise StopForward
 
     _, _, scale = adapter.geometry(attention)
-    remembered = attend_to_memories(cache.views or (), layer, query, scale)
-    remote = (remembered, _overflow(cache, layer, query, scale))
+    remembered = attend_to_memories(cache.views or (), layer, asked, scale)
+    remote = (remembered, _overflow(cache, layer, asked, scale))
     parts = [part for part in remote if part is not None]
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
     out, lse = merge([*parts, local_attention(query, key, value, attention_mask, scale)])
     if cache.trace is not None:
-        cache.trace.layers[layer] = (query.detach(), lse.detach())
+        cache.trace.layers[layer] = (asked.detach(), lse.detach())
     return adapter.project_out(attention, without_gradient(out).transpose(1, 2).flatten(2)), None
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fotmem.errors import InputError
+from fotmem.models.head_temperatures import NAME as HEAD_TEMPERATURES
 from fotmem.models.lora import CONFIG_FILE, add_lora
 
 MEMORY_FILE = "memory.json"
@@ -26,6 +27,10 @@ class TunedAdapter(BaseModel):
     mem_distance: Annotated[int, Field(ge=0)] = 0
     mem_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     mem_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    mem_head_temperatures: dict[
+        Annotated[int, Field(ge=0)], list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    ] = {}
+    """By layer, what each query head has learned; it divides scores as `mem_temperature` does."""
 
     @field_validator("base")
     @classmethod
@@ -94,6 +99,7 @@ def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
                 f"{folder / MEMORY_FILE} does not fit its base model: {name} must be below {end}, "
                 f"got {number}"
             )
+    _check_heads(adapted, model.config.num_attention_heads, folder)
     add_lora(model, folder)
     configure(model, adapted)
 
@@ -102,3 +108,15 @@ def configure(model: Any, adapted: TunedAdapter) -> None:
     """Write memory options into a model's config."""
     for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
         setattr(model.config, name, getattr(adapted, name))
+    if adapted.mem_head_temperatures:
+        by_layer = {str(layer): each for layer, each in adapted.mem_head_temperatures.items()}
+        setattr(model.config, HEAD_TEMPERATURES, by_layer)
+
+
+def _check_heads(adapted: TunedAdapter, heads: int, folder: Path) -> None:
+    for layer, temperatures in adapted.mem_head_temperatures.items():
+        if len(temperatures) != heads:
+            raise InputError(
+                f"{folder / MEMORY_FILE} does not fit its base model: mem_head_temperatures must "
+                f"have {heads} numbers for layer {layer}, got {len(temperatures)}"
+            )

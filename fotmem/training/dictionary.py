@@ -77,6 +77,7 @@ def train_dictionary(
     model = new_model(options.seed)
     training = Training(options=options, model=digest(model.parameters()), data="records")
     with Crossbatch(model, bank_windows=max(options.bank_windows)) as crossbatch:
+        crossbatch.log_temperatures.requires_grad_(False)  # chosen for memories of any size
         trained = fit(
             model,
             new_tokenizer(),

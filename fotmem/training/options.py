@@ -39,7 +39,8 @@ class TrainingOptions(BaseModel):
     """How fast older keys lose weight (see `fotmem.attach`), in training and later. In training,
     documents with facts get a random age; those of plain text have their own."""
     temperature: float = Field(default=1.0, gt=0)
-    """Divisor of the scores of remembered keys (see `fotmem.attach`), in training and later."""
+    """Divisor of the scores of remembered keys (see `fotmem.attach`), in the beginning: each query
+    head of a memory layer learns its own."""
     documents: int = Field(default=4, ge=1)
     """Documents per step."""
     windows: int = Field(default=2, ge=2, lt=OLDEST)

@@ -17,7 +17,7 @@ def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
         mem_layers=list(crossbatch.layers),
         mem_distance=crossbatch.distance,
         mem_decay=crossbatch.decay,
-        mem_temperature=crossbatch.temperature,
+        **_temperatures(crossbatch),
     )
     configure(plain, adapted)
     if plain is model:
@@ -27,3 +27,12 @@ def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
     config.base_model_name_or_path = adapted.base
     model.save_pretrained(folder, save_embedding_layers=False)
     write_tuned_adapter(folder, adapted)
+
+
+def _temperatures(crossbatch: Crossbatch) -> dict[str, Any]:
+    """Return those that heads have learned, or else the one of all."""
+    if not crossbatch.log_temperatures.requires_grad:
+        return {"mem_temperature": crossbatch.temperature}
+    learned = crossbatch.temperatures.items()
+    by_layer = {layer: [round(number, 4) for number in numbers] for layer, numbers in learned}
+    return {"mem_head_temperatures": by_layer}

@@ -27,6 +27,8 @@ from fotmem.training.checkpoints import (
 from fotmem.training.scored import only_scored
 from fotmem.training.teacher import Teacher
 
+TEMPERATURE_RATE = 10
+"""Learning rate of the temperatures of heads, relative to that of the weights."""
 TEXT_STRIDE = 4
 """One of this many text tokens is scored, another one in the next step."""
 
@@ -115,6 +117,19 @@ class CrossbatchTrainer(Trainer):
         self._crossbatch.commit()
         return loss
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Train the temperatures of heads, too, unless they are frozen."""
+        optimizer: Any = super().create_optimizer(*args, **kwargs)
+        temperatures = self._crossbatch.log_temperatures
+        trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        if temperatures.requires_grad and id(temperatures) not in trained:
+            rate = TEMPERATURE_RATE * self._options.learning_rate
+            group = {"params": [temperatures], "lr": rate, "weight_decay": 0.0}
+            optimizer.add_param_group(group)
+            # The Trainer clears gradients of the model only.
+            optimizer.register_step_post_hook(lambda *_: setattr(temperatures, "grad", None))
+        return optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule of the learning rate that the options describe."""
         options = self._options
@@ -177,7 +192,7 @@ class CrossbatchTrainer(Trainer):
             with writing_named(folder):
                 super()._save_checkpoint(*args, **kwargs)
                 bank = folder / f"{BANK_FILE}.partial"
-                save_file(self._crossbatch.bank.state_dict(), bank)
+                save_file(self._crossbatch.state_dict(), bank)
                 complete(folder, bank, self._training)
         except BaseException:
             with interrupts_deferred():
@@ -188,8 +203,7 @@ class CrossbatchTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
         with damage_named(Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
-            bank = load_file(Path(resume_from_checkpoint) / BANK_FILE)
-            self._crossbatch.bank.load_state_dict(bank)
+            self._crossbatch.load_state_dict(load_file(Path(resume_from_checkpoint) / BANK_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with damage_named(Path(checkpoint or "")):

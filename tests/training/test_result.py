@@ -33,7 +33,11 @@ def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> N
         with fotmem.attach(tuned, window=16) as memory:
             assert memory.layers == (1, 3)
             assert memory.distance == 64 - 2 * 16  # all positions that are left
-            assert (memory.decay, memory.temperature) == (0.5, 0.8)
+            assert (memory.decay, memory.temperature) == (0.5, 1.0)
+        learned = tuned.config.mem_head_temperatures
+        assert {*learned} == {"1", "3"}
+        assert all(len(heads) == 4 and set(heads) != {0.8} for heads in learned.values())
+        assert sum(learned["1"]) / 4 == pytest.approx(0.8, abs=0.2)
     changed = {
         name
         for (name, one), two in zip(
@@ -136,7 +140,8 @@ def test_full_training_saves_a_plain_checkpoint(folder: Path, text: Path, tmp_pa
     with fotmem.attach(model, window=32) as memory:
         assert memory.layers == (1, 3)
         assert memory.distance == 20
-        assert (memory.decay, memory.temperature) == (0.7, 0.8)
+        assert (memory.decay, memory.temperature) == (0.7, 1.0)
+    assert sum(model.config.mem_head_temperatures["1"]) / 4 == pytest.approx(0.8, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +212,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert len(losses(whole.history)) == 6
     for one, two in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, two)
+    one, two = (each.model.config.mem_head_temperatures for each in (resumed, whole))
+    assert one == two
 
 
 def test_an_incomplete_checkpoint_is_skipped(tmp_path: Path) -> None:
