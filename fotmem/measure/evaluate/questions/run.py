@@ -94,9 +94,15 @@ def ask_with_memory(
     for piece in pieces:
         memory.clear()
         remember(memory, piece.read, attend=attend)
-        for question, _ in piece.asked:
-            said.append(_ask(model, tokenizer, piece.local, question.question))
+        for answer in ask_piece(model, tokenizer, piece):
+            said.append(answer)
             yield said
+
+
+def ask_piece(model: Any, tokenizer: Any, piece: TextPiece) -> Iterator[str]:
+    """Ask about a piece that is in memory already, or the evidence in its local text."""
+    for question, _ in piece.asked:
+        yield _ask(model, tokenizer, piece.local, question.question)
 
 
 def question_ids(tokenizer: Any, question: str) -> list[int]:

@@ -1,0 +1,181 @@
+"""What settings of a memory are chosen by: each text is read once, and asked with all of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import fotmem
+from fotmem.measure.evaluate.bare_model import BareModel, window_losses
+from fotmem.measure.evaluate.questions.answer_match import contains
+from fotmem.measure.evaluate.questions.run import ask_piece
+from fotmem.measure.evaluate.questions.text_pieces import TextPiece
+from fotmem.measure.evaluate.scored_text import ScoredText
+from fotmem.measure.reading import remember
+from fotmem.models.load import load_model
+from fotmem.tasks.answer import first_choices
+from recipes.answers import answer
+from recipes.hard_text import HardText, Question
+
+WINDOW = 512
+BEFORE, SCORED, PLACES = 4096, 1024, 2
+"""Tokens in memory, tokens to score after them, and at how many places of a text."""
+BASE = "smollm2"
+Setting = Mapping[str, Any]
+"""``decay``, ``temperature`` and ``top_k`` of a memory."""
+Answers = dict[str, list[float]]
+"""A score of each answer, by what was asked."""
+
+
+class Scores(NamedTuple):
+    """The scores of a setting; the figures are their means."""
+
+    answers: Answers
+    shares: dict[str, list[float]]
+    """What memory saves in each window of a text, as a share of what full attention saves."""
+    costs: dict[str, list[float]]
+    """The loss of each window without memory, minus that of the untuned model, in nats."""
+
+
+class BaseLosses(NamedTuple):
+    """What the untuned model loses on a text, ``[places, scored]`` in nats."""
+
+    without: Tensor
+    """In windows."""
+    full: Tensor
+    """With full attention to what would be in memory."""
+
+
+def in_turn(memory: fotmem.Memory, settings: Sequence[Setting]) -> Iterator[int]:
+    """Give a memory setting after setting; yield their numbers."""
+    for number, setting in enumerate(settings):
+        for name, value in setting.items():
+            setattr(memory, name, value)
+        yield number
+
+
+def score_hard_text(
+    model: Any, memory: fotmem.Memory, hard: HardText, settings: Sequence[Setting]
+) -> list[Answers]:
+    """Ask for everything that is hidden in the text."""
+    memory.clear()
+    unknown = _quotation_losses(model, hard)
+    remember(memory, hard.ids, attend=False)
+    found: list[Answers] = []
+    for _ in in_turn(memory, settings):
+        keys = _choices(model, hard.pass_keys)
+        known = _quotation_losses(model, hard)
+        found.append(
+            {
+                "pass keys": [float(all(each)) for each in keys],
+                "digits of pass keys": [sum(each) / len(each) for each in keys],
+                "facts, trained wording": _right(model, hard.trained_wording),
+                "facts, other wording": _right(model, hard.other_wording),
+                "quotations (nats a token)": [
+                    without - with_memory
+                    for without, with_memory in zip(unknown, known, strict=True)
+                ],
+            }
+        )
+    return found
+
+
+def _choices(model: Any, questions: Sequence[Question]) -> list[list[bool]]:
+    return [first_choices(model, *each) for each in questions]
+
+
+def _right(model: Any, questions: Sequence[Question]) -> list[float]:
+    return [float(all(each)) for each in _choices(model, questions)]
+
+
+def _quotation_losses(model: Any, hard: HardText) -> list[float]:
+    return [answer(model, *each).loss / len(each.answer) for each in hard.quotations]
+
+
+def scored_text(ids: list[int]) -> ScoredText:
+    """Say which tokens of a text are scored."""
+    return ScoredText(ids, [WINDOW], [BEFORE], scored=SCORED, places=PLACES)
+
+
+def base_losses(texts: Mapping[str, ScoredText], file: Path) -> dict[str, BaseLosses]:
+    """Return what the untuned model loses on texts; measure it where there is no such file."""
+    if not file.exists():
+        model, _ = load_model(BASE, dtype=torch.bfloat16)
+        measured = {}
+        for name, text in texts.items():
+            measured[f"{name} without"] = _without(model, text)
+            measured[f"{name} full"] = BareModel(model, text).full(BEFORE).losses
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(measured, file)
+    known = load_file(file)
+    return {name: BaseLosses(known[f"{name} without"], known[f"{name} full"]) for name in texts}
+
+
+def _without(model: Any, text: ScoredText) -> Tensor:
+    windows = [each for part in text.parts for each in part.windows(WINDOW)]
+    return text.joined([window_losses(model, tokens) for tokens in windows])
+
+
+def score_text(
+    model: Any,
+    memory: fotmem.Memory,
+    text: ScoredText,
+    base: BaseLosses,
+    settings: Sequence[Setting],
+) -> tuple[list[float], list[list[float]]]:
+    """Score what follows in a text, with what stands before it in memory.
+
+    Returns
+    -------
+    list of float
+        The loss of each window without memory, minus that of the untuned model.
+    list of list of float
+        For each setting, what memory saves in each window as a share of what full attention saves
+        the untuned model in all of them.
+    """
+    memory.clear()
+    without = _without(model, text)
+    found: list[list[Tensor]] = [[] for _ in settings]
+    for part in text.parts:
+        memory.clear()
+        remember(memory, part.before[-BEFORE:], attend=False)
+        for tokens in part.windows(WINDOW):
+            for number in in_turn(memory, settings):
+                found[number].append(window_losses(model, tokens))
+            remember(memory, tokens, attend=False)
+    most = text.mean(base.without - base.full)
+    saved = [text.window_means(without - text.joined(each), WINDOW) / most for each in found]
+    cost = text.window_means(without - base.without, WINDOW)
+    return cost.tolist(), [each.tolist() for each in saved]
+
+
+def score_questions(
+    model: Any,
+    tokenizer: Any,
+    memory: fotmem.Memory,
+    pieces: Sequence[TextPiece],
+    settings: Sequence[Setting],
+) -> tuple[list[float], list[list[float]]]:
+    """Ask questions with the passage in the window, and with the text in memory, per setting."""
+    in_window: list[float] = []
+    found: list[list[float]] = [[] for _ in settings]
+    for piece in pieces:
+        memory.clear()
+        for asked in piece.asked:
+            alone = TextPiece([], asked.evidence + piece.local, [asked])
+            in_window += _answered(model, tokenizer, alone)
+        remember(memory, piece.read, attend=False)
+        for number in in_turn(memory, settings):
+            found[number] += _answered(model, tokenizer, piece)
+    return in_window, found
+
+
+def _answered(model: Any, tokenizer: Any, piece: TextPiece) -> list[float]:
+    said = ask_piece(model, tokenizer, piece)
+    return [
+        float(contains(given, asked.question.answers))
+        for given, asked in zip(said, piece.asked, strict=True)
+    ]

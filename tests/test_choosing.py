@@ -1,0 +1,308 @@
+"""Choosing settings: the hard text, the scores of several settings, the tables, the command."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+import fotmem
+from fotmem.measure.evaluate.bare_model import BareModel, window_losses
+from fotmem.measure.evaluate.perplexity import measure_perplexity
+from fotmem.measure.evaluate.questions.question_file import Question
+from fotmem.measure.evaluate.questions.text_pieces import AskedQuestion, TextPiece
+from fotmem.measure.reading import LOCAL, overlap_of
+from fotmem.models.tokens import token_ids
+from recipes import choosing, choosing_scores, hard_text
+from recipes.choosing import complete, parsed
+from recipes.choosing_scores import (
+    BaseLosses,
+    Scores,
+    Setting,
+    score_hard_text,
+    score_questions,
+    score_text,
+    scored_text,
+)
+from recipes.choosing_tables import answer_figure, figure, tables
+from recipes.hard_text import make_hard_text
+from tests import folders, tiny
+from tests.tiny import one_thread  # noqa: F401 - a fixture
+
+TOKENIZER = folders.tokenizer()
+PROSE = token_ids(TOKENIZER, folders.PROSE)
+TEXTS = {"first": PROSE[:15_000], "second": PROSE[15_000:30_000]}
+SETTINGS: list[Setting] = [
+    {"decay": 0.0, "temperature": 1.0, "top_k": 8},
+    {"decay": 2.0, "temperature": 0.5, "top_k": None},
+]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten everything."""
+    sizes = {"TOKENS": 4800, "TURN": 1200, "PASS_KEYS": 4, "FACTS": 6, "QUOTATIONS": 3}
+    for name, size in sizes.items():
+        monkeypatch.setattr(hard_text, name, size)
+    for name, size in {"WINDOW": 64, "BEFORE": 128, "SCORED": 128}.items():
+        monkeypatch.setattr(choosing_scores, name, size)
+
+
+def decoded(ids: list[int]) -> str:
+    return str(TOKENIZER.decode(ids))
+
+
+def tiny_model() -> Any:
+    model = tiny.llama(max_position_embeddings=1024, vocab_size=len(TOKENIZER))
+    model.config.mem_layers = list(tiny.LAYERS)
+    return model
+
+
+@pytest.fixture
+def memory() -> Iterator[fotmem.Memory]:
+    with fotmem.attach(tiny_model(), window=256) as memory:
+        yield memory
+
+
+def model_of(memory: fotmem.Memory) -> Any:
+    return memory.attached_model.parts.model
+
+
+# The hard text
+
+
+def test_what_is_asked_for_is_stated_once(small: None) -> None:
+    hard = make_hard_text(TOKENIZER, TEXTS, 0)
+    text = decoded(hard.ids)
+    names = []
+    for prompt, answer in hard.pass_keys:
+        name = decoded(prompt).partition("What is the ")[2].partition("?")[0]
+        assert text.count(f"\nThe {name} is {decoded(answer)}. Remember it.") == 1
+        names.append(name)
+    assert sum("pass key of" in name for name in names) == len(names) / 2 == 2
+    assert [each.answer for each in hard.trained_wording] == [
+        each.answer for each in hard.other_wording
+    ]
+    assert all(decoded(each.answer) in text for each in hard.trained_wording)
+    assert len({*map(str, hard.trained_wording)}) == 6
+    assert make_hard_text(TOKENIZER, TEXTS, 0) == hard
+    assert make_hard_text(TOKENIZER, TEXTS, 1).ids != hard.ids
+
+
+SENTENCE = "The harbour of Oslo was built by old Nora Berg, who later became its first captain. "
+
+
+@pytest.mark.parametrize("texts", [TEXTS, {"one": token_ids(TOKENIZER, SENTENCE * 150)}])
+def test_quotations_go_on_as_the_text_does(texts: dict[str, list[int]], small: None) -> None:
+    """Only a sentence with a number differs from the others of the second text."""
+    hard = make_hard_text(TOKENIZER, texts, 0)
+    text = decoded(hard.ids)
+    for prompt, answer in hard.quotations:
+        assert len(answer) == 8
+        given = decoded(prompt).partition('As it says above: "')[2]
+        assert text.count(given) == text.count(given + decoded(answer)) == 1
+
+
+def test_texts_take_turns_and_have_numbers(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PASS_KEYS", "FACTS", "QUOTATIONS"):
+        monkeypatch.setattr(hard_text, name, 0)
+    [first, second] = token_ids(TOKENIZER, "ab")
+    hard = make_hard_text(TOKENIZER, {"a": [first] * 5000, "b": [second] * 5000}, 0)
+    assert len(hard.ids) == 2 * 4800
+    for start in range(0, 9600, 1200):
+        own, other = (first, second)[:: 1 if start % 2400 == 0 else -1]
+        turn = hard.ids[start : start + 1200]
+        assert turn.count(own) > 800
+        assert turn.count(other) < 10
+    digits = sum(map(str.isdigit, decoded(hard.ids)))
+    assert 3 < digits / (9600 / hard_text.TOKENS_PER_NUMBER) < 8
+
+
+def test_texts_without_sentences_are_refused(small: None) -> None:
+    code = token_ids(TOKENIZER, "x = 1\n" * 2000)
+    with pytest.raises(fotmem.errors.InputError, match="have 0 sentences of 12 to 30 words"):
+        make_hard_text(TOKENIZER, {"code": code}, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_has_a_pass_key_and_a_fact(
+    seed: int, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fact could be about the same thing, with another number."""
+    monkeypatch.setattr(hard_text, "PASS_KEYS", 40)
+    monkeypatch.setattr(hard_text, "FACTS", 64)
+    hard = make_hard_text(TOKENIZER, TEXTS, seed)
+    asked = [decoded(each.prompt[LOCAL:]) for each in hard.pass_keys]
+    people = [each.partition("?")[0].partition(" of ")[2] for each in asked]
+    assert len({*people}) == 40
+    for question in hard.trained_wording:
+        assert not any(person in decoded(question.prompt[LOCAL:]) for person in people)
+
+
+# The scores
+
+
+def test_each_setting_gets_the_scores_that_it_gets_alone(
+    small: None, memory: fotmem.Memory
+) -> None:
+    hard, model = make_hard_text(TOKENIZER, TEXTS, 0), model_of(memory)
+    both = score_hard_text(model, memory, hard, SETTINGS)
+    assert [len(each) for each in both[0].values()] == [4, 4, 6, 6, 3]
+    for setting, found in zip(SETTINGS, both, strict=True):
+        assert score_hard_text(model, memory, hard, [setting]) == [found]
+    quotations = [found["quotations (nats a token)"] for found in both]
+    assert quotations[0] != quotations[1]
+    text = scored_text(PROSE[:2000])
+    base = BaseLosses(*(BareModel(model, text).full(128).losses * share for share in (1.1, 1.0)))
+    cost, shares = score_text(model, memory, text, base, SETTINGS)
+    for setting, share in zip(SETTINGS, shares, strict=True):
+        assert score_text(model, memory, text, base, [setting]) == (cost, [share])
+    assert shares[0] != shares[1]
+
+
+def test_exact_answers_and_digits(
+    small: None, memory: fotmem.Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = [True, True, False, True, True]
+
+    def choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]:
+        return right if prompt == hard.pass_keys[0].prompt else [True] * len(truth)
+
+    monkeypatch.setattr(choosing_scores, "first_choices", choices)
+    hard = make_hard_text(TOKENIZER, TEXTS, 0)
+    [found] = score_hard_text(model_of(memory), memory, hard, SETTINGS[:1])
+    assert found["pass keys"] == [0, 1, 1, 1]
+    assert found["digits of pass keys"] == [0.8, 1, 1, 1]
+    assert found["facts, trained wording"] == found["facts, other wording"] == [1] * 6
+    assert memory.tokens.tolist() == hard.ids
+
+
+def test_a_quotation_is_what_memory_adds(small: None, memory: fotmem.Memory) -> None:
+    """Nothing, if the text is not in memory."""
+    hard = make_hard_text(TOKENIZER, TEXTS, 0)
+    model = model_of(memory)
+    [found] = score_hard_text(model, memory, hard._replace(ids=[]), SETTINGS[:1])
+    assert found["quotations (nats a token)"] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_the_share_is_that_of_the_perplexity_evaluation(small: None) -> None:
+    """If full attention saves what it saves this model."""
+    model, text = tiny_model(), scored_text(PROSE[:2000])
+    windows = [window for part in text.parts for window in part.windows(64)]
+    without = text.joined([window_losses(model, window) for window in windows])
+    full = BareModel(model, text).full(128).losses
+    with fotmem.attach(model, window=64, top_k=8) as memory:
+        rows = [
+            *measure_perplexity(
+                model, memory, text, [128], store="exact", overlap=overlap_of(memory)
+            )
+        ]
+    with fotmem.attach(model, window=64, top_k=8) as memory:
+        base = BaseLosses(without, full)
+        cost, [share] = score_text(model, memory, text, base, SETTINGS[:1])
+    assert len(share) == len(cost) == 4
+    assert cost == [0] * 4
+    saved = fmean(share) * text.mean(without - full)
+    assert saved == pytest.approx(-rows[1].difference, abs=1e-6)
+
+
+def test_questions_are_asked_in_the_window_and_with_memory(
+    memory: fotmem.Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = AskedQuestion(Question(question="Who?", answers=["Nora"], passage="x"), [7, 8])
+    piece = TextPiece([5, 6, 7, 8], [9], [asked, asked])
+    found: list[Any] = []
+
+    def ask(model: Any, tokenizer: Any, piece: TextPiece) -> list[str]:
+        found.append((piece.local, len(memory), memory.decay))
+        return ["Nora", "Omar"][: len(piece.asked)]
+
+    monkeypatch.setattr(choosing_scores, "ask_piece", ask)
+    scores = score_questions(model_of(memory), TOKENIZER, memory, [piece, piece], SETTINGS)
+    assert scores == ([1] * 4, [[1, 0] * 2, [1, 0] * 2])
+    asked_with_memory = [([9], 4, 0), ([9], 4, 2)]
+    assert found[2:4] == found[6:] == asked_with_memory
+    assert [each[:2] for each in found[:2] + found[4:6]] == [([7, 8, 9], 0)] * 4
+
+
+# The tables
+
+
+def test_counts_have_the_interval_of_counts() -> None:
+    assert answer_figure([1.0, 0.0]) == pytest.approx((0.5, 0.0945, 0.9055), abs=1e-4)
+    assert answer_figure([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert figure([1.0, 1.0]) == (1, 1, 1)
+
+
+def test_differences_are_paired_with_the_first_setting() -> None:
+    shares = {"code": [0.5, 0.7], "tables": [0.2, 0.2]}
+    first = Scores({"pass keys": [1.0, 0.0]}, shares, {"code": [0.1, 0.1], "tables": [0.0, 0.0]})
+    better = {name: [each + 0.1 for each in some] for name, some in shares.items()}
+    second = first._replace(shares=better)
+    shown = tables({"decay": 0.5, "top_k": None}, second, first)
+    assert shown.startswith("decay=0.5,top_k=all\n\n| asked | mean (95%) |")
+    assert "| pass keys | 0.50 (0.09 to 0.91) |  |" in shown
+    assert "| code | 0.70 (0.60 to 0.80) | 0.100 (0.100 to 0.100) | +0.100 |" in shown
+    assert "| **mean** | 0.50 (" in shown
+    assert "| **worst** (tables) | 0.30 |  | +0.100 |" in shown
+
+
+# The command
+
+
+def test_a_setting_names_what_differs_from_the_model(memory: fotmem.Memory) -> None:
+    assert parsed("decay=0.5,top_k=all") == {"decay": 0.5, "top_k": None}
+    assert complete(memory, parsed("temperature=2")) == {"decay": 0, "temperature": 2, "top_k": 32}
+    with pytest.raises(fotmem.errors.OptionError, match="decay"):
+        complete(memory, parsed("decay=-1"))
+
+
+@pytest.mark.parametrize("words", ["", "decay", "window=5", "decay=x", "top_k=1.5"])
+def test_another_setting_is_refused(words: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected one or more of decay, temp"):
+        parsed(words)
+
+
+def test_the_report_has_each_setting(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, begin in (("manual", 0), ("prose", 40_000)):
+        (tmp_path / f"{name}.txt").write_text(folders.PROSE[begin : begin + 40_000])
+    questions = tmp_path / "questions"
+    questions.mkdir()
+    passage = folders.PROSE[20_000:20_060].partition(" ")[2].rpartition(" ")[0]
+    asked = Question(question="Who?", answers=[passage.split()[0]], passage=passage)
+    (questions / "manual.jsonl").write_text(asked.model_dump_json())
+    monkeypatch.setattr(choosing, "QUESTIONS", questions)
+    monkeypatch.setattr(choosing, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(choosing, "PIECE", 1000)
+    monkeypatch.setattr(choosing, "WINDOW", 64)
+    loaded: list[str] = []
+
+    def load(name: str, **options: Any) -> tuple[Any, Any]:
+        loaded.append(name)
+        return tiny_model(), TOKENIZER
+
+    monkeypatch.setattr(choosing, "load_model", load)
+    monkeypatch.setattr(choosing_scores, "load_model", load)
+    file = tmp_path / "report.json"
+    for _ in range(2):
+        choosing.main("tuned", tmp_path, [{}, {"top_k": None}], file)
+    assert loaded == ["tuned", "smollm2", "tuned"]  # the second run knows its losses
+    report = json.loads(file.read_text())
+    assert {"machine", "versions", "time"} < {*report}
+    assert report["options"]["model"] == "tuned"
+    assert [each["setting"]["top_k"] for each in report["rows"]] == [32, None]
+    for row in report["rows"]:
+        assert {*row["scores"]["shares"]} == {"manual", "prose"}
+        assert len(row["scores"]["answers"]["natural questions"]) == 1
+        assert row["figures"]["costs"]["prose"] == [0, 0, 0]
+    assert capsys.readouterr().out.count("top_k=all") == 2
+
+
+def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="run make texts, or give TEXTS=FOLDER"):
+        choosing.main("tuned", tmp_path, [{}], tmp_path / "report.json")
