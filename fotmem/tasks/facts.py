@@ -73,6 +73,28 @@ STATEMENTS = (
     "Keep {key} ({answer}) to yourself.",
 )
 """The key comes first in all of them: what a decoder stores cannot depend on later text."""
+MORE_STATEMENTS = (
+    "{Key} ... {answer}",
+    "{Key} = {answer}",
+    "{Key}: {answer}",
+    "- {key}: {answer}",
+    "| {key} | {answer} |",
+    "By the way, {key} is now {answer}, not what it was before.",
+    "Under {key} the list has {answer}.",
+    "Yesterday we learned {key}. It is {answer}, of all things.",
+    "Of {key} nothing is known but this: {answer}.",
+    '"What about {key}?" he asked. "{answer}," she said.',
+    '"Is it true that {key} is {answer}?" - "Yes, it is."',
+    "It took us a long time to get {key}, but here it is: {answer}.",
+    "Whoever needs {key} should take {answer}.",
+    "{Key} (still {answer}) will not change this year.",
+    "You will be asked for {key}; the reply is {answer}.",
+    "Nobody believed that {key} could be {answer}, and yet it was.",
+    "On the back of the photograph stood {key}, {answer}.",
+    "All that I can tell you of {key}: they call it {answer}.",
+    "With regard to {key}, our records show {answer}.",
+)
+"""For training only: the more ways there are to say it, the less a model learns them by heart."""
 QUESTIONS = (
     "What is {key}? {Key} is",
     "What is {key}? It is",
@@ -90,6 +112,26 @@ QUESTIONS = (
     "If I remember well, {key} was",
     "Now say {key}:",
     "Do we still have {key}? Yes:",
+)
+MORE_QUESTIONS = (
+    "{Key} =",
+    "{Key}:",
+    "| {key} |",
+    "Question: {Key}?\nShort answer:",
+    "Question: Which one is {key}?\nShort answer:",
+    "She wants to know {key}. We have to answer",
+    "He was asked for {key} and said at once that it was",
+    '"And {key}?" - "That is',
+    "According to the text, {key} is",
+    "We read above that {key} is",
+    "The text says of {key} that it is",
+    "Fill in the form. {Key}:",
+    "Look for {key} in your notes. They have",
+    "Is there anything about {key}? There is, namely",
+    "One more time, what was {key}? I would say",
+    "In the end {key} had to be typed in. She typed",
+    "Complete the sentence: {Key} is",
+    "What do they call {key}? They call it",
 )
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from fotmem.errors import OptionError
 from fotmem.memory.decay import OLDEST
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Facts
+from fotmem.tasks.facts import MORE_QUESTIONS, MORE_STATEMENTS, QUESTIONS, STATEMENTS, Facts
 from fotmem.tasks.numbers import number
 from fotmem.tasks.quotations import make_quotation
 
@@ -147,12 +147,12 @@ class Examples(Dataset[dict[str, Tensor]]):
             fact = self._facts[index * most + place]
             told = draw.randrange(count - 1)
             asked = draw.randrange(told + 1, count)
-            statement = self._tokens(f" {fact.say(draw.choice(STATEMENTS))}")
+            statement = self._tokens(f" {fact.say(draw.choice(STATEMENTS + MORE_STATEMENTS))}")
             pieces.append(_Piece(statement, window=told, fact=place))
             pieces.append(
-                self._question(fact.say(draw.choice(QUESTIONS)), fact.answer)._replace(
-                    window=asked, fact=place
-                )
+                self._question(
+                    fact.say(draw.choice(QUESTIONS + MORE_QUESTIONS)), fact.answer
+                )._replace(window=asked, fact=place)
             )
         return pieces
 
