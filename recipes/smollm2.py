@@ -1,54 +1,66 @@
-"""Trains the adapter that fotmem ships as ``smollm2-fot``, on text that every Python has.
+"""Trains the adapter that fotmem ships as ``smollm2-fot``, on the training texts.
 
-Run by ``make recipe-smollm2``; a second run continues a stopped one.
+Run by ``make recipe-smollm2``, after ``make texts``; a second run continues a stopped one.
 """
 
-import sysconfig
+import sys
 from pathlib import Path
 
+import torch
+
 import fotmem
-from fotmem.files import python_reference
 from fotmem.models.load import load_model
-from fotmem.models.tuned_adapter import read_tuned_adapter, write_tuned_adapter
+from fotmem.training.checkpoints import last_checkpoint
 from recipes.shipping import ship_halves
 
 BUILD = Path("build/recipe-smollm2")
+TEXTS = Path("build/texts/training")
 SHIPPED = Path("fotmem/recipes/smollm2")
-SOURCES = 500_000
-"""Characters of the standard library's sources, beside the language reference."""
-TEMPERATURE = 0.7
-"""Temperature of the shipped model, chosen after training: it finds a key among very many more
-often."""
-OPTIONS = fotmem.TrainingOptions(evaluate_every=120, bf16=True)
+OPTIONS = fotmem.TrainingOptions(
+    layers=(17, 18, 20, 21, 23, 24),
+    documents=2,
+    windows=8,
+    d=(1, 2, 2, 2),
+    bank_windows=(0, 0, 0, 16),
+    facts=0.6,
+    quotations=0.4,
+    numbers=0.5,
+    temperature=0.7,
+    steps=400,
+    bf16=True,
+    evaluate_every=50,
+)
 
 
 def main() -> None:
-    """Write the data, train, and put the adapter where the package ships it from."""
-    model, tokenizer = load_model("smollm2")
+    """Train, and put the adapter where the package ships it from."""
+    model, tokenizer = load_model("smollm2", dtype=torch.bfloat16)
+    output = BUILD / "tuned"
     fotmem.train(
-        model, tokenizer, data(), BUILD / "tuned", options=OPTIONS, resume=True, progress=True
+        model,
+        tokenizer,
+        data(),
+        output,
+        options=OPTIONS,
+        resume=last_checkpoint(output) is not None,
+        progress=True,
     )
-    ship(BUILD / "tuned")
+    ship(output)
     print(f"the adapter is in {SHIPPED}")
 
 
 def ship(tuned: Path) -> None:
-    """Copy a tuned adapter to where the package has it, in float16 and with its own temperature."""
-    files = ("adapter_model.safetensors", "adapter_config.json", "losses.png")
+    """Copy a tuned adapter to where the package has it, in float16."""
+    files = ("adapter_model.safetensors", "adapter_config.json", "memory.json", "losses.png")
     ship_halves(tuned, SHIPPED, *files)
-    tuned_for = read_tuned_adapter(tuned).model_copy(update={"mem_temperature": TEMPERATURE})
-    write_tuned_adapter(SHIPPED, tuned_for)
 
 
 def data() -> list[Path]:
-    """Write what is trained on: prose and code."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    prose, code = BUILD / "reference.txt", BUILD / "library.txt"
-    prose.write_text(python_reference(), encoding="utf-8")
-    library = Path(sysconfig.get_paths()["stdlib"])
-    sources = [path.read_text("utf-8", "ignore") for path in sorted(library.glob("*.py"))]
-    code.write_text("\n\n".join(sources)[:SOURCES], encoding="utf-8")
-    return [prose, code]
+    """Return the training texts."""
+    texts = sorted(TEXTS.glob("*.txt"))
+    if not texts:
+        sys.exit(f"there is no text in {TEXTS}: run make texts")
+    return texts
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from fotmem.cli.parsing import parse_sizes
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from fotmem.training.tune import DISTANCE
-from recipes.smollm2 import OPTIONS, TEMPERATURE
+from recipes.smollm2 import OPTIONS
 
 BASE, TUNED = (f"{name} --dtype bfloat16" for name in ("smollm2", "smollm2-fot"))
-ALIKE = f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay:g} --temperature {TEMPERATURE:g}"
+ALIKE = (
+    f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay:g} --temperature {OPTIONS.temperature:g}"
+)
 READ, ASKED = 700, 2
 """Tokens read in a second, and seconds of a question: in bfloat16 on one core where we measured."""
 QUICK = 20

@@ -1,6 +1,7 @@
 """The tuned model that ships with fotmem."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from fotmem.measure.evaluate.passkey import score
 from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.models.load import load_model, load_recipe
 from fotmem.models.packaged import RECIPES
+from fotmem.training.checkpoints import BANK_FILE
+from recipes import dictionary, smollm2
 from tests import tiny
 
 FOLDER, DICTIONARY = RECIPES["smollm2"], RECIPES["dictionary"]
@@ -51,6 +54,37 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
     without = [score(model, tokenizer, trial, None) for trial in trials]
     assert sum(outcome.exact for outcome in with_memory) >= 2
     assert sum(outcome.exact for outcome in without) == 0
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_recipes_begin_anew_or_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    calls: list[bool] = []
+
+    def train(*args: object, resume: bool, **kwargs: object) -> None:
+        calls.append(resume)
+
+    for output in (tmp_path, tmp_path / "tuned"):
+        (output / "checkpoint-3").mkdir(parents=True)
+        if resumed:
+            (output / "checkpoint-3" / BANK_FILE).touch()
+    text = tmp_path / "book.txt"
+    text.touch()
+    monkeypatch.setattr("fotmem.train", train)
+    monkeypatch.setattr("recipes.dictionary.train_dictionary", train)
+    for recipe in (smollm2, dictionary):
+        monkeypatch.setattr(recipe, "BUILD", tmp_path)
+        monkeypatch.setattr(recipe, "ship", lambda trained: None)
+    monkeypatch.setattr(smollm2, "TEXTS", tmp_path)
+    monkeypatch.setattr(smollm2, "load_model", lambda *_, **__: (None, None))
+    smollm2.main()
+    dictionary.main()
+    assert calls == [resumed] * 2
+    assert smollm2.data() == [text]
+    text.unlink()
+    with pytest.raises(SystemExit, match="run make texts"):
+        smollm2.data()
 
 
 def test_a_recipe_is_loaded_by_each_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
