@@ -62,8 +62,8 @@ class Stage(NamedTuple):
 
 STAGES = (
     *(Stage(16, 32, 50), Stage(32, 24, 50), Stage(64, 12, 100)),
-    *(Stage(64, 12, 1000, (32,)), Stage(128, 8, 700, (32,)), Stage(256, 4, 300, (32, 64))),
-    Stage(1024, 1, 300, (32, 64, 128)),
+    *(Stage(64, 12, 800, (32,)), Stage(128, 8, 500, (32,)), Stage(256, 4, 250, (32, 64))),
+    Stage(1024, 1, 250, (32, 64, 128)),
 )
 
 
@@ -110,13 +110,13 @@ def make_model(
 def train_tokenizer(texts: Sequence[str], size: int) -> Any:
     """Train byte-level BPE on texts and on facts; every digit is a token of its own."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[END],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 import fotmem
@@ -20,7 +20,7 @@ from recipes.other_family_model import Documents, Stage, fit, make_model, train_
 from tests.folders import PROSE
 from tests.tiny import one_thread  # noqa: F401 - a fixture
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 320,
     "hidden_size": 32,
     "intermediate_size": 32,
@@ -139,7 +139,7 @@ def test_a_stopped_training_goes_on(
 
     def trained(name: str) -> Qwen2ForCausalLM:
         torch.manual_seed(0)
-        config = other_family_model.Qwen2Config(**{**other_family_model.SIZES, **SIZES})
+        config = Qwen2Config(**{**other_family_model.SIZES, **SIZES})
         model = Qwen2ForCausalLM(config)
         fit(model, documents, stages, tmp_path / name)
         return model
