@@ -2,7 +2,7 @@
 
 It shows that the recipe does not depend on one family of models. Run by ``make recipe-other-family
 TEXTS=FOLDER``, the folder of ``make texts``; finished parts are not repeated, and the page on
-training gets the figures. It takes an hour on one core.
+training gets the figures. It takes half an hour of one core, as estimated.
 """
 
 import json

@@ -1,8 +1,7 @@
 """Makes a tiny Qwen2 from scratch that answers questions about what stands in its context.
 
-A model this small does not learn from plain text alone to find something again. It learns it in
-three stages: it repeats random tokens, then it answers questions about facts close together, and
-then about facts far apart in text.
+To find again what it read, it repeats random tokens first; then it answers questions about facts
+close together, and then about facts far apart in text.
 """
 
 from __future__ import annotations
@@ -65,8 +64,10 @@ STAGES = (
     *(Stage(64, 12, 1500, (32,)), Stage(128, 8, 1500, (32,)), Stage(256, 4, 800, (32, 64))),
     Stage(1024, 1, 800, (32, 64, 128)),
 )
-"""Twenty minutes of one core. What repeats is short at first: a model that sees 64 tokens from the
-beginning repeats none of them after hundreds of steps."""
+"""Some 20 minutes of one core, as estimated from 750 steps. What repeats is short at first: after
+130 steps with 16 tokens, 0.88 of the repeated ones were right; after 100 steps with 64 tokens from
+the beginning, 0.16. It was not run to its end: with 64 tokens, 0.36 were right in the 300 steps
+after those with fewer, and it no longer rose."""
 
 
 class Document(NamedTuple):
