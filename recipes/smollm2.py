@@ -26,9 +26,9 @@ OPTIONS = fotmem.TrainingOptions(
     quotations=0.4,
     numbers=0.5,
     temperature=0.7,
-    steps=400,
+    steps=360,
     bf16=True,
-    evaluate_every=50,
+    evaluate_every=90,
 )
 
 

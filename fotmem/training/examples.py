@@ -64,9 +64,9 @@ class Examples(Dataset[dict[str, Tensor]]):
         size: int,
         seed: int,
     ) -> None:
-        if facts and window * windows < TOKENS_PER_FACT[-1]:
+        if facts and window * windows < TOKENS_PER_FACT[0]:
             raise OptionError(
-                f"window must be at least {-(-TOKENS_PER_FACT[-1] // windows)} to hold facts, got "
+                f"window must be at least {-(-TOKENS_PER_FACT[0] // windows)} to hold facts, got "
                 f"{window}: choose a larger one, or facts=0"
             )
         self._runs, self._tokenizer = runs, tokenizer
@@ -139,9 +139,8 @@ class Examples(Dataset[dict[str, Tensor]]):
 
     def _facts_of(self, index: int, count: int, draw: random.Random) -> list[_Piece]:
         """State facts in some windows, and ask for them in later ones."""
-        least = TOKENS_PER_FACT[0]
-        number = count * self._window // draw.choice(TOKENS_PER_FACT)
-        most = self._windows * self._window // least
+        number = max(1, count * self._window // draw.choice(TOKENS_PER_FACT))
+        most = self._windows * self._window // TOKENS_PER_FACT[0]
         pieces = []
         for place in range(number):
             fact = self._facts[index * most + place]
