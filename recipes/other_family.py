@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from fotmem.training.checkpoints import last_checkpoint
 from recipes.other_family_model import make_model
 from recipes.reports import fill, measured, ranged, share, table
 from recipes.smollm2_report import rows_of
@@ -54,7 +55,7 @@ def main(texts: Path) -> None:
 def tune(base: Path, data: list[Path], tuned: Path) -> None:
     """Tune a model; a second call continues a stopped training."""
     given = [word for text in data for word in ("--data", str(text))]
-    resume = ["--resume"] if any(tuned.glob("checkpoint-*")) else []
+    resume = ["--resume"] if last_checkpoint(tuned) else []
     words = ["train", str(base), *given, "--output", str(tuned), "--layers", layers(base)]
     run([*words, *TRAIN.split(), *resume])
 

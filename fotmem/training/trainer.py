@@ -83,8 +83,8 @@ class CrossbatchTrainer(Trainer):
         scored = self._scored(answers)  # [W, T]
         with only_scored(self.accelerator.unwrap_model(model), scored):
             logits = model(input_ids=ids).logits[0].float()  # [n, V]
-        losses = cross_entropy(logits, ids.roll(-1, 1)[scored], reduction="none")
-        answer = answers.roll(-1, 1)[scored]
+        labels, answer = (each.roll(-1, 1)[scored] for each in (ids, answers))
+        losses = cross_entropy(logits, labels, reduction="none")
         first = torch.tensor([0, *windows[:-1]], device=ids.device).cumsum(0)
         alone = torch.isin(scored.nonzero()[:, 0], first)
         text = ~(answer | alone)
@@ -97,7 +97,7 @@ class CrossbatchTrainer(Trainer):
             change = _mean(changes[alone]) + _mean(changes[text])
             loss = loss + options.distillation * change
         if return_outputs:
-            right = (logits.argmax(-1) == ids.roll(-1, 1)[scored])[answer].sum()
+            right = (logits.argmax(-1) == labels)[answer].sum()
             counts = [right, answer.sum(), _mean(losses[text]), _mean(losses[alone])]
             return loss, torch.stack(counts).cpu()
         return loss
