@@ -122,8 +122,8 @@ def checked_last_context_length(length: Any, window: int) -> int:
     return tokens
 
 
-def checked_distance(distance: Any, window: int, longest: int) -> int:
-    """Check how many positions before a window remembered tokens stand.
+def checked_distance(distance: Any, longest: int) -> int:
+    """Check how many positions before each token remembered tokens stand.
 
     Raises
     ------
@@ -131,23 +131,36 @@ def checked_distance(distance: Any, window: int, longest: int) -> int:
         It is not an integer of at least 0, or the model has too few positions for it.
     """
     positions = checked_integer("distance", distance)
-    if not 0 <= positions <= longest - window:
+    if not 0 <= positions < longest:
         raise OptionError(
-            f"distance must be from 0 to {longest - window}, got {positions}: a window of {window} "
-            f"behind it must fit the model's max_position_embeddings ({longest})"
+            f"distance must be from 0 to {longest - 1}, got {positions}: the model's "
+            f"max_position_embeddings are {longest}"
         )
     return positions
 
 
-def checked_decay(decay: Any) -> float:
-    """Check the power of age by which remembered keys lose weight.
+def checked_decay(decay: Any) -> float | dict[int, float]:
+    """Check the power of age by which remembered keys lose weight, of all layers or by layer.
 
     Raises
     ------
     OptionError
-        It is not a finite number of at least 0.
+        A power is not a finite number of at least 0, or a layer not an integer.
     """
-    return checked_number("decay", decay, kind="a finite number of at least 0", least=0)
+    kind = "a finite number of at least 0"
+    if not isinstance(decay, Mapping):
+        return checked_number("decay", decay, kind=f"{kind}, or one by layer", least=0)
+    return {
+        checked_integer("layer of decay", layer): checked_number(
+            f"decay of layer {layer}", power, kind=kind, least=0
+        )
+        for layer, power in decay.items()
+    }
+
+
+def decay_of(decay: float | Mapping[int, float], layer: int) -> float:
+    """Return the decay of a layer; where it is by layer, others have none."""
+    return decay.get(layer, 0.0) if isinstance(decay, Mapping) else decay
 
 
 def checked_temperature(temperature: Any) -> float:

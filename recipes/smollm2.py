@@ -25,10 +25,11 @@ OPTIONS = fotmem.TrainingOptions(
     facts=0.6,
     quotations=0.4,
     numbers=0.5,
+    decay={17: 0.7, 18: 0.7, 24: 0.7},
     temperature=0.7,
-    steps=360,
+    steps=300,
     bf16=True,
-    evaluate_every=90,
+    evaluate_every=75,
 )
 
 

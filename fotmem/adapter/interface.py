@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fotmem.errors import UnsupportedError
+
 __all__ = ["Adapter"]
 
 
@@ -77,6 +79,21 @@ class Adapter(ABC):
             return position_embeddings
         cos, sin = position_embeddings
         return torch.hypot(cos.float(), sin.float()).to(cos.dtype), torch.zeros_like(sin)
+
+    def embeddings_at(self, decoder: nn.Module, query: Tensor, position: int) -> Any:
+        """Return what `rotate` takes, if every token of ``query [B, H * G, T, D]`` stood there.
+
+        Memory with a ``distance`` needs it.
+
+        Raises
+        ------
+        UnsupportedError
+            This adapter does not say.
+        """
+        raise UnsupportedError(
+            f"a distance other than 0 with {type(self).__name__}",
+            "pass distance=0; in the adapter, override embeddings_at()",
+        )
 
     @abstractmethod
     def attend(

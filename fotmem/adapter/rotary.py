@@ -1,6 +1,7 @@
 """A base for adapters of decoders that are built like LLaMA."""
 
 import copy
+import inspect
 from itertools import chain
 from typing import Any, Self
 
@@ -134,6 +135,14 @@ class RotaryAdapter(Adapter):
             return key
         size = 2 * rope_attribute(decoder, self.attention, "inv_freq").shape[-1]
         return _with_rest(key[..., :size] * factor, key)
+
+    def embeddings_at(self, decoder: Any, query: Tensor, position: int) -> Any:
+        """Call the decoder's ``rotary_emb``, with the type of this layer if that takes one."""
+        positions = torch.full((1, query.shape[2]), position, device=query.device)
+        rope, types = decoder.rotary_emb, getattr(self.attention.config, "layer_types", None)
+        if types and "layer_type" in inspect.signature(rope.forward).parameters:
+            return rope(query, positions, types[self.attention.layer_idx])
+        return rope(query, positions)
 
     def dropout(self, attention: Any) -> float:
         """Return the rate of dropout in attention: ``attention_dropout``, a number or a module."""

@@ -16,6 +16,7 @@ from fotmem.arguments import (
     checked_integer,
     checked_number,
     checked_temperature,
+    decay_of,
 )
 from fotmem.crossbatch.attention import crossbatch_attention
 from fotmem.crossbatch.bank import Bank
@@ -26,6 +27,7 @@ from fotmem.interrupts import interrupts_deferred
 from fotmem.models.head_temperatures import head_temperatures
 from fotmem.models.memory_layers import layer_adapters, memory_layers
 from fotmem.models.model_parts import model_parts
+from fotmem.models.positions import rotated
 from fotmem.models.replace_forward import own_forward, replace_forward
 from fotmem.models.unsupported import refuse_changing_rope
 
@@ -59,8 +61,8 @@ class Crossbatch:
         Factor of the weight of each key of the bank. A memory in use is larger than any bank: 8,192
         keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
-        How many positions before a window the ones before it stand, as in `fotmem.attach`.
-    decay : float
+        How many positions before each token the windows before it stand, as in `fotmem.attach`.
+    decay : float or mapping of int to float
         How fast older keys lose weight, as in `fotmem.attach`; see `ages`.
     temperature : float
         Divisor of the scores of other windows' keys, as in `fotmem.attach`. Each head of a memory
@@ -93,7 +95,7 @@ class Crossbatch:
         bank_windows: int = 0,
         bank_weight: float = 1.0,
         distance: int | None = None,
-        decay: float = 0.0,
+        decay: float | Mapping[int, float] = 0.0,
         temperature: float = 1.0,
     ) -> None:
         bank_windows = checked_integer("bank_windows", bank_windows)
@@ -112,7 +114,7 @@ class Crossbatch:
         self.d = 1
         self.bank_windows = bank_windows
         self.bank_weight = checked_number("bank_weight", bank_weight, kind="above 0", above=0)
-        self.distance = checked_distance(distance, 2, config.max_position_embeddings)
+        self.distance = checked_distance(distance, config.max_position_embeddings)
         self.decay = checked_decay(decay)
         self.temperature = checked_temperature(temperature)
         self.log_temperatures = self._log_temperatures(self.temperature)
@@ -184,10 +186,10 @@ class Crossbatch:
                 raise ShapeError("input_ids", expected="[W, T]", actual=input_ids.shape)
             self._layout = Layout(len(input_ids), self.windows_per_document)
             config: Any = self.decoder.config
-            refuse_changing_rope(config, input_ids.shape[1] + self.distance)
+            refuse_changing_rope(config, max(input_ids.shape[1], self.distance + 1))
             mask = kwargs.get("attention_mask")
             self._padding_mask = None if mask is None or bool(mask.all()) else mask.bool()
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device) + self.distance
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             own = {"position_ids": positions[None], "use_cache": False}
             return plain_forward(module, input_ids, *args, **kwargs | own)
 
@@ -206,10 +208,12 @@ class Crossbatch:
             **kwargs: Any,
         ) -> tuple[Tensor, None]:
             query, key, value = adapter.project(module, hidden_states)
-            remembered = self._remembered(adapter, key)
-            if self._positionals:
-                query, key = adapter.rotate(query, key, position_embeddings)
             half = len(hidden_states) // 2  # as others see it, and as it sees others
+            remembered, asked = self._remembered(adapter, key), query
+            if self._positionals:
+                query, asked, key = rotated(
+                    adapter, self.decoder, query, key, position_embeddings, self.distance
+                )
             mask = None if attention_mask is None else attention_mask[:half]
             local = adapter.attend(module, query[:half], key[:half], value[:half], mask, **kwargs)
             self._fresh[layer] = hidden_states[:half].detach()
@@ -219,9 +223,9 @@ class Crossbatch:
                 value[half:],
                 remembered[:half, :, 1:],
                 value[:half, :, 1:],
-                self._pattern(adapter.geometry(module)[2], attention_mask, query.device),
+                self._pattern(layer, adapter.geometry(module)[2], attention_mask, query.device),
                 self._negatives(layer, module),
-                memory_query=self._sharpened(layer, query[half:]),
+                memory_query=self._sharpened(layer, asked[half:]),
             )
             joint = joint.transpose(1, 2).flatten(2)
             return adapter.project_out(module, torch.cat([local, joint])), None
@@ -275,7 +279,7 @@ class Crossbatch:
         return nn.Parameter(torch.stack(rows).log().to(device))
 
     def _pattern(
-        self, scale: float, attention_mask: Tensor | None, device: torch.device
+        self, layer: int, scale: float, attention_mask: Tensor | None, device: torch.device
     ) -> AttentionPattern:
         layout, mask = self._layout, self._padding_mask
         ages = torch.ones(len(layout)) if self.ages is None else self.ages
@@ -285,7 +289,7 @@ class Crossbatch:
             padding_mask=None if mask is None else mask[layout.later],
             window_mask=None if attention_mask is None else _shown(attention_mask).chunk(2)[-1],
             context_padding_mask=None if mask is None else _without_first(mask[layout.seen]),
-            context_weights=layout.ages(ages).to(device) ** -self.decay,
+            context_weights=layout.ages(ages).to(device) ** -decay_of(self.decay, layer),
             bank_weight=self.bank_weight,
         )
 

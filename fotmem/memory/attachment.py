@@ -203,7 +203,7 @@ def attach_to(
 
     `first` is that of the model's default memory, if it has one.
     """
-    refuse_changing_rope(parts.decoder.config, options.window + options.distance)
+    refuse_changing_rope(parts.decoder.config, max(options.window, options.distance + 1))
     if layers is None and isinstance(store, Mapping):
         layers = store
     if first is None:

@@ -21,6 +21,7 @@ from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.gradients import without_gradient
 from fotmem.memory.layer_proof import prove_keys
 from fotmem.models.model_parts import cache_argument
+from fotmem.models.positions import rotated
 
 
 def attention_forward(
@@ -42,8 +43,9 @@ def attention_forward(
         raise _refusal(attached, attention)
     adapter, local = attached.adapters[layer], cache.memory_layer(layer)
     call = _plain_call(plain_forward, attention, hidden_states, attention_mask, **kwargs)
-    query, key, value, stored = _project(attached, layer, hidden_states, position_embeddings, call)
-    asked = attached.sharpened(layer, query)
+    query, asked, key, value, stored = _project(
+        attached, layer, hidden_states, position_embeddings, call
+    )
     local.remember(stored)
     key, value = cache.update(key, value, layer)
     if cache.reading:
@@ -70,17 +72,19 @@ def _project(
     hidden_states: Tensor,
     position_embeddings: Any,
     plain_call: Callable[[Any, Any], None],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return query, key and value of a window, and the key as a store takes it."""
-    adapter = attached.adapters[layer]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return query, query for memory, key and value of a window, and the key as a store takes it."""
+    adapter, options = attached.adapters[layer], attached.options
     query, key, value = adapter.project(attached.attention(layer), hidden_states)
-    if not attached.options.positionals:
-        return query, key, value, key
+    if not options.positionals:
+        return query, attached.sharpened(layer, query), key, value, key
     stored = adapter.at_first_position(key, attached.decoder)
-    query, key = adapter.rotate(query, key, position_embeddings)
+    query, asked, key = rotated(
+        adapter, attached.decoder, query, key, position_embeddings, options.distance
+    )
     if layer in attached.unproven:
         prove_keys(attached, layer, key, stored, position_embeddings, plain_call)
-    return query, key, value, stored
+    return query, attached.sharpened(layer, asked), key, value, stored
 
 
 def _overflow(
@@ -94,7 +98,7 @@ def _overflow(
     for row, store in enumerate(stores):
         queries = query[row].reshape(store.num_heads, -1, query.shape[3])  # [H, G * T, D]
         options = cache.options(row)
-        factor, bias = scale_and_bias(store, scale, options)
+        factor, bias = scale_and_bias(store, layer, scale, options)
         parts.append(store.attend(queries, top_k=options.top_k, scale=factor, bias=bias))
     out = torch.stack([part.out for part in parts]).reshape(query.shape)
     lse = torch.stack([part.lse for part in parts]).reshape(query.shape[:-1])

@@ -53,7 +53,6 @@ class MemoryCache(DynamicCache):
     def _start(self, attached: AttachedModel, reading: bool = False) -> None:
         self.attached = attached
         self.reading = reading
-        self.distance = attached.options.distance
         self.views: list[tuple[MemoryView, ...]] | None = None
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(attached, layer) if layer in attached.layers else LocalLayer()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fotmem.arguments import decay_of
 from fotmem.memory.options import MemoryOptions
 from fotmem.stores.hits import Bias
 from fotmem.stores.id_ranges import IdRanges
@@ -16,7 +17,11 @@ OLDEST = 64
 
 
 def scale_and_bias(
-    store: MemoryStore, scale: float, options: MemoryOptions, among: IdRanges | None = None
+    store: MemoryStore,
+    layer: int,
+    scale: float,
+    options: MemoryOptions,
+    among: IdRanges | None = None,
 ) -> tuple[float, Bias | None]:
     """Return the scale and the bias with which to attend to a store.
 
@@ -33,6 +38,8 @@ def scale_and_bias(
     ----------
     store : MemoryStore
         Its last ``window`` keys keep their full weight.
+    layer : int
+        The memory layer that it is of.
     scale : float
         Factor of the scores in the model.
     options : MemoryOptions
@@ -41,11 +48,12 @@ def scale_and_bias(
         The keys that count; the age of a key is the number of these after it.
     """
     scale = scale / options.temperature
-    if not options.decay:
+    decay = decay_of(options.decay, layer)
+    if not decay:
         return scale, None
     counted = None if among is None else among.within(store.first_id, store.next_id)
     end = store.next_id if counted is None else len(counted)
-    return scale, Decay(options.decay / scale, options.window, end, counted)
+    return scale, Decay(decay / scale, options.window, end, counted)
 
 
 @dataclass(frozen=True)

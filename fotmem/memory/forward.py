@@ -95,7 +95,7 @@ def run_step(
     """Run the plain decoder over one step, at each row's positions in its local context."""
     real = step.columns >= 0
     before = torch.tensor(cache.columns.lengths(len(real)))
-    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0) + cache.distance
+    positions = (before[:, None] + real.cumsum(1) - 1).clamp(min=0)
     if bool((positions == positions[:1]).all()):
         positions = positions[:1]
     cache.columns.extend(step.columns, cache.seen)

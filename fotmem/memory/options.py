@@ -51,8 +51,8 @@ class MemoryOptions:
     top_k: int | None = DEFAULT_TOP_K
     """Hits per query and head; None: attention to all remembered keys."""
     distance: int = 0
-    """Position of the first local token; remembered keys stand at position 0."""
-    decay: float = 0.0
+    """How many positions before each token remembered keys stand; 0: at the window's first one."""
+    decay: float | Mapping[int, float] = 0.0
     """Power of age by which remembered keys lose weight."""
     temperature: float = 1.0
     """Divisor of the scores of remembered keys."""
@@ -65,7 +65,7 @@ class MemoryOptions:
             "window": window,
             "last_context_length": checked_last_context_length(self.last_context_length, window),
             "top_k": checked_top_k(self.top_k),
-            "distance": checked_distance(self.distance, window, self.longest),
+            "distance": checked_distance(self.distance, self.longest),
             "decay": checked_decay(self.decay),
             "temperature": checked_temperature(self.temperature),
         }
@@ -98,15 +98,11 @@ class MemoryOptions:
             **given,
         }
         if "window" not in options:
-            options["window"] = _default_window(options["distance"], options["longest"])
+            options["window"] = min(options["longest"], DEFAULT_WINDOW)
         window = checked_window(options["window"], options["longest"])
         options.setdefault("last_context_length", max(1, window // 2))
         options.setdefault("split_above", window)
         return cls(**options)
-
-
-def _default_window(distance: Any, longest: int) -> int:
-    return min(longest - checked_distance(distance, 2, longest), DEFAULT_WINDOW)
 
 
 def _config_dtype(config: Any) -> torch.dtype | None:

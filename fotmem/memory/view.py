@@ -44,7 +44,7 @@ class MemoryView:
         store = self.store(layer)
 
         def search(among: IdRanges | None) -> Hits:
-            scaled, bias = scale_and_bias(store, scale, self.options, among)
+            scaled, bias = scale_and_bias(store, layer, scale, self.options, among)
             ids, scores = store.search(queries, top_k, bias=bias, among=among)
             return Hits(ids, scores * scaled)
 
@@ -58,7 +58,7 @@ class MemoryView:
         store = self.store(layer)
 
         def attend(among: IdRanges | None) -> PartialAttention:
-            scaled, bias = scale_and_bias(store, scale, self.options, among)
+            scaled, bias = scale_and_bias(store, layer, scale, self.options, among)
             return store.attend(queries, top_k=top_k, scale=scaled, bias=bias, among=among)
 
         with self.counting(store, queries, top_k):

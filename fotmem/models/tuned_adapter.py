@@ -16,6 +16,9 @@ MEMORY_FILE = "memory.json"
 """Beside an adapter: its base model, and how memory is attached."""
 
 
+Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class TunedAdapter(BaseModel):
     """The base model of an adapter, and how memory is attached with it."""
 
@@ -25,7 +28,7 @@ class TunedAdapter(BaseModel):
     """The model that it was trained on, as `load_model` takes it; empty if that had no name."""
     mem_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     mem_distance: Annotated[int, Field(ge=0)] = 0
-    mem_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    mem_decay: Decay | dict[Annotated[int, Field(ge=0)], Decay] = 0.0
     mem_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     mem_head_temperatures: dict[
         Annotated[int, Field(ge=0)], list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]

@@ -13,6 +13,7 @@ from fotmem.errors import require_packages
 from fotmem.memory.decay import OLDEST
 
 D = (1, 2, 4, 4)
+Decay = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,10 +34,10 @@ class TrainingOptions(BaseModel):
     window: int = Field(default=256, ge=2)
     """Tokens of a window."""
     distance: int | None = Field(default=None, ge=0)
-    """How many positions before a window the ones before it stand, and memory later (see
-    `fotmem.attach`). Default: 1,024, or as many as the model has positions left."""
-    decay: float = Field(default=0.7, ge=0)
-    """How fast older keys lose weight (see `fotmem.attach`), in training and later. In training,
+    """How many positions before each token the windows before it stand, and memory later (see
+    `fotmem.attach`). Default: 1,024, or half of the model's positions if those are fewer."""
+    decay: Decay | dict[Annotated[int, Field(ge=0)], Decay] = 0.7
+    """How fast older keys lose weight, in all layers or by layer (see `fotmem.attach`). In training,
     documents with facts get a random age; those of plain text have their own."""
     temperature: float = Field(default=1.0, gt=0)
     """Divisor of the scores of remembered keys (see `fotmem.attach`), in the beginning: each query

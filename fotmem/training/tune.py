@@ -24,7 +24,7 @@ from fotmem.training.options import TrainingOptions, require_training_packages
 from fotmem.training.teacher import Teacher
 
 DISTANCE = 1024
-"""How many positions before a window memory stands by default."""
+"""How many positions before each token memory stands by default."""
 HELD_OUT = 0.05
 """Share of each document, at its end, to evaluate on where no other text is given."""
 
@@ -76,7 +76,7 @@ def train(
         `output` holds other files, or cannot be written.
     OptionError
         A window, or with distillation all windows of a document, are longer than the model's
-        context, or memory stands further away than the model has positions.
+        context, or the distance is none of the model's positions.
     """
     options = options or TrainingOptions()
     folder, read, held_out = Path(output), [*map(Path, data)], [*map(Path, evaluate_on)]
@@ -114,8 +114,8 @@ def train(
     )
     distance = options.distance
     if distance is None:
-        distance = max(0, min(DISTANCE, longest - 2 * options.window))
-    distance = checked_distance(distance, options.window, longest)
+        distance = min(DISTANCE, longest // 2)
+    distance = checked_distance(distance, longest)
     training = Training(options=options, model=digest(projections), data=digest([*runs, *others]))
     set_seed(options.seed)  # also for the first weights of the adapters
     with Crossbatch(

@@ -151,7 +151,7 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
     queries, total = (each[0].to(store.device) for each in trace.layers[layer])
     asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
     _, _, scale = memory.attached_model.geometry(layer)
-    scale, bias = scale_and_bias(store, scale, trace.options)
+    scale, bias = scale_and_bias(store, layer, scale, trace.options)
     found = torch.stack([_lse(asked, each, scale).reshape(total.shape) for each in keys])
     shares = found.softmax(0)
 

@@ -107,7 +107,7 @@ def _figures(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     _, _, scale = memory.attached_model.geometry(layer)
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
     asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device).float()
-    scale, bias = scale_and_bias(store, scale, memory.options)
+    scale, bias = scale_and_bias(store, layer, scale, memory.options)
     scores = store.search(asked, top_k, bias=bias).scores
     out = store.attend(asked, top_k=top_k, scale=scale, bias=bias).out
     exact = truth(
