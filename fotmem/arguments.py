@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Real
 from operator import index
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeGuard
+
+from pydantic import AfterValidator
 
 from fotmem.errors import OptionError, shown
 
@@ -142,20 +144,27 @@ def checked_distance(distance: Any, longest: int) -> int:
 def checked_decay(decay: Any) -> float | dict[int, float]:
     """Check the power of age by which remembered keys lose weight, of all layers or by layer.
 
+    Layers may be text, as in JSON.
+
     Raises
     ------
     OptionError
-        A power is not a finite number of at least 0, or a layer not an integer.
+        A power is not a finite number of at least 0, or a layer not an integer of at least 0.
     """
-    kind = "a finite number of at least 0"
     if not isinstance(decay, Mapping):
-        return checked_number("decay", decay, kind=f"{kind}, or one by layer", least=0)
-    return {
-        checked_integer("layer of decay", layer): checked_number(
-            f"decay of layer {layer}", power, kind=kind, least=0
-        )
-        for layer, power in decay.items()
-    }
+        kind = "a finite number, or one by layer, of at least 0"
+        return checked_number("decay", decay, kind=kind, least=0)
+    powers = {}
+    for layer, power in decay.items():
+        number = int(layer) if isinstance(layer, str) and layer.isdecimal() else layer
+        place = checked_integer("a layer of decay", number, least=0)
+        name, kind = f"decay of layer {place}", "a finite number of at least 0"
+        powers[place] = checked_number(name, power, kind=kind, least=0)
+    return powers
+
+
+DecayField = Annotated[Any, AfterValidator(checked_decay)]
+"""A decay in a file, checked."""
 
 
 def decay_of(decay: float | Mapping[int, float], layer: int) -> float:

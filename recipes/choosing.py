@@ -1,11 +1,12 @@
 """Measures a tuned model on the choosing texts, with several decays, temperatures and top k.
 
-Run by ``make choose TUNED=FOLDER SETTINGS="decay=0.5 decay=1,top_k=all"``; what a setting does not
-name is the model's own. Every text is read once for all settings. What the untuned model loses on
-the texts is measured in the first run, and kept in ``build/choosing``.
+Run by ``make choose TUNED=FOLDER SETTINGS="decay=0.5 decay=17:1,18:0.5,top_k=all"``; what a setting
+does not name is the model's own. Every text is read once for all settings. What the untuned model
+loses on the texts is measured in the first run, and kept in ``build/choosing``.
 """
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 
 import fotmem
+from fotmem.cli.options import parse_decay
 from fotmem.files import read_text
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate.questions.question_file import read_questions
@@ -43,7 +46,7 @@ PIECE = 8192
 """Tokens that are read for natural questions."""
 SEED = 0
 SETTING: dict[str, Callable[[str], Any]] = {
-    "decay": float,
+    "decay": parse_decay,
     "temperature": float,
     "top_k": lambda value: None if value == "all" else int(value),
 }
@@ -89,10 +92,10 @@ def parsed(words: str) -> Setting:
     argparse.ArgumentTypeError
         It names something else, or a value is no number.
     """
-    pairs = [word.partition("=") for word in words.split(",")]
+    pairs = [word.partition("=") for word in re.split(r",(?=[a-z_]+=)", words)]
     try:
         return {name: SETTING[name](value) for name, _, value in pairs}
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, typer.BadParameter) as error:
         raise argparse.ArgumentTypeError(
             f"expected one or more of {', '.join(SETTING)}, such as decay=0.5,top_k=all; "
             f"got {words!r}"

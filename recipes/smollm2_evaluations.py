@@ -12,9 +12,9 @@ from fotmem.training.tune import DISTANCE
 from recipes.smollm2 import OPTIONS
 
 BASE, TUNED = (f"{name} --dtype bfloat16" for name in ("smollm2", "smollm2-fot"))
-ALIKE = (
-    f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay:g} --temperature {OPTIONS.temperature:g}"
-)
+DECAYS = OPTIONS.decay if isinstance(OPTIONS.decay, dict) else {}
+DECAY = ",".join(f"{layer}:{power:g}" for layer, power in DECAYS.items())
+ALIKE = f"{BASE} --distance {DISTANCE} --decay {DECAY} --temperature {OPTIONS.temperature:g}"
 READ, ASKED = 700, 2
 """Tokens read in a second, and seconds of a question: in bfloat16 on one core where we measured."""
 QUICK = 20

@@ -46,7 +46,7 @@ ROPE: dict[str, dict[str, Any]] = {
 }
 """``rope_parameters`` of every type that transformers knows."""
 ROPE = {kind: {"rope_theta": 1e4, **parameters} for kind, parameters in ROPE.items()}
-
+YARN_IN_FULL_LAYERS = {"full_attention": ROPE["yarn"], "sliding_attention": ROPE["default"]}
 HALF_LONGROPE = {
     **ROPE["longrope"],
     "partial_rotary_factor": 0.5,

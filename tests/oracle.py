@@ -60,8 +60,9 @@ class Oracle:
     top_k : how many keys a query head sees of the memory, and as many of the overflow; None: all
     mem_dtype : what keys and values are rounded to when they are stored; None: not rounded
     mem_positionals : if False, memory layers use no RoPE and no attention factor at all
-    distance : at which position the local context begins
-    decay : a key of `n` windows ago counts for ``n ** -decay``, `n` from 1 to 64
+    distance : memory and overflow are asked from this position, wherever a token stands; 0: from
+        the token's own
+    decay : a key of `n` windows ago counts for ``n ** -decay``, `n` from 1 to 64; or by layer
     temperature : what scores of memory and overflow are divided by
 
     Attributes
@@ -87,7 +88,7 @@ class Oracle:
         mem_dtype: torch.dtype | None = None,
         mem_positionals: bool = True,
         distance: int = 0,
-        decay: float = 0.0,
+        decay: float | dict[int, float] = 0.0,
         temperature: float = 1.0,
     ) -> None:
         config, rotary = model.config, model.model.rotary_emb
@@ -144,6 +145,13 @@ class Oracle:
         turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
         return turned * self.attention_factor
 
+    def _asking(self, queries: Tensor, layer: int, past: int) -> Tensor:
+        """Rotate ``[heads, n, D]`` for memory and overflow."""
+        if not self.distance:
+            return self._rotate(queries, layer, past)
+        one = [self._rotate(query[:, None], layer, self.distance) for query in queries.unbind(1)]
+        return torch.cat(one, 1)
+
     def _to_store(self, local: KeyValues) -> KeyValues:
         """Turn local keys and values into what a store holds: as if at position 0, rounded."""
         factor = self.attention_factor if self.mem_positionals else 1.0
@@ -151,12 +159,15 @@ class Oracle:
         keys, values = (local.keys * factor).to(dtype), local.values.to(dtype)
         return KeyValues(keys.to(torch.float64), values.to(torch.float64))
 
-    def seen(self, query: Tensor, store: KeyValues, kv_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    def seen(
+        self, query: Tensor, store: KeyValues, kv_head: int, layer: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Pick the keys of a store that one query ``[D]`` sees: ids, scores ``[K]``, values."""
         keys, values = store.keys[kv_head], store.values[kv_head]
         products = keys @ query / self.head_dim**0.5 / self.temperature
         windows_ago = [(len(keys) - place) / self.window for place in range(len(keys))]
-        weights = [min(max(1.0, ago), 64.0) ** -self.decay for ago in windows_ago]
+        decay = self.decay.get(layer, 0.0) if isinstance(self.decay, dict) else self.decay
+        weights = [min(max(1.0, ago), 64.0) ** -decay for ago in windows_ago]
         scores = products + torch.tensor(weights, dtype=torch.float64).log()
         best = torch.argsort(scores, descending=True)[: self.top_k]
         return best, scores[best], values[best]
@@ -166,8 +177,9 @@ class Oracle:
     ) -> Tensor:
         """Attention ``[n, heads * D]`` of the last ``n`` tokens, unrotated ``[heads, n, D]``."""
         past = local.keys.shape[1] - queries.shape[1]
-        queries = self._rotate(queries, layer, self.distance + past)
-        local_keys = self._rotate(local.keys, layer, self.distance)
+        asking = self._asking(queries, layer, past)
+        queries = self._rotate(queries, layer, past)
+        local_keys = self._rotate(local.keys, layer, 0)
         outputs = torch.zeros_like(queries)
         for head in range(self.num_heads):
             kv_head = head // (self.num_heads // self.num_kv_heads)
@@ -177,7 +189,7 @@ class Oracle:
                 scores = [local_keys[kv_head, :causal] @ query / self.head_dim**0.5]
                 values = [local.values[kv_head, :causal]]
                 for store in stores:
-                    _, found, theirs = self.seen(query, store, kv_head)
+                    _, found, theirs = self.seen(asking[head, token], store, kv_head, layer)
                     scores.append(found)
                     values.append(theirs)
                 weights = torch.softmax(torch.cat(scores), dim=0)

@@ -101,7 +101,7 @@ def test_the_context_manager_always_detaches() -> None:
         ({"top_k": True}, OptionError, "top_k must be an integer of at least 1, .* got True"),
         ({"top_k": torch.ones(2)}, OptionError, "top_k must be an integer of at least 1, or"),
         ({"window": True}, OptionError, "window must be an integer, got True"),
-        ({"distance": -7}, OptionError, "distance must be from 0 to 48, got -7"),
+        ({"distance": -7}, OptionError, "distance must be from 0 to 63, got -7"),
         ({"distance": True}, OptionError, "distance must be an integer, got True"),
         ({"decay": -5}, OptionError, "decay must be .* at least 0, got -5"),
         ({"decay": True}, OptionError, "decay must be .* at least 0, got True"),
@@ -118,12 +118,15 @@ def test_the_context_manager_always_detaches() -> None:
             OptionError,
             r"at most the model's max_position_embeddings \(64\), got 65",
         ),
-        ({"distance": -1}, OptionError, "distance must be from 0 to 48, got -1: a window of 16"),
-        ({"distance": 49}, OptionError, r"must fit .* max_position_embeddings \(64\)"),
+        ({"distance": -1}, OptionError, "distance must be from 0 to 63, got -1: the model"),
+        ({"distance": 64}, OptionError, r"got 64: .* max_position_embeddings are 64"),
         ({"distance": 1.0}, OptionError, "distance must be an integer, got 1.0"),
-        ({"decay": float("nan")}, OptionError, "decay must be a finite number .* got nan"),
+        ({"decay": float("nan")}, OptionError, "decay must be a finite number, .* got nan"),
         ({"decay": -0.5}, OptionError, "decay must be .* at least 0, got -0.5"),
         ({"decay": "1"}, OptionError, "decay must be .* got '1'"),
+        ({"decay": {1: -1}}, OptionError, "decay of layer 1 must be .* at least 0, got -1"),
+        ({"decay": {"b": 1}}, OptionError, "a layer of decay must be an integer.*, got 'b'"),
+        ({"decay": {1: 1, 2: 1}}, LayerError, r"decay names layer 2, .* layers are \[1, 3\]"),
         ({"temperature": 0}, OptionError, "temperature must be a finite number above 0, got 0"),
         ({"temperature": float("inf")}, OptionError, "temperature must be .* got inf"),
         ({"temperature": True}, OptionError, "temperature must be .* got True"),
@@ -172,12 +175,12 @@ def test_rope_that_depends_on_the_length_is_refused() -> None:
         fotmem.attach(tiny.llama(**rope("dynamic")), layers=LAYERS)
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     phi: dict[str, Any] = rope("longrope", original_max_position_embeddings=32, **factors)
-    beyond: list[dict[str, Any]] = [{"window": 33}, {"window": 16, "distance": 17}, {}]
+    beyond: list[dict[str, Any]] = [{"window": 33}, {"window": 16, "distance": 32}, {}]
     for far in beyond:
         with pytest.raises(UnsupportedError, match=r"^RoPE of type 'longrope' beyond 32 positions"):
             fotmem.attach(tiny.llama(**phi), layers=LAYERS, **far)
     model = tiny.llama(**phi)
-    with fotmem.attach(model, layers=LAYERS, window=16, distance=16) as memory:
+    with fotmem.attach(model, layers=LAYERS, window=32, distance=31) as memory:
         use(model, memory)
 
 
@@ -322,7 +325,7 @@ def test_defaults() -> None:
     with fotmem.attach(tiny.llama(mem_layers=[1], mem_distance=50, **weighing)) as memory:
         assert (memory.distance, memory.options.window, memory.decay, memory.temperature) == (
             50,
-            14,
+            64,
             0.5,
             0.25,
         )

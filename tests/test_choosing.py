@@ -255,12 +255,14 @@ def test_differences_are_paired_with_the_first_setting() -> None:
 
 def test_a_setting_names_what_differs_from_the_model(memory: fotmem.Memory) -> None:
     assert parsed("decay=0.5,top_k=all") == {"decay": 0.5, "top_k": None}
+    by_layer = parsed("decay=1:0.5,3:0,top_k=all")
+    assert complete(memory, by_layer)["decay"] == {1: 0.5, 3: 0}
     assert complete(memory, parsed("temperature=2")) == {"decay": 0, "temperature": 2, "top_k": 32}
-    with pytest.raises(fotmem.errors.OptionError, match="decay"):
-        complete(memory, parsed("decay=-1"))
+    with pytest.raises(fotmem.errors.OptionError, match="temperature"):
+        complete(memory, parsed("temperature=-1"))
 
 
-@pytest.mark.parametrize("words", ["", "decay", "window=5", "decay=x", "top_k=1.5"])
+@pytest.mark.parametrize("words", ["", "decay", "window=5", "decay=x", "decay=-1", "top_k=1.5"])
 def test_another_setting_is_refused(words: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="expected one or more of decay, temp"):
         parsed(words)

@@ -39,7 +39,8 @@ WRONG = {  # the words are typer's, and differ between its versions
     f"{ASK} --window wide": "'--window': expected an integer of at least 2, got 'wide'; try",
     f"{ASK} --window 1.5": "'--window': expected an integer of at least 2, got 1.5; try",
     f"{ASK} --window 1 --layers 1": "'--window': expected an integer of at least 2, got 1; try",
-    f"{ASK} --decay=-1": "'--decay': expected a number of at least 0, got -1; try",
+    f"{ASK} --decay=-1": "'--decay': expected a number of at least 0, such as 0.7, or one by "
+    "layer, such as 17:0.7,18:0.7; got '-1'; try",
     f"{ASK} --temperature hot": "'--temperature': expected a number, got 'hot'; try",
     f"{ASK} --dtype int8": "Invalid value for '--dtype': ",
     f"{ASK} --temperature 0": "Invalid value for '--temperature': expected a number above 0",

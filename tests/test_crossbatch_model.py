@@ -1,6 +1,7 @@
 """A model in crossbatch training against the same model with an attached memory."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,6 +132,19 @@ def test_ages_lower_the_weight_of_windows() -> None:
     for row in range(2):
         expected = remembered(model, [previous[0], *previous], batch[row, 1])
         assert difference(logits[row], expected) <= 1e-4
+
+
+def test_each_layer_has_its_own_decay() -> None:
+    model, batch = tiny.llama(), windows(2).flatten(0, 1)
+    found = []
+    for decay in (0.5, {1: 0.5, 3: 0.5}, {1: 0.5}, {3: 0.5}, 0.0, {}):
+        with Crossbatch(model, LAYERS, decay=decay) as crossbatch:
+            crossbatch.ages = torch.tensor([4.0, 9.0])
+            found.append(model(batch).logits)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[4], found[5])
+    apart = [found[0], *found[2:5]]
+    assert all(difference(one, other) > 1e-3 for one, other in itertools.combinations(apart, 2))
 
 
 def test_older_windows_of_a_document_have_less_weight() -> None:

@@ -12,7 +12,7 @@ from fotmem.memory.options import MemoryOptions
 from fotmem.stores import MemoryStore
 
 
-def options(**changes: float) -> MemoryOptions:
+def options(**changes: Any) -> MemoryOptions:
     """Return options with a window of 10 tokens."""
     chosen: dict[str, Any] = {"window": 10, "last_context_length": 5, "split_above": 10, **changes}
     return MemoryOptions(longest=64, dtype=torch.float32, **chosen)
@@ -31,9 +31,8 @@ def holding(tokens: int) -> MemoryStore:
 def test_weights_are_a_power_of_the_age_in_windows(
     age: int, weight: float, temperature: float
 ) -> None:
-    scale, bias = scale_and_bias(
-        holding(10**7 + 5), 0.5, options(decay=2.0, temperature=temperature)
-    )
+    how = options(decay={3: 2.0}, temperature=temperature)
+    scale, bias = scale_and_bias(holding(10**7 + 5), 3, 0.5, how)
     assert scale == 0.5 / temperature
     assert bias is not None
     found = bias(torch.tensor([[10**7 + 5 - age]]))
@@ -43,4 +42,5 @@ def test_weights_are_a_power_of_the_age_in_windows(
 
 
 def test_without_decay_there_is_no_bias() -> None:
-    assert scale_and_bias(holding(100), 0.5, options()) == (0.5, None)
+    assert scale_and_bias(holding(100), 0, 0.5, options()) == (0.5, None)
+    assert scale_and_bias(holding(100), 0, 0.5, options(decay={3: 2.0})) == (0.5, None)

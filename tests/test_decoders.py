@@ -16,13 +16,12 @@ from fotmem.testing.adapter.methods import MethodsContract
 from fotmem_decoders.adapters import ResidualDropoutAdapter
 from fotmem_decoders.families import FAMILIES
 from tests import families
-from tests.families import ROPE
+from tests.families import ROPE, YARN_IN_FULL_LAYERS
 
 NO_LAYER = "soft-capped scores in every layer .*; no layer of this model can have memory"
 FULL = {"full_attention": ROPE["default"]}
 ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1}
 LONGROPE_OF_PHIMOE = ROPE["longrope"] | {"short_mscale": 1.3, "long_mscale": 1.5}
-YARN_IN_FULL_LAYERS = {"full_attention": ROPE["yarn"], "sliding_attention": ROPE["default"]}
 YARN_IN_SLIDING_LAYERS = {"full_attention": ROPE["default"], "sliding_attention": ROPE["yarn"]}
 
 
@@ -114,7 +113,7 @@ def test_every_kind_of_rope_is_tried() -> None:
         (
             "ministral3",
             {"rope_parameters": ROPE["yarn"] | {"llama_4_scaling_beta": 0.1}},
-            {"window": 16, "distance": 1},
+            {"window": 16, "distance": 16},
             "queries that are scaled by their position beyond 16 positions",
         ),
         ("gemma2", {"attn_logit_softcapping": 50.0}, {}, NO_LAYER),

@@ -94,14 +94,14 @@ class Watching(Oracle):
     def _attend(
         self, queries: Tensor, local: KeyValues, layer: int, stores: Sequence[KeyValues]
     ) -> Tensor:
-        turned = self._rotate(queries, layer, self.distance)
-        beside = self._rotate(local.keys, layer, self.distance)
+        asking, turned = self._asking(queries, layer, 0), self._rotate(queries, layer, 0)
+        beside = self._rotate(local.keys, layer, 0)
         for store in stores[-1:]:
             for head, token in torch.cartesian_prod(*map(torch.arange, turned.shape[:2])).tolist():
                 kv_head = head // (self.num_heads // self.num_kv_heads)
-                remembered = store.keys[kv_head] / self.temperature
-                keys = torch.cat([remembered, beside[kv_head, : token + 1]])
-                weights = (keys @ turned[head, token] / self.head_dim**0.5).softmax(0)
+                remembered = store.keys[kv_head] @ asking[head, token] / self.temperature
+                near = beside[kv_head, : token + 1] @ turned[head, token]
+                weights = (torch.cat([remembered, near]) / self.head_dim**0.5).softmax(0)
                 self.noted[layer].append(weights[: store.keys.shape[1]])
         return super()._attend(queries, local, layer, stores)
 

@@ -184,12 +184,13 @@ def test_distance_equals_oracle(variant: str, distance: int) -> None:
     assert difference(oracle.forward(question), near.forward(question)) > 1e-2
 
 
+@pytest.mark.parametrize("decay", [2.0, {LAYERS[1]: 2.0}])
 @pytest.mark.parametrize("top_k", [None, 6])
-def test_decay_equals_oracle(top_k: int | None) -> None:
+def test_decay_equals_oracle(top_k: int | None, decay: float | dict[int, float]) -> None:
     model, text, question = tiny.llama("gqa"), tiny.ids(150), tiny.ids(60, seed=1)
-    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=2.0)
+    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=top_k, decay=decay)
     even = Oracle(model, LAYERS, window=WINDOW, top_k=top_k)
-    with attached(model, top_k=top_k, decay=2.0) as memory:
+    with attached(model, top_k=top_k, decay=decay) as memory:
         for reader in (memory, oracle, even):
             reader.read(text, attend=True)
         expected = oracle.forward(question)  # longer than the window: overflow, too

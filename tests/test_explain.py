@@ -44,8 +44,8 @@ def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
         local_keys = oracle._rotate(local.keys, layer, 0)
         for head, query in enumerate(queries):
             kv_head = head // (oracle.num_heads // oracle.num_kv_heads)
-            seen, remembered, _ = oracle.seen(query, oracle.memory[layer], kv_head)
-            _, overflow, _ = oracle.seen(query, oracle.overflow[layer], kv_head)
+            seen, remembered, _ = oracle.seen(query, oracle.memory[layer], kv_head, layer)
+            _, overflow, _ = oracle.seen(query, oracle.overflow[layer], kv_head, layer)
             near = local_keys[kv_head] @ query / oracle.head_dim**0.5
             shares = torch.softmax(torch.cat([remembered, overflow, near]), 0)[: len(seen)]
             for position, share in zip(seen.tolist(), shares.tolist(), strict=True):

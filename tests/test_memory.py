@@ -144,7 +144,7 @@ def test_options_are_checked_when_they_are_set() -> None:
         "top_k": [True, 0, -1, 2.5, "3", np.nan, np.True_],
         "decay": [-5, np.nan, np.inf, True, "1", None, 1j],
         "temperature": [-1, 0, np.nan, np.inf, False, "1", None],
-        "distance": [-7, 49, 1.5, True, "3", None],
+        "distance": [-7, 64, 1.5, True, "3", None],
     }
     for name, values in wrong.items():
         for value in values:
@@ -157,7 +157,7 @@ def test_options_are_checked_when_they_are_set() -> None:
             setattr(memory, name, None)
 
 
-def test_a_new_distance_holds_for_new_sequences() -> None:
+def test_a_new_distance_holds_at_once() -> None:
     model, memory = attached(top_k=None)
     memory.read(tiny.ids(40))
     ids = tiny.ids(12, seed=1)
@@ -166,7 +166,8 @@ def test_a_new_distance_holds_for_new_sequences() -> None:
     memory.distance = 20
     far = model(ids).logits
     assert difference(far, near) > 0.01
-    assert difference(model(ids[:, 6:], **tiny.cached(cache)).logits, near[:, 6:]) <= 1e-5
+    begun = model(ids[:, 6:], **tiny.cached(cache)).logits
+    assert difference(begun, near[:, 6:]) > 0.01
     with fotmem.attach(tiny.llama(), layers=LAYERS, window=WINDOW, top_k=None, distance=20) as new:
         new.read(tiny.ids(40))
         expected = new.attached_model.decoder(ids).last_hidden_state

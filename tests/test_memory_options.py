@@ -25,18 +25,17 @@ def test_arguments_come_before_the_config_and_the_config_before_defaults() -> No
     assert (options.window, options.last_context_length, options.split_above) == (20, 10, 20)
     assert (options.top_k, options.positionals, options.dtype) == (32, False, torch.float32)
     assert choose({"mem_dtype": "bfloat16"}).dtype == torch.bfloat16
-    assert choose({"mem_distance": 50}).window == 14  # what the distance leaves of 64
 
 
 def test_options_are_frozen_and_a_changed_copy_is_checked() -> None:
     options = choose({}, window=16)
     with pytest.raises(FrozenInstanceError):
         setattr(options, "top_k", 3)  # noqa: B010 - mypy knows that it is frozen
-    assert replace(options, top_k=None, distance=48).distance == 48
+    assert replace(options, top_k=None, distance=63).distance == 63
     wrong: dict[str, Any] = {
         "window": 65,
         "last_context_length": 17,
-        "distance": 49,
+        "distance": 64,
         "decay": -1,
         "temperature": 0,
         "top_k": 0,

@@ -308,18 +308,3 @@ def test_wrong_windows_are_refused(
 ) -> None:
     words = ["eval", "perplexity", folder, "--text", folder / "text.txt", "--tokens", 64]
     assert reason in refusal(capsys, code, *words, "--scored", 64, *given)
-
-
-def test_a_distance_of_the_config_gives_way_to_the_window(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A tuned model keeps its distance: a window of the whole context leaves none."""
-    sizes: dict[str, Any] = {"max_position_embeddings": CONTEXT, "mem_distance": CONTEXT - 40}
-    far = folders.write(tmp_path / "far", **sizes)
-    words = ["--text", folder / "text.txt", "--tokens", 64, "--scored", 64, "--window", "32,64"]
-    rows = json.loads(call(capsys, "eval", "perplexity", far, *words, "--json").out)["rows"]
-    near = [*words, "--distance", CONTEXT - 64]
-    expected = json.loads(call(capsys, "eval", "perplexity", folder, *near, "--json").out)["rows"]
-    found = [[row["perplexity"] for row in each if row["tokens"]] for each in (rows, expected)]
-    assert found[0][1] == pytest.approx(found[1][1])
-    assert found[0][0] != found[1][0]

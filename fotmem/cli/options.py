@@ -15,6 +15,26 @@ def _parse_temperature(temperature: float | None) -> float | None:
     return temperature
 
 
+def parse_decay(words: Any) -> Any:
+    """Read a decay for all layers, such as 0.7, or by layer, such as 17:0.7,18:0.7."""
+    from fotmem.arguments import checked_decay
+
+    decay = words  # a default, unless it is text
+    try:
+        if isinstance(words, str) and ":" in words:
+            pairs = [word.split(":") for word in words.split(",")]
+            decay = {str(int(layer)): float(power) for layer, power in pairs}
+        elif isinstance(words, str):
+            decay = float(words)
+        checked_decay(decay)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected a number of at least 0, such as 0.7, or one by layer, such as "
+            f"17:0.7,18:0.7; got {words!r}"
+        ) from error
+    return decay
+
+
 def _take_settings(context: typer.Context, config: Path | None) -> Path | None:
     """Use the settings of a file as defaults of a command's other options."""
     if config is not None:
@@ -61,12 +81,19 @@ OptionalWindow = Annotated[
 ]
 Distance = Annotated[
     int | None,
-    typer.Option(min=0, help="Positions between memory and window; default: the config's, or 0."),
+    typer.Option(
+        min=0,
+        help="Positions from memory to each token; 0: to the window's first; default: the "
+        "config's, or 0.",
+    ),
 ]
 Decay = Annotated[
-    float | None,
+    Any,
     typer.Option(
-        min=0, help="Weight of a key n windows ago: n^-decay; default: the config's, or 0."
+        metavar="NUMBER",
+        parser=parse_decay,
+        help="Weight of a key n windows ago: n^-decay; by layer: 17:0.7,18:0.7 (others 0); "
+        "default: the config's, or 0.",
     ),
 ]
 Temperature = Annotated[

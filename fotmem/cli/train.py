@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.cli.loading import load_quietly
-from fotmem.cli.options import Layers, Model, seed_option
+from fotmem.cli.options import Layers, Model, parse_decay, seed_option
 from fotmem.cli.parsing import parse_layers
 from fotmem.training.options import TrainingOptions, require_training_packages
 
@@ -38,11 +38,16 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Positions between memory and window; default: 1024, or as many as the model has.",
+            help="Positions from memory to each token; default: 1024, or half of the model's.",
         ),
     ] = None,
     decay: Annotated[
-        float, typer.Option(min=0, help="Decay of the memory of the trained model.")
+        Any,
+        typer.Option(
+            metavar="NUMBER",
+            parser=parse_decay,
+            help="Decay of the memory of the trained model; by layer: 17:0.7,18:0.7 (others 0).",
+        ),
     ] = DEFAULTS.decay,
     temperature: Annotated[
         float, typer.Option(help="Temperature of all heads before they learn their own; above 0.")

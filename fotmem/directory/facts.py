@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from fotmem.arguments import DecayField
 from fotmem.disk import Number, Positive, Strict, require
 
 LONGEST = 4096
@@ -59,7 +60,7 @@ class ReadingFacts(Strict):
     last_context_length: Positive
     top_k: Positive | None
     distance: Number
-    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    decay: DecayField
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -25,7 +25,7 @@ from fotmem.memory.attached import AttachedModel
 from fotmem.memory.config import read_config
 from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.memory import Memory
-from fotmem.memory.options import MemoryOptions
+from fotmem.memory.options import MemoryOptions, check_decay_layers
 from fotmem.memory.replaced_forwards import replace_forwards
 from fotmem.memory.saving import (
     SAVED_OPTIONS,
@@ -57,7 +57,7 @@ def attach(
     window: int | None = None,
     last_context_length: int | None = None,
     distance: int | None = None,
-    decay: float | None = None,
+    decay: float | Mapping[int, float] | None = None,
     temperature: float | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
@@ -104,15 +104,17 @@ def attach(
     last_context_length : int, optional
         Of an input longer than `window`, this many tokens stay local. Default: half the window.
     distance : int, optional
-        How many positions before the local context remembered tokens stand, all at the same one
-        (as in InfLLM, Xiao et al. 2024, arXiv:2402.04617). Near ones distract a model that was
-        not trained with memory. Default: the config's ``mem_distance``, else 0 as in the released
-        code.
-    decay : float, optional
+        How many positions before each token remembered tokens stand, all at the same one (as in
+        InfLLM, Xiao et al. 2024, arXiv:2402.04617): wherever a token is in the window, it sees
+        memory as it was trained to. Near ones distract a model that was not trained with memory.
+        0: they stand where the window begins, as in the released code. Default: the config's
+        ``mem_distance``, else 0.
+    decay : float or mapping of int to float, optional
         How fast older keys lose weight: a key of `n` windows ago, from 1 to 64, has ``n ** -decay``
         times the weight of a local key with the same score. Long memories of plain text then
-        distract less; the key of an answer scores so much higher that it loses little. Default:
-        the config's ``mem_decay``, else 0 as in the released code.
+        distract less; the key of an answer scores so much higher that it loses little. One for all
+        layers, or by layer (others have 0). Default: the config's ``mem_decay``, else 0 as in the
+        released code.
     temperature : float, optional
         Divisor of the scores of remembered keys, but not of local ones. Below 1, the best of many
         keys get more weight, above 1 less. Default: the config's ``mem_temperature``, else 1 as in
@@ -210,6 +212,8 @@ def attach_to(
         adapters = layer_adapters(parts, memory_layers(parts, layers))
     else:
         adapters = fitting_adapters(first, layers, options)
+    if options.decay != MemoryOptions.choose(parts, {}).decay:  # the config's may have more layers
+        check_decay_layers(options.decay, adapters)
     find_makers = partial(store_makers, parts, adapters, options.dtype)
     contents = Contents.empty(find_makers(store, store_options))
     attached = AttachedModel(parts, adapters, options, contents, first)
@@ -263,6 +267,8 @@ def _attach_again(
     if memory.attached:
         raise AttachError("this memory is attached to a model already; call its detach() first")
     before, options = memory.attached_model, replace(memory.options, **given)
+    if "decay" in given:
+        check_decay_layers(options.decay, memory.layers)
     if first is None:
         adapters = layer_adapters(parts, memory.layers)
     else:

@@ -73,7 +73,7 @@ def _project(
     position_embeddings: Any,
     plain_call: Callable[[Any, Any], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return query, query for memory, key and value of a window, and the key as a store takes it."""
+    """Return a window's query, its query for memory, key, value, and the key for a store."""
     adapter, options = attached.adapters[layer], attached.options
     query, key, value = adapter.project(attached.attention(layer), hidden_states)
     if not options.positionals:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fotmem.arguments import DecayField
 from fotmem.errors import InputError, OptionError
 from fotmem.files import read_toml, write_text
 
@@ -42,7 +43,7 @@ class _MemorySection(BaseModel):
     window: Annotated[int, Field(ge=2)] | None = None
     last_context_length: Annotated[int, Field(ge=1)] | None = None
     distance: Annotated[int, Field(ge=0)] | None = None
-    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    decay: DecayField | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
 

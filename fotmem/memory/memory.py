@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from fotmem.arguments import checked_boolean, checked_integer
+from fotmem.arguments import checked_boolean, checked_decay, checked_integer
 from fotmem.directory.facts import ReadingFacts
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import AttachError, OptionError, StorageError
@@ -23,7 +23,7 @@ from fotmem.memory.contents import Contents, Makers
 from fotmem.memory.explain import AttendedToken, explain, traced
 from fotmem.memory.kept_indexes import keep_indexes
 from fotmem.memory.only import only
-from fotmem.memory.options import MemoryOptions
+from fotmem.memory.options import MemoryOptions, check_decay_layers
 from fotmem.memory.reading import Projections, checked_text
 from fotmem.memory.saving import refreshed, remove, save
 from fotmem.memory.stats import MemoryStats, stats
@@ -95,10 +95,9 @@ class Memory:
 
     @property
     def distance(self) -> int:
-        """How many positions before the local context memory stands, as in `fotmem.attach`.
+        """How many positions before each token memory stands, as in `fotmem.attach`.
 
-        Can be set at any time, for all memories of the model by its default one; sequences that
-        have begun keep theirs.
+        Can be set at any time, for all memories of the model by its default one.
         """
         return self.options.distance
 
@@ -109,12 +108,13 @@ class Memory:
         self._change(distance=distance)
 
     @property
-    def decay(self) -> float:
+    def decay(self) -> float | Mapping[int, float]:
         """How fast older keys lose weight, as in `fotmem.attach`. Can be set at any time."""
         return self.options.decay
 
     @decay.setter
-    def decay(self, decay: float) -> None:
+    def decay(self, decay: float | Mapping[int, float]) -> None:
+        check_decay_layers(checked_decay(decay), self.layers)
         self._change(decay=decay)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from fotmem.arguments import (
     checked_top_k,
     checked_window,
 )
-from fotmem.errors import DtypeError
+from fotmem.errors import DtypeError, LayerError
 from fotmem.models.model_parts import ModelParts
 from fotmem.stores.checks import DTYPES
 
@@ -103,6 +103,16 @@ class MemoryOptions:
         options.setdefault("last_context_length", max(1, window // 2))
         options.setdefault("split_above", window)
         return cls(**options)
+
+
+def check_decay_layers(decay: float | Mapping[int, float], layers: Collection[int]) -> None:
+    """Raise `LayerError` if a decay by layer names one without memory."""
+    for layer in decay if isinstance(decay, Mapping) else ():
+        if layer not in layers:
+            raise LayerError(
+                f"decay names layer {layer}, which has no memory; memory layers are "
+                f"{sorted(layers)}: name these only"
+            )
 
 
 def _config_dtype(config: Any) -> torch.dtype | None:

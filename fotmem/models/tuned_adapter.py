@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fotmem.arguments import DecayField
 from fotmem.errors import InputError
 from fotmem.models.head_temperatures import NAME as HEAD_TEMPERATURES
 from fotmem.models.lora import CONFIG_FILE, add_lora
 
 MEMORY_FILE = "memory.json"
 """Beside an adapter: its base model, and how memory is attached."""
-
-
-Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TunedAdapter(BaseModel):
@@ -28,12 +26,20 @@ class TunedAdapter(BaseModel):
     """The model that it was trained on, as `load_model` takes it; empty if that had no name."""
     mem_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     mem_distance: Annotated[int, Field(ge=0)] = 0
-    mem_decay: Decay | dict[Annotated[int, Field(ge=0)], Decay] = 0.0
+    mem_decay: DecayField = 0.0
     mem_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     mem_head_temperatures: dict[
         Annotated[int, Field(ge=0)], list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     ] = {}
     """By layer, what each query head has learned; it divides scores as `mem_temperature` does."""
+
+    @model_validator(mode="after")
+    def _names_memory_layers(self) -> Self:
+        by_layer = self.mem_decay if isinstance(self.mem_decay, dict) else {}
+        for layer in (*by_layer, *self.mem_head_temperatures):
+            if layer not in self.mem_layers:
+                raise ValueError(f"layer {layer} is none of mem_layers {self.mem_layers}")
+        return self
 
     @field_validator("base")
     @classmethod
@@ -110,10 +116,13 @@ def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
 def configure(model: Any, adapted: TunedAdapter) -> None:
     """Write memory options into a model's config."""
     for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
-        setattr(model.config, name, getattr(adapted, name))
+        setattr(model.config, name, _as_in_json(getattr(adapted, name)))
     if adapted.mem_head_temperatures:
-        by_layer = {str(layer): each for layer, each in adapted.mem_head_temperatures.items()}
-        setattr(model.config, HEAD_TEMPERATURES, by_layer)
+        setattr(model.config, HEAD_TEMPERATURES, _as_in_json(adapted.mem_head_temperatures))
+
+
+def _as_in_json(value: Any) -> Any:
+    return {str(layer): each for layer, each in value.items()} if isinstance(value, dict) else value
 
 
 def _check_heads(adapted: TunedAdapter, heads: int, folder: Path) -> None:

@@ -54,7 +54,7 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
     ----------
     config : transformers.PreTrainedConfig
     positions : int
-        How many positions a window and its distance take.
+        How many positions there are: those of a window, and up to the distance of memory.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def refuse_changing_rope(config: Any, positions: int) -> None:
         if changing and positions > longest:
             raise UnsupportedError(
                 f"{changing}{where} beyond {longest} positions",
-                f"choose window and distance of together at most {longest}",
+                f"choose a window of at most {longest}, and a distance below it",
             )
 
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fotmem.arguments import DecayField
 from fotmem.errors import require_packages
 from fotmem.memory.decay import OLDEST
 
 D = (1, 2, 4, 4)
-Decay = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -36,9 +36,10 @@ class TrainingOptions(BaseModel):
     distance: int | None = Field(default=None, ge=0)
     """How many positions before each token the windows before it stand, and memory later (see
     `fotmem.attach`). Default: 1,024, or half of the model's positions if those are fewer."""
-    decay: Decay | dict[Annotated[int, Field(ge=0)], Decay] = 0.7
-    """How fast older keys lose weight, in all layers or by layer (see `fotmem.attach`). In training,
-    documents with facts get a random age; those of plain text have their own."""
+    decay: DecayField = 0.7
+    """How fast older keys lose weight, in all layers or by layer (see `fotmem.attach`), in training
+    and later. In training, documents with facts get a random age; those of plain text have their
+    own."""
     temperature: float = Field(default=1.0, gt=0)
     """Divisor of the scores of remembered keys (see `fotmem.attach`), in the beginning: each query
     head of a memory layer learns its own."""

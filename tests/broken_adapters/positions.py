@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fotmem.adapter import RotaryAdapter
 from tests.broken_adapters.caught import caught_by
-from tests.families import ROPE
+from tests.families import ROPE, YARN_IN_FULL_LAYERS
 
 
 @caught_by("test_rotated_keys_are_the_models_own")
@@ -61,6 +61,19 @@ class RotatedInPlace(RotaryAdapter):
     def rotate(self, query: Tensor, key: Tensor, position_embeddings: Any) -> tuple[Tensor, Tensor]:
         rotated = super().rotate(query, key, position_embeddings)
         return query.copy_(rotated[0]), key.copy_(rotated[1])
+
+
+@caught_by("test_rotation_at_any_position")
+class OnePositionFurther(RotaryAdapter):
+    def embeddings_at(self, decoder: Any, query: Tensor, position: int) -> Any:
+        return super().embeddings_at(decoder, query, position + 1)
+
+
+@caught_by("test_rotation_at_any_position", "gemma3", rope_parameters=YARN_IN_FULL_LAYERS)
+class OneRotationForEveryLayer(RotaryAdapter):
+    def embeddings_at(self, decoder: Any, query: Tensor, position: int) -> Any:
+        places = torch.full((1, query.shape[2]), position)
+        return decoder.rotary_emb(query, places, "sliding_attention")
 
 
 @caught_by("test_keys_at_the_first_position")

@@ -32,7 +32,7 @@ def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> N
     for tuned in (model, trained.model):
         with fotmem.attach(tuned, window=16) as memory:
             assert memory.layers == (1, 3)
-            assert memory.distance == 64 - 2 * 16  # all positions that are left
+            assert memory.distance == 64 // 2  # half of the positions
             assert (memory.decay, memory.temperature) == (0.5, 1.0)
         learned = tuned.config.mem_head_temperatures
         assert {*learned} == {"1", "3"}
@@ -112,8 +112,8 @@ def test_d_and_the_bank_change_in_equal_parts_of_the_training() -> None:
 def test_a_distance_beyond_the_models_positions_is_refused(
     folder: Path, text: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(fotmem.errors.OptionError, match="distance must be from 0 to 32, got 33"):
-        tune(folder, text, tmp_path / "out", distance=33)
+    with pytest.raises(fotmem.errors.OptionError, match="distance must be from 0 to 63, got 64"):
+        tune(folder, text, tmp_path / "out", distance=64)
     assert not (tmp_path / "out").exists()
 
 

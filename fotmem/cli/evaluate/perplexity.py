@@ -103,6 +103,7 @@ def perplexity(
         )
     require_packages("fotmem eval perplexity", "scipy")
     task = Task(context, window=windows[0] if len(windows) == 1 else windows)
+    from fotmem.arguments import checked_distance, checked_window
     from fotmem.measure.evaluate.bare_model import BareModel
     from fotmem.measure.evaluate.scored_text import ScoredText
     from fotmem.models.tokens import token_ids
@@ -110,36 +111,20 @@ def perplexity(
     ids = token_ids(task.tokenizer, task.text)
     made = ScoredText(ids, windows, sizes, scored=length, places=places)
     bare = BareModel(task.model, made)
-    attached = [_attached(task, bare.context, each) for each in windows]
+    for each in windows:
+        checked_window(each, bare.context)
+    checked_distance(task.options["distance"] or 0, bare.context)
     if task.settings:
-        _compare(task, made, sizes, attached[0], report, as_json=as_json)
+        _compare(task, made, sizes, report, as_json=as_json)
         return
     slides = [each for each in slides if bare.checked(each, refuse=sliding is not None)]
     rows: list[PerplexityRow] = []
-    steps = _measure(task, made, bare, sizes, slides, attached)
+    steps = _measure(task, made, bare, sizes, slides, windows)
     for row in tracked("measuring", steps, len(windows) * (1 + len(sizes)) + len(slides)):
         rows.append(row)
         task.write(rows, report, as_json=False)  # the next row may take hours
     if not task.write(rows, report, as_json=as_json):
         _show(rows)
-
-
-def _attached(task: Task, context: int, window: int) -> dict[str, int]:
-    """Return window and distance; that of the config is shortened to what the window leaves.
-
-    Raises
-    ------
-    OptionError
-        One of them does not fit the model's context.
-    """
-    from fotmem.arguments import checked_distance, checked_window
-
-    checked_window(window, context)
-    distance: int | None = task.options["distance"]
-    if distance is None:
-        chosen = getattr(task.model.config.get_text_config(), "mem_distance", 0)
-        distance = min(chosen, context - window)
-    return {"window": window, "distance": checked_distance(distance, window, context)}
 
 
 def _measure(
@@ -148,7 +133,7 @@ def _measure(
     bare: "BareModel",
     sizes: list[int],
     slides: list[int],
-    attached: list[dict[str, int]],
+    windows: list[int],
 ) -> "Iterator[PerplexityRow]":
     from fotmem.measure.evaluate.perplexity import measure_perplexity, sliding_row
     from fotmem.measure.reading import overlap_of
@@ -156,8 +141,8 @@ def _measure(
     for window in slides:
         yield sliding_row(text, window, bare.sliding(window))
     full = {size: bare.full(size) for size in sizes}
-    for chosen in attached:
-        with task.attach(**chosen) as memory:
+    for window in windows:
+        with task.attach(window=window) as memory:
             yield from measure_perplexity(
                 task.model,
                 memory,
@@ -174,7 +159,6 @@ def _compare(
     task: Task,
     text: "ScoredText",
     sizes: list[int],
-    attached: dict[str, int],
     report: Path | None,
     *,
     as_json: bool,
@@ -185,7 +169,7 @@ def _compare(
 
     kept = TaskReport(task.name, task.options, PerplexityRow, report)
     total = len(text.parts) * sum(len(kept.missing(size, task.settings)) for size in sizes)
-    with task.attach(**attached) as memory:
+    with task.attach() as memory:
         chosen: dict[str, Any] = {"overlap": overlap_of(memory), "attend": task.options["attend"]}
         steps = compare(task.model, memory, text, sizes, task.settings, kept, **chosen)
         advance("measuring", steps, total)

@@ -9,7 +9,7 @@ import torch
 
 from fotmem.adapter import Adapter
 from fotmem.testing.adapter.expect import expect, expect_close
-from fotmem.testing.adapter.recording import Run, attention_keys, record
+from fotmem.testing.adapter.recording import AttentionCall, Run, attention_keys, record
 from fotmem.testing.adapter.reference import repeated
 from fotmem.testing.adapter.steps import TOKENS, chosen, of_layer, plain_run, projected, rotated
 
@@ -112,6 +112,25 @@ class MethodsContract:
             what = f"the rotated key of layer {layer}"
             expect_close(what, key, call.keys, within=1e-5, hint=hint)
 
+    def test_rotation_at_any_position(
+        self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """`rotate`, given `embeddings_at`, gives the keys that the model computes there."""
+        position = TOKENS - 1  # where some kinds of RoPE have not changed yet
+        there = record(
+            tiny, torch.ones(1, 1, dtype=torch.long), position_ids=torch.tensor([[position]])
+        )
+        for layer, call in chosen(run, memory_layers):
+            arguments = {**call.arguments, **places(there.calls[layer])}
+            expected, _ = attention_keys(call.attention, layer, arguments)
+            own = of_layer(adapter, call)
+            query, key, _ = projected(adapter, call)
+            embeddings = own.embeddings_at(run.decoder, query, position)
+            _, actual = own.rotate(query, key, embeddings)
+            what = f"the key at position {position}, layer {layer}"
+            hint = "embeddings_at() returns what rotate() takes for every token at this position."
+            expect_close(what, actual, expected, within=1e-5, hint=hint)
+
     def test_keys_at_the_first_position(
         self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
@@ -119,17 +138,21 @@ class MethodsContract:
         start = torch.zeros(1, 1, dtype=torch.long)
         first = record(tiny, start + 1, position_ids=start)
         for layer, call in chosen(run, memory_layers):
-            places: dict[str, Any] = {
-                name: repeated(first.calls[layer].arguments[name], TOKENS)
-                for name in ("position_embeddings", "position_ids")
-                if name in call.arguments
-            }
-            arguments = {**call.arguments, **places}
+            arguments = {**call.arguments, **places(first.calls[layer])}
             expected, _ = attention_keys(call.attention, layer, arguments)
             _, key, _ = projected(adapter, call)
             actual = of_layer(adapter, call).at_first_position(key, run.decoder)
             what = f"the key at the first position, layer {layer}"
             expect_close(what, actual, expected, within=1e-5, hint=FIRST)
+
+
+def places(call: AttentionCall) -> dict[str, Any]:
+    """Return arguments that say where tokens stand: all where the one of this call stands."""
+    return {
+        name: repeated(call.arguments[name], TOKENS)
+        for name in ("position_embeddings", "position_ids")
+        if name in call.arguments
+    }
 
 
 def _path(model: Any, module: object) -> str:

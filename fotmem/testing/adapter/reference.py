@@ -40,7 +40,7 @@ class Reference:
     window, last_context_length : int
         As in `fotmem.attach`.
     distance : int
-        As in `fotmem.attach`.
+        As in `fotmem.attach`; 0, or at least ``window - 1``.
 
     Attributes
     ----------
@@ -69,9 +69,23 @@ class Reference:
         self.paths = {layer: names[attention] for layer, attention in self._attentions.items()}
         self._first = {layer: calls[layer].arguments for layer in layers}
         self._window, self._distance = window, distance
+        self._far = self._position_arguments(distance + 1)
         self._last = window // 2 if last_context_length is None else last_context_length
         self.memory = {layer: calls[layer].arguments["hidden_states"][0, :0] for layer in layers}
         self.new_sequence()
+
+    def _position_arguments(self, count: int) -> dict[int, dict[str, Any]]:
+        """Return what each memory layer is given of the first `count` positions, by argument."""
+        tokens = torch.ones(1, count, dtype=torch.long)
+        calls = record(self._model, tokens, position_ids=torch.arange(count)[None]).calls
+        return {
+            layer: {
+                name: calls[layer].arguments[name]
+                for name in ("position_embeddings", "position_ids")
+                if calls[layer].arguments.get(name) is not None
+            }
+            for layer in self._attentions
+        }
 
     def new_sequence(self) -> None:
         """Forget local context and overflow, keep the memory."""
@@ -140,7 +154,7 @@ class Reference:
         """Run tokens ``[n]``; also return the inputs of the memory layers' attentions."""
         inputs: dict[int, Tensor] = {}
         outputs: dict[int, Tensor] = {}
-        positions = torch.arange(len(tokens))[None] + self._distance
+        positions = torch.arange(len(tokens))[None]
         with torch.no_grad(), self._remembering(remembered, inputs, outputs):
             logits = self._model(tokens[None], position_ids=positions, use_cache=False).logits
         return ReferenceOutput(logits[0], outputs), inputs
@@ -156,12 +170,30 @@ class Reference:
         for layer, attention in self._attentions.items():
             before, behind = self._hooks(layer, remembered[layer], inputs, outputs)
             handles.append(attention.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(attention.register_forward_hook(behind))
+            handles.append(attention.register_forward_hook(behind, with_kwargs=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _at_distance(
+        self, layer: int, attention: nn.Module, given: dict[str, Any], rows: Tensor
+    ) -> Tensor:
+        """Run the attention again for each token, which then stands `distance` after memory."""
+        tokens = rows.shape[1]
+        count = given["hidden_states"].shape[1] - tokens
+        asked = []
+        for token in range(tokens):
+            begin = self._distance - token  # of the local context; this token sees none later
+            places = (begin + torch.arange(tokens)).clamp(max=self._distance)
+            moved = {
+                name: _begun(repeated(self._first[layer][name], count), _at(places, far))
+                for name, far in self._far[layer].items()
+            }
+            output, *_ = attention.forward(**given | moved)
+            asked.append(output[:, count + token])
+        return torch.stack(asked, 1)
 
     def _hooks(
         self, layer: int, old: Tensor, inputs: dict[int, Tensor], outputs: dict[int, Tensor]
@@ -179,9 +211,12 @@ class Reference:
             given["attention_mask"] = _shown(given.get("attention_mask"), count, hidden)
             return (), given
 
-        def behind(module: nn.Module, args: Any, output: Any) -> Any:
-            outputs[layer] = output[0][0, count:]
-            return (output[0][:, count:], *output[1:])
+        def behind(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            rows = output[0][:, count:]
+            if self._distance and count:
+                rows = self._at_distance(layer, module, kwargs, rows)
+            outputs[layer] = rows[0]
+            return (rows, *output[1:])
 
         return before, behind
 
@@ -204,6 +239,13 @@ def repeated(first: Any, count: int) -> Any:
     if isinstance(first, Tensor):
         return first.repeat_interleave(count, dim=1)
     return None if first is None else tuple(repeated(part, count) for part in first)
+
+
+def _at(places: Tensor, tensors: Any) -> Any:
+    """Choose positions of ``[1, n, ...]``: a tensor, or a tuple of them."""
+    if isinstance(tensors, Tensor):
+        return tensors[:, places]
+    return tuple(_at(places, each) for each in tensors)
 
 
 def _begun(first: Any, rest: Any) -> Any:
