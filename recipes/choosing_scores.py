@@ -9,9 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fotmem
+from fotmem.measure.evaluate.alternatives.asked_texts import of_pieces
+from fotmem.measure.evaluate.alternatives.local_text import LocalText
+from fotmem.measure.evaluate.alternatives.run import ask_all
+from fotmem.measure.evaluate.alternatives.way import AskedText, Way
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
-from fotmem.measure.evaluate.questions.answer_match import contains
-from fotmem.measure.evaluate.questions.run import ask_piece
 from fotmem.measure.evaluate.questions.text_pieces import TextPiece
 from fotmem.measure.evaluate.scored_text import ScoredText
 from fotmem.measure.reading import remember
@@ -162,20 +164,16 @@ def score_questions(
     """Ask questions with the passage in the window, and with the text in memory, per setting."""
     in_window: list[float] = []
     found: list[list[float]] = [[] for _ in settings]
+    with_evidence = LocalText(model, tokenizer, evidence=True)
     for piece in pieces:
+        texts = of_pieces(tokenizer, [piece])
         memory.clear()
-        for asked in piece.asked:
-            alone = TextPiece([], asked.evidence + piece.local, [asked])
-            in_window += _answered(model, tokenizer, alone)
+        in_window += _scores(with_evidence, texts)
         remember(memory, piece.read, attend=False)
         for number in in_turn(memory, settings):
-            found[number] += _answered(model, tokenizer, piece)
+            found[number] += _scores(LocalText(model, tokenizer), texts)
     return in_window, found
 
 
-def _answered(model: Any, tokenizer: Any, piece: TextPiece) -> list[float]:
-    said = ask_piece(model, tokenizer, piece)
-    return [
-        float(contains(given, asked.question.answers))
-        for given, asked in zip(said, piece.asked, strict=True)
-    ]
+def _scores(way: Way, texts: Sequence[AskedText]) -> list[float]:
+    return [*ask_all(way, texts)][-1].scores

@@ -16,9 +16,10 @@ from fotmem.measure.evaluate.alternatives.attention_sinks import SINKS, Attentio
 from fotmem.measure.evaluate.alternatives.bm25 import PASSAGE, Passages
 from fotmem.measure.evaluate.alternatives.kept_keys import KeptKeys, read_keys
 from fotmem.measure.evaluate.alternatives.last_tokens import LastTokens
+from fotmem.measure.evaluate.alternatives.local_text import LocalText
 from fotmem.measure.evaluate.alternatives.names import MEANINGS, check_names, make_ways
-from fotmem.measure.evaluate.alternatives.run import WayRow, ask_all, means_of
-from fotmem.measure.evaluate.alternatives.way import AskedText, Question, Way
+from fotmem.measure.evaluate.alternatives.run import WayRow, ask_all, means_of, way_row
+from fotmem.measure.evaluate.alternatives.way import AskedText, Question, WindowWay
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.reading import LOCAL, remember
 from fotmem.tasks.answer import answer_question
@@ -154,27 +155,59 @@ def test_a_question_without_words_of_the_text(prompt: str) -> None:
         assert way.found(question(ids)) == text[: 220 - len(ids) - 6]
 
 
-# fotmem
+# fotmem, and nothing but the question
+
+
+def text_of(length: int, *questions: Question, start: int = 0) -> AskedText:
+    read = TEXT[start : start + length - LOCAL]
+    return AskedText(read, TEXT[start + length - LOCAL : start + length], questions)
 
 
 def test_memory_is_a_way_as_the_others() -> None:
     asked = question(TEXT[200:207])
     with fotmem.attach(model(), window=32) as memory:
         way = AttachedMemory(model(), TOKENIZER, memory)
-        for text in (TEXT[500:600], TEXT[:150]):
-            way.read(text, asked.room)
-        found = way.answer(asked)
-        assert memory.tokens.tolist() == TEXT[: 150 - LOCAL]
-        assert way.kept_bytes == memory.stats().ram_bytes
+        for text in (text_of(100, start=500), text_of(150)):
+            with way.reading(text, asked.room):
+                found = way.answer(asked)
+                assert memory.tokens.tolist() == text.read
+                assert way.kept_bytes == memory.stats().ram_bytes
         memory.clear()
         remember(memory, TEXT[: 150 - LOCAL], attend=False)
         assert found == said([*TEXT[150 - LOCAL : 150], *asked.prompt])
 
 
+def test_a_model_that_does_not_know_the_text_and_one_that_sees_the_evidence() -> None:
+    asked = replace(question(TEXT[200:207]), evidence=TEXT[30:50])
+    with (way := LocalText(model(), TOKENIZER)).reading(text_of(150), asked.room):
+        assert way.answer(asked) == said([*TEXT[150 - LOCAL : 150], *asked.prompt])
+    with (way := LocalText(model(), TOKENIZER, evidence=True)).reading(text_of(150), asked.room):
+        assert way.answer(asked) == said([*TEXT[30:50], *TEXT[150 - LOCAL : 150], *asked.prompt])
+        assert way.kept_bytes == 0
+
+
+def test_an_answer_ends_where_its_question_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks, steps = folders.model(), list[None]()
+    text, asked = text_of(150), question(TEXT[200:207], new_tokens=9)
+    begin = said([*text.local, *asked.prompt])[:3]
+    plain = speaks.forward
+
+    def counted(*given: Any, **named: Any) -> Any:
+        steps.append(None)
+        return plain(*given, **named)
+
+    monkeypatch.setattr(speaks, "forward", counted)
+    with (way := LocalText(speaks, TOKENIZER)).reading(text, asked.room):
+        assert way.answer(replace(asked, until=lambda words: begin in words)).startswith(begin)
+        assert len(steps) <= 3
+        way.answer(replace(asked, until=lambda words: False))
+        assert len(steps) > 9
+
+
 # What is measured
 
 
-class Clock(Way):
+class Clock(WindowWay):
     """Reading takes 100 seconds, an answer as many as it has tokens at most."""
 
     now = 0.0
@@ -200,13 +233,17 @@ def test_what_a_way_costs_and_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_now", lambda way: way.now)
     right = {"7": 1.0, "9": 0.5}
     texts = [
-        AskedText(TEXT[:7], [Question([1, 2], n, right.__getitem__) for n in (3, 5)]),
-        AskedText(TEXT[:9], [Question([1], n, right.__getitem__) for n in (11, 13)]),
+        AskedText(TEXT[:4], TEXT[4:7], [Question([1, 2], n, right.__getitem__) for n in (3, 5)]),
+        AskedText(TEXT[:4], TEXT[4:9], [Question([1], n, right.__getitem__) for n in (11, 13)]),
     ]
-    rows = [*ask_all(way, "clock", texts, task="vt", tokens=9)]
+    rows = [
+        (way_row("clock", answers, task="vt", tokens=9), answers.seconds, [*answers.said])
+        for answers in ask_all(way, texts)
+    ]
     assert way.rooms == [7, 14]
-    assert [row.questions for row in rows] == [1, 2, 3, 4]
-    last = rows[-1]
+    assert [row.questions for row, *_ in rows] == [1, 2, 3, 4]
+    last, seconds, words = rows[-1]
+    assert (seconds, words) == (200 + 3 + 5 + 11 + 13, ["7", "7", "9", "9"])
     assert (last.way, last.task, last.tokens, last.score) == ("clock", "vt", 9, 0.75)
     assert last.score_interval == wilson(3, 4)
     assert last.first_seconds == 107

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fotmem.measure.evaluate.alternatives import attached_memory
 from fotmem.measure.evaluate.alternatives.asked_texts import (
     of_facts,
     of_passkeys,
@@ -14,11 +15,13 @@ from fotmem.measure.evaluate.alternatives.asked_texts import (
 )
 from fotmem.measure.evaluate.facts import hide, make_facts
 from fotmem.measure.evaluate.passkey_trials import make_trials
+from fotmem.measure.evaluate.questions.prompt import PROMPT
 from fotmem.measure.evaluate.questions.question_file import Question as NaturalQuestion
-from fotmem.measure.evaluate.questions.run import PROMPT
 from fotmem.measure.evaluate.questions.text_pieces import cut
 from fotmem.measure.evaluate.ruler.haystacks import Source
 from fotmem.measure.evaluate.ruler.tasks import make_samples
+from fotmem.measure.reading import LOCAL, remember
+from fotmem.memory.memory import Memory
 from tests import folders
 from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -59,6 +62,13 @@ def test_tables_json_and_reports(
 ) -> None:
     monkeypatch.chdir(folder)
     ways = "window,context,bm25,sinks" if task == "facts" else "sinks"
+    read: list[list[int]] = []
+
+    def remembered(memory: Memory, tokens: list[int], **options: bool) -> None:
+        read.append(tokens)
+        remember(memory, tokens, **options)
+
+    monkeypatch.setattr(attached_memory, "remember", remembered)
     given = ["eval", task, folder, "--text", folder / "text.txt", "--window", 512, *GIVEN[task]]
     file = tmp_path / "report.json"
     table = call(capsys, *given, "--beside", ways, "--report", file)
@@ -73,6 +83,7 @@ def test_tables_json_and_reports(
         assert row["questions"] == (2 if task == "facts" else 1)
         assert f"│ {row['way']}" in table.out
     assert "\nsinks: StreamingLLM: " in table.out
+    assert len(read) == len(ASKED[task])  # once for all rows
 
 
 def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +112,7 @@ def test_wrong_usage(
 def test_a_window_without_room_is_refused_before_anything_is_asked(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotmem.cli.evaluate.ruler._measure", None)
+    monkeypatch.setattr("fotmem.cli.evaluate.ruler.ask_in_three_ways", None)
     words = ["eval", "ruler", folder, "--text", folder / "text.txt", "--tokens", 1000]
     given = ["--tasks", "fwe,vt", "--window", 200, "--beside", "bm25"]
     reason = "a window of 200 tokens has no room for text"
@@ -113,10 +124,11 @@ def test_pass_keys_are_asked_for_in_their_text(readings: int | None) -> None:
     trials = make_trials(
         TOKENIZER, TEXT, tokens=300, trials=2, seed=0, window=64, readings=readings
     )
-    for trial, (text, [asked]) in zip(trials, of_passkeys(TOKENIZER, trials), strict=True):
-        assert len(text) == 300
-        assert f"{trial.code}" in TOKENIZER.decode(text)
-        assert text[-len(trial.local) :] == trial.local
+    for trial, text in zip(trials, of_passkeys(TOKENIZER, trials), strict=True):
+        [asked] = text.questions
+        assert len(text.tokens) == 300
+        assert f"{trial.code}" in TOKENIZER.decode(text.read)
+        assert text.local == trial.local
         assert asked.new_tokens == len(TOKENIZER(trial.code).input_ids) or asked.new_tokens == 6
         assert [asked.score(said) for said in (trial.code, trial.code[:-1])] == [1, 0]
 
@@ -124,18 +136,21 @@ def test_pass_keys_are_asked_for_in_their_text(readings: int | None) -> None:
 def test_facts_are_asked_for_in_one_text() -> None:
     facts = make_facts(4, seed=0)
     piece = hide(TOKENIZER, TOKENIZER(TEXT).input_ids, facts, tokens=700, seed=0)
-    [(text, asked)] = of_facts(TOKENIZER, piece, facts)
-    assert text == piece
-    for one, question in zip(facts, asked, strict=True):
+    [text] = of_facts(TOKENIZER, piece, facts)
+    assert text.tokens == piece
+    assert len(text.local) == LOCAL
+    for one, question in zip(facts, text.questions, strict=True):
         assert TOKENIZER.decode(question.prompt).strip() == one.question
         assert [question.score(said) for said in (one.fact.answer, "1")] == [1, 0]
 
 
 def test_natural_questions_end_with_the_first_line() -> None:
     pieces = cut(TOKENIZER, TEXT, [ASKED_OF], tokens=600, seed=0)
-    [(text, [asked])] = of_pieces(TOKENIZER, pieces)
-    assert text == pieces[0].read + pieces[0].local
-    assert len(text) == 600
+    [text] = of_pieces(TOKENIZER, pieces)
+    [asked] = text.questions
+    assert (text.read, text.local) == (pieces[0].read, pieces[0].local)
+    assert len(text.tokens) == 600
+    assert asked.evidence == pieces[0].asked[0].evidence
     assert TOKENIZER.decode(asked.prompt) == PROMPT.format(question="Where is it?")
     assert asked.query == "Where is it?"
     [right] = ASKED_OF.answers
@@ -144,11 +159,13 @@ def test_natural_questions_end_with_the_first_line() -> None:
     assert [asked.until(said) for said in (f"a {right}", f"{right}\n.")] == [False, True]
 
 
-def test_samples_are_asked_as_with_memory() -> None:
+def test_samples_are_asked_for_their_answers() -> None:
     samples = make_samples(Source(TOKENIZER, TEXT), "vt", tokens=1500, trials=2, seed=0)
-    for sample, (text, [asked]) in zip(samples, of_samples(samples), strict=True):
-        assert text == sample.read + sample.local
+    for sample, text in zip(samples, of_samples(samples), strict=True):
+        [asked] = text.questions
+        assert (text.read, text.local) == (sample.read, sample.local)
         assert (asked.prompt, asked.new_tokens) == (sample.question, sample.new_tokens)
+        assert asked.evidence == sample.evidence
         some = " ".join(sample.answers[:2])
         assert asked.score(some) == 2 / 5
         assert asked.until

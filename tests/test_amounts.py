@@ -15,7 +15,8 @@ import fotmem
 from fotmem import amounts
 from fotmem.errors import InputError, OptionError, UnknownStoreError
 from fotmem.measure.capture import Capture, capture_arrays, capture_model, capture_random
-from fotmem.measure.evaluate.facts import ask_facts, make_facts
+from fotmem.measure.evaluate.alternatives.asked_texts import of_facts
+from fotmem.measure.evaluate.facts import make_facts
 from fotmem.measure.evaluate.passkey import measure_passkey
 from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.tasks.pass_key import split_answer
@@ -130,6 +131,6 @@ def test_a_text_without_digits() -> None:
     with pytest.raises(InputError, match="the tokenizer has no digits"):
         list(measure_passkey(model, tokenizer, trials, None, None))
     with pytest.raises(InputError, match="the tokenizer has no digits"):
-        list(ask_facts(model, tokenizer, [1] * 40, make_facts(1, 0), None, None))
+        of_facts(tokenizer, [1] * 40, make_facts(1, 0))
     with pytest.raises(InputError, match="the tokenizer has no digits"):
         fotmem.find_memory_layers(model, tokenizer, text=text, trials=1)

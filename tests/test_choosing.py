@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 import fotmem
+from fotmem.measure.evaluate.alternatives import local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.evaluate.questions.question_file import Question
 from fotmem.measure.evaluate.questions.text_pieces import AskedQuestion, TextPiece
 from fotmem.measure.reading import LOCAL, overlap_of
 from fotmem.models.tokens import token_ids
+from fotmem.tasks.answer import Answer
 from recipes import choosing, choosing_scores, hard_text
 from recipes.choosing import complete, parsed
 from recipes.choosing_scores import (
@@ -212,20 +214,23 @@ def test_the_share_is_that_of_the_perplexity_evaluation(small: None) -> None:
 def test_questions_are_asked_in_the_window_and_with_memory(
     memory: fotmem.Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = AskedQuestion(Question(question="Who?", answers=["Nora"], passage="x"), [7, 8])
-    piece = TextPiece([5, 6, 7, 8], [9], [asked, asked])
+    asked = [
+        AskedQuestion(Question(question=each, answers=["Nora"], passage="x"), [7, 8])
+        for each in ("Who?", "Where?")
+    ]
+    piece = TextPiece([5, 6, 7, 8], [9], asked)
     found: list[Any] = []
 
-    def ask(model: Any, tokenizer: Any, piece: TextPiece) -> list[str]:
-        found.append((piece.local, len(memory), memory.decay))
-        return ["Nora", "Omar"][: len(piece.asked)]
+    def answer(model: Any, tokenizer: Any, prompt: list[int], **options: Any) -> Answer:
+        found.append((prompt[: prompt.index(9) + 1], len(memory), memory.decay))
+        return Answer("Nora\nOmar" if "Who" in decoded(prompt) else "Omar\nNora", [])
 
-    monkeypatch.setattr(choosing_scores, "ask_piece", ask)
+    monkeypatch.setattr(local_text, "answer_question", answer)
     scores = score_questions(model_of(memory), TOKENIZER, memory, [piece, piece], SETTINGS)
-    assert scores == ([1] * 4, [[1, 0] * 2, [1, 0] * 2])
-    asked_with_memory = [([9], 4, 0), ([9], 4, 2)]
-    assert found[2:4] == found[6:] == asked_with_memory
-    assert [each[:2] for each in found[:2] + found[4:6]] == [([7, 8, 9], 0)] * 4
+    assert scores == ([1, 0] * 2, [[1, 0] * 2, [1, 0] * 2])
+    asked_with_memory = [([9], 4, 0)] * 2 + [([9], 4, 2)] * 2
+    assert found[2:6] == found[8:] == asked_with_memory
+    assert [each[:2] for each in found[:2] + found[6:8]] == [([7, 8, 9], 0)] * 4
 
 
 # The tables

@@ -11,11 +11,12 @@ import torch
 
 import fotmem
 from fotmem.measure.evaluate import passkey as evaluated
+from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.facts import (
     DIGITS,
     OTHER_QUESTIONS,
     OTHER_STATEMENTS,
-    ask_facts,
+    facts_rows,
     hide,
     make_facts,
 )
@@ -173,19 +174,14 @@ def test_facts_are_hidden_in_a_text_of_the_length_asked_for() -> None:
         hide(tokenizer(), tokens(TEXT), facts, tokens=10**6, seed=1)
 
 
-def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_keyed_facts() -> None:
     facts = make_facts(6, seed=0)
-    known = {facts[0].fact.answer, facts[3].fact.answer}
-    said = iter(one.fact.answer if one.fact.answer in known else "7" for one in facts)
-
-    class Said:
-        def __init__(self, *given: object, **options: object) -> None:
-            self.text = next(said)
-
-    monkeypatch.setattr("fotmem.measure.evaluate.facts.answer_question", Said)
-    rows = list(ask_facts(None, tokenizer(), tokens(TEXT)[:50], facts, None, None))
-    assert len(rows) == 6
-    shown = {row.kind: (row.exact_match, row.facts) for row in rows[-1]}
+    scores = [1.0 if number in (0, 3) else 0.0 for number in range(6)]
+    rows = facts_rows(facts, Answers(scores=scores, seconds=9.0), tokens=50, store=None)
+    assert {(row.tokens, row.memory, row.store, row.seconds) for row in rows} == {
+        (50, False, None, 9.0)
+    }
+    shown = {row.kind: (row.exact_match, row.facts) for row in rows}
     assert {kind: shown[kind] for kind in ("all", "trained wording", "other wording")} == {
         "all": (2 / 6, 6),
         "trained wording": (1 / 3, 3),
@@ -193,6 +189,8 @@ def test_rows_of_keyed_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     lengths = [shown[kind][1] for kind in shown if kind.endswith("digits")]
     assert sum(lengths) == 6
+    [every] = [row for row in rows if row.kind == "all"]
+    assert every.exact_match_interval == wilson(2, 6)
 
 
 # The command line

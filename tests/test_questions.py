@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from fotmem.errors import InputError
+from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.questions.answer_match import contains, token_f1
 from fotmem.measure.evaluate.questions.question_file import Question, read_questions
-from fotmem.measure.evaluate.questions.run import (
-    PROMPT,
-    BareAnswers,
-    ask_bare,
-    ask_with_memory,
-    make_row,
-)
-from fotmem.measure.evaluate.questions.text_pieces import PASSAGE, TextPiece, cut
+from fotmem.measure.evaluate.questions.rows import make_row
+from fotmem.measure.evaluate.questions.text_pieces import PASSAGE, cut
+from fotmem.measure.evaluate.window_share import ThreeAnswers
 from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
 from recipes.texts.table import KINDS
@@ -173,77 +167,28 @@ def test_answers_are_compared_as_squad_does(
     assert (contains(said, answers), token_f1(said, answers)) == (right, f1)
 
 
-# Asking
-
-
-class Speaker:
-    """A model that knows what to say to some prompts."""
-
-    device = "cpu"
-
-    def __init__(self, says: dict[tuple[int, ...], str]) -> None:
-        self.says = says
-
-    def generate(self, ids: Tensor, **options: Any) -> Tensor:
-        prompt = ids[0].tolist()
-        return torch.tensor([prompt + token_ids(TOKENIZER, self.says.get(tuple(prompt), "No."))])
-
-
-class Reader:
-    """A memory that only writes down what is done with it."""
-
-    options = type("Options", (), {"window": 512})
-
-    def __init__(self) -> None:
-        self.done: list[object] = []
-
-    def clear(self) -> None:
-        self.done.append("clear")
-
-    def read(self, tokens: list[int], **options: Any) -> None:
-        self.done.append(tokens)
-
-
-def prompts(pieces: list[TextPiece], *, window: bool) -> list[tuple[int, ...]]:
-    return [
-        (
-            *(evidence if window else ()),
-            *piece.local,
-            *token_ids(TOKENIZER, PROMPT.format(question=question.question)),
-        )
-        for piece in pieces
-        for question, evidence in piece.asked
-    ]
-
-
-def test_each_question_is_asked_in_three_ways() -> None:
-    pieces, memory = cut(TOKENIZER, TEXT, ASKED, tokens=800, seed=0), Reader()
-    bare, known = prompts(pieces, window=False), prompts(pieces, window=True)
-    model = Speaker(
-        {bare[0]: " It was Nora Berg.\nQuestion", known[1]: " Jo Lund", known[2]: " Sato"}
-    )
-    with_memory = [*ask_with_memory(model, TOKENIZER, pieces, memory, attend=False)][-1]  # type: ignore[arg-type]
-    assert with_memory == ["It was Nora Berg.", "No.", "No."]
-    assert memory.done == [step for piece in pieces for step in ("clear", piece.read)]
-    steps = [*ask_bare(model, TOKENIZER, pieces)]
-    assert len(steps) == 3
-    assert steps[-1] == BareAnswers(["It was Nora Berg.", "No.", "No."], ["No.", "Jo Lund", "Sato"])
+# Rows
 
 
 def test_rows() -> None:
+    def answers(*said: str) -> Answers:
+        return Answers([*said], [float("Jo Lund" in line) for line in said], seconds=len(said[0]))
+
     pieces = cut(TOKENIZER, TEXT, ASKED, tokens=800, seed=0)
-    bare = BareAnswers(["No.", "No.", "No."], ["Nora Berg", "to Jo Lund", "Mei"])
-    row = make_row(pieces, "exact", bare, ["Berg", "Jo Lund", "No."], 0.0)
+    known = answers("Nora Berg\nJo Lund", "to Jo Lund", "Mei")
+    three = ThreeAnswers(answers("No.", "No.", "No."), answers("Berg", "Jo Lund", "No."), known)
+    row = make_row(pieces, "exact", three)
     assert (row.without_memory, row.with_memory, row.in_window) == (0, 1 / 3, 2 / 3)
-    assert (row.share, row.trials, row.tokens) == (0.5, 3, 800)
+    assert (row.share, row.trials, row.tokens, row.seconds) == (0.5, 3, 800, 4)
     assert row.share_interval is not None
     assert row.share_interval[0] == 0
     assert row.share_interval[1] >= 1
     assert row.f1.without_memory == 0
     assert row.f1.with_memory == pytest.approx((2 / 3 + 1) / 3)
-    assert [each.in_window for each in row.said] == bare.in_window
+    assert [each.in_window for each in row.said] == ["Nora Berg", "to Jo Lund", "Mei"]
+    assert [each.with_memory for each in row.said] == ["Berg", "Jo Lund", "No."]
     assert row.said[0].question == "Who built Oslo?"
-    silent = make_row(pieces, "exact", BareAnswers([""] * 3, [""] * 3), [""] * 3, 0.0)
+    silent = make_row(pieces, "exact", ThreeAnswers(*[answers("", "", "")] * 3))
     assert (silent.share, silent.share_interval) == (None, None)
 
 
@@ -265,7 +210,7 @@ def test_table_json_and_report(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fotmem.measure.evaluate.questions.run.NEW_TOKENS", 2)
+    monkeypatch.setattr("fotmem.measure.evaluate.alternatives.asked_texts.NEW_TOKENS", 2)
     table = call(capsys, *given, "--tokens", "400,800")
     assert table.code == 0, table.err
     assert re.findall(r"│ (match|F1) +│ (\d+)", table.out) == [

@@ -4,33 +4,24 @@ import functools
 import json
 import re
 from collections import Counter
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 import fotmem
 from fotmem.cli.evaluate.ruler import _show
+from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.ruler import lists, needles, passages, people, words
 from fotmem.measure.evaluate.ruler.haystacks import NOISE, Source
-from fotmem.measure.evaluate.ruler.run import (
-    BareScores,
-    ask,
-    ask_bare,
-    ask_with_memory,
-    make_row,
-    mean_of_needles,
-)
+from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
 from fotmem.measure.evaluate.ruler.sample import Sample, match
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES, TASKS, make_samples
+from fotmem.measure.evaluate.window_share import ThreeAnswers
 from fotmem.measure.reading import LOCAL
-from fotmem.tasks.answer import answer_question
 from tests import folders
 from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -319,94 +310,24 @@ def test_answers_about_a_person() -> None:
     assert not any(answer in question for question, answer in person.questions())
 
 
-# Asking
-
-
-class Speaker:
-    """A model that says what it knows about a prompt."""
-
-    device = "cpu"
-
-    def __init__(self, says: dict[tuple[int, ...], str]) -> None:
-        self.says, self.limits = says, list[int]()
-
-    def generate(self, ids: Tensor, *, max_new_tokens: int, **options: Any) -> Tensor:
-        assert options["do_sample"] is False
-        self.limits.append(max_new_tokens)
-        prompt = ids[0].tolist()
-        said = self.says.get(tuple(prompt), "")
-        return torch.tensor([prompt + TOKENIZER(said, add_special_tokens=False).input_ids])
-
-
-class Reader:
-    """A memory that only writes down what is done with it."""
-
-    options = type("Options", (), {"window": 512})
-
-    def __init__(self) -> None:
-        self.done: list[object] = []
-
-    def clear(self) -> None:
-        self.done.append("clear")
-
-    def read(self, tokens: list[int], *, overlap: int, attend: bool) -> None:
-        self.done.append(tokens)
-
-
-def prompt(sample: Sample, *, window: bool = False) -> tuple[int, ...]:
-    return (*(sample.evidence if window else ()), *sample.local, *sample.question)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_model_that_knows_and_one_that_is_silent(task: str) -> None:
-    some = samples(task)
-    knows = Speaker({prompt(each): " and ".join(each.answers).upper() for each in some})
-    memory: Any = Reader()
-    assert [*ask_with_memory(knows, TOKENIZER, some, memory)][-1] == [1.0] * 3
-    assert memory.done == [step for each in some for step in ("clear", each.read)]
-    assert knows.limits == [some[0].new_tokens] * 3
-    assert [*ask_with_memory(Speaker({}), TOKENIZER, some, memory)][-1] == [0.0] * 3
-
-
-def test_without_memory_and_with_the_evidence_in_the_window() -> None:
-    some = samples("niah_multivalue")
-    model = Speaker({prompt(each, window=True): each.answers[0] for each in some[:2]})
-    steps = [BareScores([*step[0]], [*step[1]]) for step in ask_bare(model, TOKENIZER, some)]
-    assert [len(step.in_window) for step in steps] == [1, 2, 3]
-    assert steps[-1] == BareScores([0, 0, 0], [0.25, 0.25, 0])
-
-
-def test_an_answer_ends_once_it_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, steps = folders.model(), list[None]()
-    [sample] = samples("niah_single_2", 1)
-    said = answer_question(model, TOKENIZER, [*sample.local, *sample.question]).text
-    plain = model.forward
-
-    def counted(*given: Any, **named: Any) -> Any:
-        steps.append(None)
-        return plain(*given, **named)
-
-    monkeypatch.setattr(model, "forward", counted)
-    assert ask(model, TOKENIZER, replace(sample, answers=[said[:4]])) == 1
-    assert len(steps) <= 4
-    assert ask(model, TOKENIZER, replace(sample, answers=["never"], new_tokens=9)) == 0
-    assert len(steps) > 9
-
-
 # Rows
 
 
+def three(without: list[float], with_memory: list[float], within: list[float]) -> ThreeAnswers:
+    return ThreeAnswers(*(Answers(scores=each) for each in (without, with_memory, within)))
+
+
 def test_rows() -> None:
-    row = make_row("vt", 4096, "exact", BareScores([0, 0], [1, 0.6]), [0.4, 0.6], 0.0)
+    row = make_row("vt", 4096, "exact", three([0, 0], [0.4, 0.6], [1, 0.6]))
     assert (row.without_memory, row.with_memory, row.in_window) == (0, 0.5, 0.8)
     assert row.share == 0.5 / 0.8
     assert row.with_memory_interval == wilson(1, 2)
-    assert make_row("vt", 4096, "exact", BareScores([0], [0]), [1], 0.0).share is None
+    assert make_row("vt", 4096, "exact", three([0], [1], [0])).share is None
 
 
 def test_the_mean_of_needles() -> None:
     def row(task: str, score: float) -> Any:
-        return make_row(task, 4096, "exact", BareScores([0, 0], [1, 1]), [score] * 2, 0.0)
+        return make_row(task, 4096, "exact", three([0, 0], [score] * 2, [1, 1]))
 
     rows = [row(task, number / 8) for number, task in enumerate(NEEDLES)]
     [mean] = mean_of_needles([*rows, row("vt", 1)])
@@ -456,8 +377,7 @@ def test_lines_fit_a_terminal(
 ) -> None:
     """With a text of 100k tokens."""
     monkeypatch.setenv("COLUMNS", "80")
-    scores = BareScores([0.0], [1.0])
-    _show([make_row(task, 102_400, "exact", scores, [0.5], 0.0) for task in TASKS])
+    _show([make_row(task, 102_400, "exact", three([0.0], [0.5], [1.0])) for task in TASKS])
     out = capsys.readouterr().out
     line = r" +│ 102,400 │ 0\.00 +│ 0\.50 \(0\.\d\d to 0\.\d\d\) │ 1\.00 +│ 0\.50 +│"
     assert all(re.search(rf"│ {task}{line}", out) for task in TASKS)

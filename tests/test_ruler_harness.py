@@ -7,10 +7,12 @@ import pytest
 
 import fotmem
 from fotmem.errors import MissingPackageError, OptionError
+from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
+from fotmem.measure.evaluate.alternatives.local_text import LocalText
+from fotmem.measure.evaluate.alternatives.run import ask_all
 from fotmem.measure.evaluate.ruler import harness
 from fotmem.measure.evaluate.ruler.harness import SCORE, harness_tasks
 from fotmem.measure.evaluate.ruler.haystacks import Source
-from fotmem.measure.evaluate.ruler.run import ask
 from fotmem.measure.evaluate.ruler.sample import Sample
 from fotmem.measure.evaluate.ruler.tasks import make_samples
 from fotmem.tasks.answer import answer_question
@@ -49,7 +51,9 @@ def test_scores_are_those_of_fotmem(monkeypatch: pytest.MonkeyPatch) -> None:
             for one in (first, second)
         ]
         samples = [*known, replace(third, answers=["never"])]
-        expected[f"fotmem_{name}"] = [ask(model, TOKENIZER, one, one.read) for one in samples]
+        way = LocalText(model, TOKENIZER)
+        [*_, answers] = ask_all(way, of_samples([replace(one, local=one.read) for one in samples]))
+        expected[f"fotmem_{name}"] = answers.scores
         return samples
 
     monkeypatch.setattr(harness, "make_samples", made)

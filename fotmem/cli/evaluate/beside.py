@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.answers import ask
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.parsing import refuse_repeated
-from fotmem.progress import tracked
 
 if TYPE_CHECKING:
-    from fotmem.measure.evaluate.alternatives.run import WayRow
-    from fotmem.measure.evaluate.alternatives.way import AskedText, Way
+    from fotmem.measure.evaluate.alternatives.run import Answers, WayRow
+    from fotmem.measure.evaluate.alternatives.way import AskedText
 
 MEMORY = "memory"
 """The way that fotmem is."""
@@ -55,30 +55,28 @@ def check_room(task: Task, names: Sequence[str], texts: Sequence[AskedText]) -> 
 
 
 def ask_beside(
-    task: Task, names: Sequence[str], texts: Sequence[AskedText], *, about: str, tokens: int
+    task: Task,
+    names: Sequence[str],
+    texts: Sequence[AskedText],
+    with_memory: Answers,
+    *,
+    about: str,
+    tokens: int,
 ) -> list[WayRow]:
-    """Ask with memory, and in each of the ways named; `about` is the kind of question.
+    """Ask in each of the ways named; the answers that were given with memory come first.
 
-    Without names nothing is asked.
+    `about` is the kind of question. Without names nothing is asked.
     """
-    from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
     from fotmem.measure.evaluate.alternatives.names import make_ways
-    from fotmem.measure.evaluate.alternatives.run import ask_all
-
-    total = sum(len(each.questions) for each in texts)
-
-    def measured(name: str, way: Way) -> WayRow:
-        steps = ask_all(way, name, texts, task=about, tokens=tokens)
-        label = f"{tokens:,} tokens, {about}, {name}"
-        return [*tracked(label, steps, total)][-1]
+    from fotmem.measure.evaluate.alternatives.run import way_row
 
     if not names:
         return []
     ways = make_ways(names, task.model, task.tokenizer, task.options["window"])
-    rows = [measured(name, way) for name, way in ways.items()]
-    with task.attach() as memory:
-        way = AttachedMemory(task.model, task.tokenizer, memory, attend=task.options["attend"])
-        return [measured(MEMORY, way), *rows]
+    answers = {MEMORY: with_memory} | {
+        name: ask(f"{tokens:,} tokens, {about}, {name}", way, texts) for name, way in ways.items()
+    }
+    return [way_row(name, each, task=about, tokens=tokens) for name, each in answers.items()]
 
 
 def show_beside(rows: Sequence[WayRow]) -> None:

@@ -1,11 +1,12 @@
 """``fotmem eval facts``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.answers import ask_with_memory, ask_without_memory
 from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
@@ -29,10 +30,6 @@ from fotmem.cli.options import (
     seed_option,
 )
 from fotmem.cli.parsing import parse_sizes
-from fotmem.progress import tracked
-
-if TYPE_CHECKING:
-    from fotmem.measure.evaluate.facts import FactsRow
 
 FACTS, TOKENS_PER_FACT = 32, 64
 EXPLAINED = {
@@ -79,21 +76,18 @@ def facts(
     ways = parse_beside(beside)
     task = Task(context, number=number)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_facts
-    from fotmem.measure.evaluate.facts import ask_facts, hide, make_facts
+    from fotmem.measure.evaluate.facts import facts_rows, hide, make_facts
     from fotmem.models.tokens import token_ids
 
-    llama, tokenizer = task.model, task.tokenizer
-    ids = token_ids(tokenizer, task.text)
     made = make_facts(number, seed)
-    piece = hide(tokenizer, ids, made, tokens=size, seed=seed)
-    rows: list[FactsRow] = []
-    steps = ask_facts(llama, tokenizer, piece, made, None, None)
-    rows += [*tracked("without memory", steps, number)][-1]
-    with task.attach() as memory:
-        steps = ask_facts(llama, tokenizer, piece, made, memory, task.store, attend=attend)
-        rows += [*tracked("with memory   ", steps, number)][-1]
-    asked = of_facts(tokenizer, piece, made)
-    others = ask_beside(task, ways, asked, about="facts", tokens=size)
+    ids = token_ids(task.tokenizer, task.text)
+    piece = hide(task.tokenizer, ids, made, tokens=size, seed=seed)
+    asked = of_facts(task.tokenizer, piece, made)
+    without = ask_without_memory(task, "", asked)
+    rows = facts_rows(made, without, tokens=size, store=None)
+    with_memory = ask_with_memory(task, "", asked)
+    rows += facts_rows(made, with_memory, tokens=size, store=task.store)
+    others = ask_beside(task, ways, asked, with_memory, about="facts", tokens=size)
     if task.write(rows, report, as_json=as_json, beside=others):
         return
     table = Table("facts", "memory", EXACT_MATCH, "number", "seconds")

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.answers import ask_with_memory
 from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
@@ -145,9 +146,10 @@ def passkey(
     for size, with_memory in zip(sizes, found, strict=True):
         rows += [measure("without memory", size, None), with_memory]
     others: list[WayRow] = []
-    for size in sizes:
+    for size in sizes if ways else []:
         asked = of_passkeys(task.tokenizer, made[size])
-        others += ask_beside(task, ways, asked, about="pass key", tokens=size)
+        again = ask_with_memory(task, f"{size:,} tokens, pass key, ", asked)
+        others += ask_beside(task, ways, asked, again, about="pass key", tokens=size)
         task.write(rows, report, as_json=False, beside=others)
     if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows, distractors)

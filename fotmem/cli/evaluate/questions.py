@@ -1,6 +1,5 @@
 """``fotmem eval questions``."""
 
-import time
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.answers import ask_in_three_ways
 from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
@@ -33,12 +33,10 @@ from fotmem.cli.options import (
     seed_option,
 )
 from fotmem.cli.parsing import parse_sizes
-from fotmem.progress import tracked
 
 if TYPE_CHECKING:
-    from fotmem.measure.evaluate.alternatives.run import WayRow
-    from fotmem.measure.evaluate.questions.run import QuestionsRow
-    from fotmem.measure.evaluate.questions.text_pieces import TextPiece
+    from fotmem.measure.evaluate.alternatives.run import Answers, WayRow
+    from fotmem.measure.evaluate.questions.rows import QuestionsRow
 
 SCORES = {
     "match": "share of answers that contain a right one",
@@ -84,39 +82,30 @@ def questions(
     ways = parse_beside(beside)
     task = Task(context)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_pieces
+    from fotmem.measure.evaluate.questions.rows import make_row
     from fotmem.measure.evaluate.questions.text_pieces import cut
 
     pieces = {
         size: cut(task.tokenizer, task.text, task.questions, tokens=size, seed=seed)
         for size in sizes
     }
+    texts = {size: of_pieces(task.tokenizer, pieces[size]) for size in sizes}
     rows: list[QuestionsRow] = []
+    with_memory: dict[int, Answers] = {}
     for size in sizes:
-        rows.append(_measure(task, pieces[size], f"{size:,} tokens, "))
+        answers = ask_in_three_ways(task, f"{size:,} tokens, ", texts[size])
+        with_memory[size] = answers.with_memory
+        rows.append(make_row(pieces[size], task.store, answers))
         task.write(rows, report, as_json=False)  # the next size may take hours
     others: list[WayRow] = []
     for size in sizes:
-        asked = of_pieces(task.tokenizer, pieces[size])
-        others += ask_beside(task, ways, asked, about="questions", tokens=size)
+        others += ask_beside(
+            task, ways, texts[size], with_memory[size], about="questions", tokens=size
+        )
         task.write(rows, report, as_json=False, beside=others)
     if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows)
         show_beside(others)
-
-
-def _measure(task: Task, pieces: "list[TextPiece]", about: str) -> "QuestionsRow":
-    from fotmem.measure.evaluate.questions.run import ask_bare, ask_with_memory, make_row
-
-    total = sum(len(piece.asked) for piece in pieces)
-    steps = ask_bare(task.model, task.tokenizer, pieces)
-    bare = [*tracked(f"{about}without memory", steps, total)][-1]
-    begin = time.perf_counter()
-    with task.attach() as memory:
-        asked = ask_with_memory(
-            task.model, task.tokenizer, pieces, memory, attend=task.options["attend"]
-        )
-        said = [*tracked(f"{about}with memory   ", asked, total)][-1]
-    return make_row(pieces, task.store, bare, said, begin)
 
 
 def _show(rows: "list[QuestionsRow]") -> None:

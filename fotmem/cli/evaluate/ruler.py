@@ -1,6 +1,5 @@
 """``fotmem eval ruler``."""
 
-import time
 from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.cli.evaluate.answers import ask_in_three_ways
 from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
@@ -32,12 +32,11 @@ from fotmem.cli.options import (
     seed_option,
 )
 from fotmem.cli.parsing import parse_sizes, refuse_repeated
-from fotmem.progress import tracked
 
 if TYPE_CHECKING:
-    from fotmem.measure.evaluate.alternatives.run import WayRow
-    from fotmem.measure.evaluate.ruler.haystacks import Source
-    from fotmem.measure.evaluate.ruler.run import RulerRow
+    from fotmem.measure.evaluate.alternatives.run import Answers, WayRow
+    from fotmem.measure.evaluate.alternatives.way import AskedText
+    from fotmem.measure.evaluate.ruler.rows import RulerRow
 
 NAMES = {"task": "the names are those of RULER; needles: mean of all tasks that begin with niah"}
 
@@ -81,26 +80,33 @@ def ruler(
     from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
     from fotmem.measure.evaluate.alternatives.run import means_of
     from fotmem.measure.evaluate.ruler.haystacks import Source
-    from fotmem.measure.evaluate.ruler.run import mean_of_needles
+    from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
     from fotmem.measure.evaluate.ruler.tasks import NEEDLES, make_samples
 
     source = Source(task.tokenizer, task.text)
+
+    def texts(size: int, name: str, trials: int = trials) -> "list[AskedText]":
+        return of_samples(make_samples(source, name, tokens=size, trials=trials, seed=seed))
+
     for size, name in product(sizes, names):
-        samples = make_samples(source, name, tokens=size, trials=1, seed=seed)
-        check_room(task, ways, of_samples(samples))
+        check_room(task, ways, texts(size, name, trials=1))
     rows: list[RulerRow] = []
+    with_memory: dict[tuple[int, str], Answers] = {}
     for size in sizes:
         found: list[RulerRow] = []
         for name in names:
-            found.append(_measure(task, source, name, size))
+            answers = ask_in_three_ways(task, f"{size:,} tokens, {name}, ", texts(size, name))
+            with_memory[size, name] = answers.with_memory
+            found.append(make_row(name, size, task.store, answers))
             task.write([*rows, *found], report, as_json=False)  # the next task may take hours
         rows += [*found, *mean_of_needles(found)]
     others: list[WayRow] = []
     for size in sizes if ways else []:
         asked: list[WayRow] = []
         for name in names:
-            samples = make_samples(source, name, tokens=size, trials=trials, seed=seed)
-            asked += ask_beside(task, ways, of_samples(samples), about=name, tokens=size)
+            asked += ask_beside(
+                task, ways, texts(size, name), with_memory[size, name], about=name, tokens=size
+            )
             task.write(rows, report, as_json=False, beside=[*others, *asked])
         others += [*asked, *means_of(asked, NEEDLES, "needles")]
     if not task.write(rows, report, as_json=as_json, beside=others):
@@ -120,23 +126,6 @@ def _parse_tasks(tasks: str) -> list[str]:
                 param_hint="'--tasks'",
             )
     return names
-
-
-def _measure(task: Task, source: "Source", name: str, size: int) -> "RulerRow":
-    from fotmem.measure.evaluate.ruler.run import ask_bare, ask_with_memory, make_row
-    from fotmem.measure.evaluate.ruler.tasks import make_samples
-
-    trials, about = task.options["trials"], f"{size:,} tokens, {name}, "
-    samples = make_samples(source, name, tokens=size, trials=trials, seed=task.options["seed"])
-    steps = ask_bare(task.model, task.tokenizer, samples)
-    bare = [*tracked(f"{about}without memory", steps, trials)][-1]
-    begin = time.perf_counter()
-    with task.attach() as memory:
-        asked = ask_with_memory(
-            task.model, task.tokenizer, samples, memory, attend=task.options["attend"]
-        )
-        scores = [*tracked(f"{about}with memory   ", asked, trials)][-1]
-    return make_row(name, size, task.store, bare, scores, begin)
 
 
 def _show(rows: "list[RulerRow]") -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 
 from fotmem.errors import InputError
+from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.reading import LOCAL, remember
+from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.answer import answer_question
 from fotmem.tasks.facts import QUESTIONS, STATEMENTS, Fact, Facts
-from fotmem.tasks.pass_key import split_answer
-
-if TYPE_CHECKING:
-    from fotmem.memory.memory import Memory
 
 OTHER_STATEMENTS = (
     "You should know that {key} happens to be {answer}.",
@@ -101,40 +97,25 @@ def hide(
     return piece
 
 
-def ask_facts(
-    model: Any,
-    tokenizer: Any,
-    text: list[int],
-    facts: list[FactQuestion],
-    memory: Memory | None,
-    store: str | None,
-    *,
-    attend: bool = False,
-) -> Iterator[list[FactsRow]]:
-    """Ask for fact after fact; each list of rows covers the facts so far."""
-    begin = time.perf_counter()
-    if memory is not None:
-        memory.clear()
-        remember(memory, text[:-LOCAL], attend=attend)
-    right: dict[str, list[bool]] = {"all": []}
-    for one in facts:
-        asked, code = split_answer(tokenizer, f" {one.question}", one.fact.answer)
-        given = answer_question(
-            model, tokenizer, text[-LOCAL:] + asked, max_new_tokens=len(code)
-        ).text
+def facts_rows(
+    facts: Sequence[FactQuestion], answers: Answers, *, tokens: int, store: str | None
+) -> list[FactsRow]:
+    """Count the right answers of each kind of fact; `store` None: without memory."""
+    right: dict[str, list[float]] = {}
+    for one, score in zip(facts, answers.scores, strict=True):
         wording = "other wording" if one.other_wording else "trained wording"
         for kind in ("all", wording, f"{len(one.fact.answer)} digits"):
-            right.setdefault(kind, []).append(given == one.fact.answer)
-        yield [
-            FactsRow(
-                kind=kind,
-                tokens=len(text),
-                memory=memory is not None,
-                store=store,
-                exact_match=sum(hits) / len(hits),
-                exact_match_interval=wilson(sum(hits), len(hits)),
-                facts=len(hits),
-                seconds=time.perf_counter() - begin,
-            )
-            for kind, hits in sorted(right.items())
-        ]
+            right.setdefault(kind, []).append(score)
+    return [
+        FactsRow(
+            kind=kind,
+            tokens=tokens,
+            memory=store is not None,
+            store=store,
+            exact_match=fmean(scores),
+            exact_match_interval=wilson(sum(scores), len(scores)),
+            facts=len(scores),
+            seconds=answers.seconds,
+        )
+        for kind, scores in sorted(right.items())
+    ]

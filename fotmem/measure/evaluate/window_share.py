@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
+from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.intervals import wilson
+
+
+class ThreeAnswers(NamedTuple):
+    """The answers to the same questions, asked in three ways."""
+
+    without_memory: Answers
+    with_memory: Answers
+    in_window: Answers
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean scores."""
+        return {way: fmean(answers.scores) for way, answers in self._asdict().items()}
 
 
 @dataclass(frozen=True, kw_only=True)

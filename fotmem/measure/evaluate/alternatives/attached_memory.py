@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fotmem.measure.evaluate.alternatives.way import Question, Way
-from fotmem.measure.reading import LOCAL, remember
-from fotmem.tasks.answer import answer_question
+from fotmem.measure.evaluate.alternatives.local_text import LocalText
+from fotmem.measure.evaluate.alternatives.way import AskedText
+from fotmem.measure.reading import remember
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
 
 
-class AttachedMemory(Way):
-    """The text is in memory; its last `LOCAL` tokens stay in the window.
+class AttachedMemory(LocalText):
+    """The rest of the text is in memory, which the model attends to.
 
     Parameters
     ----------
@@ -24,27 +26,17 @@ class AttachedMemory(Way):
         Whether windows attend to memory while they are read.
     """
 
-    _local: list[int]
-
     def __init__(self, model: Any, tokenizer: Any, memory: Memory, *, attend: bool = False) -> None:
-        super().__init__(model, tokenizer, memory.options.window)
+        super().__init__(model, tokenizer)
         self._memory, self._attend = memory, attend
 
-    def read(self, text: list[int], room: int) -> None:
-        """See `Way.read`."""
+    @contextmanager
+    def reading(self, text: AskedText, room: int) -> Iterator[None]:
+        """See `Way.reading`."""
         self._memory.clear()
-        self._local = text[-LOCAL:]
-        remember(self._memory, text[:-LOCAL], attend=self._attend)
-
-    def answer(self, question: Question) -> str:
-        """See `Way.answer`."""
-        return answer_question(
-            self.model,
-            self.tokenizer,
-            [*self._local, *question.prompt],
-            max_new_tokens=question.new_tokens,
-            until=question.until,
-        ).text
+        remember(self._memory, text.read, attend=self._attend)
+        with super().reading(text, room):
+            yield
 
     @property
     def kept_bytes(self) -> int:

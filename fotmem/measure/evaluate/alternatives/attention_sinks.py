@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fotmem.measure.evaluate.alternatives.kept_keys import KeptKeys, read_keys
-from fotmem.measure.evaluate.alternatives.way import Question, Way
+from fotmem.measure.evaluate.alternatives.way import Question, WindowWay
 
 SINKS = 4
 """First tokens of the text that are never forgotten; the paper's number."""
@@ -11,7 +11,7 @@ STEPS = 8
 """Steps in which a window slides over its own length."""
 
 
-class AttentionSinks(Way):
+class AttentionSinks(WindowWay):
     """The whole text is read; keys and values of the sinks and of the last tokens are kept.
 
     Xiao et al. 2023, arXiv:2309.17453. The window moves on by an eighth of its length at a time:
@@ -24,7 +24,7 @@ class AttentionSinks(Way):
     _kept: KeptKeys
 
     def read(self, text: list[int], room: int) -> None:
-        """See `Way.read`."""
+        """See `WindowWay.read`."""
         size = self.text_room(room + SINKS)
         step = max(1, size // STEPS)
         sinks, rest = text[:SINKS], text[SINKS:]

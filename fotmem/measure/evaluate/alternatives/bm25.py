@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fotmem.errors import require_packages
-from fotmem.measure.evaluate.alternatives.way import Question, Way
+from fotmem.measure.evaluate.alternatives.way import Question, WindowWay
 from fotmem.tasks.answer import answer_question
 
 PASSAGE = 100
@@ -16,7 +16,7 @@ ARRAYS = ("data", "indices", "indptr")
 """Arrays of an index."""
 
 
-class Passages(Way):
+class Passages(WindowWay):
     """The best passages for a question fill the window, in the order of the text; one is cut.
 
     Ranked by BM25 (Robertson and Zaragoza 2009) of the library bm25s, with English stop words.
@@ -26,7 +26,7 @@ class Passages(Way):
     _bm25: Any
 
     def read(self, text: list[int], room: int) -> None:
-        """See `Way.read`."""
+        """See `WindowWay.read`."""
         require_packages("the alternative bm25", "bm25s")
         import bm25s
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fotmem.measure.evaluate.alternatives.kept_keys import KeptKeys, read_keys
-from fotmem.measure.evaluate.alternatives.way import Question, Way
+from fotmem.measure.evaluate.alternatives.way import Question, WindowWay
 
 
-class LastTokens(Way):
+class LastTokens(WindowWay):
     """Full attention to the end of the text; its beginning is cut off.
 
     With the model's whole context as window, this is the prompt that most users write. Keys and
@@ -16,7 +16,7 @@ class LastTokens(Way):
     _kept: KeptKeys
 
     def read(self, text: list[int], room: int) -> None:
-        """See `Way.read`."""
+        """See `WindowWay.read`."""
         self._kept = read_keys(self.model, text[-self.text_room(room) :])
 
     def answer(self, question: Question) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fotmem.errors import OptionError, require_packages
-from fotmem.measure.evaluate.alternatives.way import Way
+from fotmem.measure.evaluate.alternatives.way import WindowWay
 
 MEANINGS = {
     "window": "the last tokens of the text that fit the window",
@@ -34,7 +34,9 @@ def check_names(names: Sequence[str]) -> None:
         require_packages("the alternative bm25", "bm25s")
 
 
-def make_ways(names: Sequence[str], model: Any, tokenizer: Any, window: int) -> dict[str, Way]:
+def make_ways(
+    names: Sequence[str], model: Any, tokenizer: Any, window: int
+) -> dict[str, WindowWay]:
     """Make ways to answer with a model that has no memory, by name; see `MEANINGS`."""
     from fotmem.measure.evaluate.alternatives.attention_sinks import AttentionSinks
     from fotmem.measure.evaluate.alternatives.bm25 import Passages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 
 import torch
@@ -35,43 +35,61 @@ class WayRow:
     """Bytes kept between two questions: median over texts."""
 
 
-def ask_all(
-    way: Way, name: str, texts: Sequence[AskedText], *, task: str, tokens: int
-) -> Iterator[WayRow]:
-    """Ask a way to answer all questions; each row covers those so far.
+@dataclass
+class Answers:
+    """What a way said to the questions so far, and what that cost."""
+
+    said: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    first_seconds: list[float] = field(default_factory=list)
+    """Of each text: from the text that was never read to the first answer."""
+    further_seconds: list[float] = field(default_factory=list)
+    """Of each question, about a text that was read."""
+    kept_bytes: list[int] = field(default_factory=list)
+    """Of each text."""
+    seconds: float = 0.0
+    """Of everything."""
+
+
+def ask_all(way: Way, texts: Sequence[AskedText]) -> Iterator[Answers]:
+    """Ask a way to answer all questions; yield the answers so far after each of them.
 
     Raises
     ------
     InputError
-        The window has no room for text beside a question and its answer.
+        A window has no room for text beside a question and its answer.
     """
-    scores: list[float] = []
-    first: list[float] = []
-    further: list[float] = []
-    kept: list[int] = []
-    for text, questions in texts:
-        room = max(question.room for question in questions)
+    answers, start = Answers(), _now(way)
+    for text in texts:
         began = _now(way)
-        way.read(text, room)
-        for number, question in enumerate(questions):
-            asked = _now(way)
-            scores.append(question.score(way.answer(question)))
-            answered = _now(way)
-            further.append(answered - asked)
-            if number == 0:
-                first.append(answered - began)
-                kept.append(way.kept_bytes)
-            yield WayRow(
-                way=name,
-                task=task,
-                tokens=tokens,
-                score=fmean(scores),
-                score_interval=wilson(sum(scores), len(scores)),
-                questions=len(scores),
-                first_seconds=median(first),
-                further_seconds=median(further),
-                kept_bytes=int(median(kept)),
-            )
+        with way.reading(text, max(question.room for question in text.questions)):
+            for number, question in enumerate(text.questions):
+                asked = _now(way)
+                answers.said.append(way.answer(question))
+                answers.scores.append(question.score(answers.said[-1]))
+                answered = _now(way)
+                answers.further_seconds.append(answered - asked)
+                if number == 0:
+                    answers.first_seconds.append(answered - began)
+                    answers.kept_bytes.append(way.kept_bytes)
+                answers.seconds = answered - start
+                yield answers
+
+
+def way_row(way: str, answers: Answers, *, task: str, tokens: int) -> WayRow:
+    """Combine the answers of a way, which has this name."""
+    scores = answers.scores
+    return WayRow(
+        way=way,
+        task=task,
+        tokens=tokens,
+        score=fmean(scores),
+        score_interval=wilson(sum(scores), len(scores)),
+        questions=len(scores),
+        first_seconds=median(answers.first_seconds),
+        further_seconds=median(answers.further_seconds),
+        kept_bytes=int(median(answers.kept_bytes)),
+    )
 
 
 def means_of(rows: Sequence[WayRow], tasks: Collection[str], name: str) -> list[WayRow]:

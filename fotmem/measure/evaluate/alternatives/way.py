@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from fotmem.errors import InputError
 
@@ -24,6 +25,8 @@ class Question:
     """Ends the generation where it returns True for what was said so far."""
     query: str | None = None
     """What a search engine is asked; None: the text of the prompt."""
+    evidence: list[int] = field(default_factory=list)
+    """Token ids of what the answer needs, short enough for the window; empty: not named."""
 
     @property
     def room(self) -> int:
@@ -31,12 +34,20 @@ class Question:
         return len(self.prompt) + self.new_tokens
 
 
-class AskedText(NamedTuple):
-    """A text, and the questions about it."""
+@dataclass(frozen=True)
+class AskedText:
+    """A text as token ids, and the questions about it."""
 
-    text: list[int]
-    """Token ids."""
+    read: list[int]
+    """What a memory reads."""
+    local: list[int]
+    """The end of the text, which stays in the window."""
     questions: Sequence[Question]
+
+    @property
+    def tokens(self) -> list[int]:
+        """The whole text."""
+        return [*self.read, *self.local]
 
 
 class Way(ABC):
@@ -46,28 +57,25 @@ class Way(ABC):
     ----------
     model, tokenizer
         A causal language model and its tokenizer.
-    window : int
-        Tokens that the model sees at once, at most: text, question and answer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, window: int) -> None:
-        self.model, self.tokenizer, self.window = model, tokenizer, window
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
 
     @abstractmethod
-    def read(self, text: list[int], room: int) -> None:
-        """Read a text, in place of the one before; do all that no question is needed for.
+    def reading(self, text: AskedText, room: int) -> AbstractContextManager[None]:
+        """Know a text inside a ``with`` block; do all that no question is needed for.
 
         Parameters
         ----------
-        text : list of int
-            Token ids.
+        text : AskedText
         room : int
             Tokens of the longest question with its answer.
 
         Raises
         ------
         InputError
-            `room` leaves nothing of the window for the text.
+            `room` leaves nothing of a window for the text.
         """
 
     @abstractmethod
@@ -78,6 +86,32 @@ class Way(ABC):
     @abstractmethod
     def kept_bytes(self) -> int:
         """Bytes that are kept between two questions."""
+
+
+class WindowWay(Way):
+    """A way in which the model sees no more than a window: text, question and answer.
+
+    Parameters
+    ----------
+    model, tokenizer
+        As for `Way`.
+    window : int
+        Tokens that the model sees at once, at most.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, window: int) -> None:
+        super().__init__(model, tokenizer)
+        self.window = window
+
+    @abstractmethod
+    def read(self, text: list[int], room: int) -> None:
+        """Read the token ids of a text, in place of the one before; otherwise as `reading`."""
+
+    @contextmanager
+    def reading(self, text: AskedText, room: int) -> Iterator[None]:
+        """See `Way.reading`."""
+        self.read(text.tokens, room)
+        yield
 
     def text_room(self, room: int) -> int:
         """Return how many tokens of text fit the window beside question and answer.
