@@ -169,6 +169,7 @@ def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: 
         ("layers", "1,3", "0-1"),
         ("top-k", "32", "all"),
         ("decay", "0.0", "0.5"),
+        ("decay", "0.0", "1:0.5"),
         ("quantization", "none", "int8"),
     ):
         line = refusal(capsys, 1, "read", folder, one, "--into", kept, f"--{option}", wanted)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fotmem.arguments import is_text
+from fotmem.arguments import checked_decay, is_text
 from fotmem.directory.facts import LONGEST, Fingerprint, ReadingFacts
 from fotmem.directory.manifest import MemoryManifest
 from fotmem.directory.memory_directory import MemoryDirectory
@@ -111,7 +111,8 @@ def require_same_options(wanted: Mapping[str, Any], manifest: MemoryManifest, na
         "layers": [each.layer for each in manifest.layers],
         "quantization": manifest.layers[0].quantization,
     }
-    for option, value in wanted.items():
+    for option, given in wanted.items():
+        value = checked_decay(given) if option == "decay" else given
         if (sorted(value) if option == "layers" else value) != has[option]:
             raise OptionError(
                 f"{option} is chosen when a directory is begun: {name} has "
@@ -124,6 +125,8 @@ def _said(option: str, value: object) -> str:
     """Write the value of an option as a command takes it."""
     if value is None:
         return "all" if option == "top_k" else "none"
+    if isinstance(value, dict):
+        value = [f"{layer}:{power:g}" for layer, power in value.items()]
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
