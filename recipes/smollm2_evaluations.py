@@ -84,11 +84,11 @@ EVALUATIONS = {
         f"ruler {TUNED} --trials {{asked}}", ("16k",), (), readings=5, asked=5, passes=13
     ),
     "ruler-long": Evaluation(
-        f"ruler {TUNED} --trials {{asked}} --tasks {','.join(NEEDLES)}",
+        f"ruler {TUNED} --readings {{readings}} --trials {{asked}} --tasks {','.join(NEEDLES)}",
         lengths=("100k",),
         quick=(),
-        readings=2,
-        asked=2,
+        readings=1,
+        asked=5,
         passes=len(NEEDLES),
     ),
     "beside": Evaluation(

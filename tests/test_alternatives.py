@@ -10,7 +10,12 @@ from transformers import DynamicCache
 
 import fotmem
 from fotmem.errors import InputError, OptionError
-from fotmem.measure.evaluate.alternatives import attention_sinks, kept_keys, run
+from fotmem.measure.evaluate.alternatives import (
+    attached_memory,
+    attention_sinks,
+    kept_keys,
+    run,
+)
 from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 from fotmem.measure.evaluate.alternatives.attention_sinks import SINKS, AttentionSinks
 from fotmem.measure.evaluate.alternatives.bm25 import PASSAGE, Passages
@@ -21,6 +26,7 @@ from fotmem.measure.evaluate.alternatives.names import MEANINGS, check_names, ma
 from fotmem.measure.evaluate.alternatives.run import WayRow, ask_all, means_of, way_row
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question, WindowWay
 from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.text_edits import Edit
 from fotmem.measure.reading import LOCAL, remember
 from fotmem.tasks.answer import answer_question
 from tests import folders, tiny
@@ -175,6 +181,31 @@ def test_memory_is_a_way_as_the_others() -> None:
         memory.clear()
         remember(memory, TEXT[: 150 - LOCAL], attend=False)
         assert found == said([*TEXT[150 - LOCAL : 150], *asked.prompt])
+
+
+def test_a_shared_text_is_read_once_and_edited_for_each_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = text_of(150, question(TEXT[200:207]))
+    texts = [replace(first, edits=[Edit(range(n, n + 2), [7] * n)]) for n in (3, 90)]
+    read: list[list[int]] = []
+
+    def remembered(memory: fotmem.Memory, tokens: list[int], *, attend: bool) -> None:
+        read.append(tokens)
+        remember(memory, tokens, attend=attend)
+
+    monkeypatch.setattr(attached_memory, "remember", remembered)
+    other = text_of(150, question(TEXT[200:207]), start=1)
+    with fotmem.attach(model(), window=32) as memory:
+        way = AttachedMemory(model(), TOKENIZER, memory)
+        for text in (first, *texts, other, first):
+            with way.reading(text, 20):
+                assert memory.tokens.tolist() == text.tokens[:-LOCAL]
+            assert memory.tokens.tolist() == text.read
+        read.clear()
+        [*_, answers] = ask_all(way, [other, first, *texts])
+    assert read == [other.read, first.read]
+    assert [len(answers.scores), len(answers.first_seconds), len(answers.kept_bytes)] == [4, 2, 2]
 
 
 def test_a_model_that_does_not_know_the_text_and_one_that_sees_the_evidence() -> None:

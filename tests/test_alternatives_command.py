@@ -1,5 +1,6 @@
 """`fotmem eval ... --beside`: other ways to answer in tables, JSON and reports."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.measure.evaluate.questions.prompt import PROMPT
 from fotmem.measure.evaluate.questions.question_file import Question as NaturalQuestion
 from fotmem.measure.evaluate.questions.text_pieces import cut
+from fotmem.measure.evaluate.ruler import needles
 from fotmem.measure.evaluate.ruler.haystacks import Source
 from fotmem.measure.evaluate.ruler.tasks import make_samples
 from fotmem.measure.reading import LOCAL, remember
@@ -127,8 +129,9 @@ def test_pass_keys_are_asked_for_in_their_text(readings: int | None) -> None:
     for trial, text in zip(trials, of_passkeys(TOKENIZER, trials), strict=True):
         [asked] = text.questions
         assert len(text.tokens) == 300
-        assert f"{trial.code}" in TOKENIZER.decode(text.read)
+        assert f"{trial.code}" in TOKENIZER.decode(text.tokens[: -len(text.local)])
         assert text.local == trial.local
+        assert text.read is (trial.shared if readings else trial.read)
         assert asked.new_tokens == len(TOKENIZER(trial.code).input_ids) or asked.new_tokens == 6
         assert [asked.score(said) for said in (trial.code, trial.code[:-1])] == [1, 0]
 
@@ -171,3 +174,34 @@ def test_samples_are_asked_for_their_answers() -> None:
         assert asked.until
         assert not asked.until(some)
         assert asked.until(" ".join(sample.answers))
+
+
+def test_samples_that_share_a_text() -> None:
+    """Different needles in it are different texts; questions about the same text are not."""
+    make = functools.partial(make_samples, Source(TOKENIZER, TEXT), tokens=3000, seed=0, window=64)
+    for task, lengths in (("niah_single_2", [1, 1, 1]), ("niah_multikey_2", [3]), ("fwe", [1] * 3)):
+        samples = make(task, trials=3, readings=1)
+        texts = of_samples(samples)
+        assert [len(text.questions) for text in texts] == lengths
+        asked = [question for text in texts for question in text.questions]
+        assert [question.prompt for question in asked] == [sample.question for sample in samples]
+        assert [text.tokens for text in texts] == [sample.text for sample in samples[: len(texts)]]
+
+
+def test_ruler_reads_a_text_once_for_all_trials(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def remembered(memory: Memory, tokens: list[int], **options: bool) -> None:
+        read.append(len(tokens))
+        remember(memory, tokens, **options)
+
+    monkeypatch.setattr(attached_memory, "remember", remembered)
+    monkeypatch.setattr(needles, "NEW_TOKENS", 2)
+    words = ["eval", "ruler", folder, "--text", folder / "text.txt", "--window", 64, "--json"]
+    given = ["--tasks", "niah_multiquery,niah_multikey_2", "--tokens", 900, "--trials", 3]
+    rows = json.loads(call(capsys, *words, *given, "--readings", 1).out)["rows"]
+    assert [row["trials"] for row in rows] == [3, 3]
+    assert len(read) == 2
+    assert min(read) > 600

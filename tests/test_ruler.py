@@ -41,9 +41,16 @@ def samples(task: str, trials: int = 3, tokens: int = TOKENS) -> list[Sample]:
     return make_samples(source(), task, tokens=tokens, trials=trials, seed=0)
 
 
+@functools.cache
+def sharing(task: str, tokens: int = TOKENS, readings: int = 1) -> list[Sample]:
+    """Three samples of one text, or of as many as are read."""
+    how: dict[str, Any] = {"tokens": tokens, "trials": 3, "seed": 0, "window": 64}
+    return make_samples(source(), task, readings=readings, **how)
+
+
 def told(sample: Sample) -> str:
     """The whole text that is asked about."""
-    return str(TOKENIZER.decode(sample.read + sample.local))
+    return str(TOKENIZER.decode(sample.text))
 
 
 def asked(sample: Sample) -> str:
@@ -85,14 +92,14 @@ def test_a_sample_depends_on_its_number_and_the_seed(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_sample_has_the_length_asked_for(task: str) -> None:
-    for sample in samples(task):
+    for sample in samples(task) + sharing(task):
         assert TOKENS * 0.92 < sample.tokens <= TOKENS
         assert len(sample.local) == LOCAL
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_answers_are_in_the_text_and_in_the_evidence(task: str) -> None:
-    for sample in samples(task):
+    for sample in samples(task) + sharing(task):
         for answer in sample.answers:
             assert answer in told(sample)
             assert answer in known(sample)
@@ -122,6 +129,42 @@ def test_one_answer_suffices_for_passages_alone() -> None:
     assert [task for task in TASKS if samples(task)[0].one_suffices] == ["qa"]
 
 
+# Samples that share a text
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_samples_share_what_is_read(task: str) -> None:
+    """Each hides its own in it, or asks for another part of it; lists of words are not shared."""
+    some, apart = sharing(task, 8000), 3 if task in ("cwe", "fwe") else 1
+    assert len({id(sample.read) for sample in some}) == apart
+    assert len({tuple(sample.answers) for sample in some}) == 3
+    for sample in some:
+        hidden = [answer in TOKENIZER.decode(sample.read) for answer in sample.answers]
+        assert not any(hidden) if sample.edits else all(hidden)
+        others = {answer for other in some if other is not sample for answer in other.answers}
+        if sample.edits:
+            assert not any(answer in told(sample) for answer in others)
+
+
+@pytest.mark.parametrize("task", ["niah_single_2", "niah_multikey_2", "vt"])
+def test_as_many_texts_as_are_read(task: str) -> None:
+    some = sharing(task, readings=2)
+    assert [each.read is some[-1].read for each in some] == [False, True, True]
+    assert sharing(task, readings=9) == sharing(task, readings=3) == samples(task)
+
+
+def test_passages_that_do_not_all_fit_are_told_apart() -> None:
+    assert sharing("qa") == samples("qa")
+
+
+def test_passages_are_told_apart_for_more_samples_than_there_are_people(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passages, "MOST", 2)
+    draws = [Random(f"qa 8000 0 {trial}") for trial in range(3)]
+    assert passages.answer_from_passages(source(), 8000, draws, 64) == samples("qa", tokens=8000)
+
+
 # Needles
 
 NUMBER, UUID, WORD = (
@@ -145,7 +188,7 @@ DEFINED = {
 @pytest.mark.parametrize("task", DEFINED)
 def test_needles_by_definition(task: str) -> None:
     key, value, hidden, answers = DEFINED[task]
-    for sample in samples(task):
+    for sample in samples(task) + sharing(task):
         found = re.findall(rf"A magic (?:number|uuid) of ({key}) is ({value})\.", told(sample))
         assert len(found) == hidden if hidden else len(found) > 20
         right = [each for each in found if each[0] in asked(sample)]
@@ -160,7 +203,7 @@ def test_needles_by_definition(task: str) -> None:
 
 @pytest.mark.parametrize("task", [task for task in NEEDLES if NEEDLES[task].haystack == "text"])
 def test_needles_lie_between_the_sentences_of_one_piece_of_the_text(task: str) -> None:
-    for sample in samples(task):
+    for sample in samples(task) + sharing(task):
         filler, count = re.subn(r" A magic \w+ of \S+ is \S+\.(?=\s|$)", "", told(sample))
         piece = filler.partition("\n")[2]
         assert piece in TEXT
@@ -170,7 +213,7 @@ def test_needles_lie_between_the_sentences_of_one_piece_of_the_text(task: str) -
 
 
 def test_noise_is_the_same_sentences_again_and_again() -> None:
-    for sample in samples("niah_single_1"):
+    for sample in samples("niah_single_1") + sharing("niah_single_1"):
         rest = told(sample).partition("\n")[2].replace(NOISE, "")
         assert re.fullmatch(r"\nA magic number of \S+ is \d+\.", rest)
 
@@ -199,7 +242,7 @@ def test_needles_in_the_haystack_have_other_keys() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "ADJECTIVES", "brave")
         patch.setattr(words, "NOUNS", "otter lamp hill")
-        sample = few(source(), TOKENS, Random(0))
+        [sample] = few(source(), TOKENS, [Random(0)], 64)
     [key] = re.findall(r"number of (\S+) in", asked(sample))
     assert told(sample).count(f"of {key} is") == 1
     assert told(sample).count("of brave-") > 20
@@ -209,7 +252,7 @@ def test_needles_in_the_haystack_have_other_keys() -> None:
 
 
 def test_variables_by_definition() -> None:
-    for sample in samples("vt"):
+    for sample in samples("vt") + sharing("vt"):
         found = re.findall(r"VAR ([A-Z]{5}) = (?:VAR )?(\w{5})", told(sample))
         assert [name for name, _ in found] == sample.answers
         assert re.fullmatch(r"\d{5}", found[0][1])
@@ -276,7 +319,7 @@ def test_frequent_words_by_definition() -> None:
 
 def test_passages_by_definition() -> None:
     kinds = set()
-    for sample in samples("qa", trials=20):
+    for sample in samples("qa", trials=20) + sharing("qa", 8000):
         passage = "\n" + known(sample).partition("\n")[2]
         name, rest = passage.strip().split("\n")
         assert rest.startswith(f"{name} lived in")
@@ -288,6 +331,28 @@ def test_passages_by_definition() -> None:
         assert sum(each.endswith(f" {last}") for each in names) > passages.ALIKE
         kinds.add(asked(sample).partition("Question: ")[2].split()[0])
     assert kinds == {"Who", "Where", "What", "In", "How"}
+
+
+def test_samples_that_share_a_text_ask_for_different_keys_and_people() -> None:
+    """They would come up twice by chance: there are few keys, and few shops."""
+    few = needles.NeedleTask("needles")
+    draws = [Random(number) for number in range(4)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "ADJECTIVES", "brave")
+        patch.setattr(words, "NOUNS", "otter lamp hill moon star")
+        patch.setattr(people, "TOWNS", "Basel Turin")
+        patch.setattr(people, "TRADES", "book cheese")
+        some = few(source(), TOKENS, draws, 64)
+        told_of = passages.answer_from_passages(source(), 12_000, draws[:3], 64)
+    for sample in some:
+        [key] = re.findall(r"number of (\S+) in", asked(sample))
+        assert told(sample).count(f"of {key} is {sample.answers[0]}") == 1
+        assert told(sample).count(f"of {key} is") == 1
+    assert len({id(sample.read) for sample in told_of}) == 1
+    shop = r"lived in (\w+)\. There \w+ opened a (\w+) shop"
+    shops = [re.findall(shop, known(sample))[0] for sample in told_of]
+    every = re.findall(shop, told(told_of[0]))
+    assert [every.count(each) for each in shops] == [1, 1, 1]
 
 
 def test_each_question_has_one_answer() -> None:

@@ -31,7 +31,7 @@ def test_without_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def whole(sample: Sample) -> Sample:
     """Tokenize text and question together, as the harness does, and ask for few tokens."""
-    prompt = TOKENIZER.decode(sample.read + sample.local + sample.question)
+    prompt = TOKENIZER.decode(sample.text + sample.question)
     ids = TOKENIZER(prompt).input_ids
     return replace(sample, read=ids, local=[], question=[], new_tokens=9)
 
@@ -72,7 +72,7 @@ def test_a_prompt_is_a_sample_as_fotmem_asks_it() -> None:
     [task] = harness_tasks(TOKENIZER, TEXT, ["niah_multikey_1"], tokens=700, trials=2, seed=3)
     samples = make_samples(Source(TOKENIZER, TEXT), "niah_multikey_1", tokens=700, trials=2, seed=3)
     for document, sample in zip(task.eval_docs, samples, strict=True):
-        whole = TOKENIZER.decode(sample.read + sample.local + sample.question)
+        whole = TOKENIZER.decode(sample.text + sample.question)
         assert (document["prompt"], document["answers"]) == (whole, sample.answers)
     assert task.config.generation_kwargs["max_gen_toks"] == samples[0].new_tokens
 

@@ -1,5 +1,6 @@
 """``fotmem eval ruler``."""
 
+import math
 from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,12 @@ def ruler(
         typer.Option(help="Lengths of text, question and answer together, such as 4k,16k."),
     ] = "4k",
     trials: Annotated[int, typer.Option(min=1, help="Number of trials of each task.")] = 20,
+    readings: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Texts of each task that trials share; default: one for each trial."
+        ),
+    ] = None,
     window: Window = 512,
     distance: Distance = None,
     decay: Decay = None,
@@ -85,11 +92,15 @@ def ruler(
 
     source = Source(task.tokenizer, task.text)
 
-    def texts(size: int, name: str, trials: int = trials) -> "list[AskedText]":
-        return of_samples(make_samples(source, name, tokens=size, trials=trials, seed=seed))
+    def texts(size: int, name: str, **fewer: int) -> "list[AskedText]":
+        given = {"trials": trials, "readings": readings} | fewer
+        return of_samples(
+            make_samples(source, name, tokens=size, seed=seed, window=window, **given)
+        )
 
-    for size, name in product(sizes, names):
-        check_room(task, ways, texts(size, name, trials=1))
+    sharing = math.ceil(trials / (readings or trials))
+    for size, name in product(sizes, names):  # so that nothing is refused after hours
+        check_room(task, ways, texts(size, name, trials=sharing, readings=1))
     rows: list[RulerRow] = []
     with_memory: dict[tuple[int, str], Answers] = {}
     for size in sizes:

@@ -18,7 +18,8 @@ from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison,
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.passkey_trials import Trial
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
-from fotmem.measure.reading import overlap_of, remember
+from fotmem.measure.evaluate.text_edits import put
+from fotmem.measure.reading import remember
 from fotmem.tasks.answer import answer_question, first_choices
 from fotmem.tasks.pass_key import NAME, question, split_answer
 
@@ -76,7 +77,7 @@ def score(
         remember(memory, trial.read, attend=attend)
         return _ask(model, tokenizer, trial)
     with memory.temporarily():
-        _put(memory, trial, attend=attend)
+        put(memory, trial.edits, attend=attend)
         return _ask(model, tokenizer, trial)
 
 
@@ -121,8 +122,7 @@ def compare(
     tokens = trials[0].tokens
 
     def session(trial: Trial) -> Iterator[Callable[[], PasskeyAnswer]]:
-        if trial.shared:
-            _put(memory, trial, attend=attend)
+        put(memory, trial.edits, attend=attend)
         yield partial(_ask, model, tokenizer, trial)
 
     def row(run: SettingRun[PasskeyAnswer]) -> PasskeyRow:
@@ -169,12 +169,6 @@ def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
         memory.clear()
         known = []
     remember(memory, text[len(known) :], attend=attend)
-
-
-def _put(memory: Memory, trial: Trial, *, attend: bool) -> None:
-    """Put the number into the shared text."""
-    start, stop = trial.replaced.start, trial.replaced.stop
-    memory.replace(start, stop, trial.read, overlap=overlap_of(memory), attend=attend)
 
 
 def _ask(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fotmem.errors import InputError
-from fotmem.measure.reading import LOCAL, OVERLAP
+from fotmem.measure.evaluate.text_edits import Edit, Insertion, edited, edits_around, inserted
+from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.distractors import Distractor, make_distractors, similar_code
 from fotmem.tasks.pass_key import NAME, fact
@@ -28,10 +29,14 @@ class Trial:
     """What is stated beside the number, in `shared` or in `read`."""
 
     @property
+    def edits(self) -> list[Edit]:
+        """What puts the number into the shared text."""
+        return [Edit(self.replaced, self.read)] if self.shared else []
+
+    @property
     def text(self) -> list[int]:
         """The whole text, with the number."""
-        start, stop = self.replaced.start, self.replaced.stop
-        return [*self.shared[:start], *self.read, *self.shared[stop:], *self.local]
+        return [*edited(self.shared or self.read, self.edits), *self.local]
 
     @property
     def tokens(self) -> int:
@@ -83,19 +88,19 @@ def make_trials(
         filler = _filler(tokens, hidden, stated, len(ids))
         if begins:
             places = [apart.randrange(filler - LOCAL + 1) for _ in stated]
-            parts = list(zip(places, stated, strict=True))
+            parts = list(map(Insertion, places, stated))
         if readings is None:
             piece = _piece(ids, filler, draw)
             depth = draw.randrange(filler - LOCAL + 1)
-            read = _inserted(piece[: filler - LOCAL], [(depth, hidden), *parts])
+            read = inserted(piece[: filler - LOCAL], [Insertion(depth, hidden), *parts])
             made.append(Trial(read, piece[filler - LOCAL :], code, distractors=others))
             continue
         if begins:
             piece = _piece(ids, min(max(tokens, longest), len(ids)), drawn)[: filler - LOCAL]
-            shared = _inserted(piece, parts)
+            shared = inserted(piece, parts)
         depth = draw.randrange(len(piece) + 1)
         depth += sum(len(part) for place, part in parts if place < depth)
-        read, replaced = _surrounded(shared, hidden, depth, window, draw)
+        [(replaced, read)] = edits_around(shared, [Insertion(depth, hidden)], window, draw)
         made.append(Trial(read, _piece(ids, LOCAL, draw), code, shared, replaced, others))
     return made
 
@@ -120,21 +125,3 @@ def _filler(tokens: int, hidden: list[int], stated: list[list[int]], available: 
 def _piece(ids: list[int], length: int, draw: random.Random) -> list[int]:
     start = draw.randrange(len(ids) - length + 1)
     return ids[start : start + length]
-
-
-def _inserted(text: list[int], parts: list[tuple[int, list[int]]]) -> list[int]:
-    """Insert parts at places of a text."""
-    text = list(text)
-    for place, part in sorted(parts, key=lambda each: -each[0]):
-        text[place:place] = part
-    return text
-
-
-def _surrounded(
-    text: list[int], hidden: list[int], depth: int, window: int, draw: random.Random
-) -> tuple[list[int], range]:
-    """Put a fact into a text; return the window around it, and the old window."""
-    room = min(len(text), max(0, window - OVERLAP - len(hidden)))
-    begin = min(max(0, depth - draw.randrange(room + 1)), len(text) - room)
-    end = begin + room
-    return text[begin:depth] + hidden + text[depth:end], range(begin, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question
@@ -21,9 +22,10 @@ def of_passkeys(tokenizer: Any, trials: Sequence[Trial]) -> list[AskedText]:
     """Ask for the hidden number of each trial; an answer is right or wrong."""
     return [
         AskedText(
-            trial.text[: -len(trial.local)],
+            trial.shared or trial.read,
             trial.local,
             [_number(tokenizer, question(NAME), trial.code)],
+            trial.edits,
         )
         for trial in trials
     ]
@@ -36,8 +38,17 @@ def of_facts(tokenizer: Any, text: list[int], facts: Sequence[FactQuestion]) -> 
 
 
 def of_samples(samples: Sequence[Sample]) -> list[AskedText]:
-    """Ask the question of each sample of RULER; its score is the share of the answers."""
-    return [AskedText(sample.read, sample.local, [_sample(sample)]) for sample in samples]
+    """Ask the question of each sample of RULER; its score is the share of the answers.
+
+    Samples one after another that share a text, and hide nothing more in it, are questions about
+    one text.
+    """
+    texts = []
+    for _, group in groupby(samples, key=lambda each: (id(each.read), each.edits)):
+        one, *others = group
+        questions = list(map(_sample, (one, *others)))
+        texts.append(AskedText(one.read, one.local, questions, one.edits))
+    return texts
 
 
 def of_pieces(tokenizer: Any, pieces: Sequence[TextPiece]) -> list[AskedText]:

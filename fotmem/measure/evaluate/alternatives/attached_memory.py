@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fotmem.measure.evaluate.alternatives.local_text import LocalText
 from fotmem.measure.evaluate.alternatives.way import AskedText
+from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.reading import remember
 
 if TYPE_CHECKING:
@@ -26,16 +27,29 @@ class AttachedMemory(LocalText):
         Whether windows attend to memory while they are read.
     """
 
+    _held: list[int] | None = None
+
     def __init__(self, model: Any, tokenizer: Any, memory: Memory, *, attend: bool = False) -> None:
         super().__init__(model, tokenizer)
         self._memory, self._attend = memory, attend
 
     @contextmanager
     def reading(self, text: AskedText, room: int) -> Iterator[None]:
-        """See `Way.reading`."""
-        self._memory.clear()
-        remember(self._memory, text.read, attend=self._attend)
-        with super().reading(text, room):
+        """See `Way.reading`. What was read for the text before is not read again."""
+        if text.read is not self._held:
+            self._memory.clear()
+            remember(self._memory, text.read, attend=self._attend)
+            self._held = text.read
+        with super().reading(text, room), self._edited(text):
+            yield
+
+    @contextmanager
+    def _edited(self, text: AskedText) -> Iterator[None]:
+        if not text.edits:
+            yield
+            return
+        with self._memory.temporarily():
+            put(self._memory, text.edits, attend=self._attend)
             yield
 
     @property

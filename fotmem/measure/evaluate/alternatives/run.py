@@ -42,11 +42,11 @@ class Answers:
     said: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     first_seconds: list[float] = field(default_factory=list)
-    """Of each text: from the text that was never read to the first answer."""
+    """Of each text that a memory reads: from the text that was never read to the first answer."""
     further_seconds: list[float] = field(default_factory=list)
     """Of each question, about a text that was read."""
     kept_bytes: list[int] = field(default_factory=list)
-    """Of each text."""
+    """After each of these first answers."""
     seconds: float = 0.0
     """Of everything."""
 
@@ -59,7 +59,7 @@ def ask_all(way: Way, texts: Sequence[AskedText]) -> Iterator[Answers]:
     InputError
         A window has no room for text beside a question and its answer.
     """
-    answers, start = Answers(), _now(way)
+    answers, start, read = Answers(), _now(way), None
     for text in texts:
         began = _now(way)
         with way.reading(text, max(question.room for question in text.questions)):
@@ -69,11 +69,12 @@ def ask_all(way: Way, texts: Sequence[AskedText]) -> Iterator[Answers]:
                 answers.scores.append(question.score(answers.said[-1]))
                 answered = _now(way)
                 answers.further_seconds.append(answered - asked)
-                if number == 0:
+                if number == 0 and text.read is not read:
                     answers.first_seconds.append(answered - began)
                     answers.kept_bytes.append(way.kept_bytes)
                 answers.seconds = answered - start
                 yield answers
+        read = text.read
 
 
 def way_row(way: str, answers: Answers, *, task: str, tokens: int) -> WayRow:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fotmem.errors import InputError
+from fotmem.measure.evaluate.text_edits import Edit, edited
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,17 @@ class AskedText:
     """A text as token ids, and the questions about it."""
 
     read: list[int]
-    """What a memory reads."""
+    """What a memory reads; once, if the same list is that of several texts one after another."""
     local: list[int]
     """The end of the text, which stays in the window."""
     questions: Sequence[Question]
+    edits: Sequence[Edit] = ()
+    """How the text differs from what is read."""
 
     @property
     def tokens(self) -> list[int]:
         """The whole text."""
-        return [*self.read, *self.local]
+        return [*edited(self.read, self.edits), *self.local]
 
 
 class Way(ABC):

@@ -72,9 +72,10 @@ def harness_tasks(
 
 
 def _document(tokenizer: Any, sample: Sample) -> dict[str, Any]:
-    ids = sample.read + sample.local + sample.question
     return {
-        "prompt": tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+        "prompt": tokenizer.decode(
+            [*sample.text, *sample.question], clean_up_tokenization_spaces=False
+        ),
         "answers": sample.answers,
         "one_suffices": sample.one_suffices,
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
 from random import Random
 from typing import Any, NamedTuple
 
 from fotmem.errors import InputError
+from fotmem.measure.evaluate.text_edits import Edit, Insertion, edits_around, inserted
 from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
 
@@ -25,6 +27,14 @@ class Haystack(NamedTuple):
     tokens: list[int]
     places: list[int]
     """Where something can be inserted, in order: never in the last tokens, which stay local."""
+
+
+class HiddenText(NamedTuple):
+    """A text in which something is hidden; the fields of `Sample` with the same names."""
+
+    read: list[int]
+    local: list[int]
+    edits: Sequence[Edit] = ()
 
 
 class Source:
@@ -88,13 +98,33 @@ def joined(parts: list[list[int]]) -> Haystack:
     )
 
 
-def hide(haystack: Haystack, hidden: list[list[int]], draw: Random) -> list[int]:
-    """Insert texts at different random places, in their order."""
-    places = sorted(draw.sample(haystack.places, len(hidden)), reverse=True)
-    tokens = list(haystack.tokens)
-    for place, part in zip(places, reversed(hidden), strict=True):
-        tokens[place:place] = part
-    return tokens
+def hide(haystack: Haystack, hidden: list[list[int]], draw: Random) -> list[Insertion]:
+    """Draw different places for texts that are hidden, in their order."""
+    places = sorted(draw.sample(haystack.places, len(hidden)))
+    return list(map(Insertion, places, hidden))
+
+
+def hidden_texts(
+    begin: list[int],
+    haystack: Haystack,
+    hidden: Sequence[Sequence[Insertion]],
+    window: int,
+    draws: Sequence[Random],
+) -> list[HiddenText]:
+    """Return a text for each trial: `begin`, and the haystack with what that trial hides.
+
+    Several trials share the text without anything hidden in it; each edits windows of it.
+    """
+    whole = [*begin, *haystack.tokens]
+    moved = [[Insertion(len(begin) + place, part) for place, part in some] for some in hidden]
+    if len(moved) == 1:
+        text = inserted(whole, moved[0])
+        return [HiddenText(text[:-LOCAL], text[-LOCAL:])]
+    read, local = whole[:-LOCAL], whole[-LOCAL:]
+    return [
+        HiddenText(read, local, edits_around(read, some, window, draw))
+        for some, draw in zip(moved, draws, strict=True)
+    ]
 
 
 def check_room(haystack: Haystack, needles: int, tokens: int) -> None:

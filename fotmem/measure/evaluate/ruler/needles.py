@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fotmem.errors import InputError
-from fotmem.measure.evaluate.ruler.haystacks import Haystack, Source, check_room, hide, joined
+from fotmem.measure.evaluate.ruler.haystacks import (
+    Haystack,
+    Source,
+    check_room,
+    hidden_texts,
+    hide,
+    joined,
+)
 from fotmem.measure.evaluate.ruler.sample import Sample
 from fotmem.measure.evaluate.ruler.words import Kind, invent, several
 from fotmem.measure.reading import LOCAL
@@ -22,6 +31,15 @@ QUESTION_OF_SEVERAL = (
 )
 ALIKE = 3
 """Other needles beside the right one, where keys must be told apart within the window."""
+
+
+class _Hidden(NamedTuple):
+    """What a trial hides, and asks for."""
+
+    keys: list[str]
+    needles: list[list[int]]
+    question: list[int]
+    answers: list[str]
 
 
 @dataclass(frozen=True)
@@ -46,31 +64,60 @@ class NeedleTask:
     values: int = 1
     asked: int = 1
 
-    def __call__(self, source: Source, tokens: int, draw: Random) -> Sample:
-        """Make a sample of this length, or slightly less."""
-        keys = several(self.key, self.keys, draw)
-        values = several(self.value, self.keys * self.values, draw)
-        pairs = [(key, values[i :: self.keys]) for i, key in enumerate(keys)]
-        asked = pairs[: self.asked]
-        introduction = token_ids(source.tokenizer, INTRODUCTION.format(kind=self.value))
-        question = self._question(source, [key for key, _ in asked])
-        needles = [self._needle(source, key, value) for key, some in pairs for value in some]
-        fixed = len(introduction) + sum(map(len, needles)) + len(question) + NEW_TOKENS
-        others = self._others(source, keys, tokens - fixed, draw)
-        hay = self._hay(source, others, tokens - fixed, len(needles), draw)
-        check_room(hay, len(needles), tokens)
-        seen = needles + others[: ALIKE if self.haystack == "needles" else 0]
-        draw.shuffle(needles)
-        text = introduction + hide(hay, needles, draw)
-        return Sample(
-            read=text[:-LOCAL],
-            local=text[-LOCAL:],
-            question=question,
-            evidence=introduction
-            + [token for each in draw.sample(seen, len(seen)) for token in each],
-            answers=[value for _, some in asked for value in some],
-            new_tokens=NEW_TOKENS,
-        )
+    def __call__(
+        self, source: Source, tokens: int, draws: Sequence[Random], window: int
+    ) -> list[Sample]:
+        """Make samples of this length, or slightly less, which share a haystack.
+
+        Needles among needles are all in the text, with different keys. Otherwise each sample hides
+        its own needles, and the text of the others has none.
+        """
+        made = self._hidden(source, draws)
+        begin = token_ids(source.tokenizer, INTRODUCTION.format(kind=self.value))
+        lengths = [sum(map(len, one.needles)) for one in made]
+        needles = sum(lengths) if self.haystack == "needles" else max(lengths)
+        room = tokens - len(begin) - needles - max(len(one.question) for one in made) - NEW_TOKENS
+        others = self._others(source, {key for one in made for key in one.keys}, room, draws[0])
+        hay = self._hay(source, others, room, self.keys * self.values, draws[0])
+        check_room(hay, self.keys * self.values, tokens)
+        places = [
+            hide(hay, _shuffled(one.needles, draw), draw)
+            for one, draw in zip(made, draws, strict=True)
+        ]
+        if self.haystack == "needles":
+            texts = hidden_texts(begin, hay, [[*chain(*places)]], window, draws) * len(made)
+        else:
+            texts = hidden_texts(begin, hay, places, window, draws)
+        return [
+            Sample(
+                **text._asdict(),
+                question=one.question,
+                evidence=begin + self._evidence(one, others, draw),
+                answers=one.answers,
+                new_tokens=NEW_TOKENS,
+            )
+            for one, text, draw in zip(made, texts, draws, strict=True)
+        ]
+
+    def _hidden(self, source: Source, draws: Sequence[Random]) -> list[_Hidden]:
+        """Invent the needles of each trial; no two trials have a key in common."""
+        made: list[_Hidden] = []
+        for draw in draws:
+            known = {key for one in made for key in one.keys}
+            keys = several(self.key, self.keys, draw, known)
+            values = several(self.value, self.keys * self.values, draw)
+            pairs = [(key, values[i :: self.keys]) for i, key in enumerate(keys)]
+            asked = pairs[: self.asked]
+            needles = [self._needle(source, key, value) for key, some in pairs for value in some]
+            question = self._question(source, [key for key, _ in asked])
+            answers = [value for _, some in asked for value in some]
+            made.append(_Hidden(keys, needles, question, answers))
+        return made
+
+    def _evidence(self, one: _Hidden, others: list[list[int]], draw: Random) -> list[int]:
+        """Return the needles in random order; beside them others, where they are the haystack."""
+        seen = one.needles + others[: ALIKE if self.haystack == "needles" else 0]
+        return [token for each in draw.sample(seen, len(seen)) for token in each]
 
     def _needle(self, source: Source, key: str, value: str) -> list[int]:
         said = NEEDLE.format(one=self.value[:-1], key=key, value=value)
@@ -83,7 +130,7 @@ class NeedleTask:
             source.tokenizer, words.format(one=self.value[:-1], kind=self.value, keys=said)
         )
 
-    def _others(self, source: Source, keys: list[str], room: int, draw: Random) -> list[list[int]]:
+    def _others(self, source: Source, keys: set[str], room: int, draw: Random) -> list[list[int]]:
         """Make needles with other keys, as many as fit, where they are the haystack."""
         made: list[list[int]] = []
         while self.haystack == "needles" and room > 0:
@@ -103,3 +150,9 @@ class NeedleTask:
         if room <= LOCAL:
             raise InputError(f"the needles leave {room} tokens for a text: take more tokens")
         return source.piece(room, needles, draw)
+
+
+def _shuffled(needles: list[list[int]], draw: Random) -> list[list[int]]:
+    needles = [*needles]
+    draw.shuffle(needles)
+    return needles

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from fotmem.measure.evaluate.text_edits import Edit, edited
 
 
 @dataclass(frozen=True)
@@ -10,7 +13,7 @@ class Sample:
     """A text with a question about it, and the answers. Texts are token ids."""
 
     read: list[int]
-    """What is read into memory."""
+    """What is read into memory: the same list for all samples that share a text."""
     local: list[int]
     """The end of the text, which stays in the window. Nothing that was hidden is in it."""
     question: list[int]
@@ -22,11 +25,18 @@ class Sample:
     """Tokens to generate at most, those of the paper's code."""
     one_suffices: bool = False
     """Whether the answers mean the same; otherwise all of them are asked for."""
+    edits: Sequence[Edit] = ()
+    """What is hidden in a shared text for this sample alone."""
+
+    @property
+    def text(self) -> list[int]:
+        """The whole text."""
+        return [*edited(self.read, self.edits), *self.local]
 
     @property
     def tokens(self) -> int:
         """Length of text, question and answer."""
-        return len(self.read) + len(self.local) + len(self.question) + self.new_tokens
+        return len(self.text) + len(self.question) + self.new_tokens
 
     def score(self, said: str) -> float:
         """Score what a model said; see `match`."""

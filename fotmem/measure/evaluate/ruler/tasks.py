@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 
 from fotmem.measure.evaluate.ruler.haystacks import Source
@@ -22,24 +23,51 @@ NEEDLES = {
     "niah_multivalue": NeedleTask("text", values=4),
     "niah_multiquery": NeedleTask("text", keys=4, asked=4),
 }
-TASKS: dict[str, Callable[[Source, int, Random], Sample]] = {
+Task = Callable[[Source, int, Sequence[Random], int], list[Sample]]
+"""Makes a sample of a length from each draw; those that can, share a text, whose windows have the
+length that comes last."""
+
+
+def _apart(make: Callable[[Source, int, Random], Sample]) -> Task:
+    """Give each sample a text of its own: what it is asked for depends on all of it."""
+    return lambda source, tokens, draws, window: [make(source, tokens, draw) for draw in draws]
+
+
+TASKS: dict[str, Task] = {
     **NEEDLES,
     "vt": track_variables,
-    "cwe": find_common_words,
-    "fwe": find_frequent_words,
+    "cwe": _apart(find_common_words),
+    "fwe": _apart(find_frequent_words),
     "qa": answer_from_passages,
 }
 
 
-def make_samples(source: Source, task: str, *, tokens: int, trials: int, seed: int) -> list[Sample]:
+def make_samples(
+    source: Source,
+    task: str,
+    *,
+    tokens: int,
+    trials: int,
+    seed: int,
+    readings: int | None = None,
+    window: int = 0,
+) -> list[Sample]:
     """Make samples of a task; each depends on its number, the length and the seed alone.
+
+    With `readings`, the samples of tasks that can share that many texts, and depend on each other:
+    needles and chains of variables are hidden in windows of `window` tokens of a shared haystack,
+    passages are different ones of the same text. Common and frequent words never share a text.
 
     Raises
     ------
     InputError
         The text is too short, or `tokens` has no room for the task.
     """
+    draws = [Random(f"{task} {tokens} {seed} {trial}") for trial in range(trials)]
+    texts = min(readings or trials, trials)
+    ends = [trials * number // texts for number in range(texts + 1)]
     return [
-        TASKS[task](source, tokens, Random(f"{task} {tokens} {seed} {trial}"))
-        for trial in range(trials)
+        sample
+        for start, stop in pairwise(ends)
+        for sample in TASKS[task](source, tokens, draws[start:stop], window)
     ]

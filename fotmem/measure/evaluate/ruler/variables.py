@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice, pairwise
 from random import Random
 
-from fotmem.measure.evaluate.ruler.haystacks import Source, check_room, hide
+from fotmem.measure.evaluate.ruler.haystacks import Source, check_room, hidden_texts, hide
 from fotmem.measure.evaluate.ruler.sample import Sample
 from fotmem.measure.evaluate.ruler.words import variables
-from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
 
 NEW_TOKENS = 30
@@ -21,29 +21,39 @@ QUESTION = (
 )
 
 
-def track_variables(source: Source, tokens: int, draw: Random) -> Sample:
+def track_variables(
+    source: Source, tokens: int, draws: Sequence[Random], window: int
+) -> list[Sample]:
     """Hide a chain of five variables in noise; the first gets a number, each other the one before.
 
-    As in the paper, one example with its answer comes before the question.
+    As in the paper, one example with its answer comes before the question. Samples share the
+    noise; each hides its own chain, and sees no other.
     """
-    names, value, chain = _chain(draw, LETTERS)
-    known, number, example = _chain(draw, LETTERS_OF_EXAMPLE)
-    shown = "".join(example) + _question(number) + " " + ", ".join(known) + "\n"
-    question = token_ids(source.tokenizer, shown + _question(value))
-    introduction = token_ids(source.tokenizer, INTRODUCTION)
-    hidden = [token_ids(source.tokenizer, each) for each in chain]
-    fixed = len(introduction) + sum(map(len, hidden)) + len(question) + NEW_TOKENS
-    hay = source.noise(tokens - fixed)
-    check_room(hay, len(hidden), tokens)
-    text = introduction + hide(hay, hidden, draw)
-    return Sample(
-        read=text[:-LOCAL],
-        local=text[-LOCAL:],
-        question=question,
-        evidence=introduction + [token for each in hidden for token in each],
-        answers=names,
-        new_tokens=NEW_TOKENS,
-    )
+    chains = [_chain(draw, LETTERS) for draw in draws]
+    examples = [_chain(draw, LETTERS_OF_EXAMPLE) for draw in draws]
+    questions = [
+        token_ids(source.tokenizer, _answered(*example) + _question(value))
+        for (_, value, _), example in zip(chains, examples, strict=True)
+    ]
+    hidden = [[token_ids(source.tokenizer, each) for each in said] for _, _, said in chains]
+    begin = token_ids(source.tokenizer, INTRODUCTION)
+    longest = max(sum(map(len, some)) for some in hidden) + max(map(len, questions))
+    hay = source.noise(tokens - len(begin) - longest - NEW_TOKENS)
+    check_room(hay, HOPS + 1, tokens)
+    places = [hide(hay, some, draw) for some, draw in zip(hidden, draws, strict=True)]
+    texts = hidden_texts(begin, hay, places, window, draws)
+    return [
+        Sample(
+            **text._asdict(),
+            question=question,
+            evidence=begin + [token for each in some for token in each],
+            answers=names,
+            new_tokens=NEW_TOKENS,
+        )
+        for (names, _, _), some, question, text in zip(
+            chains, hidden, questions, texts, strict=True
+        )
+    ]
 
 
 def _chain(draw: Random, letters: int) -> tuple[list[str], str, list[str]]:
@@ -52,6 +62,10 @@ def _chain(draw: Random, letters: int) -> tuple[list[str], str, list[str]]:
     value = str(draw.randrange(10_000, 100_000))
     later = [f"\nVAR {name} = VAR {before}" for before, name in pairwise(names)]
     return names, value, [f"\nVAR {names[0]} = {value}", *later]
+
+
+def _answered(names: list[str], value: str, chain: list[str]) -> str:
+    return "".join(chain) + _question(value) + " " + ", ".join(names) + "\n"
 
 
 def _question(value: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
@@ -49,11 +49,13 @@ def invent(kind: Kind, draw: Random) -> str:
     return str(UUID(int=draw.getrandbits(128), version=4))
 
 
-def several(kind: Kind, number: int, draw: Random) -> list[str]:
-    """Invent this many different ones."""
+def several(kind: Kind, number: int, draw: Random, known: Collection[str] = ()) -> list[str]:
+    """Invent this many different ones, none of them known."""
     found: dict[str, None] = {}
     while len(found) < number:
-        found[invent(kind, draw)] = None
+        word = invent(kind, draw)
+        if word not in known:
+            found[word] = None
     return list(found)
 
 
