@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fotmem.measure.evaluate.ruler import needles, rows, variables
 from fotmem.training.dictionary_model import new_model, new_tokenizer
 from tests import folders
 from tests.commands import call, refusal
@@ -32,6 +33,7 @@ TASKS: dict[str, list[Any]] = {
     "passkey": ["--tokens", "100,200", "--trials", 2, "--readings", 1],
     "perplexity": ["--tokens", "100,200", "--scored", 64],
     "dictionary": ["--tokens", "100,200", "--queries", 9],
+    "ruler": ["--tokens", "1200,1300", "--tasks", "vt", "--trials", 1],
 }
 
 
@@ -39,13 +41,20 @@ QUALITIES = {
     "passkey": "exact match",
     "perplexity": "difference (nats)",
     "dictionary": "exact match",
+    "ruler": "with memory",
 }
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_tables_json_and_reports(
-    task: str, folder: Path, built: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str,
+    folder: Path,
+    built: list[int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(variables, "NEW_TOKENS", 3)
     grid, file = tmp_path / "grid.toml", tmp_path / "deep" / "report.json"
     grid.write_text("[sparse]\nevery = [1, 3, 13]\n")
     given = ["eval", task, folder, *TASKS[task]]
@@ -100,3 +109,38 @@ def test_needed_packages_are_named(
         "'fotmem eval --stores' is not available here: needs scipy, not installed: "
         "pip install 'fotmem[bench]'"
     )
+
+
+def test_tasks_of_ruler_with_several_stores(
+    folder: Path, built: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each has a row and a mean for each setting; what has a row is not asked again."""
+    monkeypatch.setattr(needles, "NEW_TOKENS", 2)
+    monkeypatch.setattr(rows, "NEEDLES", ("niah_single_2", "niah_multikey_2"))
+    grid, file = tmp_path / "grid.toml", tmp_path / "report.json"
+    given = ["eval", "ruler", folder, "--text", folder / "text.txt", "--window", 64, "--trials", 1]
+    given += ["--tokens", 700, "--tasks", "niah_single_2,niah_multikey_2", "--report", file]
+    stores = ["--stores", "sparse", "--grid", grid]
+    grid.write_text("[sparse]\nevery = [1, 13]\n")
+    call(capsys, *given, *stores)
+    first = json.loads(file.read_text())
+    assert [(each["task"], each["options"]) for each in first["rows"]] == [
+        ("niah_single_2", {"every": 1}),
+        ("niah_multikey_2", {"every": 1}),
+        ("needles", {"every": 1}),
+    ]
+    assert [(each["task"], each["options"]) for each in first["failures"]] == [
+        ("niah_single_2", {"every": 13}),
+        ("niah_multikey_2", {"every": 13}),
+    ]
+    grid.write_text("[sparse]\nevery = [1, 3]\n")
+    table = call(capsys, *given, *stores).out
+    found = json.loads(file.read_text())["rows"]
+    assert found[:3] == first["rows"]
+    assert [(each["task"], each["options"]["every"]) for each in found[3:]] == [
+        ("niah_single_2", 3),
+        ("niah_multikey_2", 3),
+        ("needles", 3),
+    ]
+    assert all(re.search(rf"│ {each['task']} +│ 700 +│ sparse every=3 +│", table) for each in found)

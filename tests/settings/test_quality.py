@@ -10,13 +10,23 @@ import fotmem
 from fotmem import Memory
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
+from fotmem.measure.evaluate.alternatives import local_text
+from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
+from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
+from fotmem.measure.evaluate.alternatives.run import Answers, ask_all
 from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.passkey import PasskeyAnswer
 from fotmem.measure.evaluate.passkey_trials import Trial, make_trials
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import TaskReport
+from fotmem.measure.evaluate.ruler import compare as comparing
+from fotmem.measure.evaluate.ruler import sample
+from fotmem.measure.evaluate.ruler.haystacks import Source
+from fotmem.measure.evaluate.ruler.rows import RulerRow
+from fotmem.measure.evaluate.ruler.tasks import make_samples
 from fotmem.measure.evaluate.scored_text import ScoredText
 from fotmem.measure.grid import settings
+from fotmem.tasks.answer import Answer
 from fotmem.training.dictionary_model import new_model
 from tests import folders
 from tests.settings.sparse import GRID, TEXT, TOP_K, passkeys
@@ -53,6 +63,55 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
         assert (row.trials, row.tokens, row.options) == (4, 200, setting.options)
     exact, _, fifth = measured.rows
     assert exact.digit_accuracy != pytest.approx(fifth.digit_accuracy, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "attend", "readings"),
+    [
+        ("niah_multikey_1", False, None),
+        ("niah_multikey_1", False, 1),
+        ("niah_multikey_1", True, 1),
+        ("niah_multikey_2", False, 1),
+    ],
+)
+def test_ruler_with_settings_is_that_with_each_of_them(
+    task: str,
+    attend: bool,
+    readings: int | None,
+    built: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the model says next, instead of whether that is right, which it never is."""
+
+    def said(model: Any, tokenizer: Any, prompt: list[int], **options: Any) -> Answer:
+        best = model(torch.tensor([prompt])).logits[0, -1].max()
+        return Answer(f"{best / 10:.9f}", [])
+
+    monkeypatch.setattr(comparing, "answer_question", said)
+    monkeypatch.setattr(local_text, "answer_question", said)
+    monkeypatch.setattr(sample, "match", lambda said, answers, one_suffices: float(said))
+    model, tokenizer = folders.model(), folders.tokenizer()
+    samples = make_samples(
+        *(Source(tokenizer, TEXT), task), tokens=900, trials=2, seed=0, readings=readings, window=64
+    )
+    every = settings(["exact", "sparse"], {"sparse": {"every": [5]}})
+    measured, none = TaskReport("ruler", {}, RulerRow, None), Answers(scores=[0.0])
+    with fotmem.attach(model, window=64, top_k=TOP_K) as memory:
+        how: dict[str, Any] = {"task": task, "tokens": 900, "attend": attend}
+        how |= {"without_memory": none, "in_window": none}
+        asked = (model, tokenizer, samples, memory, every, measured)
+        sessions = sum(comparing.compare(*asked, **how))
+        assert sessions == 2 * len(of_samples(samples))
+    for row, setting in zip(measured.rows, every, strict=True):
+        store: Any = {"store": setting.store, **setting.options}
+        with fotmem.attach(model, window=64, top_k=TOP_K, **store) as memory:
+            way = AttachedMemory(model, tokenizer, memory, attend=attend)
+            *_, alone = ask_all(way, of_samples(samples))
+        assert row.with_memory == pytest.approx(sum(alone.scores) / 2, abs=1e-6)
+        assert (row.task, row.trials, row.options) == (task, 2, setting.options)
+        assert row.store_quality is not None
+    exact, fifth = measured.rows
+    assert exact.with_memory != pytest.approx(fifth.with_memory, abs=1e-4)
 
 
 @pytest.mark.parametrize("attend", [False, True])

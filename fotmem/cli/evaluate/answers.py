@@ -38,14 +38,20 @@ def ask_with_memory(task: Task, label: str, texts: Sequence[AskedText]) -> Answe
         return ask(f"{label}with memory   ", way, texts)
 
 
+def ask_in_window(task: Task, label: str, texts: Sequence[AskedText]) -> Answers:
+    """Ask a model that does not know the texts, with the evidence in front of each question."""
+    from fotmem.measure.evaluate.alternatives.local_text import LocalText
+
+    way = LocalText(task.model, task.tokenizer, evidence=True)
+    return ask(f"{label}in window     ", way, texts)
+
+
 def ask_in_three_ways(task: Task, label: str, texts: Sequence[AskedText]) -> ThreeAnswers:
     """Ask without memory, with memory, and with the evidence in the window."""
-    from fotmem.measure.evaluate.alternatives.local_text import LocalText
     from fotmem.measure.evaluate.window_share import ThreeAnswers
 
-    in_window = LocalText(task.model, task.tokenizer, evidence=True)
     return ThreeAnswers(
         without_memory=ask_without_memory(task, label, texts),
-        in_window=ask(f"{label}in window     ", in_window, texts),
+        in_window=ask_in_window(task, label, texts),
         with_memory=ask_with_memory(task, label, texts),
     )

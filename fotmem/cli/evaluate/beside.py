@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -27,10 +28,12 @@ EXPLAINED = {
 }
 
 
-def parse_beside(given: str | None) -> list[str]:
-    """Parse and check ``"window,bm25"``; nothing gives no names."""
+def parse_beside(given: str | None, stores: str | None = None) -> list[str]:
+    """Parse and check ``"window,bm25"``; nothing gives no names. `stores` is the option's value."""
     if given is None:
         return []
+    if stores is not None:
+        raise typer.BadParameter("expected one store, got --stores", param_hint="'--beside'")
     from fotmem.measure.evaluate.alternatives.names import check_names
 
     names = [name.strip() for name in given.split(",")]

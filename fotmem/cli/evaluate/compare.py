@@ -33,8 +33,12 @@ def show(
     quality: Callable[[Any], str],
     *,
     as_json: bool,
+    tasks: bool = False,
 ) -> None:
-    """Print the results: a table with the quality of the answers, or JSON."""
+    """Print the results: a table with the quality of the answers, or JSON.
+
+    `tasks` says whether the evaluation has several tasks.
+    """
     if as_json:
         print(json.dumps(measured.as_dict(), indent=2))
         return
@@ -43,19 +47,22 @@ def show(
     from fotmem.measure.setting import Setting
 
     headings = (about.name for about in FIGURES.values())
-    console, table = Console(width=WIDTH), Table("tokens", "store", name, *headings)
+    task = ["task"] if tasks else []
+    console, table = Console(width=WIDTH), Table(*task, "tokens", "store", name, *headings)
     for row in sorted(measured.rows, key=lambda row: row.tokens):
         store = "none" if row.store is None else Setting(store=row.store, options=row.options)
         figures = [""] * len(FIGURES)
         if row.store_quality is not None:
             figures = [f"{getattr(row.store_quality, each).value:.3f}" for each in FIGURES]
-        table.add_row(f"{row.tokens:,}", escape(str(store)), quality(row), *figures)
+        about = [row.task] if tasks else []
+        table.add_row(*about, f"{row.tokens:,}", escape(str(store)), quality(row), *figures)
     console.print(table)
     if measured.failures:
-        table = Table("not measured", "tokens", "reason")
+        table = Table(*task, "not measured", "tokens", "reason")
         for failed in measured.failures:
             setting = Setting(store=failed.store, options=failed.options)
-            table.add_row(escape(str(setting)), f"{failed.tokens:,}", escape(failed.reason))
+            about = [f"{failed.task}"] if tasks else []
+            table.add_row(*about, escape(str(setting)), f"{failed.tokens:,}", escape(failed.reason))
         console.print(table)
     meanings = {about.name: about.meaning for about in FIGURES.values()}
     explain(console, {name: meaning} | meanings)

@@ -93,9 +93,7 @@ def passkey(
     Example: fotmem eval passkey smollm2 --tokens 4096 --text book.txt
     """
     sizes = parse_sizes(tokens, "--tokens")
-    ways = parse_beside(beside)
-    if ways and stores is not None:
-        raise typer.BadParameter("expected one store, got --stores", param_hint="'--beside'")
+    ways = parse_beside(beside, stores)
     task = Task(context)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_passkeys
     from fotmem.measure.evaluate.passkey import PasskeyRow, compare, measure_passkey

@@ -1,6 +1,7 @@
 """``fotmem eval ruler``."""
 
 import math
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from fotmem.cli.evaluate.answers import ask_in_three_ways
 from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
+from fotmem.cli.evaluate.ruler_stores import compare_stores
 from fotmem.cli.evaluate.task import Task
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
@@ -20,12 +22,14 @@ from fotmem.cli.options import (
     Decay,
     Distance,
     Dtype,
+    Grid,
     Json,
     Layers,
     Model,
     Report,
     StoreOption,
     StoreOrConfig,
+    Stores,
     Temperature,
     TextsOrReference,
     TopK,
@@ -36,8 +40,8 @@ from fotmem.cli.parsing import parse_sizes, refuse_repeated
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.alternatives.run import Answers, WayRow
-    from fotmem.measure.evaluate.alternatives.way import AskedText
     from fotmem.measure.evaluate.ruler.rows import RulerRow
+    from fotmem.measure.evaluate.ruler.sample import Sample
 
 NAMES = {"task": "the names are those of RULER; needles: mean of all tasks that begin with niah"}
 
@@ -68,6 +72,8 @@ def ruler(
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
+    stores: Stores = None,
+    grid: Grid = None,
     attend: Attend = False,
     beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of texts, depths, questions and answers.")] = 0,
@@ -82,32 +88,48 @@ def ruler(
     Example: fotmem eval ruler smollm2 --tokens 4k,16k --text book.txt
     """
     sizes, names = parse_sizes(tokens, "--tokens"), _parse_tasks(tasks)
-    ways = parse_beside(beside)
+    ways = parse_beside(beside, stores)
     task = Task(context)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
-    from fotmem.measure.evaluate.alternatives.run import means_of
     from fotmem.measure.evaluate.ruler.haystacks import Source
-    from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
-    from fotmem.measure.evaluate.ruler.tasks import NEEDLES, make_samples
+    from fotmem.measure.evaluate.ruler.tasks import make_samples
 
     source = Source(task.tokenizer, task.text)
 
-    def texts(size: int, name: str, **fewer: int) -> "list[AskedText]":
-        given = {"trials": trials, "readings": readings} | fewer
-        return of_samples(
-            make_samples(source, name, tokens=size, seed=seed, window=window, **given)
-        )
-
+    samples = partial(
+        make_samples, source, trials=trials, seed=seed, readings=readings, window=window
+    )
     sharing = math.ceil(trials / (readings or trials))
     for size, name in product(sizes, names):  # so that nothing is refused after hours
-        check_room(task, ways, texts(size, name, trials=sharing, readings=1))
+        check_room(task, ways, of_samples(samples(name, tokens=size, trials=sharing, readings=1)))
+    if task.settings:
+        compare_stores(task, samples, sizes, names)
+    else:
+        _measure(task, samples, sizes, names, ways)
+
+
+def _measure(
+    task: Task,
+    samples: "partial[list[Sample]]",
+    sizes: list[int],
+    names: list[str],
+    ways: list[str],
+) -> None:
+    """Measure one store, and other ways to answer beside it."""
+    from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
+    from fotmem.measure.evaluate.alternatives.run import means_of
+    from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
+    from fotmem.measure.evaluate.ruler.tasks import NEEDLES
+
+    report = task.options["report"]
     rows: list[RulerRow] = []
-    with_memory: dict[tuple[int, str], Answers] = {}
+    with_memory: dict[tuple[str, int], Answers] = {}
     for size in sizes:
         found: list[RulerRow] = []
         for name in names:
-            answers = ask_in_three_ways(task, f"{size:,} tokens, {name}, ", texts(size, name))
-            with_memory[size, name] = answers.with_memory
+            texts = of_samples(samples(name, tokens=size))
+            answers = ask_in_three_ways(task, f"{size:,} tokens, {name}, ", texts)
+            with_memory[name, size] = answers.with_memory
             found.append(make_row(name, size, task.store, answers))
             task.write([*rows, *found], report, as_json=False)  # the next task may take hours
         rows += [*found, *mean_of_needles(found)]
@@ -115,12 +137,12 @@ def ruler(
     for size in sizes if ways else []:
         asked: list[WayRow] = []
         for name in names:
-            asked += ask_beside(
-                task, ways, texts(size, name), with_memory[size, name], about=name, tokens=size
-            )
+            texts = of_samples(samples(name, tokens=size))
+            known = with_memory[name, size]
+            asked += ask_beside(task, ways, texts, known, about=name, tokens=size)
             task.write(rows, report, as_json=False, beside=[*others, *asked])
         others += [*asked, *means_of(asked, NEEDLES, "needles")]
-    if not task.write(rows, report, as_json=as_json, beside=others):
+    if not task.write(rows, report, as_json=task.options["as_json"], beside=others):
         _show(rows)
         show_beside(others)
 

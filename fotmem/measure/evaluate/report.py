@@ -52,6 +52,8 @@ class SettingFailure:
     store: str
     options: dict[str, Any]
     reason: str
+    task: str | None = None
+    """One of several tasks of an evaluation."""
 
 
 def report(
@@ -149,14 +151,24 @@ class TaskReport(Generic[RowT]):
             if file.exists():
                 self._resume(kind, file)
 
-    def missing(self, tokens: int, settings: Sequence[Setting]) -> list[Setting]:
+    def missing(
+        self, tokens: int, settings: Sequence[Setting], task: str | None = None
+    ) -> list[Setting]:
         """Return the settings without a row for `tokens`; failed ones are tried again."""
-        return [each for each in settings if not self.has(tokens, each.store, each.options)]
+        return [each for each in settings if not self.has(tokens, each.store, each.options, task)]
 
-    def has(self, tokens: int, store: str | None, options: dict[str, Any]) -> bool:
-        """Return whether there is a row; `store` None: without memory."""
-        about = (tokens, store, options)
-        return any((row.tokens, row.store, row.options) == about for row in self.rows)
+    def has(
+        self, tokens: int, store: str | None, options: dict[str, Any], task: str | None = None
+    ) -> bool:
+        """Return whether there is a row; `store` None: without memory.
+
+        `task` is one of the tasks of an evaluation that has several.
+        """
+        about = (tokens, store, options, task)
+        return any(
+            (row.tokens, row.store, row.options, getattr(row, "task", None)) == about
+            for row in self.rows
+        )
 
     def add(self, row: RowT) -> None:
         """Add a row, and write the report."""
@@ -164,11 +176,15 @@ class TaskReport(Generic[RowT]):
         self._write()
 
     def keep(
-        self, run: SettingRun[Any], tokens: int, row: Callable[[SettingRun[Any]], RowT]
+        self,
+        run: SettingRun[Any],
+        tokens: int,
+        row: Callable[[SettingRun[Any]], RowT],
+        task: str | None = None,
     ) -> None:
         """Add the row of a setting with its store's figures, or its failure; write the report."""
         store, options = run.setting.store, run.setting.options
-        failed = SettingFailure(tokens, store, options, run.failure)
+        failed = SettingFailure(tokens, store, options, run.failure, task)
         self.failures = [
             each for each in self.failures if replace(each, reason=run.failure) != failed
         ]
