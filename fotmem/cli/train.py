@@ -76,6 +76,9 @@ def train(
     quotations: Annotated[
         float, typer.Option(min=0, max=1, help="Share of documents asked for quotations.")
     ] = DEFAULTS.quotations,
+    questions: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of documents asked what sentences say.")
+    ] = DEFAULTS.questions,
     numbers: Annotated[
         float, typer.Option(min=0, max=1, help="Share of documents with numbers put into them.")
     ] = DEFAULTS.numbers,
@@ -133,6 +136,7 @@ def train(
         bank_weight=bank_weight,
         facts=facts,
         quotations=quotations,
+        questions=questions,
         numbers=numbers,
         text_weight=text_weight,
         distillation=distillation,

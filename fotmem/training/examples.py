@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +16,16 @@ from fotmem.memory.decay import OLDEST
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import MORE_QUESTIONS, MORE_STATEMENTS, QUESTIONS, STATEMENTS, Facts
 from fotmem.tasks.numbers import number
-from fotmem.tasks.quotations import make_quotation
+from fotmem.tasks.quotations import Quotation, make_quotation
+from fotmem.tasks.sentence_questions import make_question
 
 TOKENS_PER_FACT = (64, 96, 128)
 """Tokens of an example for each fact in it; one of these for each example."""
 TOKENS_PER_QUOTATION = (128, 256)
+"""The same for questions about sentences."""
 TOKENS_PER_NUMBER = (24, 48, 96)
+Maker = Callable[[str, random.Random], Quotation | None]
+"""Makes a question about a text, if it can."""
 
 
 class Examples(Dataset[dict[str, Tensor]]):
@@ -45,6 +50,8 @@ class Examples(Dataset[dict[str, Tensor]]):
         Share of examples that ask for quotations from windows before, from 0 to 1.
     numbers : float
         Share of examples with numbers at random places of their text, from 0 to 1.
+    questions : float
+        Share of examples that ask what sentences of windows before say, from 0 to 1.
     size : int
         Number of examples.
     seed : int
@@ -61,6 +68,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         facts: float,
         quotations: float,
         numbers: float,
+        questions: float,
         size: int,
         seed: int,
     ) -> None:
@@ -72,6 +80,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         self._runs, self._tokenizer = runs, tokenizer
         self._window, self._windows = window, windows
         self._facts_share, self._quotations, self._numbers = facts, quotations, numbers
+        self._questions = questions
         self._size, self._seed = size, seed
         self._facts = Facts(seed)
         self._weights = [math.sqrt(len(run)) for run in runs]
@@ -95,10 +104,12 @@ class Examples(Dataset[dict[str, Tensor]]):
         )
         text = self._text(run, count * self._window, draw, numbers=with_numbers)
         questions = self._facts_of(index, count, draw) if with_facts else []
-        quoting = [0] * count
-        if with_quotations:
-            for _ in range(count * self._window // draw.choice(TOKENS_PER_QUOTATION)):
-                quoting[draw.randrange(1, count)] += 1
+        with_questions = self._questions > 0 and draw.random() < self._questions
+        makers: list[list[Maker]] = [[] for _ in range(count)]
+        for make, chosen in ((make_quotation, with_quotations), (make_question, with_questions)):
+            if chosen:
+                for _ in range(count * self._window // draw.choice(TOKENS_PER_QUOTATION)):
+                    makers[draw.randrange(1, count)].append(make)
         windows: list[list[int]] = []
         answers: list[list[bool]] = []
         own: list[list[int]] = []  # text of each window
@@ -110,7 +121,7 @@ class Examples(Dataset[dict[str, Tensor]]):
                 if piece.window == place and (piece.answer == 0 or piece.fact in told)
             ]
             pieces += [
-                piece for _ in range(quoting[place]) if (piece := self._quotation(own, place, draw))
+                piece for make in makers[place] if (piece := self._about(own[:place], make, draw))
             ]
             draw.shuffle(pieces)
             pieces = _fitting(pieces, self._window)
@@ -155,10 +166,10 @@ class Examples(Dataset[dict[str, Tensor]]):
             )
         return pieces
 
-    def _quotation(self, own: list[list[int]], place: int, draw: random.Random) -> _Piece | None:
-        """Ask for a quotation from a window before."""
-        source = own[draw.randrange(place)]
-        made = make_quotation(self._tokenizer.decode(source), draw)
+    def _about(self, before: list[list[int]], make: Maker, draw: random.Random) -> _Piece | None:
+        """Ask about the text of a window before."""
+        source = before[draw.randrange(len(before))]
+        made = make(self._tokenizer.decode(source), draw)
         return None if made is None else self._question(*made)
 
     def _question(self, asked: str, answer: str) -> _Piece:

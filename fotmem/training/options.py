@@ -60,6 +60,9 @@ class TrainingOptions(BaseModel):
     """Share of documents with invented facts."""
     quotations: Share = 0.0
     """Share of documents in which later windows ask for quotations from windows before."""
+    questions: Share = 0.0
+    """Share of documents in which later windows ask what sentences of windows before say: who or
+    what does something, when, how many. Questions are made of English sentences by their form."""
     numbers: Share = 0.0
     """Share of documents with numbers put into their text, such as years and pages. In a text full
     of numbers, a number is hard to find."""
@@ -99,9 +102,10 @@ class TrainingOptions(BaseModel):
             raise ValueError(f"d must be from 1 to documents ({self.documents}), got {self.d}")
         if not self.bank_windows:
             raise ValueError("bank_windows must not be empty; 0 is none")
-        if not (self.facts or self.quotations or self.learns_text):
+        if not (self.facts or self.quotations or self.questions or self.learns_text):
             raise ValueError(
-                "facts, quotations, text_weight and distillation are all 0: nothing to learn"
+                "facts, quotations, questions, text_weight and distillation are all 0: nothing to "
+                "learn"
             )
         return self
 

@@ -111,6 +111,7 @@ def train(
         facts=options.facts,
         quotations=options.quotations,
         numbers=options.numbers,
+        questions=options.questions,
     )
     distance = options.distance
     if distance is None:

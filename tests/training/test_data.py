@@ -88,7 +88,8 @@ def test_the_ends_of_documents_are_split_off() -> None:
 
 def examples(runs: list[Tensor], **options: Any) -> Examples:
     few = {"window": 50, "windows": 4, "facts": 0.0, "quotations": 0.0, "numbers": 0.0}
-    return Examples(runs, folders.tokenizer(), **few | {"size": 300, "seed": 0} | options)
+    few |= {"questions": 0.0, "size": 300, "seed": 0}
+    return Examples(runs, folders.tokenizer(), **few | options)
 
 
 def encoded(words: int) -> Tensor:
@@ -147,6 +148,25 @@ def test_quotations_are_from_windows_before() -> None:
             text += str(tokenizer.decode(window))
     assert len(found) > 40
     assert sum(found) > 0.9 * len(found)  # a question may stand in the middle of a word
+
+
+def test_questions_are_about_sentences_of_windows_before() -> None:
+    tokenizer = folders.tokenizer()
+    numbers = range(10, 99)
+    said = " ".join(f"Anna Berg{each} wrote letter{each} for the king." for each in numbers)
+    run = torch.tensor(tokenizer(said).input_ids)
+    drawn = examples([run], window=900, windows=3, questions=1.0, size=20)
+    found: list[bool] = []
+    for index in range(20):
+        windows, answers = drawn[index]["windows"], drawn[index]["answers"]
+        assert not answers[0].any()
+        text = ""
+        for window, mask in zip(windows, answers, strict=True):
+            names = re.findall(r"Anna Berg\d\d", str(tokenizer.decode(window[mask])))
+            found += [f"{name} wrote" in text for name in names]
+            text += str(tokenizer.decode(window))
+    assert len(found) > 40
+    assert sum(found) > 0.9 * len(found)
 
 
 def test_a_quotation_is_completed_by_what_the_text_says() -> None:

@@ -1,0 +1,66 @@
+"""Questions that are made from sentences: each is answered by the sentence."""
+
+import random
+
+import pytest
+
+from fotmem.tasks.sentence_questions import make_question, questions, sentences
+
+
+@pytest.mark.parametrize(
+    ("sentence", "asked", "answer"),
+    [
+        (
+            "Grace Hopper wrote the first compiler for a computer",
+            "Who wrote the first compiler for a computer?",
+            "Grace Hopper",
+        ),
+        (
+            "The pgcrypto module allows certain fields to be stored encrypted",
+            "What does the pgcrypto module allow?",
+            "certain fields to be stored encrypted",
+        ),
+        (
+            "The key to my room is on the old table",
+            "What is the key to my room?",
+            "on the old table",
+        ),
+        (
+            "The library was opened by the mayor in 1912 after years",
+            "In which year: The library was opened by the mayor after years?",
+            "1912",
+        ),
+        (
+            "All of them live in two huts north of this castle",
+            "How many huts: All of them live in north of this castle?",
+            "two",
+        ),
+    ],
+)
+def test_forms_of_sentences(sentence: str, asked: str, answer: str) -> None:
+    made = {each.asked: each.answer for each in questions(sentence, random.Random(0))}
+    assert made[asked] == answer
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["It was opened by the mayor of the town", "Whales, sharks, and many other kinds of fish"],
+)
+def test_nothing_is_asked_about_what_points_elsewhere(sentence: str) -> None:
+    assert [*questions(sentence, random.Random(0))] == []
+
+
+def test_only_whole_sentences_are_used() -> None:
+    text = (
+        "end of one. The cat sat on the\nmat of the old house. Too short. "
+        "The dog ran after it for many"
+    )
+    assert [*sentences(text)] == ["The cat sat on the mat of the old house"]
+
+
+def test_a_text_without_sentences() -> None:
+    assert make_question("x = 3\n\ny = 4", random.Random(0)) is None
+    text = "So. Ada Lovelace published the first program for a machine. So."
+    asked = {str(make_question(text, random.Random(seed))) for seed in range(40)}
+    assert len(asked) > 5
+    assert all("Ada Lovelace" in each for each in asked)
