@@ -1,9 +1,9 @@
 """Measures ``smollm2-fot`` on texts that nothing was chosen on; fills in its card and the README.
 
 Run by ``make report-smollm2 TEXTS=FOLDER``: each ``.txt`` file of the folder is a text, such as the
-test texts of ``make texts``. It takes a day and more; ``ONLY=passkey,facts`` runs some evaluations,
-``QUICK=1`` measures less, prints the tables, and changes no page. Reports that exist are not
-measured again: delete those of an older adapter.
+test texts of ``make texts``. It takes some fifteen hours of one core; ``ONLY=passkey,facts`` runs
+some evaluations, ``QUICK=1`` measures less, prints the tables, and changes no page. Reports that
+exist are not measured again: delete those of an older adapter.
 """
 
 import argparse

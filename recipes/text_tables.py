@@ -70,15 +70,19 @@ class Table(NamedTuple):
     """Picks figures out of the rows of these evaluations, by column; higher is better."""
 
 
+WINDOWS = (2048, 8192)
+"""Tokens of a window, besides 512."""
 TABLES = (
     Table("Pass key, by tokens of text", ("passkey", "passkey-long"), exact_match),
     Table("The same with the base model", ("passkey-base",), exact_match),
-    Table("The same with a window of 2,048", ("passkey-2048",), exact_match),
+    *(Table(f"The same, window {each:,}", (f"passkey-{each}",), exact_match) for each in WINDOWS),
     Table("Pass key among ten look-alikes", ("distractors",), exact_match),
     Table("Facts in other and in trained wordings", ("facts",), exact_match),
+    *(Table(f"The same, window {each:,}", (f"facts-{each}",), exact_match) for each in WINDOWS),
     Table("Natural questions, by tokens of text", ("questions",), beside_window),
     Table("The same, and what else answers them", ("questions",), ways),
     Table("Needles of RULER, by tokens of text", ("ruler", "ruler-long"), beside_window),
+    *(Table(f"The same, window {each:,}", (f"ruler-{each}",), beside_window) for each in WINDOWS),
     Table("Pass key in 16,384 tokens, and what else finds it", ("beside",), ways),
     *(
         Table(
@@ -86,7 +90,7 @@ TABLES = (
             ("perplexity",),
             partial(saved_loss, window=window),
         )
-        for window in (512, 2048, 8192)
+        for window in (512, *WINDOWS)
     ),
     Table(
         "Share of full attention's gain with 4,096 tokens in memory, by window",

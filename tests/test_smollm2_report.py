@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from fotmem.cli.commands import app
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate.perplexity import PerplexityRow
+from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from recipes import smollm2_report
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation
 from recipes.smollm2_picture import draw
@@ -57,13 +58,10 @@ def test_commands_are_understood(command: str, tmp_path: Path) -> None:
     assert "none.txt" in ended.output + str(ended.exception)
 
 
-def test_a_figure_has_a_hundred_trials_and_every_evaluation_a_table() -> None:
-    """Where a text is read for each question, there are fewer for each of eight texts."""
+def test_a_mean_has_a_hundred_trials_and_every_evaluation_a_table() -> None:
     for name, evaluation in EVALUATIONS.items():
-        if name.startswith(("passkey", "distractors")):
-            assert evaluation.asked == 100
-        if name in ("ruler", "ruler-long", "beside"):
-            assert 8 * evaluation.asked * (8 if "ruler" in name else 1) >= 100
+        tasks = len(NEEDLES) if name.startswith("ruler") else 1
+        assert 8 * evaluation.asked * tasks >= 100 or name == "perplexity"
     assert {name for each in TABLES for name in each.evaluations} == {*EVALUATIONS}
 
 
@@ -75,7 +73,7 @@ def test_what_a_text_must_have_and_how_long_it_takes() -> None:
     assert apart.needed("2k,4k") == 3 * 5096
     assert apart.seconds("2k,4k") == pytest.approx(3 * 2 * 6144 / 700)
     assert apart.quickened() == apart._replace(lengths=("2k",), readings=1)
-    assert shared.quickened().asked == 20
+    assert shared.quickened().asked == 5
 
 
 def test_each_text_the_mean_and_the_worst() -> None:
@@ -90,7 +88,7 @@ def test_each_text_the_mean_and_the_worst() -> None:
         "| tables | 0.00 (0.00 to 0.10) | 0.50 (0.40 to 0.60) |  |\n"
         "| **mean** | 0.00 (2 of 3 texts) | 0.70 (2 of 3 texts) | 0.80 (1 of 3 texts) |\n"
         "| **worst** | 0.00 (manual) | 0.50 (tables) | 0.80 (manual) |\n"
-        "\n    fotmem eval passkey one --trials 100 --tokens LENGTH --text FILE\n"
+        "\n    fotmem eval passkey one --trials 13 --tokens LENGTH --text FILE\n"
     )
 
 
