@@ -181,7 +181,7 @@ def test_a_text_is_measured_as_far_as_it_goes_and_once(
 ) -> None:
     for _ in range(2):
         smollm2_report.main(folder)
-    long, command = folder / "long.txt", "passkey one --trials 100 --tokens"
+    long, command = folder / "long.txt", "passkey one --trials 13 --tokens"
     assert run == [f"{command} {length} --text {long}" for length in (2, 10)]
     printed = capsys.readouterr().out
     assert printed.startswith("2 of 2 reports are missing: about 0.1 hours\n0 of 2")
@@ -200,7 +200,7 @@ def test_a_quick_report_changes_no_page(
     (folder.parent / "texts.json").unlink()
     smollm2_report.main(folder, quick=True)
     assert [command.split(" --text")[0] for command in run] == [
-        "passkey one --trials 20 --tokens 1"
+        "passkey one --trials 5 --tokens 1"
     ] * 2
     assert (folder.parent / "page.md").read_text() == before
     assert not (folder.parent / "reports").exists()
