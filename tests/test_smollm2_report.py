@@ -36,7 +36,7 @@ COMMANDS = {
     for evaluation in chosen.values()
     for length in evaluation.lengths
 }
-ONE = {"passkey": Evaluation("passkey one --trials {asked}", ("4k", "1M"), ("4k",))}
+ONE = {"passkey": Evaluation("passkey one --trials {asked}", ("4k", "1M"), ("4k",), asked=100)}
 SAME = {"same": ONE["passkey"], "unmeasured": Evaluation("facts one", (), ())}
 SHOWN = [Table("Pass key", ("passkey", "same", "unmeasured"), exact_match)]
 
@@ -88,7 +88,7 @@ def test_each_text_the_mean_and_the_worst() -> None:
         "| tables | 0.00 (0.00 to 0.10) | 0.50 (0.40 to 0.60) |  |\n"
         "| **mean** | 0.00 (2 of 3 texts) | 0.70 (2 of 3 texts) | 0.80 (1 of 3 texts) |\n"
         "| **worst** | 0.00 (manual) | 0.50 (tables) | 0.80 (manual) |\n"
-        "\n    fotmem eval passkey one --trials 13 --tokens LENGTH --text FILE\n"
+        "\n    fotmem eval passkey one --trials 100 --tokens LENGTH --text FILE\n"
     )
 
 
@@ -181,7 +181,7 @@ def test_a_text_is_measured_as_far_as_it_goes_and_once(
 ) -> None:
     for _ in range(2):
         smollm2_report.main(folder)
-    long, command = folder / "long.txt", "passkey one --trials 13 --tokens"
+    long, command = folder / "long.txt", "passkey one --trials 100 --tokens"
     assert run == [f"{command} {length} --text {long}" for length in (2, 10)]
     printed = capsys.readouterr().out
     assert printed.startswith("2 of 2 reports are missing: about 0.1 hours\n0 of 2")
