@@ -112,7 +112,7 @@ def require_same_options(wanted: Mapping[str, Any], manifest: MemoryManifest, na
         "quantization": manifest.layers[0].quantization,
     }
     for option, given in wanted.items():
-        value = checked_decay(given) if option == "decay" else given
+        value: Any = checked_decay(given) if option == "decay" else given
         if (sorted(value) if option == "layers" else value) != has[option]:
             raise OptionError(
                 f"{option} is chosen when a directory is begun: {name} has "
