@@ -27,7 +27,7 @@ OPTIONS = fotmem.TrainingOptions(
     numbers=0.5,
     decay={17: 0.7, 18: 0.7, 24: 0.7},
     temperature=0.7,
-    steps=340,
+    steps=300,
     bf16=True,
     evaluate_every=85,
 )

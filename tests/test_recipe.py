@@ -48,8 +48,9 @@ def test_it_finds_a_number_that_stands_far_back(tuned: tuple[Any, Any]) -> None:
     text = python_reference()[50_000:]
     trials = make_trials(tokenizer, text, tokens=1500, trials=3, seed=0)
     with fotmem.attach(model, window=512, top_k=16) as memory:
-        assert memory.layers == (17, 18, 20, 21, 23)
-        assert (memory.distance, memory.decay, memory.temperature) == (1024, 0.7, 0.7)
+        assert memory.layers == (17, 18, 20, 21, 23, 24)
+        assert memory.decay == {17: 0.7, 18: 0.7, 24: 0.7}
+        assert (memory.distance, memory.temperature) == (1024, 1.0)
         with_memory = [score(model, tokenizer, trial, memory) for trial in trials]
     without = [score(model, tokenizer, trial, None) for trial in trials]
     assert sum(outcome.exact for outcome in with_memory) >= 2
