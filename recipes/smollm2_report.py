@@ -101,7 +101,7 @@ def report_of(reports: Path, text: str, name: str, length: str) -> Path:
 def collected(reports: Path, evaluations: Evaluations) -> dict[str, Reports]:
     """Read the reports of all texts; there may be none of an evaluation."""
     found: dict[str, Reports] = {}
-    for text in sorted(folder.name for folder in reports.iterdir() if folder.is_dir()):
+    for text in sorted(folder.name for folder in reports.glob("*") if folder.is_dir()):
         found[text] = {
             name: [
                 row

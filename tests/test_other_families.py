@@ -62,7 +62,9 @@ def test_crossbatch_refuses_rope_that_changes_as_a_memory_does() -> None:
         with pytest.raises(UnsupportedError, match="RoPE of type 'longrope' beyond 32 positions"):
             model(tokens)
         model(tokens[:, :32])
-        crossbatch.distance = 1
+        crossbatch.distance = 31
+        model(tokens[:, :32])
+        crossbatch.distance = 32
         with pytest.raises(UnsupportedError, match="RoPE of type 'longrope' beyond 32 positions"):
             model(tokens[:, :32])
 
