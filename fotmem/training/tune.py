@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 from fotmem.arguments import checked_distance, checked_window
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
+from fotmem.memory.options import check_decay_layers
 from fotmem.models.memory_layers import memory_layers
 from fotmem.models.model_parts import model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
@@ -74,6 +75,8 @@ def train(
         The last checkpoint is damaged; the message names the file.
     StorageError
         `output` holds other files, or cannot be written.
+    LayerError
+        A memory layer does not exist, or the decay names one without memory.
     OptionError
         A window, or with distillation all windows of a document, are longer than the model's
         context, or the distance is none of the model's positions.
@@ -90,6 +93,7 @@ def train(
     parts = model_parts(model)
     longest: int = parts.decoder.config.max_position_embeddings
     layers = memory_layers(parts, options.layers)
+    check_decay_layers(options.decay, layers)
     first = max(0, layers[0] - options.layers_below)
     attentions = [parts.attentions[layer] for layer in range(first, layers[-1] + 1)]
     projections = [weight for attention in attentions for weight in attention.parameters()]

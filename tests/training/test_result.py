@@ -117,6 +117,14 @@ def test_a_distance_beyond_the_models_positions_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_decay_of_a_layer_without_memory_is_refused(
+    folder: Path, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(fotmem.errors.LayerError, match="decay names layer 2, which has no memory"):
+        tune(folder, text, tmp_path / "out", decay={1: 0.5, 2: 0.5})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("window", "distillation", "reason"),
     [(33, 1.0, "32, got 33: distillation reads 2 in one"), (65, 0.0, r"\(64\), got 65")],
