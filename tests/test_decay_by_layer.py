@@ -56,6 +56,15 @@ def test_that_of_the_config_may_name_layers_without_memory() -> None:
         assert memory.decay == {1: 2.0, 2: 1.0}
     with pytest.raises(LayerError, match="decay names layer 2"):
         fotmem.attach(tiny.llama(), layers=LAYERS, decay={1: 2.0, 2: 1.0})
+    with pytest.raises(LayerError, match="decay names layer 2"):
+        fotmem.attach(model, layers=LAYERS, decay={1: 2.0, 2: 1.0})
+
+
+def test_what_is_given_replaces_what_a_config_has_wrong() -> None:
+    model = tiny.llama()
+    model.config.mem_distance, model.config.mem_decay = 5000, -1
+    with fotmem.attach(model, layers=LAYERS, distance=0, decay={1: 2.0}) as memory:
+        assert (memory.distance, memory.decay) == (0, {1: 2.0})
 
 
 def test_a_directory_keeps_it(tmp_path: Path) -> None:

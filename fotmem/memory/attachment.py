@@ -6,7 +6,7 @@ that of every memory layer's attention module by `attend.attention_forward`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -167,7 +167,7 @@ def attach(
     if memory is None:
         how = MemoryOptions.choose(parts, (shared_options(first) if first else {}) | given)
         name = "exact" if store is None else store
-        return attach_to(parts, name, chosen, how, options, first)
+        return attach_to(parts, name, chosen, how, options, first, given=given)
     if chosen is not None or dtype is not None:
         raise OptionError("layers and dtype are those of the memory; leave them out")
     if isinstance(memory, Memory):
@@ -200,10 +200,13 @@ def attach_to(
     options: MemoryOptions,
     store_options: dict[str, Any],
     first: AttachedModel | None = None,
+    *,
+    given: Collection[str] = (),
 ) -> Memory:
     """Attach an empty memory to a model that was taken apart; arguments as in `attach`.
 
-    `first` is that of the model's default memory, if it has one.
+    `first` is that of the model's default memory, if it has one. `given` has the names of the
+    options that are not the config's.
     """
     refuse_changing_rope(parts.decoder.config, max(options.window, options.distance + 1))
     if layers is None and isinstance(store, Mapping):
@@ -212,7 +215,7 @@ def attach_to(
         adapters = layer_adapters(parts, memory_layers(parts, layers))
     else:
         adapters = fitting_adapters(first, layers, options)
-    if options.decay != MemoryOptions.choose(parts, {}).decay:  # the config's may have more layers
+    if "decay" in given:  # that of the config may name layers without memory
         check_decay_layers(options.decay, adapters)
     find_makers = partial(store_makers, parts, adapters, options.dtype)
     contents = Contents.empty(find_makers(store, store_options))
@@ -238,7 +241,7 @@ def _attach_saved(
         saved = {name: getattr(facts, name) for name in SAVED_OPTIONS}
         options = MemoryOptions.choose(parts, {"dtype": layers[0].shape.dtype, **saved, **given})
         chosen = [each.layer for each in layers]
-        memory = attach_to(parts, store, chosen, options, store_options, first)
+        memory = attach_to(parts, store, chosen, options, store_options, first, given=given)
         require_same_model(facts, memory.attached_model, directory.name)
         contents = memory.attached_model.contents
         require_same_shapes(directory, contents)
