@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fotmem.memory.longllama import load_longllama
     from fotmem.memory.memory import Memory
     from fotmem.memory.opening import open_memory
+    from fotmem.memory.retrieval import RetrievedPassage
     from fotmem.memory.text import MemoryDocument
     from fotmem.models.load import load_recipe
     from fotmem.plugin.create import create_store
@@ -39,6 +40,7 @@ __all__ = [
     "Memory",
     "MemoryCache",
     "MemoryDocument",
+    "RetrievedPassage",
     "TrainingOptions",
     "__version__",
     "attach",
@@ -62,6 +64,7 @@ _HOMES = {
     "Memory": "fotmem.memory.memory",
     "MemoryCache": "fotmem.memory.cache",
     "MemoryDocument": "fotmem.memory.text",
+    "RetrievedPassage": "fotmem.memory.retrieval",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.memory.attachment",
     "available_adapters": "fotmem.plugin.registry",

@@ -13,6 +13,9 @@ from pydantic import AfterValidator
 
 from fotmem.errors import OptionError, shown
 
+PASSAGES, PASSAGE_TOKENS = 3, 128
+"""How many passages of a memory are read again by default, and how long they are."""
+
 
 def checked_integer(
     name: str, number: Any, kind: str = "", *, least: int | None = None, most: int | None = None

@@ -15,7 +15,7 @@ rightly take the other one: compare on data without near ties.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -271,3 +271,22 @@ class Oracle:
             new = self.forward(new)[-1].argmax().reshape(1)
             tokens = torch.cat([tokens, new])
         return tokens
+
+    def shares(self) -> Iterator[tuple[int, dict[int, float]]]:
+        """Yield for each memory layer and head what share of its attention the last token gave.
+
+        After `forward`: a softmax over all keys; positions are those in memory.
+        """
+        for layer in self.mem_layers:
+            name, local = f"model.layers.{layer}", self.local[layer]
+            hidden = self._norm(self.hidden_states[layer][-1:], f"{name}.input_layernorm")
+            queries = self._heads(hidden, f"{name}.self_attn.q_proj")
+            queries = self._rotate(queries, layer, local.keys.shape[1] - 1)[:, 0]
+            local_keys = self._rotate(local.keys, layer, 0)
+            for head, query in enumerate(queries):
+                kv_head = head // (self.num_heads // self.num_kv_heads)
+                seen, remembered, _ = self.seen(query, self.memory[layer], kv_head, layer)
+                _, overflow, _ = self.seen(query, self.overflow[layer], kv_head, layer)
+                near = local_keys[kv_head] @ query / self.head_dim**0.5
+                shares = torch.softmax(torch.cat([remembered, overflow, near]), 0)[: len(seen)]
+                yield layer, dict(zip(seen.tolist(), shares.tolist(), strict=True))

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 import fotmem
 from fotmem import AttendedToken, Memory
@@ -34,22 +33,11 @@ def attached(
 
 
 def true_shares(oracle: Oracle) -> list[tuple[float, int, int]]:
-    """Softmax of the last position over all keys: ``(share, layer, position)`` in memory."""
+    """The largest share of any head, for each ``(share, layer, position)`` in memory."""
     found: dict[tuple[int, int], float] = {}
-    for layer in LAYERS:
-        name, local = f"model.layers.{layer}", oracle.local[layer]
-        hidden = oracle._norm(oracle.hidden_states[layer][-1:], f"{name}.input_layernorm")
-        queries = oracle._heads(hidden, f"{name}.self_attn.q_proj")
-        queries = oracle._rotate(queries, layer, local.keys.shape[1] - 1)[:, 0]
-        local_keys = oracle._rotate(local.keys, layer, 0)
-        for head, query in enumerate(queries):
-            kv_head = head // (oracle.num_heads // oracle.num_kv_heads)
-            seen, remembered, _ = oracle.seen(query, oracle.memory[layer], kv_head, layer)
-            _, overflow, _ = oracle.seen(query, oracle.overflow[layer], kv_head, layer)
-            near = local_keys[kv_head] @ query / oracle.head_dim**0.5
-            shares = torch.softmax(torch.cat([remembered, overflow, near]), 0)[: len(seen)]
-            for position, share in zip(seen.tolist(), shares.tolist(), strict=True):
-                found[layer, position] = max(share, found.get((layer, position), 0.0))
+    for layer, shares in oracle.shares():
+        for position, share in shares.items():
+            found[layer, position] = max(share, found.get((layer, position), 0.0))
     return sorted(((share, *place) for place, share in found.items()), reverse=True)
 
 

@@ -149,6 +149,13 @@ Config = Annotated[
 Attend = Annotated[
     bool, typer.Option("--attend", help="Let windows attend to memory while they are read.")
 ]
+Passages = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Passages that a question attends to, to read again; 0: the answer attends to memory.",
+    ),
+]
 Beside = Annotated[
     str | None,
     typer.Option(

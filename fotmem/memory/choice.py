@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
@@ -35,6 +37,16 @@ class Choice(NamedTuple):
 
 CHOICES: ContextVar[tuple[Choice, ...]] = ContextVar("fotmem_choices", default=())
 """Those of the blocks around, the outermost first; of one thread or task."""
+
+
+@contextmanager
+def choosing(choice: Choice) -> Iterator[None]:
+    """Let calls of this thread or asyncio task look at these memories in a ``with`` block."""
+    token = CHOICES.set((*CHOICES.get(), choice))
+    try:
+        yield
+    finally:
+        CHOICES.reset(token)
 
 
 def views_of_rows(model: AttachedModel, rows: int) -> list[tuple[MemoryView, ...]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fotmem.errors import AttachError, OptionError, shown
-from fotmem.memory.choice import CHOICES, Choice
+from fotmem.memory.choice import Choice, choosing
 from fotmem.memory.memory import Memory
 from fotmem.memory.trace import own_calls
 
@@ -59,11 +59,8 @@ def using(memory: Chosen = None, *, rows: Sequence[Chosen] | None = None) -> Ite
     if len({id(each.attached_model.decoder) for each in memories}) > 1:
         raise AttachError("these memories are of several models; give those of one model")
     own_calls()
-    token = CHOICES.set((*CHOICES.get(), choice))
-    try:
+    with choosing(choice):
         yield
-    finally:
-        CHOICES.reset(token)
 
 
 def _checked_rows(memory: object, rows: Any) -> tuple[tuple[Memory, ...], ...]:

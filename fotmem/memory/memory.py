@@ -12,7 +12,13 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from fotmem.arguments import checked_boolean, checked_decay, checked_integer
+from fotmem.arguments import (
+    PASSAGE_TOKENS,
+    PASSAGES,
+    checked_boolean,
+    checked_decay,
+    checked_integer,
+)
 from fotmem.directory.facts import ReadingFacts
 from fotmem.directory.memory_directory import MemoryDirectory
 from fotmem.errors import AttachError, OptionError, StorageError
@@ -25,6 +31,7 @@ from fotmem.memory.kept_indexes import keep_indexes
 from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions, check_decay_layers
 from fotmem.memory.reading import Projections, checked_text
+from fotmem.memory.retrieval import RetrievedPassage, reread, retrieve
 from fotmem.memory.saving import refreshed, remove, save
 from fotmem.memory.stats import MemoryStats, stats
 from fotmem.memory.text import MemoryDocument
@@ -405,6 +412,79 @@ class Memory:
         """
         trace = traced(self.attached_model, cache)
         return explain(self.attached_model, trace, tokenizer, top, row)
+
+    def retrieve(
+        self,
+        input_ids: Any,
+        *,
+        passages: int = PASSAGES,
+        tokens: int = PASSAGE_TOKENS,
+        asking: int | None = None,
+    ) -> list[RetrievedPassage]:
+        """Return the passages of this memory that a prompt attends to most.
+
+        The model runs over the prompt once, and looks at this memory. Attention of the prompt's
+        tokens, heads and memory layers is added up, except for attention sinks; that ranks passages
+        as well as a search engine does (Chen et al. 2024, arXiv:2410.02642).
+
+        Parameters
+        ----------
+        input_ids : Tensor or sequence of int
+            Token ids ``[n]`` or ``[1, n]`` of the prompt, without padding. Of a prompt that is
+            longer than the window, its end counts.
+        passages : int
+            How many passages to return at most.
+        tokens : int
+            How long each is, at most: it ends where its document ends, or where a better one
+            begins.
+        asking : int, optional
+            How many tokens at the end of the prompt ask: the attention of others, such as text
+            before a question, does not count. Default: all.
+
+        Returns
+        -------
+        list of RetrievedPassage
+            ``(start, stop, weight)``, the best first; none has a token twice. Empty if nothing was
+            remembered.
+
+        Raises
+        ------
+        ShapeError, InputError, OptionError
+            An argument is something else.
+        AttachError
+            The memory was detached.
+        """
+        return retrieve(self, input_ids, passages, tokens, asking)
+
+    def reread(
+        self,
+        input_ids: Any,
+        *,
+        passages: int = PASSAGES,
+        tokens: int = PASSAGE_TOKENS,
+        asking: int | None = None,
+    ) -> Tensor:
+        """Return a prompt behind the passages that it attends to most, in the order of reading.
+
+        Memory layers find a passage; in the window, all layers read it. Parameters and exceptions
+        are those of `retrieve`. Passages are shorter where the prompt leaves less room: an eighth
+        of the window is kept for what is generated.
+
+        Returns
+        -------
+        Tensor
+            int64 ``[1, m + n]`` on the model's device: `m` tokens of passages, then the prompt.
+
+        Examples
+        --------
+        ::
+
+            memory.read(book)
+            ids = memory.reread(question)
+            with fotmem.using():  # the window is enough
+                model.generate(ids)
+        """
+        return reread(self, input_ids, passages, tokens, asking)
 
     def detach(self) -> None:
         """Give the model its own forward functions back; what was read stays in this object.

@@ -34,7 +34,8 @@ def ask_with_memory(task: Task, label: str, texts: Sequence[AskedText]) -> Answe
     from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 
     with task.attach() as memory:
-        way = AttachedMemory(task.model, task.tokenizer, memory, attend=task.options["attend"])
+        how = {name: task.options[name] for name in ("passages", "attend")}
+        way = AttachedMemory(task.model, task.tokenizer, memory, **how)
         return ask(f"{label}with memory   ", way, texts)
 
 

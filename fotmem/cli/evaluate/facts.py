@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_with_memory, ask_without_memory
 from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
@@ -20,6 +21,7 @@ from fotmem.cli.options import (
     Json,
     Layers,
     Model,
+    Passages,
     Report,
     StoreOption,
     StoreOrConfig,
@@ -59,6 +61,7 @@ def facts(
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
+    passages: Passages = PASSAGES,
     attend: Attend = False,
     beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of facts, depths and the piece of text.")] = 0,

@@ -1,11 +1,12 @@
 """``fotmem eval passkey``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_with_memory
 from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.compare import advance, show
@@ -22,6 +23,7 @@ from fotmem.cli.options import (
     Json,
     Layers,
     Model,
+    Passages,
     Report,
     StoreOption,
     StoreOrConfig,
@@ -82,6 +84,7 @@ def passkey(
     config: Config = None,
     stores: Stores = None,
     grid: Grid = None,
+    passages: Passages = PASSAGES,
     attend: Attend = False,
     beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of depths, numbers and pieces of text.")] = 0,
@@ -115,9 +118,11 @@ def passkey(
         for size in sizes
     }
 
+    how: dict[str, Any] = {"passages": passages, "attend": attend}
+
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
         name = None if memory is None else task.store
-        steps = measure_passkey(task.model, task.tokenizer, made[size], memory, name, attend=attend)
+        steps = measure_passkey(task.model, task.tokenizer, made[size], memory, name, **how)
         row: PasskeyRow = [*tracked(f"{size:,} tokens, {label}", steps, trials)][-1]
         return row
 
@@ -130,7 +135,7 @@ def passkey(
             for size in sizes:
                 missing = kept.missing(size, task.settings)
                 steps = compare(
-                    task.model, task.tokenizer, made[size], attached, missing, kept, attend=attend
+                    task.model, task.tokenizer, made[size], attached, missing, kept, **how
                 )
                 advance(f"{size:,} tokens", steps, trials * len(missing))
         show(kept, EXACT_MATCH, EXPLAINED[EXACT_MATCH], _exact_match, as_json=as_json)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_in_three_ways
 from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task, interval
@@ -23,6 +24,7 @@ from fotmem.cli.options import (
     Json,
     Layers,
     Model,
+    Passages,
     Report,
     StoreOption,
     StoreOrConfig,
@@ -65,6 +67,7 @@ def questions(
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
+    passages: Passages = PASSAGES,
     attend: Attend = False,
     beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of where pieces begin.")] = 0,

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_in_three_ways
 from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.ruler_stores import compare_stores
@@ -26,6 +27,7 @@ from fotmem.cli.options import (
     Json,
     Layers,
     Model,
+    Passages,
     Report,
     StoreOption,
     StoreOrConfig,
@@ -74,6 +76,7 @@ def ruler(
     config: Config = None,
     stores: Stores = None,
     grid: Grid = None,
+    passages: Passages = PASSAGES,
     attend: Attend = False,
     beside: Beside = None,
     seed: Annotated[int, seed_option("Seed of texts, depths, questions and answers.")] = 0,

@@ -48,6 +48,7 @@ def compare_stores(
                 tokens=size,
                 without_memory=without_memory,
                 in_window=in_window,
+                passages=task.options["passages"],
                 attend=task.options["attend"],
             )
             advance(f"{label}with memory   ", steps, len(texts) * len(missing))

@@ -20,7 +20,7 @@ from fotmem.measure.evaluate.passkey_trials import Trial
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
 from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.reading import remember
-from fotmem.tasks.answer import answer_question, first_choices
+from fotmem.tasks.answer import answer_question, first_choices, rereading
 from fotmem.tasks.pass_key import NAME, question, split_answer
 
 if TYPE_CHECKING:
@@ -67,18 +67,25 @@ class PasskeyRow(StoreRow):
 
 
 def score(
-    model: Any, tokenizer: Any, trial: Trial, memory: Memory | None, *, attend: bool = False
+    model: Any,
+    tokenizer: Any,
+    trial: Trial,
+    memory: Memory | None,
+    *,
+    passages: int = 0,
+    attend: bool = False,
 ) -> PasskeyAnswer:
-    """Ask for the number."""
+    """Ask for the number; with a memory, perhaps with passages that are read again."""
+    ask = partial(_ask, model, tokenizer, trial, memory, passages)
     if memory is None:
-        return _ask(model, tokenizer, trial)
+        return ask()
     if not trial.shared:
         memory.clear()
         remember(memory, trial.read, attend=attend)
-        return _ask(model, tokenizer, trial)
+        return ask()
     with memory.temporarily():
         put(memory, trial.edits, attend=attend)
-        return _ask(model, tokenizer, trial)
+        return ask()
 
 
 def measure_passkey(
@@ -88,11 +95,13 @@ def measure_passkey(
     memory: Memory | None,
     store: str | None,
     *,
+    passages: int = 0,
     attend: bool = False,
 ) -> Iterator[PasskeyRow]:
     """Measure trial by trial; each row covers the trials so far.
 
-    `attend` says whether windows attend to memory while they are read.
+    `passages` says how many are read again for a question, and `attend` whether windows attend to
+    memory while they are read.
     """
     answers: list[PasskeyAnswer] = []
     held: list[int] | None = None
@@ -101,7 +110,8 @@ def measure_passkey(
         if memory is not None and trial.shared and trial.shared is not held:
             held = trial.shared
             _hold(memory, held, attend=attend)
-        answers.append(score(model, tokenizer, trial, memory, attend=attend))
+        how: dict[str, Any] = {"passages": passages, "attend": attend}
+        answers.append(score(model, tokenizer, trial, memory, **how))
         yield _row(trial.tokens, answers, store=store, seconds=time.perf_counter() - begin)
 
 
@@ -113,6 +123,7 @@ def compare(
     settings: Sequence[Setting],
     measured: TaskReport[PasskeyRow],
     *,
+    passages: int = 0,
     attend: bool = False,
 ) -> Iterator[int]:
     """Ask several settings of stores for the same numbers; yields as `SettingComparison.run`.
@@ -123,7 +134,13 @@ def compare(
 
     def session(trial: Trial) -> Iterator[Callable[[], PasskeyAnswer]]:
         put(memory, trial.edits, attend=attend)
-        yield partial(_ask, model, tokenizer, trial)
+        yield partial(ask, trial)
+
+    def ask(trial: Trial) -> PasskeyAnswer:
+        answer = _ask(model, tokenizer, trial, memory, passages)
+        asked, code = split_answer(tokenizer, question(NAME), trial.code)
+        first_choices(model, trial.local + asked, code)  # the last call: its queries are evaluated
+        return answer
 
     def row(run: SettingRun[PasskeyAnswer]) -> PasskeyRow:
         return _row(tokens, run.results, store=run.setting.store, seconds=run.seconds)
@@ -171,12 +188,14 @@ def _hold(memory: Memory, text: list[int], *, attend: bool) -> None:
     remember(memory, text[len(known) :], attend=attend)
 
 
-def _ask(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
+def _ask(
+    model: Any, tokenizer: Any, trial: Trial, memory: Memory | None, passages: int
+) -> PasskeyAnswer:
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
-    prompt = trial.local + asked
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
-    given = answer_question(model, tokenizer, prompt, max_new_tokens=len(code))
-    choices = first_choices(model, prompt, code)  # the last call: its queries are evaluated
+    with rereading(memory, trial.local, asked, passages) as prompt:
+        given = answer_question(model, tokenizer, prompt, max_new_tokens=len(code))
+        choices = first_choices(model, prompt, code)
     right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)
     named = {other.code: other.name for other in trial.distractors}
     return PasskeyAnswer(

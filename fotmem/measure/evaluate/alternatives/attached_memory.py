@@ -7,31 +7,42 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fotmem.measure.evaluate.alternatives.local_text import LocalText
-from fotmem.measure.evaluate.alternatives.way import AskedText
+from fotmem.measure.evaluate.alternatives.way import AskedText, Question
 from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.reading import remember
+from fotmem.tasks.answer import answer_question, rereading
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
 
 
 class AttachedMemory(LocalText):
-    """The rest of the text is in memory, which the model attends to.
+    """The rest of the text is in memory: the model attends to it, or reads passages of it again.
 
     Parameters
     ----------
     model, tokenizer
         The model that the memory is attached to, and its tokenizer.
     memory : Memory
+    passages : int
+        How many passages are read again for a question; 0: the model attends to memory.
     attend : bool
         Whether windows attend to memory while they are read.
     """
 
     _held: list[int] | None = None
 
-    def __init__(self, model: Any, tokenizer: Any, memory: Memory, *, attend: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        memory: Memory,
+        *,
+        passages: int = 0,
+        attend: bool = False,
+    ) -> None:
         super().__init__(model, tokenizer)
-        self._memory, self._attend = memory, attend
+        self._memory, self._passages, self._attend = memory, passages, attend
 
     @contextmanager
     def reading(self, text: AskedText, room: int) -> Iterator[None]:
@@ -42,6 +53,17 @@ class AttachedMemory(LocalText):
             self._held = text.read
         with super().reading(text, room), self._edited(text):
             yield
+
+    def answer(self, question: Question) -> str:
+        """See `Way.answer`."""
+        with rereading(self._memory, self._local, question.prompt, self._passages) as prompt:
+            return answer_question(
+                self.model,
+                self.tokenizer,
+                prompt,
+                max_new_tokens=question.new_tokens,
+                until=question.until,
+            ).text
 
     @contextmanager
     def _edited(self, text: AskedText) -> Iterator[None]:

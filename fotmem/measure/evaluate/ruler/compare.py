@@ -16,7 +16,7 @@ from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.evaluate.window_share import ThreeAnswers
 from fotmem.measure.reading import remember
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.answer import answer_question, first_choices
+from fotmem.tasks.answer import answer_question, first_choices, rereading
 
 if TYPE_CHECKING:
     from fotmem.measure.setting import Setting
@@ -35,6 +35,7 @@ def compare(
     tokens: int,
     without_memory: Answers,
     in_window: Answers,
+    passages: int = 0,
     attend: bool = False,
 ) -> Iterator[int]:
     """Ask several settings of stores the questions of a task; yields as `SettingComparison.run`.
@@ -46,7 +47,7 @@ def compare(
     def session(same: Sequence[Sample]) -> Iterator[Callable[[], float]]:
         put(memory, same[0].edits, attend=attend)
         for sample in same:
-            yield partial(_ask, model, tokenizer, sample)
+            yield partial(_ask, model, tokenizer, sample, memory, passages)
 
     def row(run: SettingRun[float]) -> RulerRow:
         with_memory = Answers(scores=run.results, seconds=run.seconds)
@@ -68,11 +69,12 @@ def _read(memory: Memory, text: list[int], *, attend: bool) -> None:
     remember(memory, text, attend=attend)
 
 
-def _ask(model: Any, tokenizer: Any, sample: Sample) -> float:
-    prompt = [*sample.local, *sample.question]
-    given = answer_question(
-        model, tokenizer, prompt, max_new_tokens=sample.new_tokens, until=sample.is_complete
-    )
+def _ask(model: Any, tokenizer: Any, sample: Sample, memory: Memory, passages: int) -> float:
+    with rereading(memory, sample.local, sample.question, passages) as prompt:
+        given = answer_question(
+            model, tokenizer, prompt, max_new_tokens=sample.new_tokens, until=sample.is_complete
+        )
     right = token_ids(tokenizer, f" {', '.join(sample.answers)}")
-    first_choices(model, prompt, right)  # the last call: its queries are evaluated
+    # The last call: its queries are evaluated.
+    first_choices(model, [*sample.local, *sample.question], right)
     return sample.score(given.text)

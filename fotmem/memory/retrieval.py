@@ -1,0 +1,154 @@
+"""Which passages of a memory a prompt attends to most.
+
+The attention of a model ranks passages at least as well as a search engine (Chen et al. 2024,
+arXiv:2410.02642; Zhang et al. 2025, arXiv:2506.09944), and memory layers attend to all that was
+read. Read once more in the window, a passage is seen by every layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fotmem.arguments import checked_integer
+from fotmem.errors import AttachError
+from fotmem.memory.attached import AttachedModel
+from fotmem.memory.choice import Choice, ChosenMemory, choosing, views_of_rows
+from fotmem.memory.explain import CANDIDATES
+from fotmem.memory.inputs import checked_tokens
+from fotmem.memory.trace import Trace
+from fotmem.memory.view import MemoryView
+
+NEAR = 16
+"""Tokens on both sides of an attended one whose attention counts for the passage around it."""
+SINK = 0.02
+"""A token to which more than half of all queries give more than this share of their attention is an
+attention sink (Xiao et al. 2023, arXiv:2309.17453): it says nothing about the prompt."""
+
+
+class RetrievedPassage(NamedTuple):
+    """Neighbouring tokens of a memory that a prompt attends to."""
+
+    start: int
+    """Id of the first token, an index into ``memory.tokens``."""
+    stop: int
+    """The id after that of the last token."""
+    weight: float
+    """Share of their attention that queries of the prompt give to it: the mean over tokens, query
+    heads and memory layers, from 0 to 1."""
+
+
+class _Attention(NamedTuple):
+    """The attention that remembered tokens get: tensors ``[n]``, in the order of ids."""
+
+    ids: Tensor
+    """int64, ascending."""
+    shares: Tensor
+    """float64: mean over all queries."""
+    scores: Tensor
+    """float64: mean of the squares; much attention of few heads counts more than a little of many.
+    0 for attention sinks."""
+
+
+def retrieve(
+    memory: ChosenMemory, input_ids: Any, passages: int, tokens: int, asking: int | None
+) -> list[RetrievedPassage]:
+    """See `Memory.retrieve`."""
+    attached = memory.attached_model
+    if not attached.is_attached:
+        raise AttachError("this memory was detached from its model; attach again to retrieve")
+    passages = checked_integer("passages", passages, least=0)
+    tokens = checked_integer("tokens", tokens, least=1)
+    prompt = checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
+    if asking is not None:
+        asking = checked_integer("asking", asking, least=1, most=max(1, len(prompt)))
+    if not passages or not len(prompt):
+        return []
+    options = attached.options
+    prompt = prompt[-min(options.window, options.split_above) :]
+    with torch.no_grad(), choosing(Choice(((memory,),), is_by_row=False)):
+        [(view,)] = views_of_rows(attached.default, 1)
+        attached.decoder(input_ids=prompt[None].to(attached.parts.model.device), use_cache=False)
+    trace = attached.last_trace
+    if trace is None or not view.length:
+        return []
+    found = _attention(attached, trace, view, min(asking or len(prompt), len(prompt)))
+    return _passages(found, view, passages, tokens)
+
+
+def _attention(attached: AttachedModel, trace: Trace, view: MemoryView, asking: int) -> _Attention:
+    """Add up the attention of the last tokens of a prompt, over heads and layers."""
+    ids, shares, queries = [], [], 0
+    top_k = view.options.top_k or CANDIDATES
+    for layer, (query, lse) in trace.layers.items():
+        heads, head_dim, scale = attached.geometry(layer)
+        asked = query[0, :, -asking:].reshape(heads, -1, head_dim)
+        hits = view.search(layer, asked, min(top_k, len(view.store(layer))), scale)
+        weights = (hits.scores - lse[0, :, -asking:].reshape(heads, -1, 1)).exp()
+        ids.append(hits.ids.flatten())
+        shares.append(weights.float().flatten())
+        queries += asked.shape[0] * asked.shape[1]
+    every, weights = torch.cat(ids).cpu(), torch.cat(shares).cpu()
+    every, weights = every[every >= 0], weights[every >= 0]
+    known, place = every.unique(return_inverse=True)
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.zeros(len(known)).double().index_add_(0, place, values.double()) / queries
+
+    is_sink = mean((weights > SINK).float()) > 0.5
+    return _Attention(known, mean(weights), mean(weights**2).masked_fill(is_sink, 0.0))
+
+
+def _passages(
+    attention: _Attention, view: MemoryView, passages: int, tokens: int
+) -> list[RetrievedPassage]:
+    """Take the best passage, then the best of what it does not cover, and so on."""
+    ids, shares, scores = attention
+    found: list[RetrievedPassage] = []
+    while len(found) < passages and bool(scores.any()):
+        centre = int(ids[_best(ids, scores)])
+        start, stop = _span(view, centre, tokens)
+        start = max([start, *(each.stop for each in found if each.stop <= centre)])
+        stop = min([stop, *(each.start for each in found if each.start > centre)])
+        inside = (ids >= start) & (ids < stop)
+        found.append(RetrievedPassage(start, stop, float(shares[inside].sum())))
+        scores = scores.masked_fill(inside, 0.0)
+    return found
+
+
+def _best(ids: Tensor, scores: Tensor) -> int:
+    """Return the place of the best token among those near which the scores add up to most."""
+    total = torch.cat([scores.new_zeros(1), scores.cumsum(0)])
+    first = torch.searchsorted(ids, ids - NEAR)
+    stop = torch.searchsorted(ids, ids + NEAR, right=True)
+    nearby = (total[stop] - total[first]).masked_fill(scores == 0, 0.0)
+    most = nearby >= nearby.max() * (1 - 1e-9)
+    return int(scores.masked_fill(~most, 0.0).argmax())
+
+
+def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
+    """Return the tokens around one, all of its document."""
+    first, end = 0, view.length
+    for document in view.contents.text.documents:
+        if document.first <= centre < document.stop:
+            first, end = document.first, min(document.stop, view.length)
+    start = max(first, min(centre - tokens // 2, end - tokens))
+    return start, min(start + tokens, end)
+
+
+def reread(
+    memory: ChosenMemory, input_ids: Any, passages: int, tokens: int, asking: int | None
+) -> Tensor:
+    """See `Memory.reread`."""
+    attached = memory.attached_model
+    prompt = checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
+    passages = checked_integer("passages", passages, least=0)
+    tokens = checked_integer("tokens", tokens, least=1)
+    room = attached.options.window * 7 // 8 - len(prompt)
+    tokens = min(tokens, room // max(1, passages))
+    found = retrieve(memory, prompt, passages, tokens, asking) if tokens > 0 else []
+    text = attached.contents.text
+    pieces = [text.rows(each.start, each.stop).ids for each in sorted(found)]
+    return torch.cat([*pieces, prompt])[None].to(attached.parts.model.device)
