@@ -18,6 +18,7 @@ import torch
 import typer
 
 import fotmem
+from fotmem.arguments import PASSAGES
 from fotmem.cli.options import parse_decay
 from fotmem.files import read_text
 from fotmem.measure.bench.figures import Figure
@@ -28,6 +29,7 @@ from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
 from fotmem.training.checkpoints import digest
 from recipes.choosing_scores import (
+    LOOKS,
     WINDOW,
     Scores,
     Setting,
@@ -49,6 +51,7 @@ SETTING: dict[str, Callable[[str], Any]] = {
     "decay": parse_decay,
     "temperature": float,
     "top_k": lambda value: None if value == "all" else int(value),
+    "passages": int,
 }
 """Options of a setting, and how to read them."""
 
@@ -104,8 +107,9 @@ def parsed(words: str) -> Setting:
 
 def complete(memory: fotmem.Memory, given: Setting) -> Setting:
     """Return a setting with all its options, checked; others are those of the memory."""
-    options = replace(memory.options, **given)
-    return {name: getattr(options, name) for name in SETTING}
+    chosen = {"passages": PASSAGES, **given}
+    options = replace(memory.options, **{name: chosen[name] for name in LOOKS if name in chosen})
+    return {name: getattr(options, name) for name in LOOKS} | {"passages": chosen["passages"]}
 
 
 def measured(

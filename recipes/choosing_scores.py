@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fotmem
 from fotmem.measure.evaluate.alternatives.asked_texts import of_pieces
+from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 from fotmem.measure.evaluate.alternatives.local_text import LocalText
 from fotmem.measure.evaluate.alternatives.run import ask_all
 from fotmem.measure.evaluate.alternatives.way import AskedText, Way
@@ -18,7 +19,7 @@ from fotmem.measure.evaluate.questions.text_pieces import TextPiece
 from fotmem.measure.evaluate.scored_text import ScoredText
 from fotmem.measure.reading import remember
 from fotmem.models.load import load_model
-from fotmem.tasks.answer import first_choices
+from fotmem.tasks.answer import first_choices, rereading
 from recipes.answers import answer
 from recipes.hard_text import HardText, Question
 
@@ -27,7 +28,8 @@ BEFORE, SCORED, PLACES = 4096, 1024, 2
 """Tokens in memory, tokens to score after them, and at how many places of a text."""
 BASE = "smollm2"
 Setting = Mapping[str, Any]
-"""``decay``, ``temperature`` and ``top_k`` of a memory."""
+"""How a memory is looked at, and how many ``passages`` are read again for a question."""
+LOOKS = ("decay", "temperature", "top_k")
 Answers = dict[str, list[float]]
 """A score of each answer, by what was asked."""
 
@@ -54,8 +56,8 @@ class BaseLosses(NamedTuple):
 def in_turn(memory: fotmem.Memory, settings: Sequence[Setting]) -> Iterator[int]:
     """Give a memory setting after setting; yield their numbers."""
     for number, setting in enumerate(settings):
-        for name, value in setting.items():
-            setattr(memory, name, value)
+        for name in LOOKS:
+            setattr(memory, name, setting[name])
         yield number
 
 
@@ -64,18 +66,19 @@ def score_hard_text(
 ) -> list[Answers]:
     """Ask for everything that is hidden in the text."""
     memory.clear()
-    unknown = _quotation_losses(model, hard)
+    unknown = _quotation_losses(model, None, hard, 0)
     remember(memory, hard.ids, attend=False)
     found: list[Answers] = []
-    for _ in in_turn(memory, settings):
-        keys = _choices(model, hard.pass_keys)
-        known = _quotation_losses(model, hard)
+    for number in in_turn(memory, settings):
+        passages = settings[number]["passages"]
+        keys = _choices(model, memory, hard.pass_keys, passages)
+        known = _quotation_losses(model, memory, hard, passages)
         found.append(
             {
                 "pass keys": [float(all(each)) for each in keys],
                 "digits of pass keys": [sum(each) / len(each) for each in keys],
-                "facts, trained wording": _right(model, hard.trained_wording),
-                "facts, other wording": _right(model, hard.other_wording),
+                "facts, trained wording": _right(model, memory, hard.trained_wording, passages),
+                "facts, other wording": _right(model, memory, hard.other_wording, passages),
                 "quotations (nats a token)": [
                     without - with_memory
                     for without, with_memory in zip(unknown, known, strict=True)
@@ -85,16 +88,30 @@ def score_hard_text(
     return found
 
 
-def _choices(model: Any, questions: Sequence[Question]) -> list[list[bool]]:
-    return [first_choices(model, *each) for each in questions]
+def _choices(
+    model: Any, memory: fotmem.Memory, questions: Sequence[Question], passages: int
+) -> list[list[bool]]:
+    found = []
+    for each in questions:
+        with rereading(memory, each.local, each.asked, passages) as prompt:
+            found.append(first_choices(model, prompt, each.answer))
+    return found
 
 
-def _right(model: Any, questions: Sequence[Question]) -> list[float]:
-    return [float(all(each)) for each in _choices(model, questions)]
+def _right(
+    model: Any, memory: fotmem.Memory, questions: Sequence[Question], passages: int
+) -> list[float]:
+    return [float(all(each)) for each in _choices(model, memory, questions, passages)]
 
 
-def _quotation_losses(model: Any, hard: HardText) -> list[float]:
-    return [answer(model, *each).loss / len(each.answer) for each in hard.quotations]
+def _quotation_losses(
+    model: Any, memory: fotmem.Memory | None, hard: HardText, passages: int
+) -> list[float]:
+    found = []
+    for each in hard.quotations:
+        with rereading(memory, each.local, each.asked, passages) as prompt:
+            found.append(answer(model, prompt, each.answer).loss / len(each.answer))
+    return found
 
 
 def scored_text(ids: list[int]) -> ScoredText:
@@ -169,9 +186,10 @@ def score_questions(
         texts = of_pieces(tokenizer, [piece])
         memory.clear()
         in_window += _scores(with_evidence, texts)
-        remember(memory, piece.read, attend=False)
+        with_memory = AttachedMemory(model, tokenizer, memory)
         for number in in_turn(memory, settings):
-            found[number] += _scores(LocalText(model, tokenizer), texts)
+            with_memory.passages = settings[number]["passages"]
+            found[number] += _scores(with_memory, texts)
     return in_window, found
 
 

@@ -33,9 +33,11 @@ QUOTATION = '\nAs it says above: "{}'
 
 
 class Question(NamedTuple):
-    """What a model is given, with some text before it, and the answer, as token ids."""
+    """What a model is given, and the answer, as token ids."""
 
-    prompt: list[int]
+    local: list[int]
+    """Text before the question."""
+    asked: list[int]
     answer: list[int]
 
 
@@ -90,14 +92,14 @@ class _Asking:
 
     def question(self, question: str, answer: str) -> Question:
         words, expected = split_answer(self._tokenizer, question, answer)
-        return Question(self._local() + words, expected)
+        return Question(self._local(), words, expected)
 
     def fact(self, fact: Fact, questions: Sequence[str]) -> Question:
         return self.question(f" {fact.say(self._draw.choice(questions))}", fact.answer)
 
     def quotation(self, half: str, rest: str) -> Question:
         given = token_ids(self._tokenizer, QUOTATION.format(half))
-        return Question(self._local() + given, token_ids(self._tokenizer, rest)[:QUOTED])
+        return Question(self._local(), given, token_ids(self._tokenizer, rest)[:QUOTED])
 
     def _local(self) -> list[int]:
         start = self._draw.randrange(TOKENS - LOCAL)

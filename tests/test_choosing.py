@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import fotmem
-from fotmem.measure.evaluate.alternatives import local_text
+from fotmem.measure.evaluate.alternatives import attached_memory, local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.evaluate.questions.question_file import Question
 from fotmem.measure.evaluate.questions.text_pieces import AskedQuestion, TextPiece
-from fotmem.measure.reading import LOCAL, overlap_of
+from fotmem.measure.reading import overlap_of
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import Answer
 from recipes import choosing, choosing_scores, hard_text
@@ -38,8 +38,8 @@ TOKENIZER = folders.tokenizer()
 PROSE = token_ids(TOKENIZER, folders.PROSE)
 TEXTS = {"first": PROSE[:15_000], "second": PROSE[15_000:30_000]}
 SETTINGS: list[Setting] = [
-    {"decay": 0.0, "temperature": 1.0, "top_k": 8},
-    {"decay": 2.0, "temperature": 0.5, "top_k": None},
+    {"decay": 0.0, "temperature": 1.0, "top_k": 8, "passages": 0},
+    {"decay": 2.0, "temperature": 0.5, "top_k": None, "passages": 0},
 ]
 
 
@@ -80,8 +80,8 @@ def test_what_is_asked_for_is_stated_once(small: None) -> None:
     hard = make_hard_text(TOKENIZER, TEXTS, 0)
     text = decoded(hard.ids)
     names = []
-    for prompt, answer in hard.pass_keys:
-        name = decoded(prompt).partition("What is the ")[2].partition("?")[0]
+    for _, asked, answer in hard.pass_keys:
+        name = decoded(asked).partition("What is the ")[2].partition("?")[0]
         assert text.count(f"\nThe {name} is {decoded(answer)}. Remember it.") == 1
         names.append(name)
     assert sum("pass key of" in name for name in names) == len(names) / 2 == 2
@@ -102,9 +102,9 @@ def test_quotations_go_on_as_the_text_does(texts: dict[str, list[int]], small: N
     """Only a sentence with a number differs from the others of the second text."""
     hard = make_hard_text(TOKENIZER, texts, 0)
     text = decoded(hard.ids)
-    for prompt, answer in hard.quotations:
+    for _, asked, answer in hard.quotations:
         assert len(answer) == 8
-        given = decoded(prompt).partition('As it says above: "')[2]
+        given = decoded(asked).partition('As it says above: "')[2]
         assert text.count(given) == text.count(given + decoded(answer)) == 1
 
 
@@ -137,11 +137,11 @@ def test_nobody_has_a_pass_key_and_a_fact(
     monkeypatch.setattr(hard_text, "PASS_KEYS", 40)
     monkeypatch.setattr(hard_text, "FACTS", 64)
     hard = make_hard_text(TOKENIZER, TEXTS, seed)
-    asked = [decoded(each.prompt[LOCAL:]) for each in hard.pass_keys]
+    asked = [decoded(each.asked) for each in hard.pass_keys]
     people = [each.partition("?")[0].partition(" of ")[2] for each in asked]
     assert len({*people}) == 40
     for question in hard.trained_wording:
-        assert not any(person in decoded(question.prompt[LOCAL:]) for person in people)
+        assert not any(person in decoded(question.asked) for person in people)
 
 
 # The scores
@@ -151,12 +151,13 @@ def test_each_setting_gets_the_scores_that_it_gets_alone(
     small: None, memory: fotmem.Memory
 ) -> None:
     hard, model = make_hard_text(TOKENIZER, TEXTS, 0), model_of(memory)
-    both = score_hard_text(model, memory, hard, SETTINGS)
-    assert [len(each) for each in both[0].values()] == [4, 4, 6, 6, 3]
-    for setting, found in zip(SETTINGS, both, strict=True):
+    settings = [*SETTINGS, {**SETTINGS[0], "passages": 2}]
+    every = score_hard_text(model, memory, hard, settings)
+    assert [len(each) for each in every[0].values()] == [4, 4, 6, 6, 3]
+    for setting, found in zip(settings, every, strict=True):
         assert score_hard_text(model, memory, hard, [setting]) == [found]
-    quotations = [found["quotations (nats a token)"] for found in both]
-    assert quotations[0] != quotations[1]
+    quotations = {str(found["quotations (nats a token)"]) for found in every}
+    assert len(quotations) == 3
     text = scored_text(PROSE[:2000])
     base = BaseLosses(*(BareModel(model, text).full(128).losses * share for share in (1.1, 1.0)))
     cost, shares = score_text(model, memory, text, base, SETTINGS)
@@ -171,7 +172,8 @@ def test_exact_answers_and_digits(
     right = [True, True, False, True, True]
 
     def choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]:
-        return right if prompt == hard.pass_keys[0].prompt else [True] * len(truth)
+        first = hard.pass_keys[0]
+        return right if prompt == [*first.local, *first.asked] else [True] * len(truth)
 
     monkeypatch.setattr(choosing_scores, "first_choices", choices)
     hard = make_hard_text(TOKENIZER, TEXTS, 0)
@@ -225,7 +227,8 @@ def test_questions_are_asked_in_the_window_and_with_memory(
         found.append((prompt[: prompt.index(9) + 1], len(memory), memory.decay))
         return Answer("Nora\nOmar" if "Who" in decoded(prompt) else "Omar\nNora", [])
 
-    monkeypatch.setattr(local_text, "answer_question", answer)
+    for module in (local_text, attached_memory):
+        monkeypatch.setattr(module, "answer_question", answer)
     scores = score_questions(model_of(memory), TOKENIZER, memory, [piece, piece], SETTINGS)
     assert scores == ([1, 0] * 2, [[1, 0] * 2, [1, 0] * 2])
     asked_with_memory = [([9], 4, 0)] * 2 + [([9], 4, 2)] * 2
@@ -262,7 +265,9 @@ def test_a_setting_names_what_differs_from_the_model(memory: fotmem.Memory) -> N
     assert parsed("decay=0.5,top_k=all") == {"decay": 0.5, "top_k": None}
     by_layer = parsed("decay=1:0.5,3:0,top_k=all")
     assert complete(memory, by_layer)["decay"] == {1: 0.5, 3: 0}
-    assert complete(memory, parsed("temperature=2")) == {"decay": 0, "temperature": 2, "top_k": 32}
+    others = {"decay": 0, "top_k": 32, "passages": 3}
+    assert complete(memory, parsed("temperature=2")) == {"temperature": 2, **others}
+    assert complete(memory, parsed("passages=0"))["passages"] == 0
     with pytest.raises(fotmem.errors.OptionError, match="temperature"):
         complete(memory, parsed("temperature=-1"))
 

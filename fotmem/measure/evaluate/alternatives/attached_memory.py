@@ -42,7 +42,7 @@ class AttachedMemory(LocalText):
         attend: bool = False,
     ) -> None:
         super().__init__(model, tokenizer)
-        self._memory, self._passages, self._attend = memory, passages, attend
+        self.passages, self._memory, self._attend = passages, memory, attend
 
     @contextmanager
     def reading(self, text: AskedText, room: int) -> Iterator[None]:
@@ -56,7 +56,7 @@ class AttachedMemory(LocalText):
 
     def answer(self, question: Question) -> str:
         """See `Way.answer`."""
-        with rereading(self._memory, self._local, question.prompt, self._passages) as prompt:
+        with rereading(self._memory, self._local, question.prompt, self.passages) as prompt:
             return answer_question(
                 self.model,
                 self.tokenizer,
