@@ -19,7 +19,8 @@ from fotmem.measure.evaluate.questions.text_pieces import TextPiece
 from fotmem.measure.evaluate.scored_text import ScoredText
 from fotmem.measure.reading import remember
 from fotmem.models.load import load_model
-from fotmem.tasks.answer import first_choices, rereading
+from fotmem.tasks.answer import first_choices
+from fotmem.tasks.asking import rereading
 from recipes.answers import answer
 from recipes.hard_text import HardText, Question
 

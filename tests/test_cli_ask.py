@@ -12,11 +12,13 @@ import torch
 
 import fotmem
 from fotmem import progress
+from fotmem.cli.printable import printable
 from fotmem.documents import load_documents, tokenized
 from fotmem.measure.evaluate.passkey import PasskeyAnswer
 from fotmem.measure.evaluate.passkey_trials import Trial
 from fotmem.models.load import load_model
 from fotmem.models.packaged import PACKAGED
+from fotmem.models.tokens import token_ids
 from fotmem.plugin.registry import registry
 from fotmem.tasks.answer import answer_question, question_prompt
 from fotmem.tasks.passages import passages
@@ -77,13 +79,15 @@ def test_ask_as_json(
     ask: list[object], folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0)
-    ended = call(capsys, *ask, "--json", "--compare")
+    ended = call(capsys, *ask, "--json", "--compare", "--passages", 0)
     assert ended.code == 0
     assert ended.err.startswith("reading: ")
     report = json.loads(ended.out)
     assert list(report) == ["question", "tokens", "answer_without_memory", "answer", "sources"]
+    reread = json.loads(call(capsys, *ask, "--json", "--passages", 2).out)
 
     model, tokenizer = load_model(str(folder))
+    plain_model, _ = load_model(str(folder))
     prompt = question_prompt(tokenizer, "Who?")
     plain = answer_question(model, tokenizer, prompt, max_new_tokens=4)
     with fotmem.attach(model, top_k=32, window=32) as memory:
@@ -92,12 +96,21 @@ def test_ask_as_json(
             memory.read(tokenized(document, tokenizer), overlap=16)
         found = answer_question(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
         expected = passages(memory, tokenizer, found.sources)
+        asking = len(prompt) - prompt.index(token_ids(tokenizer, "Who?")[0])
+        again = memory.reread(prompt, passages=2, asking=asking)
+        said = answer_question(
+            plain_model, tokenizer, again.input_ids[0].tolist(), max_new_tokens=4
+        )
+        assert reread["answer"] == said.text
+        assert [each["tokens"] for each in reread["sources"]] == [
+            [each.start, each.stop] for each in again.passages
+        ]
     assert report["question"] == "Who?"
     assert report["tokens"] == len(memory)
     assert (report["answer_without_memory"], report["answer"]) == (plain.text, found.text)
     assert plain.text != found.text
     assert json.loads(json.dumps([asdict(each) for each in expected])) == report["sources"]
-    without = json.loads(call(capsys, *ask, "--json").out)
+    without = json.loads(call(capsys, *ask, "--json", "--passages", 0).out)
     assert without == {k: v for k, v in report.items() if k != "answer_without_memory"}
 
 
@@ -127,7 +140,8 @@ def test_ask_as_text(ask: list[object], capsys: Capture, monkeypatch: pytest.Mon
     assert ended.code == 0
     lines = ended.out.splitlines()
     for line, label in ((lines[0], "answer_without_memory"), (lines[1], "answer")):
-        assert "".join(report[label].split()) in "".join(line.split())
+        said = printable(report[label])
+        assert "".join(said.split()) in "".join(line.split())
     assert lines[0].startswith("without memory ")
     assert lines[1].startswith("with memory ")
     rows = [line.strip("│").split("│") for line in lines if line.startswith("│")]
@@ -140,7 +154,7 @@ def test_ask_as_text(ask: list[object], capsys: Capture, monkeypatch: pytest.Mon
         assert row[0] == source["document"]
         assert row[3] == source["text"].replace("\n", "⏎").strip()
     alone = call(capsys, *ask).out
-    assert alone.split()[:1] == report["answer"].split()[:1]
+    assert alone.split()[:1] == printable(report["answer"]).split()[:1]
     assert "without memory" not in alone
 
 
@@ -307,9 +321,7 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Score a trial by its number, as a tiny random model never finds any; collect the trials."""
     asked: list[Trial] = []
 
-    def score(
-        model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool
-    ) -> PasskeyAnswer:
+    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any, **how: Any) -> PasskeyAnswer:
         asked.append(trial)
         return PasskeyAnswer((int(trial.code) % 6 / 5 if memory else 0.0), memory is not None, [])
 
@@ -346,9 +358,7 @@ def test_the_same_seed_gives_the_same_figures(
 def test_rows_are_written_before_a_longer_text_is_read(
     passkey: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def score(
-        model: Any, tokenizer: Any, trial: Trial, memory: Any, *, attend: bool
-    ) -> PasskeyAnswer:
+    def score(model: Any, tokenizer: Any, trial: Trial, memory: Any, **how: Any) -> PasskeyAnswer:
         if memory is not None and trial.tokens > 120:
             raise KeyboardInterrupt
         return PasskeyAnswer(1.0, True, [])

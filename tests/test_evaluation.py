@@ -94,9 +94,9 @@ def test_the_number_is_in_its_place_while_it_is_asked_for(monkeypatch: pytest.Mo
     with fotmem.attach(model, window=64) as memory:
         plain = evaluated._ask
 
-        def looked(model: Any, tokenizer: Any, trial: Any) -> evaluated.PasskeyAnswer:
+        def looked(model: Any, tokenizer: Any, trial: Any, *how: Any) -> evaluated.PasskeyAnswer:
             seen.append(memory.tokens.tolist())
-            return plain(model, tokenizer, trial)
+            return plain(model, tokenizer, trial, *how)
 
         monkeypatch.setattr(evaluated, "_ask", looked)
         rows = list(measure_passkey(model, tokenizer(), trials, memory, "exact"))

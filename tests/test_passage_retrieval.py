@@ -138,11 +138,11 @@ def test_nothing_is_retrieved_from_nothing() -> None:
     _, memory = attached()
     prompt = tiny.ids(9)
     assert memory.retrieve(prompt) == []
-    assert memory.reread(prompt).tolist() == prompt.tolist()
+    assert memory.reread(prompt).input_ids.tolist() == prompt.tolist()
     memory.read(tiny.ids(40))
     assert memory.retrieve(prompt, passages=0) == []
     assert memory.retrieve([]) == []
-    assert memory.reread([]).shape == (1, 0)
+    assert memory.reread([]).input_ids.shape == (1, 0)
 
 
 def test_of_a_long_prompt_the_end_counts() -> None:
@@ -172,9 +172,9 @@ def test_passages_come_before_the_prompt_in_their_order(passages: int) -> None:
     read = tiny.ids(READ)
     memory.read(read)
     prompt = tiny.ids(5, seed=1)
-    given = memory.reread(prompt, passages=passages, tokens=3)
-    found = sorted(memory.retrieve(prompt, passages=passages, tokens=3))
-    expected = [read[:, each.start : each.stop] for each in found]
+    given, found = memory.reread(prompt, passages=passages, tokens=3)
+    assert found == memory.retrieve(prompt, passages=passages, tokens=3)
+    expected = [read[:, each.start : each.stop] for each in sorted(found)]
     assert torch.equal(given, torch.cat([*expected, prompt], 1))
     assert given.shape[1] > prompt.shape[1]
 
@@ -184,7 +184,7 @@ def test_a_prompt_with_passages_leaves_an_eighth_of_the_window(length: int) -> N
     _, memory = attached()
     memory.read(tiny.ids(READ))
     prompt = tiny.ids(length, seed=1)
-    given = memory.reread(prompt)
+    given = memory.reread(prompt).input_ids
     assert torch.equal(given[:, -length:], prompt)
     assert given.shape[1] <= max(length, WINDOW * 7 // 8)
     if length <= WINDOW * 7 // 8 - 3:

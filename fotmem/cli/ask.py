@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from fotmem.arguments import PASSAGES
 from fotmem.cli.memories import opened_memory, read_memory, refuse_texts
 from fotmem.cli.options import (
     Config,
@@ -22,6 +23,7 @@ from fotmem.cli.options import (
     Layers,
     OptionalTopK,
     OptionalWindow,
+    Passages,
     StoreOption,
     StoreOrConfig,
     Temperature,
@@ -71,6 +73,7 @@ def ask(
             "--trusted", help="Load indexes that fotmem did not write for you here (with a DIR)."
         ),
     ] = False,
+    passages: Passages = PASSAGES,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 40,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show the answer without memory, too.")
@@ -83,7 +86,7 @@ def ask(
     """
     from fotmem.directory.committed import is_memory
     from fotmem.tasks.answer import answer_question, question_prompt
-    from fotmem.tasks.passages import passages
+    from fotmem.tasks.asking import answer_from
 
     given = {
         "layers": parse_layers(layers),
@@ -103,23 +106,22 @@ def ask(
         llama, tokenizer, attached = read_memory(model, dtype, text, name, store_options, given)
     prompt = question_prompt(tokenizer, question)
     with attached as memory, memory.only(only) if only else nullcontext():
-        found = answer_question(
-            llama, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens
+        answer, sources = answer_from(
+            memory, llama, tokenizer, question, passages=passages, max_new_tokens=max_new_tokens
         )
-        sources = passages(memory, tokenizer, found.sources)
         read = memory.stats() if memory.directory else None
     plain = None
     if compare:
         plain = answer_question(llama, tokenizer, prompt, max_new_tokens=max_new_tokens).text
     if as_json:
-        report = _report(question, len(memory), found.text, plain, sources, read)
+        report = _report(question, len(memory), answer, plain, sources, read)
         print(json.dumps(report, indent=2))
         return
     console = Console()
     if plain is not None:
         console.print(f"[bold]without memory[/bold]  {escape(printable(plain))}")
     label = "[bold]with memory[/bold]     " if compare else ""
-    console.print(f"{label}{escape(printable(found.text))}")
+    console.print(f"{label}{escape(printable(answer))}")
     console.print(sources_table(sources))
     if read is not None:
         print(f"read {decimal(read.bytes_read)} in {read.requests:,} requests", file=sys.stderr)

@@ -31,7 +31,7 @@ from fotmem.memory.kept_indexes import keep_indexes
 from fotmem.memory.only import only
 from fotmem.memory.options import MemoryOptions, check_decay_layers
 from fotmem.memory.reading import Projections, checked_text
-from fotmem.memory.retrieval import RetrievedPassage, reread, retrieve
+from fotmem.memory.retrieval import RereadPrompt, RetrievedPassage, reread, retrieve
 from fotmem.memory.saving import refreshed, remove, save
 from fotmem.memory.stats import MemoryStats, stats
 from fotmem.memory.text import MemoryDocument
@@ -463,8 +463,8 @@ class Memory:
         passages: int = PASSAGES,
         tokens: int = PASSAGE_TOKENS,
         asking: int | None = None,
-    ) -> Tensor:
-        """Return a prompt behind the passages that it attends to most, in the order of reading.
+    ) -> RereadPrompt:
+        """Return a prompt behind the passages that it attends to most.
 
         Memory layers find a passage; in the window, all layers read it. Parameters and exceptions
         are those of `retrieve`. Passages are shorter where the prompt leaves less room: an eighth
@@ -472,17 +472,18 @@ class Memory:
 
         Returns
         -------
-        Tensor
-            int64 ``[1, m + n]`` on the model's device: `m` tokens of passages, then the prompt.
+        RereadPrompt
+            ``(input_ids, passages)``: passages in the order of reading and then the prompt, int64
+            ``[1, m + n]``; and what `retrieve` returns.
 
         Examples
         --------
         ::
 
             memory.read(book)
-            ids = memory.reread(question)
+            prompt = memory.reread(question)
             with fotmem.using():  # the window is enough
-                model.generate(ids)
+                model.generate(prompt.input_ids)
         """
         return reread(self, input_ids, passages, tokens, asking)
 

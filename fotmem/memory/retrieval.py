@@ -40,6 +40,15 @@ class RetrievedPassage(NamedTuple):
     heads and memory layers, from 0 to 1."""
 
 
+class RereadPrompt(NamedTuple):
+    """A prompt behind passages that it attends to."""
+
+    input_ids: Tensor
+    """int64 ``[1, m + n]`` on the model's device: `m` tokens of passages, then the prompt."""
+    passages: list[RetrievedPassage]
+    """The passages, the best first; before the prompt they stand in the order of reading."""
+
+
 class _Attention(NamedTuple):
     """The attention that remembered tokens get: tensors ``[n]``, in the order of ids."""
 
@@ -140,7 +149,7 @@ def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
 
 def reread(
     memory: ChosenMemory, input_ids: Any, passages: int, tokens: int, asking: int | None
-) -> Tensor:
+) -> RereadPrompt:
     """See `Memory.reread`."""
     attached = memory.attached_model
     prompt = checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
@@ -151,4 +160,5 @@ def reread(
     found = retrieve(memory, prompt, passages, tokens, asking) if tokens > 0 else []
     text = attached.contents.text
     pieces = [text.rows(each.start, each.stop).ids for each in sorted(found)]
-    return torch.cat([*pieces, prompt])[None].to(attached.parts.model.device)
+    joined = torch.cat([*pieces, prompt])[None]
+    return RereadPrompt(joined.to(attached.parts.model.device), found)

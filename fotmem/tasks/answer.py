@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-
-from fotmem.memory.choosing import using
 
 if TYPE_CHECKING:
     from fotmem.memory.explain import AttendedToken
@@ -122,32 +119,6 @@ def answer_question(
     text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
     sources = _best([found for watched in watch for found in watched.found], top)
     return Answer(text, sources, [end - begin for begin, end in pairwise(clock.times)])
-
-
-@contextmanager
-def rereading(
-    memory: Memory | None, local: Sequence[int], question: Sequence[int], passages: int
-) -> Iterator[list[int]]:
-    """Yield the prompt for a question, with the passages of a memory that it attends to.
-
-    Inside the block the model sees this prompt only. Without passages, it attends to memory.
-
-    Parameters
-    ----------
-    memory : Memory, optional
-    local : sequence of int
-        Text that stays in the window, before the question, as token ids.
-    question : sequence of int
-    passages : int
-        How many to read again, at most; 0: none.
-    """
-    prompt = [*local, *question]
-    if memory is None or not passages:
-        yield prompt
-        return
-    reread = memory.reread(prompt, passages=passages, asking=len(question))[0].tolist()
-    with using() if len(reread) > len(prompt) else nullcontext():
-        yield reread
 
 
 def first_choices(model: Any, prompt: list[int], truth: list[int]) -> list[bool]:

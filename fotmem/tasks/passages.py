@@ -11,6 +11,7 @@ from fotmem.memory.text import MemoryDocument
 if TYPE_CHECKING:
     from fotmem.memory.explain import AttendedToken
     from fotmem.memory.memory import Memory
+    from fotmem.memory.retrieval import RetrievedPassage
 
 AROUND = 16
 """Tokens before and after an attended token that belong to its passage."""
@@ -27,7 +28,8 @@ class Passage:
     tokens: tuple[int, int]
     """Id of the first token, and the id after the last one."""
     weight: float
-    """Largest weight of an attended token, from 0 to 1."""
+    """From 0 to 1: the largest weight of an attended token; of a passage that was retrieved, its
+    own."""
     text: str
 
 
@@ -57,6 +59,15 @@ def passages(
             spans.append((document, first, stop, token.weight))
     found = [_passage(memory, tokenizer, *span) for span in spans]
     return sorted(found, key=lambda each: -each.weight)
+
+
+def quoted(memory: Memory, tokenizer: Any, retrieved: Sequence[RetrievedPassage]) -> list[Passage]:
+    """Return the text and the place of passages that were retrieved, in their order."""
+    documents = memory.documents
+    return [
+        _passage(memory, tokenizer, _document_at(documents, each.start), *each)
+        for each in retrieved
+    ]
 
 
 def _document_at(documents: Sequence[MemoryDocument], position: int) -> MemoryDocument | None:

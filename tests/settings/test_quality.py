@@ -10,7 +10,7 @@ import fotmem
 from fotmem import Memory
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
-from fotmem.measure.evaluate.alternatives import local_text
+from fotmem.measure.evaluate.alternatives import attached_memory
 from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
 from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 from fotmem.measure.evaluate.alternatives.run import Answers, ask_all
@@ -41,7 +41,7 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
 ) -> None:
     """What the model says at the end, instead of whether that is right, which it never is."""
 
-    def said(model: Any, tokenizer: Any, trial: Trial) -> PasskeyAnswer:
+    def said(model: Any, tokenizer: Any, trial: Trial, *how: Any) -> PasskeyAnswer:
         return PasskeyAnswer(
             float(model(torch.tensor([trial.local])).logits[0, -1].max()), True, []
         )
@@ -66,18 +66,20 @@ def test_pass_keys_with_settings_are_those_with_each_of_them(
 
 
 @pytest.mark.parametrize(
-    ("task", "attend", "readings"),
+    ("task", "attend", "readings", "passages"),
     [
-        ("niah_multikey_1", False, None),
-        ("niah_multikey_1", False, 1),
-        ("niah_multikey_1", True, 1),
-        ("niah_multikey_2", False, 1),
+        ("niah_multikey_1", False, None, 0),
+        ("niah_multikey_1", False, 1, 0),
+        ("niah_multikey_1", True, 1, 0),
+        ("niah_multikey_2", False, 1, 0),
+        ("niah_multikey_2", False, 1, 2),
     ],
 )
 def test_ruler_with_settings_is_that_with_each_of_them(
     task: str,
     attend: bool,
     readings: int | None,
+    passages: int,
     built: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -87,8 +89,8 @@ def test_ruler_with_settings_is_that_with_each_of_them(
         best = model(torch.tensor([prompt])).logits[0, -1].max()
         return Answer(f"{best / 10:.9f}", [])
 
-    monkeypatch.setattr(comparing, "answer_question", said)
-    monkeypatch.setattr(local_text, "answer_question", said)
+    for module in (comparing, attached_memory):
+        monkeypatch.setattr(module, "answer_question", said)
     monkeypatch.setattr(sample, "match", lambda said, answers, one_suffices: float(said))
     model, tokenizer = folders.model(), folders.tokenizer()
     samples = make_samples(
@@ -97,7 +99,7 @@ def test_ruler_with_settings_is_that_with_each_of_them(
     every = settings(["exact", "sparse"], {"sparse": {"every": [5]}})
     measured, none = TaskReport("ruler", {}, RulerRow, None), Answers(scores=[0.0])
     with fotmem.attach(model, window=64, top_k=TOP_K) as memory:
-        how: dict[str, Any] = {"task": task, "tokens": 900, "attend": attend}
+        how: dict[str, Any] = {"task": task, "tokens": 900, "attend": attend, "passages": passages}
         how |= {"without_memory": none, "in_window": none}
         asked = (model, tokenizer, samples, memory, every, measured)
         sessions = sum(comparing.compare(*asked, **how))
@@ -105,7 +107,7 @@ def test_ruler_with_settings_is_that_with_each_of_them(
     for row, setting in zip(measured.rows, every, strict=True):
         store: Any = {"store": setting.store, **setting.options}
         with fotmem.attach(model, window=64, top_k=TOP_K, **store) as memory:
-            way = AttachedMemory(model, tokenizer, memory, attend=attend)
+            way = AttachedMemory(model, tokenizer, memory, attend=attend, passages=passages)
             *_, alone = ask_all(way, of_samples(samples))
         assert row.with_memory == pytest.approx(sum(alone.scores) / 2, abs=1e-6)
         assert (row.task, row.trials, row.options) == (task, 2, setting.options)

@@ -20,7 +20,8 @@ from fotmem.measure.evaluate.passkey_trials import Trial
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
 from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.reading import remember
-from fotmem.tasks.answer import answer_question, first_choices, rereading
+from fotmem.tasks.answer import answer_question, first_choices
+from fotmem.tasks.asking import rereading
 from fotmem.tasks.pass_key import NAME, question, split_answer
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from fotmem.measure.evaluate.alternatives.local_text import LocalText
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question
 from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.reading import remember
-from fotmem.tasks.answer import answer_question, rereading
+from fotmem.tasks.answer import answer_question
+from fotmem.tasks.asking import rereading
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory

@@ -16,7 +16,8 @@ from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.evaluate.window_share import ThreeAnswers
 from fotmem.measure.reading import remember
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.answer import answer_question, first_choices, rereading
+from fotmem.tasks.answer import answer_question, first_choices
+from fotmem.tasks.asking import rereading
 
 if TYPE_CHECKING:
     from fotmem.measure.setting import Setting

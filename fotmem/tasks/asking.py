@@ -1,0 +1,88 @@
+"""Asks a memory: the model reads passages again that the question attends to, or attends itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from fotmem.memory.choosing import using
+from fotmem.tasks.answer import answer_question, question_prompt
+from fotmem.tasks.passages import Passage, quoted
+from fotmem.tasks.passages import passages as merged
+
+if TYPE_CHECKING:
+    from fotmem.memory.memory import Memory
+    from fotmem.memory.retrieval import RereadPrompt
+
+
+@contextmanager
+def rereading(
+    memory: Memory | None, local: Sequence[int], question: Sequence[int], passages: int
+) -> Iterator[list[int]]:
+    """Yield the prompt for a question, with the passages of a memory that it attends to.
+
+    Inside the block the model sees this prompt only. Without passages, it attends to memory.
+
+    Parameters
+    ----------
+    memory : Memory, optional
+    local : sequence of int
+        Text that stays in the window, before the question, as token ids.
+    question : sequence of int
+    passages : int
+        How many to read again, at most; 0: none.
+    """
+    if memory is None or not passages:
+        yield [*local, *question]
+        return
+    with _reread(memory, local, question, passages) as prompt:
+        yield prompt.input_ids[0].tolist()
+
+
+@contextmanager
+def _reread(
+    memory: Memory, local: Sequence[int], question: Sequence[int], passages: int
+) -> Iterator[RereadPrompt]:
+    prompt = memory.reread([*local, *question], passages=passages, asking=len(question))
+    with using() if prompt.passages else nullcontext():
+        yield prompt
+
+
+def answer_from(
+    memory: Memory,
+    model: Any,
+    tokenizer: Any,
+    question: str,
+    *,
+    passages: int,
+    max_new_tokens: int,
+) -> tuple[str, list[Passage]]:
+    """Answer a question, and say from which passages of a memory.
+
+    Parameters
+    ----------
+    memory : Memory
+    model, tokenizer
+        The model that the memory is attached to, and its tokenizer.
+    question : str
+    passages : int
+        How many are read again for the question, at most; 0: the answer attends to memory, and its
+        sources are where it attends to.
+    max_new_tokens : int
+        How much to generate at most.
+    """
+    prompt, other = (question_prompt(tokenizer, each) for each in (question, ""))
+    if not passages:
+        found = answer_question(
+            model, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens
+        )
+        return found.text, merged(memory, tokenizer, found.sources)
+    pairs = zip(prompt, other, strict=False)
+    begin = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])  # before a question
+    with _reread(memory, prompt[:begin], prompt[begin:], passages) as reread:
+        said = answer_question(
+            model, tokenizer, reread.input_ids[0].tolist(), max_new_tokens=max_new_tokens
+        )
+        return said.text, quoted(memory, tokenizer, reread.passages)
