@@ -134,9 +134,14 @@ def measured(
     hard = make_hard_text(tokenizer, ids, SEED)
     found = [Scores(answers, {}, {}) for answers in score_hard_text(model, memory, hard, settings)]
     note("hard text")
+    looks: list[Setting] = []  # passages change nothing about text
+    for setting in settings:
+        if (look := {name: setting[name] for name in LOOKS}) not in looks:
+            looks.append(look)
     for kind, text in texts.items():
-        cost, shares = score_text(model, memory, text, base[kind], settings)
-        for scores, share in zip(found, shares, strict=True):
+        cost, shares = score_text(model, memory, text, base[kind], looks)
+        for scores, setting in zip(found, settings, strict=True):
+            share = shares[looks.index({name: setting[name] for name in LOOKS})]
             scores.shares[kind], scores.costs[kind] = share, cost
         note(kind)
     pieces = [
@@ -145,10 +150,9 @@ def measured(
         if (asked := QUESTIONS / f"{kind}.jsonl").exists()
         for piece in cut(tokenizer, text, read_questions(asked), tokens=PIECE, seed=SEED)
     ]
-    in_window, answered = score_questions(model, tokenizer, memory, pieces, settings)
-    for scores, right in zip(found, answered, strict=True):
-        scores.answers["natural questions"] = right
-        scores.answers["natural questions, in the window"] = in_window
+    answered = score_questions(model, tokenizer, memory, pieces, settings)
+    for scores, answers in zip(found, answered, strict=True):
+        scores.answers.update(answers)
     note("natural questions")
     return found
 

@@ -11,6 +11,7 @@ from torch import Tensor
 import fotmem
 from fotmem.measure.evaluate.alternatives.asked_texts import of_pieces
 from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
+from fotmem.measure.evaluate.alternatives.bm25 import Passages
 from fotmem.measure.evaluate.alternatives.local_text import LocalText
 from fotmem.measure.evaluate.alternatives.run import ask_all
 from fotmem.measure.evaluate.alternatives.way import AskedText, Way
@@ -178,20 +179,24 @@ def score_questions(
     memory: fotmem.Memory,
     pieces: Sequence[TextPiece],
     settings: Sequence[Setting],
-) -> tuple[list[float], list[list[float]]]:
-    """Ask questions with the passage in the window, and with the text in memory, per setting."""
-    in_window: list[float] = []
+) -> list[dict[str, list[float]]]:
+    """Ask questions with the text in memory, for each setting, and without a memory in two ways."""
+    others: dict[str, list[float]] = {", in the window": [], ", by BM25": []}
     found: list[list[float]] = [[] for _ in settings]
-    with_evidence = LocalText(model, tokenizer, evidence=True)
+    ways = (LocalText(model, tokenizer, evidence=True), Passages(model, tokenizer, WINDOW))
     for piece in pieces:
         texts = of_pieces(tokenizer, [piece])
         memory.clear()
-        in_window += _scores(with_evidence, texts)
+        for way, scores in zip(ways, others.values(), strict=True):
+            scores.extend(_scores(way, texts))
         with_memory = AttachedMemory(model, tokenizer, memory)
         for number in in_turn(memory, settings):
             with_memory.passages = settings[number]["passages"]
             found[number] += _scores(with_memory, texts)
-    return in_window, found
+    return [
+        {"natural questions" + kind: scores for kind, scores in {"": right, **others}.items()}
+        for right in found
+    ]
 
 
 def _scores(way: Way, texts: Sequence[AskedText]) -> list[float]:

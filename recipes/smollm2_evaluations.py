@@ -69,6 +69,7 @@ ONLY_NEEDLES = f"{RULER} --tasks {','.join(NEEDLES)}"
 EVALUATIONS = {
     "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k"), readings=2),
     "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), ()),
+    "passkey-attention": Evaluation(f"{PASSKEY(TUNED)} --passages 0", ("16k", "100k"), ()),
     "passkey-base": Evaluation(PASSKEY(BASE), ("4k", "16k"), ("4k",), readings=2),
     "passkey-2048": Evaluation(f"{PASSKEY(TUNED)} --window 2048", ("16k", "100k"), ()),
     "passkey-8192": Evaluation(f"{PASSKEY(TUNED)} --window 8192", ("16k", "100k"), ()),
@@ -76,12 +77,21 @@ EVALUATIONS = {
         f"{PASSKEY(TUNED)} --distractors 10", ("16k", "100k"), ("16k",), readings=2
     ),
     "facts": Evaluation(FACTS, ("16k", "100k"), ("16k",), asked=32),
+    "facts-attention": Evaluation(f"{FACTS} --passages 0", ("16k",), (), asked=32),
     "facts-2048": Evaluation(f"{FACTS} --window 2048", ("16k",), (), asked=32),
     "facts-8192": Evaluation(f"{FACTS} --window 8192", ("16k",), (), asked=32),
     "questions": Evaluation(
         f"questions {TUNED} --beside window,context,bm25",
         lengths=("16k",),
         quick=("16k",),
+        readings=10,
+        asked=20,
+        questions="recipes/questions/test/{}.jsonl",
+    ),
+    "questions-attention": Evaluation(
+        f"questions {TUNED} --passages 0",
+        lengths=("16k",),
+        quick=(),
         readings=10,
         asked=20,
         questions="recipes/questions/test/{}.jsonl",

@@ -74,12 +74,15 @@ WINDOWS = (2048, 8192)
 """Tokens of a window, besides 512."""
 TABLES = (
     Table("Pass key, by tokens of text", ("passkey", "passkey-long"), exact_match),
+    Table("The same, with attention to memory only", ("passkey-attention",), exact_match),
     Table("The same with the base model", ("passkey-base",), exact_match),
     *(Table(f"The same, window {each:,}", (f"passkey-{each}",), exact_match) for each in WINDOWS),
     Table("Pass key among ten look-alikes", ("distractors",), exact_match),
     Table("Facts in other and in trained wordings", ("facts",), exact_match),
+    Table("The same, with attention to memory only", ("facts-attention",), exact_match),
     *(Table(f"The same, window {each:,}", (f"facts-{each}",), exact_match) for each in WINDOWS),
     Table("Natural questions, by tokens of text", ("questions",), beside_window),
+    Table("The same, with attention to memory only", ("questions-attention",), beside_window),
     Table("The same, and what else answers them", ("questions",), ways),
     Table("Needles of RULER, by tokens of text", ("ruler", "ruler-long"), beside_window),
     *(Table(f"The same, window {each:,}", (f"ruler-{each}",), beside_window) for each in WINDOWS),

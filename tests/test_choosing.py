@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import fotmem
-from fotmem.measure.evaluate.alternatives import attached_memory, local_text
+from fotmem.measure.evaluate.alternatives import attached_memory, bm25, local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.evaluate.questions.question_file import Question
@@ -227,13 +227,22 @@ def test_questions_are_asked_in_the_window_and_with_memory(
         found.append((prompt[: prompt.index(9) + 1], len(memory), memory.decay))
         return Answer("Nora\nOmar" if "Who" in decoded(prompt) else "Omar\nNora", [])
 
-    for module in (local_text, attached_memory):
+    for module in (local_text, attached_memory, bm25):
         monkeypatch.setattr(module, "answer_question", answer)
     scores = score_questions(model_of(memory), TOKENIZER, memory, [piece, piece], SETTINGS)
-    assert scores == ([1, 0] * 2, [[1, 0] * 2, [1, 0] * 2])
+    asked_about = (
+        "natural questions",
+        "natural questions, in the window",
+        "natural questions, by BM25",
+    )
+    assert scores == [{each: [1, 0] * 2 for each in asked_about}] * 2
+    in_window = [([7, 8, 9], 0, 0)] * 2
+    by_bm25 = [([5, 6, 7, 8, 9], 0, 0)] * 2
     asked_with_memory = [([9], 4, 0)] * 2 + [([9], 4, 2)] * 2
-    assert found[2:6] == found[8:] == asked_with_memory
-    assert [each[:2] for each in found[:2] + found[6:8]] == [([7, 8, 9], 0)] * 4
+    later = [each[:2] for each in found[8:12]]
+    assert found[:8] == [*in_window, *by_bm25, *asked_with_memory]
+    assert later == [each[:2] for each in (*in_window, *by_bm25)]
+    assert found[12:] == asked_with_memory
 
 
 # The tables
