@@ -75,7 +75,7 @@ def best_by_hand(
 @pytest.mark.parametrize(("tokens", "passages"), [(10, 3), (40, 4), (1, 2)])
 @pytest.mark.parametrize("options", [{}, {"decay": 1.0, "temperature": 0.25}])
 def test_the_passages_with_most_attention_are_found(
-    tokens: int, passages: int, asking: int | None, options: dict[str, float]
+    tokens: int, passages: int, asking: int | None, options: dict[str, Any]
 ) -> None:
     model = tiny.llama()
     oracle = Oracle(model, LAYERS, window=WINDOW, top_k=8, **options)
