@@ -66,6 +66,20 @@ PASSKEY = "passkey {} --readings {{readings}} --trials {{asked}}".format
 FACTS = f"facts {TUNED} --facts {{asked}}"
 RULER = f"ruler {TUNED} --readings {{readings}} --trials {{asked}}"
 ONLY_NEEDLES = f"{RULER} --tasks {','.join(NEEDLES)}"
+
+
+def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
+    """Ask natural questions, whose answers were checked by hand."""
+    return Evaluation(
+        f"questions {options}",
+        lengths=("16k",),
+        quick=quick,
+        readings=10,
+        asked=20,
+        questions="recipes/questions/test/{}.jsonl",
+    )
+
+
 EVALUATIONS = {
     "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k"), readings=2),
     "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), ()),
@@ -80,22 +94,9 @@ EVALUATIONS = {
     "facts-attention": Evaluation(f"{FACTS} --passages 0", ("16k",), (), asked=32),
     "facts-2048": Evaluation(f"{FACTS} --window 2048", ("16k",), (), asked=32),
     "facts-8192": Evaluation(f"{FACTS} --window 8192", ("16k",), (), asked=32),
-    "questions": Evaluation(
-        f"questions {TUNED} --beside window,context,bm25",
-        lengths=("16k",),
-        quick=("16k",),
-        readings=10,
-        asked=20,
-        questions="recipes/questions/test/{}.jsonl",
-    ),
-    "questions-attention": Evaluation(
-        f"questions {TUNED} --passages 0",
-        lengths=("16k",),
-        quick=(),
-        readings=10,
-        asked=20,
-        questions="recipes/questions/test/{}.jsonl",
-    ),
+    "questions": questions(f"{TUNED} --beside window,context,bm25", quick=("16k",)),
+    "questions-attention": questions(f"{TUNED} --passages 0"),
+    "questions-base": questions(BASE),
     "ruler": Evaluation(RULER, ("16k",), (), asked=5, passes=13),
     "ruler-long": Evaluation(ONLY_NEEDLES, ("100k",), (), asked=5, passes=len(NEEDLES)),
     "ruler-2048": Evaluation(

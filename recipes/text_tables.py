@@ -83,6 +83,7 @@ TABLES = (
     *(Table(f"The same, window {each:,}", (f"facts-{each}",), exact_match) for each in WINDOWS),
     Table("Natural questions, by tokens of text", ("questions",), beside_window),
     Table("The same, with attention to memory only", ("questions-attention",), beside_window),
+    Table("The same with the base model", ("questions-base",), beside_window),
     Table("The same, and what else answers them", ("questions",), ways),
     Table("Needles of RULER, by tokens of text", ("ruler", "ruler-long"), beside_window),
     *(Table(f"The same, window {each:,}", (f"ruler-{each}",), beside_window) for each in WINDOWS),
