@@ -28,9 +28,9 @@ VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
     "and a bank": {},
 }
 MEASURED = {
-    "16": "passkey {} --tokens 16k,64k --readings 1 --trials 20",
-    "all": "passkey {} --tokens 16k,64k --readings 1 --trials 20 --top-k all",
-    "facts": "facts {} --tokens 16k --facts 32",
+    "16": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20",
+    "all": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20 --top-k all",
+    "facts": "facts {} --passages 0 --tokens 16k --facts 32",
     "perplexity": "perplexity {} --tokens 16k,64k",
 }
 

@@ -26,11 +26,11 @@ TRAIN = "--window 256 --windows 4 --documents 2 --steps 200 --evaluate-every 50 
 ALIKE = "--distance 512 --decay 0.7"
 """How the memory of the untuned model is attached: as that of the tuned one."""
 MEASURED = {
-    "facts-context": "facts {} --tokens 768 --facts 12 --beside context",
-    "facts-4k": "facts {} --tokens 4k",
-    "facts-16k": "facts {} --tokens 16k",
-    "passkey-context": "passkey {} --tokens 768 --beside context",
-    "passkey": "passkey {} --tokens 4k,16k --readings 4",
+    "facts-context": "facts {} --passages 0 --tokens 768 --facts 12 --beside context",
+    "facts-4k": "facts {} --passages 0 --tokens 4k",
+    "facts-16k": "facts {} --passages 0 --tokens 16k",
+    "passkey-context": "passkey {} --passages 0 --tokens 768 --beside context",
+    "passkey": "passkey {} --passages 0 --tokens 4k,16k --readings 4",
     "perplexity": "perplexity {} --tokens 4k,16k",
 }
 """Commands of `fotmem eval`."""

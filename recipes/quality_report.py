@@ -252,13 +252,13 @@ def before_and_after(documents: int) -> dict[str, str]:
 
 QUICK: dict[str, Commands] = {
     "curves": {
-        "passkey": f"passkey {TUNED} --tokens 8k --trials 16 --readings 2 {COMPARED}",
+        "passkey": f"passkey {TUNED} --passages 0 --tokens 8k --trials 16 --readings 2 {COMPARED}",
         "perplexity": f"perplexity {TUNED} --tokens 8k --scored 2k --places 2 {COMPARED}",
         "dictionary": f"{LOOKUP} --tokens 64k --queries 200 {COMPARED}",
     },
     "dense": best_and_all(
-        passkey=f"passkey {TUNED} --tokens 16k --trials 16 --readings 2",
-        passkey_untuned=f"passkey {BASE} --tokens 4k --trials 16 --readings 2",
+        passkey=f"passkey {TUNED} --passages 0 --tokens 16k --trials 16 --readings 2",
+        passkey_untuned=f"passkey {BASE} --passages 0 --tokens 4k --trials 16 --readings 2",
         dictionary=f"{LOOKUP} --tokens 64k,256k --queries 200",
     ),
     "distraction": before_and_after(8),
@@ -273,8 +273,8 @@ INDEXED = (
 """Few lists: each trial builds its index anew, which is fastest with few lists."""
 FULL: dict[str, Commands] = {
     "large": {
-        "passkey": f"passkey {TUNED} --tokens 100k,256k {INDEXED}",
-        "passkey-1M": f"passkey {TUNED} --tokens 1M {INDEXED}",
+        "passkey": f"passkey {TUNED} --passages 0 --tokens 100k,256k {INDEXED}",
+        "passkey-1M": f"passkey {TUNED} --passages 0 --tokens 1M {INDEXED}",
         "dictionary-exact": f"{LOOKUP} --tokens 16M --store exact",
         "dictionary-faiss-ivf": f"{LOOKUP} --tokens 16M --store faiss-ivf --option nprobe=64",
         "dictionary-faiss-ivfpq": f"{LOOKUP} --tokens 16M --store faiss-ivfpq --option nprobe=128",
@@ -282,13 +282,13 @@ FULL: dict[str, Commands] = {
         "--option keys=mmap --option values=mmap",
     },
     "curves": {
-        "passkey": f"passkey {TUNED} --tokens 16k --trials 40 --readings 4 {COMPARED}",
+        "passkey": f"passkey {TUNED} --passages 0 --tokens 16k --trials 40 --readings 4 {COMPARED}",
         "perplexity": f"perplexity {TUNED} --tokens 16k,64k --places 4 {COMPARED}",
         "dictionary": f"{LOOKUP} --tokens 256k,1M {COMPARED}",
     },
     "dense": best_and_all(
-        passkey=f"passkey {TUNED} --tokens 16k,100k --trials 40 --readings 2",
-        passkey_untuned=f"passkey {BASE} --tokens 4k,16k --trials 40 --readings 4",
+        passkey=f"passkey {TUNED} --passages 0 --tokens 16k,100k --trials 40 --readings 2",
+        passkey_untuned=f"passkey {BASE} --passages 0 --tokens 4k,16k --trials 40 --readings 4",
         perplexity=f"perplexity {TUNED} --tokens 16k,64k --places 4",
         dictionary=f"{LOOKUP} --tokens 256k,1M",
     ),
