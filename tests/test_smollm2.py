@@ -107,6 +107,25 @@ def test_the_tuned_model_finds_a_fact_far_back(book: tuple[list[int], range]) ->
     assert given.sources[0].position in place
 
 
+def test_the_untrained_model_says_what_it_reads_again(
+    plain: Any, tokenizer: Any, memory: fotmem.Memory, book: tuple[list[int], range]
+) -> None:
+    """The first token gets most attention, whatever is asked: it is a sink, no passage."""
+    text, place = book
+    memory.read(text, overlap=16)
+    prompt, asked = text[-16:], tokenizer(FACT).input_ids
+    ids, found = memory.reread([*prompt, *asked], passages=2, asking=len(asked))
+    assert found[0].start <= place.start < place.stop <= found[0].stop
+    assert all(each.start > 0 for each in found)
+    with fotmem.using():
+        said = answer_question(plain, tokenizer, ids[0].tolist(), max_new_tokens=len(place))
+    assert said.text == TRUTH.strip()
+    everything = memory.retrieve(asked, passages=2 * len(text), tokens=1)
+    assert max(everything, key=lambda each: each.weight).start > 0
+    plain(torch.tensor([asked]))
+    assert memory.explain()[0].position == 0
+
+
 def test_a_pipeline(
     plain: Any, tokenizer: Any, memory: fotmem.Memory, book: tuple[list[int], range]
 ) -> None:

@@ -24,8 +24,9 @@ from fotmem.memory.view import MemoryView
 NEAR = 16
 """Tokens on both sides of an attended one whose attention counts for the passage around it."""
 SINK = 0.02
-"""A token to which more than half of all queries give more than this share of their attention is an
-attention sink (Xiao et al. 2023, arXiv:2309.17453): it says nothing about the prompt."""
+"""A token to which more than half of all queries give more than this share of their attention, and
+more than four times an equal share, is an attention sink (Xiao et al. 2023, arXiv:2309.17453): it
+says nothing about the prompt."""
 
 
 class RetrievedPassage(NamedTuple):
@@ -106,7 +107,8 @@ def _attention(attached: AttachedModel, trace: Trace, view: MemoryView, asking: 
     def mean(values: Tensor) -> Tensor:
         return torch.zeros(len(known)).double().index_add_(0, place, values.double()) / queries
 
-    is_sink = mean((weights > SINK).float()) > 0.5
+    limit = max(SINK, 4 / max(1, len(known)))
+    is_sink = mean((weights > limit).float()) > 0.5
     return _Attention(known, mean(weights), mean(weights**2).masked_fill(is_sink, 0.0))
 
 
