@@ -141,6 +141,10 @@ def test_nothing_is_retrieved_from_nothing() -> None:
     memory.read(tiny.ids(40))
     assert memory.retrieve(prompt, passages=0) == []
     assert memory.retrieve([]) == []
+    memory.clear()
+    memory.read(tiny.ids(40), document="a")
+    memory.remove("a")
+    assert memory.retrieve(prompt) == []
     assert memory.reread([]).input_ids.shape == (1, 0)
 
 

@@ -82,7 +82,7 @@ def retrieve(
         [(view,)] = views_of_rows(attached.default, 1)
         attached.decoder(input_ids=prompt[None].to(attached.parts.model.device), use_cache=False)
     trace = attached.last_trace
-    if trace is None or not view.length:
+    if trace is None or not trace.layers:  # nothing can be found
         return []
     found = _attention(attached, trace, view, min(asking or len(prompt), len(prompt)))
     return _passages(found, view, passages, tokens)
