@@ -14,6 +14,7 @@ ASKED, ANSWERED = (4, 10), 8
 """Words of a sentence that a question repeats after its verb; words of an answer, at most."""
 PROMPTS = (
     "Question: {}\nAnswer:",
+    "Question: {}\nShort answer:",
     "Q: {}\nA:",
     "{}",
     "{} It is",
@@ -61,6 +62,16 @@ WHEN = re.compile(
 HOW_MANY = re.compile(
     rf"(?P<before>.*?)\b(?P<number>\d{{1,4}}|{SMALL}) (?P<noun>[a-z]{{3,}}s)\b(?P<after>.*)"
 )
+NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'\u2019-]+(?: (?:of |the )?[A-Z][\w'\u2019-]+)*(?![\w(])")
+TERM = re.compile(
+    r"(?<=[a-z,:] )(?:--?[a-z][\w-]*|~?/[\w./-]{2,}|\w+\(\)|[\w-]+\.[a-z]{1,4}|[a-z]+_\w+|"
+    r"[\"\u201c][^\"\u201d]{2,30}[\"\u201d])(?=[ ,]|$)"
+)
+"""What has a name: persons, places, things; options, files, functions, quoted words."""
+AROUND = (10, 8)
+"""Words before and after a name that a question repeats, at most."""
+KEPT = 0.85
+"""Share of these words in half of the questions: who asks does not know all of them."""
 
 
 def make_question(text: str, draw: random.Random) -> Quotation | None:
@@ -85,11 +96,12 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def questions(sentence: str, draw: random.Random) -> Iterator[Quotation]:
-    """Yield what can be asked about a sentence: who, what, when, how many."""
+    """Yield what can be asked about a sentence: who, what, where, when, how many."""
     if found := WHEN.fullmatch(sentence):
         yield Quotation(f"In which year: {_joined(found)}?", found["year"])
     if found := HOW_MANY.fullmatch(sentence):
         yield Quotation(f"How many {found['noun']}: {_joined(found)}?", found["number"])
+    yield from _named(sentence, draw)
     if POINTING.match(sentence):
         return
     if found := WHO.fullmatch(sentence):
@@ -101,6 +113,28 @@ def questions(sentence: str, draw: random.Random) -> Iterator[Quotation]:
     elif found := WHAT_DOES.fullmatch(sentence):
         asked = f"What does {_inside(found['subject'])} {found['verb']}?"
         yield Quotation(asked, _few(found["rest"]))
+
+
+def _named(sentence: str, draw: random.Random) -> Iterator[Quotation]:
+    """Ask for each name inside a sentence, with words around it."""
+    for pattern in (NAME, TERM):
+        for found in pattern.finditer(sentence):
+            before = sentence[: found.start()].split()[-AROUND[0] :]
+            if before[-1][0].isupper():  # it is the rest of a name
+                continue
+            words = [_inside(" ".join(before)), *sentence[found.end() :].split()[: AROUND[1]]]
+            around = " ".join(words).split()
+            if draw.random() < 0.5:
+                around = [word for word in around if draw.random() < KEPT]
+            asked = "Which" if pattern is TERM else _who_or_where(before[-1], found[0])
+            yield Quotation(f"{asked} {' '.join(around)}?", found[0].strip("\"\u201c\u201d"))
+
+
+def _who_or_where(word: str, name: str) -> str:
+    """Return what asks for a name that stands after this word."""
+    if word in ("in", "at", "near", "from", "to"):
+        return "Where"
+    return "Who" if re.fullmatch(r"[A-Z]\S+(?: [A-Z]\S+)+", name) else "Which"
 
 
 def _joined(found: re.Match[str]) -> str:
