@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fotmem.memory.longllama import load_longllama
     from fotmem.memory.memory import Memory
     from fotmem.memory.opening import open_memory
-    from fotmem.memory.retrieval import RereadPrompt, RetrievedPassage
     from fotmem.memory.text import MemoryDocument
     from fotmem.models.load import load_recipe
     from fotmem.plugin.create import create_store
@@ -40,8 +39,6 @@ __all__ = [
     "Memory",
     "MemoryCache",
     "MemoryDocument",
-    "RereadPrompt",
-    "RetrievedPassage",
     "TrainingOptions",
     "__version__",
     "attach",
@@ -65,8 +62,6 @@ _HOMES = {
     "Memory": "fotmem.memory.memory",
     "MemoryCache": "fotmem.memory.cache",
     "MemoryDocument": "fotmem.memory.text",
-    "RereadPrompt": "fotmem.memory.retrieval",
-    "RetrievedPassage": "fotmem.memory.retrieval",
     "TrainingOptions": "fotmem.training.options",
     "attach": "fotmem.memory.attachment",
     "available_adapters": "fotmem.plugin.registry",

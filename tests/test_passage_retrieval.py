@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import Memory, RetrievedPassage
+from fotmem import Memory
 from fotmem.errors import AttachError, InputError, OptionError, ShapeError
-from fotmem.memory.retrieval import NEAR
+from fotmem.memory.retrieval import NEAR, RetrievedPassage
 from tests import tiny
 from tests.oracle import Oracle
 from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - `one_thread` is a fixture

@@ -24,6 +24,8 @@ REFERENCE = {
 } | {f"fotmem.{module}" for module in PUBLIC_MODULES}
 """Modules from which other people import."""
 RETURNED = {
+    "fotmem.memory.retrieval.RereadPrompt",
+    "fotmem.memory.retrieval.RetrievedPassage",
     "fotmem.memory.stats.MemoryStats",
     "fotmem.measure.select.choice.Selection",
     "fotmem.measure.select.choice.Candidate",

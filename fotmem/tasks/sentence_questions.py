@@ -127,7 +127,7 @@ def _named(sentence: str, draw: random.Random) -> Iterator[Quotation]:
             if draw.random() < 0.5:
                 around = [word for word in around if draw.random() < KEPT]
             asked = "Which" if pattern is TERM else _who_or_where(before[-1], found[0])
-            yield Quotation(f"{asked} {' '.join(around)}?", found[0].strip("\"\u201c\u201d"))
+            yield Quotation(f"{asked} {' '.join(around)}?", found[0].strip('"\u201c\u201d'))
 
 
 def _who_or_where(word: str, name: str) -> str:
