@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import fotmem
-from fotmem.measure.evaluate.alternatives import attached_memory, bm25, local_text
+from fotmem.measure.evaluate.alternatives import bm25, local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
 from fotmem.measure.evaluate.questions.question_file import Question
@@ -227,7 +227,7 @@ def test_questions_are_asked_in_the_window_and_with_memory(
         found.append((prompt[: prompt.index(9) + 1], len(memory), memory.decay))
         return Answer("Nora\nOmar" if "Who" in decoded(prompt) else "Omar\nNora", [])
 
-    for module in (local_text, attached_memory, bm25):
+    for module in (local_text, bm25):
         monkeypatch.setattr(module, "answer_question", answer)
     scores = score_questions(model_of(memory), TOKENIZER, memory, [piece, piece], SETTINGS)
     asked_about = (

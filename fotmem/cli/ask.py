@@ -104,7 +104,6 @@ def ask(
         )
     else:
         llama, tokenizer, attached = read_memory(model, dtype, text, name, store_options, given)
-    prompt = question_prompt(tokenizer, question)
     with attached as memory, memory.only(only) if only else nullcontext():
         answer, sources = answer_from(
             memory, llama, tokenizer, question, passages=passages, max_new_tokens=max_new_tokens
@@ -112,6 +111,7 @@ def ask(
         read = memory.stats() if memory.directory else None
     plain = None
     if compare:
+        prompt = question_prompt(tokenizer, question)
         plain = answer_question(llama, tokenizer, prompt, max_new_tokens=max_new_tokens).text
     if as_json:
         report = _report(question, len(memory), answer, plain, sources, read)

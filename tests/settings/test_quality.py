@@ -10,7 +10,7 @@ import fotmem
 from fotmem import Memory
 from fotmem.measure.evaluate import dictionary, perplexity
 from fotmem.measure.evaluate import passkey as evaluated
-from fotmem.measure.evaluate.alternatives import attached_memory
+from fotmem.measure.evaluate.alternatives import local_text
 from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
 from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 from fotmem.measure.evaluate.alternatives.run import Answers, ask_all
@@ -89,7 +89,7 @@ def test_ruler_with_settings_is_that_with_each_of_them(
         best = model(torch.tensor([prompt])).logits[0, -1].max()
         return Answer(f"{best / 10:.9f}", [])
 
-    for module in (comparing, attached_memory):
+    for module in (comparing, local_text):
         monkeypatch.setattr(module, "answer_question", said)
     monkeypatch.setattr(sample, "match", lambda said, answers, one_suffices: float(said))
     model, tokenizer = folders.model(), folders.tokenizer()

@@ -10,7 +10,6 @@ from fotmem.measure.evaluate.alternatives.local_text import LocalText
 from fotmem.measure.evaluate.alternatives.way import AskedText, Question
 from fotmem.measure.evaluate.text_edits import put
 from fotmem.measure.reading import remember
-from fotmem.tasks.answer import answer_question
 from fotmem.tasks.asking import rereading
 
 if TYPE_CHECKING:
@@ -58,13 +57,7 @@ class AttachedMemory(LocalText):
     def answer(self, question: Question) -> str:
         """See `Way.answer`."""
         with rereading(self._memory, self._local, question.prompt, self.passages) as prompt:
-            return answer_question(
-                self.model,
-                self.tokenizer,
-                prompt,
-                max_new_tokens=question.new_tokens,
-                until=question.until,
-            ).text
+            return self._said(prompt, question)
 
     @contextmanager
     def _edited(self, text: AskedText) -> Iterator[None]:

@@ -36,10 +36,14 @@ class LocalText(Way):
     def answer(self, question: Question) -> str:
         """See `Way.answer`."""
         before = question.evidence if self._evidence else []
+        return self._said([*before, *self._local, *question.prompt], question)
+
+    def _said(self, prompt: list[int], question: Question) -> str:
+        """Return what the model says to a prompt, as long as the question wants it."""
         return answer_question(
             self.model,
             self.tokenizer,
-            [*before, *self._local, *question.prompt],
+            prompt,
             max_new_tokens=question.new_tokens,
             until=question.until,
         ).text
