@@ -68,21 +68,19 @@ def answer_from(
         The model that the memory is attached to, and its tokenizer.
     question : str
     passages : int
-        How many are read again for the question, at most; 0: the answer attends to memory, and its
-        sources are where it attends to.
+        How many are read again for the question, at most. With 0, or where the window has no room
+        for any, the answer attends to memory, and its sources are where it attends to.
     max_new_tokens : int
         How much to generate at most.
     """
     prompt, other = (question_prompt(tokenizer, each) for each in (question, ""))
-    if not passages:
-        found = answer_question(
-            model, tokenizer, prompt, memory=memory, max_new_tokens=max_new_tokens
-        )
-        return found.text, merged(memory, tokenizer, found.sources)
     pairs = zip(prompt, other, strict=False)
     begin = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])  # before a question
-    with _reread(memory, prompt[:begin], prompt[begin:], passages) as reread:
+    with _reread(memory, prompt[:begin], prompt[begin:], passages) as again:
+        given = again.input_ids[0].tolist()
+        attending = None if again.passages else memory
         said = answer_question(
-            model, tokenizer, reread.input_ids[0].tolist(), max_new_tokens=max_new_tokens
+            model, tokenizer, given, memory=attending, max_new_tokens=max_new_tokens
         )
-        return said.text, quoted(memory, tokenizer, reread.passages)
+    sources = quoted(memory, tokenizer, again.passages) or merged(memory, tokenizer, said.sources)
+    return said.text, sources
