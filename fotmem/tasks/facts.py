@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FIRST_NAMES = (
@@ -133,6 +134,17 @@ MORE_QUESTIONS = (
     "Complete the sentence: {Key} is",
     "What do they call {key}? They call it",
 )
+QUESTIONS_OF_SEVERAL = (
+    "What are {keys}? They are",
+    "What are {keys}? {Keys} are",
+    "{Keys} are",
+    "List {keys}:",
+    "Question: What are {keys}?\nAnswer:",
+    "Do you remember {keys}? Yes, they are",
+    "We need {keys}. In the text we find",
+    "Tell me {keys}. Here they are:",
+)
+"""For training only; each asks for several facts at once."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,8 @@ class Fact:
 
     key: str
     answer: str
+    group: str = ""
+    """What the facts of one key are together, such as "all locker codes of Nora"."""
 
     def say(self, template: str) -> str:
         """Put key and answer into one of `STATEMENTS` or `QUESTIONS`, or into another sentence.
@@ -149,6 +163,17 @@ class Fact:
         """
         capital = self.key[:1].upper() + self.key[1:]
         return template.format(key=self.key, Key=capital, answer=self.answer)
+
+
+def ask_for(facts: Sequence[Fact], template: str) -> tuple[str, str]:
+    """Ask for several facts at once, by one of `QUESTIONS_OF_SEVERAL`; return also the answers."""
+    keys = _listed([*dict.fromkeys(fact.group or fact.key for fact in facts)])
+    question = template.format(keys=keys, Keys=keys[:1].upper() + keys[1:])
+    return question, _listed([fact.answer for fact in facts])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 class Facts:
@@ -189,6 +214,16 @@ class Facts:
         thing = self._things[(turn + shift) % len(self._things)]
         key = f"{name}'s {thing}" if draw.random() < 0.25 else f"the {thing} of {name}"
         return Fact(key, self._answer(thing, draw))
+
+    def of_one_key(self, number: int, count: int) -> list[Fact]:
+        """Return facts with one key and different answers, computed from a number and the seed."""
+        draw = random.Random(f"facts {self._seed} {number} of one key")
+        thing, name = draw.choice(self._things), draw.choice(self._full_names)
+        answers: dict[str, None] = {}
+        while len(answers) < count:
+            answers[self._answer(thing, draw)] = None
+        group = f"all {thing}s of {name}"
+        return [Fact(f"one {thing} of {name}", answer, group) for answer in answers]
 
     def _answer(self, thing: str, draw: random.Random) -> str:
         if thing in WORDED:

@@ -14,13 +14,24 @@ from torch.utils.data import Dataset
 from fotmem.errors import OptionError
 from fotmem.memory.decay import OLDEST
 from fotmem.models.tokens import token_ids
-from fotmem.tasks.facts import MORE_QUESTIONS, MORE_STATEMENTS, QUESTIONS, STATEMENTS, Facts
+from fotmem.tasks.facts import (
+    MORE_QUESTIONS,
+    MORE_STATEMENTS,
+    QUESTIONS,
+    QUESTIONS_OF_SEVERAL,
+    STATEMENTS,
+    Fact,
+    Facts,
+    ask_for,
+)
 from fotmem.tasks.numbers import number
 from fotmem.tasks.quotations import Quotation, make_quotation
 from fotmem.tasks.sentence_questions import make_question
 
 TOKENS_PER_FACT = (64, 96, 128)
 """Tokens of an example for each fact in it; one of these for each example."""
+FACTS_AT_ONCE = (1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4)
+"""How many facts a question asks for; one of these for each question."""
 TOKENS_PER_QUOTATION = (128, 256)
 """The same for questions about sentences."""
 TOKENS_PER_NUMBER = (24, 48, 96)
@@ -45,7 +56,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         Windows per example ``P``, at least two; of a shorter document, as many as it has.
     facts : float
         Share of examples with invented facts, from 0 to 1. A fact stands at a random place of one
-        window, and a later one asks for it.
+        window, and a later one asks for it, or for several facts of different windows at once.
     quotations : float
         Share of examples that ask for quotations from windows before, from 0 to 1.
     numbers : float
@@ -118,14 +129,14 @@ class Examples(Dataset[dict[str, Tensor]]):
             pieces = [
                 piece
                 for piece in questions
-                if piece.window == place and (piece.answer == 0 or piece.fact in told)
+                if piece.window == place and (piece.answer == 0 or told.issuperset(piece.facts))
             ]
             pieces += [
                 piece for make in makers[place] if (piece := self._about(own[:place], make, draw))
             ]
             draw.shuffle(pieces)
             pieces = _fitting(pieces, self._window)
-            told.update(piece.fact for piece in pieces if piece.answer == 0)
+            told.update(one for piece in pieces if piece.answer == 0 for one in piece.facts)
             rest = self._window - sum(len(piece.tokens) for piece in pieces)
             own.append(text[:rest])
             text = text[rest:]
@@ -152,19 +163,34 @@ class Examples(Dataset[dict[str, Tensor]]):
         """State facts in some windows, and ask for them in later ones."""
         number = max(1, count * self._window // draw.choice(TOKENS_PER_FACT))
         most = self._windows * self._window // TOKENS_PER_FACT[0]
-        pieces = []
-        for place in range(number):
-            fact = self._facts[index * most + place]
-            told = draw.randrange(count - 1)
-            asked = draw.randrange(told + 1, count)
-            statement = self._tokens(f" {fact.say(draw.choice(STATEMENTS + MORE_STATEMENTS))}")
-            pieces.append(_Piece(statement, window=told, fact=place))
-            pieces.append(
-                self._question(
-                    fact.say(draw.choice(QUESTIONS + MORE_QUESTIONS)), fact.answer
-                )._replace(window=asked, fact=place)
-            )
+        pieces, place = [], 0
+        while place < number:
+            together = draw.choice(FACTS_AT_ONCE)
+            together = min(together, count - 1, number - place)
+            told = sorted(draw.sample(range(count - 1), together))
+            asked = draw.randrange(told[-1] + 1, count)
+            numbers = tuple(range(place, place + together))
+            facts, question = self._asked(index * most + place, together, draw)
+            for fact, window, one in zip(facts, told, numbers, strict=True):
+                statement = self._tokens(f" {fact.say(draw.choice(STATEMENTS + MORE_STATEMENTS))}")
+                pieces.append(_Piece(statement, window=window, facts=(one,)))
+            pieces.append(self._question(*question)._replace(window=asked, facts=numbers))
+            place += together
         return pieces
+
+    def _asked(
+        self, first: int, count: int, draw: random.Random
+    ) -> tuple[list[Fact], tuple[str, str]]:
+        """Return facts, and a question for all of them with its answer."""
+        if count == 1:
+            fact = self._facts[first]
+            asked = fact.say(draw.choice(QUESTIONS + MORE_QUESTIONS))
+            return [fact], (asked, fact.answer)
+        if draw.random() < 0.5:
+            facts = self._facts.of_one_key(first, count)
+        else:
+            facts = [self._facts[number] for number in range(first, first + count)]
+        return facts, ask_for(facts, draw.choice(QUESTIONS_OF_SEVERAL))
 
     def _about(self, before: list[list[int]], make: Maker, draw: random.Random) -> _Piece | None:
         """Ask about the text of a window before."""
@@ -187,7 +213,8 @@ class _Piece(NamedTuple):
     answer: int = 0
     """Tokens before the last one that answer; 0: it is no question."""
     window: int = 0
-    fact: int = -1
+    facts: tuple[int, ...] = ()
+    """Numbers of the facts that it states or asks for."""
 
 
 def _fitting(pieces: list[_Piece], room: int) -> list[_Piece]:

@@ -102,6 +102,7 @@ def test_facts_are_asked_for_in_windows_after_the_one_that_states_them(
     monkeypatch.setattr(
         "fotmem.training.examples.TOKENS_PER_FACT", (200,)
     )  # a token is a character
+    monkeypatch.setattr("fotmem.training.examples.FACTS_AT_ONCE", (1,))
     tokenizer, run = folders.tokenizer(), encoded(4000)
     options: dict[str, Any] = {"window": 400, "facts": 1.0, "seed": 3}
     drawn, asked_in = examples([run], **options), set()
@@ -129,6 +130,35 @@ def test_facts_are_asked_for_in_windows_after_the_one_that_states_them(
         again = examples([run], **options)[index]
         assert all(torch.equal(example[name], again[name]) for name in example)
     assert asked_in == {1, 2, 3}
+
+
+def test_several_facts_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotmem.training.examples.TOKENS_PER_FACT", (250,))
+    monkeypatch.setattr("fotmem.training.examples.FACTS_AT_ONCE", (3,))
+    monkeypatch.setattr("fotmem.tasks.facts.WORDED", {})
+    drawn = examples([encoded(6000)], window=500, facts=1.0, size=20)
+    tokenizer, groups = folders.tokenizer(), set()
+
+    def said(tokens: Tensor) -> str:
+        return str(tokenizer.decode(tokens)).strip()
+
+    for example in map(drawn.__getitem__, range(20)):
+        windows, masks = example["windows"], example["answers"].int().tolist()
+        texts = [said(window) for window in windows]
+        for place, mask in enumerate(masks):
+            for answer_at in re.finditer("1+", "".join(map(str, mask))):
+                answers = re.split(", | and ", said(windows[place][slice(*answer_at.span())]))
+                told = [
+                    window
+                    for answer in answers
+                    for window, text in enumerate(texts[:place])
+                    if re.search(rf"(?<!\d){answer}(?!\d)", text)
+                ]
+                assert len(told) == len(answers)
+                assert told == sorted(set(told))  # in windows of their own, in this order
+                is_one_key = re.search(rf"one (.*) is {answers[0]}", texts[told[0]])
+                groups.add((len(answers), is_one_key is not None))
+    assert {(3, True), (3, False)} <= groups
 
 
 def test_quotations_are_from_windows_before() -> None:
