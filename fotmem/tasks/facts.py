@@ -167,12 +167,13 @@ class Fact:
 
 def ask_for(facts: Sequence[Fact], template: str) -> tuple[str, str]:
     """Ask for several facts at once, by one of `QUESTIONS_OF_SEVERAL`; return also the answers."""
-    keys = _listed([*dict.fromkeys(fact.group or fact.key for fact in facts)])
+    keys = listed([*dict.fromkeys(fact.group or fact.key for fact in facts)])
     question = template.format(keys=keys, Keys=keys[:1].upper() + keys[1:])
-    return question, _listed([fact.answer for fact in facts])
+    return question, listed([fact.answer for fact in facts])
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Join words as a sentence does: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 

@@ -21,6 +21,7 @@ from fotmem.measure.evaluate.ruler.sample import Sample
 from fotmem.measure.evaluate.ruler.words import Kind, invent, several
 from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
+from fotmem.tasks.facts import listed
 
 NEW_TOKENS = 128
 INTRODUCTION = "Magic {kind} are hidden in the text below. Keep them in mind, you will need them.\n"
@@ -125,10 +126,8 @@ class NeedleTask:
 
     def _question(self, source: Source, keys: list[str]) -> list[int]:
         words = QUESTION if self.asked * self.values == 1 else QUESTION_OF_SEVERAL
-        said = " and ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
-        return token_ids(
-            source.tokenizer, words.format(one=self.value[:-1], kind=self.value, keys=said)
-        )
+        said = words.format(one=self.value[:-1], kind=self.value, keys=listed(keys))
+        return token_ids(source.tokenizer, said)
 
     def _others(self, source: Source, keys: set[str], room: int, draw: Random) -> list[list[int]]:
         """Make needles with other keys, as many as fit, where they are the haystack."""
