@@ -16,21 +16,7 @@ from recipes.shipping import ship_halves
 BUILD = Path("build/recipe-smollm2")
 TEXTS = Path("build/texts/training")
 SHIPPED = Path("fotmem/recipes/smollm2")
-OPTIONS = fotmem.TrainingOptions(
-    layers=(17, 18, 20, 21, 23, 24),
-    documents=2,
-    windows=8,
-    d=(1, 2, 2, 2),
-    bank_windows=(0, 0, 0, 16),
-    facts=0.6,
-    quotations=0.4,
-    numbers=0.5,
-    decay={17: 0.7, 18: 0.7, 24: 0.7},
-    temperature=0.7,
-    steps=300,
-    bf16=True,
-    evaluate_every=85,
-)
+OPTIONS = fotmem.TrainingOptions(layers=(14, 15, 17, 18, 20, 21, 23, 24), bf16=True)
 
 
 def main() -> None:

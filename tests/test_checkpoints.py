@@ -209,7 +209,7 @@ def test_a_training_that_fails_at_once_leaves_nothing(
 def test_d_is_at_most_documents() -> None:
     assert fotmem.TrainingOptions(documents=2).d == (1, 2, 2, 2)
     assert fotmem.TrainingOptions(documents=1).d == (1, 1, 1, 1)
-    assert fotmem.TrainingOptions().d == fotmem.TrainingOptions(documents=9).d == (1, 2, 4, 4)
+    assert fotmem.TrainingOptions().d == fotmem.TrainingOptions(documents=9).d == (1, 2, 2, 2)
     with pytest.raises(ValueError, match="d must be from 1 to documents"):
         fotmem.TrainingOptions(documents=2, d=(1, 4))
     for seed in (-1, 2**32):

@@ -13,12 +13,13 @@ from fotmem.arguments import DecayField
 from fotmem.errors import require_packages
 from fotmem.memory.decay import OLDEST
 
-D = (1, 2, 4, 4)
+D = (1, 2, 2, 2)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingOptions(BaseModel):
-    """How a model is trained; the defaults are those of the SmolLM2 recipe."""
+    """How a model is trained; the defaults are those of the SmolLM2 recipe, but for `layers` and
+    `bf16`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -40,35 +41,35 @@ class TrainingOptions(BaseModel):
     """How fast older keys lose weight, in all layers or by layer (see `fotmem.attach`), in training
     and later. In training, documents with facts get a random age; those of plain text have their
     own."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=0.7, gt=0)
     """Divisor of the scores of remembered keys (see `fotmem.attach`), in the beginning: each query
     head of a memory layer learns its own."""
-    documents: int = Field(default=4, ge=1)
+    documents: int = Field(default=2, ge=1)
     """Documents per step."""
-    windows: int = Field(default=2, ge=2, lt=OLDEST)
+    windows: int = Field(default=8, ge=2, lt=OLDEST)
     """Windows per document, or as many as it has. Each attends to all before it; with distillation
     they must fit the model's context."""
-    steps: int = Field(default=240, ge=1)
+    steps: int = Field(default=360, ge=1)
     d: tuple[int, ...] = D
     """To the windows of how many documents a window attends, in equal parts of the training; by
     default at most `documents`."""
-    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 32)
+    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 16)
     """How many windows of the bank a window attends to as well, also in equal parts."""
     bank_weight: float = Field(default=16.0, gt=0)
     """Factor of the weight of each key of the bank: a memory in use is larger than the bank."""
-    facts: Share = 0.75
+    facts: Share = 0.5
     """Share of documents with invented facts."""
-    quotations: Share = 0.0
+    quotations: Share = 0.3
     """Share of documents in which later windows ask for quotations from windows before."""
-    questions: Share = 0.0
+    questions: Share = 0.5
     """Share of documents in which later windows ask what sentences of windows before say: who or
     what does something, when, how many. Questions are made of English sentences by their form."""
-    numbers: Share = 0.0
+    numbers: Share = 0.5
     """Share of documents with numbers put into their text, such as years and pages. In a text full
     of numbers, a number is hard to find."""
     text_weight: float = Field(default=0.0, ge=0)
     """Weight of the loss on the text of later windows, beside the loss on answers."""
-    distillation: float = Field(default=1.0, ge=0)
+    distillation: float = Field(default=2.0, ge=0)
     """Weight of the divergence from the predictions of the untrained model, which reads all windows
     in one context (see `Teacher`); it keeps the model as it was."""
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -83,7 +84,7 @@ class TrainingOptions(BaseModel):
     gradient_checkpointing: bool = False
     bf16: bool = False
     """Compute in bfloat16; weights keep their dtype."""
-    evaluate_every: int = Field(default=50, ge=1)
+    evaluate_every: int = Field(default=90, ge=1)
     """Steps between evaluations, and between checkpoints."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything random."""
