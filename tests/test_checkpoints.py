@@ -18,7 +18,7 @@ from fotmem.training.checkpoints import last_checkpoint
 from tests import folders
 from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
-from tests.training.tuned import SMALL, Stop, prose, tune
+from tests.training.tuned import Stop, prose, tune
 
 
 @pytest.fixture(scope="module")
@@ -217,13 +217,12 @@ def test_d_is_at_most_documents() -> None:
             fotmem.TrainingOptions(seed=seed)
 
 
-def test_few_documents_by_the_command(
+def test_one_document_by_the_command(
     folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--documents", 2, "--layers", "1,3", "--window", 32, "--steps", 1]
-    words += ["--evaluate-every", 1]
+    words = ["--documents", 1, "--layers", "1,3", "--window", 32, "--windows", 2, "--steps", 1]
+    words += ["--evaluate-every", 1, "--facts", 0]
     ended = call(capsys, "train", folder, "--data", text, "--output", tmp_path / "out", *words)
     assert ended.code == 0, ended.err
     about = json.loads((tmp_path / "out" / "checkpoint-1" / checkpoints.ABOUT_FILE).read_text())
-    assert about["training"]["options"]["d"] == [1, 2, 2, 2]
-    assert SMALL["documents"] == 2
+    assert about["training"]["options"]["d"] == [1, 1, 1, 1]

@@ -24,7 +24,7 @@ def test_a_family_is_trained_saved_and_loaded(family: str, tmp_path: Path) -> No
     folders.tokenizer().save_pretrained(base)
     book.write_text(folders.PROSE[:4000], encoding="utf-8")
     options = fotmem.TrainingOptions(
-        layers=(1,), window=16, documents=2, steps=2, d=(1, 2), bank_windows=(0, 1), facts=0.0
+        layers=(1,), window=16, windows=2, steps=2, d=(1, 2), bank_windows=(0, 1), facts=0.0
     )
     fotmem.train(*load_model(str(base)), [book], tuned, options=options)
     model, tokenizer = load_model(str(tuned))

@@ -34,7 +34,7 @@ def test_the_commands_of_the_tutorial(
     programs = [shlex.split(line)[:3] for line in lines]
     assert [words[1] for words in programs] == ["layers", "train", "ask", "eval", "eval", "eval"]
     for line in lines:
-        small = line.replace("smollm2", "./smollm2").replace("--steps 240", "--steps 4")
+        small = line.replace("smollm2", "./smollm2").replace("--steps 360", "--steps 4 --windows 2")
         small = small.replace("512,2k", "128,256")
         ended = call(capsys, *shlex.split(small)[1:])
         assert (ended.code, bool(ended.out)) == (0, True), (line, ended.err)

@@ -18,8 +18,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingOptions(BaseModel):
-    """How a model is trained; the defaults are those of the SmolLM2 recipe, but for `layers` and
-    `bf16`."""
+    """How a model is trained.
+
+    The defaults are those of the SmolLM2 recipe, but for `layers` and `bf16`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

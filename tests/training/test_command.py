@@ -15,7 +15,7 @@ from tests.commands import PROGRAM, call, refusal
 from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
 
 COMMAND = (
-    "--layers 1,3 --window 32 --documents 2 --d 1,2 --bank-windows 0,1,3 --facts 0 --lora-rank 2"
+    "--layers 1,3 --window 32 --windows 2 --d 1,2 --bank-windows 0,1,3 --facts 0 --lora-rank 2"
 )
 
 
