@@ -58,7 +58,7 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ("--d 1,9", "d must be from 1 to documents (4), got (1, 9)"),
+        ("--d 1,9", "d must be from 1 to documents (2), got (1, 9)"),
         ("--d one", "expected numbers such as 1,2,4, got 'one'"),
         ("--learning-rate 0", "'--learning-rate': expected a number greater than 0, got 0.0"),
         ("--bank-weight inf", "'--bank-weight': expected at most 4,294,967,296, got inf"),

@@ -100,7 +100,9 @@ def test_layers_below_are_frozen_while_the_bank_is_in_use(
 
 
 def test_d_and_the_bank_change_in_equal_parts_of_the_training() -> None:
-    options = TrainingOptions(steps=12, d=(1, 2, 4), bank_windows=(0, 5), learning_rate_decay=2)
+    options = TrainingOptions(
+        steps=12, documents=4, d=(1, 2, 4), bank_windows=(0, 5), learning_rate_decay=2
+    )
     assert [options.d_at(step) for step in range(12)] == [1] * 4 + [2] * 4 + [4] * 4
     assert [options.bank_windows_at(step) for step in range(12)] == [0] * 6 + [5] * 6
     rates = [options.learning_rate_at(step) / options.learning_rate for step in range(10, 12)]
