@@ -12,9 +12,7 @@ from fotmem.training.tune import DISTANCE
 from recipes.smollm2 import OPTIONS
 
 BASE, TUNED = (f"{name} --dtype bfloat16" for name in ("smollm2", "smollm2-fot"))
-DECAYS = OPTIONS.decay if isinstance(OPTIONS.decay, dict) else {}
-DECAY = ",".join(f"{layer}:{power:g}" for layer, power in DECAYS.items())
-ALIKE = f"{BASE} --distance {DISTANCE} --decay {DECAY} --temperature {OPTIONS.temperature:g}"
+ALIKE = f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay} --temperature {OPTIONS.temperature}"
 READ, ASKED = 700, 2
 """Tokens read in a second, and seconds of a question: in bfloat16 on one core where we measured."""
 QUICK = 5
@@ -81,16 +79,17 @@ def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
 
 
 EVALUATIONS = {
-    "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k"), readings=2),
+    "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k")),
     "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), ()),
     "passkey-attention": Evaluation(f"{PASSKEY(TUNED)} --passages 0", ("16k", "100k"), ()),
-    "passkey-base": Evaluation(PASSKEY(BASE), ("4k", "16k"), ("4k",), readings=2),
+    "passkey-base": Evaluation(PASSKEY(BASE), ("4k", "16k"), ("4k",)),
+    "passkey-ivf": Evaluation(
+        f"{PASSKEY(TUNED)} --store faiss-ivf --option nprobe=128", ("100k",), ()
+    ),
     "passkey-2048": Evaluation(f"{PASSKEY(TUNED)} --window 2048", ("16k", "100k"), ()),
     "passkey-8192": Evaluation(f"{PASSKEY(TUNED)} --window 8192", ("16k", "100k"), ()),
-    "distractors": Evaluation(
-        f"{PASSKEY(TUNED)} --distractors 10", ("16k", "100k"), ("16k",), readings=2
-    ),
-    "facts": Evaluation(FACTS, ("16k", "100k"), ("16k",), asked=32),
+    "distractors": Evaluation(f"{PASSKEY(TUNED)} --distractors 10", ("16k", "100k"), ("16k",)),
+    "facts": Evaluation(FACTS, ("16k", "100k"), ("16k",), asked=64),
     "facts-attention": Evaluation(f"{FACTS} --passages 0", ("16k",), (), asked=32),
     "facts-2048": Evaluation(f"{FACTS} --window 2048", ("16k",), (), asked=32),
     "facts-8192": Evaluation(f"{FACTS} --window 8192", ("16k",), (), asked=32),
@@ -98,7 +97,7 @@ EVALUATIONS = {
     "questions-attention": questions(f"{TUNED} --passages 0"),
     "questions-base": questions(BASE),
     "ruler": Evaluation(RULER, ("16k",), (), asked=5, passes=13),
-    "ruler-long": Evaluation(ONLY_NEEDLES, ("100k",), (), asked=5, passes=len(NEEDLES)),
+    "ruler-long": Evaluation(ONLY_NEEDLES, ("100k",), (), asked=3, passes=len(NEEDLES)),
     "ruler-2048": Evaluation(
         f"{ONLY_NEEDLES} --window 2048", ("16k",), (), asked=3, passes=len(NEEDLES)
     ),
@@ -116,7 +115,6 @@ EVALUATIONS = {
         f"perplexity {TUNED} --window 512,2k,8k --scored 8k --places {{readings}}",
         lengths=("2k,4k,16k,64k",),
         quick=("4k,16k",),
-        readings=2,
         asked=0,
         passes=3,
         scored=8192,

@@ -76,6 +76,7 @@ TABLES = (
     Table("Pass key, by tokens of text", ("passkey", "passkey-long"), exact_match),
     Table("The same, with attention to memory only", ("passkey-attention",), exact_match),
     Table("The same with the base model", ("passkey-base",), exact_match),
+    Table("The same, with the store `faiss-ivf`", ("passkey-ivf",), exact_match),
     *(Table(f"The same, window {each:,}", (f"passkey-{each}",), exact_match) for each in WINDOWS),
     Table("Pass key among ten look-alikes", ("distractors",), exact_match),
     Table("Facts in other and in trained wordings", ("facts",), exact_match),
