@@ -1,6 +1,7 @@
 """What settings of a memory are chosen by: each text is read once, and asked with all of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def _choices(
 ) -> list[list[bool]]:
     found = []
     for each in questions:
-        with rereading(memory, each.local, each.asked, passages) as prompt:
+        with _rereading(memory, each, passages) as prompt:
             found.append(first_choices(model, prompt, each.answer))
     return found
 
@@ -111,9 +112,16 @@ def _quotation_losses(
 ) -> list[float]:
     found = []
     for each in hard.quotations:
-        with rereading(memory, each.local, each.asked, passages) as prompt:
+        with _rereading(memory, each, passages) as prompt:
             found.append(answer(model, prompt, each.answer).loss / len(each.answer))
     return found
+
+
+def _rereading(
+    memory: fotmem.Memory | None, question: Question, passages: int
+) -> AbstractContextManager[list[int]]:
+    room = len(question.answer)
+    return rereading(memory, question.local, question.asked, passages=passages, max_new_tokens=room)
 
 
 def scored_text(ids: list[int]) -> ScoredText:

@@ -11,7 +11,6 @@ from random import Random
 from typing import Any, NamedTuple
 
 from fotmem.errors import InputError
-from fotmem.measure.evaluate.facts import OTHER_QUESTIONS
 from fotmem.measure.reading import LOCAL
 from fotmem.models.tokens import token_ids
 from fotmem.tasks import pass_key
@@ -30,6 +29,8 @@ SENTENCE = re.compile(r"(?<=[.!?]\s)[^\W\d_](?:[^.!?\n]|\n(?!\s*\n))+[.!?](?=\s)
 WORDS = range(12, 31)
 """Words that a quoted sentence may have."""
 QUOTATION = '\nAs it says above: "{}'
+OTHER_QUESTIONS = ("Does nobody know {key}? I would say", "Here is what I noted of {key}:")
+"""Wordings of neither the training nor `fotmem eval facts`, which reports what was chosen."""
 
 
 class Question(NamedTuple):
@@ -134,7 +135,7 @@ def _inserted(text: list[int], parts: list[list[int]], draw: Random) -> list[int
 def _facts(keys: list[Distractor], seed: int) -> Iterator[Fact]:
     """Yield facts about numbers, none about what a person with a pass key has."""
     people = [key.name.partition(" of ")[2] for key in keys]
-    every = Facts(seed + 10**6)
+    every = Facts(seed + 2 * 10**6)  # `fotmem eval facts` has others
     for fact in map(every.__getitem__, count()):
         if fact.answer.isdigit() and not any(person in fact.key for person in people):
             yield fact

@@ -115,6 +115,7 @@ EVALUATIONS = {
         f"perplexity {TUNED} --window 512,2k,8k --scored 8k --places {{readings}}",
         lengths=("2k,4k,16k,64k",),
         quick=("4k,16k",),
+        readings=2,
         asked=0,
         passes=3,
         scored=8192,

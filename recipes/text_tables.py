@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from fotmem.measure.bench.figures import Figure
+from fotmem.measure.evaluate.intervals import wilson
 from recipes.reports import ranged, table
 from recipes.smollm2_evaluations import Evaluation
 
@@ -14,50 +15,67 @@ Reports = Mapping[str, Rows]
 """The rows of one text, by the names of evaluations."""
 
 
-def exact_match(rows: Rows) -> dict[str, Figure]:
+class Cell(NamedTuple):
+    """A figure of a text, with its 95% interval."""
+
+    figure: Figure
+    trials: int = 0
+    """Of which it is the mean score; 0: it is none of trials."""
+
+
+Cells = dict[str, Cell]
+"""By column."""
+
+
+def exact_match(rows: Rows, *, kind: str = "all") -> Cells:
     """Return the share of right answers by tokens of text, and without memory."""
-    asked = [row for row in rows if "memory" in row and row.get("kind", "all") == "all"]
+    asked = [row for row in rows if "memory" in row and row.get("kind", "all") == kind]
     return {
-        f"{row['tokens']:,}" if row["memory"] else "without memory": Figure(
-            row["exact_match"], *row["exact_match_interval"]
+        f"{row['tokens']:,}" if row["memory"] else "without memory": Cell(
+            Figure(row["exact_match"], *row["exact_match_interval"]),
+            row["facts"] if "facts" in row else row["trials"],
         )
         for row in sorted(asked, key=lambda row: (row["memory"], row["tokens"]))
     }
 
 
-def saved_loss(rows: Rows, *, window: int) -> dict[str, Figure]:
+def saved_loss(rows: Rows, *, window: int) -> Cells:
     """Return by how many nats memory reduces the loss in a window, by tokens in memory."""
     return {
-        f"{row['tokens']:,}": Figure(-row["difference"], *(-end for end in reversed(ends)))
+        f"{row['tokens']:,}": Cell(Figure(-row["difference"], *(-end for end in reversed(ends))))
         for row in rows
         if row["memory"] and row["window"] == window
         for ends in [row["difference_interval"]]
     }
 
 
-def shares(rows: Rows, *, tokens: int) -> dict[str, Figure]:
+def shares(rows: Rows, *, tokens: int) -> Cells:
     """Return the share of full attention's gain that memory recovers, by window."""
     return {
-        f"{row['window']:,}": Figure(*row["share"])
+        f"{row['window']:,}": Cell(Figure(*row["share"]))
         for row in rows
         if row["tokens"] == tokens and row.get("share") is not None
     }
 
 
-def beside_window(rows: Rows) -> dict[str, Figure]:
+def beside_window(rows: Rows) -> Cells:
     """Return the score with memory, and with all that an answer needs in the window."""
     return {
-        f"{row['tokens']:,}{label}": Figure(row[name], *row[f"{name}_interval"])
+        f"{row['tokens']:,}{label}": Cell(
+            Figure(row[name], *row[f"{name}_interval"]), row["trials"]
+        )
         for row in rows
         if row.get("task", "needles") == "needles"
         for name, label in (("with_memory", ""), ("in_window", ", in window"))
     }
 
 
-def ways(rows: Rows) -> dict[str, Figure]:
+def ways(rows: Rows) -> Cells:
     """Return the score of each way to answer."""
     return {
-        row["way"]: Figure(row["score"], *row["score_interval"]) for row in rows if "way" in row
+        row["way"]: Cell(Figure(row["score"], *row["score_interval"]), row["questions"])
+        for row in rows
+        if "way" in row
     }
 
 
@@ -66,7 +84,7 @@ class Table(NamedTuple):
 
     title: str
     evaluations: tuple[str, ...]
-    figures: Callable[[Rows], dict[str, Figure]]
+    figures: Callable[[Rows], Cells]
     """Picks figures out of the rows of these evaluations, by column; higher is better."""
 
 
@@ -79,7 +97,12 @@ TABLES = (
     Table("The same, with the store `faiss-ivf`", ("passkey-ivf",), exact_match),
     *(Table(f"The same, window {each:,}", (f"passkey-{each}",), exact_match) for each in WINDOWS),
     Table("Pass key among ten look-alikes", ("distractors",), exact_match),
-    Table("Facts in other and in trained wordings", ("facts",), exact_match),
+    Table(
+        "Facts in other wordings than trained",
+        ("facts",),
+        partial(exact_match, kind="other wording"),
+    ),
+    Table("The same facts, and as many in trained wordings", ("facts",), exact_match),
     Table("The same, with attention to memory only", ("facts-attention",), exact_match),
     *(Table(f"The same, window {each:,}", (f"facts-{each}",), exact_match) for each in WINDOWS),
     Table("Natural questions, by tokens of text", ("questions",), beside_window),
@@ -123,7 +146,7 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     if not columns:
         return ""
     body = [
-        [text, *(ranged(figures[each], 2) if each in figures else "" for each in columns)]
+        [text, *(ranged(figures[each].figure, 2) if each in figures else "" for each in columns)]
         for text, figures in found.items()
         if figures
     ]
@@ -141,11 +164,15 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     return f"**{show.title}**\n\n{table(['text', *columns], body)}\n{''.join(sorted(commands))}"
 
 
-def _mean(figures: Mapping[str, Figure], texts: int) -> str:
-    value = f"{mean(figure.value for figure in figures.values()):.2f}"
-    return value if len(figures) == texts else f"{value} ({len(figures)} of {texts} texts)"
+def _mean(cells: Mapping[str, Cell], texts: int) -> str:
+    """Return the mean of all texts; with an interval where it is one of trials."""
+    value = mean(cell.figure.value for cell in cells.values())
+    shown = f"{value:.2f}"
+    if trials := [cell.trials for cell in cells.values() if cell.trials]:
+        shown = ranged((value, *wilson(value * sum(trials), sum(trials))), 2)
+    return shown if len(cells) == texts else f"{shown} ({len(cells)} of {texts} texts)"
 
 
-def _worst(figures: Mapping[str, Figure]) -> str:
-    text = min(figures, key=lambda text: figures[text].value)
-    return f"{figures[text].value:.2f} ({text})"
+def _worst(cells: Mapping[str, Cell]) -> str:
+    text = min(cells, key=lambda text: cells[text].figure.value)
+    return f"{cells[text].figure.value:.2f} ({text})"

@@ -31,8 +31,11 @@ def read() -> Any:
 
 def test_the_model_sees_nothing_but_the_passages_and_the_prompt(read: Any) -> None:
     model, memory, plain = read
-    with rereading(memory, LOCAL, QUESTION, 2) as prompt:
-        given, found = memory.reread([*LOCAL, *QUESTION], passages=2, asking=len(QUESTION))
+    with rereading(memory, LOCAL, QUESTION, passages=2, max_new_tokens=4) as prompt:
+        given, found = memory.reread(
+            [*LOCAL, *QUESTION], passages=2, asking=len(QUESTION), max_new_tokens=4
+        )
+        assert len(prompt) + 4 <= WINDOW
         assert prompt == given[0].tolist()
         assert prompt[-7:] == [*LOCAL, *QUESTION]
         assert len(found) == 2
@@ -44,7 +47,7 @@ def test_the_model_sees_nothing_but_the_passages_and_the_prompt(read: Any) -> No
 def test_without_passages_the_model_attends_to_memory(read: Any) -> None:
     model, memory, plain = read
     for given, passages in ((memory, 0), (None, 3)):
-        with rereading(given, LOCAL, QUESTION, passages) as prompt:
+        with rereading(given, LOCAL, QUESTION, passages=passages, max_new_tokens=4) as prompt:
             assert prompt == [*LOCAL, *QUESTION]
             ids = torch.tensor([prompt])
             assert not torch.allclose(model(ids).logits, plain(ids).logits, atol=1e-4)
@@ -56,7 +59,7 @@ def test_what_finds_nothing_is_not_asked_without_memory() -> None:
     memory = fotmem.attach(model, layers=LAYERS, window=WINDOW)
     memory.read(tiny.ids(200))
     long = list(range(3, 3 + WINDOW))
-    with rereading(memory, [], long, 3) as prompt:
+    with rereading(memory, [], long, passages=3, max_new_tokens=4) as prompt:
         assert prompt == long
         ids = torch.tensor([long])
         assert not torch.allclose(model(ids).logits, tiny.llama()(ids).logits, atol=1e-4)

@@ -85,6 +85,9 @@ def test_offloaded_models(spread: Any) -> None:
     memory = attached(spread)
     assert memory.store(1).device == torch.device("cpu")
     assert_answers(spread, with_memory)
+    again = memory.reread(tiny.ids(3), passages=1)
+    assert again.passages
+    assert again.input_ids.device == torch.device("cpu")
     memory.detach()
     assert_answers(spread, plain)
     after = snapshot(spread)

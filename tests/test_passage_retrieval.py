@@ -182,6 +182,42 @@ def test_passages_come_before_the_prompt_in_their_order(passages: int) -> None:
     assert given.shape[1] > prompt.shape[1]
 
 
+def test_a_prefix_stays_before_the_passages() -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(READ))
+    prompt = tiny.ids(5, seed=1)
+    [plain], found = memory.reread(prompt, passages=2, tokens=3)
+    for prefix in range(6):
+        [given], passages = memory.reread(prompt, passages=2, tokens=3, prefix=prefix)
+        assert passages == found
+        assert torch.equal(given[:prefix], prompt[0, :prefix])
+        assert torch.equal(given[prefix : prefix + len(plain) - 5], plain[:-5])
+        assert torch.equal(given[prefix + len(plain) - 5 :], prompt[0, prefix:])
+
+
+@pytest.mark.parametrize("new", [0, 1, 7, WINDOW - 9, WINDOW])
+def test_an_answer_has_room(new: int) -> None:
+    _, memory = attached()
+    memory.read(tiny.ids(READ))
+    prompt = tiny.ids(9, seed=1)
+    given, found = memory.reread(prompt, max_new_tokens=new)
+    assert bool(found) == (given.shape[1] > 9) == (new < WINDOW - 9)
+    assert given.shape[1] + new <= max(WINDOW, 9 + new)
+
+
+def test_a_window_with_little_room_has_fewer_passages_not_scraps() -> None:
+    model = tiny.llama(max_position_embeddings=512)
+    memory = fotmem.attach(model, layers=LAYERS, window=300)
+    memory.read(tiny.ids(400))
+    for passages, length in ((100, 20), (3, 200), (3, 225)):
+        prompt = tiny.ids(length, seed=1)
+        given, found = memory.reread(prompt, passages=passages)
+        assert len(found) == (300 - 37 - length) // 32
+        assert all(each.stop - each.start >= 16 for each in found)
+        assert given.shape[1] <= 300 - 37
+    assert memory.reread(tiny.ids(240, seed=1)).passages == []
+
+
 @pytest.mark.parametrize("length", range(1, WINDOW + 5))
 def test_a_prompt_with_passages_leaves_an_eighth_of_the_window(length: int) -> None:
     _, memory = attached()

@@ -35,6 +35,16 @@ from fotmem.tasks.sentence_questions import make_question, questions, sentences
             "How many huts: All of them live in north of this castle?",
             "two",
         ),
+        (
+            "The army had 10,000 soldiers in the field",
+            "How many soldiers: The army had in the field?",
+            "10,000",
+        ),
+        (
+            "The archive holds 1,234 pages, all of them old",
+            "What does the archive hold?",
+            "1,234 pages",
+        ),
     ],
 )
 def test_forms_of_sentences(sentence: str, asked: str, answer: str) -> None:
@@ -62,6 +72,20 @@ def test_names_inside_sentences(sentence: str, asked: str, answer: str) -> None:
     assert any(each.startswith(asked) for each in about)
     assert len({*about}) > 1
     assert not any(answer in each for each in about)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The driver does not support the old cards",
+        "The old way is not a way of ours",
+        "The rate was 3.5 hours of it",
+    ],
+)
+def test_no_answer_is_a_negation_or_a_part_of_a_number(sentence: str) -> None:
+    for each in questions(sentence, random.Random(0)):
+        assert "not" not in each.answer.split()
+        assert each.answer not in ("5", "000")
 
 
 def test_the_rest_of_a_name_is_no_name() -> None:

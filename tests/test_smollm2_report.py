@@ -18,6 +18,7 @@ from recipes.smollm2_picture import draw
 from recipes.smollm2_report import FIGURES, PAGES, QUICK, REPORTS, rows_of
 from recipes.text_tables import (
     TABLES,
+    Cell,
     Table,
     beside_window,
     exact_match,
@@ -43,7 +44,7 @@ SHOWN = [Table("Pass key", ("passkey", "same", "unmeasured"), exact_match)]
 
 def passkey_row(tokens: int, right: float, *, memory: bool = True) -> dict[str, Any]:
     interval = [max(0.0, right - 0.1), min(1.0, right + 0.1)]
-    about = {"tokens": tokens, "memory": memory}
+    about = {"tokens": tokens, "memory": memory, "trials": 100}
     return about | {"exact_match": right, "exact_match_interval": interval}
 
 
@@ -86,7 +87,8 @@ def test_each_text_the_mean_and_the_worst() -> None:
         "| --- | --- | --- | --- |\n"
         "| manual | 0.00 (0.00 to 0.10) | 0.90 (0.80 to 1.00) | 0.80 (0.70 to 0.90) |\n"
         "| tables | 0.00 (0.00 to 0.10) | 0.50 (0.40 to 0.60) |  |\n"
-        "| **mean** | 0.00 (2 of 3 texts) | 0.70 (2 of 3 texts) | 0.80 (1 of 3 texts) |\n"
+        "| **mean** | 0.00 (0.00 to 0.02) (2 of 3 texts) | 0.70 (0.63 to 0.76) (2 of 3 texts) "
+        "| 0.80 (0.71 to 0.87) (1 of 3 texts) |\n"
         "| **worst** | 0.00 (manual) | 0.50 (tables) | 0.80 (manual) |\n"
         "\n    fotmem eval passkey one --trials 100 --tokens LENGTH --text FILE\n"
     )
@@ -96,7 +98,8 @@ def test_figures_are_those_of_all_facts() -> None:
     rows = [
         passkey_row(4096, right) | {"kind": kind} for kind, right in (("4 digits", 0), ("all", 1))
     ]
-    assert exact_match(rows) == {"4,096": (1, 0.9, 1)}
+    assert exact_match(rows) == {"4,096": ((1, 0.9, 1), 100)}
+    assert exact_match(rows, kind="4 digits")["4,096"].figure.value == 0
 
 
 def test_the_loss_that_memory_saves_and_its_share() -> None:
@@ -109,25 +112,26 @@ def test_the_loss_that_memory_saves_and_its_share() -> None:
         for tokens, share in ((0, None), (4096, half), (8192, most))
     ]  # fmt: skip
     found = json.loads(json.dumps([row.__dict__ for row in rows]))
-    assert saved_loss(found, window=512) == dict.fromkeys(("4,096", "8,192"), (0.2, 0.1, 0.3))
-    assert shares(found, tokens=4096) == dict.fromkeys(("512", "2,048"), (0.5, 0.4, 0.6))
+    saved, share = Cell(Figure(0.2, 0.1, 0.3)), Cell(Figure(0.5, 0.4, 0.6))
+    assert saved_loss(found, window=512) == dict.fromkeys(("4,096", "8,192"), saved)
+    assert shares(found, tokens=4096) == dict.fromkeys(("512", "2,048"), share)
 
 
 def test_the_score_with_memory_and_in_the_window() -> None:
     score = {"with_memory": 0.5, "with_memory_interval": [0.4, 0.6], "tokens": 4096}
-    score |= {"in_window": 1.0, "in_window_interval": [0.9, 1.0]}
+    score |= {"in_window": 1.0, "in_window_interval": [0.9, 1.0], "trials": 5}
     assert beside_window([score | {"task": task} for task in ("vt", "needles")]) == {
-        "4,096": (0.5, 0.4, 0.6),
-        "4,096, in window": (1.0, 0.9, 1.0),
+        "4,096": ((0.5, 0.4, 0.6), 5),
+        "4,096, in window": ((1.0, 0.9, 1.0), 5),
     }
     assert beside_window([score | {"task": "vt"}]) == {}
 
 
 def test_other_ways_to_answer() -> None:
-    row = {"tokens": 4096, "score": 0.5, "score_interval": [0.4, 0.6]}
+    row = {"tokens": 4096, "score": 0.5, "score_interval": [0.4, 0.6], "questions": 7}
     rows = [passkey_row(4096, 0.9), *(row | {"way": way} for way in ("memory", "bm25"))]
-    assert ways(rows) == dict.fromkeys(("memory", "bm25"), (0.5, 0.4, 0.6))
-    assert exact_match(rows) == {"4,096": (0.9, 0.8, 1.0)}
+    assert ways(rows) == dict.fromkeys(("memory", "bm25"), ((0.5, 0.4, 0.6), 7))
+    assert exact_match(rows) == {"4,096": ((0.9, 0.8, 1.0), 100)}
 
 
 def test_the_picture(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ TextsOrReference = Annotated[
     typer.Option(
         "--text",
         metavar="FILE",
-        help="A plain text file (UTF-8); may be repeated; default: Python's language reference.",
+        help="A plain text file (UTF-8); may be repeated; default: Python's language reference, "
+        "which [bold]smollm2-fot[/bold] was trained on.",
     ),
 ]
 Layers = Annotated[
@@ -125,7 +126,11 @@ StoreOrConfig = Annotated[
     ),
 ]
 Stores = Annotated[
-    str | None, typer.Option(help="Stores to compare instead of one, such as exact,hnsw.")
+    str | None,
+    typer.Option(
+        help="Stores to compare instead of one, such as exact,hnsw; answers then attend to memory, "
+        "unless --passages is given."
+    ),
 ]
 Grid = Annotated[
     Path | None,

@@ -52,9 +52,10 @@ class Bank:
             for place, window in enumerate(windows)
         }
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the state of another bank of the same layers."""
+    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Restore the state of another bank of the same layers, on a device."""
         for layer, windows in self._windows.items():
             names = (f"{layer}.{place}" for place in itertools.count())
             windows.clear()
-            windows.extend(state[name] for name in itertools.takewhile(state.__contains__, names))
+            kept = itertools.takewhile(state.__contains__, names)
+            windows.extend(state[name].to(device) for name in kept)

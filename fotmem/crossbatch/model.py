@@ -159,7 +159,7 @@ class Crossbatch:
         """Restore the state of another crossbatch of the same model and layers."""
         with torch.no_grad():
             self.log_temperatures.copy_(state[TEMPERATURES])
-        self.bank.load_state_dict(state)
+        self.bank.load_state_dict(state, self.log_temperatures.device)
 
     @property
     def temperatures(self) -> dict[int, list[float]]:

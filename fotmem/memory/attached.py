@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn, Self
 
+import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
@@ -113,6 +114,12 @@ class AttachedModel:
         """The module that runs the layers."""
         decoder: nn.Module = self.parts.decoder
         return decoder
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where the decoder takes token ids: the device of its embeddings; CPU if offloaded."""
+        device: torch.device = self.decoder.get_input_embeddings().weight.device  # type: ignore[operator]
+        return torch.device("cpu") if device.type == "meta" else device
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -423,9 +423,10 @@ class Memory:
     ) -> list[RetrievedPassage]:
         """Return the passages of this memory that a prompt attends to most.
 
-        The model runs over the prompt once, and looks at this memory. Attention of the prompt's
-        tokens, heads and memory layers is added up, except for attention sinks; that ranks passages
-        as well as a search engine does (Chen et al. 2024, arXiv:2410.02642).
+        The model runs over the prompt once, and looks at this memory. Squares of the attention that
+        the prompt's tokens give in each head and memory layer are added up, except for attention
+        sinks; that ranks passages as well as a search engine does (Chen et al. 2024,
+        arXiv:2410.02642).
 
         Parameters
         ----------
@@ -463,18 +464,35 @@ class Memory:
         passages: int = PASSAGES,
         tokens: int = PASSAGE_TOKENS,
         asking: int | None = None,
+        prefix: int = 0,
+        max_new_tokens: int | None = None,
     ) -> RereadPrompt:
         """Return a prompt behind the passages that it attends to most.
 
-        Memory layers find a passage; in the window, all layers read it. Parameters and exceptions
-        are those of `retrieve`. Passages are shorter where the prompt leaves less room: an eighth
-        of the window is kept for what is generated.
+        Memory layers find a passage; in the window, all layers read it. Where the window has no
+        room for them, passages are shorter; if they would have less than 32 tokens (or an eighth of
+        the window, if that is less), there are fewer.
+
+        Parameters
+        ----------
+        input_ids, passages, tokens, asking
+            As for `retrieve`.
+        prefix : int
+            How many tokens of the prompt stay before the passages, such as the system message of
+            a chat.
+        max_new_tokens : int, optional
+            Room in the window to leave for an answer. Default: an eighth of the window.
 
         Returns
         -------
         RereadPrompt
-            ``(input_ids, passages)``: passages in the order of reading and then the prompt, int64
-            ``[1, m + n]``; and what `retrieve` returns.
+            ``(input_ids, passages)``: the prefix, passages in the order of reading, and the rest of
+            the prompt, int64 ``[1, m + n]``; and what `retrieve` returns.
+
+        Raises
+        ------
+        ShapeError, InputError, OptionError, AttachError
+            As `retrieve`.
 
         Examples
         --------
@@ -485,7 +503,15 @@ class Memory:
             with fotmem.using():  # the window is enough
                 model.generate(prompt.input_ids)
         """
-        return reread(self, input_ids, passages, tokens, asking)
+        return reread(
+            self,
+            input_ids,
+            passages=passages,
+            tokens=tokens,
+            asking=asking,
+            prefix=prefix,
+            max_new_tokens=max_new_tokens,
+        )
 
     def detach(self) -> None:
         """Give the model its own forward functions back; what was read stays in this object.

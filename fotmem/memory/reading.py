@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fotmem.arguments import is_text
 from fotmem.documents import TokenizedDocument
@@ -137,7 +137,7 @@ def _run(
         how = (attached.options, *contents.text.shown_to_reading, attached.counter)
         cache.views = [(MemoryView(contents, *how),)]
     step = Step(torch.arange(len(window))[None], is_window=True)
-    inputs = window[None].to(_embedding_device(attached.decoder))
+    inputs = window[None].to(attached.input_device)
     with suppress(StopForward):
         run_step(attached.plain_forward, cache, step, "input_ids", inputs)
     return {layer: _projections(cache, layer) for layer in attached.layers}
@@ -149,9 +149,3 @@ def _projections(cache: MemoryCache, layer: int) -> Projections:
     keys, values = (each[0] for each in local.window())
     queries = local.queries[0].detach()  # [H * G, T, D]
     return Projections(keys, values, queries.unflatten(0, (len(keys), -1)))
-
-
-def _embedding_device(decoder: nn.Module) -> torch.device:
-    embeddings = decoder.get_input_embeddings()  # type: ignore[operator]
-    device: torch.device = embeddings.weight.device
-    return torch.device("cpu") if device.type == "meta" else device

@@ -27,6 +27,9 @@ SINK = 0.02
 """A token to which more than half of all queries give more than this share of their attention, and
 more than four times an equal share, is an attention sink (Xiao et al. 2023, arXiv:2309.17453): it
 says nothing about the prompt."""
+LEAST = 32
+"""Tokens of a passage, or an eighth of the window if that is less, below which fewer passages are
+read again: where a window has little room, or many are asked for."""
 
 
 class RetrievedPassage(NamedTuple):
@@ -37,29 +40,29 @@ class RetrievedPassage(NamedTuple):
     stop: int
     """The id after that of the last token."""
     weight: float
-    """Share of their attention that queries of the prompt give to it: the mean over tokens, query
-    heads and memory layers, from 0 to 1."""
+    """Share of their attention that queries of the prompt give to it, without attention sinks: the
+    mean over tokens, query heads and memory layers, from 0 to 1."""
 
 
 class RereadPrompt(NamedTuple):
-    """A prompt behind passages that it attends to."""
+    """A prompt with passages that it attends to."""
 
     input_ids: Tensor
-    """int64 ``[1, m + n]`` on the model's device: `m` tokens of passages, then the prompt."""
+    """int64 ``[1, m + n]`` on the model's device: `m` tokens of passages, and the prompt."""
     passages: list[RetrievedPassage]
-    """The passages, the best first; before the prompt they stand in the order of reading."""
+    """The passages, the best first; in the prompt they stand in the order of reading."""
 
 
 class _Attention(NamedTuple):
     """The attention that remembered tokens get: tensors ``[n]``, in the order of ids."""
 
     ids: Tensor
-    """int64, ascending."""
+    """int64, ascending; attention sinks are not among them."""
     shares: Tensor
     """float64: mean over all queries."""
     scores: Tensor
-    """float64: mean of the squares; much attention of few heads counts more than a little of many.
-    0 for attention sinks."""
+    """float64: mean of the squares; much attention of few heads counts more than a little of
+    many."""
 
 
 def retrieve(
@@ -80,7 +83,7 @@ def retrieve(
     prompt = prompt[-min(options.window, options.split_above) :]
     with torch.no_grad(), choosing(Choice(((memory,),), is_by_row=False)):
         [(view,)] = views_of_rows(attached.default, 1)
-        attached.decoder(input_ids=prompt[None].to(attached.parts.model.device), use_cache=False)
+        attached.decoder(input_ids=prompt[None].to(attached.input_device), use_cache=False)
     trace = attached.last_trace
     if trace is None or not trace.layers:  # nothing can be found
         return []
@@ -108,8 +111,8 @@ def _attention(attached: AttachedModel, trace: Trace, view: MemoryView, asking: 
         return torch.zeros(len(known)).double().index_add_(0, place, values.double()) / queries
 
     limit = max(SINK, 4 / max(1, len(known)))
-    is_sink = mean((weights > limit).float()) > 0.5
-    return _Attention(known, mean(weights), mean(weights**2).masked_fill(is_sink, 0.0))
+    found = mean((weights > limit).float()) <= 0.5
+    return _Attention(known[found], mean(weights)[found], mean(weights**2)[found])
 
 
 def _passages(
@@ -150,17 +153,29 @@ def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
 
 
 def reread(
-    memory: ChosenMemory, input_ids: Any, passages: int, tokens: int, asking: int | None
+    memory: ChosenMemory,
+    input_ids: Any,
+    *,
+    passages: int,
+    tokens: int,
+    asking: int | None,
+    prefix: int,
+    max_new_tokens: int | None,
 ) -> RereadPrompt:
     """See `Memory.reread`."""
     attached = memory.attached_model
     prompt = checked_tokens(input_ids, attached.parts.decoder.config.vocab_size)
     passages = checked_integer("passages", passages, least=0)
     tokens = checked_integer("tokens", tokens, least=1)
-    room = attached.options.window * 7 // 8 - len(prompt)
-    tokens = min(tokens, room // max(1, passages))
-    found = retrieve(memory, prompt, passages, tokens, asking) if tokens > 0 else []
+    prefix = checked_integer("prefix", prefix, least=0, most=len(prompt))
+    local = min(attached.options.window, attached.options.split_above)
+    if max_new_tokens is None:
+        max_new_tokens = local // 8
+    new_tokens = checked_integer("max_new_tokens", max_new_tokens, least=0)
+    room = max(0, local - new_tokens - len(prompt))
+    passages = min(passages, room // min(tokens, LEAST, max(1, local // 8)))
+    found = retrieve(memory, prompt, passages, min(tokens, room // max(1, passages)) or 1, asking)
     text = attached.contents.text
     pieces = [text.rows(each.start, each.stop).ids for each in sorted(found)]
-    joined = torch.cat([*pieces, prompt])[None]
-    return RereadPrompt(joined.to(attached.parts.model.device), found)
+    joined = torch.cat([prompt[:prefix], *pieces, prompt[prefix:]])[None]
+    return RereadPrompt(joined.to(attached.input_device), found)

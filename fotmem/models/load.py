@@ -133,6 +133,8 @@ def _load_adapted(name: str) -> tuple[Any, Any]:
     model, tokenizer = _load_whole(base)
     for folder, adapted in reversed(adapters):
         apply(model, folder, adapted)
+    # Trained further, it is the base of the next adapter.
+    model.name_or_path = model.config.name_or_path = name
     return model, tokenizer
 
 

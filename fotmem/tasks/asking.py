@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def rereading(
-    memory: Memory | None, local: Sequence[int], question: Sequence[int], passages: int
+    memory: Memory | None,
+    local: Sequence[int],
+    question: Sequence[int],
+    *,
+    passages: int,
+    max_new_tokens: int,
 ) -> Iterator[list[int]]:
     """Yield the prompt for a question, with the passages of a memory that it attends to.
 
@@ -33,21 +38,25 @@ def rereading(
     question : sequence of int
     passages : int
         How many to read again, at most; 0: none.
+    max_new_tokens : int
+        Room to leave for the answer.
     """
     if memory is None or not passages:
         yield [*local, *question]
         return
-    with _reread(memory, local, question, passages) as prompt:
+    prompt = memory.reread(
+        [*local, *question],
+        passages=passages,
+        asking=len(question),
+        max_new_tokens=max_new_tokens,
+    )
+    with _alone(prompt):
         yield prompt.input_ids[0].tolist()
 
 
-@contextmanager
-def _reread(
-    memory: Memory, local: Sequence[int], question: Sequence[int], passages: int
-) -> Iterator[RereadPrompt]:
-    prompt = memory.reread([*local, *question], passages=passages, asking=len(question))
-    with using() if prompt.passages else nullcontext():
-        yield prompt
+def _alone(prompt: RereadPrompt) -> AbstractContextManager[None]:
+    """Let the model see this prompt only, if it has passages."""
+    return using() if prompt.passages else nullcontext()
 
 
 def answer_from(
@@ -75,12 +84,25 @@ def answer_from(
     """
     prompt, other = (question_prompt(tokenizer, each) for each in (question, ""))
     pairs = zip(prompt, other, strict=False)
-    begin = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])  # before a question
-    with _reread(memory, prompt[:begin], prompt[begin:], passages) as again:
-        given = again.input_ids[0].tolist()
-        attending = None if again.passages else memory
+    begin = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])  # of the question itself
+    if getattr(tokenizer, "chat_template", None):  # passages are said by the user
+        prefix = begin
+    else:
+        prefix = len([*takewhile(set(tokenizer.all_special_ids).__contains__, prompt)])
+    again = memory.reread(
+        prompt,
+        passages=passages,
+        asking=len(prompt) - begin,
+        prefix=prefix,
+        max_new_tokens=max_new_tokens,
+    )
+    with _alone(again):
         said = answer_question(
-            model, tokenizer, given, memory=attending, max_new_tokens=max_new_tokens
+            model,
+            tokenizer,
+            again.input_ids[0].tolist(),
+            memory=None if again.passages else memory,
+            max_new_tokens=max_new_tokens,
         )
     sources = quoted(memory, tokenizer, again.passages) or merged(memory, tokenizer, said.sources)
     return said.text, sources

@@ -60,7 +60,8 @@ WHEN = re.compile(
     r"(?P<before>.*?),? \b(?:in|since|until|by) (?P<year>(?:1[0-9]|20)\d\d)\b(?P<after>.*)"
 )
 HOW_MANY = re.compile(
-    rf"(?P<before>.*?)\b(?P<number>\d{{1,4}}|{SMALL}) (?P<noun>[a-z]{{3,}}s)\b(?P<after>.*)"
+    rf"(?P<before>.*?)(?<![\d.,])\b(?P<number>\d{{1,3}}(?:,\d{{3}})+|\d{{1,4}}|{SMALL}) "
+    r"(?P<noun>[a-z]{3,}s)\b(?P<after>.*)"
 )
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'\u2019-]+(?: (?:of |the )?[A-Z][\w'\u2019-]+)*(?![\w(])")
 TERM = re.compile(
@@ -70,6 +71,8 @@ TERM = re.compile(
 """What has a name: persons, places, things; options, files, functions, quoted words."""
 AROUND = (10, 8)
 """Words before and after a name that a question repeats, at most."""
+PAUSE = re.compile(r"[,;:](?=\s)|\s\(")
+"""Where an answer may end before its sentence does; not inside a number such as 10,000."""
 KEPT = 0.85
 """Share of these words in half of the questions: who asks does not know all of them."""
 
@@ -108,6 +111,8 @@ def questions(sentence: str, draw: random.Random) -> Iterator[Quotation]:
         subject, rest = found["subject"], _some(found["rest"], draw)
         who = "Who" if re.fullmatch(r"[A-Z][a-z]+(?: [A-Z][a-z]+)+", subject) else "What"
         yield Quotation(f"{who} {found['verb']} {rest}?", subject)
+    if re.search(f" (?:{BE}|{MAY}|does|did) not ", sentence):  # what it is not is no answer
+        return
     if found := WHAT_IS.fullmatch(sentence):
         yield Quotation(f"What {found['verb']} {_inside(found['subject'])}?", _few(found["rest"]))
     elif found := WHAT_DOES.fullmatch(sentence):
@@ -143,11 +148,11 @@ def _joined(found: re.Match[str]) -> str:
 
 def _some(rest: str, draw: random.Random) -> str:
     """Return the first words of the rest of a sentence."""
-    return " ".join(re.split(r"[,;:(]", rest)[0].split()[: draw.randint(*ASKED)])
+    return " ".join(PAUSE.split(rest)[0].split()[: draw.randint(*ASKED)])
 
 
 def _few(rest: str) -> str:
-    return " ".join(re.split(r"[,;:(]", rest)[0].split()[:ANSWERED])
+    return " ".join(PAUSE.split(rest)[0].split()[:ANSWERED])
 
 
 def _inside(subject: str) -> str:

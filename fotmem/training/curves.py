@@ -8,7 +8,7 @@ from fotmem.outputs import write_picture
 LOSSES = {
     "loss": "training loss",
     "eval_text_loss": "loss on other text, with memory",
-    "eval_text_loss_alone": "without",
+    "eval_text_loss_alone": "without memory",
 }
 
 

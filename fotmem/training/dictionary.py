@@ -11,7 +11,7 @@ from fotmem.crossbatch import Crossbatch
 from fotmem.tasks.dictionary import WINDOW, DictionaryPairs, TrainingStage
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.dictionary_model import new_model, new_tokenizer
-from fotmem.training.fit import EVALUATED, TrainingResult, fit
+from fotmem.training.fit import TrainingResult, evaluated_examples, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
 
 PARTS = (
@@ -88,7 +88,9 @@ def train_dictionary(
             crossbatch,
             (
                 DictionaryPairs(options.examples, options.seed, PARTS, options.documents),
-                DictionaryPairs(EVALUATED // 2, options.seed + 1, PARTS[-1:], options.documents),
+                DictionaryPairs(
+                    evaluated_examples(options, 2), options.seed + 1, PARTS[-1:], options.documents
+                ),
             ),
             folder,
             training,

@@ -35,6 +35,8 @@ FACTS_AT_ONCE = (1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4)
 TOKENS_PER_QUOTATION = (128, 256)
 """The same for questions about sentences."""
 TOKENS_PER_NUMBER = (24, 48, 96)
+TRIES = 20
+"""How often a piece of text is drawn again that overlaps another one of its batch."""
 Maker = Callable[[str, random.Random], Quotation | None]
 """Makes a question about a text, if it can."""
 
@@ -42,7 +44,8 @@ Maker = Callable[[str, random.Random], Quotation | None]
 class Examples(Dataset[dict[str, Tensor]]):
     """Consecutive windows of documents, some with questions about windows before.
 
-    Each example depends only on its index and the seed, so that training resumes exactly.
+    Each example depends only on its index and the seed, so that training resumes exactly. Those of
+    a batch are negatives of each other: they are different pieces of text, as far as there is text.
 
     Parameters
     ----------
@@ -63,6 +66,8 @@ class Examples(Dataset[dict[str, Tensor]]):
         Share of examples with numbers at random places of their text, from 0 to 1.
     questions : float
         Share of examples that ask what sentences of windows before say, from 0 to 1.
+    batch : int
+        Number of consecutive examples in a batch.
     size : int
         Number of examples.
     seed : int
@@ -80,6 +85,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         quotations: float,
         numbers: float,
         questions: float,
+        batch: int,
         size: int,
         seed: int,
     ) -> None:
@@ -91,7 +97,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         self._runs, self._tokenizer = runs, tokenizer
         self._window, self._windows = window, windows
         self._facts_share, self._quotations, self._numbers = facts, quotations, numbers
-        self._questions = questions
+        self._questions, self._batch = questions, batch
         self._size, self._seed = size, seed
         self._facts = Facts(seed)
         self._weights = [math.sqrt(len(run)) for run in runs]
@@ -108,12 +114,12 @@ class Examples(Dataset[dict[str, Tensor]]):
         if not 0 <= index < self._size:
             raise IndexError(index)
         draw = random.Random(f"example {self._seed} {index}")
-        [run] = draw.choices(self._runs, self._weights)
-        count = min(self._windows, len(run) // self._window)
+        piece = self._piece(index)
+        count = len(piece) // self._window
         with_facts, with_quotations, with_numbers = (
             draw.random() < share for share in (self._facts_share, self._quotations, self._numbers)
         )
-        text = self._text(run, count * self._window, draw, numbers=with_numbers)
+        text = self._with_numbers(piece, draw) if with_numbers else piece
         questions = self._facts_of(index, count, draw) if with_facts else []
         with_questions = self._questions > 0 and draw.random() < self._questions
         makers: list[list[Maker]] = [[] for _ in range(count)]
@@ -149,15 +155,30 @@ class Examples(Dataset[dict[str, Tensor]]):
             "age": torch.tensor(OLDEST ** draw.random() if with_facts else 1.0),
         }
 
-    def _text(self, run: Tensor, length: int, draw: random.Random, *, numbers: bool) -> list[int]:
-        """Draw a piece of a document, perhaps with numbers in it."""
-        start = draw.randrange(len(run) - length + 1)
-        text: list[int] = run[start : start + length].tolist()
-        if not numbers:
-            return text
-        count = length // draw.choice(TOKENS_PER_NUMBER)
+    def _piece(self, index: int) -> list[int]:
+        """Draw a piece of a document: another one than those before it in its batch."""
+        place = index % self._batch
+        draw = random.Random(f"pieces {self._seed} {index - place}")
+        drawn: list[tuple[int, range]] = []
+        while len(drawn) <= place:
+            for _ in range(TRIES):
+                [document] = draw.choices(range(len(self._runs)), self._weights)
+                run = self._runs[document]
+                length = min(self._windows, len(run) // self._window) * self._window
+                start = draw.randrange(len(run) - length + 1)
+                span = range(start, start + length)
+                if not any(document == other and _overlap(span, taken) for other, taken in drawn):
+                    break
+            drawn.append((document, span))
+        document, span = drawn[-1]
+        piece: list[int] = self._runs[document][span.start : span.stop].tolist()
+        return piece
+
+    def _with_numbers(self, text: list[int], draw: random.Random) -> list[int]:
+        """Put numbers at random places of a text; its end goes."""
+        count = len(text) // draw.choice(TOKENS_PER_NUMBER)
         pieces = [_Piece(self._tokens(f" {number(draw)}")) for _ in range(count)]
-        return _insert(text, pieces, draw)[0][:length]
+        return _insert(text, pieces, draw)[0][: len(text)]
 
     def _facts_of(self, index: int, count: int, draw: random.Random) -> list[_Piece]:
         """State facts in some windows, and ask for them in later ones."""
@@ -215,6 +236,10 @@ class _Piece(NamedTuple):
     window: int = 0
     facts: tuple[int, ...] = ()
     """Numbers of the facts that it states or asks for."""
+
+
+def _overlap(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
 
 
 def _fitting(pieces: list[_Piece], room: int) -> list[_Piece]:

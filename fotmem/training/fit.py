@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from fotmem.crossbatch import Crossbatch
+from fotmem.errors import UnsupportedError
 from fotmem.files import write_text
 from fotmem.outputs import filling
 from fotmem.training.checkpoints import (
@@ -31,7 +33,12 @@ from fotmem.training.teacher import Teacher
 from fotmem.training.trainer import CrossbatchTrainer
 
 EVALUATED = 128
-"""Windows to evaluate on."""
+"""Windows to evaluate on, about."""
+
+
+def evaluated_examples(options: TrainingOptions, windows: int) -> int:
+    """Count the examples of `windows` windows to evaluate on: whole batches, at least one."""
+    return max(1, EVALUATED // (windows * options.documents)) * options.documents
 
 
 class TrainingResult(NamedTuple):
@@ -107,7 +114,7 @@ def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> Train
     checkpointing: dict[str, Any] = (
         {new if new in names else old: True} if options.gradient_checkpointing else {}
     )
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.steps,
         per_device_train_batch_size=options.documents,
@@ -126,10 +133,16 @@ def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> Train
         save_strategy="steps",
         save_steps=options.evaluate_every,
         save_total_limit=2,
-        logging_steps=min(10, options.evaluate_every),
+        logging_steps=math.gcd(10, options.evaluate_every),  # the same after a resume
         remove_unused_columns=False,
         label_names=["answers"],
         report_to=[],
         disable_tqdm=True,
         **checkpointing,
     )
+    if arguments.world_size > 1:
+        raise UnsupportedError(
+            f"a training in {arguments.world_size} processes", "run it in one, without torchrun"
+        )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # crossbatch attends across the whole batch
+    return arguments

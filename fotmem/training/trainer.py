@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +30,29 @@ from fotmem.training.teacher import Teacher
 TEMPERATURE_RATE = 10
 """Learning rate of the temperatures of heads, relative to that of the weights."""
 TEXT_STRIDE = 4
-"""One of this many text tokens is scored, another one in the next step."""
+"""One of this many text tokens is scored, another one in the next step of a training."""
+
+
+class _Predicted(NamedTuple):
+    """The predictions of a batch that are scored, `n` of them."""
+
+    scored: Tensor
+    """Bool ``[W, T]``: the tokens that predict."""
+    logits: Tensor
+    """Shape ``[n, V]``."""
+    labels: Tensor
+    """Shape ``[n]``."""
+    losses: Tensor
+    """Shape ``[n]``, in nats."""
+    answer: Tensor
+    """Bool ``[n]``: which predict a token of an answer."""
+    alone: Tensor
+    """Bool ``[n]``: which stand in the first window of a document, which has no memory."""
+
+    @property
+    def text(self) -> Tensor:
+        """Bool ``[n]``: which predict text in windows with a memory."""
+        return ~(self.answer | self.alone)
 
 
 class CrossbatchTrainer(Trainer):
@@ -76,31 +98,36 @@ class CrossbatchTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Add up the losses on answers, on text, and the divergence from the teacher."""
-        options, ids, answers = self._options, inputs["input_ids"], inputs["answers"]
+        options = self._options
+        found = self._predicted(model, inputs)
+        loss = _mean(found.losses[found.answer])
+        if options.text_weight:
+            loss = loss + options.text_weight * _mean(found.losses[found.text])
+        if self._teacher is not None:
+            with self.accelerator.autocast():
+                changes = self._teacher.divergence(
+                    inputs["input_ids"],
+                    found.scored,
+                    found.logits,
+                    inputs["windows_per_document"],  # type: ignore[arg-type]
+                )
+            change = _mean(changes[found.alone]) + _mean(changes[found.text])
+            loss = loss + options.distillation * change
+        return (loss, found) if return_outputs else loss
+
+    def _predicted(self, model: nn.Module, inputs: dict[str, Tensor]) -> _Predicted:
+        ids, answers = inputs["input_ids"], inputs["answers"]
         windows: Any = inputs["windows_per_document"]
         self._crossbatch.windows_per_document = windows
         self._crossbatch.ages = inputs.get("ages")
-        scored = self._scored(answers)  # [W, T]
+        scored = self._scored(answers)
         with only_scored(self.accelerator.unwrap_model(model), scored):
-            logits = model(input_ids=ids).logits[0].float()  # [n, V]
+            logits = model(input_ids=ids).logits[0].float()
         labels, answer = (each.roll(-1, 1)[scored] for each in (ids, answers))
-        losses = cross_entropy(logits, labels, reduction="none")
         first = torch.tensor([0, *windows[:-1]], device=ids.device).cumsum(0)
         alone = torch.isin(scored.nonzero()[:, 0], first)
-        text = ~(answer | alone)
-        loss = _mean(losses[answer])
-        if options.text_weight:
-            loss = loss + options.text_weight * _mean(losses[text])
-        if self._teacher is not None:
-            with self.accelerator.autocast():
-                changes = self._teacher.divergence(ids, scored, logits, windows)
-            change = _mean(changes[alone]) + _mean(changes[text])
-            loss = loss + options.distillation * change
-        if return_outputs:
-            right = (logits.argmax(-1) == labels)[answer].sum()
-            counts = [right, answer.sum(), _mean(losses[text]), _mean(losses[alone])]
-            return loss, torch.stack(counts).cpu()
-        return loss
+        losses = cross_entropy(logits, labels, reduction="none")
+        return _Predicted(scored, logits, labels, losses, answer, alone)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Take a step with its `d` and its bank; then put its windows into the bank.
@@ -165,11 +192,18 @@ class CrossbatchTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Measure one batch."""
+        """Measure one batch, with memory and without."""
         inputs = self._prepare_inputs(inputs)
+        crossbatch = self._crossbatch
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, counts = self.compute_loss(model, inputs, return_outputs=True)
-        self._batches.append(counts)
+            loss, found = self.compute_loss(model, inputs, return_outputs=True)
+            looked = crossbatch.d, crossbatch.bank_windows
+            crossbatch.d = crossbatch.bank_windows = 0
+            without = self._predicted(model, inputs)
+            crossbatch.d, crossbatch.bank_windows = looked
+        right = (found.logits.argmax(-1) == found.labels)[found.answer].sum()
+        text = [_mean(each.losses[each.text]) for each in (found, without)]
+        self._batches.append(torch.stack([right, found.answer.sum(), *text]).cpu())
         return loss.detach(), None, None
 
     def _scored(self, answers: Tensor) -> Tensor:
@@ -177,7 +211,8 @@ class CrossbatchTrainer(Trainer):
         scored = answers.roll(-1, 1)
         if self._options.learns_text:
             rows, tokens = (torch.arange(size, device=answers.device) for size in answers.shape)
-            scored = scored | ((rows[:, None] + tokens + self.state.global_step) % TEXT_STRIDE == 0)
+            step = self.state.global_step if self.model.training else 0  # comparable evaluations
+            scored = scored | ((rows[:, None] + tokens + step) % TEXT_STRIDE == 0)
         scored[:, -1] = False
         return scored
 

@@ -20,7 +20,7 @@ from fotmem.models.model_parts import model_parts
 from fotmem.training.checkpoints import Training, check_output, digest
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.examples import Examples
-from fotmem.training.fit import EVALUATED, TrainingResult, fit
+from fotmem.training.fit import TrainingResult, evaluated_examples, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
 from fotmem.training.teacher import Teacher
 
@@ -116,6 +116,7 @@ def train(
         quotations=options.quotations,
         numbers=options.numbers,
         questions=options.questions,
+        batch=options.documents,
     )
     distance = options.distance
     if distance is None:
@@ -138,7 +139,11 @@ def train(
             crossbatch,
             (
                 examples(runs, size=options.examples, seed=options.seed),
-                examples(others, size=EVALUATED // options.windows, seed=options.seed + 1),
+                examples(
+                    others,
+                    size=evaluated_examples(options, options.windows),
+                    seed=options.seed + 1,
+                ),
             ),
             folder,
             training,

@@ -73,6 +73,7 @@ def test_tables_json_and_reports(
     printed = json.loads(call(capsys, *given, "--json").out)
     assert printed["rows"] == report["rows"]
     assert (report["options"]["store"], report["options"]["stores"]) == (None, "exact,sparse")
+    assert report["options"].get("passages", 0) == 0  # answers attend to the stores
     third = [row for row in report["rows"] if row["options"] == {"every": 3}]
     assert len({row["tokens"] for row in third}) == 2
     for row in third:

@@ -88,7 +88,7 @@ def test_the_ends_of_documents_are_split_off() -> None:
 
 def examples(runs: list[Tensor], **options: Any) -> Examples:
     few = {"window": 50, "windows": 4, "facts": 0.0, "quotations": 0.0, "numbers": 0.0}
-    few |= {"questions": 0.0, "size": 300, "seed": 0}
+    few |= {"questions": 0.0, "batch": 1, "size": 300, "seed": 0}
     return Examples(runs, folders.tokenizer(), **few | options)
 
 
@@ -272,6 +272,20 @@ def test_a_longer_document_is_drawn_more_often_but_not_as_often_as_its_length() 
     drawn = examples(runs, size=1000)
     longer = sum(int(drawn[index]["windows"][0, 0]) for index in range(1000))
     assert longer / 1000 == pytest.approx(4 / 5, abs=0.04)
+
+
+def test_documents_of_a_batch_are_different_pieces() -> None:
+    """Otherwise a negative would tell what comes next."""
+    runs = [torch.arange(1000), torch.arange(5000, 5450)]
+    drawn = examples(runs, batch=3, size=60)
+    for first in range(0, 60, 3):
+        texts = [
+            set(drawn[index]["windows"].flatten().tolist()) for index in range(first, first + 3)
+        ]
+        assert len(set.union(*texts)) == 600
+    assert torch.equal(drawn[4]["windows"], examples(runs, batch=3, size=60)[4]["windows"])
+    short = examples([torch.arange(250)], batch=2)  # there are no two
+    assert short[1]["windows"].shape == (4, 50)
 
 
 def test_facts_do_not_contradict_each_other() -> None:

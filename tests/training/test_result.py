@@ -51,6 +51,37 @@ def test_lora_is_saved_and_loaded(folder: Path, text: Path, tmp_path: Path) -> N
     assert (tmp_path / "out" / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("options", [{"windows": 6}, {"documents": 5, "windows": 3, "d": (5,)}])
+def test_evaluation_has_whole_batches(
+    folder: Path, text: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    few: dict[str, Any] = {"window": 8, "steps": 1, "bank_windows": (0,)}
+    [evaluated] = evaluations(tune(folder, text, tmp_path / "out", **few | options).history)
+    assert evaluated["eval_text_loss"] > 0
+
+
+def test_evaluations_of_all_steps_are_comparable(folder: Path, text: Path, tmp_path: Path) -> None:
+    """They score the same tokens at each step: with weights that stay, figures stay."""
+    still: dict[str, Any] = {"learning_rate": 1e-12, "bank_windows": (0,), "steps": 3}
+    found = evaluations(tune(folder, text, tmp_path / "out", **still, evaluate_every=1).history)
+    figures = [(each["eval_text_loss"], each["eval_text_loss_alone"]) for each in found]
+    assert figures == [pytest.approx(figures[0], abs=1e-5)] * 3
+    assert figures[0][0] != pytest.approx(figures[0][1], abs=1e-5)
+
+
+def test_a_tuned_model_is_tuned_further(folder: Path, text: Path, tmp_path: Path) -> None:
+    tune(folder, text, tmp_path / "first", steps=1, learning_rate=0.1)
+    trained = tune(tmp_path / "first", text, tmp_path / "second", steps=1, learning_rate=0.1)
+    model, _ = load_model(str(tmp_path / "second"))
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert difference(model(ids).logits, trained.model(ids).logits) <= 1e-4
+
+
+def evaluations(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [each for each in history if "eval_loss" in each]
+
+
 @pytest.mark.parametrize(("below", "first"), [(0, 2), (1, 1), (9, 0)])
 def test_layers_below_are_trained_too(
     folder: Path, text: Path, tmp_path: Path, below: int, first: int

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_with_memory, ask_without_memory
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
@@ -86,10 +86,12 @@ def facts(
     ids = token_ids(task.tokenizer, task.text)
     piece = hide(task.tokenizer, ids, made, tokens=size, seed=seed)
     asked = of_facts(task.tokenizer, piece, made)
+    check_room(task, ways, asked)
     without = ask_without_memory(task, "", asked)
     rows = facts_rows(made, without, tokens=size, store=None)
     with_memory = ask_with_memory(task, "", asked)
     rows += facts_rows(made, with_memory, tokens=size, store=task.store)
+    task.write(rows, report, as_json=False)  # other ways may take hours
     others = ask_beside(task, ways, asked, with_memory, about="facts", tokens=size)
     if task.write(rows, report, as_json=as_json, beside=others):
         return

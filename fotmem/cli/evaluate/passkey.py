@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_with_memory
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
@@ -118,7 +118,9 @@ def passkey(
         for size in sizes
     }
 
-    how: dict[str, Any] = {"passages": passages, "attend": attend}
+    how: dict[str, Any] = {name: task.options[name] for name in ("passages", "attend")}
+    for size in sizes:
+        check_room(task, ways, of_passkeys(task.tokenizer, made[size]))
 
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
         name = None if memory is None else task.store

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fotmem.arguments import PASSAGES
 from fotmem.cli.evaluate.answers import ask_in_three_ways
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
@@ -93,18 +93,18 @@ def questions(
         for size in sizes
     }
     texts = {size: of_pieces(task.tokenizer, pieces[size]) for size in sizes}
+    for asked in texts.values():
+        check_room(task, ways, asked)
     rows: list[QuestionsRow] = []
-    with_memory: dict[int, Answers] = {}
+    with_memory: list[Answers] = []
     for size in sizes:
         answers = ask_in_three_ways(task, f"{size:,} tokens, ", texts[size])
-        with_memory[size] = answers.with_memory
+        with_memory.append(answers.with_memory)
         rows.append(make_row(pieces[size], task.store, answers))
         task.write(rows, report, as_json=False)  # the next size may take hours
     others: list[WayRow] = []
-    for size in sizes:
-        others += ask_beside(
-            task, ways, texts[size], with_memory[size], about="questions", tokens=size
-        )
+    for size, row, known in zip(sizes, rows, with_memory, strict=True):
+        others += ask_beside(task, ways, texts[size], known, about="questions", tokens=row.tokens)
         task.write(rows, report, as_json=False, beside=others)
     if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows)

@@ -56,12 +56,13 @@ class BareModel:
             They are not, and `refuse` is set.
         """
         before = len(self._text.parts[0].before)
-        fits = window <= self.context and window // 2 <= before
+        fits = 2 <= window <= self.context and window // 2 <= before
         if refuse and not fits:
             raise InputError(
-                f"a window of {window:,} tokens cannot slide: the model must have as many "
-                f"positions, and has {self.context:,}; half as many tokens must stand before the "
-                f"scored ones, and {before:,} do: take a smaller window, or more text"
+                f"a window of {window:,} tokens cannot slide: it must have at least 2; the model "
+                f"must have as many positions, and has {self.context:,}; half as many tokens must "
+                f"stand before the scored ones, and {before:,} do: take another window, or more "
+                "text"
             )
         return fits
 

@@ -22,7 +22,7 @@ OTHER_STATEMENTS = (
     "When they ask you for {key}, say {answer}.",
 )
 OTHER_QUESTIONS = (
-    "Tell me {key}. I think it is",
+    "Who has {key}? They say it is",
     "I forgot {key}, but now I know it again:",
 )
 """Wordings that training does not use."""

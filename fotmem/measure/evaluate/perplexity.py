@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SCORED = 4096
 """Tokens to score."""
+BLOCK = 512
+"""Tokens of a block, at most: intervals are over blocks, of which a long window has several."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class PerplexityRow(StoreRow):
     difference: float
     """Mean loss per token minus that without memory, in nats: negative where memory helps."""
     difference_interval: tuple[float, float]
-    """95% interval over windows."""
+    """95% interval over blocks: windows, or their 512 tokens if they have more."""
     scored: int
     seconds: float
     """With reading, unless settings were compared: their text is read once for all of them."""
@@ -50,13 +52,13 @@ class PerplexityRow(StoreRow):
     full_tokens: int | None = None
     """Tokens of that context; fewer than those of memory and window where they do not fit it."""
     share: Figure | None = None
-    """How much of the loss that full attention saves is saved by memory, over windows.
+    """How much of the loss that full attention saves is saved by memory, over blocks.
 
-    Over the windows for which full attention sees all that memory holds; None without such a
-    window, or where full attention saves nothing.
+    Over the blocks for which full attention sees all that memory holds; None without such a
+    block, or where full attention saves nothing.
     """
     share_windows: int = 0
-    """How many windows these are."""
+    """How many blocks these are."""
 
 
 def measure_perplexity(
@@ -164,10 +166,11 @@ def _row(
     seconds: float,
     full: BareLosses | None = None,
 ) -> PerplexityRow:
+    block = min(window, BLOCK)
     change = text.mean(losses - plain)
-    changes = text.window_means(losses - plain, window)
-    seen = text.windows_within(0 if full is None else full.whole, window)
-    share = None if full is None else _share(text, window, losses, plain, full.losses, seen)
+    changes = text.window_means(losses - plain, block)
+    seen = text.windows_within(0 if full is None else full.whole, block)
+    share = None if full is None else _share(text, block, losses, plain, full.losses, seen)
     spread = 1.96 * float(changes.std()) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
     return PerplexityRow(
         tokens=size,
@@ -187,11 +190,11 @@ def _row(
 
 
 def _share(
-    text: ScoredText, window: int, losses: Tensor, plain: Tensor, full: Tensor, seen: Tensor
+    text: ScoredText, block: int, losses: Tensor, plain: Tensor, full: Tensor, seen: Tensor
 ) -> Figure | None:
-    """Return how much of what full attention saves in the windows `seen` is saved.
+    """Return how much of what full attention saves in the blocks `seen` is saved.
 
     None where it saves nothing.
     """
-    saved, most = (text.window_sums(plain - each, window)[seen] for each in (losses, full))
+    saved, most = (text.window_sums(plain - each, block)[seen] for each in (losses, full))
     return interval(ratio, saved, most) if most.sum() > 0 else None

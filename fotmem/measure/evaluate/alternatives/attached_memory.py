@@ -56,7 +56,8 @@ class AttachedMemory(LocalText):
 
     def answer(self, question: Question) -> str:
         """See `Way.answer`."""
-        with rereading(self._memory, self._local, question.prompt, self.passages) as prompt:
+        room: dict[str, Any] = {"passages": self.passages, "max_new_tokens": question.new_tokens}
+        with rereading(self._memory, self._local, question.prompt, **room) as prompt:
             return self._said(prompt, question)
 
     @contextmanager
