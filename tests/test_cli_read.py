@@ -158,6 +158,9 @@ def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: 
     assert "expected texts for a model, or the directory of a memory" in line
     assert "has its texts" in refusal(capsys, 2, "ask", kept, "Who?", "--text", one)
     assert "has its layers" in refusal(capsys, 2, "ask", kept, "Who?", "--layers", "1")
+    config = tmp_path / "fotmem.toml"
+    config.write_text('[memory]\nstore = "exact"\nlast_context_length = 9\n')
+    assert "half the window" in refusal(capsys, 2, "ask", kept, "Who?", "--config", config)
     line = refusal(capsys, 1, "ask", kept, "Who?", "--only", "one.txt")
     assert "the memory has no document 'one.txt'; did you mean" in line
     other = folders.write(tmp_path / "other", rms_norm_eps=1e-3, num_key_value_heads=4)

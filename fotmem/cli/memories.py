@@ -23,7 +23,9 @@ def refuse_texts(text: list[Path], given: dict[str, Any]) -> None:
             "a memory's directory has its texts; fotmem read adds more", param_hint="'--text'"
         )
     if given["layers"] is not None:
-        raise typer.BadParameter("a memory's directory has its layers", param_hint="'--layers'")
+        raise typer.BadParameter(
+            "a memory's directory has its layers", param_hint="'--layers' (or '--config')"
+        )
 
 
 def load_model_of(

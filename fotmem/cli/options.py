@@ -41,6 +41,12 @@ def _take_settings(context: typer.Context, config: Path | None) -> Path | None:
         from fotmem.memory.config import read_config
 
         settings = read_config(config).arguments
+        if "last_context_length" in settings:
+            raise typer.BadParameter(
+                f"{config} has last_context_length, which is half the window in all commands: "
+                "leave it out, or use the file in fotmem.attach",
+                param_hint="'--config'",
+            )
         if "layers" in settings:
             settings["layers"] = ",".join(map(str, settings["layers"]))
         if "top_k" in settings:
