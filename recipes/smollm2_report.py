@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,16 +70,16 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
 
 
 def runs(texts: Sequence[Path], evaluations: Evaluations) -> Iterator[Run]:
-    """Yield what there is to measure: each text, with all lengths that it has."""
+    """Yield what there is to measure: each length of all texts that have it, table by table."""
     _, tokenizer = load_model("smollm2")
-    for text in texts:
-        tokens = len(token_ids(tokenizer, read_text(text)))
-        for name, evaluation in evaluations.items():
-            if evaluation.questions and not Path(evaluation.questions.format(text.stem)).exists():
-                continue
-            for length in evaluation.lengths:
-                if evaluation.needed(length) <= tokens:
-                    yield Run(text, name, length)
+    tokens = {text: len(token_ids(tokenizer, read_text(text))) for text in texts}
+    for name, evaluation in evaluations.items():
+        for length, text in product(evaluation.lengths, texts):
+            asked = (
+                not evaluation.questions or Path(evaluation.questions.format(text.stem)).exists()
+            )
+            if asked and evaluation.needed(length) <= tokens[text]:
+                yield Run(text, name, length)
 
 
 def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> None:
