@@ -16,6 +16,7 @@ LOCAL, QUESTION = [5, 6, 7], [8, 9, 10, 11]
 TOKENIZER: Any = SimpleNamespace(
     pad_token_id=0,
     eos_token_id=None,
+    all_special_ids=[],
     decode=lambda ids, **_: " ".join(map(str, ids)),
 )
 
@@ -65,25 +66,27 @@ def test_what_finds_nothing_is_not_asked_without_memory() -> None:
         assert not torch.allclose(model(ids).logits, tiny.llama()(ids).logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("passages", [0, 2, WINDOW])
+@pytest.mark.parametrize(("passages", "new"), [(0, 3), (2, 3), (WINDOW, 3), (2, WINDOW)])
 def test_an_answer_comes_with_its_sources(
-    passages: int, read: Any, monkeypatch: pytest.MonkeyPatch
+    passages: int, new: int, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, memory, plain = read
     template = {"Who?": [3, 4, *QUESTION, 12], "": [3, 4, 12]}
     monkeypatch.setattr("fotmem.tasks.asking.question_prompt", lambda _, asked: template[asked])
     said, sources = answer_from(
-        memory, model, TOKENIZER, "Who?", passages=passages, max_new_tokens=3
+        memory, model, TOKENIZER, "Who?", passages=passages, max_new_tokens=new
     )
     prompt = template["Who?"]
-    if passages == 2:
-        again = memory.reread(prompt, passages=passages, asking=5)
-        expected = answer_question(plain, TOKENIZER, again.input_ids[0].tolist(), max_new_tokens=3)
+    again = memory.reread(prompt, passages=passages, asking=5, max_new_tokens=new)
+    assert bool(again.passages) == (passages > 0 and new < WINDOW)
+    if again.passages:
+        given = again.input_ids[0].tolist()
+        expected = answer_question(plain, TOKENIZER, given, max_new_tokens=new)
         assert [(each.tokens, each.weight) for each in sources] == [
             ((start, stop), weight) for start, stop, weight in again.passages
         ]
-    else:  # none, or more than the window has room for
-        expected = answer_question(model, TOKENIZER, prompt, memory=memory, max_new_tokens=3)
+    else:  # none are wanted, or the window has no room for any
+        expected = answer_question(model, TOKENIZER, prompt, memory=memory, max_new_tokens=new)
         attended = {each.position for each in expected.sources}
         assert all(any(a <= at < b for a, b in [s.tokens for s in sources]) for at in attended)
     assert said == expected.text

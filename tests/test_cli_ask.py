@@ -97,7 +97,8 @@ def test_ask_as_json(
         found = answer_question(model, tokenizer, prompt, memory=memory, max_new_tokens=4)
         expected = passages(memory, tokenizer, found.sources)
         asking = len(prompt) - prompt.index(token_ids(tokenizer, "Who?")[0])
-        again = memory.reread(prompt, passages=2, asking=asking)
+        head = {"asking": asking, "prefix": len(prompt) - asking}  # the chat template's
+        again = memory.reread(prompt, passages=2, max_new_tokens=4, **head)
         said = answer_question(
             plain_model, tokenizer, again.input_ids[0].tolist(), max_new_tokens=4
         )

@@ -132,6 +132,9 @@ StoreOrConfig = Annotated[
     ),
 ]
 Stores = Annotated[
+    str | None, typer.Option(help="Stores to compare instead of one, such as exact,hnsw.")
+]
+StoresOfAnswers = Annotated[
     str | None,
     typer.Option(
         help="Stores to compare instead of one, such as exact,hnsw; answers then attend to memory, "

@@ -52,10 +52,12 @@ class Bank:
             for place, window in enumerate(windows)
         }
 
-    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Restore the state of another bank of the same layers, on a device."""
+    def load_state_dict(
+        self, state: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> None:
+        """Restore the state of another bank of the same layers, on a device; None: on its own."""
         for layer, windows in self._windows.items():
             names = (f"{layer}.{place}" for place in itertools.count())
             windows.clear()
             kept = itertools.takewhile(state.__contains__, names)
-            windows.extend(state[name].to(device) for name in kept)
+            windows.extend(state[name].to(device=device) for name in kept)

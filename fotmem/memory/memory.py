@@ -467,7 +467,7 @@ class Memory:
         prefix: int = 0,
         max_new_tokens: int | None = None,
     ) -> RereadPrompt:
-        """Return a prompt behind the passages that it attends to most.
+        """Return a prompt with the passages that it attends to most before it.
 
         Memory layers find a passage; in the window, all layers read it. Where the window has no
         room for them, passages are shorter; if they would have less than 32 tokens (or an eighth of

@@ -60,7 +60,7 @@ def load_recipe(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, An
     """
     if not isinstance(name, str) or name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}")
-    return _load_any(RECIPES[name], dtype)
+    return _load_any(RECIPES[name], dtype, f"{name}-fot")
 
 
 def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -93,13 +93,17 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any
         raise InputError(f"a model is named by a string, or its folder, got {name!r}")
     name = str(name)
     refuse_misspelt(name)
-    return _load_any(recipe_folder(name) or name, dtype)
+    return _load_any(recipe_folder(name) or name, dtype, name)
 
 
-def _load_any(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
-    LOG.info("loading the model %s", name)
-    load = _load_adapted if is_adapter(Path(name)) else _load_whole
-    model, tokenizer = load(str(name))
+def _load_any(place: str | Path, dtype: torch.dtype | None, name: str) -> tuple[Any, Any]:
+    LOG.info("loading the model %s", place)
+    if is_adapter(Path(place)):
+        model, tokenizer = _load_adapted(str(place))
+        # Trained further, it is the base of the next adapter.
+        model.name_or_path = model.config.name_or_path = name
+    else:
+        model, tokenizer = _load_whole(str(place))
     if dtype is not None:
         # Weights only: the frequencies of rotary embeddings keep their precision.
         for weight in model.parameters():
@@ -133,8 +137,6 @@ def _load_adapted(name: str) -> tuple[Any, Any]:
     model, tokenizer = _load_whole(base)
     for folder, adapted in reversed(adapters):
         apply(model, folder, adapted)
-    # Trained further, it is the base of the next adapter.
-    model.name_or_path = model.config.name_or_path = name
     return model, tokenizer
 
 

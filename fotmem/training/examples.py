@@ -114,12 +114,13 @@ class Examples(Dataset[dict[str, Tensor]]):
         if not 0 <= index < self._size:
             raise IndexError(index)
         draw = random.Random(f"example {self._seed} {index}")
-        piece = self._piece(index)
-        count = len(piece) // self._window
+        text = self._piece(index)
+        count = len(text) // self._window
         with_facts, with_quotations, with_numbers = (
             draw.random() < share for share in (self._facts_share, self._quotations, self._numbers)
         )
-        text = self._with_numbers(piece, draw) if with_numbers else piece
+        if with_numbers:
+            text = self._with_numbers(text, draw)
         questions = self._facts_of(index, count, draw) if with_facts else []
         with_questions = self._questions > 0 and draw.random() < self._questions
         makers: list[list[Maker]] = [[] for _ in range(count)]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from fotmem.crossbatch import Crossbatch
-from fotmem.errors import UnsupportedError
+from fotmem.errors import InputError
 from fotmem.files import write_text
 from fotmem.outputs import filling
 from fotmem.training.checkpoints import (
@@ -71,7 +71,7 @@ def fit(
     Raises
     ------
     InputError, CheckpointError
-        As `check_output` and `check_checkpoint`.
+        As `check_output` and `check_checkpoint`; or there are several processes.
     StorageError
         The folder cannot be written.
     """
@@ -141,8 +141,8 @@ def _arguments(folder: Path, options: TrainingOptions, *, on_cpu: bool) -> Train
         **checkpointing,
     )
     if arguments.world_size > 1:
-        raise UnsupportedError(
-            f"a training in {arguments.world_size} processes", "run it in one, without torchrun"
+        raise InputError(
+            f"crossbatch trains in one process, got {arguments.world_size}: run it without torchrun"
         )
     arguments._n_gpu = min(1, arguments.n_gpu)  # crossbatch attends across the whole batch
     return arguments

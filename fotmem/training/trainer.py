@@ -88,7 +88,7 @@ class CrossbatchTrainer(Trainer):
             for weight in attention.parameters()
             if weight.requires_grad
         ]
-        self._batches: list[Tensor] = []  # of an evaluation, see compute_loss
+        self._batches: list[Tensor] = []  # of an evaluation, see prediction_step
 
     def compute_loss(
         self,
@@ -120,7 +120,8 @@ class CrossbatchTrainer(Trainer):
         windows: Any = inputs["windows_per_document"]
         self._crossbatch.windows_per_document = windows
         self._crossbatch.ages = inputs.get("ages")
-        scored = self._scored(answers)
+        step = self.state.global_step if model.training else 0  # evaluations are comparable
+        scored = self._scored(answers, step)
         with only_scored(self.accelerator.unwrap_model(model), scored):
             logits = model(input_ids=ids).logits[0].float()
         labels, answer = (each.roll(-1, 1)[scored] for each in (ids, answers))
@@ -206,12 +207,11 @@ class CrossbatchTrainer(Trainer):
         self._batches.append(torch.stack([right, found.answer.sum(), *text]).cpu())
         return loss.detach(), None, None
 
-    def _scored(self, answers: Tensor) -> Tensor:
+    def _scored(self, answers: Tensor, step: int) -> Tensor:
         """Return which predictions are scored ``[W, T]``: all before answers, some of the rest."""
         scored = answers.roll(-1, 1)
         if self._options.learns_text:
             rows, tokens = (torch.arange(size, device=answers.device) for size in answers.shape)
-            step = self.state.global_step if self.model.training else 0  # comparable evaluations
             scored = scored | ((rows[:, None] + tokens + step) % TEXT_STRIDE == 0)
         scored[:, -1] = False
         return scored

@@ -20,7 +20,7 @@ from fotmem.measure.evaluate.passkey_trials import Trial, make_trials
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.report import TaskReport
 from fotmem.measure.evaluate.ruler import compare as comparing
-from fotmem.measure.evaluate.ruler import sample
+from fotmem.measure.evaluate.ruler import needles, sample
 from fotmem.measure.evaluate.ruler.haystacks import Source
 from fotmem.measure.evaluate.ruler.rows import RulerRow
 from fotmem.measure.evaluate.ruler.tasks import make_samples
@@ -92,6 +92,7 @@ def test_ruler_with_settings_is_that_with_each_of_them(
     for module in (comparing, local_text):
         monkeypatch.setattr(module, "answer_question", said)
     monkeypatch.setattr(sample, "match", lambda said, answers, one_suffices: float(said))
+    monkeypatch.setattr(needles, "NEW_TOKENS", 2)  # passages have room
     model, tokenizer = folders.model(), folders.tokenizer()
     samples = make_samples(
         *(Source(tokenizer, TEXT), task), tokens=900, trials=2, seed=0, readings=readings, window=64

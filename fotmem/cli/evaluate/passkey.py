@@ -27,7 +27,7 @@ from fotmem.cli.options import (
     Report,
     StoreOption,
     StoreOrConfig,
-    Stores,
+    StoresOfAnswers,
     Temperature,
     TextsOrReference,
     TopK,
@@ -82,7 +82,7 @@ def passkey(
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
-    stores: Stores = None,
+    stores: StoresOfAnswers = None,
     grid: Grid = None,
     passages: Passages = PASSAGES,
     attend: Attend = False,

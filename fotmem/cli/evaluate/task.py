@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from click.core import ParameterSource
 
 from fotmem.cli.loading import load_quietly, read_texts
 from fotmem.cli.parsing import parse_layers, parse_store, parse_stores, parse_top_k
@@ -98,8 +97,8 @@ def _options(context: typer.Context) -> dict[str, Any]:
             options[name] = Path(options[name])
     if "text" in options:
         options["text"] = [Path(file) for file in options["text"]]
-    is_given = context.get_parameter_source("passages") is not ParameterSource.DEFAULT
-    if options.get("stores") is not None and "passages" in options and not is_given:
+    source = context.get_parameter_source("passages")
+    if options.get("stores") is not None and source is not None and source.name == "DEFAULT":
         options["passages"] = 0  # figures of stores are for the queries of answers
     return options
 

@@ -25,7 +25,7 @@ class AttentionSinks(WindowWay):
 
     def read(self, text: list[int], room: int) -> None:
         """See `WindowWay.read`."""
-        size = self.text_room(room + SINKS)
+        size = self.text_room(room)
         step = max(1, size // STEPS)
         sinks, rest = text[:SINKS], text[SINKS:]
         window = KeptKeys([], len(sinks), [])
@@ -34,6 +34,10 @@ class AttentionSinks(WindowWay):
             behind = self._with_sinks(sinks, window.last(size - len(some)))
             window = behind.extended(self.model, some).last(min(size, start + len(some)))
         self._kept = self._with_sinks(sinks, window)
+
+    def text_room(self, room: int) -> int:
+        """See `WindowWay.text_room`; the sinks take room as well."""
+        return super().text_room(room + SINKS)
 
     def answer(self, question: Question) -> str:
         """See `Way.answer`."""
