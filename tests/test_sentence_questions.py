@@ -85,7 +85,7 @@ def test_names_inside_sentences(sentence: str, asked: str, answer: str) -> None:
 )
 def test_no_answer_is_a_negation_or_a_part_of_a_number(sentence: str) -> None:
     for each in questions(sentence, random.Random(0)):
-        assert not {"not", "never"} & {*f"{each.asked} {each.answer}".split()}
+        assert not {"not", "never"} & {*each.answer.split()}
         assert each.answer not in ("5", "000")
 
 

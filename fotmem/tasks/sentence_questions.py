@@ -105,14 +105,12 @@ def questions(sentence: str, draw: random.Random) -> Iterator[Quotation]:
     if found := HOW_MANY.fullmatch(sentence):
         yield Quotation(f"How many {found['noun']}: {_joined(found)}?", found["number"])
     yield from _named(sentence, draw)
-    if POINTING.match(sentence):
+    if POINTING.match(sentence) or re.search(r" (?:not|never) ", sentence):
         return
     if found := WHO.fullmatch(sentence):
         subject, rest = found["subject"], _some(found["rest"], draw)
         who = "Who" if re.fullmatch(r"[A-Z][a-z]+(?: [A-Z][a-z]+)+", subject) else "What"
         yield Quotation(f"{who} {found['verb']} {rest}?", subject)
-    if re.search(r" (?:not|never) ", sentence):  # what it is not is no answer
-        return
     if found := WHAT_IS.fullmatch(sentence):
         yield Quotation(f"What {found['verb']} {_inside(found['subject'])}?", _few(found["rest"]))
     elif found := WHAT_DOES.fullmatch(sentence):

@@ -246,7 +246,8 @@ def test_windows_follow_each_other_and_a_short_document_has_fewer() -> None:
         drawn[300]
 
 
-def test_text_goes_on_after_what_is_put_into_it() -> None:
+def test_text_goes_on_after_what_is_put_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotmem.training.examples.TOKENS_PER_FACT", (400,))
     run = torch.arange(10**5, 10**5 + 4000)  # no tokens of what is put in
     drawn = examples([run], window=400, windows=3, facts=1.0, numbers=1.0, size=1)[0]["windows"]
     text = drawn[drawn >= 10**5]
