@@ -1,8 +1,8 @@
 """Tests the claim of the Focused Transformer paper: it takes negatives to be undistracted.
 
 Three trainings that differ in one respect: which windows current windows attend to, besides their
-own previous one. That is none, the previous windows of three other documents, or these and a bank
-of earlier windows. There is no decay, so that only training helps against distraction. Run by
+own previous ones. That is none, the windows of another document, or these and a bank of earlier
+windows. There is no decay, so that only training helps against distraction. Run by
 ``make ablation TEXT=FILE``, with text that was not trained on; finished parts are not repeated, and
 the page on crossbatch gets the figures. It takes about an hour on two cores.
 """
@@ -25,7 +25,7 @@ STEPS = 120
 VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
     "positives only": {"d": (1,), "bank_windows": (0,)},
     "and negatives": {"bank_windows": (0,)},
-    "and a bank": {},
+    "and a bank": {"bank_windows": (0, 0, 0, 16)},
 }
 MEASURED = {
     "16": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20",
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def options(variant: str) -> fotmem.TrainingOptions:
-    """Return the training options of a variant: those of the shipped model, with fewer steps."""
+    """Return the training options of a variant: those of the recipe, with fewer steps."""
     changed = {"decay": 0.0, "steps": STEPS, "evaluate_every": STEPS, **VARIANTS[variant]}
     return OPTIONS.model_copy(update=changed)
 
