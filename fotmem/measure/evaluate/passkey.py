@@ -194,8 +194,9 @@ def _ask(
 ) -> PasskeyAnswer:
     asked, code = split_answer(tokenizer, question(NAME), trial.code)
     digits = [sum(map(str.isdigit, tokenizer.decode([token]))) for token in code]
-    room: dict[str, Any] = {"passages": passages, "max_new_tokens": len(code)}
-    with rereading(memory, trial.local, asked, **room) as prompt:
+    with rereading(
+        memory, trial.local, asked, passages=passages, max_new_tokens=len(code)
+    ) as prompt:
         given = answer_question(model, tokenizer, prompt, max_new_tokens=len(code))
         choices = first_choices(model, prompt, code)
     right = sum(count for count, choice in zip(digits, choices, strict=True) if choice)

@@ -56,8 +56,13 @@ class AttachedMemory(LocalText):
 
     def answer(self, question: Question) -> str:
         """See `Way.answer`."""
-        room: dict[str, Any] = {"passages": self.passages, "max_new_tokens": question.new_tokens}
-        with rereading(self._memory, self._local, question.prompt, **room) as prompt:
+        with rereading(
+            self._memory,
+            self._local,
+            question.prompt,
+            passages=self.passages,
+            max_new_tokens=question.new_tokens,
+        ) as prompt:
             return self._said(prompt, question)
 
     @contextmanager

@@ -71,8 +71,9 @@ def _read(memory: Memory, text: list[int], *, attend: bool) -> None:
 
 
 def _ask(model: Any, tokenizer: Any, sample: Sample, memory: Memory, passages: int) -> float:
-    room: dict[str, Any] = {"passages": passages, "max_new_tokens": sample.new_tokens}
-    with rereading(memory, sample.local, sample.question, **room) as prompt:
+    with rereading(
+        memory, sample.local, sample.question, passages=passages, max_new_tokens=sample.new_tokens
+    ) as prompt:
         given = answer_question(
             model, tokenizer, prompt, max_new_tokens=sample.new_tokens, until=sample.is_complete
         )
