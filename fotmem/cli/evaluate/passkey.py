@@ -119,8 +119,9 @@ def passkey(
     }
 
     how: dict[str, Any] = {name: task.options[name] for name in ("passages", "attend")}
-    for size in sizes:
-        check_room(task, ways, of_passkeys(task.tokenizer, made[size]))
+    asked = {size: of_passkeys(task.tokenizer, made[size]) for size in sizes} if ways else {}
+    for texts in asked.values():
+        check_room(task, ways, texts)
 
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
         name = None if memory is None else task.store
@@ -151,10 +152,9 @@ def passkey(
     for size, with_memory in zip(sizes, found, strict=True):
         rows += [measure("without memory", size, None), with_memory]
     others: list[WayRow] = []
-    for size in sizes if ways else []:
-        asked = of_passkeys(task.tokenizer, made[size])
-        again = ask_with_memory(task, f"{size:,} tokens, pass key, ", asked)
-        others += ask_beside(task, ways, asked, again, about="pass key", tokens=size)
+    for size, texts in asked.items():
+        again = ask_with_memory(task, f"{size:,} tokens, pass key, ", texts)
+        others += ask_beside(task, ways, texts, again, about="pass key", tokens=size)
         task.write(rows, report, as_json=False, beside=others)
     if not task.write(rows, report, as_json=as_json, beside=others):
         _show(rows, distractors)
