@@ -144,6 +144,17 @@ def checked_distance(distance: Any, longest: int) -> int:
     return positions
 
 
+def checked_recent(recent: Any, longest: int) -> int:
+    """Check how many of the last remembered tokens keep their positions.
+
+    Raises
+    ------
+    OptionError
+        It is not an integer of at least 0, or the model has too few positions for it.
+    """
+    return checked_integer("recent", recent, least=0, most=longest - 1)
+
+
 def checked_decay(decay: Any) -> float | dict[int, float]:
     """Check the power of age by which remembered keys lose weight, of all layers or by layer.
 

@@ -22,10 +22,10 @@ REPORTS = Path("docs/ablation")
 PAGE = Path("docs/crossbatch.md")
 FIGURES = "<!-- figures, by make ablation -->\n"
 STEPS = 120
-VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
-    "positives only": {"d": (1,), "bank_windows": (0,)},
-    "and negatives": {"bank_windows": (0,)},
-    "and a bank": {"bank_windows": (0, 0, 0, 16)},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "positives only": {"d": (1,)},
+    "and negatives": {},
+    "and a bank": {"bank_windows": (0, 0, 0, 16), "bank_weight": 16.0},
 }
 MEASURED = {
     "16": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20",

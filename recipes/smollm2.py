@@ -16,9 +16,7 @@ from recipes.shipping import ship_halves
 BUILD = Path("build/recipe-smollm2")
 TEXTS = Path("build/texts/training")
 SHIPPED = Path("fotmem/recipes/smollm2")
-OPTIONS = fotmem.TrainingOptions(
-    layers=(14, 15, 17, 18, 20, 21, 23, 24), bank_windows=(0,), bf16=True
-)
+OPTIONS = fotmem.TrainingOptions(layers=(14, 15, 17, 18, 20, 21, 23, 24), bf16=True)
 
 
 def main() -> None:

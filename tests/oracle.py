@@ -62,6 +62,8 @@ class Oracle:
     mem_positionals : if False, memory layers use no RoPE and no attention factor at all
     distance : memory and overflow are asked from this position, wherever a token stands; 0: from
         the token's own
+    recent : how many of the last tokens of memory and overflow are seen as local ones, at their
+        positions
     decay : a key of `n` windows ago counts for ``n ** -decay``, `n` from 1 to 64; or by layer
     temperature : what scores of memory and overflow are divided by
 
@@ -88,6 +90,7 @@ class Oracle:
         mem_dtype: torch.dtype | None = None,
         mem_positionals: bool = True,
         distance: int = 0,
+        recent: int = 0,
         decay: float | dict[int, float] = 0.0,
         temperature: float = 1.0,
     ) -> None:
@@ -112,6 +115,7 @@ class Oracle:
         self.split_above = window if split_above is None else split_above
         self.top_k, self.mem_dtype, self.mem_positionals = top_k, mem_dtype, mem_positionals
         self.distance, self.decay, self.temperature = distance, decay, temperature
+        self.recent = recent if mem_positionals else 0
         self.memory = {layer: self._nothing() for layer in self.mem_layers}
         self.attention_outputs: list[Tensor] = []
         self.hidden_states: list[Tensor] = []
@@ -160,12 +164,16 @@ class Oracle:
         return KeyValues(keys.to(torch.float64), values.to(torch.float64))
 
     def seen(
-        self, query: Tensor, store: KeyValues, kv_head: int, layer: int
+        self, query: Tensor, store: KeyValues, kv_head: int, layer: int, near: int = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pick the keys of a store that one query ``[D]`` sees: ids, scores ``[K]``, values."""
-        keys, values = store.keys[kv_head], store.values[kv_head]
+        """Pick the keys of a store that one query ``[D]`` sees: ids, scores ``[K]``, values.
+
+        The last `near` ones are not among them.
+        """
+        total = store.keys.shape[1]
+        keys, values = store.keys[kv_head, : total - near], store.values[kv_head, : total - near]
         products = keys @ query / self.head_dim**0.5 / self.temperature
-        windows_ago = [(len(keys) - place) / self.window for place in range(len(keys))]
+        windows_ago = [(total - place) / self.window for place in range(len(keys))]
         decay = self.decay.get(layer, 0.0) if isinstance(self.decay, dict) else self.decay
         weights = [min(max(1.0, ago), 64.0) ** -decay for ago in windows_ago]
         scores = products + torch.tensor(weights, dtype=torch.float64).log()
@@ -179,22 +187,46 @@ class Oracle:
         past = local.keys.shape[1] - queries.shape[1]
         asking = self._asking(queries, layer, past)
         queries = self._rotate(queries, layer, past)
-        local_keys = self._rotate(local.keys, layer, 0)
+        local_keys, local_values = self._rotate(local.keys, layer, 0), local.values
+        near = self.near(stores)
+        before = 0  # tokens between a store and the window
+        for store, count in zip(stores, near, strict=True):
+            near_keys, near_values = self._near(store, count, layer, before)
+            local_keys = torch.cat([near_keys, local_keys], 1)
+            local_values = torch.cat([near_values, local_values], 1)
+            before += store.keys.shape[1]
         outputs = torch.zeros_like(queries)
         for head in range(self.num_heads):
             kv_head = head // (self.num_heads // self.num_kv_heads)
             for token in range(queries.shape[1]):
                 query = queries[head, token]
-                causal = past + token + 1
+                causal = sum(near) + past + token + 1
                 scores = [local_keys[kv_head, :causal] @ query / self.head_dim**0.5]
-                values = [local.values[kv_head, :causal]]
-                for store in stores:
-                    _, found, theirs = self.seen(asking[head, token], store, kv_head, layer)
+                values = [local_values[kv_head, :causal]]
+                for store, count in zip(stores, near, strict=True):
+                    _, found, theirs = self.seen(asking[head, token], store, kv_head, layer, count)
                     scores.append(found)
                     values.append(theirs)
                 weights = torch.softmax(torch.cat(scores), dim=0)
                 outputs[head, token] = weights @ torch.cat(values)
         return outputs.transpose(0, 1).flatten(1)
+
+    def near(self, stores: Sequence[KeyValues]) -> list[int]:
+        """Count the tokens of each store, the nearest store first, that are seen as local ones."""
+        left, counts = self.recent, []
+        for store in stores:
+            counts.append(min(left, store.keys.shape[1]))
+            left = max(0, left - store.keys.shape[1])
+        return counts
+
+    def _near(self, store: KeyValues, count: int, layer: int, before: int) -> KeyValues:
+        """Rotate the last `count` keys of a store; `before` tokens stand between it and a window.
+
+        Returns them with their values.
+        """
+        start = store.keys.shape[1] - count
+        plain = store.keys[:, start:] / self.attention_factor
+        return KeyValues(self._rotate(plain, layer, -before - count), store.values[:, start:])
 
     def _chunk(
         self, ids: Tensor, local: list[KeyValues], stores: dict[int, list[KeyValues]]
@@ -283,10 +315,16 @@ class Oracle:
             queries = self._heads(hidden, f"{name}.self_attn.q_proj")
             queries = self._rotate(queries, layer, local.keys.shape[1] - 1)[:, 0]
             local_keys = self._rotate(local.keys, layer, 0)
+            overflow, memory = self.overflow[layer], self.memory[layer]
+            counts, total = self.near([overflow, memory]), memory.keys.shape[1]
+            moved, _ = self._near(overflow, counts[0], layer, 0)
+            recent, _ = self._near(memory, counts[1], layer, overflow.keys.shape[1])
+            near_keys = torch.cat([recent, moved, local_keys], 1)
             for head, query in enumerate(queries):
                 kv_head = head // (self.num_heads // self.num_kv_heads)
-                seen, remembered, _ = self.seen(query, self.memory[layer], kv_head, layer)
-                _, overflow, _ = self.seen(query, self.overflow[layer], kv_head, layer)
-                near = local_keys[kv_head] @ query / self.head_dim**0.5
-                shares = torch.softmax(torch.cat([remembered, overflow, near]), 0)[: len(seen)]
-                yield layer, dict(zip(seen.tolist(), shares.tolist(), strict=True))
+                far, remembered, _ = self.seen(query, memory, kv_head, layer, counts[1])
+                _, overflown, _ = self.seen(query, overflow, kv_head, layer, counts[0])
+                near = near_keys[kv_head] @ query / self.head_dim**0.5
+                shares = torch.softmax(torch.cat([remembered, near, overflown]), 0)
+                seen = [*far.tolist(), *range(total - counts[1], total)]
+                yield layer, dict(zip(seen, shares[: len(seen)].tolist(), strict=True))

@@ -62,6 +62,7 @@ class ShortProof(AdapterFixtures):
 
     run = MethodsContract.run
     test_first_position = MethodsContract.test_keys_at_the_first_position
+    test_other_positions = MethodsContract.test_keys_move_from_the_first_position
     test_layer = LayerContract.test_parts_compose_to_the_models_own_layer
     test_memory = MemoryContract.test_memory_overflow_and_local_keys_share_one_softmax
     test_generating = EmptyMemoryContract.test_generating_with_an_empty_memory_is_plain_generating

@@ -100,7 +100,8 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_variants_differ_in_negatives_only() -> None:
     options = {name: ablation.options(name) for name in ablation.VARIANTS}
-    kept = [one.model_copy(update={"d": (1,), "bank_windows": (0,)}) for one in options.values()]
+    alike = {"d": (1,), "bank_windows": (0,), "bank_weight": 1.0}
+    kept = [one.model_copy(update=alike) for one in options.values()]
     assert kept[0] == kept[1] == kept[2]
     assert len({(one.d, one.bank_windows) for one in options.values()}) == 3
 

@@ -60,6 +60,14 @@ class HunYuanAdapter(RotaryAdapter):
         )
         return normalised
 
+    def at_positions(self, key: Tensor, decoder: Any, positions: Tensor) -> Tensor:
+        """Rotate what was normalised; the weight of the norm comes last."""
+        weight = getattr(getattr(self.attention, self.norms[1]), "weight", 1.0)
+        plain = self.scaled(key / weight, decoder, 1 / self.attention_factor(decoder))
+        embeddings = self.embeddings_at(decoder, key, positions)
+        rotated: Tensor = super().rotate(plain, plain, embeddings)[1] * weight
+        return rotated
+
 
 class NanoChatAdapter(HunYuanAdapter):
     """As HunYuan, by other names."""

@@ -80,10 +80,11 @@ class Adapter(ABC):
         cos, sin = position_embeddings
         return torch.hypot(cos.float(), sin.float()).to(cos.dtype), torch.zeros_like(sin)
 
-    def embeddings_at(self, decoder: nn.Module, query: Tensor, position: int) -> Any:
-        """Return what `rotate` takes, if every token of ``query [B, H * G, T, D]`` stood there.
+    def embeddings_at(self, decoder: nn.Module, query: Tensor, positions: Tensor) -> Any:
+        """Return what `rotate` takes, if the tokens of ``query [B, H * G, T, D]`` stood there.
 
-        Memory with a ``distance`` needs it.
+        ``positions`` are int64 ``[B or 1, T]``, and may be negative. Memory with a ``distance`` or
+        with ``recent`` tokens needs it.
 
         Raises
         ------
@@ -91,9 +92,17 @@ class Adapter(ABC):
             This adapter does not say.
         """
         raise UnsupportedError(
-            f"a distance other than 0 with {type(self).__name__}",
-            "pass distance=0; in the adapter, override embeddings_at()",
+            f"a distance other than 0, or recent tokens, with {type(self).__name__}",
+            "pass distance=0 and recent=0; in the adapter, override embeddings_at()",
         )
+
+    def at_positions(self, key: Tensor, decoder: nn.Module, positions: Tensor) -> Tensor:
+        """Encode other positions in keys that `at_first_position` returned.
+
+        ``positions`` are int64 ``[B or 1, T]``; before the window they are negative. By default
+        `rotate` does it, with `embeddings_at`; override it where `at_first_position` changes keys.
+        """
+        return self.rotate(key, key, self.embeddings_at(decoder, key, positions))[1]
 
     @abstractmethod
     def attend(

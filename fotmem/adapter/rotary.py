@@ -130,15 +130,22 @@ class RotaryAdapter(Adapter):
 
     def at_first_position(self, key: Tensor, decoder: Any) -> Tensor:
         """Multiply by `attention_factor` what would be rotated; at position 0 nothing is."""
-        factor = self.attention_factor(decoder)
+        return self.scaled(key, decoder, self.attention_factor(decoder))
+
+    def at_positions(self, key: Tensor, decoder: Any, positions: Tensor) -> Tensor:
+        """Rotate keys; the `attention_factor` that they have is not applied once more."""
+        plain = self.scaled(key, decoder, 1 / self.attention_factor(decoder))
+        return super().at_positions(plain, decoder, positions)
+
+    def scaled(self, key: Tensor, decoder: Any, factor: float) -> Tensor:
+        """Multiply the dimensions of keys that would be rotated."""
         if factor == 1.0 or not self.rotates:
             return key
         size = 2 * rope_attribute(decoder, self.attention, "inv_freq").shape[-1]
         return _with_rest(key[..., :size] * factor, key)
 
-    def embeddings_at(self, decoder: Any, query: Tensor, position: int) -> Any:
+    def embeddings_at(self, decoder: Any, query: Tensor, positions: Tensor) -> Any:
         """Call the decoder's ``rotary_emb``, with the type of this layer if that takes one."""
-        positions = torch.full((1, query.shape[2]), position, device=query.device)
         rope, types = decoder.rotary_emb, getattr(self.attention.config, "layer_types", None)
         if types and "layer_type" in inspect.signature(rope.forward).parameters:
             return rope(query, positions, types[self.attention.layer_idx])

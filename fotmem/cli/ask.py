@@ -24,6 +24,7 @@ from fotmem.cli.options import (
     OptionalTopK,
     OptionalWindow,
     Passages,
+    Recent,
     StoreOption,
     StoreOrConfig,
     Temperature,
@@ -60,6 +61,7 @@ def ask(
     layers: Layers = None,
     window: OptionalWindow = None,
     distance: Distance = None,
+    recent: Recent = None,
     decay: Decay = None,
     temperature: Temperature = None,
     dtype: Dtype = None,
@@ -93,6 +95,7 @@ def ask(
         "top_k": None if top_k is None else (parse_top_k(top_k),),
         "window": window,
         "distance": distance,
+        "recent": recent,
         "decay": decay,
         "temperature": temperature,
     }

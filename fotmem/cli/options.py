@@ -94,6 +94,14 @@ Distance = Annotated[
         "config's, or 0.",
     ),
 ]
+Recent = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Last tokens of memory that keep their positions before the window; default: the "
+        "config's, or 0.",
+    ),
+]
 Decay = Annotated[
     Any,
     typer.Option(

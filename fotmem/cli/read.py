@@ -22,6 +22,7 @@ from fotmem.cli.options import (
     Model,
     OptionalTopK,
     OptionalWindow,
+    Recent,
     Temperature,
 )
 from fotmem.cli.parsing import parse_layers, parse_top_k
@@ -64,6 +65,7 @@ def read(
     layers: Layers = None,
     window: OptionalWindow = None,
     distance: Distance = None,
+    recent: Recent = None,
     decay: Decay = None,
     temperature: Temperature = None,
     top_k: OptionalTopK = None,
@@ -87,7 +89,7 @@ def read(
 
     named = {
         **{"layers": parse_layers(layers), "window": window, "quantization": quantization},
-        **{"distance": distance, "decay": decay, "temperature": temperature},
+        **{"distance": distance, "recent": recent, "decay": decay, "temperature": temperature},
     }
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if top_k is not None:

@@ -41,6 +41,14 @@ def train(
             help="Positions from memory to each token; default: 1024, or half of the model's.",
         ),
     ] = None,
+    recent: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Last tokens of memory that keep their positions before the window; default: 512, "
+            "or a quarter of the model's.",
+        ),
+    ] = None,
     decay: Annotated[
         Any,
         typer.Option(
@@ -127,6 +135,7 @@ def train(
         steps=steps,
         window=window,
         distance=distance,
+        recent=recent,
         decay=decay,
         temperature=temperature,
         documents=documents,

@@ -34,6 +34,7 @@ def crossbatch_attention(
     pattern: AttentionPattern,
     bank: tuple[Tensor, Tensor] | None = None,
     memory_query: Tensor | None = None,
+    recent_keys: Tensor | None = None,
 ) -> Tensor:
     """Attend causally to a row's own window and in full to others, in one softmax.
 
@@ -51,6 +52,9 @@ def crossbatch_attention(
         Keys and values ``[H, N, D]`` that all rows attend to as well.
     memory_query : Tensor, optional
         Shape of `query`: asks other windows and the bank. Default: `query`.
+    recent_keys : Tensor, optional
+        Shape of `context_keys`: the keys as `query` asks them, of windows that are the text
+        directly before another one; see ``pattern.recent``.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def crossbatch_attention(
         tensors. Temporaries hold at most `WORKSPACE` elements each, or twice as many as the query.
     """
     memory_query = query if memory_query is None else memory_query
-    inputs = (query, memory_query, key, value, context_keys, context_values)
+    inputs = (query, memory_query, key, value, context_keys, context_values, recent_keys)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
     apply: Callable[..., Tensor] = _CrossbatchFunction.apply
     output = apply(*inputs, keys, values, pattern)

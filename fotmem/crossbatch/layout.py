@@ -100,3 +100,19 @@ class Layout:
         last = counts.cumsum(0)[of[seen]] - 1
         since = torch.where(of[later] == of[seen], later, last) - seen
         return since - 1 + ages.cpu()[of[seen]]
+
+    def recent(self, d: int, ages: Tensor) -> list[int | None]:
+        """List the window that stands directly before each of `later`, by its place in `seen`.
+
+        It is the one before it in its own document. If that is older than one window, it is the
+        last one of `seen` of the next document, as in a memory that read something else since; if
+        `d` is less than 2, none.
+        """
+        places = dict(zip(self.seen, range(len(self.seen)), strict=True))
+        found: list[int | None] = []
+        for number, own in enumerate(self._documents):
+            following = self._documents[(number + 1) % len(self)]
+            other = places[following[-2]] if d > 1 else None
+            adjacent = d > 0 and int(ages[number]) == 1
+            found += [places[window - 1] if adjacent else other for window in own[1:]]
+        return found

@@ -62,6 +62,9 @@ class Crossbatch:
         keys with a weight of 8 take as much attention as 65,536.
     distance : int, optional
         How many positions before each token the windows before it stand, as in `fotmem.attach`.
+    recent : bool
+        Whether the window directly before each window keeps its positions, as the `recent` tokens
+        of `fotmem.attach` do.
     decay : float or mapping of int to float
         How fast older keys lose weight, as in `fotmem.attach`; see `ages`.
     temperature : float
@@ -95,6 +98,7 @@ class Crossbatch:
         bank_windows: int = 0,
         bank_weight: float = 1.0,
         distance: int | None = None,
+        recent: bool = False,
         decay: float | Mapping[int, float] = 0.0,
         temperature: float = 1.0,
     ) -> None:
@@ -120,6 +124,7 @@ class Crossbatch:
         self.log_temperatures = self._log_temperatures(self.temperature)
         self.ages: Tensor | None = None
         self._positionals = bool(getattr(config, "mem_positionals", True))
+        self.recent = recent and self._positionals
         self._layout = Layout(2)  # of the call in progress
         self._padding_mask: Tensor | None = None  # of the call in progress, [W, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, windows seen by others only
@@ -217,6 +222,10 @@ class Crossbatch:
             mask = None if attention_mask is None else attention_mask[:half]
             local = adapter.attend(module, query[:half], key[:half], value[:half], mask, **kwargs)
             self._fresh[layer] = hidden_states[:half].detach()
+            recent = None
+            if self.recent:
+                before = remembered[:half]
+                recent = adapter.at_positions(before, self.decoder, self._positions(before))
             joint = crossbatch_attention(
                 query[half:],
                 key[half:],
@@ -226,6 +235,7 @@ class Crossbatch:
                 self._pattern(layer, adapter.geometry(module)[2], attention_mask, query.device),
                 self._negatives(layer, module),
                 memory_query=self._sharpened(layer, asked[half:]),
+                recent_keys=None if recent is None else recent[:, :, 1:],
             )
             joint = joint.transpose(1, 2).flatten(2)
             return adapter.project_out(module, torch.cat([local, joint])), None
@@ -265,6 +275,13 @@ class Crossbatch:
         """Return keys as other windows see them."""
         return adapter.at_first_position(key, self.decoder) if self._positionals else key
 
+    def _positions(self, key: Tensor) -> Tensor:
+        """Return where windows stand that are directly before another: int64 ``[B or 1, T]``."""
+        mask, places = self._padding_mask, torch.arange(key.shape[2], device=key.device)[None]
+        if mask is None:
+            return places - key.shape[2]
+        return places - mask[self._layout.seen].sum(1, keepdim=True)
+
     def _sharpened(self, layer: int, query: Tensor) -> Tensor:
         """Divide queries ``[B, H * G, T, D]`` by the temperatures of their heads."""
         temperatures = self.log_temperatures[self.layers.index(layer)].exp()
@@ -283,8 +300,14 @@ class Crossbatch:
     ) -> AttentionPattern:
         layout, mask = self._layout, self._padding_mask
         ages = torch.ones(len(layout)) if self.ages is None else self.ages
+        contexts, recent = layout.contexts(self.d), None
+        if self.recent:
+            recent = layout.recent(self.d, ages)
+            pairs = zip(contexts, recent, strict=True)
+            contexts = [[each for each in windows if each != before] for windows, before in pairs]
         return AttentionPattern(
-            contexts=layout.contexts(self.d),
+            contexts=contexts,
+            recent=recent,
             scale=scale,
             padding_mask=None if mask is None else mask[layout.later],
             window_mask=None if attention_mask is None else _shown(attention_mask).chunk(2)[-1],

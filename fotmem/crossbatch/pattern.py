@@ -21,6 +21,8 @@ class AttentionPattern:
     """Per row: indices of the windows it attends to in full."""
     scale: float
     """Factor of the inner products, usually ``1 / sqrt(D)``."""
+    recent: Sequence[int | None] | None = None
+    """Per row: index of the window that it attends to as text directly before it, beside these."""
     padding_mask: Tensor | None = None
     """Bool ``[B, T]``: False is padding of a row's own window."""
     window_mask: Tensor | None = None
@@ -55,6 +57,7 @@ class CrossbatchInputs(NamedTuple):
     value: Tensor
     context_keys: Tensor
     context_values: Tensor
+    recent_keys: Tensor | None  # [W, H, S, D]
     bank_keys: Tensor | None  # [1, H, N, D]
     bank_values: Tensor | None
 
@@ -73,7 +76,7 @@ class ContextPart(NamedTuple):
 
 
 def context_parts(inputs: CrossbatchInputs, pattern: AttentionPattern) -> Iterator[ContextPart]:
-    """Yield the parts: a row's own window, the other windows one at a time, the bank."""
+    """Yield the parts: a row's own window, the one before it, others one at a time, the bank."""
     rows, tokens, device = inputs.query.shape[0], inputs.query.shape[2], inputs.query.device
     everyone = torch.arange(rows, device=device)
     alike = torch.zeros(rows, dtype=wide_dtype(inputs.query), device=device)
@@ -84,10 +87,25 @@ def context_parts(inputs: CrossbatchInputs, pattern: AttentionPattern) -> Iterat
         mask = mask & pattern.window_mask
     own = ("key", "value")
     yield ContextPart(everyone, "query", inputs.key, inputs.value, mask, own, everyone, alike)
+    padding = pattern.context_padding_mask
+    before = dict(enumerate(pattern.recent or ()))
+    looking = [row for row, window in before.items() if window is not None]
+    if looking and inputs.recent_keys is not None:
+        windows = torch.tensor([before[row] for row in looking], device=device)
+        yield ContextPart(
+            everyone[looking],
+            "query",
+            inputs.recent_keys[windows],
+            inputs.context_values[windows],
+            None if padding is None else padding[windows][:, None, None],
+            ("recent_keys", "context_values"),
+            windows,
+            alike[looking],
+        )
     for place in range(max(map(len, pattern.contexts), default=0)):
         looking = [row for row in range(rows) if len(pattern.contexts[row]) > place]
         windows = torch.tensor([pattern.contexts[row][place] for row in looking], device=device)
-        padding, weights = pattern.context_padding_mask, pattern.context_weights
+        weights = pattern.context_weights
         yield ContextPart(
             everyone[looking],
             "memory_query",

@@ -60,6 +60,7 @@ class ReadingFacts(Strict):
     last_context_length: Positive
     top_k: Positive | None
     distance: Number
+    recent: Number = 0
     decay: DecayField
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -14,7 +14,7 @@ from fotmem.memory.options import MemoryOptions
 from fotmem.models.model_parts import decoder_of
 from fotmem.models.replace_forward import owner_of
 
-SHARED = ("window", "last_context_length", "distance")
+SHARED = ("window", "last_context_length", "distance", "recent")
 """The memory options that all memories of a model share."""
 
 
@@ -57,8 +57,8 @@ def fitting_adapters(
     Raises
     ------
     AttachError
-        Another memory has other layers than the first, or another window, distance or last context
-        length.
+        Another memory has other layers than the first, or another window, distance, last context
+        length or number of recent tokens.
     """
     if layers is not None and sorted(layers) != sorted(first.layers):
         raise AttachError(

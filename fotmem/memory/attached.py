@@ -84,10 +84,10 @@ class AttachedModel:
 
     @property
     def options(self) -> MemoryOptions:
-        """How memory is looked at; the distance is that of the default memory."""
-        distance = self.default._options.distance
-        if self._options.distance != distance:
-            self._options = replace(self._options, distance=distance)
+        """How memory is looked at; positions are those of the default memory."""
+        mine, default = self._options, self.default._options
+        if (mine.distance, mine.recent) != (default.distance, default.recent):
+            self._options = replace(mine, distance=default.distance, recent=default.recent)
         return self._options
 
     @options.setter

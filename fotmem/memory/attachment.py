@@ -57,6 +57,7 @@ def attach(
     window: int | None = None,
     last_context_length: int | None = None,
     distance: int | None = None,
+    recent: int | None = None,
     decay: float | Mapping[int, float] | None = None,
     temperature: float | None = None,
     dtype: torch.dtype | None = None,
@@ -71,8 +72,8 @@ def attach(
 
     The first memory of a model is its default one. Others, which were read before or have
     ``default=False``, are looked at where `using` says so; top k, decay and temperature are their
-    own, layers, window and distance are those of the default memory. Detaching the default memory
-    detaches all.
+    own, layers, window, distance and recent tokens are those of the default memory. Detaching the
+    default memory detaches all.
 
     Parameters
     ----------
@@ -109,6 +110,12 @@ def attach(
         memory as it was trained to. Near ones distract a model that was not trained with memory.
         0: they stand where the window begins, as in the released code. Default: the config's
         ``mem_distance``, else 0.
+    recent : int, optional
+        How many of the last remembered tokens keep their positions instead, directly before the
+        window, and are attended to as local context is: all of them, without `decay` and
+        `temperature`. A text that goes on where the last reading ended is then continued better.
+        There are no more than the model has positions beside the window. Default: the config's
+        ``mem_recent``, else 0 as in the released code.
     decay : float or mapping of int to float, optional
         How fast older keys lose weight: a key of `n` windows ago, from 1 to 64, has ``n ** -decay``
         times the weight of a local key with the same score. Long memories of plain text then
@@ -152,6 +159,7 @@ def attach(
         "window": window,
         "last_context_length": last_context_length,
         "distance": distance,
+        "recent": recent,
         "decay": decay,
         "temperature": temperature,
         "dtype": dtype,

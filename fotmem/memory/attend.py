@@ -1,6 +1,7 @@
-"""What a memory layer runs instead of its own forward: it attends to three parts, and merges.
+"""What a memory layer runs instead of its own forward: it attends to parts, and merges.
 
-The parts are the local context, the overflow of the batch row, and the memories of the row. Shapes
+The parts are the local context, the overflow of the batch row, the memories of the row, and the
+recent tokens of these two. Shapes
 as in `fotmem.attention`, which has the arithmetic of a part and the merging.
 """
 
@@ -20,6 +21,8 @@ from fotmem.memory.cache import MemoryCache, StopForward
 from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.gradients import without_gradient
 from fotmem.memory.layer_proof import prove_keys
+from fotmem.memory.recent import attend_to_recent, far_overflow
+from fotmem.memory.trace import TracedLayer
 from fotmem.models.model_parts import cache_argument
 from fotmem.models.positions import rotated
 
@@ -37,7 +40,7 @@ def attention_forward(
     cache: MemoryCache | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Run one memory layer's attention: local, overflow and memory, in one softmax."""
+    """Run one memory layer's attention to all parts, in one softmax."""
     cache = past_key_values if cache is None else cache
     if not isinstance(cache, MemoryCache) or not cache.in_call:
         raise _refusal(attached, attention)
@@ -54,15 +57,20 @@ def attention_forward(
             raise StopForward
 
     _, _, scale = adapter.geometry(attention)
-    remembered = attend_to_memories(cache.views or (), layer, asked, scale)
-    remote = (remembered, _overflow(cache, layer, asked, scale))
+    views = cache.looked_at()
+    remote = (
+        attend_to_memories(views, layer, asked, scale),
+        _overflow(cache, layer, asked, scale),
+        attend_to_recent(attached, views, cache.memory_layer(layer).overflow, layer, query),
+    )
     parts = [part for part in remote if part is not None]
     if not parts:
         output = adapter.attend(attention, query, key, value, attention_mask, **kwargs)
         return adapter.project_out(attention, output), None
     out, lse = merge([*parts, local_attention(query, key, value, attention_mask, scale)])
     if cache.trace is not None:
-        cache.trace.layers[layer] = (asked.detach(), lse.detach())
+        traced = (asked, query, lse)
+        cache.trace.layers[layer] = TracedLayer(*(each.detach() for each in traced))
     return adapter.project_out(attention, without_gradient(out).transpose(1, 2).flatten(2)), None
 
 
@@ -99,7 +107,8 @@ def _overflow(
         queries = query[row].reshape(store.num_heads, -1, query.shape[3])  # [H, G * T, D]
         options = cache.options(row)
         factor, bias = scale_and_bias(store, layer, scale, options)
-        parts.append(store.attend(queries, top_k=options.top_k, scale=factor, bias=bias))
+        far, top_k = far_overflow(store, options.recent), options.top_k
+        parts.append(store.attend(queries, top_k=top_k, scale=factor, bias=bias, among=far))
     out = torch.stack([part.out for part in parts]).reshape(query.shape)
     lse = torch.stack([part.lse for part in parts]).reshape(query.shape[:-1])
     return PartialAttention(out, lse)

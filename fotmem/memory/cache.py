@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -115,6 +116,24 @@ class MemoryCache(DynamicCache):
         self.views = views_of_rows(self.attached, rows)
         self.attached.overflow.watch(self)
         return self.views
+
+    def looked_at(self) -> list[tuple[MemoryView, ...]]:
+        """Return the memories of each row as the step in progress looks at them.
+
+        What has overflowed takes the places of their recent tokens.
+        """
+        views, recent = self.views or [], self.attached.options.recent
+        if not recent or not self.columns.rows:
+            return views
+        moved = self.memory_layer(self.attached.layers[0]).overflow_length
+        left = [max(0, recent - moved(row)) for row in range(len(views))]
+        now = {
+            (id(view), number): view if view.recent == number else replace(view, recent=number)
+            for some, number in zip(views, left, strict=True)
+            for view in some
+        }
+        pairs = zip(views, left, strict=True)
+        return [tuple(now[id(view), number] for view in some) for some, number in pairs]
 
     def options(self, row: int) -> MemoryOptions:
         """Return how a batch row looks at what it remembers: as its first memory says."""

@@ -86,4 +86,5 @@ def _view_now(attached: AttachedModel) -> MemoryView:
     contents = attached.contents
     contents.require_whole()
     length, ids = shown_ids(attached, contents)
-    return MemoryView(contents, attached.options, length, ids, attached.counter)
+    options = attached.options
+    return MemoryView(contents, options, length, ids, attached.counter, options.recent)

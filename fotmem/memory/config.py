@@ -43,6 +43,7 @@ class _MemorySection(BaseModel):
     window: Annotated[int, Field(ge=2)] | None = None
     last_context_length: Annotated[int, Field(ge=1)] | None = None
     distance: Annotated[int, Field(ge=0)] | None = None
+    recent: Annotated[int, Field(ge=0)] | None = None
     decay: DecayField | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

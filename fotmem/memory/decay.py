@@ -22,6 +22,7 @@ def scale_and_bias(
     scale: float,
     options: MemoryOptions,
     among: IdRanges | None = None,
+    end: int | None = None,
 ) -> tuple[float, Bias | None]:
     """Return the scale and the bias with which to attend to a store.
 
@@ -46,14 +47,17 @@ def scale_and_bias(
         Their ``decay``, ``temperature`` and ``window``.
     among : IdRanges, optional
         The keys that count; the age of a key is the number of these after it.
+    end : int, optional
+        The id after the last key that counts. Default: that of the store.
     """
     scale = scale / options.temperature
     decay = decay_of(options.decay, layer)
     if not decay:
         return scale, None
-    counted = None if among is None else among.within(store.first_id, store.next_id)
-    end = store.next_id if counted is None else len(counted)
-    return scale, Decay(decay / scale, options.window, end, counted)
+    end = store.next_id if end is None else end
+    counted = None if among is None else among.within(store.first_id, end)
+    number = end if counted is None else len(counted)
+    return scale, Decay(decay / scale, options.window, number, counted)
 
 
 @dataclass(frozen=True)

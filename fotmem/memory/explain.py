@@ -9,6 +9,7 @@ from fotmem.errors import AttachError, LayerError, OptionError, shown
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.attend_memories import best_of_all
 from fotmem.memory.cache import MemoryCache
+from fotmem.memory.recent import recent_logits
 from fotmem.memory.trace import Trace
 
 CANDIDATES = 32
@@ -79,16 +80,19 @@ def _shares(attached: AttachedModel, trace: Trace, layer: int, row: int) -> dict
     mine = [view.contents is attached.contents for view in views]
     if last < 0 or not any(mine) or len(views) < len(seen) or not len(attached.contents):
         return {}
-    query, lse = (each[row, :, last] for each in trace.layers[layer])
+    asked, query, lse = (each[row, :, last] for each in trace.layers[layer])
     heads, head_dim, scale = attached.geometry(layer)
-    queries = query.view(heads, -1, head_dim)  # [H, G, D]
+    queries, near = (each.view(heads, -1, head_dim) for each in (asked, query))  # [H, G, D]
     top_k = min(views[0].options.top_k or CANDIDATES, max(len(view.store(layer)) for view in views))
     (ids, logits), places = best_of_all(views, layer, queries, top_k, scale)
     weights = (logits - lse.view(heads, -1, 1)).exp()
     ids = ids.where(places == mine.index(True), -1)
+    recent, logits = recent_logits(attached, views[mine.index(True)], layer, near)
+    near_weights = (logits - lse.view(heads, -1, 1)).exp()
     shares: dict[int, float] = {}
-    for position, share in zip(ids.flatten().tolist(), weights.flatten().tolist(), strict=True):
-        shares[position] = max(share, shares.get(position, 0.0))
+    for some, given in ((ids, weights), (recent.expand(near_weights.shape), near_weights)):
+        for position, share in zip(some.flatten().tolist(), given.flatten().tolist(), strict=True):
+            shares[position] = max(share, shares.get(position, 0.0))
     shares.pop(-1, None)
     return shares
 

@@ -63,10 +63,11 @@ def _run(
 ) -> Outputs:
     """Run all steps of one call: windows that overflow, and the local context at the end."""
     options, outputs = attached.options, Outputs(real)
-    seen = [[SeenMemory.of(view) for view in views] for views in cache.begin(len(real))]
+    cache.begin(len(real))
     fresh = [length == 0 for length in cache.columns.lengths(len(real))]
     for step in plan(real, options):
         _make_room(cache, step, options.window)
+        seen = [[SeenMemory.of(view) for view in views] for views in cache.looked_at()]
         cache.trace = Trace(step.columns >= 0, cache.options(0), seen)
         outputs.add(step, run_step(plain_forward, cache, step, name, inputs, **kwargs))
         if step.is_window:

@@ -127,6 +127,7 @@ def load_longllama(
         "last_context_length": last,
         "split_above": last,
         "distance": 0,
+        "recent": 0,
         "decay": 0,
         "temperature": 1,
     }

@@ -115,6 +115,20 @@ class Memory:
         self._change(distance=distance)
 
     @property
+    def recent(self) -> int:
+        """How many of the last remembered tokens keep their positions, as in `fotmem.attach`.
+
+        Can be set at any time, for all memories of the model by its default one.
+        """
+        return self.options.recent
+
+    @recent.setter
+    def recent(self, recent: int) -> None:
+        if self.attached_model.default is not self.attached_model:
+            raise OptionError("recent is that of the model; set it by the model's default memory")
+        self._change(recent=recent)
+
+    @property
     def decay(self) -> float | Mapping[int, float]:
         """How fast older keys lose weight, as in `fotmem.attach`. Can be set at any time."""
         return self.options.decay

@@ -12,6 +12,7 @@ from fotmem.arguments import (
     checked_decay,
     checked_distance,
     checked_last_context_length,
+    checked_recent,
     checked_temperature,
     checked_top_k,
     checked_window,
@@ -52,6 +53,9 @@ class MemoryOptions:
     """Hits per query and head; None: attention to all remembered keys."""
     distance: int = 0
     """How many positions before each token remembered keys stand; 0: at the window's first one."""
+    recent: int = 0
+    """How many of the last remembered tokens keep their positions, directly before the window; no
+    more than the model has positions beside it."""
     decay: float | Mapping[int, float] = 0.0
     """Power of age by which remembered keys lose weight."""
     temperature: float = 1.0
@@ -61,11 +65,13 @@ class MemoryOptions:
 
     def __post_init__(self) -> None:
         window = checked_window(self.window, self.longest)
+        room = self.longest - window if self.positionals else 0
         checked = {
             "window": window,
             "last_context_length": checked_last_context_length(self.last_context_length, window),
             "top_k": checked_top_k(self.top_k),
             "distance": checked_distance(self.distance, self.longest),
+            "recent": min(checked_recent(self.recent, self.longest), room),
             "decay": checked_decay(self.decay),
             "temperature": checked_temperature(self.temperature),
         }
@@ -91,6 +97,7 @@ class MemoryOptions:
         options: dict[str, Any] = {
             "longest": int(config.max_position_embeddings),
             "distance": getattr(config, "mem_distance", 0),
+            "recent": getattr(config, "mem_recent", 0),
             "decay": getattr(config, "mem_decay", 0.0),
             "temperature": getattr(config, "mem_temperature", 1.0),
             "dtype": _config_dtype(config) or parts.model.dtype,

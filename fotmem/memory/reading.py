@@ -70,7 +70,8 @@ def read(
     for span in spans_told("reading", windows, shown=progress):
         stop = len(before) + span.stop
         begin = max(0, len(before) + span.start - overlap)
-        projections = _run(attached, context[begin:stop], contents if attend else None)
+        overlapping = len(before) + span.start - begin
+        projections = _run(attached, context[begin:stop], contents if attend else None, overlapping)
         pieces = {layer: (each.keys, each.values) for layer, each in projections.items()}
         contents.append(text.rows(span.start, span.stop), pieces)
         commit_if_due(contents)
@@ -129,12 +130,16 @@ def checked_name(document: Any) -> str:
 
 @torch.no_grad()
 def _run(
-    attached: AttachedModel, window: Tensor, contents: Contents | None
+    attached: AttachedModel, window: Tensor, contents: Contents | None, overlapping: int = 0
 ) -> dict[int, Projections]:
-    """Run one window that attends to `contents`; return the projections of every memory layer."""
+    """Run one window that attends to `contents`; return the projections of every memory layer.
+
+    It begins with the last `overlapping` tokens of `contents`, and attends to those before them.
+    """
     cache = MemoryCache(attached, reading=True)
     if contents is not None:
-        how = (attached.options, *contents.text.shown_to_reading, attached.counter)
+        options, (length, visible) = attached.options, contents.text.shown_to_reading
+        how = (options, length - overlapping, visible, attached.counter, options.recent)
         cache.views = [(MemoryView(contents, *how),)]
     step = Step(torch.arange(len(window))[None], is_window=True)
     inputs = window[None].to(attached.input_device)

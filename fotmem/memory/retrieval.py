@@ -7,6 +7,7 @@ read. Read once more in the window, a passage is seen by every layer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +88,8 @@ def retrieve(
     trace = attached.last_trace
     if trace is None or not trace.layers:  # nothing can be found
         return []
+    # Recent tokens are ranked as all others are: what is near is not what is asked for.
+    view = replace(view, recent=0)
     found = _attention(attached, trace, view, min(asking or len(prompt), len(prompt)))
     return _passages(found, view, passages, tokens)
 
@@ -95,7 +98,7 @@ def _attention(attached: AttachedModel, trace: Trace, view: MemoryView, asking: 
     """Add up the attention of the last tokens of a prompt, over heads and layers."""
     ids, shares, queries = [], [], 0
     top_k = view.options.top_k or CANDIDATES
-    for layer, (query, lse) in trace.layers.items():
+    for layer, (query, _, lse) in trace.layers.items():
         heads, head_dim, scale = attached.geometry(layer)
         asked = query[0, :, -asking:].reshape(heads, -1, head_dim)
         hits = view.search(layer, asked, min(top_k, len(view.store(layer))), scale)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 SAVED_OPTIONS = (
     *("window", "last_context_length", "top_k"),
-    *("distance", "decay", "temperature"),
+    *("distance", "recent", "decay", "temperature"),
 )
 """The memory options that a directory keeps."""
 COMMIT = 8192

@@ -12,12 +12,24 @@ import threading
 import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.view import SeenMemory
+
+
+class TracedLayer(NamedTuple):
+    """What a memory layer asked."""
+
+    asked: Tensor
+    """Queries for memory, ``[B, H * G, T, D]``."""
+    queries: Tensor
+    """Queries for the local context and for recent tokens, of the same shape."""
+    lse: Tensor
+    """Log-sum-exp over everything, ``[B, H * G, T]``."""
 
 
 @dataclass
@@ -30,8 +42,8 @@ class Trace:
     """How the first row looked at memory in that step."""
     seen: list[list[SeenMemory]]
     """The memories of every batch row, in their order."""
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Per memory layer: queries ``[B, H * G, T, D]`` and total lse ``[B, H * G, T]``."""
+    layers: dict[int, TracedLayer] = field(default_factory=dict)
+    """By memory layer."""
 
     def last(self, row: int) -> int:
         """Return the last position of a batch row that is not padding; -1 if there is none."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from fotmem.attention import PartialAttention
@@ -15,7 +16,7 @@ from fotmem.memory.contents import Contents
 from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.options import MemoryOptions
 from fotmem.memory.stats import SearchCounter
-from fotmem.stores.hits import Hits
+from fotmem.stores.hits import Bias, Hits
 from fotmem.stores.id_ranges import END_OF_IDS, IdRanges
 from fotmem.stores.store import MemoryStore
 
@@ -34,47 +35,67 @@ class MemoryView:
     among: IdRanges | None = None
     """The ids that may be found; None: all."""
     counter: SearchCounter = field(default_factory=SearchCounter)
+    recent: int = 0
+    """How many of its last tokens keep their positions."""
 
     def store(self, layer: int) -> MemoryStore:
         """Return the store of a memory layer."""
         return self.contents.stores[layer]
 
     def search(self, layer: int, queries: Tensor, top_k: int, scale: float) -> Hits:
-        """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax."""
+        """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax.
+
+        Recent tokens are not among them.
+        """
         store = self.store(layer)
 
-        def search(among: IdRanges | None) -> Hits:
-            scaled, bias = scale_and_bias(store, layer, scale, self.options, among)
+        def search(bias: Bias | None, scaled: float, among: IdRanges | None) -> Hits:
             ids, scores = store.search(queries, top_k, bias=bias, among=among)
             return Hits(ids, scores * scaled)
 
         with self.counting(store, queries, top_k):
-            return self._among(store, search)
+            return self._asked(layer, scale, search)
 
     def attend(
         self, layer: int, queries: Tensor, top_k: int | None, scale: float
     ) -> PartialAttention:
-        """Attend with queries ``[H, Q, D]``."""
+        """Attend with queries ``[H, Q, D]`` to all but the recent tokens."""
         store = self.store(layer)
 
-        def attend(among: IdRanges | None) -> PartialAttention:
-            scaled, bias = scale_and_bias(store, layer, scale, self.options, among)
+        def attend(bias: Bias | None, scaled: float, among: IdRanges | None) -> PartialAttention:
             return store.attend(queries, top_k=top_k, scale=scaled, bias=bias, among=among)
 
         with self.counting(store, queries, top_k):
-            return self._among(store, attend)
+            return self._asked(layer, scale, attend)
 
-    def _among(self, store: MemoryStore, ask: Callable[[IdRanges | None], T]) -> T:
+    def recent_ids(self, layer: int) -> Tensor:
+        """Return the ids of the recent tokens, int64 ``[n]``."""
+        start = max(self.store(layer).first_id, self.length - self.recent)
+        ids = (ALL if self.among is None else self.among).within(start, max(start, self.length))
+        return ids.at(torch.arange(len(ids)))
+
+    def recent_positions(self, ids: Tensor) -> Tensor:
+        """Return where recent tokens stand: -1 is directly before the window.
+
+        Overflow stands between them and the window.
+        """
+        return ids - self.length - (self.options.recent - self.recent)
+
+    def _asked(
+        self, layer: int, scale: float, ask: Callable[[Bias | None, float, IdRanges | None], T]
+    ) -> T:
         """Ask a store for what was there when the call began; it may have changed since."""
-        among = self.among
+        store, options, among, end = self.store(layer), self.options, self.among, self.length
         if among is None and self.contents.text.visible is not None:
             among = ALL
-        if store.next_id <= self.length:
-            answer = ask(among)
-            if store.next_id <= self.length:  # nor has it grown meanwhile
+        if not self.recent and store.next_id <= end:
+            scaled, bias = scale_and_bias(store, layer, scale, options, among)
+            answer = ask(bias, scaled, among)
+            if store.next_id <= end:  # nor has it grown meanwhile
                 return answer
-        among = ALL if among is None else among
-        return ask(among.intersection(IdRanges([(0, self.length)])))
+        scaled, bias = scale_and_bias(store, layer, scale, options, among, end)
+        far = (ALL if among is None else among).within(0, max(0, end - self.recent))
+        return ask(bias, scaled, far)
 
     def counting(
         self, store: MemoryStore, queries: Tensor, top_k: int | None
@@ -92,13 +113,15 @@ class SeenMemory(NamedTuple):
     visible: IdRanges | None
     options: MemoryOptions
     among: IdRanges | None
+    recent: int
 
     @classmethod
     def of(cls, view: MemoryView) -> SeenMemory:
         """Remember what a call looks at."""
         contents = view.contents
         text = contents.text
-        return cls(weakref.ref(contents), view.length, text.visible, view.options, view.among)
+        how = (view.options, view.among, view.recent)
+        return cls(weakref.ref(contents), view.length, text.visible, *how)
 
     def view(self) -> MemoryView | None:
         """Return the memory as it was seen; None if it has changed since, or is gone."""
@@ -107,4 +130,4 @@ class SeenMemory(NamedTuple):
             return None
         if contents.text.visible is not self.visible:
             return None
-        return MemoryView(contents, self.options, self.length, self.among)
+        return MemoryView(contents, self.options, self.length, self.among, recent=self.recent)

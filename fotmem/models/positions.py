@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
@@ -36,6 +37,7 @@ def rotated(
     own, rotated_key = adapter.rotate(query, key, position_embeddings)
     if not distance:
         return own, own, rotated_key
-    there = adapter.embeddings_at(decoder, query, distance)
+    positions = torch.full((1, query.shape[2]), distance, device=query.device)
+    there = adapter.embeddings_at(decoder, query, positions)
     memory_query, _ = adapter.rotate(query, key, there)
     return own, memory_query, rotated_key

@@ -26,6 +26,7 @@ class TunedAdapter(BaseModel):
     """The model that it was trained on, as `load_model` takes it; empty if that had no name."""
     mem_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     mem_distance: Annotated[int, Field(ge=0)] = 0
+    mem_recent: Annotated[int, Field(ge=0)] = 0
     mem_decay: DecayField = 0.0
     mem_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     mem_head_temperatures: dict[
@@ -102,6 +103,7 @@ def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
     for name, number, end in (
         ("mem_layers", max(adapted.mem_layers), layers),
         ("mem_distance", adapted.mem_distance, longest),
+        ("mem_recent", adapted.mem_recent, longest),
     ):
         if number >= end:
             raise InputError(
@@ -115,7 +117,8 @@ def apply(model: Any, folder: Path, adapted: TunedAdapter) -> None:
 
 def configure(model: Any, adapted: TunedAdapter) -> None:
     """Write memory options into a model's config."""
-    for name in ("mem_layers", "mem_distance", "mem_decay", "mem_temperature"):
+    names = ("mem_layers", "mem_distance", "mem_recent", "mem_decay", "mem_temperature")
+    for name in names:
         setattr(model.config, name, _as_in_json(getattr(adapted, name)))
     if adapted.mem_head_temperatures:
         setattr(model.config, HEAD_TEMPERATURES, _as_in_json(adapted.mem_head_temperatures))

@@ -58,6 +58,7 @@ def fit(
     folder: Path,
     training: Training,
     *,
+    recent: int = 0,
     resume: bool,
     teacher: Teacher | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -65,8 +66,8 @@ def fit(
 ) -> TrainingResult:
     """Train the trainable weights on the first dataset, evaluate on the second, and save.
 
-    With `resume`, it goes on from the last checkpoint in `folder`. A failure before the first
-    checkpoint leaves nothing in the folder.
+    The result gets `recent` tokens, if it was trained for them. With `resume`, it goes on from the
+    last checkpoint in `folder`. A failure before the first checkpoint leaves nothing in the folder.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def fit(
         history = trainer.state.log_history
         with writing_named(folder), TemporaryDirectory(dir=folder, prefix=".saved-") as partial:
             saved = Path(partial)
-            save(trained, saved, crossbatch)
+            save(trained, saved, crossbatch, recent)
             tokenizer.save_pretrained(saved)
             write_text(saved / "history.json", json.dumps(history, indent=2) + "\n")
             draw_losses(history, saved / "losses.png")

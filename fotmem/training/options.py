@@ -39,6 +39,10 @@ class TrainingOptions(BaseModel):
     distance: int | None = Field(default=None, ge=0)
     """How many positions before each token the windows before it stand, and memory later (see
     `fotmem.attach`). Default: 1,024, or half of the model's positions if those are fewer."""
+    recent: int | None = Field(default=None, ge=0)
+    """How many of the last remembered tokens keep their positions in the tuned model (see
+    `fotmem.attach`); in training, those of the window directly before do. 0: none. Default: 512, or
+    a quarter of the model's positions if those are fewer."""
     decay: DecayField = 0.7
     """How fast older keys lose weight, in all layers or by layer (see `fotmem.attach`), in training
     and later. In training, documents with facts get a random age; those of plain text have their
@@ -55,10 +59,10 @@ class TrainingOptions(BaseModel):
     d: tuple[int, ...] = D
     """To the windows of how many documents a window attends, in equal parts of the training; by
     default at most `documents`."""
-    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 0, 16)
+    bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     """How many windows of the bank a window attends to as well, also in equal parts."""
-    bank_weight: float = Field(default=16.0, gt=0)
-    """Factor of the weight of each key of the bank: a memory in use is larger than the bank."""
+    bank_weight: float = Field(default=1.0, gt=0)
+    """Factor of the weight of each key of the bank: a memory in use may be larger than the bank."""
     facts: Share = 0.5
     """Share of documents with invented facts."""
     quotations: Share = 0.3

@@ -9,13 +9,17 @@ from fotmem.crossbatch import Crossbatch
 from fotmem.models.tuned_adapter import TunedAdapter, configure, write_tuned_adapter
 
 
-def save(model: Any, folder: Path, crossbatch: Crossbatch) -> None:
-    """Save a tuned model: a `peft.PeftModel` as an adapter, any other model whole."""
+def save(model: Any, folder: Path, crossbatch: Crossbatch, recent: int) -> None:
+    """Save a tuned model: a `peft.PeftModel` as an adapter, any other model whole.
+
+    It has `recent` tokens where it was trained for them.
+    """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapted = TunedAdapter(
         base=plain.name_or_path,
         mem_layers=list(crossbatch.layers),
         mem_distance=crossbatch.distance,
+        mem_recent=recent if crossbatch.recent else 0,
         mem_decay=crossbatch.decay,
         **_temperatures(crossbatch),
     )

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from fotmem.arguments import checked_distance, checked_window
+from fotmem.arguments import checked_distance, checked_recent, checked_window
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import OptionError
 from fotmem.memory.options import check_decay_layers
@@ -26,6 +26,8 @@ from fotmem.training.teacher import Teacher
 
 DISTANCE = 1024
 """How many positions before each token memory stands by default."""
+RECENT = 512
+"""How many of the last remembered tokens keep their positions by default."""
 HELD_OUT = 0.05
 """Share of each document, at its end, to evaluate on where no other text is given."""
 
@@ -122,6 +124,8 @@ def train(
     if distance is None:
         distance = min(DISTANCE, longest // 2)
     distance = checked_distance(distance, longest)
+    recent = min(RECENT, longest // 4) if options.recent is None else options.recent
+    recent = checked_recent(recent, longest)
     training = Training(options=options, model=digest(projections), data=digest([*runs, *others]))
     set_seed(options.seed)  # also for the first weights of the adapters
     with Crossbatch(
@@ -130,6 +134,7 @@ def train(
         bank_windows=max(options.bank_windows),
         bank_weight=options.bank_weight,
         distance=distance,
+        recent=bool(recent),
         decay=options.decay,
         temperature=options.temperature,
     ) as crossbatch:
@@ -147,6 +152,7 @@ def train(
             ),
             folder,
             training,
+            recent=recent,
             resume=resume,
             teacher=teacher,
             callbacks=callbacks,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fotmem.adapter import RotaryAdapter
+from fotmem.adapter import Adapter, RotaryAdapter
 from tests.broken_adapters.caught import caught_by
 from tests.families import ROPE, YARN_IN_FULL_LAYERS
 
@@ -65,15 +65,14 @@ class RotatedInPlace(RotaryAdapter):
 
 @caught_by("test_rotation_at_any_position")
 class OnePositionFurther(RotaryAdapter):
-    def embeddings_at(self, decoder: Any, query: Tensor, position: int) -> Any:
-        return super().embeddings_at(decoder, query, position + 1)
+    def embeddings_at(self, decoder: Any, query: Tensor, positions: Tensor) -> Any:
+        return super().embeddings_at(decoder, query, positions + 1)
 
 
 @caught_by("test_rotation_at_any_position", "gemma3", rope_parameters=YARN_IN_FULL_LAYERS)
 class OneRotationForEveryLayer(RotaryAdapter):
-    def embeddings_at(self, decoder: Any, query: Tensor, position: int) -> Any:
-        places = torch.full((1, query.shape[2]), position)
-        return decoder.rotary_emb(query, places, "sliding_attention")
+    def embeddings_at(self, decoder: Any, query: Tensor, positions: Tensor) -> Any:
+        return decoder.rotary_emb(query, positions, "sliding_attention")
 
 
 @caught_by("test_keys_at_the_first_position")
@@ -87,6 +86,12 @@ class FirstPositionIsTheSecond(RotaryAdapter):
 class AttentionFactorLeftOut(RotaryAdapter):
     def at_first_position(self, key: Tensor, decoder: Any) -> Tensor:
         return key
+
+
+@caught_by("test_keys_move_from_the_first_position", "llama", rope_parameters=ROPE["yarn"])
+class AttentionFactorTwice(RotaryAdapter):
+    def at_positions(self, key: Tensor, decoder: Any, positions: Tensor) -> Tensor:
+        return Adapter.at_positions(self, key, decoder, positions)
 
 
 @caught_by("test_keys_at_the_first_position", "phi3")

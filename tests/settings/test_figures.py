@@ -127,7 +127,7 @@ def test_some_positions_of_a_long_call_are_evaluated(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(MemoryStore, "search", recorded)
         call_quality(memory)
         assert memory.attached_model.last_trace is not None
-        [asked, _] = memory.attached_model.last_trace.layers[memory.layers[0]]
+        [asked, _, _] = memory.attached_model.last_trace.layers[memory.layers[0]]
     assert [each.shape for each in seen] == [(2, 2 * POSITIONS, 8)] * 2
     assert torch.equal(seen[0][0, POSITIONS - 1], asked[0, 0, -1])
     assert torch.equal(seen[0][1, POSITIONS], asked[0, 3, 0])

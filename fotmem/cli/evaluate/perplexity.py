@@ -21,6 +21,7 @@ from fotmem.cli.options import (
     Json,
     Layers,
     Model,
+    Recent,
     Report,
     StoreOption,
     StoreOrConfig,
@@ -74,6 +75,7 @@ def perplexity(
         ),
     ] = None,
     distance: Distance = None,
+    recent: Recent = None,
     decay: Decay = None,
     temperature: Temperature = None,
     dtype: Dtype = None,
@@ -103,7 +105,7 @@ def perplexity(
         )
     require_packages("fotmem eval perplexity", "scipy")
     task = Task(context, window=windows[0] if len(windows) == 1 else windows)
-    from fotmem.arguments import checked_distance, checked_window
+    from fotmem.arguments import checked_distance, checked_recent, checked_window
     from fotmem.measure.evaluate.bare_model import BareModel
     from fotmem.measure.evaluate.scored_text import ScoredText
     from fotmem.models.tokens import token_ids
@@ -114,6 +116,7 @@ def perplexity(
     for each in windows:
         checked_window(each, bare.context)
     checked_distance(task.options["distance"] or 0, bare.context)
+    checked_recent(task.options["recent"] or 0, bare.context)
     if task.settings:
         _compare(task, made, sizes, report, as_json=as_json)
         return

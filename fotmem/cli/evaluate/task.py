@@ -25,7 +25,7 @@ EXACT_MATCH = "exact match"
 """Column title of the share of answers that are entirely correct."""
 FILES = ("report", "grid", "config", "questions")
 """Options that name a file."""
-ATTACHED = ("window", "distance", "decay", "temperature")
+ATTACHED = ("window", "distance", "recent", "decay", "temperature")
 """Options of `attach`, where a command has them."""
 
 

@@ -67,6 +67,7 @@ def measure_distraction(
     """
     longest = max((len(each.queries) for each in documents), default=0)
     check(len(documents), longest, memory.options.split_above)
+    memory.recent = 0
     return _measured(model, memory, documents)
 
 
@@ -148,7 +149,7 @@ def _attention(memory: Memory, layer: int, keys: Sequence[Tensor], right: int) -
     """Attend from the queries of the last call to the keys of documents, each ``[H, n, D]``."""
     trace, store = memory.attached_model.last_trace, memory.store(layer)
     assert trace is not None
-    queries, total = (each[0].to(store.device) for each in trace.layers[layer])
+    queries, _, total = (each[0].to(store.device) for each in trace.layers[layer])
     asked = queries.reshape(store.num_heads, -1, store.head_dim)  # [H, G * T, D]
     _, _, scale = memory.attached_model.geometry(layer)
     scale, bias = scale_and_bias(store, layer, scale, trace.options)

@@ -85,7 +85,7 @@ def call_quality(memory: Memory) -> CallQuality:
     assert trace is not None
     assert top_k is not None
     layers = [
-        _figures(memory, layer, queries[0], top_k) for layer, (queries, _) in trace.layers.items()
+        _figures(memory, layer, traced.asked[0], top_k) for layer, traced in trace.layers.items()
     ]
     return CallQuality(*torch.stack(layers).mean(0).tolist())
 

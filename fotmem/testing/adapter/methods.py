@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fotmem.adapter import Adapter
 from fotmem.testing.adapter.expect import expect, expect_close
@@ -13,6 +15,8 @@ from fotmem.testing.adapter.recording import AttentionCall, Run, attention_keys,
 from fotmem.testing.adapter.reference import repeated
 from fotmem.testing.adapter.steps import TOKENS, chosen, of_layer, plain_run, projected, rotated
 
+LAST = torch.full((1, TOKENS), TOKENS - 1)
+"""A position for all tokens, where some kinds of RoPE have not changed yet."""
 FIRST = (
     "With RoPE: the key as it is, times the attention factor of the RoPE, once. Where layers have "
     "different factors, for_layer() returns the adapter of the layer."
@@ -116,19 +120,29 @@ class MethodsContract:
         self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
     ) -> None:
         """`rotate`, given `embeddings_at`, gives the keys that the model computes there."""
-        position = TOKENS - 1  # where some kinds of RoPE have not changed yet
-        there = record(
-            tiny, torch.ones(1, 1, dtype=torch.long), position_ids=torch.tensor([[position]])
-        )
-        for layer, call in chosen(run, memory_layers):
-            arguments = {**call.arguments, **places(there.calls[layer])}
-            expected, _ = attention_keys(call.attention, layer, arguments)
+        for layer, call, expected in _at_last_position(tiny, run, memory_layers):
             own = of_layer(adapter, call)
             query, key, _ = projected(adapter, call)
-            embeddings = own.embeddings_at(run.decoder, query, position)
+            embeddings = own.embeddings_at(run.decoder, query, LAST)
             _, actual = own.rotate(query, key, embeddings)
-            what = f"the key at position {position}, layer {layer}"
-            hint = "embeddings_at() returns what rotate() takes for every token at this position."
+            what = f"the key at position {int(LAST[0, 0])}, layer {layer}"
+            hint = "embeddings_at() returns what rotate() takes for tokens at these positions."
+            expect_close(what, actual, expected, within=1e-5, hint=hint)
+
+    def test_keys_move_from_the_first_position(
+        self, tiny: Any, adapter: Adapter, run: Run, memory_layers: list[int]
+    ) -> None:
+        """`at_positions` gives these keys, too, from those that `at_first_position` returned."""
+        for layer, call, expected in _at_last_position(tiny, run, memory_layers):
+            own = of_layer(adapter, call)
+            _, key, _ = projected(adapter, call)
+            stored = own.at_first_position(key, run.decoder)
+            actual = own.at_positions(stored, run.decoder, LAST)
+            what = f"a stored key, moved to position {int(LAST[0, 0])}, layer {layer}"
+            hint = (
+                "at_positions() takes keys as at_first_position() returns them: what that has "
+                "multiplied them by, it must not multiply them by again."
+            )
             expect_close(what, actual, expected, within=1e-5, hint=hint)
 
     def test_keys_at_the_first_position(
@@ -144,6 +158,17 @@ class MethodsContract:
             actual = of_layer(adapter, call).at_first_position(key, run.decoder)
             what = f"the key at the first position, layer {layer}"
             expect_close(what, actual, expected, within=1e-5, hint=FIRST)
+
+
+def _at_last_position(
+    tiny: Any, run: Run, memory_layers: list[int]
+) -> Iterator[tuple[int, AttentionCall, Tensor]]:
+    """Yield layers, their calls, and the keys that they have where all tokens stand at `LAST`."""
+    there = record(tiny, torch.ones(1, 1, dtype=torch.long), position_ids=LAST[:, :1])
+    for layer, call in chosen(run, memory_layers):
+        arguments = {**call.arguments, **places(there.calls[layer])}
+        expected, _ = attention_keys(call.attention, layer, arguments)
+        yield layer, call, expected
 
 
 def places(call: AttentionCall) -> dict[str, Any]:
