@@ -71,8 +71,8 @@ def _parts(
             continue
         [view] = looked_at
         some = query if len(rows) == query.shape[0] else query[rows]
-        folded = _by_head(view, layer, some).flatten(1, 2)
-        yield rows, _unfolded(view.attend(layer, folded, top_k, scale), some)
+        folded = by_head(some, view.store(layer).num_heads).flatten(1, 2)
+        yield rows, unfolded(view.attend(layer, folded, top_k, scale), some)
     for top_k, jobs in joint.items():
         yield from _attend_together(jobs, layer, query, top_k, scale)
 
@@ -92,13 +92,12 @@ def _jobs(views: Sequence[Views], layer: int) -> dict[tuple[Views, int | None], 
     return jobs
 
 
-def _by_head(view: MemoryView, layer: int, query: Tensor) -> Tensor:
+def by_head(query: Tensor, heads: int) -> Tensor:
     """Group ``query [B, H * G, T, D]`` by key/value head: ``[H, B, n, D]``."""
-    heads = view.store(layer).num_heads
     return query.reshape(query.shape[0], heads, -1, query.shape[3]).transpose(0, 1)
 
 
-def _unfolded(part: PartialAttention, query: Tensor) -> PartialAttention:
+def unfolded(part: PartialAttention, query: Tensor) -> PartialAttention:
     """Give attention of folded queries ``[H, B * n, D]`` the shape of ``query``."""
     rows, _, _, head_dim = query.shape
     heads = part.out.shape[0]
@@ -126,7 +125,7 @@ def _attend_together(
     jobs: Jobs, layer: int, query: Tensor, top_k: int, scale: float
 ) -> Iterator[tuple[list[int], PartialAttention]]:
     """Attend from rows of ``query [B, H * G, T, D]`` to the best keys of several memories each."""
-    grouped = _by_head(next(iter(jobs))[0], layer, query)
+    grouped = by_head(query, next(iter(jobs))[0].store(layer).num_heads)
     most, head_dim = sum(map(len, jobs.values())), query.shape[3]
     length = block_length(len(grouped) * most, max(map(len, jobs)) * top_k, head_dim)
     parts: dict[Views, list[PartialAttention]] = {looked_at: [] for looked_at in jobs}
@@ -143,7 +142,7 @@ def _attend_together(
         out, lse = (
             torch.cat(each, 2).flatten(1, 2) for each in zip(*parts[looked_at], strict=True)
         )
-        yield rows, _unfolded(PartialAttention(out, lse), query[rows])
+        yield rows, unfolded(PartialAttention(out, lse), query[rows])
 
 
 def _searched(

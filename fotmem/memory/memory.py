@@ -110,9 +110,7 @@ class Memory:
 
     @distance.setter
     def distance(self, distance: int) -> None:
-        if self.attached_model.default is not self.attached_model:
-            raise OptionError("distance is that of the model; set it by the model's default memory")
-        self._change(distance=distance)
+        self._change_of_all("distance", distance)
 
     @property
     def recent(self) -> int:
@@ -124,9 +122,7 @@ class Memory:
 
     @recent.setter
     def recent(self, recent: int) -> None:
-        if self.attached_model.default is not self.attached_model:
-            raise OptionError("recent is that of the model; set it by the model's default memory")
-        self._change(recent=recent)
+        self._change_of_all("recent", recent)
 
     @property
     def decay(self) -> float | Mapping[int, float]:
@@ -707,6 +703,12 @@ class Memory:
 
     def _change(self, **options: Any) -> None:
         self.attached_model.options = replace(self.options, **options)
+
+    def _change_of_all(self, name: str, value: int) -> None:
+        """Change an option that all memories of a model share."""
+        if self.attached_model.default is not self.attached_model:
+            raise OptionError(f"{name} is that of the model; set it by the model's default memory")
+        self._change(**{name: value})
 
     def _put(self, contents: Contents) -> None:
         """Remember something else; stores that nobody else uses are closed."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fotmem.attention import PartialAttention, dense_attention, no_attention
 from fotmem.memory.attached import AttachedModel
+from fotmem.memory.attend_memories import by_head, unfolded
 from fotmem.memory.contents import looked_up
 from fotmem.memory.view import MemoryView
 from fotmem.stores.id_ranges import IdRanges
@@ -118,7 +119,7 @@ def _attend(
     attached: AttachedModel, found: Sequence[_Recent], layer: int, query: Tensor
 ) -> PartialAttention:
     """Attend from some rows ``[R, H * G, T, D]`` to the same tokens."""
-    heads, head_dim, scale = attached.geometry(layer)
+    heads, _, scale = attached.geometry(layer)
     keys, values = (
         torch.cat([each.to(query) for each in some], 2)
         for some in (
@@ -126,13 +127,9 @@ def _attend(
             [each.values[None] for each in found],
         )
     )
-    rows = query.shape[0]
-    folded = query.reshape(rows, heads, -1, head_dim).transpose(0, 1).flatten(1, 2)
+    folded = by_head(query, heads).flatten(1, 2)
     out, lse = dense_attention(folded[None], keys, values, scale=scale)
-    out = out[0].unflatten(1, (rows, -1)).transpose(0, 1).reshape(query.shape)
-    return PartialAttention(
-        out, lse[0].unflatten(1, (rows, -1)).transpose(0, 1).reshape(query.shape[:-1])
-    )
+    return unfolded(PartialAttention(out[0], lse[0]), query)
 
 
 def _rotated(attached: AttachedModel, recent: _Recent, layer: int, query: Tensor) -> Tensor:
