@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 
 from fotmem.errors import OptionError, shown
 
-PASSAGES, PASSAGE_TOKENS = 3, 128
+PASSAGES, PASSAGE_TOKENS = 4, 96
 """How many passages of a memory are read again by default, and how long they are."""
 
 

@@ -1,8 +1,8 @@
 """What a memory layer runs instead of its own forward: it attends to parts, and merges.
 
 The parts are the local context, the overflow of the batch row, the memories of the row, and the
-recent tokens of these two. Shapes
-as in `fotmem.attention`, which has the arithmetic of a part and the merging.
+recent tokens of these two. Shapes as in `fotmem.attention`, which has the arithmetic of a part and
+the merging.
 """
 
 from __future__ import annotations
