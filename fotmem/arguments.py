@@ -144,15 +144,22 @@ def checked_distance(distance: Any, longest: int) -> int:
     return positions
 
 
-def checked_recent(recent: Any, longest: int) -> int:
+def checked_recent(recent: Any, longest: int, window: int = 1) -> int:
     """Check how many of the last remembered tokens keep their positions.
 
     Raises
     ------
     OptionError
-        It is not an integer of at least 0, or the model has too few positions for it.
+        It is not an integer of at least 0, or the model has too few positions for it beside a
+        window.
     """
-    return checked_integer("recent", recent, least=0, most=longest - 1)
+    count = checked_integer("recent", recent, least=0)
+    if count > longest - window:
+        raise OptionError(
+            f"recent must be from 0 to {longest - window}, got {count}: the model has {longest} "
+            f"positions, and the window takes {window}"
+        )
+    return count
 
 
 def checked_decay(decay: Any) -> float | dict[int, float]:

@@ -1,19 +1,25 @@
 """The evaluations that ``make report-smollm2`` asks of each text: a further one is a line here.
 
 Its figures get a line in ``recipes/text_tables.py``. Thirteen questions of each of eight texts are
-more than a hundred for the mean; a single text has a wide interval.
+more than a hundred for the mean; a single text has a wide interval. Each text has a seed of its
+own: other numbers, facts and places.
 """
 
 from typing import NamedTuple
+from zlib import crc32
 
 from fotmem.cli.parsing import parse_sizes
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
-from fotmem.training.tune import DISTANCE
+from fotmem.training.tune import DISTANCE, RECENT
 from recipes.smollm2 import OPTIONS
 
 BASE, TUNED = (f"{name} --dtype bfloat16" for name in ("smollm2", "smollm2-fot"))
-ALIKE = f"{BASE} --distance {DISTANCE} --decay {OPTIONS.decay} --temperature {OPTIONS.temperature}"
-READ, ASKED = 700, 2
+ALIKE = (
+    f"{BASE} --layers {','.join(map(str, OPTIONS.layers or ()))} --distance {DISTANCE} "
+    f"--decay {OPTIONS.decay} --temperature {OPTIONS.temperature}"
+)
+"""The untuned model, with a memory like that of the tuned one."""
+READ, ASKED = 700, 3
 """Tokens read in a second, and seconds of a question: in bfloat16 on one core where we measured."""
 QUICK = 5
 """Questions at most, in a quick report."""
@@ -38,12 +44,15 @@ class Evaluation(NamedTuple):
     """Tokens to score after each piece, where pieces do not overlap."""
     questions: str = ""
     """File of questions that a text must have, with a place for its name."""
+    drawn: bool = True
+    """Whether questions or places are drawn at random."""
 
-    def words(self, length: str, text: str) -> str:
-        """Return the command for a length; `text` is the name of a text."""
+    def words(self, length: str, text: str, seed: str) -> str:
+        """Return the command for a length; `text` is the name of a text, `seed` its seed."""
         command = self.command.format(readings=self.readings, asked=self.asked)
         questions = f" --questions {self.questions.format(text)}" if self.questions else ""
-        return f"{command}{questions} --tokens {length}"
+        drawn = f" --seed {seed}" if self.drawn else ""
+        return f"{command}{questions}{drawn} --tokens {length}"
 
     def needed(self, length: str) -> int:
         """Return how many tokens a text must have."""
@@ -60,16 +69,21 @@ class Evaluation(NamedTuple):
         return self._replace(lengths=self.quick, readings=1, asked=min(self.asked, QUICK))
 
 
-PASSKEY = "passkey {} --readings {{readings}} --trials {{asked}}".format
-FACTS = f"facts {TUNED} --facts {{asked}}"
-RULER = f"ruler {TUNED} --readings {{readings}} --trials {{asked}}"
-ONLY_NEEDLES = f"{RULER} --tasks {','.join(NEEDLES)}"
+def seed_of(text: str) -> str:
+    """Return the seed of a text, by its name."""
+    return str(crc32(text.encode()) % 1000)
+
+
+UNTUNED = f"{ALIKE} --recent {RECENT}"
+PASSKEY = "passkey {} --top-k 32 --readings {{readings}} --trials {{asked}}".format
+FACTS = f"facts {TUNED} --top-k 32 --facts {{asked}}"
+RULER = f"ruler {TUNED} --top-k 32 --readings {{readings}} --trials {{asked}}"
 
 
 def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
     """Ask natural questions, whose answers were checked by hand."""
     return Evaluation(
-        f"questions {options}",
+        f"questions {options} --top-k 32",
         lengths=("16k",),
         quick=quick,
         readings=10,
@@ -78,47 +92,57 @@ def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
     )
 
 
+def needles(options: str, *lengths: str) -> Evaluation:
+    """Ask for the needles of RULER, three of each task."""
+    passes, command = len(NEEDLES), f"{RULER} --tasks {','.join(NEEDLES)}{options}"
+    return Evaluation(command, lengths, (), asked=3, passes=passes)
+
+
+def perplexity(model: str, length: str, quick: str = "") -> Evaluation:
+    """Score the same text with windows that people use, with memory and without."""
+    return Evaluation(
+        f"perplexity {model} --window 512,2k,8k --scored 8k --places {{readings}}",
+        lengths=(length,),
+        quick=(quick,) if quick else (),
+        readings=2,
+        asked=0,
+        passes=5,
+        scored=8192,
+        drawn=False,
+    )
+
+
 EVALUATIONS = {
-    "passkey": Evaluation(PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k")),
+    "passkey": Evaluation(
+        PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k"), readings=2, asked=26
+    ),
     "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), ()),
     "passkey-attention": Evaluation(f"{PASSKEY(TUNED)} --passages 0", ("16k", "100k"), ()),
-    "passkey-base": Evaluation(PASSKEY(BASE), ("4k", "16k"), ("4k",)),
+    "passkey-base": Evaluation(PASSKEY(UNTUNED), ("4k", "16k"), ("4k",)),
     "passkey-ivf": Evaluation(
-        f"{PASSKEY(TUNED)} --store faiss-ivf --option nprobe=128", ("100k",), ()
+        f"{PASSKEY(TUNED)} --store faiss-ivf --option nlist=256 --option nprobe=64",
+        ("100k", "256k"),
+        (),
     ),
     "passkey-2048": Evaluation(f"{PASSKEY(TUNED)} --window 2048", ("16k", "100k"), ()),
     "passkey-8192": Evaluation(f"{PASSKEY(TUNED)} --window 8192", ("16k", "100k"), ()),
-    "distractors": Evaluation(f"{PASSKEY(TUNED)} --distractors 10", ("16k", "100k"), ("16k",)),
+    "distractors": Evaluation(
+        f"{PASSKEY(TUNED)} --distractors 10", ("16k", "100k"), ("16k",), readings=2, asked=26
+    ),
     "facts": Evaluation(FACTS, ("16k", "100k"), ("16k",), asked=64),
-    "facts-attention": Evaluation(f"{FACTS} --passages 0", ("16k",), (), asked=32),
-    "facts-2048": Evaluation(f"{FACTS} --window 2048", ("16k",), (), asked=32),
-    "facts-8192": Evaluation(f"{FACTS} --window 8192", ("16k",), (), asked=32),
+    "facts-attention": Evaluation(f"{FACTS} --passages 0", ("16k",), (), asked=64),
+    "facts-2048": Evaluation(f"{FACTS} --window 2048", ("16k", "100k"), (), asked=64),
+    "facts-8192": Evaluation(f"{FACTS} --window 8192", ("16k", "100k"), (), asked=64),
     "questions": questions(f"{TUNED} --beside window,context,bm25", quick=("16k",)),
     "questions-attention": questions(f"{TUNED} --passages 0"),
-    "questions-base": questions(BASE),
-    "ruler": Evaluation(RULER, ("16k",), (), asked=5, passes=13),
-    "ruler-long": Evaluation(ONLY_NEEDLES, ("100k",), (), asked=3, passes=len(NEEDLES)),
-    "ruler-2048": Evaluation(
-        f"{ONLY_NEEDLES} --window 2048", ("16k",), (), asked=3, passes=len(NEEDLES)
-    ),
-    "ruler-8192": Evaluation(
-        f"{ONLY_NEEDLES} --window 8192", ("16k",), (), asked=3, passes=len(NEEDLES)
-    ),
+    "questions-base": questions(UNTUNED),
+    "ruler": needles("", "16k", "100k"),
+    "ruler-2048": needles(" --window 2048", "16k"),
+    "ruler-8192": needles(" --window 8192", "16k"),
     "beside": Evaluation(
-        f"passkey {TUNED} --trials {{asked}} --beside window,context,bm25,sinks",
-        lengths=("16k",),
-        quick=(),
-        readings=13,
-        asked=13,
+        f"{PASSKEY(TUNED)} --beside window,context,bm25,sinks", ("16k",), (), readings=3, passes=4
     ),
-    "perplexity": Evaluation(
-        f"perplexity {TUNED} --window 512,2k,8k --scored 8k --places {{readings}}",
-        lengths=("2k,4k,16k,64k",),
-        quick=("4k,16k",),
-        readings=2,
-        asked=0,
-        passes=3,
-        scored=8192,
-    ),
+    "perplexity": perplexity(TUNED, "2k,4k,16k,64k", quick="4k,16k"),
+    "perplexity-base": perplexity(BASE, "4k"),
 }
 """By the names of their reports."""

@@ -1,14 +1,16 @@
 """Measures ``smollm2-fot`` on texts that nothing was chosen on; fills in its card and the README.
 
 Run by ``make report-smollm2 TEXTS=FOLDER``: each ``.txt`` file of the folder is a text, such as the
-test texts of ``make texts``. It takes some fifteen hours of one core; ``ONLY=passkey,facts`` runs
+test texts of ``make texts``. It takes some 24 hours of one core; ``ONLY=passkey,facts`` runs
 some evaluations, ``QUICK=1`` measures less, prints the tables, and changes no page. Reports that
-exist are not measured again: delete those of an older adapter.
+exist are not measured again; those of another adapter are refused.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -20,7 +22,7 @@ from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
 from recipes.reports import fill, measured
 from recipes.smollm2 import SHIPPED
-from recipes.smollm2_evaluations import EVALUATIONS, Evaluation
+from recipes.smollm2_evaluations import EVALUATIONS, Evaluation, seed_of
 from recipes.smollm2_picture import draw
 from recipes.text_tables import TABLES, Reports, Rows, tables
 from recipes.texts.making import NOTES, notes
@@ -56,17 +58,34 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
     chosen = only.split(",") if only else list(evaluations)
     if unknown := [name for name in chosen if name not in evaluations]:
         sys.exit(f"unknown: {', '.join(unknown)}; the evaluations are {', '.join(evaluations)}")
+    check_adapter(reports)
     planned = runs(texts, {name: evaluations[name] for name in chosen})
-    measure(list(planned), evaluations, reports)
+    failed = measure(list(planned), evaluations, reports)
     if (folder.parent / NOTES).exists():
         shutil.copyfile(folder.parent / NOTES, reports / NOTES)
     found = collected(reports, evaluations)
     if quick:
         print(described(found, reports), tables(found, evaluations), sep="\n")
-        return
-    draw(found)
-    for page, shown in PAGES.items():
-        fill(page, FIGURES, described(found, reports) + "\n" + tables(found, evaluations, shown))
+    else:
+        draw(found)
+        for page, shown in PAGES.items():
+            written = tables(found, evaluations, shown)
+            fill(page, FIGURES, described(found, reports) + "\n" + written)
+    if failed:
+        sys.exit(f"these failed, and can be run again: {', '.join(failed)}")
+
+
+def check_adapter(reports: Path) -> None:
+    """Refuse reports that another adapter was measured in."""
+    digest = hashlib.sha256()
+    for name in ("adapter_model.safetensors", "memory.json"):
+        digest.update((SHIPPED / name).read_bytes())
+    made, this = reports / "adapter.sha256", digest.hexdigest()
+    reports.mkdir(parents=True, exist_ok=True)
+    if not made.exists():
+        made.write_text(f"{this}\n", encoding="utf-8")
+    elif made.read_text(encoding="utf-8").strip() != this:
+        sys.exit(f"the reports in {reports} are of another adapter: remove that folder")
 
 
 def runs(texts: Sequence[Path], evaluations: Evaluations) -> Iterator[Run]:
@@ -82,16 +101,22 @@ def runs(texts: Sequence[Path], evaluations: Evaluations) -> Iterator[Run]:
                 yield Run(text, name, length)
 
 
-def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> None:
-    """Measure what has no report yet, and say before how long it takes."""
+def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> list[str]:
+    """Measure what has no report yet, and say before how long it takes; return what failed."""
     files = {run: report_of(reports, run.text.stem, run.name, run.length) for run in planned}
     missing = [run for run, file in files.items() if not file.exists()]
     hours = sum(evaluations[run.name].seconds(run.length) for run in missing) / 3600
     print(f"{len(missing)} of {len(planned)} reports are missing: about {hours:.1f} hours")
+    failed = []
     for run in missing:
         files[run].parent.mkdir(parents=True, exist_ok=True)
-        words = evaluations[run.name].words(run.length, run.text.stem)
-        measured(files[run], words, [str(run.text)])
+        text = run.text.stem
+        words = evaluations[run.name].words(run.length, text, seed_of(text))
+        try:
+            measured(files[run], words, [str(run.text)])
+        except subprocess.CalledProcessError:  # the command has said why; others may succeed
+            failed.append(f"{run.name} {run.length} of {text}")
+    return failed
 
 
 def report_of(reports: Path, text: str, name: str, length: str) -> Path:

@@ -1,8 +1,9 @@
 """Tables of the reports of several texts: each text, the mean and the worst."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import mean
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from fotmem.measure.bench.figures import Figure
@@ -16,11 +17,16 @@ Reports = Mapping[str, Rows]
 
 
 class Cell(NamedTuple):
-    """A figure of a text, with its 95% interval."""
+    """A figure of a text, with its 95% interval if it has one."""
 
     figure: Figure
     trials: int = 0
     """Of which it is the mean score; 0: it is none of trials."""
+
+    @classmethod
+    def bare(cls, value: float) -> "Cell":
+        """Make a cell without an interval."""
+        return cls(Figure(value, math.nan, math.nan))
 
 
 Cells = dict[str, Cell]
@@ -58,16 +64,51 @@ def shares(rows: Rows, *, tokens: int) -> Cells:
     }
 
 
-def beside_window(rows: Rows) -> Cells:
-    """Return the score with memory, and with all that an answer needs in the window."""
+def perplexities(rows: Rows) -> Cells:
+    """Return perplexities with windows that people use, of the untuned model and of the tuned."""
     return {
-        f"{row['tokens']:,}{label}": Cell(
-            Figure(row[name], *row[f"{name}_interval"]), row["trials"]
-        )
+        f"{who}: {how}": Cell.bare(row["perplexity"])
+        for who, evaluation in (("untuned", "perplexity-base"), ("tuned", "perplexity"))
         for row in rows
-        if row.get("task", "needles") == "needles"
-        for name, label in (("with_memory", ""), ("in_window", ", in window"))
+        if row["evaluation"] == evaluation and row["tokens"] in (0, 4096)
+        for how in [_described(row)]
     }
+
+
+def _described(row: dict[str, Any]) -> str:
+    memory = f", {row['tokens']:,} in memory" if row["memory"] else ""
+    return f"{row['window']:,}{', sliding' if row['sliding'] else ''}{memory}"
+
+
+def cost(rows: Rows) -> Cells:
+    """Return what the tuned model loses without memory that the untuned one does not, in nats."""
+    untuned, tuned = (
+        {
+            row["window"]: math.log(row["perplexity"])
+            for row in rows
+            if row["evaluation"] == name and not row["memory"] and not row["sliding"]
+        }
+        for name in ("perplexity-base", "perplexity")
+    )
+    return {
+        f"window {window:,}": Cell.bare(tuned[window] - untuned[window])
+        for window in tuned
+        if window in untuned
+    }
+
+
+def beside_window(rows: Rows) -> Cells:
+    """Return the score with memory, with all that an answer needs in the window, and its share."""
+    cells: Cells = {}
+    for row in rows:
+        if "with_memory" not in row or row.get("task", "needles") != "needles":
+            continue
+        for name, label in (("with_memory", ""), ("in_window", ", in window")):
+            figure = Figure(row[name], *row[f"{name}_interval"])
+            cells[f"{row['tokens']:,}{label}"] = Cell(figure, row["trials"])
+        if row["share"] is not None:
+            cells[f"{row['tokens']:,}, share"] = Cell.bare(row["share"])
+    return cells
 
 
 def ways(rows: Rows) -> Cells:
@@ -79,39 +120,70 @@ def ways(rows: Rows) -> Cells:
     }
 
 
+def cost_of_ways(rows: Rows, *, field: str, unit: float = 1) -> Cells:
+    """Return what each way costs."""
+    return {row["way"]: Cell.bare(row[field] / unit) for row in rows if "way" in row}
+
+
 class Table(NamedTuple):
     """What a table shows."""
 
     title: str
     evaluations: tuple[str, ...]
     figures: Callable[[Rows], Cells]
-    """Picks figures out of the rows of these evaluations, by column; higher is better."""
+    """Picks figures out of the rows of these evaluations, by column."""
+    best: Callable[[Sequence[float]], float] = max
+    """Which of several figures is the best."""
 
 
 WINDOWS = (2048, 8192)
 """Tokens of a window, besides 512."""
 TABLES = (
     Table("Pass key, by tokens of text", ("passkey", "passkey-long"), exact_match),
-    Table("The same, with attention to memory only", ("passkey-attention",), exact_match),
-    Table("The same with the base model", ("passkey-base",), exact_match),
-    Table("The same, with the store `faiss-ivf`", ("passkey-ivf",), exact_match),
-    *(Table(f"The same, window {each:,}", (f"passkey-{each}",), exact_match) for each in WINDOWS),
+    Table("Pass key, attention to memory only", ("passkey-attention",), exact_match),
+    Table("Pass key, untuned model", ("passkey-base",), exact_match),
+    Table("Pass key, store `faiss-ivf`", ("passkey-ivf",), exact_match),
+    *(Table(f"Pass key, window {each:,}", (f"passkey-{each}",), exact_match) for each in WINDOWS),
     Table("Pass key among ten look-alikes", ("distractors",), exact_match),
-    Table(
-        "Facts in other wordings than trained",
-        ("facts",),
-        partial(exact_match, kind="other wording"),
+    *(
+        Table(f"Facts in {wording}s{about}", (name,), partial(exact_match, kind=wording))
+        for name, about in (
+            ("facts", ""),
+            ("facts-attention", ", attention to memory only"),
+            *((f"facts-{each}", f", window {each:,}") for each in WINDOWS),
+        )
+        for wording in ("other wording", "trained wording")
     ),
-    Table("The same facts, and as many in trained wordings", ("facts",), exact_match),
-    Table("The same, with attention to memory only", ("facts-attention",), exact_match),
-    *(Table(f"The same, window {each:,}", (f"facts-{each}",), exact_match) for each in WINDOWS),
     Table("Natural questions, by tokens of text", ("questions",), beside_window),
-    Table("The same, with attention to memory only", ("questions-attention",), beside_window),
-    Table("The same with the base model", ("questions-base",), beside_window),
-    Table("The same, and what else answers them", ("questions",), ways),
-    Table("Needles of RULER, by tokens of text", ("ruler", "ruler-long"), beside_window),
-    *(Table(f"The same, window {each:,}", (f"ruler-{each}",), beside_window) for each in WINDOWS),
-    Table("Pass key in 16,384 tokens, and what else finds it", ("beside",), ways),
+    Table("Natural questions, attention to memory only", ("questions-attention",), beside_window),
+    Table("Natural questions, untuned model", ("questions-base",), beside_window),
+    *(
+        Table(f"{task}: {what}", (name,), figures, best)
+        for name, task in (
+            ("questions", "Natural questions"),
+            ("beside", "Pass key in 16,384 tokens"),
+        )
+        for what, figures, best in (
+            ("score of each way to answer", ways, max),
+            ("seconds to the first answer", partial(cost_of_ways, field="first_seconds"), min),
+            ("seconds of a further question", partial(cost_of_ways, field="further_seconds"), min),
+            ("MB kept between questions", partial(cost_of_ways, field="kept_bytes", unit=1e6), min),
+        )
+    ),
+    Table("Needles of RULER, by tokens of text", ("ruler",), beside_window),
+    *(Table(f"RULER, window {each:,}", (f"ruler-{each}",), beside_window) for each in WINDOWS),
+    Table(
+        "Perplexity by window, alone and with memory",
+        ("perplexity-base", "perplexity"),
+        perplexities,
+        min,
+    ),
+    Table(
+        "Loss without memory, minus that of the untuned model (nats)",
+        ("perplexity-base", "perplexity"),
+        cost,
+        min,
+    ),
     *(
         Table(
             f"Loss saved by memory (nats), window {window:,}, by tokens in memory",
@@ -139,14 +211,20 @@ def tables(
 
 def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], show: Table) -> str:
     found = {
-        text: show.figures([row for name in show.evaluations for row in reports.get(name, [])])
+        text: show.figures(
+            [
+                row | {"evaluation": name}
+                for name in show.evaluations
+                for row in reports.get(name, [])
+            ]
+        )
         for text, reports in texts.items()
     }
     columns = list(dict.fromkeys(column for figures in found.values() for column in figures))
     if not columns:
         return ""
     body = [
-        [text, *(ranged(figures[each].figure, 2) if each in figures else "" for each in columns)]
+        [text, *(_shown(figures[each].figure) if each in figures else "" for each in columns)]
         for text, figures in found.items()
         if figures
     ]
@@ -155,9 +233,9 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
         for each in columns
     ]
     body.append(["**mean**", *(_mean(figures, len(found)) for figures in of_column)])
-    body.append(["**worst**", *map(_worst, of_column)])
+    body.append(["**worst**", *(_worst(figures, show.best) for figures in of_column)])
     commands = {
-        f"    fotmem eval {evaluation.words('LENGTH', 'TEXT')} --text FILE\n"
+        f"    fotmem eval {evaluation.words('LENGTH', 'TEXT', 'SEED')} --text FILE\n"
         for name, evaluation in evaluations.items()
         if name in show.evaluations and evaluation.lengths
     }
@@ -165,14 +243,26 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
 
 
 def _mean(cells: Mapping[str, Cell], texts: int) -> str:
-    """Return the mean of all texts; with an interval where it is one of trials."""
-    value = mean(cell.figure.value for cell in cells.values())
-    shown = f"{value:.2f}"
-    if trials := [cell.trials for cell in cells.values() if cell.trials]:
-        shown = ranged((value, *wilson(value * sum(trials), sum(trials))), 2)
+    """Return the mean of all texts, each with the same weight, with an interval for these texts."""
+    figures = [cell.figure for cell in cells.values()]
+    value = fmean(figure.value for figure in figures)
+    if all(cell.trials for cell in cells.values()):
+        # As many trials as a single mean with the same variance would have (Kish 1965).
+        trials = len(cells) ** 2 / sum(1 / cell.trials for cell in cells.values())
+        low, high = wilson(value * trials, trials)
+    else:
+        halves = [(figure.high - figure.low) / 2 for figure in figures]
+        half = math.hypot(*halves) / len(halves)
+        low, high = value - half, value + half
+    shown = _shown(Figure(value, low, high))
     return shown if len(cells) == texts else f"{shown} ({len(cells)} of {texts} texts)"
 
 
-def _worst(cells: Mapping[str, Cell]) -> str:
-    text = min(cells, key=lambda text: cells[text].figure.value)
+def _shown(figure: Figure) -> str:
+    return f"{figure.value:.2f}" if math.isnan(figure.low) else ranged(figure, 2)
+
+
+def _worst(cells: Mapping[str, Cell], best: Callable[[Sequence[float]], float]) -> str:
+    worst = min if best is max else max
+    text = worst(cells, key=lambda text: cells[text].figure.value)
     return f"{cells[text].figure.value:.2f} ({text})"

@@ -20,7 +20,13 @@ from tests.tiny import LAYERS, WINDOW, one_thread  # noqa: F401 - a fixture
 
 
 def attached(model: Any, store: str = "exact") -> fotmem.Memory:
-    how: dict[str, Any] = {"layers": LAYERS, "window": WINDOW, "top_k": 4, "decay": 0.5}
+    how: dict[str, Any] = {
+        "layers": LAYERS,
+        "window": WINDOW,
+        "top_k": 4,
+        "decay": 0.5,
+        "recent": 40,
+    }
     return fotmem.attach(model, store=store, **how)
 
 

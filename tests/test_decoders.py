@@ -95,6 +95,20 @@ class TestRope(ShortProof):
         return families.tiny(family, rope_parameters=rope_parameters)
 
 
+@pytest.mark.parametrize("family, rope", [("phimoe", LONGROPE_OF_PHIMOE), ("llama", ROPE["yarn"])])
+def test_keys_before_the_window_have_the_factor_of_the_rope(family: str, rope: Any) -> None:
+    model = families.tiny(family, rope_parameters=rope)
+    with fotmem.attach(model, layers=[1], window=16) as memory:
+        attached = memory.attached_model
+        key = torch.randn(1, 2, 3, attached.geometry(1)[1])
+        first = attached.adapters[1].at_first_position(key, attached.decoder)
+        for last in (2, -1, -5):
+            moved = attached.adapters[1].at_positions(
+                first, attached.decoder, torch.arange(last - 2, last + 1)[None]
+            )
+            torch.testing.assert_close(moved.norm(dim=3), first.norm(dim=3))
+
+
 def test_every_kind_of_rope_is_tried() -> None:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 

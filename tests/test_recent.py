@@ -107,20 +107,33 @@ def test_explained_shares_are_those_of_the_softmax(recent: int, top_k: int | Non
         assert_shares(explained[:10], oracle)
 
 
-def test_only_shown_tokens_are_recent() -> None:
-    model, memory, oracle = pair(20)
-    memory.read(tiny.ids(30), document="a")
+@pytest.mark.parametrize("top_k", [None, 4])
+def test_recent_tokens_are_the_last_that_may_be_found(top_k: int | None) -> None:
+    model, memory, oracle = pair(20, top_k)
+    memory.read(tiny.ids(12), document="a")
     memory.read(tiny.ids(10, seed=1), document="b")
-    question = tiny.ids(9, seed=2)
-    oracle.read(tiny.ids(30))
-    with memory.only(["a"]):
-        model(question)
-        places = {each.position for each in memory.explain(top=1000)}
-        assert places <= {*range(30)}
-        assert {*range(20, 30)} <= places  # "b" keeps its ten places
+    memory.read(tiny.ids(18, seed=2), document="c")
+    memory.read(tiny.ids(30, seed=3), document="d")
+    question = tiny.ids(9, seed=4)
+    for part in (tiny.ids(12), tiny.ids(18, seed=2)):  # each document begins with a window
+        oracle.read(part)
+    expected = oracle.forward(question)
+    with memory.only(["a", "c"]):
+        assert difference(model(question).logits[0], expected) <= 1e-4
     memory.remove("b")
-    model(question)
-    assert {each.position for each in memory.explain(top=1000)} == places
+    memory.remove("d")
+    assert difference(model(question).logits[0], expected) <= 1e-4
+
+
+def test_passages_are_ranked_without_recent_tokens() -> None:
+    found = []
+    for recent in (0, 30):
+        _, memory, _ = pair(recent, temperature=0.1)
+        memory.read(tiny.ids(40))
+        found.append(memory.retrieve(tiny.ids(9, seed=1), passages=3, tokens=8))
+    assert found[0] == found[1]
+    assert sum(each.weight for each in found[1]) <= 1
+    assert memory.recent == 30
 
 
 def test_each_of_several_memories_has_its_own() -> None:
@@ -195,10 +208,15 @@ def test_options_are_checked() -> None:
         assert memory.recent == 7
     with fotmem.attach(model, window=WINDOW, recent=0) as memory:
         assert memory.recent == 0
-    with fotmem.attach(model, window=60, recent=63) as memory:
+    with fotmem.attach(tiny.llama(mem_layers=[1], mem_recent=40), window=60) as memory:
         assert memory.recent == 4  # the model has 64 positions
+    with pytest.raises(OptionError, match=r"from 0 to 4, got 5: .* 64 positions"):
+        fotmem.attach(model, window=60, recent=5)
     for wrong in (-1, 64, 1.5, True):
         with pytest.raises(OptionError, match="recent must be"):
             fotmem.attach(model, window=WINDOW, recent=wrong)  # type: ignore[arg-type]
-    with fotmem.attach(tiny.llama(mem_positionals=False), layers=[1], recent=7) as memory:
+    without = tiny.llama(mem_positionals=False, mem_recent=7)
+    with fotmem.attach(without, layers=[1]) as memory:
         assert memory.recent == 0  # without positions nothing keeps its own
+    with pytest.raises(OptionError, match="recent must be 0, got 7"):
+        fotmem.attach(without, layers=[1], recent=7)

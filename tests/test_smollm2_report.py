@@ -1,7 +1,9 @@
 """How `smollm2-fot` is measured on texts that nothing was chosen on."""
 
 import json
+import math
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from recipes import smollm2_report
-from recipes.smollm2_evaluations import EVALUATIONS, Evaluation
+from recipes.smollm2_evaluations import EVALUATIONS, Evaluation, seed_of
 from recipes.smollm2_picture import draw
 from recipes.smollm2_report import FIGURES, PAGES, QUICK, REPORTS, rows_of
 from recipes.text_tables import (
@@ -21,7 +23,10 @@ from recipes.text_tables import (
     Cell,
     Table,
     beside_window,
+    cost,
+    cost_of_ways,
     exact_match,
+    perplexities,
     saved_loss,
     shares,
     tables,
@@ -32,12 +37,16 @@ from recipes.texts.making import Made
 ROOT = Path(__file__).parents[1]
 QUESTIONS = "recipes/questions/test/manual.jsonl"
 COMMANDS = {
-    evaluation.words(length, "manual").replace(QUESTIONS, "QUESTIONS")
+    evaluation.words(length, "manual", "7").replace(QUESTIONS, "QUESTIONS")
     for chosen in (EVALUATIONS, QUICK)
     for evaluation in chosen.values()
     for length in evaluation.lengths
 }
-ONE = {"passkey": Evaluation("passkey one --trials {asked}", ("4k", "1M"), ("4k",), asked=100)}
+ONE = {
+    "passkey": Evaluation(
+        "passkey one --trials {asked}", ("4k", "1M"), ("4k",), asked=100, drawn=False
+    )
+}
 SAME = {"same": ONE["passkey"], "unmeasured": Evaluation("facts one", (), ())}
 SHOWN = [Table("Pass key", ("passkey", "same", "unmeasured"), exact_match)]
 
@@ -62,14 +71,14 @@ def test_commands_are_understood(command: str, tmp_path: Path) -> None:
 def test_a_mean_has_a_hundred_trials_and_every_evaluation_a_table() -> None:
     for name, evaluation in EVALUATIONS.items():
         tasks = len(NEEDLES) if name.startswith("ruler") else 1
-        assert 8 * evaluation.asked * tasks >= 100 or name == "perplexity"
+        assert 8 * evaluation.asked * tasks >= 100 or name.startswith("perplexity")
     assert {name for each in TABLES for name in each.evaluations} == {*EVALUATIONS}
 
 
 def test_what_a_text_must_have_and_how_long_it_takes() -> None:
     shared = Evaluation("", ("4k",), (), readings=4, asked=100)
     assert shared.needed("4k") == 4096
-    assert shared.seconds("4k") == pytest.approx(4 * 4096 / 700 + 200)
+    assert shared.seconds("4k") == pytest.approx(4 * 4096 / 700 + 300)
     apart = Evaluation("", ("2k,4k",), ("2k",), readings=3, asked=0, passes=2, scored=1000)
     assert apart.needed("2k,4k") == 3 * 5096
     assert apart.seconds("2k,4k") == pytest.approx(3 * 2 * 6144 / 700)
@@ -119,18 +128,87 @@ def test_the_loss_that_memory_saves_and_its_share() -> None:
 
 def test_the_score_with_memory_and_in_the_window() -> None:
     score = {"with_memory": 0.5, "with_memory_interval": [0.4, 0.6], "tokens": 4096}
-    score |= {"in_window": 1.0, "in_window_interval": [0.9, 1.0], "trials": 5}
-    assert beside_window([score | {"task": task} for task in ("vt", "needles")]) == {
+    score |= {"in_window": 0.8, "in_window_interval": [0.7, 0.9], "trials": 5}
+    found = beside_window([score | {"task": task, "share": 0.625} for task in ("vt", "needles")])
+    share = found.pop("4,096, share")
+    assert share.figure.value == 0.625
+    assert found == {
         "4,096": ((0.5, 0.4, 0.6), 5),
-        "4,096, in window": ((1.0, 0.9, 1.0), 5),
+        "4,096, in window": ((0.8, 0.7, 0.9), 5),
     }
-    assert beside_window([score | {"task": "vt"}]) == {}
+    assert beside_window([score | {"task": "vt", "share": 0.625}]) == {}
+    assert list(beside_window([score | {"share": None}])) == ["4,096", "4,096, in window"]
+    assert beside_window([{"way": "bm25", "task": "needles", "tokens": 4096}]) == {}
+
+
+def test_perplexity_beside_that_of_the_untuned_model() -> None:
+    def row(name: str, perplexity: float, **about: Any) -> dict[str, Any]:
+        made = {"evaluation": name, "perplexity": perplexity, "window": 512, "tokens": 0}
+        return made | {"memory": False, "sliding": False} | about
+
+    rows = [
+        row("perplexity-base", 20.0),
+        row("perplexity-base", 16.0, window=2048, sliding=True),
+        row("perplexity", 20.0 * math.exp(0.25)),
+        row("perplexity", 15.0, tokens=4096, memory=True),
+        row("perplexity", 14.0, tokens=16384, memory=True),
+        row("perplexity", 18.0, window=2048),  # not measured for the untuned model
+    ]
+    shown = {column: round(cell.figure.value, 2) for column, cell in perplexities(rows).items()}
+    assert shown == {
+        "untuned: 512": 20.0,
+        "untuned: 2,048, sliding": 16.0,
+        "tuned: 512": 25.68,
+        "tuned: 512, 4,096 in memory": 15.0,
+        "tuned: 2,048": 18.0,
+    }
+    (column, cell), *none = cost(rows).items()
+    assert not none
+    assert column == "window 512"
+    assert cell.figure.value == pytest.approx(0.25)
+
+
+def test_means_of_unequal_trials_and_of_figures_without_trials() -> None:
+    def shown(cells: dict[str, Cell], best: Any = max) -> str:
+        rows = {text: {"a": [{"cell": cell}]} for text, cell in cells.items()}
+        table = Table("T", ("a",), lambda rows: {"c": rows[0]["cell"]}, best)
+        return tables(rows, {}, [table])
+
+    few, many = Cell(Figure(0.0, 0, 1), 10), Cell(Figure(1.0, 0, 1), 90)
+    # The variance of the mean is that of 4 / (1 / 10 + 1 / 90) = 36 trials.
+    assert "| **mean** | 0.50 (0.34 to 0.66) |" in shown({"x": few, "y": many})
+    close = {"x": Cell(Figure(0.4, 0.1, 0.7)), "y": Cell(Figure(0.8, 0.4, 1.2))}
+    assert "| **mean** | 0.60 (0.35 to 0.85) |" in shown(close)
+    bare = {"x": Cell.bare(3.0), "y": Cell.bare(5.0)}
+    assert "| **mean** | 4.00 |\n| **worst** | 5.00 (y) |" in shown(bare, min)
+
+
+def test_each_text_has_its_own_seed() -> None:
+    names = (
+        "argument",
+        "code",
+        "dialogue",
+        "foreign",
+        "manual",
+        "narrative",
+        "reference",
+        "tables",
+    )
+    seeds = {seed_of(name) for name in names}
+    assert len(seeds) == 8
+    assert "0" not in seeds  # that of the training
+    for name, evaluation in EVALUATIONS.items():
+        words = evaluation.words(evaluation.lengths[0], "manual", "7")
+        assert ("--seed 7" in words) is not name.startswith("perplexity")
 
 
 def test_other_ways_to_answer() -> None:
     row = {"tokens": 4096, "score": 0.5, "score_interval": [0.4, 0.6], "questions": 7}
     rows = [passkey_row(4096, 0.9), *(row | {"way": way} for way in ("memory", "bm25"))]
     assert ways(rows) == dict.fromkeys(("memory", "bm25"), ((0.5, 0.4, 0.6), 7))
+    rows[1] |= {"kept_bytes": 3_000_000}
+    (kept,) = cost_of_ways(rows[:2], field="kept_bytes", unit=1e6).values()
+    assert kept.figure.value == 3.0
     assert exact_match(rows) == {"4,096": ((0.9, 0.8, 1.0), 100)}
 
 
@@ -230,6 +308,28 @@ def test_other_ways_stand_beside_the_rows_of_a_report(tmp_path: Path) -> None:
     (tmp_path / "two.json").write_text(json.dumps({"rows": [{"a": 1}]}))
     assert rows_of(tmp_path / "one.json") == [{"a": 1}, {"b": 2}]
     assert rows_of(tmp_path / "two.json") == [{"a": 1}]
+
+
+def test_what_fails_stops_nothing_else(
+    folder: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_first(words: list[str], file: Path, **options: Any) -> None:
+        if "2" in words:
+            raise subprocess.CalledProcessError(1, "fotmem")
+        file.write_text(json.dumps({"rows": [passkey_row(10, 0.5)]}))
+
+    monkeypatch.setattr("recipes.reports.evaluate", fail_first)
+    with pytest.raises(SystemExit, match="these failed, and can be run again: passkey 2 of long"):
+        smollm2_report.main(folder)
+    assert "| long | 0.50 (0.40 to 0.60) |\n" in (folder.parent / "page.md").read_text()
+
+
+def test_reports_of_another_adapter_are_refused(folder: Path, run: list[str]) -> None:
+    smollm2_report.main(folder)
+    (folder.parent / "reports/adapter.sha256").write_text("0123\n")
+    with pytest.raises(SystemExit, match="are of another adapter: remove that folder"):
+        smollm2_report.main(folder)
+    assert len(run) == 2
 
 
 def test_some_evaluations(folder: Path, run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,11 @@ class PhimoeAdapter(RotaryAdapter):
         factor: float = decoder.config.rope_parameters.get("short_mscale", 1.0)
         return factor
 
+    def embeddings_at(self, decoder: Any, query: Tensor, positions: Tensor) -> Any:
+        """Add position 0: tokens whose last position is -1 would get no factor."""
+        more = F.pad(positions, (0, 1))
+        return tuple(each[:, :-1] for each in super().embeddings_at(decoder, query, more))
+
 
 class ResidualDropoutAdapter(RotaryAdapter):
     """In training, dropout after the output projection."""

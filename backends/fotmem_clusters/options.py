@@ -14,5 +14,6 @@ class ClustersOptions(IndexedOptions):
     """Keys that a query reads, about; default: as many as `target_error` needs."""
     target_error: float | None = Field(default=None, ge=0, lt=100)
     """A query reads until the estimated relative error of its output is this, but no more than its
-    budget. Default: 0.2, and at most 8,192 keys, or a 32nd of all if that is more; with a budget alone, just that.
+    budget. Default: 0.2, and at most 8,192 keys, or a 32nd of all if that is more; with a budget
+    alone, just that.
     """

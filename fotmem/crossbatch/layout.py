@@ -104,7 +104,7 @@ class Layout:
     def recent(self, d: int, ages: Tensor) -> list[int | None]:
         """List the window that stands directly before each of `later`, by its place in `seen`.
 
-        It is the one before it in its own document. If that is older than one window, it is the
+        It is the one before it in its own document. If that is two windows old or older, it is the
         last one of `seen` of the next document, as in a memory that read something else since; if
         `d` is less than 2, none.
         """

@@ -61,7 +61,7 @@ def attention_forward(
     remote = (
         attend_to_memories(views, layer, asked, scale),
         _overflow(cache, layer, asked, scale),
-        attend_to_recent(attached, views, cache.memory_layer(layer).overflow, layer, query),
+        attend_to_recent(cache, views, layer, query),
     )
     parts = [part for part in remote if part is not None]
     if not parts:

@@ -55,6 +55,7 @@ class MemoryCache(DynamicCache):
         self.attached = attached
         self.reading = reading
         self.views: list[tuple[MemoryView, ...]] | None = None
+        self._options = attached.options
         self.layers: list[LocalLayer] = [  # type: ignore[assignment]
             MemoryLayer(attached, layer) if layer in attached.layers else LocalLayer()
             for layer in range(len(attached.parts.attentions))
@@ -113,7 +114,7 @@ class MemoryCache(DynamicCache):
                 "this cache is in use by another call, or by one that failed; "
                 "start a new sequence, without a cache"
             )
-        self.views = views_of_rows(self.attached, rows)
+        self.views, self._options = views_of_rows(self.attached, rows), self.attached.options
         self.attached.overflow.watch(self)
         return self.views
 
@@ -122,11 +123,11 @@ class MemoryCache(DynamicCache):
 
         What has overflowed takes the places of their recent tokens.
         """
-        views, recent = self.views or [], self.attached.options.recent
-        if not recent or not self.columns.rows:
+        views, rows = self.views or [], range(len(self.views or []))
+        if not any(self.options(row).recent for row in rows) or not self.columns.rows:
             return views
         moved = self.memory_layer(self.attached.layers[0]).overflow_length
-        left = [max(0, recent - moved(row)) for row in range(len(views))]
+        left = [max(0, self.options(row).recent - moved(row)) for row in rows]
         now = {
             (id(view), number): view if view.recent == number else replace(view, recent=number)
             for some, number in zip(views, left, strict=True)
@@ -136,9 +137,12 @@ class MemoryCache(DynamicCache):
         return [tuple(now[id(view), number] for view in some) for some, number in pairs]
 
     def options(self, row: int) -> MemoryOptions:
-        """Return how a batch row looks at what it remembers: as its first memory says."""
+        """Return how a batch row looks at what it remembers: as its first memory says.
+
+        As it said when the call began: other threads may change it meanwhile.
+        """
         views = self.views[row] if self.views else ()
-        return views[0].options if views else self.attached.options
+        return views[0].options if views else self._options
 
     def memory_layer(self, layer: int) -> MemoryLayer:
         """Return the local context and the overflow of a memory layer."""

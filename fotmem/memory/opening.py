@@ -47,8 +47,8 @@ def open_memory(
     append_only : bool
         Whether it will only be read into, and not asked: what it holds already is not loaded.
     **options
-        As in `attach`. Window, top k, distance, decay and temperature default to those of the
-        memory when it was saved.
+        As in `attach`. Window, top k, distance, recent tokens, decay and temperature default to
+        those of the memory when it was saved.
 
     Returns
     -------

@@ -17,7 +17,7 @@ from fotmem.arguments import (
     checked_top_k,
     checked_window,
 )
-from fotmem.errors import DtypeError, LayerError
+from fotmem.errors import DtypeError, LayerError, OptionError, shown
 from fotmem.models.model_parts import ModelParts
 from fotmem.stores.checks import DTYPES
 
@@ -54,8 +54,7 @@ class MemoryOptions:
     distance: int = 0
     """How many positions before each token remembered keys stand; 0: at the window's first one."""
     recent: int = 0
-    """How many of the last remembered tokens keep their positions, directly before the window; no
-    more than the model has positions beside it."""
+    """How many of the last remembered tokens keep their positions, directly before the window."""
     decay: float | Mapping[int, float] = 0.0
     """Power of age by which remembered keys lose weight."""
     temperature: float = 1.0
@@ -64,14 +63,18 @@ class MemoryOptions:
     """False: memory layers use no positions (``mem_positionals`` of the released code)."""
 
     def __post_init__(self) -> None:
+        if self.recent and not self.positionals:
+            raise OptionError(
+                f"recent must be 0, got {shown(self.recent)}: memory layers of this model have no "
+                "positions (mem_positionals of its config)"
+            )
         window = checked_window(self.window, self.longest)
-        room = self.longest - window if self.positionals else 0
         checked = {
             "window": window,
             "last_context_length": checked_last_context_length(self.last_context_length, window),
             "top_k": checked_top_k(self.top_k),
             "distance": checked_distance(self.distance, self.longest),
-            "recent": min(checked_recent(self.recent, self.longest), room),
+            "recent": checked_recent(self.recent, self.longest, window),
             "decay": checked_decay(self.decay),
             "temperature": checked_temperature(self.temperature),
         }
@@ -97,7 +100,6 @@ class MemoryOptions:
         options: dict[str, Any] = {
             "longest": int(config.max_position_embeddings),
             "distance": getattr(config, "mem_distance", 0),
-            "recent": getattr(config, "mem_recent", 0),
             "decay": getattr(config, "mem_decay", 0.0),
             "temperature": getattr(config, "mem_temperature", 1.0),
             "dtype": _config_dtype(config) or parts.model.dtype,
@@ -109,6 +111,7 @@ class MemoryOptions:
         window = checked_window(options["window"], options["longest"])
         options.setdefault("last_context_length", max(1, window // 2))
         options.setdefault("split_above", window)
+        options.setdefault("recent", _config_recent(config, options, window))
         return cls(**options)
 
 
@@ -120,6 +123,13 @@ def check_decay_layers(decay: float | Mapping[int, float], layers: Collection[in
                 f"decay names layer {layer}, which has no memory; memory layers are "
                 f"{sorted(layers)}: name these only"
             )
+
+
+def _config_recent(config: Any, options: Mapping[str, Any], window: int) -> int:
+    """Return how many recent tokens a model was trained with, or as many as have room."""
+    longest = options["longest"]
+    recent = checked_recent(getattr(config, "mem_recent", 0), longest)
+    return min(recent, longest - window) if options["positionals"] else 0
 
 
 def _config_dtype(config: Any) -> torch.dtype | None:

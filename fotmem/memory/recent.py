@@ -15,6 +15,7 @@ from torch import Tensor
 from fotmem.attention import PartialAttention, dense_attention, no_attention
 from fotmem.memory.attached import AttachedModel
 from fotmem.memory.attend_memories import by_head, unfolded
+from fotmem.memory.cache import MemoryCache
 from fotmem.memory.contents import looked_up
 from fotmem.memory.view import MemoryView
 from fotmem.stores.id_ranges import IdRanges
@@ -41,36 +42,29 @@ def far_overflow(store: MemoryStore, recent: int) -> IdRanges | None:
 
 
 def attend_to_recent(
-    attached: AttachedModel,
-    views: Sequence[Views],
-    overflow: Sequence[MemoryStore],
-    layer: int,
-    query: Tensor,
+    cache: MemoryCache, views: Sequence[Views], layer: int, query: Tensor
 ) -> PartialAttention | None:
     """Attend to the recent tokens of each row, if there are any.
 
     Parameters
     ----------
-    attached : AttachedModel
+    cache : MemoryCache
     views : sequence of tuple of MemoryView
         The memories that each row looks at.
-    overflow : sequence of MemoryStore
-        Of each row; empty: there is none.
     layer : int
     query : Tensor
         Shape ``[B, H * G, T, D]``, at its positions in the local context.
     """
-    if not attached.options.recent:
-        return None
     total: PartialAttention | None = None
+    overflow = cache.memory_layer(layer).overflow
     for (looked_at, moved), rows in _rows_by_what_they_see(views, overflow).items():
-        found = [_of_memory(view, layer) for view in looked_at]
+        found = [_of_memory(view, layer) for view in looked_at if view.recent]
         if moved is not None:
-            found.append(_of_overflow(moved, attached.options.recent))
+            found.append(_of_overflow(moved, cache.options(rows[0]).recent))
         found = [each for each in found if len(each.positions)]
         if found:
             total = no_attention(query) if total is None else total
-            total.out[rows], total.lse[rows] = _attend(attached, found, layer, query[rows])
+            total.out[rows], total.lse[rows] = _attend(cache.attached, found, layer, query[rows])
     return total
 
 
@@ -107,12 +101,13 @@ def _rows_by_what_they_see(
 
 def _of_memory(view: MemoryView, layer: int) -> _Recent:
     ids = view.recent_ids(layer)
-    return _Recent(*looked_up(view.store(layer), ids), view.recent_positions(ids))
+    store = view.store(layer)
+    return _Recent(*looked_up(store, ids.to(store.device)), view.recent_positions(len(ids)))
 
 
 def _of_overflow(store: MemoryStore, recent: int) -> _Recent:
     ids = torch.arange(max(store.first_id, store.next_id - recent), store.next_id)
-    return _Recent(*looked_up(store, ids), ids - store.next_id)
+    return _Recent(*looked_up(store, ids.to(store.device)), ids - store.next_id)
 
 
 def _attend(

@@ -7,7 +7,6 @@ read. Read once more in the window, a passage is seen by every layer.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -82,14 +81,14 @@ def retrieve(
         return []
     options = attached.options
     prompt = prompt[-min(options.window, options.split_above) :]
-    with torch.no_grad(), choosing(Choice(((memory,),), is_by_row=False)):
+    # What is near is not what is asked for: recent tokens are ranked as all others are.
+    alone = Choice(((memory,),), is_by_row=False, has_recent=False)
+    with torch.no_grad(), choosing(alone):
         [(view,)] = views_of_rows(attached.default, 1)
         attached.decoder(input_ids=prompt[None].to(attached.input_device), use_cache=False)
     trace = attached.last_trace
     if trace is None or not trace.layers:  # nothing can be found
         return []
-    # Recent tokens are ranked as all others are: what is near is not what is asked for.
-    view = replace(view, recent=0)
     found = _attention(attached, trace, view, min(asking or len(prompt), len(prompt)))
     return _passages(found, view, passages, tokens)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -42,6 +42,10 @@ class MemoryView:
         """Return the store of a memory layer."""
         return self.contents.stores[layer]
 
+    def without_recent(self) -> MemoryView:
+        """Return a view in which all tokens stand equally far away."""
+        return replace(self, options=replace(self.options, recent=0), recent=0)
+
     def search(self, layer: int, queries: Tensor, top_k: int, scale: float) -> Hits:
         """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax.
 
@@ -69,17 +73,17 @@ class MemoryView:
             return self._asked(layer, scale, attend)
 
     def recent_ids(self, layer: int) -> Tensor:
-        """Return the ids of the recent tokens, int64 ``[n]``."""
-        start = max(self.store(layer).first_id, self.length - self.recent)
-        ids = (ALL if self.among is None else self.among).within(start, max(start, self.length))
-        return ids.at(torch.arange(len(ids)))
+        """Return the ids of the recent tokens, int64 ``[n]``: the last ones that may be found."""
+        first = self.store(layer).first_id
+        ids = (ALL if self.among is None else self.among).within(first, max(first, self.length))
+        return ids.at(torch.arange(max(0, len(ids) - self.recent), len(ids)))
 
-    def recent_positions(self, ids: Tensor) -> Tensor:
-        """Return where recent tokens stand: -1 is directly before the window.
+    def recent_positions(self, count: int) -> Tensor:
+        """Return where the recent tokens stand, int64 ``[count]``: -1 is just before the window.
 
         Overflow stands between them and the window.
         """
-        return ids - self.length - (self.options.recent - self.recent)
+        return torch.arange(-count, 0) - (self.options.recent - self.recent)
 
     def _asked(
         self, layer: int, scale: float, ask: Callable[[Bias | None, float, IdRanges | None], T]
@@ -94,7 +98,8 @@ class MemoryView:
             if store.next_id <= end:  # nor has it grown meanwhile
                 return answer
         scaled, bias = scale_and_bias(store, layer, scale, options, among, end)
-        far = (ALL if among is None else among).within(0, max(0, end - self.recent))
+        recent = self.recent_ids(layer)[:1].tolist() if self.recent else []
+        far = (ALL if among is None else among).within(0, recent[0] if recent else end)
         return ask(bias, scaled, far)
 
     def counting(

@@ -116,7 +116,7 @@ def perplexity(
     for each in windows:
         checked_window(each, bare.context)
     checked_distance(task.options["distance"] or 0, bare.context)
-    checked_recent(task.options["recent"] or 0, bare.context)
+    checked_recent(task.options["recent"] or 0, bare.context, max(windows))
     if task.settings:
         _compare(task, made, sizes, report, as_json=as_json)
         return

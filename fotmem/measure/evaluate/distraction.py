@@ -57,8 +57,8 @@ def measure_distraction(
     """Search for every document among 1, 2, 4, ... documents in memory; yield a row for each.
 
     The text that follows a document runs through the model as one window, which attends to memory
-    as usual, with top k and decay. Attention is then computed from the queries of that window to
-    all remembered keys, without decay, because documents have no order.
+    as usual, with top k and decay, but without recent tokens. Attention is then computed from the
+    queries of that window to all remembered keys, without decay, because documents have no order.
 
     Raises
     ------
@@ -67,26 +67,40 @@ def measure_distraction(
     """
     longest = max((len(each.queries) for each in documents), default=0)
     check(len(documents), longest, memory.options.split_above)
-    memory.recent = 0
     return _measured(model, memory, documents)
 
 
 def _measured(
     model: Any, memory: Memory, documents: Sequence[Document]
 ) -> Iterator[DistractionRow]:
-    read = [_read(memory, each) for each in documents]
-    size = 1
-    while size <= len(documents):
-        begin, asked = time.perf_counter(), []
-        for start in range(0, len(documents), size):
-            group = range(start, start + size)
-            _remember(memory, [read[number] for number in group])
-            keys = _split_keys(memory, [len(documents[number].tokens) for number in group])
-            for right, number in enumerate(group):
-                asked.append(_ask(model, memory, documents[number], keys, right))
-        yield _row(size, memory.layers, torch.stack(asked), time.perf_counter() - begin)
-        size *= 2
-    memory.clear()
+    recent, memory.recent = memory.recent, 0
+    try:
+        read = [_read(memory, each) for each in documents]
+        size = 1
+        while size <= len(documents):
+            yield _row_of(model, memory, documents, read, size)
+            size *= 2
+    finally:
+        memory.clear()
+        memory.recent = recent
+
+
+def _row_of(
+    model: Any,
+    memory: Memory,
+    documents: Sequence[Document],
+    read: Sequence[dict[int, KeyValues]],
+    size: int,
+) -> DistractionRow:
+    """Search for every document among `size` of them."""
+    begin, asked = time.perf_counter(), []
+    for start in range(0, len(documents), size):
+        group = range(start, start + size)
+        _remember(memory, [read[number] for number in group])
+        keys = _split_keys(memory, [len(documents[number].tokens) for number in group])
+        for right, number in enumerate(group):
+            asked.append(_ask(model, memory, documents[number], keys, right))
+    return _row(size, memory.layers, torch.stack(asked), time.perf_counter() - begin)
 
 
 def _read(memory: Memory, document: Document) -> dict[int, KeyValues]:

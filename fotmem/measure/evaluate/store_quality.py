@@ -14,6 +14,7 @@ from fotmem.measure.bench.figures import STEP, Figure, interval, query_figures, 
 from fotmem.measure.capture import KeyValues
 from fotmem.memory.contents import looked_up
 from fotmem.memory.decay import scale_and_bias
+from fotmem.stores.id_ranges import IdRanges
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
@@ -78,8 +79,8 @@ class CallQuality(NamedTuple):
 def call_quality(memory: Memory) -> CallQuality:
     """Compare the stores' answers to the last call of the model with the exact ones.
 
-    The stores are searched once more. The exact answers use all remembered keys, with the decay
-    and the temperature of the memory.
+    The stores are searched once more. The exact answers use all remembered keys but the recent
+    ones, which are not searched, with the decay and the temperature of the memory.
     """
     trace, top_k = memory.attached_model.last_trace, memory.top_k
     assert trace is not None
@@ -108,15 +109,17 @@ def _figures(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
     asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device).float()
     scale, bias = scale_and_bias(store, layer, scale, memory.options)
-    scores = store.search(asked, top_k, bias=bias).scores
-    out = store.attend(asked, top_k=top_k, scale=scale, bias=bias).out
+    end = max(store.first_id, store.next_id - memory.recent)
+    far = IdRanges([(store.first_id, end)]) if memory.recent else None
+    scores = store.search(asked, top_k, bias=bias, among=far).scores
+    out = store.attend(asked, top_k=top_k, scale=scale, bias=bias, among=far).out
     exact = truth(
-        asked, _remembered(store), scale=scale, top_k=top_k, first_id=store.first_id, bias=bias
+        asked, _remembered(store, end), scale=scale, top_k=top_k, first_id=store.first_id, bias=bias
     )
     return torch.stack([each.mean() for each in query_figures(scores, out, exact)]).cpu()
 
 
-def _remembered(store: MemoryStore) -> Iterator[KeyValues]:
-    for start in range(store.first_id, store.next_id, STEP):
-        ids = torch.arange(start, min(start + STEP, store.next_id), device=store.device)
+def _remembered(store: MemoryStore, end: int) -> Iterator[KeyValues]:
+    for start in range(store.first_id, end, STEP):
+        ids = torch.arange(start, min(start + STEP, end), device=store.device)
         yield KeyValues(*looked_up(store, ids))
