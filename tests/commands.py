@@ -1,5 +1,6 @@
 """Calls the command line, in this process or in one of its own."""
 
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import transformers
 
+from fotmem import progress
 from fotmem.cli import main
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -33,12 +35,13 @@ class Ended(NamedTuple):
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
-    """Run a command in this process."""
+    """Run a command in this process; a busy machine's progress is not told."""
     verbosity = transformers.logging.get_verbosity()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["fotmem", *map(str, arguments)])
         patch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
+        patch.setattr(progress, "EVERY", progress.EVERY and math.inf)
         with pytest.raises(SystemExit) as stopped:
             main()
     transformers.logging.set_verbosity(verbosity)

@@ -266,7 +266,7 @@ def test_a_text_is_measured_as_far_as_it_goes_and_once(
     long, command = folder / "long.txt", "passkey one --trials 100 --tokens"
     assert run == [f"{command} {length} --text {long}" for length in (2, 10)]
     printed = capsys.readouterr().out
-    assert printed.startswith("2 of 2 reports are missing: about 0.1 hours\n0 of 2")
+    assert printed.startswith("2 of 2 reports are missing: about 0.2 hours\n0 of 2")
     written = (folder.parent / "page.md").read_text()
     assert written.startswith(
         f"before\n{FIGURES}\n- `long`: book 1.2; SHA-256 0123456789ab\n\n**Pass key**\n"
