@@ -9,7 +9,7 @@ RESAMPLED = 1000
 """Bootstrap samples of an interval."""
 
 
-def wilson(right: float, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(right: float, trials: float, z: float = 1.96) -> tuple[float, float]:
     """Return the 95% confidence interval of a share (Wilson 1927).
 
     Examples
