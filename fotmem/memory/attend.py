@@ -21,7 +21,7 @@ from fotmem.memory.cache import MemoryCache, StopForward
 from fotmem.memory.decay import scale_and_bias
 from fotmem.memory.gradients import without_gradient
 from fotmem.memory.layer_proof import prove_keys
-from fotmem.memory.recent import attend_to_recent, far_overflow
+from fotmem.memory.recent import attend_to_recent, far_ids
 from fotmem.memory.trace import TracedLayer
 from fotmem.models.model_parts import cache_argument
 from fotmem.models.positions import rotated
@@ -107,7 +107,7 @@ def _overflow(
         queries = query[row].reshape(store.num_heads, -1, query.shape[3])  # [H, G * T, D]
         options = cache.options(row)
         factor, bias = scale_and_bias(store, layer, scale, options)
-        far, top_k = far_overflow(store, options.recent), options.top_k
+        far, top_k = far_ids(store, options.recent), options.top_k
         parts.append(store.attend(queries, top_k=top_k, scale=factor, bias=bias, among=far))
     out = torch.stack([part.out for part in parts]).reshape(query.shape)
     lse = torch.stack([part.lse for part in parts]).reshape(query.shape[:-1])

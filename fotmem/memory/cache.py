@@ -123,11 +123,12 @@ class MemoryCache(DynamicCache):
 
         What has overflowed takes the places of their recent tokens.
         """
-        views, rows = self.views or [], range(len(self.views or []))
-        if not any(self.options(row).recent for row in rows) or not self.columns.rows:
+        views = self.views or []
+        recent = [self.options(row).recent for row in range(len(views))]
+        if not any(recent) or not self.columns.rows:
             return views
         moved = self.memory_layer(self.attached.layers[0]).overflow_length
-        left = [max(0, self.options(row).recent - moved(row)) for row in rows]
+        left = [max(0, number - moved(row)) for row, number in enumerate(recent)]
         now = {
             (id(view), number): view if view.recent == number else replace(view, recent=number)
             for some, number in zip(views, left, strict=True)

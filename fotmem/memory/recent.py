@@ -34,8 +34,8 @@ class _Recent(NamedTuple):
     """Shape ``[n]``: -1 is directly before the local context."""
 
 
-def far_overflow(store: MemoryStore, recent: int) -> IdRanges | None:
-    """Return the ids of an overflow without its recent tokens; None: all."""
+def far_ids(store: MemoryStore, recent: int) -> IdRanges | None:
+    """Return the ids of a store without its recent tokens; None: all."""
     if not recent:
         return None
     return IdRanges([(store.first_id, max(store.first_id, store.next_id - recent))])

@@ -14,10 +14,11 @@ from fotmem.measure.bench.figures import STEP, Figure, interval, query_figures, 
 from fotmem.measure.capture import KeyValues
 from fotmem.memory.contents import looked_up
 from fotmem.memory.decay import scale_and_bias
-from fotmem.stores.id_ranges import IdRanges
+from fotmem.memory.recent import far_ids
 
 if TYPE_CHECKING:
     from fotmem.memory.memory import Memory
+    from fotmem.stores.id_ranges import IdRanges
     from fotmem.stores.store import MemoryStore
 
 POSITIONS = 32
@@ -109,17 +110,17 @@ def _figures(memory: Memory, layer: int, queries: Tensor, top_k: int) -> Tensor:
     some = torch.linspace(0, queries.shape[1] - 1, min(POSITIONS, queries.shape[1])).long()
     asked = queries[:, some].reshape(store.num_heads, -1, store.head_dim).to(store.device).float()
     scale, bias = scale_and_bias(store, layer, scale, memory.options)
-    end = max(store.first_id, store.next_id - memory.recent)
-    far = IdRanges([(store.first_id, end)]) if memory.recent else None
+    far = far_ids(store, memory.recent)
     scores = store.search(asked, top_k, bias=bias, among=far).scores
     out = store.attend(asked, top_k=top_k, scale=scale, bias=bias, among=far).out
     exact = truth(
-        asked, _remembered(store, end), scale=scale, top_k=top_k, first_id=store.first_id, bias=bias
+        asked, _remembered(store, far), scale=scale, top_k=top_k, first_id=store.first_id, bias=bias
     )
     return torch.stack([each.mean() for each in query_figures(scores, out, exact)]).cpu()
 
 
-def _remembered(store: MemoryStore, end: int) -> Iterator[KeyValues]:
+def _remembered(store: MemoryStore, far: IdRanges | None) -> Iterator[KeyValues]:
+    end = store.next_id if far is None else store.first_id + len(far)
     for start in range(store.first_id, end, STEP):
         ids = torch.arange(start, min(start + STEP, end), device=store.device)
         yield KeyValues(*looked_up(store, ids))
