@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import fotmem
+from fotmem.arguments import PASSAGES
 from fotmem.measure.evaluate.alternatives import bm25, local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
@@ -274,7 +275,7 @@ def test_a_setting_names_what_differs_from_the_model(memory: fotmem.Memory) -> N
     assert parsed("decay=0.5,top_k=all") == {"decay": 0.5, "top_k": None}
     by_layer = parsed("decay=1:0.5,3:0,top_k=all")
     assert complete(memory, by_layer)["decay"] == {1: 0.5, 3: 0}
-    others = {"decay": 0, "top_k": 32, "passages": 3}
+    others = {"decay": 0, "top_k": 32, "passages": PASSAGES}
     assert complete(memory, parsed("temperature=2")) == {"temperature": 2, **others}
     assert complete(memory, parsed("passages=0"))["passages"] == 0
     with pytest.raises(fotmem.errors.OptionError, match="temperature"):
