@@ -28,9 +28,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "and a bank": {"bank_windows": (0, 0, 0, 16), "bank_weight": 16.0},
 }
 MEASURED = {
-    "16": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20",
+    "16": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20 --top-k 16",
     "all": "passkey {} --passages 0 --tokens 16k,64k --readings 1 --trials 20 --top-k all",
-    "facts": "facts {} --passages 0 --tokens 16k --facts 32",
+    "facts": "facts {} --passages 0 --tokens 16k --facts 32 --top-k 16",
     "perplexity": "perplexity {} --tokens 16k,64k",
 }
 

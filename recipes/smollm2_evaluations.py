@@ -75,15 +75,15 @@ def seed_of(text: str) -> str:
 
 
 UNTUNED = f"{ALIKE} --recent {RECENT}"
-PASSKEY = "passkey {} --top-k 32 --readings {{readings}} --trials {{asked}}".format
-FACTS = f"facts {TUNED} --top-k 32 --facts {{asked}}"
-RULER = f"ruler {TUNED} --top-k 32 --readings {{readings}} --trials {{asked}}"
+PASSKEY = "passkey {} --readings {{readings}} --trials {{asked}}".format
+FACTS = f"facts {TUNED} --facts {{asked}}"
+RULER = f"ruler {TUNED} --readings {{readings}} --trials {{asked}}"
 
 
 def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
     """Ask natural questions, whose answers were checked by hand."""
     return Evaluation(
-        f"questions {options} --top-k 32",
+        f"questions {options}",
         lengths=("16k",),
         quick=quick,
         readings=10,

@@ -18,7 +18,7 @@ from fotmem.measure.evaluate.alternatives import (
 )
 from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 from fotmem.measure.evaluate.alternatives.attention_sinks import SINKS, AttentionSinks
-from fotmem.measure.evaluate.alternatives.bm25 import PASSAGE, Passages
+from fotmem.measure.evaluate.alternatives.bm25 import PASSAGE, STRIDE, Passages
 from fotmem.measure.evaluate.alternatives.kept_keys import KeptKeys, read_keys
 from fotmem.measure.evaluate.alternatives.last_tokens import LastTokens
 from fotmem.measure.evaluate.alternatives.local_text import LocalText
@@ -133,23 +133,47 @@ def test_the_best_passages_fill_the_window_in_the_order_of_the_text() -> None:
     pieces = [TEXT[i * PASSAGE : (i + 1) * PASSAGE] for i in range(5)]
     for place, fact in ((1, " A brass lamp."), (3, " The brass lamp of Nora Weber.")):
         told = TOKENIZER(fact, add_special_tokens=False).input_ids
-        pieces[place][: len(told)] = told
+        middle = (PASSAGE - len(told)) // 2
+        pieces[place][middle : middle + len(told)] = told
     prompt = TOKENIZER(" Where is the brass lamp of Nora?", add_special_tokens=False).input_ids
     asked = question(prompt)
     way = Passages(model(), TOKENIZER, 3 * PASSAGE + asked.room + 5)
     way.read([token for piece in pieces for token in piece], asked.room)
     found = way.found(asked)
     assert len(found) == 3 * PASSAGE + 5
-    for number in (1, 3):
-        start = next(i for i in range(len(found)) if found[i : i + PASSAGE] == pieces[number])
-        assert start in (PASSAGE, 2 * PASSAGE, PASSAGE + 5, 2 * PASSAGE + 5)
+    starts = [
+        next(i for i in range(len(found)) if found[i : i + PASSAGE] == pieces[number])
+        for number in (1, 3)
+    ]
+    assert starts[0] + PASSAGE <= starts[1]
     tight = Passages(model(), TOKENIZER, 2 * PASSAGE + asked.room)
     tight.read([token for piece in pieces for token in piece], asked.room)
     assert tight.found(asked) == pieces[1] + pieces[3]
     assert tight.answer(asked) == said([*pieces[1], *pieces[3], *prompt])
     assert tight.kept_bytes > 8 * 5 * PASSAGE
-    other = Question(prompt, 6, score=float, query="Who was green?")
-    assert tight.found(other) == pieces[0] + pieces[1]
+
+
+def test_what_a_passage_cuts_in_two_stands_whole_in_another() -> None:
+    fact = TOKENIZER(" The brass lamp of Nora Weber.", add_special_tokens=False).input_ids
+    text = TEXT[: 5 * PASSAGE]
+    for border in (PASSAGE, PASSAGE + STRIDE, 2 * PASSAGE):
+        begin = border - len(fact) // 2
+        changed = [*text[:begin], *fact, *text[begin + len(fact) :]]
+        way = Passages(model(), TOKENIZER, PASSAGE + 20)
+        way.read(changed, 20)
+        query = "Where is the brass lamp of Nora?"
+        found = way.found(Question([1] * 14, 6, score=float, query=query))
+        assert any(found[i : i + len(fact)] == fact for i in range(len(found)))
+
+
+def test_another_query_than_the_prompt() -> None:
+    lamp = TOKENIZER(" A brass lamp.", add_special_tokens=False).input_ids
+    way = Passages(model(), TOKENIZER, PASSAGE + 20)
+    way.read([*TEXT[:430], *lamp, *TEXT[430:500]], 20)
+    assert way.found(Question(TEXT[:14], 6, score=float, query="brass lamp")) != TEXT[:PASSAGE]
+    assert way.found(Question(TEXT[:14], 6, score=float)) != way.found(
+        Question(TEXT[:14], 6, score=float, query="brass lamp")
+    )
 
 
 @pytest.mark.parametrize("prompt", [" ?", " zyzzyva"])

@@ -136,6 +136,16 @@ def test_pass_keys_are_asked_for_in_their_text(readings: int | None) -> None:
         assert [asked.score(said) for said in (trial.code, trial.code[:-1])] == [1, 0]
 
 
+@pytest.mark.parametrize("to_end", [False, True])
+def test_answers_to_ruler_end_where_they_are_right_or_not_at_all(to_end: bool) -> None:
+    source = Source(TOKENIZER, folders.PROSE[:20_000])
+    [sample] = make_samples(source, "niah_single_2", tokens=900, trials=1, seed=0)
+    [text] = of_samples([sample], to_end=to_end)
+    [asked] = text.questions
+    assert (asked.until is None) == to_end
+    assert to_end or (asked.until is not None and asked.until(sample.answers[0]))
+
+
 def test_facts_are_asked_for_in_one_text() -> None:
     facts = make_facts(4, seed=0)
     piece = hide(TOKENIZER, TOKENIZER(TEXT).input_ids, facts, tokens=700, seed=0)

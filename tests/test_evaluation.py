@@ -24,8 +24,9 @@ from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.passkey import measure_passkey
 from fotmem.measure.evaluate.passkey_trials import make_trials
 from fotmem.measure.reading import LOCAL, OVERLAP
-from fotmem.tasks.facts import QUESTIONS, STATEMENTS
+from fotmem.tasks.facts import MORE_QUESTIONS, MORE_STATEMENTS, QUESTIONS, STATEMENTS
 from fotmem.tasks.pass_key import NAME, fact
+from recipes import hard_text
 from tests import folders
 from tests.commands import call, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -157,7 +158,8 @@ def test_half_of_the_facts_use_other_words() -> None:
         assert one.statement in [one.fact.say(words) for words in statements]
         questions = OTHER_QUESTIONS if one.other_wording else QUESTIONS
         assert one.question in [one.fact.say(words) for words in questions]
-    assert not set(OTHER_STATEMENTS) & set(STATEMENTS)
+    assert not {*OTHER_STATEMENTS} & {*STATEMENTS, *MORE_STATEMENTS}
+    assert not {*OTHER_QUESTIONS} & {*QUESTIONS, *MORE_QUESTIONS, *hard_text.OTHER_QUESTIONS}
     assert make_facts(4, seed=0) == facts[:4]
 
 

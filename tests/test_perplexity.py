@@ -219,6 +219,23 @@ def test_the_share_is_that_of_sums_not_a_mean_of_shares() -> None:
     assert row.share == pytest.approx((2 / 18, 0, 1))
 
 
+def test_a_single_window_has_an_interval_over_its_parts() -> None:
+    text = ScoredText(tiny.ids(400)[0].tolist(), [256], [8], scored=256)
+    plain = torch.full((1, 256), 10.0)
+    saved = torch.arange(256.0)[None] / 256
+    full = BareLosses(plain - 2, 264, 256, 0)
+    row = _row(text, 256, plain - saved, plain, 8, "exact", 0, full)
+    expected = [10 - (32 * i + 15.5) / 256 for i in range(8)]
+    assert row.block_losses == pytest.approx(expected, abs=3e-3)
+    low, high = row.difference_interval
+    assert -0.8 < low < -0.7
+    assert -0.3 < high < -0.2
+    assert row.share
+    assert 0.1 < row.share.low < 0.2
+    assert row.share.value == pytest.approx(0.25, abs=2e-3)
+    assert 0.3 < row.share.high < 0.4
+
+
 def test_an_empty_memory_has_no_share_and_full_attention_one() -> None:
     model, ids = tiny.llama(), tiny.ids(100)[0].tolist()
     text = ScoredText(ids, [8], [0], scored=8)
@@ -295,6 +312,7 @@ def test_reports_of_earlier_versions_are_readable(tmp_path: Path) -> None:
     ("given", "code", "reason"),
     [
         (["--window", "32,128"], 1, "a window of 128 tokens needs as many scored tokens, got 64"),
+        (["--window", "16", "--scored", "31"], 2, "'--scored': expected 32 tokens or more, got 31"),
         (["--window", "1"], 1, "window must be at least 2 tokens, got 1"),
         (["--window", "32,x"], 2, "'--window': expected sizes such as 4096 or 4k,16k, got '32,x'"),
         (["--window", "32", "--distance", "9999"], 1, "distance must be from 0 to "),

@@ -9,6 +9,7 @@ import pytest
 
 from fotmem.errors import InputError
 from fotmem.measure.evaluate.alternatives.run import Answers
+from fotmem.measure.evaluate.intervals import ratio_interval
 from fotmem.measure.evaluate.questions.answer_match import contains, token_f1
 from fotmem.measure.evaluate.questions.question_file import Question, read_questions
 from fotmem.measure.evaluate.questions.rows import make_row
@@ -180,9 +181,7 @@ def test_rows() -> None:
     row = make_row(pieces, "exact", three)
     assert (row.without_memory, row.with_memory, row.in_window) == (0, 1 / 3, 2 / 3)
     assert (row.share, row.trials, row.tokens, row.seconds) == (0.5, 3, 800, 4)
-    assert row.share_interval is not None
-    assert row.share_interval[0] == 0
-    assert row.share_interval[1] >= 1
+    assert row.share_interval == ratio_interval([0, 1, 0], [1, 1, 0])
     assert row.f1.without_memory == 0
     assert row.f1.with_memory == pytest.approx((2 / 3 + 1) / 3)
     assert [each.in_window for each in row.said] == ["Nora Berg", "to Jo Lund", "Mei"]

@@ -15,7 +15,7 @@ import fotmem
 from fotmem.cli.evaluate.ruler import _show
 from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.intervals import wilson
-from fotmem.measure.evaluate.ruler import lists, needles, passages, people, words
+from fotmem.measure.evaluate.ruler import haystacks, lists, needles, passages, people, words
 from fotmem.measure.evaluate.ruler.haystacks import NOISE, Source
 from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
 from fotmem.measure.evaluate.ruler.sample import Sample, match
@@ -234,6 +234,25 @@ def test_a_text_without_sentences() -> None:
     [sample] = make_samples(flat, "niah_multivalue", tokens=TOKENS, trials=1, seed=0)
     assert sample.tokens == TOKENS
     assert all(answer in told(sample) for answer in sample.answers)
+
+
+def test_needles_stand_between_the_lines_of_a_log() -> None:
+    lines = [f"job {number} on node {number % 7} took {number % 13} seconds" for number in range(999)]
+    log = "\n".join(lines)
+    haystack = Source(TOKENIZER, f"A log.\n\n{log}\nThe end.").piece(TOKENS, 4, Random(1))
+    places = haystack.places
+    gaps = [TOKENIZER.decode(haystack.tokens[a:b]) for a, b in pairwise(places)]
+    assert len(gaps) > 6
+    assert all(gap.startswith("job") and gap.endswith("\n") for gap in gaps)
+    assert all(len(gap) <= haystacks.LONG + 2 * max(map(len, lines)) for gap in gaps)
+
+
+def test_pieces_are_of_all_parts_of_a_text_alike() -> None:
+    """Half of it has ten times as many sentences."""
+    prose, log = "Lamps are old. " * 800, "lamps are old and dark and " * 450
+    mixed = Source(TOKENIZER, f"{prose}\n\n{log.replace(' dark and', chr(10) + 'dark and')}")
+    pieces = [mixed.piece(200, 1, Random(seed)).tokens for seed in range(60)]
+    assert 15 <= sum("." not in TOKENIZER.decode(piece) for piece in pieces) <= 45
 
 
 def test_needles_in_the_haystack_have_other_keys() -> None:

@@ -59,7 +59,7 @@ def facts(
     temperature: Temperature = None,
     dtype: Dtype = None,
     layers: Layers = None,
-    top_k: TopK = "16",
+    top_k: TopK = "32",
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,

@@ -104,6 +104,12 @@ def perplexity(
             "expected one window, and no --sliding: it compares stores", param_hint="'--stores'"
         )
     require_packages("fotmem eval perplexity", "scipy")
+    from fotmem.measure.evaluate.perplexity import LEAST
+
+    if length * places < LEAST:
+        raise typer.BadParameter(
+            f"expected {LEAST} tokens or more, got {length * places}", param_hint="'--scored'"
+        )
     task = Task(context, window=windows[0] if len(windows) == 1 else windows)
     from fotmem.arguments import checked_distance, checked_recent, checked_window
     from fotmem.measure.evaluate.bare_model import BareModel

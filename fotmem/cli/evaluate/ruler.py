@@ -72,7 +72,7 @@ def ruler(
     temperature: Temperature = None,
     dtype: Dtype = None,
     layers: Layers = None,
-    top_k: TopK = "16",
+    top_k: TopK = "32",
     store: StoreOrConfig = None,
     option: StoreOption = [],  # noqa: B006 - typer copies it
     config: Config = None,
@@ -132,7 +132,7 @@ def _measure(
     for size in sizes:
         found: list[RulerRow] = []
         for name in names:
-            texts = of_samples(samples(name, tokens=size))
+            texts = of_samples(samples(name, tokens=size), to_end=bool(ways))
             answers = ask_in_three_ways(task, f"{size:,} tokens, {name}, ", texts)
             with_memory[name, size] = answers.with_memory
             found.append(make_row(name, size, task.store, answers))
@@ -142,7 +142,7 @@ def _measure(
     for size in sizes if ways else []:
         asked: list[WayRow] = []
         for name in names:
-            texts = of_samples(samples(name, tokens=size))
+            texts = of_samples(samples(name, tokens=size), to_end=bool(ways))
             known = with_memory[name, size]
             asked += ask_beside(task, ways, texts, known, about=name, tokens=size)
             task.write(rows, report, as_json=False, beside=[*others, *asked])

@@ -20,10 +20,25 @@ OTHER_STATEMENTS = (
     "You should know that {key} happens to be {answer}.",
     "On the wall somebody had written {key}, and it said {answer}.",
     "When they ask you for {key}, say {answer}.",
+    "The clerk looked up {key} and read out {answer}.",
+    "It is no secret: {key} amounts to {answer}.",
+    "Let me repeat {key} for you, that was {answer}.",
+    "Concerning {key}, the only entry in the book is {answer}.",
+    "The label for {key} shows {answer}.",
+    "We checked {key} twice and got {answer} both times.",
+    "Her diary mentions {key} once, with the value {answer}.",
 )
 OTHER_QUESTIONS = (
     "Who has {key}? They say it is",
     "I forgot {key}, but now I know it again:",
+    "Could someone look up {key}? The book says",
+    "Before we close, {key} once more, please:",
+    "He did not know {key}, but his sister did. She answered",
+    "The form has a field for {key}. We enter",
+    "How does the record for {key} read? It reads",
+    "For the minutes, {key} stands at",
+    "My memory of {key} is clear:",
+    "The host of the quiz asks for {key}. The right reply is",
 )
 """Wordings that training does not use."""
 DIGITS = (3, 4, 5, 6, 7, 8, 9)

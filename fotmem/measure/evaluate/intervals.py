@@ -2,11 +2,7 @@
 
 import math
 from collections.abc import Sequence
-
-import numpy as np
-
-RESAMPLED = 1000
-"""Bootstrap samples of an interval."""
+from statistics import stdev
 
 
 def wilson(right: float, trials: float, z: float = 1.96) -> tuple[float, float]:
@@ -24,18 +20,39 @@ def wilson(right: float, trials: float, z: float = 1.96) -> tuple[float, float]:
 
 
 def ratio_interval(above: Sequence[float], below: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95% interval of the ratio of two paired means (bootstrap, percentiles).
+    """Return the 95% interval of the ratio of two paired means of scores from 0 to 1.
 
-    None if the lower mean is 0.
+    That of Bonett and Price (2006, doi:10.1002/sim.2440); a score between 0 and 1 counts as a part
+    of a right answer. None if the lower mean is 0.
 
     Examples
     --------
-    >>> ratio_interval([1, 1, 0], [1, 1, 1])
-    (0.0, 1.0)
+    >>> [round(end, 2) for end in ratio_interval([1, 1, 0], [1, 1, 1])]
+    [0.25, 1.78]
     """
-    if not sum(below):
+    tops, bottoms = sum(above), sum(below)
+    if not bottoms:
         return None
-    picked = np.random.default_rng(0).integers(len(below), size=(RESAMPLED, len(below)))
-    tops, bottoms = (np.asarray(each)[picked].sum(1) for each in (above, below))
-    low, high = np.percentile(tops[bottoms > 0] / bottoms[bottoms > 0], [2.5, 97.5])
-    return float(low), float(high)
+    either = sum(map(max, above, below))
+    apart = sum(abs(a - b) for a, b in zip(above, below, strict=True))
+    spread = math.sqrt((apart + 2) / ((tops + 1) * (bottoms + 1)))
+    halves = (math.sqrt((1 - (n + 1) / (either + 2)) / (n + 1)) for n in (tops, bottoms))
+    z = 1.96 * spread / sum(halves)
+    (low, high), (least, most) = (wilson(n, either, z) for n in (tops, bottoms))
+    return low / most, high / least
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Return half the length of the 95% interval of a mean (Student 1908); nan for a single value.
+
+    Examples
+    --------
+    >>> round(half_interval([1, 2, 3, 4]), 2)
+    2.05
+    """
+    if len(values) < 2:
+        return math.nan
+    from scipy.stats import t  # an extra; reading reports needs no scipy
+
+    quantile = float(t.ppf(0.975, len(values) - 1))
+    return quantile * stdev(values) / math.sqrt(len(values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from fotmem.measure.bench.figures import Figure, interval, ratio
 from fotmem.measure.evaluate.bare_model import BareLosses, window_losses
 from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison, SettingRun
+from fotmem.measure.evaluate.intervals import half_interval
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
 from fotmem.measure.evaluate.scored_text import ScoredText, TextPart
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 SCORED = 4096
 """Tokens to score."""
-BLOCK = 512
-"""Tokens of a block, at most: intervals are over blocks, of which a long window has several."""
+BLOCK, SHORT, BLOCKS = 512, 16, 8
+"""Tokens of a block, at most and at least, and how many blocks there are, if they are not too short:
+intervals are over blocks, of which a long window has several."""
+LEAST = 2 * SHORT
+"""Tokens to score, at least: a single block has no interval."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class PerplexityRow(StoreRow):
     difference: float
     """Mean loss per token minus that without memory, in nats: negative where memory helps."""
     difference_interval: tuple[float, float]
-    """95% interval over blocks: windows, or their 512 tokens if they have more."""
+    """95% interval (Student) over blocks: windows, or parts of them of at most 512 tokens."""
     scored: int
     seconds: float
     """With reading, unless settings were compared: their text is read once for all of them."""
@@ -59,6 +63,8 @@ class PerplexityRow(StoreRow):
     """
     share_windows: int = 0
     """How many blocks these are."""
+    block_losses: list[float] = field(default_factory=list)
+    """Mean loss of each block in nats, to compare rows block by block."""
 
 
 def measure_perplexity(
@@ -166,12 +172,12 @@ def _row(
     seconds: float,
     full: BareLosses | None = None,
 ) -> PerplexityRow:
-    block = min(window, BLOCK)
+    block = min(window, BLOCK, max(SHORT, text.counted.numel() // BLOCKS))
     change = text.mean(losses - plain)
     changes = text.window_means(losses - plain, block)
     seen = text.windows_within(0 if full is None else full.whole, block)
     share = None if full is None else _share(text, block, losses, plain, full.losses, seen)
-    spread = 1.96 * float(changes.std()) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
+    spread = half_interval(changes.tolist())
     return PerplexityRow(
         tokens=size,
         memory=store is not None,
@@ -179,6 +185,7 @@ def _row(
         perplexity=math.exp(text.mean(losses)),
         difference=change,
         difference_interval=(change - spread, change + spread),
+        block_losses=text.window_means(losses, block).tolist(),
         scored=int(text.counted.sum()),
         seconds=seconds,
         window=window,

@@ -37,16 +37,17 @@ def of_facts(tokenizer: Any, text: list[int], facts: Sequence[FactQuestion]) -> 
     return [AskedText(text[:-LOCAL], text[-LOCAL:], asked)]
 
 
-def of_samples(samples: Sequence[Sample]) -> list[AskedText]:
+def of_samples(samples: Sequence[Sample], *, to_end: bool = False) -> list[AskedText]:
     """Ask the question of each sample of RULER; its score is the share of the answers.
 
     Samples one after another that share a text, and hide nothing more in it, are questions about
-    one text.
+    one text. An answer ends where it is right, which saves time; with `to_end` it does not, for who
+    asks does not know what is right, and times shall not depend on it.
     """
     texts = []
     for _, group in groupby(samples, key=lambda each: (id(each.read), each.edits)):
         one, *others = group
-        questions = list(map(_sample, (one, *others)))
+        questions = [_sample(each, to_end) for each in (one, *others)]
         texts.append(AskedText(one.read, one.local, questions, one.edits))
     return texts
 
@@ -70,12 +71,12 @@ def _natural(tokenizer: Any, asked: AskedQuestion) -> Question:
     )
 
 
-def _sample(sample: Sample) -> Question:
+def _sample(sample: Sample, to_end: bool) -> Question:
     return Question(
         sample.question,
         sample.new_tokens,
         score=sample.score,
-        until=sample.is_complete,
+        until=None if to_end else sample.is_complete,
         evidence=sample.evidence,
     )
 

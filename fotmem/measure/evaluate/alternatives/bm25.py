@@ -12,6 +12,9 @@ from fotmem.tasks.answer import answer_question
 
 PASSAGE = 100
 """Tokens of a passage."""
+STRIDE = 50
+"""Tokens from the beginning of a passage to that of the next one: what one cuts in two stands whole
+in another."""
 ARRAYS = ("data", "indices", "indptr")
 """Arrays of an index."""
 
@@ -19,10 +22,12 @@ ARRAYS = ("data", "indices", "indptr")
 class Passages(WindowWay):
     """The best passages for a question fill the window, in the order of the text; one is cut.
 
+    Passages overlap by half; those that overlap with a better one come after all others.
+
     Ranked by BM25 (Robertson and Zaragoza 2009) of the library bm25s, with English stop words.
     """
 
-    _passages: list[list[int]]
+    _text: list[int]
     _bm25: Any
 
     def read(self, text: list[int], room: int) -> None:
@@ -31,8 +36,9 @@ class Passages(WindowWay):
         import bm25s
 
         self.text_room(room)
-        self._passages = [text[i : i + PASSAGE] for i in range(0, len(text), PASSAGE)]
-        words = self._words(self.tokenizer.batch_decode(self._passages))
+        self._text = text
+        passages = [text[i : i + PASSAGE] for i in self._starts]
+        words = self._words(self.tokenizer.batch_decode(passages))
         self._bm25 = None
         if any(words):
             self._bm25 = bm25s.BM25()
@@ -52,21 +58,31 @@ class Passages(WindowWay):
         """Return the tokens of the best passages."""
         query = question.query
         [words] = self._words([self.tokenizer.decode(question.prompt) if query is None else query])
-        scores = np.zeros(len(self._passages))
+        scores = np.zeros(len(self._starts))
         if words and self._bm25 is not None:
             scores = self._bm25.get_scores(words)
-        room, chosen = self.text_room(question.room), {}
-        for number in np.argsort(-scores, kind="stable"):
-            chosen[number] = self._passages[number][:room]
-            room -= len(chosen[number])
-        return [token for number in sorted(chosen) for token in chosen[number]]
+        room, chosen = self.text_room(question.room), np.zeros(len(self._text), dtype=bool)
+        ranked = [self._starts[number] for number in np.argsort(-scores, kind="stable")]
+        for is_apart in (True, False):
+            for start in ranked:
+                free = ~chosen[start : start + PASSAGE]
+                if free.all() or not is_apart:
+                    new = start + np.flatnonzero(free)[:room]
+                    chosen[new] = True
+                    room -= len(new)
+        return [self._text[place] for place in np.flatnonzero(chosen)]
 
     @property
     def kept_bytes(self) -> int:
         """Of the index, and of tokens as int64."""
         arrays = [] if self._bm25 is None else [self._bm25.scores[name] for name in ARRAYS]
         index: int = sum(each.nbytes for each in arrays)
-        return index + 8 * sum(map(len, self._passages))
+        return index + 8 * len(self._text)
+
+    @property
+    def _starts(self) -> range:
+        """Where passages begin; the last one reaches the end of the text."""
+        return range(0, max(1, len(self._text) - PASSAGE + STRIDE), STRIDE)
 
     def _words(self, texts: list[str]) -> list[list[str]]:
         import bm25s

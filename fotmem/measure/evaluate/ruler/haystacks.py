@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from random import Random
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ NOISE = "\nThe river is wide. The road is long. The night is quiet. On we walk, 
 """Repeated, it is a text without any information."""
 SENTENCE = re.compile(r"[.!?][\"'”)\]]*(?=\s)|\n(?=\n)")
 """Where a sentence or a paragraph ends."""
+LONG = 400
+"""Characters, some hundred tokens, without such an end: there, a needle may stand between lines."""
 
 
 class Haystack(NamedTuple):
@@ -57,8 +59,7 @@ class Source:
     @cached_property
     def _sentences(self) -> tuple[list[int], list[int]]:
         """Return the tokens of all sentences, and where each begins."""
-        ends = [found.end() for found in SENTENCE.finditer(self._text)]
-        cuts = [0, *ends, len(self._text)]
+        cuts = [0, *_ends(self._text), len(self._text)]
         parts = [self._text[a:b] for a, b in pairwise(cuts) if a < b]
         ids = self.tokenizer(parts, add_special_tokens=False, verbose=False).input_ids
         begins = [0, *accumulate(map(len, ids))]
@@ -75,7 +76,7 @@ class Source:
         ids, begins = self._sentences
         if len(ids) < length:
             raise InputError(f"the text has {len(ids):,} tokens, {length:,} are needed: add text")
-        start = draw.choice(begins[: bisect_right(begins, len(ids) - length)])
+        start = begins[bisect_right(begins, draw.randrange(len(ids) - length + 1)) - 1]
         last = start + length - LOCAL
         between = begins[bisect_left(begins, start) : bisect_right(begins, last)]
         places = [begin - start for begin in between]
@@ -87,6 +88,17 @@ class Source:
         """Repeat the same sentences as often as they fit."""
         unit = token_ids(self.tokenizer, NOISE)
         return joined([unit] * (length // len(unit)))
+
+
+def _ends(text: str) -> Iterator[int]:
+    """Yield where sentences end, and lines where no sentence ends for long."""
+    last = 0
+    for end in chain((found.end() for found in SENTENCE.finditer(text)), [len(text)]):
+        while 0 < (line := text.find("\n", last + LONG, end) + 1) < end:
+            yield line
+            last = line
+        yield end
+        last = end
 
 
 def joined(parts: list[list[int]]) -> Haystack:
