@@ -4,7 +4,7 @@ Three trainings that differ in one respect: which windows current windows attend
 own previous ones. That is none, the windows of another document, or these and a bank of earlier
 windows. There is no decay, so that only training helps against distraction. Run by
 ``make ablation TEXT=FILE``, with text that was not trained on; finished parts are not repeated, and
-the page on crossbatch gets the figures. It takes about an hour on two cores.
+the page on crossbatch gets the figures; reports of another text or command are refused. It takes about an hour on two cores.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 import fotmem
 from fotmem.models.load import load_model
 from fotmem.training.checkpoints import last_checkpoint
-from recipes.reports import by_tokens, fill, measured, share, table, texts_given
+from recipes.reports import by_tokens, check_report, fill, measured, share, table, texts_given
 from recipes.smollm2 import BUILD, OPTIONS, data
 
 REPORTS = Path("docs/ablation")
@@ -38,16 +38,32 @@ MEASURED = {
 def main() -> None:
     """Train and measure everything that is missing; write the table."""
     texts, rows = texts_given(), {}
-    for name in VARIANTS:
-        file = name.replace(" ", "-")
-        tuned = BUILD / f"ablation-{file}"
+    plans = {name: _plan(name) for name in VARIANTS}
+    for plan in plans.values():
+        for file, command in plan.values():
+            check_report(file, command, texts)
+    for name, plan in plans.items():
+        tuned = _tuned(name)
         if not (tuned / "memory.json").exists():
             _train(name, tuned)
-        rows[name] = {
-            task: measured(REPORTS / f"{file}-{task}.json", command.format(tuned), texts)
-            for task, command in MEASURED.items()
-        }
+        rows[name] = {task: measured(*planned, texts) for task, planned in plan.items()}
     fill(PAGE, FIGURES, figures(rows))
+
+
+def _plan(variant: str) -> dict[str, tuple[Path, str]]:
+    """Return the report and the command of each evaluation of a variant."""
+    tuned = _tuned(variant)
+    return {
+        task: (
+            REPORTS / f"{variant.replace(' ', '-')}-{task}.json",
+            command.format(tuned),
+        )
+        for task, command in MEASURED.items()
+    }
+
+
+def _tuned(variant: str) -> Path:
+    return BUILD / f"ablation-{variant.replace(' ', '-')}"
 
 
 def options(variant: str) -> fotmem.TrainingOptions:

@@ -1,5 +1,6 @@
 """Runs fotmem's commands, each once, and puts the figures into pages."""
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -7,14 +8,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fotmem.files import write_text
+
+MEASURED = "measured"
+"""Key in a report: its command and texts."""
+
 
 def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]:
     """Return the rows of a report; where there is none, run `fotmem eval` on these texts first."""
-    if not file.exists():
+    if file.exists():
+        check_report(file, command, texts)
+    else:
         given = [word for text in texts for word in ("--text", text)]
-        evaluate([*shlex.split(command), *given], file)
-    rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
+        made = file.with_suffix(".made")
+        evaluate([*shlex.split(command), *given], made)
+        content = json.loads(made.read_text("utf-8")) | {MEASURED: _measured(command, texts)}
+        write_text(file, json.dumps(content, indent=2) + "\n")
+        made.unlink()
+    rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["rows"]
     return rows
+
+
+def check_report(file: Path, command: str, texts: list[str]) -> None:
+    """Refuse a report of another command or of other texts, if there is one."""
+    if not file.exists():
+        return
+    found, expected = json.loads(file.read_text("utf-8")).get(MEASURED), _measured(command, texts)
+    if found != expected:
+        kind = "command" if found and found["texts"] == expected["texts"] else "text"
+        sys.exit(f"{file} is the report of another {kind}: move it away to measure again")
+
+
+def _measured(command: str, texts: list[str]) -> dict[str, Any]:
+    """Say what a report is of: a text is known by its content."""
+    digests = [hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in texts]
+    return {"command": command, "texts": digests}
 
 
 def evaluate(words: list[str], file: Path, **options: Any) -> None:

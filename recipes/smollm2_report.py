@@ -2,8 +2,9 @@
 
 Run by ``make report-smollm2 TEXTS=FOLDER``: each ``.txt`` file of the folder is a text, such as the
 test texts of ``make texts``. It takes some 24 hours of one core; ``ONLY=passkey,facts`` runs
-some evaluations, ``QUICK=1`` measures less, prints the tables, and changes no page. Reports that
-exist are not measured again; those of another adapter are refused.
+some evaluations, ``QUICK=1`` measures less. The pages get the figures of the test texts, all of
+them and unchanged; tables of other texts, and quick ones, are printed. Reports that exist are not
+measured again; those of another adapter, text or command are refused.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from fotmem.files import read_text
 from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
-from recipes.reports import fill, measured
+from recipes.reports import check_report, fill, measured
 from recipes.smollm2 import SHIPPED
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation, seed_of
 from recipes.smollm2_picture import draw
@@ -31,7 +32,8 @@ Evaluations = Mapping[str, Evaluation]
 
 FIGURES = "<!-- figures, by make report-smollm2 -->\n"
 REPORTS = SHIPPED / "texts"
-QUICK_REPORTS = Path("build/report-smollm2")
+OTHER_REPORTS = Path("build/report-smollm2")
+"""Of other texts, and quick ones."""
 PAGES = {
     SHIPPED / "README.md": TABLES,
     Path("README.md"): [each for each in TABLES if {"passkey", "perplexity"} & {*each.evaluations}],
@@ -53,7 +55,8 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
     texts = sorted(folder.glob("*.txt"))
     if not texts:
         sys.exit(f"there is no .txt file in {folder}: run make texts, or give TEXTS=FOLDER")
-    reports = QUICK_REPORTS if quick else REPORTS
+    is_shown = not quick and are_test_texts(texts)
+    reports = REPORTS if is_shown else OTHER_REPORTS / ("quick" if quick else "whole")
     evaluations = QUICK if quick else EVALUATIONS
     chosen = only.split(",") if only else list(evaluations)
     if unknown := [name for name in chosen if name not in evaluations]:
@@ -61,18 +64,27 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
     check_adapter(reports)
     planned = runs(texts, {name: evaluations[name] for name in chosen})
     failed = measure(list(planned), evaluations, reports)
-    if (folder.parent / NOTES).exists():
-        shutil.copyfile(folder.parent / NOTES, reports / NOTES)
-    found = collected(reports, evaluations)
-    if quick:
-        print(described(found, reports), tables(found, evaluations), sep="\n")
+    found = collected(reports, evaluations, [text.stem for text in texts])
+    if not is_shown:
+        print(tables(found, evaluations))
     else:
+        shutil.copyfile(folder.parent / NOTES, reports / NOTES)
         draw(found)
         for page, shown in PAGES.items():
             written = tables(found, evaluations, shown)
             fill(page, FIGURES, described(found, reports) + "\n" + written)
     if failed:
         sys.exit(f"these failed, and can be run again: {', '.join(failed)}")
+
+
+def are_test_texts(texts: Sequence[Path]) -> bool:
+    """Whether these are the test texts of ``make texts``: all of them, and unchanged."""
+    known = {
+        name.removeprefix("test/"): made.sha256
+        for name, made in notes(texts[0].parent.parent).items()
+        if name.startswith("test/")
+    }
+    return known == {text.stem: hashlib.sha256(text.read_bytes()).hexdigest() for text in texts}
 
 
 def check_adapter(reports: Path) -> None:
@@ -104,18 +116,22 @@ def runs(texts: Sequence[Path], evaluations: Evaluations) -> Iterator[Run]:
 def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> list[str]:
     """Measure what has no report yet, and say before how long it takes; return what failed."""
     files = {run: report_of(reports, run.text.stem, run.name, run.length) for run in planned}
+    words = {
+        run: evaluations[run.name].words(run.length, run.text.stem, seed_of(run.text.stem))
+        for run in planned
+    }
+    for run, file in files.items():
+        check_report(file, words[run], [str(run.text)])
     missing = [run for run, file in files.items() if not file.exists()]
     hours = sum(evaluations[run.name].seconds(run.length) for run in missing) / 3600
     print(f"{len(missing)} of {len(planned)} reports are missing: about {hours:.1f} hours")
     failed = []
     for run in missing:
         files[run].parent.mkdir(parents=True, exist_ok=True)
-        text = run.text.stem
-        words = evaluations[run.name].words(run.length, text, seed_of(text))
         try:
-            measured(files[run], words, [str(run.text)])
+            measured(files[run], words[run], [str(run.text)])
         except subprocess.CalledProcessError:  # the command has said why; others may succeed
-            failed.append(f"{run.name} {run.length} of {text}")
+            failed.append(f"{run.name} {run.length} of {run.text.stem}")
     return failed
 
 
@@ -124,10 +140,10 @@ def report_of(reports: Path, text: str, name: str, length: str) -> Path:
     return reports / text / f"{name}-{length.replace(',', '-')}.json"
 
 
-def collected(reports: Path, evaluations: Evaluations) -> dict[str, Reports]:
-    """Read the reports of all texts; there may be none of an evaluation."""
+def collected(reports: Path, evaluations: Evaluations, texts: Iterable[str]) -> dict[str, Reports]:
+    """Read the reports of texts; there may be none of an evaluation."""
     found: dict[str, Reports] = {}
-    for text in sorted(folder.name for folder in reports.glob("*") if folder.is_dir()):
+    for text in texts:
         found[text] = {
             name: [
                 row
@@ -147,14 +163,12 @@ def rows_of(file: Path) -> Rows:
 
 
 def described(texts: Iterable[str], reports: Path) -> str:
-    """List the texts with the packages that they were made of, as far as `make texts` noted it."""
+    """List the texts with the packages that `make texts` made them of."""
     known, lines = notes(reports), []
     for text in texts:
-        line = f"- `{text}`"
-        if made := known.get(f"test/{text}"):
-            packages = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-            line += f": {packages}; SHA-256 {made.sha256[:12]}"
-        lines.append(f"{line}\n")
+        made = known[f"test/{text}"]
+        packages = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+        lines.append(f"- `{text}`: {packages}; SHA-256 {made.sha256[:12]}\n")
     return "".join(lines)
 
 

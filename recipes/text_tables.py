@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from fotmem.measure.bench.figures import Figure
-from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.intervals import half_interval, ratio_interval, wilson
 from recipes.reports import ranged, table
 from recipes.smollm2_evaluations import Evaluation
 
@@ -16,12 +17,23 @@ Reports = Mapping[str, Rows]
 """The rows of one text, by the names of evaluations."""
 
 
+class Pair(NamedTuple):
+    """Two mean scores of the same trials, whose ratio is a figure."""
+
+    above: float
+    below: float
+    apart: float
+    """Mean absolute difference of the scores of a trial."""
+
+
 class Cell(NamedTuple):
     """A figure of a text, with its 95% interval if it has one."""
 
     figure: Figure
     trials: int = 0
     """Of which it is the mean score; 0: it is none of trials."""
+    pair: Pair | None = None
+    """The scores, if it is their ratio."""
 
     @classmethod
     def bare(cls, value: float) -> "Cell":
@@ -29,6 +41,7 @@ class Cell(NamedTuple):
         return cls(Figure(value, math.nan, math.nan))
 
 
+UNKNOWN = Figure(math.nan, math.nan, math.nan)
 Cells = dict[str, Cell]
 """By column."""
 
@@ -84,30 +97,53 @@ def cost(rows: Rows) -> Cells:
     """Return what the tuned model loses without memory that the untuned one does not, in nats."""
     untuned, tuned = (
         {
-            row["window"]: math.log(row["perplexity"])
+            row["window"]: row
             for row in rows
             if row["evaluation"] == name and not row["memory"] and not row["sliding"]
         }
         for name in ("perplexity-base", "perplexity")
     )
     return {
-        f"window {window:,}": Cell.bare(tuned[window] - untuned[window])
+        f"window {window:,}": _rise(untuned[window], tuned[window])
         for window in tuned
         if window in untuned
     }
 
 
-def beside_window(rows: Rows) -> Cells:
-    """Return the score with memory, with all that an answer needs in the window, and its share."""
+def steps(rows: Rows) -> Cells:
+    """Return how much more is lost with more tokens in memory, in nats: negative where it helps."""
+    held = sorted((row for row in rows if row["memory"]), key=lambda row: row["tokens"])
+    return {
+        f"{more['tokens']:,} instead of {less['tokens']:,}": _rise(less, more)
+        for less, more in pairwise(held)
+    }
+
+
+def _rise(before: dict[str, Any], after: dict[str, Any]) -> Cell:
+    """Return by how much the loss rises from one row to another, block by block."""
+    pairs = zip(before["block_losses"], after["block_losses"], strict=True)
+    rises = [late - early for early, late in pairs]
+    value, half = fmean(rises), half_interval(rises)
+    return Cell(Figure(value, value - half, value + half))
+
+
+def beside_window(rows: Rows, *, others: bool = False) -> Cells:
+    """Return the score with memory, with all that an answer needs in the window, and its share.
+
+    Of RULER's tasks the mean of the needles, or each of the `others`.
+    """
     cells: Cells = {}
     for row in rows:
-        if "with_memory" not in row or row.get("task", "needles") != "needles":
+        task = row.get("task", "needles")
+        if "with_memory" not in row or others is (task == "needles"):
             continue
+        about = f"{task}, {row['tokens']:,}" if others else f"{row['tokens']:,}"
         for name, label in (("with_memory", ""), ("in_window", ", in window")):
             figure = Figure(row[name], *row[f"{name}_interval"])
-            cells[f"{row['tokens']:,}{label}"] = Cell(figure, row["trials"])
-        if row["share"] is not None:
-            cells[f"{row['tokens']:,}, share"] = Cell.bare(row["share"])
+            cells[f"{about}{label}"] = Cell(figure, row["trials"])
+        share = UNKNOWN if row["share"] is None else Figure(row["share"], *row["share_interval"])
+        pair = Pair(row["with_memory"], row["in_window"], row["apart"])
+        cells[f"{about}, share"] = Cell(share, row["trials"], pair)
     return cells
 
 
@@ -117,6 +153,17 @@ def ways(rows: Rows) -> Cells:
         row["way"]: Cell(Figure(row["score"], *row["score_interval"]), row["questions"])
         for row in rows
         if "way" in row
+    }
+
+
+def instead(rows: Rows) -> Cells:
+    """Return the score of each way to answer, by tokens; of RULER the mean of the needles."""
+    return {
+        f"{row['way']}, {row['tokens']:,}": Cell(
+            Figure(row["score"], *row["score_interval"]), row["questions"]
+        )
+        for row in rows
+        if "way" in row and not row["task"].startswith("niah")
     }
 
 
@@ -170,7 +217,19 @@ TABLES = (
             ("MB kept between questions", partial(cost_of_ways, field="kept_bytes", unit=1e6), min),
         )
     ),
+    *(
+        Table(f"{task}, and what you would do instead, by tokens of text", (name,), instead)
+        for name, task in (
+            ("distractors", "Pass key among ten look-alikes"),
+            ("passkey-2048", "Pass key, window 2,048"),
+            ("facts", "Facts in all wordings"),
+            ("facts-2048", "Facts in all wordings, window 2,048"),
+            ("facts-8192", "Facts in all wordings, window 8,192"),
+            ("ruler", "Needles of RULER"),
+        )
+    ),
     Table("Needles of RULER, by tokens of text", ("ruler",), beside_window),
+    Table("Other tasks of RULER", ("ruler-others",), partial(beside_window, others=True)),
     *(Table(f"RULER, window {each:,}", (f"ruler-{each}",), beside_window) for each in WINDOWS),
     Table(
         "Perplexity by window, alone and with memory",
@@ -184,13 +243,16 @@ TABLES = (
         cost,
         min,
     ),
-    *(
-        Table(
-            f"Loss saved by memory (nats), window {window:,}, by tokens in memory",
-            ("perplexity",),
-            partial(saved_loss, window=window),
-        )
-        for window in (512, *WINDOWS)
+    Table(
+        "Loss saved by memory (nats), window 512, by tokens in memory",
+        ("perplexity-steps",),
+        partial(saved_loss, window=512),
+    ),
+    Table(
+        "Loss with more tokens in memory, minus that with fewer (nats), window 512",
+        ("perplexity-steps",),
+        steps,
+        min,
     ),
     Table(
         "Share of full attention's gain with 4,096 tokens in memory, by window",
@@ -244,25 +306,49 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
 
 def _mean(cells: Mapping[str, Cell], texts: int) -> str:
     """Return the mean of all texts, each with the same weight, with an interval for these texts."""
-    figures = [cell.figure for cell in cells.values()]
-    value = fmean(figure.value for figure in figures)
-    if all(cell.trials for cell in cells.values()):
-        # As many trials as a single mean with the same variance would have (Kish 1965).
-        trials = len(cells) ** 2 / sum(1 / cell.trials for cell in cells.values())
-        low, high = wilson(value * trials, trials)
+    some = list(cells.values())
+    if any(cell.pair for cell in some):
+        figure = _mean_ratio(some)
+    elif all(cell.trials for cell in some):
+        value = fmean(cell.figure.value for cell in some)
+        figure = Figure(value, *wilson(value * _trials(some), _trials(some)))
     else:
-        halves = [(figure.high - figure.low) / 2 for figure in figures]
-        half = math.hypot(*halves) / len(halves)
-        low, high = value - half, value + half
-    shown = _shown(Figure(value, low, high))
+        value = fmean(cell.figure.value for cell in some)
+        below, above = (
+            math.hypot(*distances) / len(some)
+            for distances in (
+                [figure.value - figure.low for figure, *_ in some],
+                [figure.high - figure.value for figure, *_ in some],
+            )
+        )
+        figure = Figure(value, value - below, value + above)
+    shown = _shown(figure)
     return shown if len(cells) == texts else f"{shown} ({len(cells)} of {texts} texts)"
 
 
+def _mean_ratio(cells: Sequence[Cell]) -> Figure:
+    """Return the ratio of the means of both scores."""
+    pairs = [cell.pair for cell in cells if cell.pair]
+    above, below, apart = map(fmean, zip(*pairs, strict=True))
+    interval = ratio_interval(*(mean * _trials(cells) for mean in (above, below, apart)))
+    return Figure(above / below, *interval) if interval else UNKNOWN
+
+
+def _trials(cells: Sequence[Cell]) -> float:
+    """Return of how many trials a single mean has the same variance (Kish 1965)."""
+    return len(cells) ** 2 / sum(1 / cell.trials for cell in cells)
+
+
 def _shown(figure: Figure) -> str:
+    if math.isnan(figure.value):
+        return ""
     return f"{figure.value:.2f}" if math.isnan(figure.low) else ranged(figure, 2)
 
 
 def _worst(cells: Mapping[str, Cell], best: Callable[[Sequence[float]], float]) -> str:
     worst = min if best is max else max
-    text = worst(cells, key=lambda text: cells[text].figure.value)
+    known = [text for text, cell in cells.items() if not math.isnan(cell.figure.value)]
+    if not known:
+        return ""
+    text = worst(known, key=lambda text: cells[text].figure.value)
     return f"{cells[text].figure.value:.2f} ({text})"

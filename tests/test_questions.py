@@ -181,7 +181,8 @@ def test_rows() -> None:
     row = make_row(pieces, "exact", three)
     assert (row.without_memory, row.with_memory, row.in_window) == (0, 1 / 3, 2 / 3)
     assert (row.share, row.trials, row.tokens, row.seconds) == (0.5, 3, 800, 4)
-    assert row.share_interval == ratio_interval([0, 1, 0], [1, 1, 0])
+    assert row.share_interval == ratio_interval(1, 2, 1)
+    assert row.apart == pytest.approx(1 / 3)
     assert row.f1.without_memory == 0
     assert row.f1.with_memory == pytest.approx((2 / 3 + 1) / 3)
     assert [each.in_window for each in row.said] == ["Nora Berg", "to Jo Lund", "Mei"]

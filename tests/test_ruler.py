@@ -14,7 +14,7 @@ import pytest
 import fotmem
 from fotmem.cli.evaluate.ruler import _show
 from fotmem.measure.evaluate.alternatives.run import Answers
-from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.intervals import ratio_interval, wilson
 from fotmem.measure.evaluate.ruler import haystacks, lists, needles, passages, people, words
 from fotmem.measure.evaluate.ruler.haystacks import NOISE, Source
 from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
@@ -237,7 +237,9 @@ def test_a_text_without_sentences() -> None:
 
 
 def test_needles_stand_between_the_lines_of_a_log() -> None:
-    lines = [f"job {number} on node {number % 7} took {number % 13} seconds" for number in range(999)]
+    lines = [
+        f"job {number} on node {number % 7} took {number % 13} seconds" for number in range(999)
+    ]
     log = "\n".join(lines)
     haystack = Source(TOKENIZER, f"A log.\n\n{log}\nThe end.").piece(TOKENS, 4, Random(1))
     places = haystack.places
@@ -405,6 +407,8 @@ def test_rows() -> None:
     row = make_row("vt", 4096, "exact", three([0, 0], [0.4, 0.6], [1, 0.6]))
     assert (row.without_memory, row.with_memory, row.in_window) == (0, 0.5, 0.8)
     assert row.share == 0.5 / 0.8
+    assert row.apart == pytest.approx(0.3)
+    assert row.share_interval == pytest.approx(ratio_interval(1.0, 1.6, 0.6))
     assert row.with_memory_interval == wilson(1, 2)
     assert make_row("vt", 4096, "exact", three([0], [1], [0])).share is None
 
@@ -418,6 +422,7 @@ def test_the_mean_of_needles() -> None:
     assert (mean.task, mean.tokens, mean.trials) == ("needles", 4096, 16)
     assert mean.with_memory == mean.share == sum(range(8)) / 64
     assert mean.with_memory_interval == wilson(16 * mean.with_memory, 16)
+    assert mean.apart == 1 - mean.with_memory
     assert mean_of_needles(rows[1:]) == []
 
 

@@ -19,26 +19,35 @@ def wilson(right: float, trials: float, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def ratio_interval(above: Sequence[float], below: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95% interval of the ratio of two paired means of scores from 0 to 1.
+def ratio_interval(above: float, below: float, apart: float) -> tuple[float, float] | None:
+    """Return the 95% interval of the ratio of two paired shares (Bonett and Price 2006).
 
-    That of Bonett and Price (2006, doi:10.1002/sim.2440); a score between 0 and 1 counts as a part
-    of a right answer. None if the lower mean is 0.
+    doi:10.1002/sim.2440; a score between 0 and 1 counts as a part of a right answer.
+
+    Parameters
+    ----------
+    above, below : float
+        The number of right answers of each.
+    apart : float
+        How many questions only one of both answers right.
+
+    Returns
+    -------
+    tuple of float, or None
+        None if `below` is 0.
 
     Examples
     --------
-    >>> [round(end, 2) for end in ratio_interval([1, 1, 0], [1, 1, 1])]
+    >>> [round(end, 2) for end in ratio_interval(2, 3, 1)]
     [0.25, 1.78]
     """
-    tops, bottoms = sum(above), sum(below)
-    if not bottoms:
+    if not below:
         return None
-    either = sum(map(max, above, below))
-    apart = sum(abs(a - b) for a, b in zip(above, below, strict=True))
-    spread = math.sqrt((apart + 2) / ((tops + 1) * (bottoms + 1)))
-    halves = (math.sqrt((1 - (n + 1) / (either + 2)) / (n + 1)) for n in (tops, bottoms))
+    either = (above + below + apart) / 2
+    spread = math.sqrt((apart + 2) / ((above + 1) * (below + 1)))
+    halves = (math.sqrt((1 - (n + 1) / (either + 2)) / (n + 1)) for n in (above, below))
     z = 1.96 * spread / sum(halves)
-    (low, high), (least, most) = (wilson(n, either, z) for n in (tops, bottoms))
+    (low, high), (least, most) = (wilson(n, either, z) for n in (above, below))
     return low / most, high / least
 
 

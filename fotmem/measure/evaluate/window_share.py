@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from fotmem.measure.evaluate.alternatives.run import Answers
-from fotmem.measure.evaluate.intervals import wilson
+from fotmem.measure.evaluate.intervals import ratio_interval, wilson
 
 
 class ThreeAnswers(NamedTuple):
@@ -19,8 +19,11 @@ class ThreeAnswers(NamedTuple):
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean scores."""
-        return {way: fmean(answers.scores) for way, answers in self._asdict().items()}
+        """The mean scores, and how far those with memory are `apart` from those in the window."""
+        scores = {way: answers.scores for way, answers in self._asdict().items()}
+        pairs = zip(scores["with_memory"], scores["in_window"], strict=True)
+        apart = fmean(abs(found - known) for found, known in pairs)
+        return {way: fmean(each) for way, each in scores.items()} | {"apart": apart}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +44,19 @@ class WindowShare:
     in_window_interval: tuple[float, float]
     share: float | None
     """`with_memory` as a share of `in_window`; None if that is 0."""
+    share_interval: tuple[float, float] | None
+    """95% interval (Bonett and Price 2006) of `share`; None if that is None."""
+    apart: float
+    """Mean absolute difference of the scores with memory and in the window of a question."""
     trials: int
     seconds: float
     """Time with memory, with reading."""
 
 
 def window_share(
-    without_memory: float, with_memory: float, in_window: float, *, trials: int
+    without_memory: float, with_memory: float, in_window: float, apart: float, *, trials: int
 ) -> dict[str, Any]:
-    """Return the fields of a `WindowShare` that follow from its three means."""
+    """Return the fields of a `WindowShare` that follow from its means."""
     return {
         "without_memory": without_memory,
         "without_memory_interval": wilson(without_memory * trials, trials),
@@ -58,5 +65,9 @@ def window_share(
         "in_window": in_window,
         "in_window_interval": wilson(in_window * trials, trials),
         "share": with_memory / in_window if in_window else None,
+        "share_interval": ratio_interval(
+            *(mean * trials for mean in (with_memory, in_window, apart))
+        ),
+        "apart": apart,
         "trials": trials,
     }

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fotmem.measure.evaluate.intervals import ratio_interval
 from fotmem.measure.evaluate.questions.answer_match import token_f1
 from fotmem.measure.evaluate.questions.prompt import first_line
 from fotmem.measure.evaluate.questions.question_file import Question
@@ -39,8 +38,6 @@ class TokenF1:
 class QuestionsRow(WindowShare):
     """The results of all questions; the score of an answer is 1 if it contains a right one."""
 
-    share_interval: tuple[float, float] | None
-    """95% interval of `share` (bootstrap over questions); None if `share` is None."""
     f1: TokenF1
     said: list[Said]
 
@@ -53,7 +50,6 @@ def make_row(pieces: Sequence[TextPiece], store: str, answers: ThreeAnswers) -> 
         tokens=max(piece.tokens for piece in pieces),
         store=store,
         **window_share(**answers.means, trials=len(questions)),
-        share_interval=ratio_interval(answers.with_memory.scores, answers.in_window.scores),
         seconds=answers.with_memory.seconds,
         f1=TokenF1(**{way: _mean_f1(questions, said) for way, said in lines.items()}),
         said=[

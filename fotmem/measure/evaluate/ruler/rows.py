@@ -41,7 +41,8 @@ def mean_of_needles(rows: Sequence[RulerRow]) -> list[RulerRow]:
     some = [row for row in rows if row.task in NEEDLES]
     if len(some) < len(NEEDLES):
         return []
-    means = {name: fmean(getattr(row, name) for row in some) for name in ThreeAnswers._fields}
+    names = (*ThreeAnswers._fields, "apart")
+    means = {name: fmean(getattr(row, name) for row in some) for name in names}
     trials, seconds = (sum(getattr(row, name) for row in some) for name in ("trials", "seconds"))
     mean = replace(some[0], task="needles", seconds=seconds, store_quality=None)
     return [replace(mean, **window_share(**means, trials=trials))]
