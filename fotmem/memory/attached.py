@@ -20,6 +20,7 @@ from fotmem.memory.trace import Trace, last_trace
 from fotmem.models.head_temperatures import head_temperatures
 from fotmem.models.model_parts import ModelParts, cache_argument
 from fotmem.models.replace_forward import own_forward
+from fotmem.models.retrieval_heads import retrieval_heads
 from fotmem.stores.store import MemoryStore
 
 
@@ -53,6 +54,8 @@ class AttachedModel:
         Of the searches in this memory.
     overflow : Overflow
         Of the caches of the model; none, where another memory is the default.
+    retrieval_heads : dict of int to tuple of int
+        By layer, the query heads that rank passages; empty: all.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class AttachedModel:
             self.unproven, self.plain_forward = default.unproven, default.plain_forward
         self.cache_argument = cache_argument(type(self.decoder))
         self._temperatures = head_temperatures(parts.decoder.config, adapters)
+        self.retrieval_heads = retrieval_heads(parts.decoder.config, adapters)
         self.counter, self.overflow = SearchCounter(), Overflow()
 
     @property

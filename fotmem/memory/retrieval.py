@@ -14,11 +14,9 @@ from torch import Tensor
 
 from fotmem.arguments import checked_integer
 from fotmem.errors import AttachError
-from fotmem.memory.attached import AttachedModel
 from fotmem.memory.choice import Choice, ChosenMemory, choosing, views_of_rows
 from fotmem.memory.explain import CANDIDATES
 from fotmem.memory.inputs import checked_tokens
-from fotmem.memory.trace import Trace
 from fotmem.memory.view import MemoryView
 
 NEAR = 16
@@ -41,7 +39,7 @@ class RetrievedPassage(NamedTuple):
     """The id after that of the last token."""
     weight: float
     """Share of their attention that queries of the prompt give to it, without attention sinks: the
-    mean over tokens, query heads and memory layers, from 0 to 1."""
+    mean over tokens and the heads that rank passages, from 0 to 1."""
 
 
 class RereadPrompt(NamedTuple):
@@ -59,9 +57,9 @@ class _Attention(NamedTuple):
     ids: Tensor
     """int64, ascending; attention sinks are not among them."""
     shares: Tensor
-    """float64: mean over all queries."""
+    """float64: mean over all queries of the heads that rank passages."""
     scores: Tensor
-    """float64: mean of the squares; much attention of few heads counts more than a little of
+    """float64: mean of their squares; much attention of few queries counts more than a little of
     many."""
 
 
@@ -81,40 +79,67 @@ def retrieve(
         return []
     options = attached.options
     prompt = prompt[-min(options.window, options.split_above) :]
+    view, found = attention_of_heads(memory, prompt, min(asking or len(prompt), len(prompt)))
+    if not found:
+        return []
+    return _passages(_ranked(found, attached.retrieval_heads), view, passages, tokens)
+
+
+class HeadAttention(NamedTuple):
+    """The attention that the heads of a layer give to remembered tokens, ``[H * G, T, k]``."""
+
+    ids: Tensor
+    """int64; -1: nothing was found."""
+    shares: Tensor
+    """float32."""
+
+
+def attention_of_heads(
+    memory: ChosenMemory, prompt: Tensor, asking: int
+) -> tuple[MemoryView, dict[int, HeadAttention]]:
+    """Run a model over a prompt, and return what its last tokens find in a memory, by layer."""
+    attached = memory.attached_model
     # What is near is not what is asked for: recent tokens are ranked as all others are.
     alone = Choice(((memory,),), is_by_row=False, has_recent=False)
     with torch.no_grad(), choosing(alone):
         [(view,)] = views_of_rows(attached.default, 1)
         attached.decoder(input_ids=prompt[None].to(attached.input_device), use_cache=False)
-    trace = attached.last_trace
-    if trace is None or not trace.layers:  # nothing can be found
-        return []
-    found = _attention(attached, trace, view, min(asking or len(prompt), len(prompt)))
-    return _passages(found, view, passages, tokens)
-
-
-def _attention(attached: AttachedModel, trace: Trace, view: MemoryView, asking: int) -> _Attention:
-    """Add up the attention of the last tokens of a prompt, over heads and layers."""
-    ids, shares, queries = [], [], 0
+    trace, found = attached.last_trace, {}
     top_k = view.options.top_k or CANDIDATES
-    for layer, (query, _, lse) in trace.layers.items():
+    for layer, (query, _, lse) in trace.layers.items() if trace is not None else ():
         heads, head_dim, scale = attached.geometry(layer)
-        asked = query[0, :, -asking:].reshape(heads, -1, head_dim)
-        hits = view.search(layer, asked, min(top_k, len(view.store(layer))), scale)
-        weights = (hits.scores - lse[0, :, -asking:].reshape(heads, -1, 1)).exp()
-        ids.append(hits.ids.flatten())
-        shares.append(weights.float().flatten())
-        queries += asked.shape[0] * asked.shape[1]
-    every, weights = torch.cat(ids).cpu(), torch.cat(shares).cpu()
-    every, weights = every[every >= 0], weights[every >= 0]
+        asked = query[0, :, -asking:]
+        grouped = asked.reshape(heads, -1, head_dim)
+        hits = view.search(layer, grouped, min(top_k, len(view.store(layer))), scale)
+        shares = (hits.scores - lse[0, :, -asking:].reshape(heads, -1, 1)).exp()
+        shape = (*asked.shape[:2], -1)
+        found[layer] = HeadAttention(
+            hits.ids.reshape(shape).cpu(), shares.float().reshape(shape).cpu()
+        )
+    return view, found
+
+
+def _ranked(found: dict[int, HeadAttention], chosen: dict[int, tuple[int, ...]]) -> _Attention:
+    """Add up the attention of the heads that rank passages, of all queries."""
+    every = torch.cat([ids[ids >= 0] for ids, _ in found.values()])
     known, place = every.unique(return_inverse=True)
 
-    def mean(values: Tensor) -> Tensor:
-        return torch.zeros(len(known)).double().index_add_(0, place, values.double()) / queries
+    def mean(values: list[Tensor], queries: int) -> Tensor:
+        total = torch.zeros(len(known)).double()
+        return total.index_add_(0, place, torch.cat(values).double()) / queries
 
-    limit = max(SINK, 4 / max(1, len(known)))
-    found = mean((weights > limit).float()) <= 0.5
-    return _Attention(known[found], mean(weights)[found], mean(weights**2)[found])
+    limit, ranking = max(SINK, 4 / max(1, len(known))), 0
+    attended, shares = [], []
+    for layer, (ids, given) in found.items():
+        heads = list(chosen.get(layer, ()) if chosen else range(len(ids)))
+        ranks = torch.zeros(len(ids)).index_fill(0, torch.tensor(heads, dtype=torch.int64), 1.0)
+        attended.append((given > limit).float()[ids >= 0])
+        shares.append((given * ranks[:, None, None])[ids >= 0])
+        ranking += len(heads) * ids.shape[1]
+    asked = sum(ids.shape[0] * ids.shape[1] for ids, _ in found.values())
+    kept = mean(attended, asked) <= 0.5
+    means = [mean(each, ranking)[kept] for each in (shares, [share**2 for share in shares])]
+    return _Attention(known[kept], *means)
 
 
 def _passages(

@@ -12,6 +12,7 @@ from fotmem.arguments import DecayField
 from fotmem.errors import InputError
 from fotmem.models.head_temperatures import NAME as HEAD_TEMPERATURES
 from fotmem.models.lora import CONFIG_FILE, add_lora
+from fotmem.models.retrieval_heads import NAME as RETRIEVAL_HEADS
 
 MEMORY_FILE = "memory.json"
 """Beside an adapter: its base model, and how memory is attached."""
@@ -33,11 +34,13 @@ class TunedAdapter(BaseModel):
         Annotated[int, Field(ge=0)], list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     ] = {}
     """By layer, what each query head has learned; it divides scores as `mem_temperature` does."""
+    mem_retrieval_heads: dict[Annotated[int, Field(ge=0)], list[Annotated[int, Field(ge=0)]]] = {}
+    """By layer, the query heads that rank passages; empty: all."""
 
     @model_validator(mode="after")
     def _names_memory_layers(self) -> Self:
         by_layer = self.mem_decay if isinstance(self.mem_decay, dict) else {}
-        for layer in (*by_layer, *self.mem_head_temperatures):
+        for layer in (*by_layer, *self.mem_head_temperatures, *self.mem_retrieval_heads):
             if layer not in self.mem_layers:
                 raise ValueError(f"layer {layer} is none of mem_layers {self.mem_layers}")
         return self
@@ -120,8 +123,9 @@ def configure(model: Any, adapted: TunedAdapter) -> None:
     names = ("mem_layers", "mem_distance", "mem_recent", "mem_decay", "mem_temperature")
     for name in names:
         setattr(model.config, name, _as_in_json(getattr(adapted, name)))
-    if adapted.mem_head_temperatures:
-        setattr(model.config, HEAD_TEMPERATURES, _as_in_json(adapted.mem_head_temperatures))
+    for name in (HEAD_TEMPERATURES, RETRIEVAL_HEADS):
+        if by_layer := getattr(adapted, name):
+            setattr(model.config, name, _as_in_json(by_layer))
 
 
 def _as_in_json(value: Any) -> Any:
@@ -134,4 +138,10 @@ def _check_heads(adapted: TunedAdapter, heads: int, folder: Path) -> None:
             raise InputError(
                 f"{folder / MEMORY_FILE} does not fit its base model: mem_head_temperatures must "
                 f"have {heads} numbers for layer {layer}, got {len(temperatures)}"
+            )
+    for layer, numbers in adapted.mem_retrieval_heads.items():
+        if max(numbers, default=0) >= heads or len(set(numbers)) < len(numbers):
+            raise InputError(
+                f"{folder / MEMORY_FILE} does not fit its base model: mem_retrieval_heads must "
+                f"have numbers below {heads} for layer {layer}, each once, got {numbers}"
             )

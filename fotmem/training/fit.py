@@ -17,6 +17,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from fotmem.crossbatch import Crossbatch
 from fotmem.errors import InputError
 from fotmem.files import write_text
+from fotmem.models.retrieval_heads import NAME as RETRIEVAL_HEADS
+from fotmem.models.tuned_adapter import configure
 from fotmem.outputs import filling
 from fotmem.training.checkpoints import (
     Training,
@@ -28,7 +30,8 @@ from fotmem.training.checkpoints import (
 from fotmem.training.curves import draw_losses
 from fotmem.training.options import TrainingOptions
 from fotmem.training.progress import Progress
-from fotmem.training.save import save
+from fotmem.training.retrieval_heads import find_retrieval_heads
+from fotmem.training.save import plain, save, tuned_adapter
 from fotmem.training.teacher import Teacher
 from fotmem.training.trainer import CrossbatchTrainer
 
@@ -59,6 +62,7 @@ def fit(
     training: Training,
     *,
     recent: int = 0,
+    held_out: Sequence[Tensor] = (),
     resume: bool,
     teacher: Teacher | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -66,7 +70,8 @@ def fit(
 ) -> TrainingResult:
     """Train the trainable weights on the first dataset, evaluate on the second, and save.
 
-    The result gets `recent` tokens, if it was trained for them. With `resume`, it goes on from the
+    The result gets `recent` tokens, if it was trained for them; the heads that find facts in
+    documents `held_out` rank passages, if there are documents. With `resume`, it goes on from the
     last checkpoint in `folder`. A failure before the first checkpoint leaves nothing in the folder.
 
     Raises
@@ -97,9 +102,17 @@ def fit(
         trained: Any = trainer.model
         trained.eval()
         history = trainer.state.log_history
+        adapted = tuned_adapter(trained, crossbatch, recent)
+        if held_out:
+            configure(plain(trained), adapted)
+            window, seed = training.options.window, training.options.seed
+            heads = find_retrieval_heads(
+                plain(trained), tokenizer, held_out, window=window, seed=seed, told=progress
+            )
+            adapted = adapted.model_copy(update={RETRIEVAL_HEADS: heads})
         with writing_named(folder), TemporaryDirectory(dir=folder, prefix=".saved-") as partial:
             saved = Path(partial)
-            save(trained, saved, crossbatch, recent)
+            save(trained, saved, adapted)
             tokenizer.save_pretrained(saved)
             write_text(saved / "history.json", json.dumps(history, indent=2) + "\n")
             draw_losses(history, saved / "losses.png")

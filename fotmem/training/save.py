@@ -9,28 +9,36 @@ from fotmem.crossbatch import Crossbatch
 from fotmem.models.tuned_adapter import TunedAdapter, configure, write_tuned_adapter
 
 
-def save(model: Any, folder: Path, crossbatch: Crossbatch, recent: int) -> None:
-    """Save a tuned model: a `peft.PeftModel` as an adapter, any other model whole.
+def tuned_adapter(model: Any, crossbatch: Crossbatch, recent: int) -> TunedAdapter:
+    """Say how memory is attached with what was trained.
 
     It has `recent` tokens where it was trained for them.
     """
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    adapted = TunedAdapter(
-        base=plain.name_or_path,
+    return TunedAdapter(
+        base=plain(model).name_or_path,
         mem_layers=list(crossbatch.layers),
         mem_distance=crossbatch.distance,
         mem_recent=recent if crossbatch.recent else 0,
         mem_decay=crossbatch.decay,
         **_temperatures(crossbatch),
     )
-    configure(plain, adapted)
-    if plain is model:
+
+
+def save(model: Any, folder: Path, adapted: TunedAdapter) -> None:
+    """Save a tuned model: a `peft.PeftModel` as an adapter, any other model whole."""
+    configure(plain(model), adapted)
+    if plain(model) is model:
         model.save_pretrained(folder)
         return
     config = model.peft_config["default"]
     config.base_model_name_or_path = adapted.base
     model.save_pretrained(folder, save_embedding_layers=False)
     write_tuned_adapter(folder, adapted)
+
+
+def plain(model: Any) -> Any:
+    """Return the model itself, without what peft put around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _temperatures(crossbatch: Crossbatch) -> dict[str, Any]:

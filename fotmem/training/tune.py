@@ -153,6 +153,7 @@ def train(
             folder,
             training,
             recent=recent,
+            held_out=others,
             resume=resume,
             teacher=teacher,
             callbacks=callbacks,

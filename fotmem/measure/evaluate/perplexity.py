@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCORED = 4096
 """Tokens to score."""
 BLOCK, SHORT, BLOCKS = 512, 16, 8
-"""Tokens of a block, at most and at least, and how many blocks there are, if they are not too short:
+"""Tokens of a block, at most and at least, and how many blocks there are unless they get too short:
 intervals are over blocks, of which a long window has several."""
 LEAST = 2 * SHORT
 """Tokens to score, at least: a single block has no interval."""
