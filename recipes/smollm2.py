@@ -16,7 +16,10 @@ from recipes.shipping import ship_halves
 BUILD = Path("build/recipe-smollm2")
 TEXTS = Path("build/texts/training")
 SHIPPED = Path("fotmem/recipes/smollm2")
-OPTIONS = fotmem.TrainingOptions(layers=(14, 15, 17, 18, 20, 21, 23, 24), bf16=True)
+OPTIONS = fotmem.TrainingOptions(
+    layers=(8, 11, 14, 15, 17, 18, 20, 21, 23, 24), layers_below=1, bf16=True
+)
+"""What is in layers 8 and 11 needs no training far below: what it finds, later layers find, too."""
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class TrainingOptions(BaseModel):
     """How a model is trained.
 
-    The defaults are those of the SmolLM2 recipe, but for `layers` and `bf16`.
+    The defaults are those of the SmolLM2 recipe, but for `layers`, `layers_below` and `bf16`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -75,7 +75,7 @@ class TrainingOptions(BaseModel):
     of numbers, a number is hard to find."""
     text_weight: float = Field(default=0.0, ge=0)
     """Weight of the loss on the text of later windows, beside the loss on answers."""
-    distillation: float = Field(default=2.0, ge=0)
+    distillation: float = Field(default=3.0, ge=0)
     """Weight of the divergence from the predictions of the untrained model, which reads all windows
     in one context (see `Teacher`); it keeps the model as it was."""
     learning_rate: float = Field(default=2e-3, gt=0)
