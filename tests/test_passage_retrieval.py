@@ -24,18 +24,21 @@ def attached(top_k: int | None = 8, **options: Any) -> tuple[Any, Memory]:
 
 
 def true_attention(
-    oracle: Oracle, prompt: Tensor, asking: int
+    oracle: Oracle, prompt: Tensor, asking: int, chosen: dict[str, list[int]] | None = None
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Mean shares, and scores, of each remembered token, over the last tokens of a prompt.
 
-    A random model has no attention sinks; ``test_smollm2.py`` has a real one.
+    Those of chosen heads, or of all. A random model has no attention sinks; ``test_smollm2.py`` has
+    a real one.
     """
     given = defaultdict(list)
     heads = 0
     for length in range(prompt.shape[1] - asking + 1, prompt.shape[1] + 1):
         oracle.new_sequence()
         oracle.forward(prompt[:, :length])
-        for _, shares in oracle.shares():
+        for number, (layer, shares) in enumerate(oracle.shares()):
+            if chosen and number % oracle.num_heads not in chosen.get(str(layer), ()):
+                continue
             heads += 1
             for position, share in shares.items():
                 given[position].append(share)
@@ -86,6 +89,25 @@ def test_the_passages_with_most_attention_are_found(
     shares, scores = true_attention(oracle, prompt, asking or 9)
     expected = best_by_hand(shares, scores, tokens, passages, READ)
     for one, other in zip(found, expected, strict=True):
+        assert one[:2] == other[:2]
+        assert one.weight == pytest.approx(other.weight, abs=1e-5)
+
+
+@pytest.mark.parametrize("heads", [{"1": [2]}, {"1": [3, 0], "3": [1]}, {"2": [0]}, {"3": []}])
+def test_chosen_heads_rank_passages(heads: dict[str, list[int]]) -> None:
+    """Heads of layers without memory are none of them, and then all heads rank."""
+    model = tiny.llama()
+    model.config.mem_retrieval_heads = heads
+    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=8)
+    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=8)
+    for reader in (memory, oracle):
+        reader.read(tiny.ids(READ))
+    prompt = tiny.ids(9, seed=1)
+    shares, scores = true_attention(oracle, prompt, 4, heads if heads.keys() & {"1"} else None)
+    expected = best_by_hand(shares, scores, 10, 3, READ)
+    for one, other in zip(
+        memory.retrieve(prompt, passages=3, tokens=10, asking=4), expected, strict=True
+    ):
         assert one[:2] == other[:2]
         assert one.weight == pytest.approx(other.weight, abs=1e-5)
 

@@ -47,7 +47,8 @@ def retrieval_heads(config: Any, layers: Iterable[int]) -> dict[int, tuple[int, 
                 f"{NAME} of the config must have numbers from 0 to {heads - 1} for layer {layer}, "
                 f"each once; got {numbers!r}"
             )
-        found[layer] = tuple(numbers)
+        if numbers:
+            found[layer] = tuple(numbers)
     return found
 
 
