@@ -1,6 +1,8 @@
 """Retrieval heads: found by the facts that they attend to, checked where they are read."""
 
 import json
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,10 @@ def test_heads_are_those_that_attend_to_the_fact_that_is_asked_for(
         every = map(Facts(SEED + 3 * 10**6).__getitem__, range(FACTS))
         [fact] = [one for one in every if one.key.lower() in question.lower()]
         asked.append(fact.key)
-        answer = token_ids(TOKENIZER, f" {fact.answer}")
-        [*_, place] = [
-            at
-            for at in range(len(text))
-            if text[at : at + len(answer)] == answer
-            and fact.key.lower() in TOKENIZER.decode(text[max(0, at - 60) : at + 60]).lower()
-        ]
+        ends = list(accumulate(len(TOKENIZER.decode([token])) for token in text))
+        written = TOKENIZER.decode(text)
+        said = written.lower().index(fact.key.lower())
+        place = bisect_right(ends, written.index(fact.answer, max(0, said - 80)))
         ids, shares = torch.zeros(4, asking, 2).long(), torch.full((4, asking, 2), 0.5)
         ids[:, :, 1] = place
         shares[:, :, 1] = 0.01
