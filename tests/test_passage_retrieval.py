@@ -62,7 +62,7 @@ def best_by_hand(
         }
         most = [at for at in near if near[at] >= max(near.values()) * (1 - 1e-9)]
         centre = max(most, key=lambda at: free[at])
-        start = max(0, min(centre - tokens // 2, length - tokens))
+        start = max(0, min(centre - tokens // 3, length - tokens))
         inside = list(range(start, start + tokens))
         for each in found:
             inside = [at for at in inside if not each.start <= at < each.stop]

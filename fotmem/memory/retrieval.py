@@ -170,12 +170,15 @@ def _best(ids: Tensor, scores: Tensor) -> int:
 
 
 def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
-    """Return the tokens around one, all of its document."""
+    """Return the tokens around one, all of its document: a third of them before it.
+
+    Heads attend to the name of what is asked for, and more is said after a name than before it.
+    """
     first, end = 0, view.length
     for document in view.contents.text.documents:
         if document.first <= centre < document.stop:
             first, end = document.first, min(document.stop, view.length)
-    start = max(first, min(centre - tokens // 2, end - tokens))
+    start = max(first, min(centre - tokens // 3, end - tokens))
     return start, min(start + tokens, end)
 
 
