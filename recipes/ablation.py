@@ -4,7 +4,8 @@ Three trainings that differ in one respect: which windows current windows attend
 own previous ones. That is none, the windows of another document, or these and a bank of earlier
 windows. There is no decay, so that only training helps against distraction. Run by
 ``make ablation TEXT=FILE``, with text that was not trained on; finished parts are not repeated, and
-the page on crossbatch gets the figures; reports of another text or command are refused. It takes about an hour on two cores.
+the page on crossbatch gets the figures; reports of another text or command are refused, before
+anything is trained. It takes about an hour on two cores.
 """
 
 from pathlib import Path

@@ -56,13 +56,23 @@ def test_existing_reports_are_not_measured_again(
         file.write_text(json.dumps({"rows": [{"tokens": 5}]}))
 
     monkeypatch.setattr("recipes.reports.subprocess.run", run_and_write)
+    text, report, command = tmp_path / "a b.txt", tmp_path / "one.json", "passkey x --tokens 5"
+    text.write_text("word")
     for _ in range(2):
-        assert reports.measured(tmp_path / "one.json", "passkey x --tokens 5", ["a b.txt"]) == [
-            {"tokens": 5}
-        ]
+        assert reports.measured(report, command, [str(text)]) == [{"tokens": 5}]
     [words] = run
     assert words[3:8] == ["eval", "passkey", "x", "--tokens", "5"]
-    assert words[8:10] == ["--text", "a b.txt"]
+    assert words[8:10] == ["--text", str(text)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a b.txt", "one.json"]
+    with pytest.raises(SystemExit, match=r"one.json is the report of another command: move it"):
+        reports.measured(report, "passkey x --tokens 6", [str(text)])
+    text.write_text("words")
+    with pytest.raises(SystemExit, match=r"one.json is the report of another text: move it away"):
+        reports.measured(report, command, [str(text)])
+    report.write_text(json.dumps({"rows": []}))  # of a version that noted neither
+    with pytest.raises(SystemExit, match="move it away"):
+        reports.check_report(report, command, [str(text)])
+    assert len(run) == 1
 
 
 def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +82,7 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ablation, "BUILD", tmp_path)
     monkeypatch.setattr("sys.argv", ["ablation", "book.txt"])
     trained: list[str] = []
+    checked: list[object] = []
     monkeypatch.setattr(ablation, "_train", lambda name, output: trained.append(name))
 
     def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]:
@@ -84,8 +95,10 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return [slides, *(row | {"perplexity": 16.954} for row in rows)]
 
     monkeypatch.setattr(ablation, "measured", measured)
+    monkeypatch.setattr(ablation, "check_report", lambda *planned: checked.append(planned))
     ablation.main()
     assert trained == list(ablation.VARIANTS)
+    assert len(checked) == len(trained) * len(ablation.MEASURED)
     poor, good = "0.20 (0.10 to 0.30)", "0.50 (0.40 to 0.60)"
     written = page.read_text()
     assert written.startswith(

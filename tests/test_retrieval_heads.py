@@ -44,12 +44,12 @@ def test_heads_are_those_that_attend_to_the_fact_that_is_asked_for(
     asked: list[str] = []
 
     def attention(memory: Any, prompt: Tensor, asking: int) -> tuple[None, dict[int, Any]]:
-        question, text = TOKENIZER.decode(prompt[-asking:]), memory.tokens.tolist()
+        question, text = str(TOKENIZER.decode(prompt[-asking:])), memory.tokens.tolist()
         every = map(Facts(SEED + 3 * 10**6).__getitem__, range(FACTS))
         [fact] = [one for one in every if one.key.lower() in question.lower()]
         asked.append(fact.key)
         ends = list(accumulate(len(TOKENIZER.decode([token])) for token in text))
-        written = TOKENIZER.decode(text)
+        written = str(TOKENIZER.decode(text))
         said = written.lower().index(fact.key.lower())
         place = bisect_right(ends, written.index(fact.answer, max(0, said - 80)))
         ids, shares = torch.zeros(4, asking, 2).long(), torch.full((4, asking, 2), 0.5)

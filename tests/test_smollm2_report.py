@@ -1,5 +1,6 @@
 """How `smollm2-fot` is measured on texts that nothing was chosen on."""
 
+import hashlib
 import json
 import math
 import shlex
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from fotmem.cli.commands import app
 from fotmem.measure.bench.figures import Figure
+from fotmem.measure.evaluate.intervals import ratio_interval
 from fotmem.measure.evaluate.perplexity import PerplexityRow
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from recipes import smollm2_report
@@ -20,15 +22,19 @@ from recipes.smollm2_picture import draw
 from recipes.smollm2_report import FIGURES, PAGES, QUICK, REPORTS, rows_of
 from recipes.text_tables import (
     TABLES,
+    UNKNOWN,
     Cell,
+    Pair,
     Table,
     beside_window,
     cost,
     cost_of_ways,
     exact_match,
+    instead,
     perplexities,
     saved_loss,
     shares,
+    steps,
     tables,
     ways,
 )
@@ -107,7 +113,7 @@ def test_figures_are_those_of_all_facts() -> None:
     rows = [
         passkey_row(4096, right) | {"kind": kind} for kind, right in (("4 digits", 0), ("all", 1))
     ]
-    assert exact_match(rows) == {"4,096": ((1, 0.9, 1), 100)}
+    assert exact_match(rows) == {"4,096": Cell(Figure(1, 0.9, 1), 100)}
     assert exact_match(rows, kind="4 digits")["4,096"].figure.value == 0
 
 
@@ -129,15 +135,19 @@ def test_the_loss_that_memory_saves_and_its_share() -> None:
 def test_the_score_with_memory_and_in_the_window() -> None:
     score = {"with_memory": 0.5, "with_memory_interval": [0.4, 0.6], "tokens": 4096}
     score |= {"in_window": 0.8, "in_window_interval": [0.7, 0.9], "trials": 5}
-    found = beside_window([score | {"task": task, "share": 0.625} for task in ("vt", "needles")])
-    share = found.pop("4,096, share")
-    assert share.figure.value == 0.625
-    assert found == {
-        "4,096": ((0.5, 0.4, 0.6), 5),
-        "4,096, in window": ((0.8, 0.7, 0.9), 5),
+    score |= {"share": 0.625, "share_interval": [0.3, 0.9], "apart": 0.3}
+    found = beside_window([score | {"task": task} for task in ("vt", "needles")])
+    expected = {
+        "4,096": Cell(Figure(0.5, 0.4, 0.6), 5),
+        "4,096, in window": Cell(Figure(0.8, 0.7, 0.9), 5),
+        "4,096, share": Cell(Figure(0.625, 0.3, 0.9), 5, Pair(0.5, 0.8, 0.3)),
     }
-    assert beside_window([score | {"task": "vt", "share": 0.625}]) == {}
-    assert list(beside_window([score | {"share": None}])) == ["4,096", "4,096, in window"]
+    assert found == expected
+    assert beside_window([score | {"task": "vt"}]) == {}
+    other = beside_window([score | {"task": "vt"}, score | {"task": "needles"}], others=True)
+    assert other == {f"vt, {column}": cell for column, cell in expected.items()}
+    unknown = beside_window([score | {"share": None, "share_interval": None}])["4,096, share"]
+    assert math.isnan(unknown.figure.value)
     assert beside_window([{"way": "bm25", "task": "needles", "tokens": 4096}]) == {}
 
 
@@ -146,10 +156,13 @@ def test_perplexity_beside_that_of_the_untuned_model() -> None:
         made = {"evaluation": name, "perplexity": perplexity, "window": 512, "tokens": 0}
         return made | {"memory": False, "sliding": False} | about
 
+    def losses(*given: float) -> dict[str, list[float]]:
+        return {"block_losses": list(given)}
+
     rows = [
-        row("perplexity-base", 20.0),
+        row("perplexity-base", 20.0) | losses(3.0, 2.0),
         row("perplexity-base", 16.0, window=2048, sliding=True),
-        row("perplexity", 20.0 * math.exp(0.25)),
+        row("perplexity", 20.0 * math.exp(0.25)) | losses(3.3, 2.2),
         row("perplexity", 15.0, tokens=4096, memory=True),
         row("perplexity", 14.0, tokens=16384, memory=True),
         row("perplexity", 18.0, window=2048),  # not measured for the untuned model
@@ -166,6 +179,22 @@ def test_perplexity_beside_that_of_the_untuned_model() -> None:
     assert not none
     assert column == "window 512"
     assert cell.figure.value == pytest.approx(0.25)
+    assert cell.figure.high - 0.25 == pytest.approx(12.706 * 0.1 / 2**0.5 / 2**0.5, rel=1e-3)
+
+
+def test_what_more_tokens_in_memory_change() -> None:
+    """Each number of tokens beside the next smaller one, block by block."""
+    losses = {4096: [3.0, 2.0, 1.0], 2048: [3.2, 2.1, 1.3], 0: [9.0, 9, 9], 16_384: [3.0, 2.0, 1.0]}
+    rows = [
+        {"tokens": tokens, "memory": tokens > 0, "block_losses": each}
+        for tokens, each in losses.items()
+    ]
+    found = steps(rows)
+    assert list(found) == ["4,096 instead of 2,048", "16,384 instead of 4,096"]
+    value, low, high = found["4,096 instead of 2,048"].figure
+    assert value == pytest.approx(-0.2)
+    assert (value - low, high - value) == pytest.approx([4.303 * 0.1 / 3**0.5] * 2, rel=1e-3)
+    assert found["16,384 instead of 4,096"].figure == (0, 0, 0)
 
 
 def test_means_of_unequal_trials_and_of_figures_without_trials() -> None:
@@ -179,6 +208,18 @@ def test_means_of_unequal_trials_and_of_figures_without_trials() -> None:
     assert "| **mean** | 0.50 (0.34 to 0.66) |" in shown({"x": few, "y": many})
     close = {"x": Cell(Figure(0.4, 0.1, 0.7)), "y": Cell(Figure(0.8, 0.4, 1.2))}
     assert "| **mean** | 0.60 (0.35 to 0.85) |" in shown(close)
+    skewed = {text: Cell(Figure(0.6, 0.1, 0.7)) for text in "xy"}
+    assert "| **mean** | 0.60 (0.25 to 0.67) |" in shown(skewed)
+    ratios = {
+        "x": Cell(Figure(2.0, 1, 3), 50, Pair(0.2, 0.1, 0.1)),
+        "y": Cell(Figure(0.5, 0.3, 0.8), 50, Pair(0.4, 0.8, 0.4)),
+        "z": Cell(UNKNOWN, 50, Pair(0.0, 0.0, 0.0)),
+    }
+    table = shown(ratios)
+    low, high = ratio_interval(30, 45, 25) or (0, 0)
+    assert f"| **mean** | 0.67 ({low:.2f} to {high:.2f}) |" in table
+    assert "| **worst** | 0.50 (y) |" in table
+    assert "| z |  |" in table
     bare = {"x": Cell.bare(3.0), "y": Cell.bare(5.0)}
     assert "| **mean** | 4.00 |\n| **worst** | 5.00 (y) |" in shown(bare, min)
 
@@ -205,11 +246,17 @@ def test_each_text_has_its_own_seed() -> None:
 def test_other_ways_to_answer() -> None:
     row = {"tokens": 4096, "score": 0.5, "score_interval": [0.4, 0.6], "questions": 7}
     rows = [passkey_row(4096, 0.9), *(row | {"way": way} for way in ("memory", "bm25"))]
-    assert ways(rows) == dict.fromkeys(("memory", "bm25"), ((0.5, 0.4, 0.6), 7))
+    half = Cell(Figure(0.5, 0.4, 0.6), 7)
+    assert ways(rows) == dict.fromkeys(("memory", "bm25"), half)
+    rows[1:] = [each | {"task": "facts"} for each in rows[1:]]
+    assert instead([*rows, rows[1] | {"task": "niah_multiquery"}]) == {
+        "memory, 4,096": half,
+        "bm25, 4,096": half,
+    }
     rows[1] |= {"kept_bytes": 3_000_000}
     (kept,) = cost_of_ways(rows[:2], field="kept_bytes", unit=1e6).values()
     assert kept.figure.value == 3.0
-    assert exact_match(rows) == {"4,096": ((0.9, 0.8, 1.0), 100)}
+    assert exact_match(rows) == {"4,096": Cell(Figure(0.9, 0.8, 1.0), 100)}
 
 
 def test_the_picture(tmp_path: Path) -> None:
@@ -225,15 +272,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "test").mkdir()
     (tmp_path / "test/long.txt").write_text("word " * 20)
     (tmp_path / "test/short.txt").write_text("word")
-    made = Made(100, "0123456789abcdef", {"book": "1.2"})
-    (tmp_path / "texts.json").write_text(json.dumps({"test/long": made._asdict()}))
+    notes = {
+        f"test/{file.stem}": Made(
+            100, hashlib.sha256(file.read_bytes()).hexdigest(), {"book": "1.2"}
+        )._asdict()
+        for file in (tmp_path / "test").iterdir()
+    }
+    (tmp_path / "texts.json").write_text(json.dumps(notes))
     page = tmp_path / "page.md"
     page.write_text(f"before\n{FIGURES}old\n{FIGURES}after\n")
     one = {"passkey": ONE["passkey"]._replace(lengths=("2", "10"))}
     for name, value in {
         "PAGES": {page: SHOWN},
         "REPORTS": tmp_path / "reports",
-        "QUICK_REPORTS": tmp_path / "quick",
+        "OTHER_REPORTS": tmp_path / "other",
         "EVALUATIONS": one,
         "QUICK": {name: each.quickened()._replace(lengths=("1",)) for name, each in one.items()},
         "draw": lambda found: None,
@@ -268,9 +320,12 @@ def test_a_text_is_measured_as_far_as_it_goes_and_once(
     printed = capsys.readouterr().out
     assert printed.startswith("2 of 2 reports are missing: about 0.2 hours\n0 of 2")
     written = (folder.parent / "page.md").read_text()
-    assert written.startswith(
-        f"before\n{FIGURES}\n- `long`: book 1.2; SHA-256 0123456789ab\n\n**Pass key**\n"
-    )
+    digests = [hashlib.sha256(text).hexdigest()[:12] for text in (b"word " * 20, b"word")]
+    listed = [
+        f"- `{name}`: book 1.2; SHA-256 {digest}\n"
+        for name, digest in zip(("long", "short"), digests, strict=True)
+    ]
+    assert written.startswith(f"before\n{FIGURES}\n{''.join(listed)}\n**Pass key**\n")
     assert "| long | 0.50 (0.40 to 0.60) | 0.50 (0.40 to 0.60) |\n" in written
     assert written.endswith(f"--text FILE\n\n{FIGURES}after\n")
 
@@ -279,7 +334,6 @@ def test_a_quick_report_changes_no_page(
     folder: Path, run: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (folder.parent / "page.md").read_text()
-    (folder.parent / "texts.json").unlink()
     smollm2_report.main(folder, quick=True)
     assert [command.split(" --text")[0] for command in run] == [
         "passkey one --trials 5 --tokens 1"
@@ -287,8 +341,53 @@ def test_a_quick_report_changes_no_page(
     assert (folder.parent / "page.md").read_text() == before
     assert not (folder.parent / "reports").exists()
     printed = capsys.readouterr().out
-    assert "- `long`\n- `short`\n\n**Pass key, by tokens of text**\n" in printed
+    assert "**Pass key, by tokens of text**\n" in printed
     assert "| **worst** | 0.50 (long) |\n" in printed
+
+
+@pytest.mark.parametrize("change", ["other", "one of two", "unknown"])
+def test_texts_that_are_not_the_test_texts_change_no_page(
+    folder: Path, run: list[str], change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder.parent / "page.md").read_text()
+    if change == "other":
+        (folder / "long.txt").write_text("words " * 20)
+    elif change == "one of two":
+        (folder / "short.txt").unlink()
+    else:
+        (folder.parent / "texts.json").unlink()
+    smollm2_report.main(folder)
+    assert len(run) == 2
+    assert (folder.parent / "page.md").read_text() == before
+    assert not (folder.parent / "reports").exists()
+    assert "**Pass key, by tokens of text**\n" in capsys.readouterr().out
+
+
+def test_reports_of_another_text_or_command_are_refused(
+    folder: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smollm2_report.main(folder)
+    changed = {"passkey": ONE["passkey"]._replace(lengths=("2",), asked=7)}
+    with monkeypatch.context() as patch:
+        patch.setattr(smollm2_report, "EVALUATIONS", changed)
+        with pytest.raises(SystemExit, match=r"long/passkey-2.json is the report of another comm"):
+            smollm2_report.main(folder)
+    (folder.parent / "texts.json").unlink()
+    smollm2_report.main(folder)
+    (folder / "long.txt").write_text("words " * 20)
+    with pytest.raises(SystemExit, match=r"passkey-2.json is the report of another text: move it"):
+        smollm2_report.main(folder)
+    assert len(run) == 4
+
+
+def test_tables_have_the_texts_that_were_given(
+    folder: Path, run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    smollm2_report.main(folder, quick=True)
+    (folder / "short.txt").unlink()
+    capsys.readouterr()
+    smollm2_report.main(folder, quick=True)
+    assert "short" not in capsys.readouterr().out
 
 
 def test_questions_are_asked_where_a_text_has_some(
@@ -353,7 +452,8 @@ def test_the_pages_have_the_figures_of_the_reports(
     """Where there are reports; until then the pages have the figures of an earlier recipe."""
     monkeypatch.chdir(ROOT)
     _, figures, _ = page.read_text("utf-8").split(FIGURES)
-    found = smollm2_report.collected(REPORTS, EVALUATIONS)
+    names = sorted(folder.name for folder in REPORTS.glob("*") if folder.is_dir())
+    found = smollm2_report.collected(REPORTS, EVALUATIONS, names)
     listed = smollm2_report.described(found, REPORTS)
     written = f"\n{listed}\n{tables(found, EVALUATIONS, PAGES[page])}\n" if found else figures
     assert figures == written
