@@ -51,8 +51,12 @@ def true_attention(
 def best_by_hand(
     shares: dict[int, float], scores: dict[int, float], tokens: int, passages: int, length: int
 ) -> list[RetrievedPassage]:
-    """Take passages one after another, each around the token whose neighbourhood scores most."""
+    """Take passages one after another, each around the token whose neighbourhood scores most.
+
+    Those with less than a fifth of the first one's score are left out.
+    """
     found: list[RetrievedPassage] = []
+    points: list[float] = []
     free = dict(scores)
     for _ in range(passages):
         near = {
@@ -69,8 +73,9 @@ def best_by_hand(
             inside = [at for at in inside if (at < each.start) == (centre < each.start)]
         weight = sum(shares.get(at, 0.0) for at in inside)
         found.append(RetrievedPassage(inside[0], inside[-1] + 1, weight))
+        points.append(sum(free.get(at, 0.0) for at in inside))
         free |= {at: 0.0 for at in inside if at in free}
-    return found
+    return [each for each, got in zip(found, points, strict=True) if got >= 0.2 * points[0]]
 
 
 @pytest.mark.parametrize("asking", [None, 3])

@@ -25,6 +25,8 @@ SINK = 0.02
 """A token to which more than half of all queries give more than this share of their attention, and
 more than four times an equal share, is an attention sink (Xiao et al. 2023, arXiv:2309.17453): it
 says nothing about the prompt."""
+WEAK = 0.2
+"""A passage that scores less than this share of the best one's is none: it would only distract."""
 LEAST = 32
 """Tokens of a passage, or an eighth of the window if that is less, below which fewer passages are
 read again: where a window has little room, or many are asked for."""
@@ -145,9 +147,10 @@ def _ranked(found: dict[int, HeadAttention], chosen: dict[int, tuple[int, ...]])
 def _passages(
     attention: _Attention, view: MemoryView, passages: int, tokens: int
 ) -> list[RetrievedPassage]:
-    """Take the best passage, then the best of what it does not cover, and so on."""
+    """Take the best passage, then the best of what it does not cover, and so on; no weak ones."""
     ids, shares, scores = attention
     found: list[RetrievedPassage] = []
+    points: list[float] = []
     while len(found) < passages and bool(scores.any()):
         centre = int(ids[_best(ids, scores)])
         start, stop = _span(view, centre, tokens)
@@ -155,8 +158,9 @@ def _passages(
         stop = min([stop, *(each.start for each in found if each.start > centre)])
         inside = (ids >= start) & (ids < stop)
         found.append(RetrievedPassage(start, stop, float(shares[inside].sum())))
+        points.append(float(scores[inside].sum()))
         scores = scores.masked_fill(inside, 0.0)
-    return found
+    return [each for each, got in zip(found, points, strict=True) if got >= WEAK * points[0]]
 
 
 def _best(ids: Tensor, scores: Tensor) -> int:
