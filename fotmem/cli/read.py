@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
@@ -86,6 +85,7 @@ def read(
     from fotmem.directory.committed import find_manifest, read_manifest
     from fotmem.documents import load_documents
     from fotmem.memory.saving import require_same_options
+    from fotmem.models.packaged import lasting_name
 
     named = {
         **{"layers": parse_layers(layers), "window": window, "quantization": quantization},
@@ -103,7 +103,7 @@ def read(
     documents = map(known.named, loaded)
     found = chain([next(documents)], documents)  # before a model is loaded, or a directory begun
     console = Console(file=sys.stderr, highlight=False)
-    same_model = before is not None and before.facts.model == _lasting_name(model)
+    same_model = before is not None and before.facts.model == lasting_name(model)
     unread = _after_unchanged(found, known, console) if same_model else found
     first_unread = next(unread, None)
     if first_unread is not None:
@@ -168,6 +168,7 @@ def _opened(how: HowToRead) -> "tuple[Memory, Any]":
     """Load a model and its tokenizer; open a memory, or begin one."""
     from fotmem.memory.attachment import attach
     from fotmem.memory.opening import open_memory
+    from fotmem.models.packaged import lasting_name
 
     model, into, dtype, options, before = how
     if before is not None:
@@ -176,11 +177,6 @@ def _opened(how: HowToRead) -> "tuple[Memory, Any]":
     llama, tokenizer = load_quietly(model, dtype)
     options = {"window": WINDOW, "top_k": TOP_K} | options
     quantization = options.pop("quantization", None)
-    memory, name = attach(llama, **options), _lasting_name(model)
+    memory, name = attach(llama, **options), lasting_name(model)
     memory.save(into, model=name, tokenizer=tokenizer, quantization=quantization)
     return memory, tokenizer
-
-
-def _lasting_name(model: str) -> str:
-    """Return a model's name as it holds in any folder."""
-    return str(Path(model).resolve()) if Path(model).exists() else model

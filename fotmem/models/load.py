@@ -134,7 +134,10 @@ def _load_whole(name: str) -> tuple[Any, Any]:
 
 def _load_adapted(name: str) -> tuple[Any, Any]:
     adapters, base = _adapters(Path(name))
-    model, tokenizer = _load_whole(base)
+    try:
+        model, tokenizer = _load_whole(base)
+    except InputError as error:
+        raise InputError(f"the base of {adapters[-1][0] / MEMORY_FILE}: {error}") from error
     for folder, adapted in reversed(adapters):
         apply(model, folder, adapted)
     return model, tokenizer

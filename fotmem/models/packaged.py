@@ -78,3 +78,9 @@ def packaged_file(name: str) -> Path:
         if (found := Path(folder) / packaged.file).is_file():
             return found
     raise InputError(f"model {name!r} is not installed here: {packaged.install}")
+
+
+def lasting_name(name: str) -> str:
+    """Return a model's name as it holds in any working directory: a folder gets its whole path."""
+    is_place = name not in packaged_names() and Path(name).exists()
+    return str(Path(name).resolve()) if is_place else name

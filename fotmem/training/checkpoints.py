@@ -64,6 +64,13 @@ def check_output(folder: Path, *, resume: bool) -> None:
         It holds other files, or cannot be written.
     """
     checkpoint = last_checkpoint(folder)
+    begun = [each.name for each in folder.glob("checkpoint-*")] if checkpoint is None else []
+    if begun:
+        raise InputError(
+            f"{folder} holds no complete checkpoint: a training was killed while it wrote "
+            f"{begun[0]}, or another program wrote that; remove the folder and begin, without "
+            "resume, or choose another one"
+        )
     if resume and checkpoint is None:
         raise InputError(
             f"{folder} holds no complete checkpoint to resume: begin without resume, or name the "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fotmem.crossbatch import Crossbatch
+from fotmem.models.packaged import lasting_name
 from fotmem.models.tuned_adapter import TunedAdapter, configure, write_tuned_adapter
 
 
@@ -15,7 +16,7 @@ def tuned_adapter(model: Any, crossbatch: Crossbatch, recent: int) -> TunedAdapt
     It has `recent` tokens where it was trained for them.
     """
     return TunedAdapter(
-        base=plain(model).name_or_path,
+        base=lasting_name(plain(model).name_or_path),
         mem_layers=list(crossbatch.layers),
         mem_distance=crossbatch.distance,
         mem_recent=recent if crossbatch.recent else 0,

@@ -16,6 +16,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from fotmem.crossbatch import Crossbatch
+from fotmem.errors import InputError
 from fotmem.interrupts import interrupts_deferred
 from fotmem.training.checkpoints import (
     BANK_FILE,
@@ -142,6 +143,11 @@ class CrossbatchTrainer(Trainer):
         for weight in self._below:
             weight.requires_grad_(not self._crossbatch.bank_windows)
         loss: Tensor = super().training_step(*args, **kwargs)
+        if not loss.isfinite():
+            raise InputError(
+                f"the loss of step {step + 1} is {float(loss)}: choose a smaller learning rate "
+                f"than {self._options.learning_rate:g}, or see whether the weights are damaged"
+            )
         self._crossbatch.commit()
         return loss
 

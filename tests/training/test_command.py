@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fotmem import progress
+from fotmem.models.load import load_model
 from fotmem.training.checkpoints import last_checkpoint
 from tests.commands import PROGRAM, call, refusal
 from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
@@ -53,6 +54,38 @@ def test_the_command(
     assert f"saved in {tmp_path / 'out'}" in ended.out
     again = refusal(capsys, 1, *given)
     assert again.endswith("holds a training already: resume it, or choose another folder")
+
+
+def test_a_tuned_model_finds_its_base_from_other_folders(
+    folder: Path, text: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    given = ["train", folder.name, "--data", text, "--output", tmp_path / "out"]
+    assert not call(capsys, *given, *COMMAND.split(), "--steps", 1).code
+    about = json.loads((tmp_path / "out/memory.json").read_text())
+    assert about["base"] == str(folder.resolve())
+    monkeypatch.chdir(tmp_path)
+    load_model("out")
+
+
+def test_a_training_that_was_killed_in_its_first_checkpoint(
+    folder: Path, text: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "out/checkpoint-90").mkdir(parents=True)
+    given = ["train", folder, "--data", text, "--output", tmp_path / "out", *COMMAND.split()]
+    for resume in ([], ["--resume"]):
+        reason = refusal(capsys, 1, *given, *resume)
+        assert "out holds no complete checkpoint: a training was killed while it wrote" in reason
+        assert "checkpoint-90, or another program wrote that; remove the folder" in reason
+
+
+def test_a_loss_that_is_not_finite_ends_a_training(
+    folder: Path, text: Path, tmp_path: Path, capsys: Any
+) -> None:
+    given = ["train", folder, "--data", text, "--output", tmp_path / "out", *COMMAND.split()]
+    reason = refusal(capsys, 1, *given, "--steps", 40, "--learning-rate", "4e9")
+    assert re.search(r"the loss of step \d+ is (nan|inf): choose a smaller learning rate", reason)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
