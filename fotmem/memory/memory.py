@@ -444,7 +444,8 @@ class Memory:
             Token ids ``[n]`` or ``[1, n]`` of the prompt, without padding. Of a prompt that is
             longer than the window, its end counts.
         passages : int
-            How many passages to return at most.
+            How many passages to return at most. One with less than a fifth of the best one's sum
+            of squares is left out: it would distract.
         tokens : int
             How long each is, at most: it ends where its document ends, or where a better one
             begins.
