@@ -18,6 +18,7 @@ from fotmem.models.load import load_model, load_recipe
 from fotmem.models.packaged import RECIPES
 from fotmem.training.checkpoints import BANK_FILE
 from recipes import dictionary, smollm2
+from recipes.smollm2 import OPTIONS
 from tests import tiny
 
 FOLDER, DICTIONARY = RECIPES["smollm2"], RECIPES["dictionary"]
@@ -38,8 +39,10 @@ def test_it_is_small_and_says_what_it_is_for() -> None:
     assert config["base_model_name_or_path"] == memory["base"] == "smollm2"
     with safe_open(str(FOLDER / "adapter_model.safetensors"), "pt") as weights:
         layers = {int(name.split(".layers.")[1].split(".")[0]) for name in list(weights.keys())}
-    below = fotmem.TrainingOptions().layers_below
-    assert layers == set(range(memory["mem_layers"][0] - below, memory["mem_layers"][-1] + 1))
+    first = memory["mem_layers"][0] - OPTIONS.layers_below
+    assert layers == set(range(first, memory["mem_layers"][-1] + 1))
+    assert memory["mem_layers"] == list(OPTIONS.layers or ())
+    assert sum(map(len, memory["mem_retrieval_heads"].values())) == 9
 
 
 @pytest.mark.thorough

@@ -27,7 +27,7 @@ SEED = 5
 
 
 def found_in(model: Any, **changed: Any) -> dict[int, list[int]]:
-    chosen: dict[str, Any] = {"window": WINDOW, "seed": SEED, "told": False} | changed
+    chosen: dict[str, Any] = {"window": WINDOW, "seed": SEED, "progress": False} | changed
     return find_retrieval_heads(model, TOKENIZER, DOCUMENTS, **chosen)
 
 

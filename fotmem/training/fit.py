@@ -107,7 +107,7 @@ def fit(
             configure(plain(trained), adapted)
             window, seed = training.options.window, training.options.seed
             heads = find_retrieval_heads(
-                plain(trained), tokenizer, held_out, window=window, seed=seed, told=progress
+                plain(trained), tokenizer, held_out, window=window, seed=seed, progress=progress
             )
             adapted = adapted.model_copy(update={RETRIEVAL_HEADS: heads})
         with writing_named(folder), TemporaryDirectory(dir=folder, prefix=".saved-") as partial:

@@ -25,7 +25,13 @@ SHARE, LEAST = 10, 4
 
 
 def find_retrieval_heads(
-    model: Any, tokenizer: Any, documents: Sequence[Tensor], *, window: int, seed: int, told: bool
+    model: Any,
+    tokenizer: Any,
+    documents: Sequence[Tensor],
+    *,
+    window: int,
+    seed: int,
+    progress: bool,
 ) -> dict[int, list[int]]:
     """Ask for facts that are hidden in a text; return the heads that attend to them most.
 
@@ -44,8 +50,8 @@ def find_retrieval_heads(
         Tokens of local context.
     seed : int
         Of text, facts, places and wordings.
-    told : bool
-        Whether the progress is told on stderr.
+    progress : bool
+        Whether progress is shown on stderr.
 
     Returns
     -------
@@ -60,7 +66,7 @@ def find_retrieval_heads(
         memory.read(text, attend=False)
         scores: dict[tuple[int, int], float] = {}
         places = list(zip(facts, stated, starts, strict=True))
-        for fact, words, start in tracked("retrieval heads", iter(places), FACTS, shown=told):
+        for fact, words, start in tracked("retrieval heads", iter(places), FACTS, shown=progress):
             asked = token_ids(tokenizer, f" {fact.say(draw.choice(QUESTIONS))}")
             prompt = torch.tensor([*text[-LOCAL:], *asked])[-window:]
             _, found = attention_of_heads(memory, prompt, min(len(asked), len(prompt)))
