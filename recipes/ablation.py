@@ -16,8 +16,10 @@ import torch
 import fotmem
 from fotmem.models.load import load_model
 from fotmem.training.checkpoints import last_checkpoint
-from recipes.reports import by_tokens, check_report, fill, measured, share, table, texts_given
+from recipes.given_texts import texts_given
+from recipes.reports import by_tokens, check_report, fill, measured, share, table
 from recipes.smollm2 import BUILD, OPTIONS, data
+from recipes.stopping import run_recipe
 
 REPORTS = Path("docs/ablation")
 PAGE = Path("docs/crossbatch.md")
@@ -106,4 +108,4 @@ def _train(name: str, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -19,9 +19,11 @@ from fotmem.memory.contents import Contents
 from fotmem.models.load import load_model
 from recipes.answers import SCORED, Case, facts, pass_keys, perplexities
 from recipes.answers_tables import ALL, BEST, CLUSTERS, NONE, Found, read, tables
+from recipes.given_texts import texts_of
 from recipes.quality_report import LOOKUP
 from recipes.read_text import ReadText
 from recipes.reports import fill, measured
+from recipes.stopping import run_recipe
 
 PAGE = Path("docs/quality.md")
 MARKER = "<!-- answers, by make report-answers -->\n"
@@ -111,5 +113,5 @@ def publish() -> None:
 if __name__ == "__main__":
     if not sys.argv[1:]:
         sys.exit("which texts? Give make TEXTS=FOLDER")
-    files = sorted(Path(sys.argv[1]).glob("*.txt"))
-    main(files, parse_sizes(sys.argv[2] if sys.argv[2:] else SIZES, "TOKENS"))
+    sizes = sys.argv[2] if sys.argv[2:] else SIZES
+    run_recipe(lambda: main(texts_of(Path(sys.argv[1])), parse_sizes(sizes, "TOKENS")))

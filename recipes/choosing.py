@@ -40,7 +40,9 @@ from recipes.choosing_scores import (
     scored_text,
 )
 from recipes.choosing_tables import figures, tables
+from recipes.given_texts import texts_of
 from recipes.hard_text import make_hard_text
+from recipes.stopping import run_recipe
 
 TEXTS, BUILD = Path("build/texts/choosing"), Path("build/choosing")
 QUESTIONS = Path("recipes/questions/choosing")
@@ -69,9 +71,7 @@ class Row:
 
 def main(name: str, folder: Path, given: Sequence[Setting], file: Path) -> None:
     """Measure all settings, print tables of each, and write the report."""
-    files = sorted(folder.glob("*.txt"))
-    if not files:
-        sys.exit(f"there is no .txt file in {folder}: run make texts, or give TEXTS=FOLDER")
+    files = texts_of(folder)
     model, tokenizer = load_model(name, dtype=torch.bfloat16)
     with fotmem.attach(model, window=WINDOW) as memory:
         settings = [complete(memory, each) for each in given]
@@ -164,9 +164,5 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a tuned model's folder, or a name such as smollm2-fot")
     parser.add_argument("settings", nargs="*", type=parsed, help="such as decay=0.5,top_k=all")
     chosen = parser.parse_args()
-    main(
-        chosen.model,
-        chosen.texts,
-        chosen.settings or [{}],
-        chosen.report or BUILD / f"{Path(chosen.model).name}.json",
-    )
+    file = chosen.report or BUILD / f"{Path(chosen.model).name}.json"
+    run_recipe(lambda: main(chosen.model, chosen.texts, chosen.settings or [{}], file))

@@ -29,6 +29,7 @@ from fotmem.measure.machine import describe_machine, versions
 from recipes.clusters_picture import draw
 from recipes.clusters_tables import Rows, tables
 from recipes.reports import fill
+from recipes.stopping import run_recipe
 
 PAGE, PICTURE = Path("docs/benchmarks/clusters.md"), Path("docs/benchmarks/clusters.png")
 REPORT = Path("docs/benchmarks/clusters.json")
@@ -156,4 +157,4 @@ def publish(report: dict[str, Any], plan: Plan) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_recipe(lambda: typer.run(main))

@@ -14,6 +14,7 @@ import typer
 
 from fotmem.cli.commands import app
 from recipes.reports import fill, table
+from recipes.stopping import run_recipe
 
 PAGE = Path("docs/cli.md")
 EXAMPLE = "Example: "
@@ -104,4 +105,4 @@ def _markdown(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

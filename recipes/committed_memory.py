@@ -23,6 +23,7 @@ from fotmem.directory import memory_directory
 from fotmem.directory.compact import compact
 from fotmem.disk.quantization import Quantization
 from fotmem.documents import Document, TokenizedDocument
+from recipes.stopping import run_recipe
 
 FOLDER = Path("tests/data")
 EXPECTED = "memories.json"
@@ -167,4 +168,4 @@ def _noise(name: str, count: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fotmem.crossbatch import longllama, paper
 from fotmem.measure.bench.plot import PAGE_WIDTH
+from recipes.stopping import run_recipe
 
 PICTURE = Path("docs/crossbatch.png")
 DOCUMENTS, TOKENS, BANK = 4, 5, 20
@@ -95,4 +96,4 @@ def _longllama() -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -8,6 +8,7 @@ from pathlib import Path
 from fotmem.training.checkpoints import last_checkpoint
 from fotmem.training.dictionary import train_dictionary
 from recipes.shipping import ship_halves
+from recipes.stopping import run_recipe
 
 BUILD = Path("build/dictionary")
 SHIPPED = Path("fotmem/recipes/dictionary")
@@ -27,4 +28,4 @@ def ship(trained: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fotmem.training.checkpoints import last_checkpoint
+from recipes.given_texts import texts_of
 from recipes.other_family_model import make_model
 from recipes.reports import fill, measured, ranged, share, table
 from recipes.smollm2_report import rows_of
+from recipes.stopping import run_recipe
 from recipes.text_tables import Reports
 
 BUILD = Path("build/other-family")
@@ -42,7 +44,7 @@ LONGER = {"facts": ("facts-4k", "facts-16k"), "passkey": ("passkey",)}
 def main(texts: Path) -> None:
     """Do everything that is missing; write the table."""
     base, tuned = BUILD / "base", BUILD / "tuned"
-    training = sorted((texts / "training").glob("*.txt"))
+    training = texts_of(texts / "training")
     if not (base / "config.json").exists():
         make_model(training, base)
     if not (tuned / "memory.json").exists():
@@ -111,4 +113,4 @@ def cells(reports: Reports) -> Iterator[tuple[str, str]]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("which texts? Run make texts, and give make TEXTS=build/texts")
-    main(Path(sys.argv[1]))
+    run_recipe(lambda: main(Path(sys.argv[1])))

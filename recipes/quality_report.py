@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
+
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate.curves import QUALITIES, Curve, read_curves
 from fotmem.measure.evaluate.dictionary import DictionaryRow
@@ -23,8 +25,10 @@ from fotmem.measure.evaluate.plot import draw
 from fotmem.measure.evaluate.report import read_report, rows_of
 from fotmem.measure.evaluate.store_quality import FIGURES
 from fotmem.measure.setting import Setting
-from recipes.reports import evaluate, fill, ranged, table, texts_given
+from recipes.given_texts import texts_given
+from recipes.reports import evaluate, fill, ranged, table
 from recipes.smollm2_evaluations import ALIKE, BASE, TUNED
+from recipes.stopping import run_recipe
 
 PAGE, PICTURE = Path("docs/quality.md"), Path("docs/quality.png")
 DISTRACTION = Path("docs/distraction.png")
@@ -58,10 +62,16 @@ def main(quick: bool, texts: list[str]) -> None:
             ]
             for section, commands in chosen.items()
         }
-        for section, commands in chosen.items():
-            for each in running[section]:
-                each.result()
-                publish(section, commands, folder)
+        try:
+            for section, commands in chosen.items():
+                for each in running[section]:
+                    each.result()
+                    publish(section, commands, folder)
+        except KeyboardInterrupt:  # or another signal
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in psutil.Process().children():
+                child.terminate()
+            raise
 
 
 def report_of(folder: Path, section: str, name: str) -> Path:
@@ -297,8 +307,7 @@ FULL: dict[str, Commands] = {
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--quick"]:
+    is_quick = sys.argv[1:2] == ["--quick"]
+    if is_quick:
         del sys.argv[1]
-        main(quick=True, texts=texts_given())
-    else:
-        main(quick=False, texts=texts_given())
+    run_recipe(lambda: main(is_quick, texts_given()))

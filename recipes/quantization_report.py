@@ -18,6 +18,7 @@ from fotmem.disk import LayerShape
 from fotmem.disk.quantization import LayerCodec, Quantization
 from fotmem.measure.capture import Capture
 from recipes.reports import fill, table
+from recipes.stopping import run_recipe
 
 PAGE = Path("docs/keep.md")
 MARKER = "<!-- quantization, by make report-quantization -->\n"
@@ -118,4 +119,4 @@ def _codec(capture: Capture, quantization: Quantization | None) -> LayerCodec:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

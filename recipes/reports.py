@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fotmem.files import write_text
+from fotmem.files import open_bytes, write_text
 
 MEASURED = "measured"
 """Key in a report: its command and texts."""
@@ -41,8 +41,19 @@ def check_report(file: Path, command: str, texts: list[str]) -> None:
 
 def _measured(command: str, texts: list[str]) -> dict[str, Any]:
     """Say what a report is of: a text is known by its content."""
-    digests = [hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in texts]
-    return {"command": command, "texts": digests}
+    return {"command": command, "texts": [sha256_of(Path(text)) for text in texts]}
+
+
+def sha256_of(text: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    with open_bytes(text) as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def evaluate(words: list[str], file: Path, **options: Any) -> None:
@@ -80,10 +91,3 @@ def ranged(figure: tuple[float, ...], digits: int) -> str:
     """Format a figure with its interval."""
     value, low, high = (f"{each:.{digits}f}" for each in figure)
     return f"{value} ({low} to {high})"
-
-
-def texts_given() -> list[str]:
-    """Return the files named on the command line."""
-    if not sys.argv[1:]:
-        sys.exit("which text? It must not be trained on: give make TEXT=book.txt")
-    return sys.argv[1:]

@@ -22,7 +22,9 @@ from fotmem.measure.select.limits import in_bytes, in_ms
 from fotmem.measure.select.selector import CAPTURED
 from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
-from recipes.reports import fill, table, texts_given
+from recipes.given_texts import texts_given
+from recipes.reports import fill, table
+from recipes.stopping import run_recipe
 
 MODEL, TOKENS, TOP_K = "smollm2-fot", 320 * 2**10, 32
 STORES = ("exact", "faiss-flat", "faiss-ivf", "faiss-ivfpq", "faiss-hnsw", "hnsw", "zarr")
@@ -100,4 +102,4 @@ def figures(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(*texts_given()[:1])
+    run_recipe(lambda: main(*texts_given()[:1]))

@@ -3,7 +3,6 @@
 Run by ``make recipe-smollm2``, after ``make texts``; a second run continues a stopped one.
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -11,7 +10,9 @@ import torch
 import fotmem
 from fotmem.models.load import load_model
 from fotmem.training.checkpoints import last_checkpoint
+from recipes.given_texts import texts_of
 from recipes.shipping import ship_halves
+from recipes.stopping import run_recipe
 
 BUILD = Path("build/recipe-smollm2")
 TEXTS = Path("build/texts/training")
@@ -47,11 +48,8 @@ def ship(tuned: Path) -> None:
 
 def data() -> list[Path]:
     """Return the training texts."""
-    texts = sorted(TEXTS.glob("*.txt"))
-    if not texts:
-        sys.exit(f"there is no text in {TEXTS}: run make texts")
-    return texts
+    return texts_of(TEXTS)
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

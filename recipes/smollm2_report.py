@@ -21,10 +21,12 @@ from typing import NamedTuple
 from fotmem.files import read_text
 from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
-from recipes.reports import check_report, fill, measured
+from recipes.given_texts import texts_of
+from recipes.reports import check_report, fill, measured, sha256_of
 from recipes.smollm2 import SHIPPED
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation, seed_of
 from recipes.smollm2_picture import draw
+from recipes.stopping import run_recipe
 from recipes.text_tables import TABLES, Reports, Rows, tables
 from recipes.texts.making import NOTES, notes
 
@@ -52,9 +54,7 @@ class Run(NamedTuple):
 
 def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
     """Measure everything without a report, or only some evaluations; draw; fill in the pages."""
-    texts = sorted(folder.glob("*.txt"))
-    if not texts:
-        sys.exit(f"there is no .txt file in {folder}: run make texts, or give TEXTS=FOLDER")
+    texts = texts_of(folder)
     is_shown = not quick and are_test_texts(texts)
     reports = REPORTS if is_shown else OTHER_REPORTS / ("quick" if quick else "whole")
     evaluations = QUICK if quick else EVALUATIONS
@@ -84,7 +84,7 @@ def are_test_texts(texts: Sequence[Path]) -> bool:
         for name, made in notes(texts[0].parent.parent).items()
         if name.startswith("test/")
     }
-    return known == {text.stem: hashlib.sha256(text.read_bytes()).hexdigest() for text in texts}
+    return known == {text.stem: sha256_of(text) for text in texts}
 
 
 def check_adapter(reports: Path) -> None:
@@ -177,4 +177,4 @@ if __name__ == "__main__":
     parser.add_argument("folder", nargs="?", type=Path, default=Path("build/texts/test"))
     parser.add_argument("--quick", action="store_true", help="measure less, and print tables")
     parser.add_argument("--only", default="", help="names of evaluations, such as passkey,facts")
-    main(**vars(parser.parse_args()))
+    run_recipe(lambda: main(**vars(parser.parse_args())))

@@ -16,6 +16,7 @@ from typing import Any
 import fotmem
 from benchmarks.growth import write
 from recipes.reports import fill, table
+from recipes.stopping import run_recipe
 
 PAGE = Path("docs/benchmarks.md")
 FOLDER = Path("docs/benchmarks")
@@ -209,4 +210,4 @@ def _time(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_recipe(lambda: main(*sys.argv[1:]))

@@ -326,5 +326,5 @@ def test_the_report_has_each_setting(
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="run make texts, or give TEXTS=FOLDER"):
+    with pytest.raises(SystemExit, match="run make texts, or put one there"):
         choosing.main("tuned", tmp_path, [{}], tmp_path / "report.json")

@@ -80,13 +80,15 @@ def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page.write_text(f"before\n{ablation.FIGURES}old\n{ablation.FIGURES}after\n")
     monkeypatch.setattr(ablation, "PAGE", page)
     monkeypatch.setattr(ablation, "BUILD", tmp_path)
-    monkeypatch.setattr("sys.argv", ["ablation", "book.txt"])
+    text = tmp_path / "book.txt"
+    text.touch()
+    monkeypatch.setattr("sys.argv", ["ablation", str(text)])
     trained: list[str] = []
     checked: list[object] = []
     monkeypatch.setattr(ablation, "_train", lambda name, output: trained.append(name))
 
     def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]:
-        assert texts == ["book.txt"]
+        assert texts == [str(text)]
         right = 0.5 if "bank" in file.name else 0.2
         rows = [passkey_row(16_871, 0.0, memory=False), passkey_row(16_871, right, memory=True)]
         if command.startswith("facts"):

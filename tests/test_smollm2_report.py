@@ -441,7 +441,7 @@ def test_some_evaluations(folder: Path, run: list[str], monkeypatch: pytest.Monk
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"no .txt file in .*: run make texts, or give TEXTS="):
+    with pytest.raises(SystemExit, match=r"no .txt file in .*: run make texts, or put one"):
         smollm2_report.main(tmp_path, quick=True)
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from fotmem.errors import InputError
+from recipes.stopping import run_recipe
 from recipes.texts.making import make
 from recipes.texts.table import KINDS, SPLITS
 
@@ -27,4 +28,4 @@ def main(folder: Path = FOLDER) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    run_recipe(lambda: main(*map(Path, sys.argv[1:])))
