@@ -1,14 +1,15 @@
 """Runs fotmem's commands, each once, and puts the figures into pages."""
 
 import hashlib
-import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from fotmem.files import open_bytes, write_text
+from fotmem.errors import InputError
+from fotmem.files import open_bytes
+from fotmem.measure.evaluate.report import read_report, write_report
 
 MEASURED = "measured"
 """Key in a report: its command and texts."""
@@ -22,20 +23,34 @@ def measured(file: Path, command: str, texts: list[str]) -> list[dict[str, Any]]
         given = [word for text in texts for word in ("--text", text)]
         made = file.with_suffix(".made")
         evaluate([*shlex.split(command), *given], made)
-        content = json.loads(made.read_text("utf-8")) | {MEASURED: _measured(command, texts)}
-        write_text(file, json.dumps(content, indent=2) + "\n")
+        content = read_report(made) | {MEASURED: _measured(command, texts)}
+        write_report(file, content)
         made.unlink()
-    rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["rows"]
+    rows: list[dict[str, Any]] = existing(file)["rows"]
     return rows
+
+
+def existing(file: Path) -> dict[str, Any]:
+    """Read a report that was measured before.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is no report.
+    """
+    try:
+        return read_report(file)
+    except InputError as error:
+        raise InputError(f"{error}; remove it, and run again") from error
 
 
 def check_report(file: Path, command: str, texts: list[str]) -> None:
     """Refuse a report of another command or of other texts, if there is one."""
     if not file.exists():
         return
-    found, expected = json.loads(file.read_text("utf-8")).get(MEASURED), _measured(command, texts)
+    found, expected = existing(file).get(MEASURED) or {}, _measured(command, texts)
     if found != expected:
-        kind = "command" if found and found["texts"] == expected["texts"] else "text"
+        kind = "command" if found.get("texts") == expected["texts"] else "text"
         sys.exit(f"{file} is the report of another {kind}: move it away to measure again")
 
 

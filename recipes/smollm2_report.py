@@ -9,7 +9,6 @@ measured again; those of another adapter, text or command are refused.
 
 import argparse
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from fotmem.files import read_text
 from fotmem.models.load import load_model
 from fotmem.models.tokens import token_ids
 from recipes.given_texts import texts_of
-from recipes.reports import check_report, fill, measured, sha256_of
+from recipes.reports import check_report, existing, fill, measured, sha256_of
 from recipes.smollm2 import SHIPPED
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation, seed_of
 from recipes.smollm2_picture import draw
@@ -62,9 +61,11 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
     if unknown := [name for name in chosen if name not in evaluations]:
         sys.exit(f"unknown: {', '.join(unknown)}; the evaluations are {', '.join(evaluations)}")
     check_adapter(reports)
+    names = [text.stem for text in texts]
+    collected(reports, evaluations, names)  # a damaged one is refused now, not after hours
     planned = runs(texts, {name: evaluations[name] for name in chosen})
     failed = measure(list(planned), evaluations, reports)
-    found = collected(reports, evaluations, [text.stem for text in texts])
+    found = collected(reports, evaluations, names)
     if not is_shown:
         print(tables(found, evaluations))
     else:
@@ -158,7 +159,7 @@ def collected(reports: Path, evaluations: Evaluations, texts: Iterable[str]) -> 
 
 def rows_of(file: Path) -> Rows:
     """Return the rows of a report, and those of other ways to answer."""
-    report = json.loads(file.read_text("utf-8"))
+    report = existing(file)
     return [*report["rows"], *report.get("beside", [])]
 
 

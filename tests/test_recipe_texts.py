@@ -92,6 +92,13 @@ def test_a_text_is_made_once(
     assert sorted(each.name for each in folder.iterdir()) == ["test", "texts.json", "training"]
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"test/manual": {"characters": 9}}'])
+def test_damaged_notes_are_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "texts.json").write_text(content)
+    with pytest.raises(InputError, match=r"texts\.json is not what .*: move it away; make texts"):
+        notes(tmp_path)
+
+
 def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
     """Put commands on the path in place of all others."""
     folder.mkdir()

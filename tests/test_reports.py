@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fotmem.cli.commands import app
+from fotmem.errors import InputError
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.bench.report import GrowthRow
 from fotmem.measure.evaluate.curves import Curve, CurvePoint
@@ -41,6 +42,10 @@ def passkey_row(tokens: int, right: float, *, memory: bool) -> dict[str, Any]:
     }
 
 
+def report_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"task": "passkey", "options": {}, "rows": rows}
+
+
 def around(value: float) -> Figure:
     return Figure(value, value - 0.01, value + 0.01)
 
@@ -53,7 +58,7 @@ def test_existing_reports_are_not_measured_again(
     def run_and_write(words: list[str], *, check: bool) -> None:
         run.append(words)
         file = Path(words[words.index("--report") + 1])
-        file.write_text(json.dumps({"rows": [{"tokens": 5}]}))
+        write_report(file, report_of([{"tokens": 5}]))
 
     monkeypatch.setattr("recipes.reports.subprocess.run", run_and_write)
     text, report, command = tmp_path / "a b.txt", tmp_path / "one.json", "passkey x --tokens 5"
@@ -69,10 +74,21 @@ def test_existing_reports_are_not_measured_again(
     text.write_text("words")
     with pytest.raises(SystemExit, match=r"one.json is the report of another text: move it away"):
         reports.measured(report, command, [str(text)])
-    report.write_text(json.dumps({"rows": []}))  # of a version that noted neither
+    write_report(report, report_of([]))  # of a version that noted neither
     with pytest.raises(SystemExit, match="move it away"):
         reports.check_report(report, command, [str(text)])
     assert len(run) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": []}'])
+def test_a_damaged_report_is_named_before_anything_is_measured(
+    content: str, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "one.json"
+    damaged.write_text(content)
+    for read in (reports.check_report, reports.measured):
+        with pytest.raises(InputError, match=r"one\.json is not a report .*; remove it, and run"):
+            read(damaged, "passkey x", [])
 
 
 def test_the_table_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fotmem.cli.commands import app
+from fotmem.errors import InputError
 from fotmem.measure.bench.figures import Figure
 from fotmem.measure.evaluate.intervals import ratio_interval
 from fotmem.measure.evaluate.perplexity import PerplexityRow
+from fotmem.measure.evaluate.report import write_report
 from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 from recipes import smollm2_report
 from recipes.smollm2_evaluations import EVALUATIONS, Evaluation, seed_of
@@ -61,6 +63,10 @@ def passkey_row(tokens: int, right: float, *, memory: bool = True) -> dict[str, 
     interval = [max(0.0, right - 0.1), min(1.0, right + 0.1)]
     about = {"tokens": tokens, "memory": memory, "trials": 100}
     return about | {"exact_match": right, "exact_match_interval": interval}
+
+
+def report_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"task": "passkey", "options": {}, "rows": rows}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -304,7 +310,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def evaluate(words: list[str], file: Path, **options: Any) -> None:
         commands.append(" ".join(words))
         row = passkey_row(int(words[words.index("--tokens") + 1]), 0.5)
-        file.write_text(json.dumps({"rows": [row]}))
+        write_report(file, report_of([row]))
 
     monkeypatch.setattr("recipes.reports.evaluate", evaluate)
     return commands
@@ -403,10 +409,26 @@ def test_questions_are_asked_where_a_text_has_some(
 
 
 def test_other_ways_stand_beside_the_rows_of_a_report(tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps({"rows": [{"a": 1}], "beside": [{"b": 2}]}))
-    (tmp_path / "two.json").write_text(json.dumps({"rows": [{"a": 1}]}))
+    write_report(tmp_path / "one.json", report_of([{"a": 1}]) | {"beside": [{"b": 2}]})
+    write_report(tmp_path / "two.json", report_of([{"a": 1}]))
     assert rows_of(tmp_path / "one.json") == [{"a": 1}, {"b": 2}]
     assert rows_of(tmp_path / "two.json") == [{"a": 1}]
+
+
+@pytest.mark.parametrize("name", ["texts.json", "reports/short/facts-10.json"])
+def test_what_is_damaged_is_named_before_anything_is_measured(
+    folder: Path, run: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what is not measured now, but stands in the same tables."""
+    both = {"passkey": ONE["passkey"]._replace(lengths=("2",)), "facts": ONE["passkey"]}
+    both["facts"] = both["facts"]._replace(lengths=("10",))
+    monkeypatch.setattr(smollm2_report, "EVALUATIONS", both)
+    damaged = folder.parent / name
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_text("{")
+    with pytest.raises(InputError, match=rf"{damaged.name} is not .*; (remove|make texts writes)"):
+        smollm2_report.main(folder, only="passkey")
+    assert run == []
 
 
 def test_what_fails_stops_nothing_else(
@@ -415,7 +437,7 @@ def test_what_fails_stops_nothing_else(
     def fail_first(words: list[str], file: Path, **options: Any) -> None:
         if "2" in words:
             raise subprocess.CalledProcessError(1, "fotmem")
-        file.write_text(json.dumps({"rows": [passkey_row(10, 0.5)]}))
+        write_report(file, report_of([passkey_row(10, 0.5)]))
 
     monkeypatch.setattr("recipes.reports.evaluate", fail_first)
     with pytest.raises(SystemExit, match="these failed, and can be run again: passkey 2 of long"):

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from fotmem.errors import InputError
-from fotmem.files import write_text
+from fotmem.files import read_utf8, write_text
+from fotmem.measure.setting import first_of
 from recipes.texts.packages import Package, unpack
 from recipes.texts.plain import between, without_repeats
 from recipes.texts.table import KINDS, PYTHON, SPLITS, Text
@@ -31,10 +34,23 @@ class Made(NamedTuple):
 
 
 def notes(folder: Path) -> dict[str, Made]:
-    """Read what is known of the texts of a folder."""
+    """Read what is known of the texts of a folder.
+
+    Raises
+    ------
+    InputError
+        The file of the notes holds something else.
+    """
     file = folder / NOTES
-    read = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return {name: Made(**each) for name, each in read.items()}
+    if not file.exists():
+        return {}
+    try:
+        return TypeAdapter(dict[str, Made]).validate_json(read_utf8(file))
+    except ValidationError as error:
+        raise InputError(
+            f"{file} is not what make texts notes of its texts ({first_of(error)}): move it away; "
+            "make texts writes it anew"
+        ) from error
 
 
 def make(kind: str, split: str, folder: Path) -> Made:
