@@ -12,7 +12,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +40,7 @@ PAGES = {
     Path("README.md"): [each for each in TABLES if {"passkey", "perplexity"} & {*each.evaluations}],
 }
 """The tables of each page."""
-QUICK = {name: each.quickened() for name, each in EVALUATIONS.items()}
+QUICK = {name: each.quickened() for name, each in EVALUATIONS.items() if each.quick}
 
 
 class Run(NamedTuple):
@@ -57,14 +57,11 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
     is_shown = not quick and are_test_texts(texts)
     reports = REPORTS if is_shown else OTHER_REPORTS / ("quick" if quick else "whole")
     evaluations = QUICK if quick else EVALUATIONS
-    chosen = only.split(",") if only else list(evaluations)
-    if unknown := [name for name in chosen if name not in evaluations]:
-        sys.exit(f"unknown: {', '.join(unknown)}; the evaluations are {', '.join(evaluations)}")
-    check_adapter(reports)
     names = [text.stem for text in texts]
     collected(reports, evaluations, names)  # a damaged one is refused now, not after hours
-    planned = runs(texts, {name: evaluations[name] for name in chosen})
-    failed = measure(list(planned), evaluations, reports)
+    planned = runs(texts, named(only, evaluations))
+    check_adapter(reports)
+    failed = measure(planned, evaluations, reports)
     found = collected(reports, evaluations, names)
     if not is_shown:
         print(tables(found, evaluations))
@@ -72,10 +69,21 @@ def main(folder: Path, *, quick: bool = False, only: str = "") -> None:
         shutil.copyfile(folder.parent / NOTES, reports / NOTES)
         draw(found)
         for page, shown in PAGES.items():
-            written = tables(found, evaluations, shown)
-            fill(page, FIGURES, described(found, reports) + "\n" + written)
+            if written := tables(found, evaluations, shown):
+                fill(page, FIGURES, described(found, reports) + "\n" + written)
     if failed:
         sys.exit(f"these failed, and can be run again: {', '.join(failed)}")
+
+
+def named(only: str, evaluations: Evaluations) -> Evaluations:
+    """Return the evaluations with these names; all, if there are none."""
+    names = only.split(",") if only else list(evaluations)
+    if unknown := [name for name in names if name not in evaluations]:
+        sys.exit(
+            f"{', '.join(map(repr, unknown))} cannot be measured: give names, with commas and no "
+            f"spaces between them, of {', '.join(evaluations)}"
+        )
+    return {name: evaluations[name] for name in names}
 
 
 def are_test_texts(texts: Sequence[Path]) -> bool:
@@ -101,17 +109,26 @@ def check_adapter(reports: Path) -> None:
         sys.exit(f"the reports in {reports} are of another adapter: remove that folder")
 
 
-def runs(texts: Sequence[Path], evaluations: Evaluations) -> Iterator[Run]:
-    """Yield what there is to measure: each length of all texts that have it, table by table."""
+def runs(texts: Sequence[Path], evaluations: Evaluations) -> list[Run]:
+    """Return what there is to measure: each length of all texts that have it, table by table."""
     _, tokenizer = load_model("smollm2")
     tokens = {text: len(token_ids(tokenizer, read_text(text))) for text in texts}
-    for name, evaluation in evaluations.items():
-        for length, text in product(evaluation.lengths, texts):
-            asked = (
-                not evaluation.questions or Path(evaluation.questions.format(text.stem)).exists()
-            )
-            if asked and evaluation.needed(length) <= tokens[text]:
-                yield Run(text, name, length)
+    found = [
+        Run(text, name, length)
+        for name, evaluation in evaluations.items()
+        for length, text in product(evaluation.lengths, texts)
+        if evaluation.needed(length) <= tokens[text]
+        and (not evaluation.questions or Path(evaluation.questions.format(text.stem)).exists())
+    ]
+    if not found:
+        least = min(each.needed(length) for each in evaluations.values() for length in each.lengths)
+        files = {each.questions.format("NAME") for each in evaluations.values()}
+        asked = "" if "" in files else f" and a file of questions ({', '.join(files)})"
+        sys.exit(
+            f"no text in {texts[0].parent} can be measured: the longest has "
+            f"{max(tokens.values()):,} tokens, and a text NAME.txt needs {least:,}{asked}"
+        )
+    return found
 
 
 def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> list[str]:

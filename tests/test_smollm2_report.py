@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+import re
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -458,8 +460,42 @@ def test_some_evaluations(folder: Path, run: list[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(smollm2_report, "EVALUATIONS", one)
     smollm2_report.main(folder, only="passkey")
     assert len(run) == 2
-    with pytest.raises(SystemExit, match="unknown: perp; the evaluations are passkey, facts"):
-        smollm2_report.main(folder, only="passkey,perp")
+    for only, unknown in {"passkey,perp": "'perp'", "passkey,": "''"}.items():
+        match = f"{unknown} cannot be measured: give names, with commas .*, of passkey, facts$"
+        with pytest.raises(SystemExit, match=match):
+            smollm2_report.main(folder, only=only)
+    with pytest.raises(SystemExit, match=r"'facts' cannot be measured: .*, of passkey$"):
+        smollm2_report.main(folder, quick=True, only="facts")
+
+
+@pytest.mark.parametrize("questions", ["", "asked/{}.jsonl"])
+def test_texts_of_which_nothing_can_be_measured_change_no_page(
+    folder: Path, run: list[str], questions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (folder.parent / "page.md").read_text()
+    length = "1" if questions else "4k"
+    one = {"passkey": ONE["passkey"]._replace(lengths=(length,), questions=questions)}
+    monkeypatch.setattr(smollm2_report, "EVALUATIONS", one)
+    needed = "1 and a file of questions (asked/NAME.jsonl)" if questions else "4,096"
+    match = rf"no text in .*test can be .* has 20 tokens, and a text .* needs {re.escape(needed)}$"
+    with pytest.raises(SystemExit, match=match):
+        smollm2_report.main(folder)
+    assert (folder.parent / "page.md").read_text() == before
+    assert not (folder.parent / "reports").exists()
+    assert run == []
+
+
+def test_if_all_fails_no_page_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: list[str], file: Path, **options: Any) -> None:
+        raise subprocess.CalledProcessError(1, "fotmem")
+
+    monkeypatch.setattr("recipes.reports.evaluate", fail)
+    monkeypatch.setattr(smollm2_report, "draw", partial(draw, picture=folder / "passkey.png"))
+    before = (folder.parent / "page.md").read_text()
+    with pytest.raises(SystemExit, match="these failed"):
+        smollm2_report.main(folder)
+    assert (folder.parent / "page.md").read_text() == before
+    assert not (folder / "passkey.png").exists()
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
@@ -477,5 +513,5 @@ def test_the_pages_have_the_figures_of_the_reports(
     names = sorted(folder.name for folder in REPORTS.glob("*") if folder.is_dir())
     found = smollm2_report.collected(REPORTS, EVALUATIONS, names)
     listed = smollm2_report.described(found, REPORTS)
-    written = f"\n{listed}\n{tables(found, EVALUATIONS, PAGES[page])}\n" if found else figures
-    assert figures == written
+    written = tables(found, EVALUATIONS, PAGES[page])
+    assert figures == (f"\n{listed}\n{written}\n" if written else figures)
