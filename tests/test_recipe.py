@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import fotmem
-from fotmem.errors import InputError
+from fotmem.errors import CheckpointError, InputError
 from fotmem.files import python_reference
 from fotmem.measure.evaluate.dictionary import measure_dictionary
 from fotmem.measure.evaluate.passkey import score
@@ -18,6 +19,7 @@ from fotmem.models.load import load_model, load_recipe
 from fotmem.models.packaged import RECIPES
 from fotmem.training.checkpoints import BANK_FILE
 from recipes import dictionary, smollm2
+from recipes.shipping import ship_halves
 from recipes.smollm2 import OPTIONS
 from tests import tiny
 
@@ -89,6 +91,49 @@ def test_recipes_begin_anew_or_go_on(
     text.unlink()
     with pytest.raises(SystemExit, match="run make texts"):
         smollm2.data()
+
+
+def test_all_files_are_shipped_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, shipped = tmp_path / "trained", tmp_path / "shipped"
+
+    def train(number: float) -> None:
+        trained.mkdir(exist_ok=True)
+        save_file({"weight": torch.tensor([number])}, trained / "weights.safetensors")
+        for name in ("a.json", "b.json"):
+            (trained / name).write_text(f"{number}")
+
+    def ship() -> None:
+        ship_halves(trained, shipped, "weights.safetensors", "a.json", "b.json")
+
+    def content() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in shipped.iterdir()}
+
+    train(1)
+    ship()
+    before = content()
+    assert load_file(shipped / "weights.safetensors")["weight"].dtype == torch.float16
+    assert before["a.json"] == before["b.json"] == b"1"
+    train(2)
+    (trained / "b.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        ship()
+    train(2)
+    (trained / "weights.safetensors").write_bytes(b"cut off")
+    with pytest.raises(CheckpointError, match=r"weights.safetensors is damaged .*: train again"):
+        ship()
+    train(2)
+    with monkeypatch.context() as patch:
+        patch.setattr("recipes.shipping.save_file", disk_full)
+        with pytest.raises(OSError, match="disk full"):
+            ship()
+    assert content() == before
+    ship()
+    assert content()["a.json"] == content()["b.json"] == b"2"
+    assert {each.name for each in tmp_path.iterdir()} == {"trained", "shipped"}
+
+
+def disk_full(*about: Any, **options: Any) -> None:
+    raise OSError("disk full")
 
 
 def test_a_recipe_is_loaded_by_each_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
