@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 import fotmem
+from fotmem.errors import InputError, one_line
 from fotmem.measure.evaluate.alternatives.asked_texts import of_pieces
 from fotmem.measure.evaluate.alternatives.attached_memory import AttachedMemory
 from fotmem.measure.evaluate.alternatives.bm25 import Passages
@@ -21,6 +23,7 @@ from fotmem.measure.evaluate.questions.text_pieces import TextPiece
 from fotmem.measure.evaluate.scored_text import ScoredText
 from fotmem.measure.reading import remember
 from fotmem.models.load import load_model
+from fotmem.outputs import write_bytes
 from fotmem.tasks.answer import first_choices
 from fotmem.tasks.asking import rereading
 from recipes.answers import answer
@@ -130,17 +133,28 @@ def scored_text(ids: list[int]) -> ScoredText:
 
 
 def base_losses(texts: Mapping[str, ScoredText], file: Path) -> dict[str, BaseLosses]:
-    """Return what the untuned model loses on texts; measure it where there is no such file."""
+    """Return what the untuned model loses on texts; measure it where there is no such file.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
     if not file.exists():
         model, _ = load_model(BASE, dtype=torch.bfloat16)
         measured = {}
         for name, text in texts.items():
             measured[f"{name} without"] = _without(model, text)
             measured[f"{name} full"] = BareModel(model, text).full(BEFORE).losses
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(measured, file)
-    known = load_file(file)
-    return {name: BaseLosses(known[f"{name} without"], known[f"{name} full"]) for name in texts}
+        write_bytes(file, save(measured))
+    try:
+        known = load_file(file)
+        return {name: BaseLosses(known[f"{name} without"], known[f"{name} full"]) for name in texts}
+    except (SafetensorError, KeyError) as error:  # or the same texts had other names
+        raise InputError(
+            f"{file} does not have the losses of these texts ({one_line(error)}): remove it, and "
+            "run again"
+        ) from error
 
 
 def _without(model: Any, text: ScoredText) -> Tensor:

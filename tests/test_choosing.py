@@ -8,9 +8,12 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 import fotmem
 from fotmem.arguments import PASSAGES
+from fotmem.errors import InputError, StorageError
 from fotmem.measure.evaluate.alternatives import bm25, local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
@@ -25,6 +28,7 @@ from recipes.choosing_scores import (
     BaseLosses,
     Scores,
     Setting,
+    base_losses,
     score_hard_text,
     score_questions,
     score_text,
@@ -126,7 +130,7 @@ def test_texts_take_turns_and_have_numbers(small: None, monkeypatch: pytest.Monk
 
 def test_texts_without_sentences_are_refused(small: None) -> None:
     code = token_ids(TOKENIZER, "x = 1\n" * 2000)
-    with pytest.raises(fotmem.errors.InputError, match="have 0 sentences of 12 to 30 words"):
+    with pytest.raises(InputError, match="have 0 sentences of 12 to 30 words"):
         make_hard_text(TOKENIZER, {"code": code}, 0)
 
 
@@ -244,6 +248,37 @@ def test_questions_are_asked_in_the_window_and_with_memory(
     assert found[:8] == [*in_window, *by_bm25, *asked_with_memory]
     assert later == [each[:2] for each in (*in_window, *by_bm25)]
     assert found[12:] == asked_with_memory
+
+
+def test_a_damaged_file_of_the_untuned_model_is_named(small: None, tmp_path: Path) -> None:
+    file, texts = tmp_path / "smollm2-1.safetensors", {"prose": scored_text(PROSE[:2000])}
+    cut_off = save({"prose without": torch.zeros(2, 128), "prose full": torch.zeros(2, 128)})[:99]
+    for content in (cut_off, b"", save({"other without": torch.zeros(2, 128)})):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"smollm2-1.safetensors does .*: remove it, and run"):
+            base_losses(texts, file)
+
+
+def test_what_is_known_of_the_untuned_model_is_written_whole(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing_scores, "load_model", lambda *_, **__: (tiny_model(), TOKENIZER))
+    file, texts = tmp_path / "build/smollm2-1.safetensors", {"prose": scored_text(PROSE[:2000])}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", cut_off)
+        with pytest.raises(StorageError, match="disk full"):
+            base_losses(texts, file)
+    assert not file.exists()
+    measured = base_losses(texts, file)
+    monkeypatch.setattr(choosing_scores, "load_model", None)
+    for one, other in zip(measured["prose"], base_losses(texts, file)["prose"], strict=True):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def cut_off(file: Path, content: bytes) -> int:
+    with file.open("wb") as opened:
+        opened.write(content[:9])
+    raise OSError("disk full")
 
 
 # The tables
