@@ -45,7 +45,8 @@ class Scores(NamedTuple):
 
     answers: Answers
     shares: dict[str, list[float]]
-    """What memory saves in each window of a text, as a share of what full attention saves."""
+    """What memory saves in each window of a text, as a share of what full attention saves; of the
+    texts where that saves something."""
     costs: dict[str, list[float]]
     """The loss of each window without memory, minus that of the untuned model, in nats."""
 
@@ -177,10 +178,14 @@ def score_text(
         The loss of each window without memory, minus that of the untuned model.
     list of list of float
         For each setting, what memory saves in each window as a share of what full attention saves
-        the untuned model in all of them.
+        the untuned model in all of them; empty where that saves nothing.
     """
     memory.clear()
     without = _without(model, text)
+    cost = text.window_means(without - base.without, WINDOW).tolist()
+    most = text.mean(base.without - base.full)
+    if most <= 0:
+        return cost, []
     found: list[list[Tensor]] = [[] for _ in settings]
     for part in text.parts:
         memory.clear()
@@ -189,10 +194,8 @@ def score_text(
             for number in in_turn(memory, settings):
                 found[number].append(window_losses(model, tokens))
             remember(memory, tokens, attend=False)
-    most = text.mean(base.without - base.full)
     saved = [text.window_means(without - text.joined(each), WINDOW) / most for each in found]
-    cost = text.window_means(without - base.without, WINDOW)
-    return cost.tolist(), [each.tolist() for each in saved]
+    return cost, [each.tolist() for each in saved]
 
 
 def score_questions(

@@ -37,11 +37,10 @@ def tables(setting: Setting, scores: Scores, first: Scores) -> str:
     head = ["mean (95%)", "minus the first setting"]
     answers = _rows(scores.answers, first.answers, answer_figure)
     shares = _rows(_with_mean(scores.shares), _with_mean(first.shares), figure)
+    known = {row[0]: row for row in shares}
     cost = {name: fmean(each) for name, each in _with_mean(scores.costs).items()}
-    texts = [[*row, f"{cost[row[0]]:+.3f}"] for row in shares]
-    lowest = min(scores.shares, key=lambda name: fmean(scores.shares[name]))
-    worst = [f"**worst** ({lowest})", f"{fmean(scores.shares[lowest]):.2f}", ""]
-    texts.append([*worst, f"{max(cost.values()):+.3f}"])
+    texts = [[*known.get(name, [name, "", ""]), f"{each:+.3f}"] for name, each in cost.items()]
+    texts.append([*_worst(scores.shares), f"{max(cost.values()):+.3f}"])
     cost_head = "loss without memory, minus that of smollm2"
     asked = table(["asked", *head], answers)
     text = table(["share of full attention's gain", *head, cost_head], texts)
@@ -55,8 +54,16 @@ def titled(setting: Setting) -> str:
 
 
 def _with_mean(scores: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Add the mean of all texts, which have equally many windows."""
-    return {**scores, "**mean**": [each for some in scores.values() for each in some]}
+    """Add the mean of all texts, which have equally many windows; nothing if there are none."""
+    every = [each for some in scores.values() for each in some]
+    return {**scores, "**mean**": every} if every else {}
+
+
+def _worst(shares: Mapping[str, list[float]]) -> list[str]:
+    if not shares:
+        return ["**worst**", "", ""]
+    lowest = min(shares, key=lambda name: fmean(shares[name]))
+    return [f"**worst** ({lowest})", f"{fmean(shares[lowest]):.2f}", ""]
 
 
 def _rows(

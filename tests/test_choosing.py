@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 import fotmem
 from fotmem.arguments import PASSAGES
-from fotmem.errors import InputError, StorageError
+from fotmem.errors import InputError, LayerError, OptionError, StorageError
 from fotmem.measure.evaluate.alternatives import bm25, local_text
 from fotmem.measure.evaluate.bare_model import BareModel, window_losses
 from fotmem.measure.evaluate.perplexity import measure_perplexity
@@ -22,8 +22,8 @@ from fotmem.measure.evaluate.questions.text_pieces import AskedQuestion, TextPie
 from fotmem.measure.reading import overlap_of
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import Answer
-from recipes import choosing, choosing_scores, hard_text
-from recipes.choosing import complete, parsed
+from recipes import choosing, choosing_scores, choosing_texts, hard_text
+from recipes.choosing import complete, parsed, report_of
 from recipes.choosing_scores import (
     BaseLosses,
     Scores,
@@ -34,7 +34,7 @@ from recipes.choosing_scores import (
     score_text,
     scored_text,
 )
-from recipes.choosing_tables import answer_figure, figure, tables
+from recipes.choosing_tables import answer_figure, figure, figures, tables
 from recipes.hard_text import make_hard_text
 from tests import folders, tiny
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -198,11 +198,11 @@ def test_a_quotation_is_what_memory_adds(small: None, memory: fotmem.Memory) -> 
 
 
 def test_the_share_is_that_of_the_perplexity_evaluation(small: None) -> None:
-    """If full attention saves what it saves this model."""
+    """Times what full attention saves."""
     model, text = tiny_model(), scored_text(PROSE[:2000])
     windows = [window for part in text.parts for window in part.windows(64)]
     without = text.joined([window_losses(model, window) for window in windows])
-    full = BareModel(model, text).full(128).losses
+    full = 0.9 * BareModel(model, text).full(128).losses
     with fotmem.attach(model, window=64, top_k=8) as memory:
         rows = [
             *measure_perplexity(
@@ -216,6 +216,19 @@ def test_the_share_is_that_of_the_perplexity_evaluation(small: None) -> None:
     assert cost == [0] * 4
     saved = fmean(share) * text.mean(without - full)
     assert saved == pytest.approx(-rows[1].difference, abs=1e-6)
+
+
+def test_there_is_no_share_where_full_attention_saves_nothing(
+    small: None, memory: fotmem.Memory
+) -> None:
+    """Its sign would be wrong."""
+    text = scored_text(PROSE[:2000])
+    full = BareModel(model_of(memory), text).full(128).losses
+    cost, shares = score_text(
+        model_of(memory), memory, text, BaseLosses(full, 1.1 * full), SETTINGS
+    )
+    assert len(cost) == 4
+    assert shares == []
 
 
 def test_questions_are_asked_in_the_window_and_with_memory(
@@ -303,6 +316,18 @@ def test_differences_are_paired_with_the_first_setting() -> None:
     assert "| **worst** (tables) | 0.30 |  | +0.100 |" in shown
 
 
+def test_a_text_without_a_share_stands_beside_others() -> None:
+    costs = {"code": [0.1, 0.1], "tables": [0.3, 0.3]}
+    some = Scores({"pass keys": [1.0]}, {"code": [0.5, 0.7]}, costs)
+    shown = tables({"decay": 0.5}, some, some)
+    assert "| code | 0.60 (0.50 to 0.70) |  | +0.100 |\n| tables |  |  | +0.300 |\n" in shown
+    assert "| **mean** | 0.60 (0.50 to 0.70) |  | +0.200 |\n" in shown
+    assert "| **worst** (code) | 0.60 |  | +0.300 |" in shown
+    assert figures(some)["shares"].keys() == {"code"}
+    none = tables({"decay": 0.5}, some._replace(shares={}), some._replace(shares={}))
+    assert "| tables |  |  | +0.300 |\n| **mean** |  |  | +0.200 |\n| **worst** |  |  |" in none
+
+
 # The command
 
 
@@ -313,7 +338,7 @@ def test_a_setting_names_what_differs_from_the_model(memory: fotmem.Memory) -> N
     others = {"decay": 0, "top_k": 32, "passages": PASSAGES}
     assert complete(memory, parsed("temperature=2")) == {"temperature": 2, **others}
     assert complete(memory, parsed("passages=0"))["passages"] == 0
-    with pytest.raises(fotmem.errors.OptionError, match="temperature"):
+    with pytest.raises(OptionError, match="temperature"):
         complete(memory, parsed("temperature=-1"))
 
 
@@ -323,28 +348,58 @@ def test_another_setting_is_refused(words: str) -> None:
         parsed(words)
 
 
-def test_the_report_has_each_setting(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_setting_that_does_not_fit_is_refused_first(memory: fotmem.Memory) -> None:
+    """Not in its turn, after others were measured."""
+    with pytest.raises(LayerError, match="decay names layer 0, which has no memory"):
+        complete(memory, parsed("passages=1,decay=0:1"))
+    with pytest.raises(OptionError, match="passages must be an integer of at least 0, got -1"):
+        complete(memory, parsed("passages=-1"))
+
+
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        ("smollm2-fot", "smollm2-fot"),
+        ("exp/a/tuned", "exp-a-tuned"),
+        ("exp/b/tuned/", "exp-b-tuned"),
+        ("/srv/tuned", "srv-tuned"),
+    ],
+)
+def test_each_model_has_its_own_report(model: str, name: str) -> None:
+    assert report_of(model) == choosing.BUILD / f"{name}.json"
+
+
+@pytest.fixture
+def loaded(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the models that are loaded; write two texts."""
     for name, begin in (("manual", 0), ("prose", 40_000)):
         (tmp_path / f"{name}.txt").write_text(folders.PROSE[begin : begin + 40_000])
-    questions = tmp_path / "questions"
-    questions.mkdir()
-    passage = folders.PROSE[20_000:20_060].partition(" ")[2].rpartition(" ")[0]
-    asked = Question(question="Who?", answers=[passage.split()[0]], passage=passage)
-    (questions / "manual.jsonl").write_text(asked.model_dump_json())
-    monkeypatch.setattr(choosing, "QUESTIONS", questions)
+    monkeypatch.setattr(choosing_texts, "QUESTIONS", tmp_path / "questions")
+    monkeypatch.setattr(choosing_texts, "PIECE", 1000)
     monkeypatch.setattr(choosing, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(choosing, "PIECE", 1000)
     monkeypatch.setattr(choosing, "WINDOW", 64)
-    loaded: list[str] = []
+    names: list[str] = []
 
     def load(name: str, **options: Any) -> tuple[Any, Any]:
-        loaded.append(name)
+        names.append(name)
         return tiny_model(), TOKENIZER
 
     monkeypatch.setattr(choosing, "load_model", load)
     monkeypatch.setattr(choosing_scores, "load_model", load)
+    return names
+
+
+def write_question(folder: Path, passage: str) -> None:
+    folder.mkdir()
+    asked = Question(question="Who?", answers=[passage.split(maxsplit=1)[0]], passage=passage)
+    (folder / "manual.jsonl").write_text(asked.model_dump_json())
+
+
+def test_the_report_has_each_setting(
+    loaded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passage = folders.PROSE[20_000:20_060].partition(" ")[2].rpartition(" ")[0]
+    write_question(tmp_path / "questions", passage)
     file = tmp_path / "report.json"
     for _ in range(2):
         choosing.main("tuned", tmp_path, [{}, {"top_k": None}], file)
@@ -354,10 +409,56 @@ def test_the_report_has_each_setting(
     assert report["options"]["model"] == "tuned"
     assert [each["setting"]["top_k"] for each in report["rows"]] == [32, None]
     for row in report["rows"]:
-        assert {*row["scores"]["shares"]} == {"manual", "prose"}
+        assert {*row["scores"]["costs"]} == {"manual", "prose"}
         assert len(row["scores"]["answers"]["natural questions"]) == 1
         assert row["figures"]["costs"]["prose"] == [0, 0, 0]
     assert capsys.readouterr().out.count("top_k=all") == 2
+
+
+def test_texts_without_questions_and_a_report_that_cannot_be_written(
+    loaded: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The tables are printed before."""
+
+    def disk_full(file: Path, content: dict[str, Any]) -> None:
+        raise StorageError(f"cannot write {file}")
+
+    monkeypatch.setattr(choosing, "write_report", disk_full)
+    with pytest.raises(StorageError):
+        choosing.main("tuned", tmp_path, [{"passages": 0}], tmp_path / "report.json")
+    printed = capsys.readouterr().out
+    assert "| pass keys | " in printed
+    assert "natural questions" not in printed
+
+
+def test_a_place_without_room_for_the_report_is_refused_first(
+    loaded: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError, match="cannot write"):
+        choosing.main("tuned", tmp_path, [{}], tmp_path)
+    assert loaded == []
+
+
+def test_texts_that_are_refused_are_named_first(
+    loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the untuned model is measured."""
+
+    def refused(reason: str) -> None:
+        with pytest.raises(InputError, match=reason):
+            choosing.main("tuned", tmp_path, [{}], tmp_path / "report.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hard_text, "QUOTATIONS", 10**6)
+        refused("the texts have .* sentences .* and 1000000 are needed")
+    (tmp_path / "short.txt").write_text("too short")
+    refused(r"short.txt: the text has 7 tokens, 512 are needed")
+    write_question(tmp_path / "questions", "Omar was here")
+    refused(r"manual.txt: the passage 'Omar was here' must occur once")
+    assert loaded == ["tuned"] * 3
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
