@@ -137,6 +137,8 @@ def _load_adapted(name: str) -> tuple[Any, Any]:
     try:
         model, tokenizer = _load_whole(base)
     except InputError as error:
+        if base in PACKAGED:  # to be installed; where that was written does not matter
+            raise
         raise InputError(f"the base of {adapters[-1][0] / MEMORY_FILE}: {error}") from error
     for folder, adapted in reversed(adapters):
         apply(model, folder, adapted)
