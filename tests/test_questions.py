@@ -52,6 +52,10 @@ def test_a_file_of_questions(tmp_path: Path) -> None:
         ('{"question": "Who?", "answers": [], "passage": "x"}', "answers: List should have"),
         ('{"question": "Who?", "answers": [" "], "passage": "x"}', "answers.0: String should"),
         ('{"question": "?", "answers": ["I"], "passage": "x", "text": "y"}', "text: Extra inputs"),
+        (
+            '{"question": "?", "answers": ["for", "The."], "passage": "x"}',
+            "answers.1: Value error, 'The.' has no word beside articles and punctuation",
+        ),
     ],
 )
 def test_a_line_that_is_no_question(line: str, reason: str, tmp_path: Path) -> None:
@@ -61,6 +65,14 @@ def test_a_line_that_is_no_question(line: str, reason: str, tmp_path: Path) -> N
         read_questions(file)
     assert str(error.value).startswith(f"{file}, line 3: expected an object such as ")
     assert reason in str(error.value)
+
+
+def test_a_line_ends_where_its_file_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "asked.jsonl"
+    question = ASKED[0].model_copy(update={"question": "Who\u2028built\x85it?"})
+    lines = [json.dumps(each.model_dump(), ensure_ascii=False) for each in (question, ASKED[1])]
+    file.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    assert read_questions(file) == [question, ASKED[1]]
 
 
 @pytest.mark.parametrize("folder", ["test", "choosing"])
@@ -160,6 +172,13 @@ def test_a_text_that_is_too_short() -> None:
         ("a dog and a cat", ["the cat"], True, 0.5),
         ("", ["x"], False, 0),
         ("x x y", ["x x z"], False, pytest.approx(2 / 3)),
+        ("£5 = 5+0", ["5", "51"], True, pytest.approx(2 / 3)),
+        ("किताब", ["कुताब"], False, 0),
+        ("एक किताब।", ["किताब"], True, pytest.approx(2 / 3)),
+        ("Café", ["cafe\u0301"], True, 1),
+        ("花落知多少。", ["花落"], True, pytest.approx(4 / 7)),
+        ("1984年に", ["1984"], True, pytest.approx(1 / 2)),
+        ("กรุงเทพมหานคร", ["กรุงเทพ"], True, pytest.approx(14 / 20)),
     ],
 )
 def test_answers_are_compared_as_squad_does(

@@ -5,13 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from fotmem.errors import InputError
 from fotmem.files import read_text
+from fotmem.measure.evaluate.questions.answer_match import normalized
 from fotmem.measure.setting import first_of
 
+
+def _refuse_wordless(answer: str) -> str:
+    if not normalized(answer):
+        raise ValueError(f"{answer!r} has no word beside articles and punctuation")
+    return answer
+
+
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Answer = Annotated[Words, AfterValidator(_refuse_wordless)]
 
 
 class Question(BaseModel):
@@ -20,7 +36,7 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     question: Words
-    answers: Annotated[list[Words], Field(min_length=1)]
+    answers: Annotated[list[Answer], Field(min_length=1)]
     """Ways to say the answer; one of them stands in the passage."""
     passage: Words
     """A few words that occur once in the text, in the middle of the passage."""
@@ -35,7 +51,7 @@ def read_questions(file: Path) -> list[Question]:
         The file cannot be read or is empty, or a line is not a question; the message names it.
     """
     made = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if line.strip():
             try:
                 made.append(Question.model_validate_json(line))
