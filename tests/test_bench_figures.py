@@ -120,7 +120,9 @@ def test_settings_are_all_combinations_and_begin_with_the_defaults() -> None:
 def test_wrong_grids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownStoreError, match="did you mean 'exact'"):
         settings(["exat"])
-    with pytest.raises(UnknownStoreError, match="no store is named 'hnsw'; the stores are: exact"):
+    with pytest.raises(UnknownStoreError, match="no store is named 'exat'; did you mean 'exact'"):
+        settings(["exact"], {"exat": {"M": [8]}})
+    with pytest.raises(OptionError, match=r"has hnsw, which --stores does not name \(exact\)"):
         settings(["exact"], {"hnsw": {"M": [8]}})
     with pytest.raises(OptionError, match="did you mean 'nprobe'"):
         settings(["zarr"], {"zarr": {"nprob": [8]}})

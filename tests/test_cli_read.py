@@ -191,6 +191,25 @@ def test_wrong_use_is_refused(kept: Path, folder: Path, tmp_path: Path, capsys: 
     assert "letter.txt; choose an empty directory" in line
 
 
+def test_a_file_that_cannot_be_read_ends_the_reading_but_what_was_read_is_kept(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "a.txt").write_text(folders.PROSE[:300], encoding="utf-8")
+    (notes / "b.txt").write_bytes(b"\xff")
+    ended = call(capsys, "read", folder, notes, "--into", tmp_path / "memory", *WINDOW)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines()[-1] == (
+        f"fotmem: {notes / 'b.txt'} is not UTF-8 text (byte 0); convert it first; "
+        "what was read before it is kept: call again to go on"
+    )
+    [document] = MemoryDirectory.open(tmp_path / "memory").manifest.documents
+    assert (document.name, document.is_complete) == (str(notes / "a.txt"), True)
+    (notes / "a.txt").unlink()
+    assert "is kept" not in refusal(capsys, 1, "read", folder, notes, "--into", tmp_path / "other")
+
+
 def test_ask_object_storage(kept: Path, folder: Path, s3: "S3Server", capsys: Capture) -> None:
     url, options = s3.upload(kept), ("--max-new-tokens", 4)
     local = json.loads(call(capsys, "ask", kept, "Who?", "--json", *options).out)

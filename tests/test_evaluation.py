@@ -275,9 +275,16 @@ def test_without_a_text_it_is_python_reference(
             "expected sizes such as 4096 or 4k,16k, got '4K'",
         ),
         ("passkey", ["--tokens", ""], "expected sizes such as 4096 or 4k,16k, got ''"),
+        (
+            "facts",
+            ["--tokens", "400", "--facts", "100000000"],
+            "'--facts': expected no more than tokens, 400, got 100,000,000",
+        ),
+        ("passkey", ["--trials", "1000000000"], "expected an integer from 1 to 10,000, got"),
+        ("ruler", ["--trials", "1000000000"], "expected an integer from 1 to 10,000, got"),
     ],
 )
-def test_invalid_sizes_are_refused(
+def test_invalid_numbers_are_refused(
     task: str, given: list[str], reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, 2, "eval", task, folder, "--text", folder / "text.txt", *given)

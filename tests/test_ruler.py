@@ -109,7 +109,7 @@ def test_the_answers_are_in_the_text_and_in_the_evidence(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_too_few_tokens(task: str) -> None:
-    with pytest.raises(fotmem.errors.InputError, match="take more"):
+    with pytest.raises(fotmem.errors.InputError, match=f"^{task}: .*take more"):
         make_samples(source(), task, tokens=150, trials=1, seed=0)
 
 

@@ -26,7 +26,7 @@ from fotmem.cli.options import (
 )
 from fotmem.cli.parsing import parse_layers, parse_top_k
 from fotmem.cli.printable import printable, printable_name
-from fotmem.errors import StorageError
+from fotmem.errors import FotmemError, InputError, StorageError
 
 if TYPE_CHECKING:
     from fotmem.directory.manifest import MemoryManifest
@@ -149,12 +149,23 @@ def _read(
     memory, tokenizer = _opened(how)
     overlap = min(OVERLAP, memory.options.window // 2)
     try:
-        for document in documents:
+        for document in _saying_what_is_kept(documents):
             before = len(memory.tokens)
             memory.read(tokenized(document, tokenizer), overlap=overlap, progress=True)
             _tell(console, document, len(memory.tokens) - before, known.add(document))
     finally:
         memory.close()
+
+
+def _saying_what_is_kept(documents: Iterator["Document"]) -> Iterator["Document"]:
+    """Yield documents; where one cannot be loaded, the error says that those before it are kept."""
+    yield next(documents)
+    try:
+        yield from documents
+    except FotmemError as error:
+        raise InputError(
+            f"{error}; what was read before it is kept: call again to go on"
+        ) from error
 
 
 def _tell(console: Console, document: "Document", tokens: int, same: str | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fotmem.errors import InputError, UnknownStoreError
+from fotmem.errors import InputError, OptionError, UnknownStoreError
 from fotmem.files import read_toml
 from fotmem.measure.setting import Setting
 from fotmem.plugin.create import find_store, validated_options
@@ -32,12 +32,17 @@ def settings(stores: Iterable[str], grid: Grid | None = None) -> list[Setting]:
     Raises
     ------
     UnknownStoreError, OptionError
-        There is no such store or option, or a value is not allowed.
+        There is no such store or option, a value is not allowed, or the grid has another store.
     """
     stores = list(dict.fromkeys(stores))
     for name in grid or {}:
-        if name not in stores:
+        if name not in available_stores():
             raise UnknownStoreError(name, stores)
+        if name not in stores:
+            raise OptionError(
+                f"the grid has {name}, which --stores does not name ({', '.join(stores)}): name it "
+                "there, or leave it out"
+            )
     found = []
     for store in stores:
         spec = available_stores().get(store) or find_store(store)

@@ -78,6 +78,10 @@ def facts(
     """
     [size] = parse_sizes(tokens, "--tokens", one=True)
     number = max(1, min(FACTS, size // TOKENS_PER_FACT)) if number is None else number
+    if number > size:
+        raise typer.BadParameter(
+            f"expected no more than tokens, {size:,}, got {number:,}", param_hint="'--facts'"
+        )
     ways = parse_beside(beside)
     task = Task(context, number=number)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_facts

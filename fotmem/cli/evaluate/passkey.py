@@ -61,7 +61,7 @@ def passkey(
         str, typer.Option(help="Lengths of the text, such as 4096 or 4k,16k.")
     ] = "4096",
     trials: Annotated[
-        int, typer.Option(min=1, help="Number of trials, each with a hidden number.")
+        int, typer.Option(min=1, max=10_000, help="Number of trials, each with a hidden number.")
     ] = 20,
     readings: Annotated[
         int | None,

@@ -58,7 +58,9 @@ def ruler(
         str,
         typer.Option(help="Lengths of text, question and answer together, such as 4k,16k."),
     ] = "4k",
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials of each task.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Number of trials of each task.")
+    ] = 20,
     readings: Annotated[
         int | None,
         typer.Option(

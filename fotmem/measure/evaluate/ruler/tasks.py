@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from random import Random
 
+from fotmem.errors import InputError
 from fotmem.measure.evaluate.ruler.haystacks import Source
 from fotmem.measure.evaluate.ruler.lists import find_common_words, find_frequent_words
 from fotmem.measure.evaluate.ruler.needles import NeedleTask
@@ -61,13 +62,16 @@ def make_samples(
     Raises
     ------
     InputError
-        The text is too short, or `tokens` has no room for the task.
+        The text is too short, or `tokens` has no room for the task; the message names the task.
     """
     draws = [Random(f"{task} {tokens} {seed} {trial}") for trial in range(trials)]
     texts = min(readings or trials, trials)
     ends = [trials * number // texts for number in range(texts + 1)]
-    return [
-        sample
-        for start, stop in pairwise(ends)
-        for sample in TASKS[task](source, tokens, draws[start:stop], window)
-    ]
+    try:
+        return [
+            sample
+            for start, stop in pairwise(ends)
+            for sample in TASKS[task](source, tokens, draws[start:stop], window)
+        ]
+    except InputError as error:
+        raise InputError(f"{task}: {error}") from error
