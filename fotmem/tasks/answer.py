@@ -16,6 +16,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from fotmem.models.predictions import check_predictions
+
 if TYPE_CHECKING:
     from fotmem.memory.explain import AttendedToken
     from fotmem.memory.memory import Memory
@@ -42,6 +44,14 @@ class _Clock(LogitsProcessor):
         if scores.is_cuda:
             torch.cuda.synchronize(scores.device)
         self.times.append(time.perf_counter())
+        return scores
+
+
+class _Check(LogitsProcessor):
+    """Refuses to choose a token by scores that are not numbers."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        check_predictions(scores)
         return scores
 
 
@@ -100,6 +110,11 @@ def answer_question(
         Takes what was said so far; where it returns True, generation ends.
     **options
         Other arguments of ``generate``, such as a cache of the first tokens of the prompt.
+
+    Raises
+    ------
+    InputError
+        The model predicts nan or inf.
     """
     ids = torch.tensor([prompt], device=model.device)
     watch = [] if memory is None else [_Watch(memory, tokenizer)]
@@ -112,7 +127,7 @@ def answer_question(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
-            logits_processor=LogitsProcessorList([clock, *watch]),
+            logits_processor=LogitsProcessorList([_Check(), clock, *watch]),
             stopping_criteria=StoppingCriteriaList(enough),
             **options,
         )

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from fotmem.errors import InputError
 from fotmem.measure.evaluate.scored_text import ScoredText, TextPart
 from fotmem.models.model_parts import cache_argument
+from fotmem.models.predictions import check_predictions
 
 STEP = 512
 """Tokens whose logits are held at once."""
@@ -131,4 +132,6 @@ def window_losses(model: Any, tokens: list[int]) -> Tensor:
 
 
 def _losses(logits: Tensor, right: Tensor) -> Tensor:
-    return cross_entropy(logits.float(), right, reduction="none").cpu()
+    losses = cross_entropy(logits.float(), right, reduction="none").cpu()
+    check_predictions(losses)
+    return losses

@@ -17,6 +17,7 @@ from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison,
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.report import StoreRow, TaskReport
 from fotmem.measure.machine import resident
+from fotmem.models.predictions import check_predictions
 from fotmem.tasks.dictionary import LENGTH, QUERY, SYMBOLS_PER_VALUE, as_queries, make_records
 
 if TYPE_CHECKING:
@@ -184,5 +185,6 @@ def _right(model: Any, asked: Tensor) -> Tensor:
     tokens = asked.flatten()
     with torch.no_grad():
         logits = model(tokens[None].to(model.device)).logits[0, :-1]
+    check_predictions(logits)
     guesses = torch.cat([tokens[:1], logits.argmax(-1).cpu()]).view(asked.shape)
     return (guesses == asked)[:, -SYMBOLS_PER_VALUE:]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from fotmem.errors import InputError
 from fotmem.measure.bench.figures import Figure, interval, ratio
 from fotmem.measure.evaluate.bare_model import BareLosses, window_losses
 from fotmem.measure.evaluate.compare_settings import Reading, SettingComparison, SettingRun
 from fotmem.measure.evaluate.intervals import half_interval
-from fotmem.measure.evaluate.report import StoreRow, TaskReport
+from fotmem.measure.evaluate.report import LARGEST, StoreRow, TaskReport
 from fotmem.measure.evaluate.scored_text import ScoredText, TextPart
+from fotmem.models.predictions import DAMAGED
 
 if TYPE_CHECKING:
     from fotmem.measure.setting import Setting
@@ -182,18 +184,25 @@ def _row(
         tokens=size,
         memory=store is not None,
         store=store,
-        perplexity=math.exp(text.mean(losses)),
+        perplexity=_perplexity(text.mean(losses)),
         difference=change,
         difference_interval=(change - spread, change + spread),
         block_losses=text.window_means(losses, block).tolist(),
         scored=int(text.counted.sum()),
         seconds=seconds,
         window=window,
-        full_perplexity=None if full is None else math.exp(text.mean(full.losses)),
+        full_perplexity=None if full is None else _perplexity(text.mean(full.losses)),
         full_tokens=None if full is None else full.seen,
         share=share,
         share_windows=0 if share is None else int(seen.sum()),
     )
+
+
+def _perplexity(loss: float) -> float:
+    """Return the exponential of a mean loss, as far as a report can hold it."""
+    if loss > math.log(LARGEST):
+        raise InputError(f"the model's mean loss is {loss:,.0f} nats: {DAMAGED}")
+    return math.exp(loss)
 
 
 def _share(
