@@ -98,7 +98,7 @@ def test_ruler_with_settings_is_that_with_each_of_them(
         *(Source(tokenizer, TEXT), task), tokens=900, trials=2, seed=0, readings=readings, window=64
     )
     every = settings(["exact", "sparse"], {"sparse": {"every": [5]}})
-    measured, none = TaskReport("ruler", {}, RulerRow, None), Answers(scores=[0.0])
+    measured, none = TaskReport("ruler", {}, RulerRow, None), Answers(scores=[0.0, 0.0])
     with fotmem.attach(model, window=64, top_k=TOP_K) as memory:
         how: dict[str, Any] = {"task": task, "tokens": 900, "attend": attend, "passages": passages}
         how |= {"without_memory": none, "in_window": none}
