@@ -32,6 +32,9 @@ CONFIG = (
 )
 """Entries of a config that change keys, and that neither weights nor shapes show."""
 
+UNCOUNTED = ("_name_or_path", "transformers_version")
+"""Entries of a config that say nothing about a model's answers."""
+
 
 def model_fingerprint(
     parts: ModelParts, adapters: Mapping[int, Adapter], *, positionals: bool, twice: bool = False
@@ -65,6 +68,17 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return _digest(
         json.dumps({key: rules[key] for key in rules if key not in ("truncation", "padding")})
     )
+
+
+def model_digest(model: Any, tokenizer: Any) -> str:
+    """Return a checksum of all that a model's answers depend on: weights, configs, tokenizer."""
+    lines = [f"{name} {_checksum(weight, ())}" for name, weight in model.named_parameters()]
+    for config in (model.config, model.generation_config):
+        entries = {
+            name: value for name, value in config.to_diff_dict().items() if name not in UNCOUNTED
+        }
+        lines.append(json.dumps(entries, sort_keys=True, default=str))
+    return _digest("\n".join([*lines, tokenizer_fingerprint(tokenizer)]))
 
 
 def _sizes(shapes: Mapping[int, tuple[int, int, float]]) -> str:

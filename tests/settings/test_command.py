@@ -37,6 +37,8 @@ TASKS: dict[str, list[Any]] = {
 }
 
 
+NEW = "name a new file"
+
 QUALITIES = {
     "passkey": "exact match",
     "perplexity": "difference (nats)",
@@ -145,3 +147,51 @@ def test_tasks_of_ruler_with_several_stores(
         ("needles", 3),
     ]
     assert all(re.search(rf"│ {each['task']} +│ 700 +│ sparse every=3 +│", table) for each in found)
+
+
+def test_no_report_is_continued_about_another_text_or_model(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, text = folders.write(tmp_path / "model"), tmp_path / "text.txt"
+    file = tmp_path / "report.json"
+    text.write_text(TEXT, encoding="utf-8")
+    given = ["eval", "perplexity", model, "--text", text, "--window", 32, "--tokens", 64]
+    given += ["--scored", 64, "--report", file, "--stores"]
+    assert not call(capsys, *given, "exact").code
+    before = file.read_text()
+    assert sorted(json.loads(before)["inputs"]) == ["model", "text"]
+    text.write_text(TEXT.replace("e", "i"), encoding="utf-8")
+    line = refusal(capsys, 1, *given, "exact,faiss-flat")
+    assert line == f"{file} is the report of another text: name a new file"
+    text.write_text(TEXT, encoding="utf-8")
+    trained = folders.model(seed=1)
+    trained.save_pretrained(model)
+    line = refusal(capsys, 1, *given, "exact,faiss-flat")
+    assert line == f"{file} is the report of another model: name a new file"
+    assert file.read_text() == before
+    folders.write(model)
+    assert not call(capsys, *given, "exact,faiss-flat").code
+    assert [row["store"] for row in json.loads(file.read_text())["rows"]] == [
+        *(None, "exact", "faiss-flat"),
+    ]
+
+
+def test_a_report_is_replaced_by_that_of_the_same_command_only(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    given = ["eval", "perplexity", folder, "--text", folder / "text.txt", "--window", 32]
+    given += ["--tokens", 64, "--scored", 64, "--report", file]
+    assert not call(capsys, *given, "--stores", "exact").code
+    before = file.read_text()
+    line = refusal(capsys, 1, *given)
+    assert line == f"{file} is the report of another run, with store None, not 'exact': {NEW}"
+    passkey = ["eval", "passkey", folder, "--text", folder / "text.txt", "--report", file]
+    line = refusal(capsys, 1, *passkey)
+    assert line.startswith(f"{file} is the report of another run, with task 'perplexity', not ")
+    assert file.read_text() == before
+    file.unlink()
+    for _ in range(2):
+        assert not call(capsys, *given).code
+    line = refusal(capsys, 1, *given, "--sliding", 16)
+    assert line == f"{file} is the report of another run, with sliding None, not '16': {NEW}"

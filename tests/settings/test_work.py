@@ -103,6 +103,16 @@ def test_another_report_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(fotmem.errors.InputError, match=reason):
             TaskReport(task, options, PasskeyRow, file)
+    inputs = {"text": "a", "model": "b"}
+    for known, ours, reason in (
+        ({}, inputs, "is a report of an earlier version, perhaps of another text and model: name"),
+        (inputs, inputs | {"text": "c"}, "is the report of another text: name a new file"),
+        (inputs, inputs | {"model": "c"}, "is the report of another model: name a new file"),
+    ):
+        file.write_text(json.dumps({"task": "facts", "options": {}, "rows": [], "inputs": known}))
+        with pytest.raises(fotmem.errors.InputError, match=reason):
+            TaskReport("facts", {}, PasskeyRow, file, ours)
+        assert not TaskReport("facts", {}, PasskeyRow, file, known).rows
     for content, reason in (
         ("[", "is not a report of fotmem eval: Expecting value"),
         ("[]", "is not a report of fotmem eval: it has no task, options and rows"),

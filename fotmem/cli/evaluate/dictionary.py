@@ -79,9 +79,8 @@ def dictionary(
     queries = max(1, min(QUERIES, min(sizes) // LENGTH)) if queries is None else queries
     task = Task(context, queries=queries)
     from fotmem.measure.evaluate.dictionary import DictionaryRow, compare, measure_dictionary
-    from fotmem.measure.evaluate.report import TaskReport
 
-    kept = TaskReport("dictionary", task.options, DictionaryRow, report) if task.settings else None
+    kept = task.kept(DictionaryRow) if task.settings else None
     with task.attach() as memory:
         if kept is not None:
             steps = compare(

@@ -103,7 +103,6 @@ def passkey(
     from fotmem.measure.evaluate.alternatives.asked_texts import of_passkeys
     from fotmem.measure.evaluate.passkey import PasskeyRow, compare, measure_passkey
     from fotmem.measure.evaluate.passkey_trials import make_trials
-    from fotmem.measure.evaluate.report import TaskReport
 
     made = {
         size: make_trials(
@@ -132,7 +131,7 @@ def passkey(
         return row
 
     if task.settings:
-        kept = TaskReport("passkey", task.options, PasskeyRow, report)
+        kept = task.kept(PasskeyRow)
         for size in sizes:
             if not kept.has(size, None, {}):
                 kept.add(measure("without memory", size, None))

@@ -1,7 +1,6 @@
 """``fotmem eval perplexity``."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -124,7 +123,7 @@ def perplexity(
     checked_distance(task.options["distance"] or 0, bare.context)
     checked_recent(task.options["recent"] or 0, bare.context, max(windows))
     if task.settings:
-        _compare(task, made, sizes, report, as_json=as_json)
+        _compare(task, made, sizes, as_json=as_json)
         return
     slides = [each for each in slides if bare.checked(each, refuse=sliding is not None)]
     rows: list[PerplexityRow] = []
@@ -164,19 +163,11 @@ def _measure(
             )
 
 
-def _compare(
-    task: Task,
-    text: "ScoredText",
-    sizes: list[int],
-    report: Path | None,
-    *,
-    as_json: bool,
-) -> None:
+def _compare(task: Task, text: "ScoredText", sizes: list[int], *, as_json: bool) -> None:
     from fotmem.measure.evaluate.perplexity import PerplexityRow, compare
-    from fotmem.measure.evaluate.report import TaskReport
     from fotmem.measure.reading import overlap_of
 
-    kept = TaskReport(task.name, task.options, PerplexityRow, report)
+    kept = task.kept(PerplexityRow)
     total = len(text.parts) * sum(len(kept.missing(size, task.settings)) for size in sizes)
     with task.attach() as memory:
         chosen: dict[str, Any] = {"overlap": overlap_of(memory), "attend": task.options["attend"]}

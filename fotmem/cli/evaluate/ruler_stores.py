@@ -23,11 +23,10 @@ def compare_stores(
     `samples` makes those of a task.
     """
     from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
-    from fotmem.measure.evaluate.report import TaskReport
     from fotmem.measure.evaluate.ruler.compare import compare
     from fotmem.measure.evaluate.ruler.rows import RulerRow, mean_of_needles
 
-    kept = TaskReport("ruler", task.options, RulerRow, task.options["report"])
+    kept = task.kept(RulerRow)
     for size, name in product(sizes, names):
         missing = kept.missing(size, task.settings, name)
         if not missing:

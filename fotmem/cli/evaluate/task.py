@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from fotmem.outputs import check_file
 if TYPE_CHECKING:
     from fotmem.measure.bench.figures import Figure
     from fotmem.measure.evaluate.questions.question_file import Question
+    from fotmem.measure.evaluate.report import RowT, TaskReport
     from fotmem.measure.setting import Setting
     from fotmem.memory.memory import Memory
 
@@ -45,8 +47,6 @@ class Task:
     def __init__(self, context: typer.Context, **settled: Any) -> None:
         self.name = context.info_name or ""
         self.options = options = {**_options(context), **settled}
-        if options["report"] is not None:
-            _check_report(options["report"], options)
         self.layers = parse_layers(options["layers"])
         self.top_k = parse_top_k(options["top_k"])
         self.settings = _settings(options, self.top_k)
@@ -56,9 +56,13 @@ class Task:
         """The store to measure; where settings are compared, the store that reads for all."""
         if not self.settings:
             self.options["store"] = self.store
+        if options["report"] is not None:
+            _check_report(options["report"], self.name, options)
         self.text = read_texts(options["text"]) if "text" in options else ""
         self.questions = _questions(options.get("questions"))
         self.model, self.tokenizer = load_quietly(options["model"], options["dtype"])
+        self.inputs = {} if options["report"] is None else self._inputs()
+        """What the report is of, by digests: a file may change, a model be trained anew."""
 
     def attach(self, **changed: Any) -> Memory:
         """Attach a memory with the given options; others keep the defaults of `attach`.
@@ -82,11 +86,32 @@ class Task:
         if file is not None:
             from fotmem.measure.evaluate.report import report, write_report
 
-            write_report(file, report(self.name, self.options, **named))
+            write_report(file, report(self.name, self.options, inputs=self.inputs, **named))
         if as_json:
             shown = {name: [asdict(row) for row in some] for name, some in named.items()}
             print(json.dumps(shown, indent=2))
         return as_json
+
+    def kept(self, kind: type[RowT]) -> TaskReport[RowT]:
+        """Return the rows that the report has already; see `TaskReport`."""
+        from fotmem.measure.evaluate.report import TaskReport
+
+        return TaskReport(self.name, self.options, kind, self.options["report"], self.inputs)
+
+    def _inputs(self) -> dict[str, str]:
+        from fotmem.models.fingerprint import model_digest
+
+        digests = {"model": model_digest(self.model, self.tokenizer)}
+        if self.text:
+            digests["text"] = _digest(self.text)
+        if self.questions:
+            asked = [question.model_dump_json() for question in self.questions]
+            digests["questions"] = _digest("\n".join(asked))
+        return digests
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _options(context: typer.Context) -> dict[str, Any]:
@@ -111,14 +136,13 @@ def _questions(file: Path | None) -> list[Question]:
     return read_questions(file)
 
 
-def _check_report(file: Path, options: dict[str, Any]) -> None:
-    """Refuse a report that cannot be written, or that would replace another file."""
+def _check_report(file: Path, task: str, options: dict[str, Any]) -> None:
+    """Refuse a report that cannot be written, or that would replace anything but its like."""
     read = [*options.get("text", ()), *(options.get(name) for name in FILES if name != "report")]
     check_file(file, inputs=[*read, options["model"]])
-    if file.is_file() and file.stat().st_size:
-        from fotmem.measure.evaluate.report import read_report
+    from fotmem.measure.evaluate.report import earlier_report
 
-        read_report(file)  # refuses other files, such as a model's config.json
+    earlier_report(file, task, options)
 
 
 def _settings(options: dict[str, Any], top_k: int | None) -> list[Setting]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from fotmem.measure.setting import Setting, first_of
 from fotmem.outputs import check_file
 
 FREE = ("stores", "grid", "report", "as_json")
-"""Options that may differ from those of the report that a run continues."""
+"""Options that may differ from those of the report that a run continues or replaces."""
 LARGEST = 1e60
 """Largest figure in a report: larger ones would overflow what is computed from them."""
 
@@ -57,12 +57,21 @@ class SettingFailure:
 
 
 def report(
-    task: str, options: dict[str, Any], rows: Sequence[Any], **more: Sequence[Any]
+    task: str,
+    options: dict[str, Any],
+    rows: Sequence[Any],
+    *,
+    inputs: Mapping[str, str] | None = None,
+    **more: Sequence[Any],
 ) -> dict[str, Any]:
-    """Combine the rows of a task, and further rows by name, with options, machine and versions."""
+    """Combine the rows of a task, and further rows by name, with options, machine and versions.
+
+    `inputs` has digests of what the options name, such as the text: a file may change.
+    """
     return {
         "task": task,
         "options": options,
+        "inputs": dict(inputs or {}),
         **{name: [asdict(row) for row in some] for name, some in {"rows": rows, **more}.items()},
         "machine": describe_machine(),
         "versions": versions(),
@@ -80,6 +89,7 @@ class _Content(BaseModel):
 
     task: str
     options: dict[str, Any]
+    inputs: dict[str, str] = {}
     rows: list[dict[str, Any]]
     failures: list[SettingFailure] = []
 
@@ -108,6 +118,29 @@ def read_report(file: Path) -> dict[str, Any]:
     return content
 
 
+def earlier_report(file: Path, task: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the report that a run continues or replaces; None if there is none.
+
+    Raises
+    ------
+    InputError
+        The file is something else, or the report of another task or of other options.
+    """
+    if not file.is_file() or not file.stat().st_size:
+        return None
+    before = read_report(file)
+    ours = json.loads(json.dumps({"task": task, "options": options}, default=str))
+    if differ := differing(_asked(before), _asked(ours)):
+        raise InputError(f"{file} is the report of another run, with {differ}: name a new file")
+    return before
+
+
+def _asked(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the task of a report, and the options that its rows depend on."""
+    options = {name: value for name, value in content["options"].items() if name not in FREE}
+    return {"task": content["task"]} | options
+
+
 def _refused(constant: str) -> float:
     raise ValueError(f"{constant} is not a figure")
 
@@ -132,24 +165,32 @@ class TaskReport(Generic[RowT]):
         Type of the rows.
     file : Path, optional
         File of the report. Rows that it has already are not measured again.
+    inputs : dict, optional
+        Digests of what the options name: see `report`.
 
     Raises
     ------
     InputError, StorageError
-        `file` is not a report, or the report of another task or of other options; it cannot be
-        written.
+        `file` is not a report, or the report of another task, of other options or inputs; it cannot
+        be written.
     """
 
     def __init__(
-        self, task: str, options: dict[str, Any], kind: type[RowT], file: Path | None
+        self,
+        task: str,
+        options: dict[str, Any],
+        kind: type[RowT],
+        file: Path | None,
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.rows: list[RowT] = []
         self.failures: list[SettingFailure] = []
-        self._report, self._file = report(task, options, []), file
+        self._report, self._file = report(task, options, [], inputs=inputs), file
         if file is not None:
             check_file(file)
-            if file.exists():
-                self._resume(kind, file)
+            before = earlier_report(file, task, options)
+            if before is not None:
+                self._resume(kind, file, before)
 
     def missing(
         self, tokens: int, settings: Sequence[Setting], task: str | None = None
@@ -205,15 +246,11 @@ class TaskReport(Generic[RowT]):
         if self._file is not None:
             write_report(self._file, self._report | self.as_dict())
 
-    def _resume(self, kind: type[RowT], file: Path) -> None:
-        before = read_report(file)
-        ours, theirs = (
-            {"task": each["task"]}
-            | {name: value for name, value in each["options"].items() if name not in FREE}
-            for each in (json.loads(json.dumps(self._report, default=str)), before)
-        )
-        if differ := differing(theirs, ours):
-            raise InputError(f"{file} is the report of another run, with {differ}: name a new file")
+    def _resume(self, kind: type[RowT], file: Path, before: dict[str, Any]) -> None:
+        ours, theirs = self._report["inputs"], before.get("inputs", {})
+        if changed := " and ".join(name for name in ours if ours[name] != theirs.get(name)):
+            known = "the report of" if theirs else "a report of an earlier version, perhaps of"
+            raise InputError(f"{file} is {known} another {changed}: name a new file")
         self._report = before | {"options": self._report["options"]}
         self.rows = rows_of(before, kind, file)
         self.failures = _Content.model_validate(before).failures
