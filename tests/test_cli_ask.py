@@ -69,7 +69,8 @@ def ask(folder: Path) -> list[object]:
 @pytest.fixture
 def passkey(folder: Path) -> list[object]:
     text = ["--text", folder / "one.txt"]
-    return ["eval", "passkey", folder, *text, "--tokens", 120, "--trials", 3, "--window", 32]
+    options = ["--tokens", 120, "--trials", 3, "--window", 32, "--passages", 0]
+    return ["eval", "passkey", folder, *text, *options]
 
 
 # Asking
