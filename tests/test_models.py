@@ -27,6 +27,7 @@ from transformers import (
 )
 
 import fotmem
+from fotmem.models.fingerprint import model_digest
 from fotmem.models.load import load_model
 from fotmem.models.packaged import PACKAGED
 from fotmem.plugin import AdapterSpec
@@ -355,3 +356,21 @@ def test_a_longllama_checkpoint_is_refused_with_its_cure(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "longllama"}))
     assert "load it in Python with fotmem.load_longllama(directory)" in refused(folder)
+
+
+def test_a_digest_tells_models_with_other_answers_apart(folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model(str(folder))
+    known = model_digest(model, tokenizer)
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    assert model_digest(*load_model(str(copied))) == known
+    others = [model_digest(model, folders.tokenizer("numbers"))]
+    for place, name, value in (
+        (model.config, "mem_decay", 0.5),
+        (model.generation_config, "repetition_penalty", 1.5),
+    ):
+        setattr(place, name, value)
+        others.append(model_digest(model, tokenizer))
+    with torch.no_grad():
+        model.lm_head.weight[3, 2] += 1e-3
+    others.append(model_digest(model, tokenizer))
+    assert len({known, *others}) == 5
