@@ -101,14 +101,7 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--beside", "rag"], 1, "beside must be some of window, context, bm25, sinks, got 'rag'"),
         (["--beside", "sinks,sinks"], 2, "'--beside': expected each once, got sinks more than"),
         (["--beside", "sinks", "--stores", "exact"], 2, "'--beside': expected one store, got"),
-        (
-            ["--beside", "window", "--window", "8", "--passages", "0"],
-            *(1, "a window of 8 tokens has no room for text"),
-        ),
-        (
-            ["--window", "8"],
-            *(1, "a window of 8 tokens has no room for passages: local text, question and answer"),
-        ),
+        (["--beside", "window", "--window", "8"], 1, "a window of 8 tokens has no room for text"),
     ],
 )
 def test_wrong_usage(
@@ -123,8 +116,8 @@ def test_a_window_without_room_is_refused_before_anything_is_asked(
 ) -> None:
     monkeypatch.setattr("fotmem.cli.evaluate.ruler.ask_in_three_ways", None)
     words = ["eval", "ruler", folder, "--text", folder / "text.txt", "--tokens", 1000]
-    given = ["--tasks", "fwe,vt", "--window", 200, "--beside", "bm25", "--passages", 0]
-    reason = "vt: a window of 200 tokens has no room for text"
+    given = ["--tasks", "fwe,vt", "--window", 200, "--beside", "bm25"]
+    reason = "a window of 200 tokens has no room for text"
     assert reason in refusal(capsys, 1, *words, *given)
 
 
@@ -217,7 +210,6 @@ def test_ruler_reads_a_text_once_for_all_trials(
     monkeypatch.setattr(attached_memory, "remember", remembered)
     monkeypatch.setattr(needles, "NEW_TOKENS", 2)
     words = ["eval", "ruler", folder, "--text", folder / "text.txt", "--window", 64, "--json"]
-    words += ["--passages", 0]
     given = ["--tasks", "niah_multiquery,niah_multikey_2", "--tokens", 900, "--trials", 3]
     rows = json.loads(call(capsys, *words, *given, "--readings", 1).out)["rows"]
     assert [row["trials"] for row in rows] == [3, 3]

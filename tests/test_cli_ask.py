@@ -69,8 +69,7 @@ def ask(folder: Path) -> list[object]:
 @pytest.fixture
 def passkey(folder: Path) -> list[object]:
     text = ["--text", folder / "one.txt"]
-    options = ["--tokens", 120, "--trials", 3, "--window", 32, "--passages", 0]
-    return ["eval", "passkey", folder, *text, *options]
+    return ["eval", "passkey", folder, *text, "--tokens", 120, "--trials", 3, "--window", 32]
 
 
 # Asking

@@ -138,7 +138,7 @@ def test_the_command_shows_their_share(
     folder = folders.write(tmp_path)
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     given: list[object] = ["eval", "passkey", folder, "--text", folder / "text.txt"]
-    given += ["--tokens", 300, "--trials", 1, "--window", 64, "--distractors", distractors]
+    given += ["--tokens", 300, "--trials", 1, "--window", 32, "--distractors", distractors]
     table = call(capsys, *given).out
     assert ("distracted: share of trials" in table) == (distractors > 0)
     assert ("│ 1.00 " in table) == (distractors > 0)

@@ -200,7 +200,7 @@ def test_rows_of_keyed_facts() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = folders.write(tmp_path_factory.mktemp("model"), max_position_embeddings=128)
+    folder = folders.write(tmp_path_factory.mktemp("model"))
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     return folder
 
@@ -218,9 +218,9 @@ EXPLAINED = {
     "passkey": ("digits", "exact match", "seconds", "latency"),
 }
 COMMANDS = {
-    "facts": ["--tokens", 600, "--facts", 3, "--passages", 0],
+    "facts": ["--tokens", 600, "--facts", 3],
     "perplexity": ["--tokens", "64,128", "--scored", 64],
-    "passkey": ["--passages", 0, "--tokens", "100,200", "--trials", 2, "--readings", 1],
+    "passkey": ["--tokens", "100,200", "--trials", 2, "--readings", 1],
 }
 
 

@@ -43,9 +43,9 @@ def test_scores_must_be_numbers_or_minus_infinity() -> None:
 
 COMMANDS = {
     "perplexity": ["--tokens", 64, "--scored", 64],
-    "passkey": ["--tokens", 200, "--trials", 1, "--passages", 0],
-    "facts": ["--tokens", 200, "--facts", 1, "--passages", 0],
-    "ruler": ["--passages", 0, "--tokens", 700, "--trials", 1, "--tasks", "niah_single_2"],
+    "passkey": ["--tokens", 200, "--trials", 1],
+    "facts": ["--tokens", 200, "--facts", 1],
+    "ruler": ["--tokens", 700, "--trials", 1, "--tasks", "niah_single_2"],
 }
 
 

@@ -216,11 +216,11 @@ def test_rows() -> None:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    folder = folders.write(tmp_path_factory.mktemp("model"), max_position_embeddings=512)
+    folder = folders.write(tmp_path_factory.mktemp("model"))
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     (folder / "asked.jsonl").write_text("\n".join(each.model_dump_json() for each in ASKED))
     files = ["--text", folder / "text.txt", "--questions", folder / "asked.jsonl"]
-    return ["eval", "questions", folder, *files, "--window", 128]
+    return ["eval", "questions", folder, *files, "--window", 64]
 
 
 def test_table_json_and_report(
@@ -245,21 +245,6 @@ def test_table_json_and_report(
     assert [each["question"] for each in row["said"]] == [
         *("Who built Oslo?", "Who built Perth?", "Who built Bergen?"),
     ]
-
-
-def test_no_room(given: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The passage with the answer must fit the model, one that is read again the window."""
-    assert refusal(capsys, 1, *given, "--window", 32) == (
-        "a window of 32 tokens has no room for passages: local text, question and answer take 81; "
-        "take a larger window, or --passages 0"
-    )
-    small = folders.write(tmp_path, max_position_embeddings=PASSAGE)
-    for window in (32, 128):
-        line = refusal(capsys, 1, *given[:2], small, *given[3:], "--window", window)
-        assert line == (
-            "evidence, local text, question and answer take 337 tokens, the model has 256 "
-            "positions: take another model"
-        )
 
 
 def test_another_text_is_refused(

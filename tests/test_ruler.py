@@ -431,10 +431,9 @@ def test_the_mean_of_needles() -> None:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    folder = folders.write(tmp_path_factory.mktemp("model"), max_position_embeddings=1024)
+    folder = folders.write(tmp_path_factory.mktemp("model"))
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    given = ["eval", "ruler", folder, "--text", folder / "text.txt", "--window", 64]
-    return [*given, "--passages", 0]
+    return ["eval", "ruler", folder, "--text", folder / "text.txt", "--window", 64]
 
 
 def test_table_json_and_report(
@@ -478,5 +477,3 @@ def test_what_is_refused(given: list[object], capsys: pytest.CaptureFixture[str]
     assert "'--tasks': expected all, or some of niah_single_1, " in line
     assert "; got 'niah'" in line
     assert "are needed: add text" in refusal(capsys, 1, *given, "--tokens", "1M")
-    line = refusal(capsys, 1, *given, "--tasks", "qa", "--tokens", "700", "--passages", "1")
-    assert line.startswith("qa: a window of 64 tokens has no room for passages: local text, ")

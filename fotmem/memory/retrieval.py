@@ -186,11 +186,6 @@ def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
     return start, min(start + tokens, end)
 
 
-def shortest_passage(tokens: int, window: int) -> int:
-    """Return the length below which fewer passages are read again, and none of a single one."""
-    return min(tokens, LEAST, max(1, window // 8))
-
-
 def reread(
     memory: ChosenMemory,
     input_ids: Any,
@@ -212,7 +207,7 @@ def reread(
         max_new_tokens = local // 8
     new_tokens = checked_integer("max_new_tokens", max_new_tokens, least=0)
     room = max(0, local - new_tokens - len(prompt))
-    passages = min(passages, room // shortest_passage(tokens, local))
+    passages = min(passages, room // min(tokens, LEAST, max(1, local // 8)))
     found = retrieve(memory, prompt, passages, min(tokens, room // max(1, passages)) or 1, asking)
     text = attached.contents.text
     pieces = [text.rows(each.start, each.stop).ids for each in sorted(found)]

@@ -17,7 +17,7 @@ from tests.tiny import contents, one_thread  # noqa: F401 - a fixture
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = folders.write(tmp_path_factory.mktemp("model"), max_position_embeddings=1024)
+    folder = folders.write(tmp_path_factory.mktemp("model"))
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     return folder
 

@@ -5,47 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fotmem.arguments import PASSAGE_TOKENS
 from fotmem.cli.evaluate.task import Task
-from fotmem.errors import InputError
 from fotmem.progress import tracked
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.alternatives.run import Answers
     from fotmem.measure.evaluate.alternatives.way import AskedText, Way
     from fotmem.measure.evaluate.window_share import ThreeAnswers
-
-
-def check_room(task: Task, texts: Sequence[AskedText], ways: Sequence[str] = ()) -> None:
-    """Refuse what leaves no room for the questions about texts; `ways` are those of ``--beside``.
-
-    Raises
-    ------
-    InputError
-        A question with its evidence has more tokens than the model has positions; or the window has
-        no room for a passage beside a question, or for text in one of the ways.
-    """
-    from fotmem.measure.evaluate.alternatives.names import make_ways
-    from fotmem.memory.retrieval import shortest_passage
-
-    window, questions = task.options["window"], [one for text in texts for one in text.questions]
-    local = max(len(text.local) for text in texts)
-    positions = task.model.config.get_text_config().max_position_embeddings
-    whole = local + max(len(one.evidence) + one.room for one in questions)
-    if whole > positions:
-        raise InputError(
-            f"evidence, local text, question and answer take {whole:,} tokens, the model has "
-            f"{positions:,} positions: take another model"
-        )
-    room = max(one.room for one in questions)
-    left = window - local - room
-    if task.options["passages"] and left < shortest_passage(PASSAGE_TOKENS, window):
-        raise InputError(
-            f"a window of {window:,} tokens has no room for passages: local text, question and "
-            f"answer take {local + room:,}; take a larger window, or --passages 0"
-        )
-    for way in make_ways(ways, task.model, task.tokenizer, window).values():
-        way.text_room(room)
 
 
 def ask(label: str, way: Way, texts: Sequence[AskedText]) -> Answers:

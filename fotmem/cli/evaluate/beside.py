@@ -42,6 +42,21 @@ def parse_beside(given: str | None, stores: str | None = None) -> list[str]:
     return names
 
 
+def check_room(task: Task, names: Sequence[str], texts: Sequence[AskedText]) -> None:
+    """Refuse a window that has no room for text beside the questions.
+
+    Raises
+    ------
+    InputError
+        There is no room.
+    """
+    from fotmem.measure.evaluate.alternatives.names import make_ways
+
+    rooms = [question.room for each in texts for question in each.questions]
+    for way in make_ways(names, task.model, task.tokenizer, task.options["window"]).values():
+        way.text_room(max(rooms))
+
+
 def ask_beside(
     task: Task,
     names: Sequence[str],

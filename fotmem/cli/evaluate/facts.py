@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.arguments import PASSAGES
-from fotmem.cli.evaluate.answers import ask_with_memory, ask_without_memory, check_room
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.answers import ask_with_memory, ask_without_memory
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
 from fotmem.cli.options import (
@@ -92,7 +92,7 @@ def facts(
     ids = token_ids(task.tokenizer, task.text)
     piece = hide(task.tokenizer, ids, made, tokens=size, seed=seed)
     asked = of_facts(task.tokenizer, piece, made)
-    check_room(task, asked, ways)
+    check_room(task, ways, asked)
     without = ask_without_memory(task, "", asked)
     rows = facts_rows(made, without, tokens=size, store=None)
     with_memory = ask_with_memory(task, "", asked)

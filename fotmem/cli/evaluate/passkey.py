@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.arguments import PASSAGES
-from fotmem.cli.evaluate.answers import ask_with_memory, check_room
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.answers import ask_with_memory
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.compare import advance, show
 from fotmem.cli.evaluate.task import EXACT_MATCH, Task, interval
 from fotmem.cli.legend import explain
@@ -120,9 +120,9 @@ def passkey(
     }
 
     how: dict[str, Any] = {name: task.options[name] for name in ("passages", "attend")}
-    asked = {size: of_passkeys(task.tokenizer, made[size]) for size in sizes}
+    asked = {size: of_passkeys(task.tokenizer, made[size]) for size in sizes} if ways else {}
     for texts in asked.values():
-        check_room(task, texts, ways)
+        check_room(task, ways, texts)
 
     def measure(label: str, size: int, memory: "Memory | None") -> "PasskeyRow":
         name = None if memory is None else task.store
@@ -153,7 +153,7 @@ def passkey(
     for size, with_memory in zip(sizes, found, strict=True):
         rows += [measure("without memory", size, None), with_memory]
     others: list[WayRow] = []
-    for size, texts in asked.items() if ways else ():
+    for size, texts in asked.items():
         again = ask_with_memory(task, f"{size:,} tokens, pass key, ", texts)
         others += ask_beside(task, ways, texts, again, about="pass key", tokens=size)
         task.write(rows, report, as_json=False, beside=others)

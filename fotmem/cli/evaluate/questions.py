@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.arguments import PASSAGES
-from fotmem.cli.evaluate.answers import ask_in_three_ways, check_room
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.answers import ask_in_three_ways
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.task import Task, interval
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
 from fotmem.cli.legend import explain
@@ -96,7 +96,7 @@ def questions(
     }
     texts = {size: of_pieces(task.tokenizer, pieces[size]) for size in sizes}
     for asked in texts.values():
-        check_room(task, asked, ways)
+        check_room(task, ways, asked)
     rows: list[QuestionsRow] = []
     with_memory: list[Answers] = []
     for size in sizes:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fotmem.arguments import PASSAGES
-from fotmem.cli.evaluate.answers import ask_in_three_ways, check_room
-from fotmem.cli.evaluate.beside import ask_beside, parse_beside, show_beside
+from fotmem.cli.evaluate.answers import ask_in_three_ways
+from fotmem.cli.evaluate.beside import ask_beside, check_room, parse_beside, show_beside
 from fotmem.cli.evaluate.ruler_stores import compare_stores
 from fotmem.cli.evaluate.task import Task
 from fotmem.cli.evaluate.window_share import COLUMNS, EXPLAINED, cells
@@ -40,7 +40,6 @@ from fotmem.cli.options import (
     seed_option,
 )
 from fotmem.cli.parsing import parse_sizes, refuse_repeated
-from fotmem.errors import InputError
 
 if TYPE_CHECKING:
     from fotmem.measure.evaluate.alternatives.run import Answers, WayRow
@@ -109,11 +108,7 @@ def ruler(
     )
     sharing = math.ceil(trials / (readings or trials))
     for size, name in product(sizes, names):  # so that nothing is refused after hours
-        texts = of_samples(samples(name, tokens=size, trials=sharing, readings=1))
-        try:
-            check_room(task, texts, ways)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
+        check_room(task, ways, of_samples(samples(name, tokens=size, trials=sharing, readings=1)))
     if task.settings:
         compare_stores(task, samples, sizes, names)
     else:

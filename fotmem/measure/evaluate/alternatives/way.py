@@ -27,7 +27,7 @@ class Question:
     query: str | None = None
     """What a search engine is asked; None: the text of the prompt."""
     evidence: list[int] = field(default_factory=list)
-    """Token ids of what the answer needs, as few as possible; empty: not named."""
+    """Token ids of what the answer needs, short enough for the window; empty: not named."""
 
     @property
     def room(self) -> int:
