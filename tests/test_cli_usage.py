@@ -49,7 +49,7 @@ WRONG = {  # the words are typer's, and differ between its versions
     "select any --text t --tokens 9 --max-error 2": "expected a number from 0 to 1, got 2; try",
     "plugin check exact --min-recall x": "'--min-recall': expected a number from 0 to 1, got 'x'",
     f"{PASSKEY} --tokens 0": "Invalid value for '--tokens': ",
-    f"{PASSKEY} --trials 0": "'--trials': expected an integer of at least 1, got 0; try",
+    f"{PASSKEY} --trials 0": "'--trials': expected an integer from 1 to 10,000, got 0; try",
     f"{PASSKEY} --seed x": "'--seed': expected an integer from 0 to 4,294,967,295, got 'x'; try",
 }
 

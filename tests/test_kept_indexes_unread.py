@@ -232,7 +232,7 @@ def damaged_somewhere(path: Path, random: Random) -> None:
     how(path, INDEX, random)
 
 
-@pytest.mark.parametrize("number", [5, pytest.param(400, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("number", [5, pytest.param(200, marks=pytest.mark.thorough)])
 def test_random_damage_never_gives_a_wrong_answer_and_is_listed(
     kept: Path, tmp_path: Path, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
