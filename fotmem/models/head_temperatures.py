@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, tensor
 
-from fotmem.errors import OptionError
+from fotmem.models.head_numbers import head_numbers
 
 NAME = "mem_head_temperatures"
 """In the config: by layer, the temperature of each query head."""
@@ -32,26 +32,16 @@ def head_temperatures(config: Any, layers: Iterable[int]) -> dict[int, Tensor]:
     OptionError
         The config has something else there.
     """
-    given = getattr(config, NAME, None) or {}
-    if not isinstance(given, Mapping):
-        raise OptionError(f"{NAME} of the config must be numbers of heads by layer, got {given!r}")
-    by_layer = {str(layer): numbers for layer, numbers in given.items()}
     heads = config.num_attention_heads
-    found = {}
-    for layer in layers:
-        numbers = by_layer.get(str(layer))
-        if numbers is None:
-            continue
-        if not isinstance(numbers, list | tuple) or not _fit(numbers, heads):
-            raise OptionError(
-                f"{NAME} of the config must have {heads} finite numbers above 0 for layer {layer}, "
-                f"one for each query head; got {numbers!r}"
-            )
-        found[layer] = tensor(numbers).view(heads, 1, 1).float()
-    return found
-
-
-def _fit(numbers: list[Any] | tuple[Any, ...], heads: int) -> bool:
-    return len(numbers) == heads and all(
-        type(number) in (int, float) and 0 < number < math.inf for number in numbers
+    found = head_numbers(
+        config,
+        NAME,
+        layers,
+        fit=lambda numbers: len(numbers) == heads and all(map(_is_temperature, numbers)),
+        expected=f"{heads} finite numbers above 0 for layer {{layer}}, one for each query head",
     )
+    return {layer: tensor(numbers).view(heads, 1, 1).float() for layer, numbers in found.items()}
+
+
+def _is_temperature(number: Any) -> bool:
+    return type(number) in (int, float) and 0 < number < math.inf

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from fotmem.errors import OptionError
+from fotmem.models.head_numbers import head_numbers
 
 NAME = "mem_retrieval_heads"
 """In the config: by layer, the numbers of query heads."""
@@ -32,27 +32,12 @@ def retrieval_heads(config: Any, layers: Iterable[int]) -> dict[int, tuple[int, 
     OptionError
         The config has something else there.
     """
-    given = getattr(config, NAME, None) or {}
-    if not isinstance(given, Mapping):
-        raise OptionError(f"{NAME} of the config must be numbers of heads by layer, got {given!r}")
-    by_layer = {str(layer): numbers for layer, numbers in given.items()}
     heads = config.num_attention_heads
-    found = {}
-    for layer in layers:
-        numbers = by_layer.get(str(layer))
-        if numbers is None:
-            continue
-        if not isinstance(numbers, list | tuple) or not _fit(numbers, heads):
-            raise OptionError(
-                f"{NAME} of the config must have numbers from 0 to {heads - 1} for layer {layer}, "
-                f"each once; got {numbers!r}"
-            )
-        if numbers:
-            found[layer] = tuple(numbers)
-    return found
 
+    def fit(numbers: list[Any] | tuple[Any, ...]) -> bool:
+        are_heads = all(type(number) is int and 0 <= number < heads for number in numbers)
+        return are_heads and len({*numbers}) == len(numbers)
 
-def _fit(numbers: list[Any] | tuple[Any, ...], heads: int) -> bool:
-    return len({*map(repr, numbers)}) == len(numbers) and all(
-        type(number) is int and 0 <= number < heads for number in numbers
-    )
+    expected = f"numbers from 0 to {heads - 1} for layer {{layer}}, each once"
+    found = head_numbers(config, NAME, layers, fit=fit, expected=expected)
+    return {layer: tuple(numbers) for layer, numbers in found.items() if numbers}
