@@ -85,7 +85,7 @@ recipe-smollm2: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## tr
 choose: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure a tuned model with settings to choose from: make choose TUNED=folder SETTINGS="decay=0.5 decay=1,top_k=all" TEXTS=build/texts/choosing (half an hour of one core, some 10 minutes for each further setting)
 	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(PY) -m recipes.choosing $(if $(TEXTS),--texts $(TEXTS)) $(or $(TUNED),smollm2-fot) $(SETTINGS)
 
-report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (some 42 hours of one core; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
+report-smollm2: $(VENV)/.extra-bench $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## measure smollm2-fot on each text of a folder, and fill in model card and README: make report-smollm2 TEXTS=build/texts/test (some 32 hours of one core; ONLY=passkey,facts: some evaluations; QUICK=1: less of them, prints tables)
 	@OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m recipes.smollm2_report $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(TEXTS)
 
 ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train with fewer negatives and measure: make ablation TEXT=book.txt

@@ -101,28 +101,28 @@ def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
 def needles(options: str, *lengths: str) -> Evaluation:
     """Ask for the needles of RULER, four of each task."""
     passes, command = len(NEEDLES), f"{RULER} --tasks {','.join(NEEDLES)}{options}"
-    return Evaluation(command, lengths, (), readings=2, asked=4, passes=passes)
+    return Evaluation(command, lengths, (), asked=4, passes=passes)
 
 
 def perplexity(model: str, *, quick: bool = False) -> Evaluation:
     """Score the same text with windows that people use, with memory and without."""
     return Evaluation(
-        f"perplexity {model} --window 512,1k,2k,8k --scored 8k --places {{readings}}",
+        f"perplexity {model} --window 512,1k,2k --scored 2k --places {{readings}}",
         lengths=("4k",),
         quick=("4k",) if quick else (),
-        readings=3,
+        readings=4,
         asked=0,
-        passes=6,
-        scored=8192,
+        passes=20,
+        scored=2048,
         drawn=False,
     )
 
 
 EVALUATIONS = {
     "passkey": Evaluation(
-        PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k"), readings=4, asked=50
+        PASSKEY(TUNED), ("4k", "16k", "64k", "100k"), ("4k", "16k"), readings=2, asked=50
     ),
-    "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), (), readings=2, asked=26),
+    "passkey-long": Evaluation(PASSKEY(TUNED), ("256k", "1M"), (), asked=26),
     "passkey-attention": Evaluation(f"{PASSKEY(TUNED)} --passages 0", ("16k", "100k"), ()),
     "passkey-base": Evaluation(PASSKEY(UNTUNED), ("4k", "16k"), ("4k",)),
     "passkey-ivf": Evaluation(
@@ -136,7 +136,7 @@ EVALUATIONS = {
         f"{PASSKEY(TUNED)} --distractors 10{INSTEAD}",
         ("16k", "100k"),
         ("16k",),
-        readings=4,
+        readings=2,
         asked=50,
     ),
     "facts": Evaluation(f"{FACTS}{INSTEAD},context", ("16k", "100k"), ("16k",), asked=128),

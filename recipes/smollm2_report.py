@@ -1,7 +1,7 @@
 """Measures ``smollm2-fot`` on texts that nothing was chosen on; fills in its card and the README.
 
 Run by ``make report-smollm2 TEXTS=FOLDER``: each ``.txt`` file of the folder is a text, such as the
-test texts of ``make texts``. It takes some 42 hours of one core; ``ONLY=passkey,facts`` runs
+test texts of ``make texts``. It takes some 32 hours of one core; ``ONLY=passkey,facts`` runs
 some evaluations, ``QUICK=1`` measures less. The pages get the figures of the test texts, all of
 them and unchanged; tables of other texts, and quick ones, are printed. Reports that exist are not
 measured again; those of another adapter, text or command are refused.
