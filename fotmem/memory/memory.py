@@ -434,9 +434,10 @@ class Memory:
         """Return the passages of this memory that a prompt attends to most.
 
         The model runs over the prompt once, and looks at this memory. Squares of the attention that
-        the prompt's tokens give in each head and memory layer are added up, except for attention
-        sinks; that ranks passages as well as a search engine does (Chen et al. 2024,
-        arXiv:2410.02642).
+        the prompt's tokens give in each head that ranks passages are added up, except for attention
+        sinks; that ranks them as well as a search engine does (Chen et al. 2024, arXiv:2410.02642).
+        The best passage is taken out of the softmax of each query before the next one is looked
+        for: so another part of an answer does not stand in the shadow of the first.
 
         Parameters
         ----------
@@ -444,8 +445,8 @@ class Memory:
             Token ids ``[n]`` or ``[1, n]`` of the prompt, without padding. Of a prompt that is
             longer than the window, its end counts.
         passages : int
-            How many passages to return at most. One with less than a fifth of the best one's sum
-            of squares is left out: it would distract.
+            How many passages to return at most. One with less than three tenths of the first one's
+            sum of squares is left out: it would distract.
         tokens : int
             How long each is, at most: it ends where its document ends, or where a better one
             begins.
@@ -456,8 +457,8 @@ class Memory:
         Returns
         -------
         list of RetrievedPassage
-            ``(start, stop, weight)``, the best first; none has a token twice. Empty if nothing was
-            remembered.
+            ``(start, stop, weight)``, in the order in which they are taken; none has a token twice.
+            Empty if nothing was remembered.
 
         Raises
         ------

@@ -7,6 +7,7 @@ read. Read once more in the window, a passage is seen by every layer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +26,12 @@ SINK = 0.02
 """A token to which more than half of all queries give more than this share of their attention, and
 more than four times an equal share, is an attention sink (Xiao et al. 2023, arXiv:2309.17453): it
 says nothing about the prompt."""
-WEAK = 0.2
-"""A passage that scores less than this share of the best one's is none: it would only distract."""
+WEAK = 0.3
+"""A passage that scores less than this share of what the first one does is left out: it would only
+distract."""
+LEAST_LEFT = 0.05
+"""What is left of a query's attention, at least, when a passage is taken out of its softmax: crumbs
+are not made whole."""
 LEAST = 32
 """Tokens of a passage, or an eighth of the window if that is less, below which fewer passages are
 read again: where a window has little room, or many are asked for."""
@@ -50,19 +55,16 @@ class RereadPrompt(NamedTuple):
     input_ids: Tensor
     """int64 ``[1, m + n]`` on the model's device: `m` tokens of passages, and the prompt."""
     passages: list[RetrievedPassage]
-    """The passages, the best first; in the prompt they stand in the order of reading."""
+    """The passages as they were found; in the prompt they stand in the order of reading."""
 
 
 class _Attention(NamedTuple):
-    """The attention that remembered tokens get: tensors ``[n]``, in the order of ids."""
+    """The attention of single queries to remembered tokens, ``[n, k]``."""
 
     ids: Tensor
-    """int64, ascending; attention sinks are not among them."""
+    """int64; -1: nothing was found, or it is an attention sink."""
     shares: Tensor
-    """float64: mean over all queries of the heads that rank passages."""
-    scores: Tensor
-    """float64: mean of their squares; much attention of few queries counts more than a little of
-    many."""
+    """float64."""
 
 
 def retrieve(
@@ -84,7 +86,7 @@ def retrieve(
     view, found = attention_of_heads(memory, prompt, min(asking or len(prompt), len(prompt)))
     if not found:
         return []
-    return _passages(_ranked(found, attached.retrieval_heads), view, passages, tokens)
+    return _passages(_ranking(found, attached.retrieval_heads), view, passages, tokens)
 
 
 class HeadAttention(NamedTuple):
@@ -121,56 +123,71 @@ def attention_of_heads(
     return view, found
 
 
-def _ranked(found: dict[int, HeadAttention], chosen: dict[int, tuple[int, ...]]) -> _Attention:
-    """Add up the attention of the heads that rank passages, of all queries."""
-    every = torch.cat([ids[ids >= 0] for ids, _ in found.values()])
-    known, place = every.unique(return_inverse=True)
+def _ranking(found: dict[int, HeadAttention], chosen: dict[int, tuple[int, ...]]) -> _Attention:
+    """Take the attention of the heads that rank passages, without attention sinks."""
+    sinks = _sinks(_of_queries(found.values()))
+    heads = {layer: list(chosen[layer]) for layer in found if layer in chosen}
+    ranking = [
+        HeadAttention(*(each[some] for each in found[layer])) for layer, some in heads.items()
+    ]
+    ids, shares = _of_queries(ranking or found.values())
+    hidden = (ids < 0) | torch.isin(ids, sinks)
+    return _Attention(ids.masked_fill(hidden, -1), shares.masked_fill(hidden, 0.0))
 
-    def mean(values: list[Tensor], queries: int) -> Tensor:
-        total = torch.zeros(len(known)).double()
-        return total.index_add_(0, place, torch.cat(values).double()) / queries
 
-    limit, ranking = max(SINK, 4 / max(1, len(known))), 0
-    attended, shares = [], []
-    for layer, (ids, given) in found.items():
-        heads = list(chosen.get(layer, ()) if chosen else range(len(ids)))
-        ranks = torch.zeros(len(ids)).index_fill(0, torch.tensor(heads, dtype=torch.int64), 1.0)
-        attended.append((given > limit).float()[ids >= 0])
-        shares.append((given * ranks[:, None, None])[ids >= 0])
-        ranking += len(heads) * ids.shape[1]
-    asked = sum(ids.shape[0] * ids.shape[1] for ids, _ in found.values())
-    kept = mean(attended, asked) <= 0.5
-    means = [mean(each, ranking)[kept] for each in (shares, [share**2 for share in shares])]
-    return _Attention(known[kept], *means)
+def _of_queries(found: Iterable[HeadAttention]) -> _Attention:
+    """Join the attention of the queries of all heads."""
+    ids, shares = (
+        torch.cat([each.flatten(0, 1) for each in some]) for some in zip(*found, strict=True)
+    )
+    return _Attention(ids, shares.double())
+
+
+def _sinks(attention: _Attention) -> Tensor:
+    """Return the ids of attention sinks."""
+    ids, shares = attention
+    known, place = ids[ids >= 0].unique(return_inverse=True)
+    attended = (shares > max(SINK, 4 / max(1, len(known))))[ids >= 0]
+    return known[2 * torch.bincount(place[attended], minlength=len(known)) > len(ids)]
 
 
 def _passages(
     attention: _Attention, view: MemoryView, passages: int, tokens: int
 ) -> list[RetrievedPassage]:
-    """Take the best passage, then the best of what it does not cover, and so on; no weak ones."""
-    ids, shares, scores = attention
+    """Take the best passage, then the best as if memory did not hold that one, and so on.
+
+    Without a passage, the softmax of each query gives its share to others: those that say the same,
+    or another part of the answer, do not stand in its shadow. No weak ones are taken.
+    """
+    ids, shares = attention
     found: list[RetrievedPassage] = []
     points: list[float] = []
-    while len(found) < passages and bool(scores.any()):
-        centre = int(ids[_best(ids, scores)])
+    left = torch.ones(len(ids), 1, dtype=torch.float64)
+    while len(found) < passages and bool(shares.any()):
+        scores = (shares / left.clamp(min=LEAST_LEFT)) ** 2 / len(ids)
+        centre = _best(ids, scores)
         start, stop = _span(view, centre, tokens)
         start = max([start, *(each.stop for each in found if each.stop <= centre)])
         stop = min([stop, *(each.start for each in found if each.start > centre)])
         inside = (ids >= start) & (ids < stop)
-        found.append(RetrievedPassage(start, stop, float(shares[inside].sum())))
+        given = shares * inside
+        found.append(RetrievedPassage(start, stop, float(given.sum() / len(ids))))
         points.append(float(scores[inside].sum()))
-        scores = scores.masked_fill(inside, 0.0)
+        left, shares = left - given.sum(1, keepdim=True), shares - given
     return [each for each, got in zip(found, points, strict=True) if got >= WEAK * points[0]]
 
 
 def _best(ids: Tensor, scores: Tensor) -> int:
-    """Return the place of the best token among those near which the scores add up to most."""
-    total = torch.cat([scores.new_zeros(1), scores.cumsum(0)])
-    first = torch.searchsorted(ids, ids - NEAR)
-    stop = torch.searchsorted(ids, ids + NEAR, right=True)
-    nearby = (total[stop] - total[first]).masked_fill(scores == 0, 0.0)
+    """Return the token, of those near which the scores add up to most, that scores most itself."""
+    known, place = ids.unique(return_inverse=True)
+    scored = torch.zeros(len(known), dtype=torch.float64)
+    scored.index_add_(0, place.flatten(), scores.flatten())
+    total = torch.cat([scored.new_zeros(1), scored.cumsum(0)])
+    first = torch.searchsorted(known, known - NEAR)
+    stop = torch.searchsorted(known, known + NEAR, right=True)
+    nearby = (total[stop] - total[first]).masked_fill(scored == 0, 0.0)
     most = nearby >= nearby.max() * (1 - 1e-9)
-    return int(scores.masked_fill(~most, 0.0).argmax())
+    return int(known[scored.masked_fill(~most, 0.0).argmax()])
 
 
 def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
