@@ -148,7 +148,9 @@ def _sinks(attention: _Attention) -> Tensor:
     ids, shares = attention
     known, place = ids[ids >= 0].unique(return_inverse=True)
     attended = (shares > max(SINK, 4 / max(1, len(known))))[ids >= 0]
-    return known[2 * torch.bincount(place[attended], minlength=len(known)) > len(ids)]
+    queries = torch.bincount(place[attended], minlength=len(known))
+    sinks: Tensor = known[2 * queries > len(ids)]
+    return sinks
 
 
 def _passages(
