@@ -7,7 +7,6 @@ values. They are only in memory, and every other record is a distraction.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,8 +25,8 @@ LENGTH = 10
 SYMBOLS_PER_VALUE = 4
 WINDOW = 256
 """Tokens of local context."""
-FAMILY = 8
-"""Records of a family: any two keys of them differ at one place only, the same for all."""
+FEW = 6
+"""Number of symbols of similar records."""
 
 
 class TrainingStage(NamedTuple):
@@ -37,8 +36,8 @@ class TrainingStage(NamedTuple):
     """Tokens of a previous and of a current window. Among few records a model learns to look them
     up in minutes, and then soon among many."""
     alike: float = 0.0
-    """Share of records that come in families. In a large memory every record has relatives, and a
-    model must tell any two symbols apart; a batch would have none."""
+    """Share of records made of few symbols: many of their keys differ in one symbol, and many
+    values begin alike. A large memory has such records; a batch would have none."""
 
 
 class DictionaryPairs(Dataset[dict[str, Tensor]]):
@@ -120,8 +119,7 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
     draw : torch.Generator
         Of everything random.
     alike : float
-        Share of records, from 0 to 1, that come in families: keys that differ in one symbol, and
-        values that do.
+        Share of records, below 1, that are made of `FEW` symbols only.
 
     Returns
     -------
@@ -140,32 +138,17 @@ def make_records(number: int, draw: torch.Generator, alike: float = 0.0) -> Tens
             "fewer tokens"
         )
     python = random.Random(int(torch.randint(2**32, (), generator=draw)))
-    families: dict[tuple[int, ...], list[int]] = {}
-    while len(families) < alike * number:
-        families.update(_family(python))
-    told = dict.fromkeys(families)
+    few = python.sample(range(SYMBOLS), FEW)
+    told: dict[tuple[int, ...], bool] = {}
     while len(told) < number:
-        told.setdefault(tuple(_symbols(python)))
-    order = torch.randperm(len(told), generator=draw)[:number]
-    values = torch.randint(SYMBOLS, (len(told), SYMBOLS_PER_VALUE), generator=draw)
-    values[: len(families)] = torch.tensor([*families.values()]).reshape(-1, SYMBOLS_PER_VALUE)
-    keys, values = torch.tensor([*told])[order], values[order]
+        of_few = python.random() < alike
+        told.setdefault(tuple(python.choices(few if of_few else range(SYMBOLS), k=4)), of_few)
+    values = torch.randint(SYMBOLS, (number, 4), generator=draw)
+    values = torch.where(
+        torch.tensor(list(told.values()))[:, None], torch.tensor(few)[values % FEW], values
+    )
     marks = torch.tensor([[KEY, VALUE]]).expand(number, 2)
-    return torch.cat([marks[:, :1], keys, marks[:, 1:], values], 1)
-
-
-def _symbols(python: random.Random) -> list[int]:
-    return python.choices(range(SYMBOLS), k=SYMBOLS_PER_VALUE)
-
-
-def _family(python: random.Random) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Yield keys and values, each like the others but for one symbol."""
-    key, value = _symbols(python), _symbols(python)
-    at, value_at = python.randrange(len(key)), python.randrange(len(value))
-    for key[at], value[value_at] in zip(
-        python.sample(range(SYMBOLS), FAMILY), python.sample(range(SYMBOLS), FAMILY), strict=True
-    ):
-        yield tuple(key), [*value]
+    return torch.cat([marks[:, :1], torch.tensor(list(told)), marks[:, 1:], values], 1)
 
 
 def as_queries(records: Tensor) -> Tensor:
