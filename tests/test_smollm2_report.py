@@ -43,6 +43,7 @@ from recipes.text_tables import (
     ways,
 )
 from recipes.texts.making import Made
+from recipes.texts.making import notes as notes_of_texts
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = "recipes/questions/test/manual.jsonl"
@@ -510,7 +511,8 @@ def test_the_pages_have_the_figures_of_the_reports(
     """Where there are reports; until then the pages have the figures of an earlier recipe."""
     monkeypatch.chdir(ROOT)
     _, figures, _ = page.read_text("utf-8").split(FIGURES)
-    names = sorted(folder.name for folder in REPORTS.glob("*") if folder.is_dir())
+    known = sorted(notes_of_texts(REPORTS))
+    names = [name.removeprefix("test/") for name in known if name.startswith("test/")]
     found = smollm2_report.collected(REPORTS, EVALUATIONS, names)
     listed = smollm2_report.described(found, REPORTS)
     written = tables(found, EVALUATIONS, PAGES[page])
