@@ -126,9 +126,10 @@ def attention_of_heads(
 def _ranking(found: dict[int, HeadAttention], chosen: dict[int, tuple[int, ...]]) -> _Attention:
     """Take the attention of the heads that rank passages, without attention sinks."""
     sinks = _sinks(_of_queries(found.values()))
-    heads = {layer: list(chosen[layer]) for layer in found if layer in chosen}
     ranking = [
-        HeadAttention(*(each[some] for each in found[layer])) for layer, some in heads.items()
+        HeadAttention(*(each[list(chosen[layer])] for each in found[layer]))
+        for layer in found
+        if layer in chosen
     ]
     ids, shares = _of_queries(ranking or found.values())
     hidden = (ids < 0) | torch.isin(ids, sinks)
@@ -164,10 +165,11 @@ def _passages(
     ids, shares = attention
     found: list[RetrievedPassage] = []
     points: list[float] = []
+    known, place = ids.unique(return_inverse=True)
     left = torch.ones(len(ids), 1, dtype=torch.float64)
     while len(found) < passages and bool(shares.any()):
-        scores = (shares / left.clamp(min=LEAST_LEFT)) ** 2 / len(ids)
-        centre = _best(ids, scores)
+        scores = (shares / left.clamp(min=LEAST_LEFT)) ** 2
+        centre = _best(known, torch.bincount(place.flatten(), scores.flatten(), len(known)))
         start, stop = _span(view, centre, tokens)
         start = max([start, *(each.stop for each in found if each.stop <= centre)])
         stop = min([stop, *(each.start for each in found if each.start > centre)])
@@ -181,15 +183,12 @@ def _passages(
 
 def _best(ids: Tensor, scores: Tensor) -> int:
     """Return the token, of those near which the scores add up to most, that scores most itself."""
-    known, place = ids.unique(return_inverse=True)
-    scored = torch.zeros(len(known), dtype=torch.float64)
-    scored.index_add_(0, place.flatten(), scores.flatten())
-    total = torch.cat([scored.new_zeros(1), scored.cumsum(0)])
-    first = torch.searchsorted(known, known - NEAR)
-    stop = torch.searchsorted(known, known + NEAR, right=True)
-    nearby = (total[stop] - total[first]).masked_fill(scored == 0, 0.0)
+    total = torch.cat([scores.new_zeros(1), scores.cumsum(0)])
+    first = torch.searchsorted(ids, ids - NEAR)
+    stop = torch.searchsorted(ids, ids + NEAR, right=True)
+    nearby = (total[stop] - total[first]).masked_fill(scores == 0, 0.0)
     most = nearby >= nearby.max() * (1 - 1e-9)
-    return int(known[scored.masked_fill(~most, 0.0).argmax()])
+    return int(ids[scores.masked_fill(~most, 0.0).argmax()])
 
 
 def _span(view: MemoryView, centre: int, tokens: int) -> tuple[int, int]:
