@@ -86,14 +86,15 @@ OTHERS = [task for task in TASKS if task not in NEEDLES]
 RULER = f"ruler {TUNED} --readings {{readings}} --trials {{asked}}"
 
 
-def questions(options: str, quick: tuple[str, ...] = ()) -> Evaluation:
-    """Ask natural questions, whose answers were checked by hand."""
+def questions(options: str, quick: tuple[str, ...] = (), *, passes: int = 1) -> Evaluation:
+    """Ask natural questions, whose answers were checked by hand; few share a piece of text."""
     return Evaluation(
         f"questions {options}",
         lengths=("16k",),
         quick=quick,
-        readings=10,
+        readings=15,
         asked=20,
+        passes=passes,
         questions="recipes/questions/test/{}.jsonl",
     )
 
@@ -143,7 +144,7 @@ EVALUATIONS = {
     "facts-attention": Evaluation(f"{FACTS} --passages 0", ("16k",), (), asked=64),
     "facts-2048": Evaluation(f"{FACTS} --window 2048{INSTEAD}", ("16k", "100k"), (), asked=64),
     "facts-8192": Evaluation(f"{FACTS} --window 8192", ("16k", "100k"), (), asked=64),
-    "questions": questions(f"{TUNED} --beside window,context,bm25", quick=("16k",)),
+    "questions": questions(f"{TUNED} --beside window,context,bm25", ("16k",), passes=4),
     "questions-attention": questions(f"{TUNED} --passages 0"),
     "questions-base": questions(UNTUNED),
     "ruler": needles(INSTEAD, "4k", "16k", "100k"),

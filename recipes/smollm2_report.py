@@ -110,7 +110,7 @@ def check_adapter(reports: Path) -> None:
 
 
 def runs(texts: Sequence[Path], evaluations: Evaluations) -> list[Run]:
-    """Return what there is to measure: each length of all texts that have it, table by table."""
+    """Return what there is to measure: each length of all texts that have it, quickest first."""
     _, tokenizer = load_model("smollm2")
     tokens = {text: len(token_ids(tokenizer, read_text(text))) for text in texts}
     found = [
@@ -128,7 +128,7 @@ def runs(texts: Sequence[Path], evaluations: Evaluations) -> list[Run]:
             f"no text in {texts[0].parent} can be measured: the longest has "
             f"{max(tokens.values()):,} tokens, and a text NAME.txt needs {least:,}{asked}"
         )
-    return found
+    return sorted(found, key=lambda run: evaluations[run.name].seconds(run.length))
 
 
 def measure(planned: Sequence[Run], evaluations: Evaluations, reports: Path) -> list[str]:
