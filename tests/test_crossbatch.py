@@ -274,6 +274,27 @@ def test_autocast_computes_in_the_querys_dtype() -> None:
     assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in halves)
 
 
+def test_under_autocast_only_rotated_tensors_are_float32() -> None:
+    """Rotary embeddings are; queries of other windows and their keys are not rotated."""
+    wide = [random(2, 4, 5, 6, dtype=torch.float32) for _ in range(4)]
+    query, key, value, memory_query = wide
+    contexts = [random(2, 4, 3, 6, dtype=torch.float32) for _ in range(2)]
+
+    def attend(asked: Tensor, values: Tensor, *others: Tensor) -> Tensor:
+        pattern, (keys_before, values_before) = AttentionPattern([[0, 1], [1]], 0.3), others
+        return crossbatch_attention(
+            query, key, values, keys_before, values_before, pattern, memory_query=asked
+        )
+
+    whole = attend(memory_query, value, *contexts)
+    half = attend(*(tensor.bfloat16() for tensor in (memory_query, value, *contexts)))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, atol=0.05, rtol=0)
+    inputs = [query, key, memory_query, value, *contexts]
+    found, expected = (torch.autograd.grad(each.sum(), inputs) for each in (half, whole))
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
+
+
 def test_saved_memory_does_not_grow_with_d() -> None:
     inputs = [random(8, 16, 2, 6) for _ in range(5)]
 

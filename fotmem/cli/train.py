@@ -112,7 +112,12 @@ def train(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Use less memory and more time.")
     ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option(
+            "--bf16", help="Compute in bfloat16; weights that are not trained are in it, too."
+        ),
+    ] = False,
     evaluate_every: Annotated[
         int, typer.Option(min=1, help="Steps between evaluations, and between checkpoints.")
     ] = DEFAULTS.evaluate_every,
@@ -160,7 +165,8 @@ def train(
     from fotmem.training.checkpoints import check_output
 
     check_output(output, resume=resume)
-    llama, tokenizer = load_quietly(model)
+    frozen = options.method == "lora"
+    llama, tokenizer = load_quietly(model, "bfloat16" if bf16 and frozen else None)
     from fotmem.training import tune
 
     trained = tune.train(

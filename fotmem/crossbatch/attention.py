@@ -51,7 +51,8 @@ def crossbatch_attention(
     bank : pair of Tensor, optional
         Keys and values ``[H, N, D]`` that all rows attend to as well.
     memory_query : Tensor, optional
-        Shape of `query`: asks other windows and the bank. Default: `query`.
+        Shape of `query`: asks other windows and the bank. Under autocast it may have another dtype,
+        because it is not rotated. Default: `query`.
     recent_keys : Tensor, optional
         Shape of `context_keys`: the keys as `query` asks them, of windows that are the text
         directly before another one; see ``pattern.recent``.
@@ -62,7 +63,7 @@ def crossbatch_attention(
         Shape ``[B, H * G, T, D]``, in the query's dtype; 0 for padding. Differentiable once, by all
         tensors. Temporaries hold at most `WORKSPACE` elements each, or twice as many as the query.
     """
-    memory_query = query if memory_query is None else memory_query
+    memory_query = query if memory_query is None else memory_query.to(query.dtype)
     inputs = (query, memory_query, key, value, context_keys, context_values, recent_keys)
     keys, values = (None, None) if bank is None else (bank[0][None], bank[1][None])
     apply: Callable[..., Tensor] = _CrossbatchFunction.apply

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fotmem import progress
 from fotmem.models.load import load_model
@@ -54,6 +55,18 @@ def test_the_command(
     assert f"saved in {tmp_path / 'out'}" in ended.out
     again = refusal(capsys, 1, *given)
     assert again.endswith("holds a training already: resume it, or choose another folder")
+
+
+@pytest.mark.parametrize("method", [(), ("--full",)], ids=["lora", "full"])
+def test_in_bfloat16(
+    folder: Path, text: Path, tmp_path: Path, capsys: Any, method: tuple[str, ...]
+) -> None:
+    """With documents to tell apart, whose windows are seen by other queries than a row's own."""
+    given = ["train", folder, "--data", text, "--output", tmp_path / "out", *COMMAND.split()]
+    ended = call(capsys, *given, "--steps", 2, "--bf16", "--documents", 2, *method)
+    assert ended.code == 0, ended.err
+    model, _ = load_model(str(tmp_path / "out"))
+    assert model.dtype == torch.float32
 
 
 def test_a_tuned_model_finds_its_base_from_other_folders(
