@@ -22,8 +22,8 @@ ALIKE = (
 )
 """The untuned model, with a memory like that of the tuned one, but for recent tokens."""
 UNTUNED = f"{ALIKE} --recent {MEMORY['mem_recent']}"
-READ, ASKED = 700, 3
-"""Tokens read in a second, and seconds of a question: in bfloat16 on one core where we measured."""
+READ = 700
+"""Tokens read in a second, in bfloat16 on one core where we measured."""
 QUICK = 5
 """Questions at most, in a quick report."""
 
@@ -41,6 +41,8 @@ class Evaluation(NamedTuple):
     """Pieces of text that are read for a report."""
     asked: int = 13
     """Questions of a report."""
+    asking: float = 3
+    """Seconds that a question takes, all its answers together, on the same core."""
     passes: int = 1
     """How often a piece is read, with one window after another."""
     scored: int | None = None
@@ -65,7 +67,7 @@ class Evaluation(NamedTuple):
     def seconds(self, length: str) -> float:
         """Estimate how long a report takes."""
         tokens = sum(parse_sizes(length, "--tokens"))
-        return self.readings * self.passes * tokens / READ + self.asked * ASKED
+        return self.readings * self.passes * tokens / READ + self.asked * self.asking
 
     def quickened(self) -> "Evaluation":
         """Return the same with less of everything."""
@@ -100,9 +102,9 @@ def questions(options: str, quick: tuple[str, ...] = (), *, passes: int = 1) -> 
 
 
 def needles(options: str, *lengths: str) -> Evaluation:
-    """Ask for the needles of RULER, four of each task."""
+    """Ask for the needles of RULER, four of each task; answers are long, and each has two ways."""
     passes, command = len(NEEDLES), f"{RULER} --tasks {','.join(NEEDLES)}{options}"
-    return Evaluation(command, lengths, (), asked=4, passes=passes)
+    return Evaluation(command, lengths, (), asked=4, asking=20 * passes, passes=passes)
 
 
 def perplexity(model: str, *, quick: bool = False) -> Evaluation:
