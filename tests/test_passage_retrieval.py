@@ -243,6 +243,23 @@ def test_a_window_with_little_room_has_fewer_passages_not_scraps() -> None:
     assert memory.reread(tiny.ids(240, seed=1)).passages == []
 
 
+def test_the_room_of_weak_passages_goes_to_the_others() -> None:
+    """They are as long as if so few had been asked for."""
+    _, memory = attached(temperature=0.1)
+    memory.read(tiny.ids(READ))
+    longer = 0
+    for seed in range(20):
+        prompt = tiny.ids(9, seed=seed)
+        room = WINDOW * 7 // 8 - 9
+        given, found = memory.reread(prompt, passages=4, tokens=room, asking=1)
+        assert given.shape[1] <= 9 + room
+        assert found == memory.retrieve(
+            prompt, passages=len(found), tokens=room // len(found), asking=1
+        )
+        longer += len(found) < 4
+    assert longer
+
+
 @pytest.mark.parametrize("length", range(1, WINDOW + 5))
 def test_a_prompt_with_passages_leaves_an_eighth_of_the_window(length: int) -> None:
     _, memory = attached()

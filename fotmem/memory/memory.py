@@ -483,7 +483,8 @@ class Memory:
 
         Memory layers find a passage; in the window, all layers read it. Where the window has no
         room for them, passages are shorter; if they would have less than 32 tokens (or an eighth of
-        the window, if that is less), there are fewer.
+        the window, if that is less), there are fewer. The room of weak passages, which are left
+        out, goes to the others.
 
         Parameters
         ----------

@@ -68,9 +68,14 @@ class _Attention(NamedTuple):
 
 
 def retrieve(
-    memory: ChosenMemory, input_ids: Any, passages: int, tokens: int, asking: int | None
+    memory: ChosenMemory,
+    input_ids: Any,
+    passages: int,
+    tokens: int,
+    asking: int | None,
+    room: int | None = None,
 ) -> list[RetrievedPassage]:
-    """See `Memory.retrieve`."""
+    """See `Memory.retrieve`; with `room` for that many tokens of all passages together."""
     attached = memory.attached_model
     if not attached.is_attached:
         raise AttachError("this memory was detached from its model; attach again to retrieve")
@@ -86,7 +91,8 @@ def retrieve(
     view, found = attention_of_heads(memory, prompt, min(asking or len(prompt), len(prompt)))
     if not found:
         return []
-    return _passages(_ranking(found, attached.retrieval_heads), view, passages, tokens)
+    ranking = _ranking(found, attached.retrieval_heads)
+    return _fitting(ranking, view, passages, tokens, passages * tokens if room is None else room)
 
 
 class HeadAttention(NamedTuple):
@@ -152,6 +158,17 @@ def _sinks(attention: _Attention) -> Tensor:
     queries = torch.bincount(place[attended], minlength=len(known))
     sinks: Tensor = known[2 * queries > len(ids)]
     return sinks
+
+
+def _fitting(
+    attention: _Attention, view: MemoryView, passages: int, tokens: int, room: int
+) -> list[RetrievedPassage]:
+    """Find passages that have an equal share of the room; that of weak ones goes to the others."""
+    length = max(1, min(tokens, room // passages))
+    found = _passages(attention, view, passages, length)
+    if 0 < len(found) < passages and length < tokens:
+        return _fitting(attention, view, len(found), tokens, room)
+    return found
 
 
 def _passages(
@@ -226,7 +243,7 @@ def reread(
     new_tokens = checked_integer("max_new_tokens", max_new_tokens, least=0)
     room = max(0, local - new_tokens - len(prompt))
     passages = min(passages, room // min(tokens, LEAST, max(1, local // 8)))
-    found = retrieve(memory, prompt, passages, min(tokens, room // max(1, passages)) or 1, asking)
+    found = retrieve(memory, prompt, passages, tokens, asking, room)
     text = attached.contents.text
     pieces = [text.rows(each.start, each.stop).ids for each in sorted(found)]
     joined = torch.cat([prompt[:prefix], *pieces, prompt[prefix:]])[None]
