@@ -75,6 +75,26 @@ def test_all_windows_before_equal_an_attached_memory(variant: str, d: int) -> No
             assert difference(logits[row][place], expected) <= 1e-4
 
 
+def test_the_weight_of_negatives_equals_a_memory_with_so_many_copies_of_them() -> None:
+    model = tiny.llama()
+    counts = [3, 2]
+    documents = [windows(1, count, seed=count)[0] for count in counts]
+    with Crossbatch(model, LAYERS) as crossbatch:
+        crossbatch.windows_per_document, crossbatch.d = counts, 2
+        crossbatch.negative_weight = 3.0
+        logits = model(torch.cat(documents)).logits.split(counts)
+        crossbatch.d = 1
+        alone = model(torch.cat(documents)).logits.split(counts)
+    for row, document in enumerate(documents):
+        others = [*documents[1 - row][:-1]]
+        for place in range(1, len(document)):
+            before = [*document[:place]]
+            expected = remembered(model, [*before, *others * 3], document[place])
+            assert difference(logits[row][place], expected) <= 1e-4
+            expected = remembered(model, before, document[place])
+            assert difference(alone[row][place], expected) <= 1e-4
+
+
 def test_the_bank_equals_an_attached_memory() -> None:
     model = tiny.llama()
     first, second = windows(2), windows(2, seed=5)

@@ -72,6 +72,13 @@ def train(
             f"{','.join(map(str, DEFAULTS.d))}, or as many as there are documents.",
         ),
     ] = None,
+    negative_weight: Annotated[
+        str,
+        typer.Option(
+            help="Weight of a key of other documents, in equal parts of the training: as if memory "
+            "held so many times more of them."
+        ),
+    ] = ",".join(f"{weight:g}" for weight in DEFAULTS.negative_weight),
     bank_windows: Annotated[
         str, typer.Option(help="Windows of the bank, in equal parts of the training.")
     ] = ",".join(map(str, DEFAULTS.bank_windows)),
@@ -146,6 +153,7 @@ def train(
         documents=documents,
         windows=windows,
         **({} if d is None else {"d": _parse_numbers("d", d)}),
+        negative_weight=_parse_weights("negative-weight", negative_weight),
         bank_windows=_parse_numbers("bank-windows", bank_windows),
         bank_weight=bank_weight,
         facts=facts,
@@ -206,6 +214,15 @@ def _parse_numbers(option: str, given: str) -> tuple[int, ...]:
             f"expected numbers such as 1,2,4, got {given!r}", param_hint=f"'--{option}'"
         )
     return tuple(map(int, parts))
+
+
+def _parse_weights(option: str, given: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, given.split(",")))
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected numbers such as 1,10,100, got {given!r}", param_hint=f"'--{option}'"
+        ) from None
 
 
 def _table(history: list[dict[str, float]]) -> Table:

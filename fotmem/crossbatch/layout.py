@@ -43,6 +43,8 @@ class Layout:
             raise ShapeError("input_ids", expected=expected, actual=(rows,))
         starts = accumulate(chosen, initial=0)
         self._documents = [range(start, stop) for start, stop in pairwise(starts)]
+        self._of = torch.arange(len(chosen)).repeat_interleave(torch.tensor(chosen))
+        """The document of each window."""
         self.seen = [window for document in self._documents for window in document[:-1]]
         self.later = [window for document in self._documents for window in document[1:]]
 
@@ -94,12 +96,20 @@ class Layout:
         Tensor
             Shape ``[len(later), len(seen)]``, in windows.
         """
-        counts = torch.tensor([*map(len, self._documents)])
-        of = torch.arange(len(counts)).repeat_interleave(counts)  # the document of each window
-        seen, later = torch.tensor(self.seen), torch.tensor(self.later)[:, None]
-        last = counts.cumsum(0)[of[seen]] - 1
-        since = torch.where(of[later] == of[seen], later, last) - seen
+        of, seen, later = self._of, torch.tensor(self.seen), torch.tensor(self.later)[:, None]
+        last = of.bincount().cumsum(0)[of[seen]] - 1
+        since = torch.where(self.negatives(), last, later) - seen
         return since - 1 + ages.cpu()[of[seen]]
+
+    def negatives(self) -> Tensor:
+        """Return which of `seen` are of another document than each of `later`.
+
+        Returns
+        -------
+        Tensor
+            Bool ``[len(later), len(seen)]``.
+        """
+        return self._of[self.later][:, None] != self._of[self.seen]
 
     def recent(self, d: int, ages: Tensor) -> list[int | None]:
         """List the window that stands directly before each of `later`, by its place in `seen`.

@@ -79,6 +79,8 @@ class Crossbatch:
     d : int
         How many documents a window attends to: 1 is its own (the windows before it), more are other
         documents, of each all windows but the last; 0: none.
+    negative_weight : float
+        Factor of the weight of each key of other documents, as `bank_weight` is one of the bank's.
     bank_windows : int
         How many of the latest windows of the bank a window attends to.
     ages : Tensor or None
@@ -116,6 +118,7 @@ class Crossbatch:
         self.bank = Bank(self.layers, bank_windows)
         self.windows_per_document: Sequence[int] | None = None
         self.d = 1
+        self.negative_weight = 1.0
         self.bank_windows = bank_windows
         self.bank_weight = checked_number("bank_weight", bank_weight, kind="above 0", above=0)
         self.distance = checked_distance(distance, config.max_position_embeddings)
@@ -305,6 +308,8 @@ class Crossbatch:
             recent = layout.recent(self.d, ages)
             pairs = zip(contexts, recent, strict=True)
             contexts = [[each for each in windows if each != before] for windows, before in pairs]
+        weights = layout.ages(ages) ** -decay_of(self.decay, layer)
+        weights = torch.where(layout.negatives(), weights * self.negative_weight, weights)
         return AttentionPattern(
             contexts=contexts,
             recent=recent,
@@ -312,7 +317,7 @@ class Crossbatch:
             padding_mask=None if mask is None else mask[layout.later],
             window_mask=None if attention_mask is None else _shown(attention_mask).chunk(2)[-1],
             context_padding_mask=None if mask is None else _without_first(mask[layout.seen]),
-            context_weights=layout.ages(ages).to(device) ** -decay_of(self.decay, layer),
+            context_weights=weights.to(device),
             bank_weight=self.bank_weight,
         )
 

@@ -59,6 +59,9 @@ class TrainingOptions(BaseModel):
     d: tuple[int, ...] = D
     """To the windows of how many documents a window attends, in equal parts of the training; by
     default at most `documents`."""
+    negative_weight: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    """Factor of the weight of each key of other documents, also in equal parts: as if memory held
+    so many times more of them."""
     bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     """How many windows of the bank a window attends to as well, also in equal parts."""
     bank_weight: float = Field(default=1.0, gt=0)
@@ -107,6 +110,8 @@ class TrainingOptions(BaseModel):
     def _check(self) -> Self:
         if not self.d or not all(1 <= d <= self.documents for d in self.d):
             raise ValueError(f"d must be from 1 to documents ({self.documents}), got {self.d}")
+        if not self.negative_weight:
+            raise ValueError("negative_weight must not be empty; 1 changes nothing")
         if not self.bank_windows:
             raise ValueError("bank_windows must not be empty; 0 is none")
         if not (self.facts or self.quotations or self.questions or self.learns_text):
@@ -129,6 +134,10 @@ class TrainingOptions(BaseModel):
     def d_at(self, step: int) -> int:
         """Return `d` of a step; steps count from 0."""
         return self.d[self._part_at(step, self.d)]
+
+    def negative_weight_at(self, step: int) -> float:
+        """Return the weight of negatives in a step; steps count from 0."""
+        return self.negative_weight[self._part_at(step, self.negative_weight)]
 
     def bank_windows_at(self, step: int) -> int:
         """Return how many windows of the bank a step attends to; steps count from 0."""

@@ -132,13 +132,14 @@ class CrossbatchTrainer(Trainer):
         return _Predicted(scored, logits, labels, losses, answer, alone)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take a step with its `d` and its bank; then put its windows into the bank.
+        """Take a step with its `d`, its weights and its bank; then put its windows into the bank.
 
         While the bank is in use, layers below the first memory layer are not trained: the bank
         keeps their outputs, and a change would separate old keys from new ones.
         """
         step = self.state.global_step
         self._crossbatch.d = self._options.d_at(step)
+        self._crossbatch.negative_weight = self._options.negative_weight_at(step)
         self._crossbatch.bank_windows = self._options.bank_windows_at(step)
         for weight in self._below:
             weight.requires_grad_(not self._crossbatch.bank_windows)
@@ -175,8 +176,9 @@ class CrossbatchTrainer(Trainer):
         return self.lr_scheduler
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the loss with the last `d` and the current bank; count right answer tokens."""
+        """Measure the loss with the last `d` and weights and the current bank; count right answer tokens."""
         self._crossbatch.d = self._options.d[-1]
+        self._crossbatch.negative_weight = self._options.negative_weight[-1]
         self._crossbatch.bank_windows = self._options.bank_windows[-1]
         self._batches = []
         return super().evaluate(*args, **kwargs)

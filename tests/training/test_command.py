@@ -107,6 +107,8 @@ def test_a_loss_that_is_not_finite_ends_a_training(
         ("--d 1,9", "d must be from 1 to documents (2), got (1, 9)"),
         ("--d one", "expected numbers such as 1,2,4, got 'one'"),
         ("--learning-rate 0", "'--learning-rate': expected a number greater than 0, got 0.0"),
+        ("--negative-weight 1,x", "expected numbers such as 1,10,100, got '1,x'"),
+        ("--negative-weight 1,0", "'--negative-weight': expected"),
         ("--bank-weight inf", "'--bank-weight': expected at most 4,294,967,296, got inf"),
         ("--facts 2", "'--facts'"),
     ],

@@ -130,16 +130,45 @@ def test_layers_below_are_frozen_while_the_bank_is_in_use(
     assert changed == [{0, 1, 2, 3}, {2, 3}, {2, 3}]
 
 
-def test_d_and_the_bank_change_in_equal_parts_of_the_training() -> None:
+def test_d_weights_and_the_bank_change_in_equal_parts_of_the_training() -> None:
     options = TrainingOptions(
-        steps=12, documents=4, d=(1, 2, 4), bank_windows=(0, 5), learning_rate_decay=2
+        steps=12,
+        documents=4,
+        d=(1, 2, 4),
+        negative_weight=(1, 100),
+        bank_windows=(0, 5),
+        learning_rate_decay=2,
     )
     assert [options.d_at(step) for step in range(12)] == [1] * 4 + [2] * 4 + [4] * 4
+    assert [options.negative_weight_at(step) for step in range(12)] == [1] * 6 + [100] * 6
     assert [options.bank_windows_at(step) for step in range(12)] == [0] * 6 + [5] * 6
     rates = [options.learning_rate_at(step) / options.learning_rate for step in range(10, 12)]
     assert rates == pytest.approx([(1 / 6) ** 2, (1 / 12) ** 2])
     with pytest.raises(ValueError, match="bank_windows must not be empty"):
         TrainingOptions(bank_windows=())
+    with pytest.raises(ValueError, match="negative_weight must not be empty"):
+        TrainingOptions(negative_weight=())
+
+
+def test_negatives_weigh_more_in_their_part_of_the_training(
+    folder: Path, text: Path, tmp_path: Path
+) -> None:
+    still: dict[str, Any] = {"learning_rate": 1e-12, "bank_windows": (0,), "d": (2,)}
+    still |= {"steps": 2, "evaluate_every": 1}
+    alike, weighed = (
+        tune(folder, text, tmp_path / name, **still, negative_weight=weights).history
+        for name, weights in {"alike": (1.0, 1.0), "weighed": (1.0, 1e6)}.items()
+    )
+    first, second = (
+        [
+            entry[name] == pytest.approx(other[name], abs=1e-4)
+            for entry, other in zip(alike, weighed, strict=True)
+            if name in entry
+        ]
+        for name in ("loss", "eval_loss")
+    )
+    assert first == [True, False]
+    assert second == [False, False]  # all evaluations are those of the end
 
 
 def test_a_distance_beyond_the_models_positions_is_refused(
