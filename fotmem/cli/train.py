@@ -78,7 +78,7 @@ def train(
             help="Weight of a key of other documents, in equal parts of the training: as if memory "
             "held so many times more of them."
         ),
-    ] = ",".join(f"{weight:g}" for weight in DEFAULTS.negative_weight),
+    ] = ",".join(map("{:g}".format, DEFAULTS.negative_weight)),
     bank_windows: Annotated[
         str, typer.Option(help="Windows of the bank, in equal parts of the training.")
     ] = ",".join(map(str, DEFAULTS.bank_windows)),

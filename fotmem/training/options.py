@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -150,7 +150,7 @@ class TrainingOptions(BaseModel):
             self.learning_rate * warming * math.pow(1 - step / self.steps, self.learning_rate_decay)
         )
 
-    def _part_at(self, step: int, parts: tuple[int, ...]) -> int:
+    def _part_at(self, step: int, parts: Sequence[object]) -> int:
         """Return which of equal parts of the training a step belongs to."""
         return min(step * len(parts) // self.steps, len(parts) - 1)
 

@@ -176,7 +176,7 @@ class CrossbatchTrainer(Trainer):
         return self.lr_scheduler
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the loss with the last `d` and weights and the current bank; count right answer tokens."""
+        """Measure the loss as at the end, with the current bank; count right answer tokens."""
         self._crossbatch.d = self._options.d[-1]
         self._crossbatch.negative_weight = self._options.negative_weight[-1]
         self._crossbatch.bank_windows = self._options.bank_windows[-1]
