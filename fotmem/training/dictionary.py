@@ -19,7 +19,6 @@ PARTS = (
     *[TrainingStage()] * 4,
     *[TrainingStage(alike=0.5)] * 3,
     *[TrainingStage(alike=0.9)] * 3,
-    *(TrainingStage(), TrainingStage(alike=0.5)),
 )
 """Records get alike only after the model finds them among many: alike from the third part on, they
 made models do worse in a large memory."""
@@ -33,9 +32,8 @@ RECIPE = TrainingOptions(
     temperature=1.0,
     documents=16,
     windows=2,
-    steps=2800,
-    d=(1,) * 3 + (16,) * 11,
-    negative_weight=(1,) * 24 + (10, 100, 1000, 3000),
+    steps=2400,
+    d=(1,) * 3 + (16,) * 9,
     bank_windows=(0,),
     facts=1.0,
     quotations=0.0,
