@@ -14,6 +14,7 @@ from fotmem.errors import require_packages
 from fotmem.memory.decay import OLDEST
 
 D = (1, 2, 2, 2)
+KeyWeight = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -59,12 +60,12 @@ class TrainingOptions(BaseModel):
     d: tuple[int, ...] = D
     """To the windows of how many documents a window attends, in equal parts of the training; by
     default at most `documents`."""
-    negative_weight: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    negative_weight: tuple[KeyWeight, ...] = (1.0,)
     """Factor of the weight of each key of other documents, also in equal parts: as if memory held
     so many times more of them."""
     bank_windows: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     """How many windows of the bank a window attends to as well, also in equal parts."""
-    bank_weight: float = Field(default=1.0, gt=0)
+    bank_weight: KeyWeight = 1.0
     """Factor of the weight of each key of the bank: a memory in use may be larger than the bank."""
     facts: Share = 0.5
     """Share of documents with invented facts."""

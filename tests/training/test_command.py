@@ -109,6 +109,8 @@ def test_a_loss_that_is_not_finite_ends_a_training(
         ("--learning-rate 0", "'--learning-rate': expected a number greater than 0, got 0.0"),
         ("--negative-weight 1,x", "expected numbers such as 1,10,100, got '1,x'"),
         ("--negative-weight 1,0", "'--negative-weight': expected"),
+        ("--negative-weight 1,1e300", "'--negative-weight': expected"),
+        ("--bank-weight 1e300", "'--bank-weight': expected"),
         ("--bank-weight inf", "'--bank-weight': expected at most 4,294,967,296, got inf"),
         ("--facts 2", "'--facts'"),
     ],
