@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import Qwen3ForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 import fotmem
@@ -25,7 +25,7 @@ from fotmem.tasks.dictionary import (
     make_records,
 )
 from fotmem.training.dictionary import RECIPE, TEMPERATURE, train_dictionary
-from fotmem.training.dictionary_model import new_model, new_tokenizer
+from fotmem.training.dictionary_model import GAIN, MEMORY_LAYER, new_model, new_tokenizer
 from tests import tiny
 from tests.commands import call, process, refusal
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -205,7 +205,11 @@ def test_training_and_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(InputError, match="holds a training already"):
         train_dictionary(tmp_path / "dictionary", options=options)
     for _ in range(2):  # it is used at a temperature of its own, after a second run, too
-        model = LlamaForCausalLM.from_pretrained(tmp_path / "dictionary")
+        model = Qwen3ForCausalLM.from_pretrained(tmp_path / "dictionary")
+        for layer, block in enumerate(model.model.layers):  # scores of memory stay bounded
+            trained_gains = (block.self_attn.q_norm.weight, block.self_attn.k_norm.weight)
+            kept = [bool((gains == GAIN).all()) for gains in trained_gains]
+            assert kept == [layer == MEMORY_LAYER] * 2
         with fotmem.attach(model) as memory:
             assert memory.temperature == TEMPERATURE
         train_dictionary(tmp_path / "dictionary", options=options, resume=True)

@@ -15,13 +15,15 @@ from fotmem.training.fit import TrainingResult, evaluated_examples, fit
 from fotmem.training.options import TrainingOptions, require_training_packages
 
 PARTS = (
-    *(TrainingStage(window=32), TrainingStage(window=64)),
-    *[TrainingStage()] * 4,
+    *[TrainingStage(window=32)] * 2,
+    TrainingStage(window=64),
+    *[TrainingStage()] * 3,
     *[TrainingStage(alike=0.5)] * 3,
-    *[TrainingStage(alike=0.9)] * 3,
+    *[TrainingStage(alike=0.9)] * 2,
+    *[TrainingStage()] * 5,
 )
-"""Records get alike only after the model finds them among many: alike from the third part on, they
-made models do worse in a large memory."""
+"""A model finds records among few first, then among many, then among records that are alike. In the
+last parts, the weight of negatives stands for a large memory, where most records are not alike."""
 TEMPERATURE = 0.3
 """Temperature in use: among millions of records many nearly match, and would together outweigh the
 right one as they never do in training."""
@@ -32,8 +34,9 @@ RECIPE = TrainingOptions(
     temperature=1.0,
     documents=16,
     windows=2,
-    steps=2400,
-    d=(1,) * 3 + (16,) * 9,
+    steps=1600,
+    d=(1,) * 3 + (16,) * 13,
+    negative_weight=(1,) * 8 + (10,) * 4 + (100, 1000, 3000, 3000),
     bank_windows=(0,),
     facts=1.0,
     quotations=0.0,
@@ -47,7 +50,7 @@ RECIPE = TrainingOptions(
     adam_beta2=0.99,
     max_grad_norm=1.0,
     bf16=True,
-    evaluate_every=200,
+    evaluate_every=100,
 )
 
 
