@@ -10,35 +10,48 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
+from fotmem.stores.store import MemoryStore
+
 PAUSE = 1e-6
 """Seconds; a pause of any length lets another thread run."""
-OFTEN = 4
-"""Longer pauses of a thread at the same line, at most."""
-NOT_THE_STORES = sys.stdlib_module_names | {"numpy", "torch"}
-"""Packages in which no thread pauses."""
+OFTEN = 2
+"""Times that a thread waits at the same line, at most."""
 
 
-def together(tasks: Sequence[Callable[[], object]], *, first_pauses: float = PAUSE) -> None:
+def packages_of(store: MemoryStore) -> set[str]:
+    """Return the packages in which the classes of a store are defined: fotmem, and its own."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(store).__mro__}
+    return modules - sys.stdlib_module_names
+
+
+def together(
+    store: MemoryStore,
+    tasks: Sequence[Callable[[], object]],
+    *,
+    first_waits: Callable[[], object] | None = None,
+) -> None:
     """Run all tasks at once, each in its own thread, and raise the first error.
 
-    Threads pause at every line of Python that may belong to the store, so that two threads that
-    change the same object nearly always collide, instead of once in a million runs. The first task
-    may pause longer, so that the others run between any two of its lines; after a few rounds of a
-    loop it pauses as briefly as they do.
+    Threads pause at every line of Python in the packages of the store's classes, so that two
+    threads that change the same object nearly always collide, instead of once in a million runs.
+    With `first_waits`, the others do not pause, and the first task calls it before each of these
+    lines, but for later rounds of a loop.
     """
+    packages = packages_of(store)
     barrier = threading.Barrier(len(tasks))
 
-    def run(task: Callable[[], object], pause: float) -> None:
+    def run(task: Callable[[], object], wait: Callable[[], object] | None) -> None:
         barrier.wait()
-        sys.settrace(_pausing(pause))
+        sys.settrace(None if wait is None else _pausing(packages, wait))
         try:
             task()
         finally:
             sys.settrace(None)
 
-    pauses = [first_pauses, *[PAUSE if first_pauses == PAUSE else 0.0] * (len(tasks) - 1)]
+    first, others = (_pause, _pause) if first_waits is None else (first_waits, None)
+    waits = [first, *[others] * (len(tasks) - 1)]
     with _switching_often(), ThreadPoolExecutor(len(tasks)) as pool:
-        ended = [pool.submit(run, *both) for both in zip(tasks, pauses, strict=True)]
+        ended = [pool.submit(run, *both) for both in zip(tasks, waits, strict=True)]
     for error in filter(None, [future.exception() for future in ended]):
         ours = type(error) is AssertionError and error.args  # raised by the contract
         if ours or not isinstance(error, Exception):
@@ -47,16 +60,22 @@ def together(tasks: Sequence[Callable[[], object]], *, first_pauses: float = PAU
         raise AssertionError(message) from error
 
 
-def _pausing(pause: float) -> Callable[[FrameType, str, object], Any]:
+def _pause() -> None:
+    time.sleep(PAUSE)
+
+
+def _pausing(
+    packages: set[str], wait: Callable[[], object]
+) -> Callable[[FrameType, str, object], Any]:
     seen: Counter[tuple[CodeType, int]] = Counter()
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        if not pause or frame.f_globals.get("__name__", "").partition(".")[0] in NOT_THE_STORES:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in packages:
             return None
         if event == "line":
             line = frame.f_code, frame.f_lineno
             seen[line] += 1
-            time.sleep(pause if seen[line] <= OFTEN else PAUSE)
+            (wait if seen[line] <= OFTEN else _pause)()
         return trace
 
     return trace

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NamedTuple
 
-from fotmem.testing.store.interleaved import NOT_THE_STORES
+from fotmem.stores.store import MemoryStore
+from fotmem.testing.store.interleaved import packages_of
 from fotmem.testing.store.waiting import ended
 
 RUNS = 3
@@ -27,15 +28,18 @@ class Line(NamedTuple):
         return f"{self.function}, line {self.number} of {self.file}"
 
 
-def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Line | None:
+def kept_waiting(
+    store: MemoryStore, call: Callable[[], object], other: Callable[[], object]
+) -> Line | None:
     """Return the line at which `call` keeps `other` waiting; None if it does not.
 
     The call stops at the line that takes longest, which is where it searches or calls the library
     that does; meanwhile the other call must end in its own thread. Short sections under a lock are
     allowed.
     """
+    packages = packages_of(store)
     call()
-    times: list[dict[Line, float]] = [_times(call) for _ in range(RUNS)]
+    times: list[dict[Line, float]] = [_times(packages, call) for _ in range(RUNS)]
     least = {line: min(run.get(line, 0.0) for run in times) for line in times[0]}
     longest = max(least, key=lambda line: least[line])
     thread = threading.Thread(target=other, daemon=True)
@@ -46,13 +50,13 @@ def kept_waiting(call: Callable[[], object], other: Callable[[], object]) -> Lin
             thread.start()
             waited.append(not ended(thread))
 
-    _traced(call, hold)
+    _traced(packages, call, hold)
     if waited:
         thread.join()
     return longest if any(waited) else None
 
 
-def _times(call: Callable[[], object]) -> dict[Line, float]:
+def _times(packages: set[str], call: Callable[[], object]) -> dict[Line, float]:
     """Measure the processor time of each line, without the functions that it calls.
 
     Not the time of the clock: on a busy machine a thread may lose the processor at any line.
@@ -66,18 +70,18 @@ def _times(call: Callable[[], object]) -> dict[Line, float]:
             times[before] = now - begun
         last[:] = [(line, time.thread_time())]
 
-    _traced(call, note)
+    _traced(packages, call, note)
     note(Line("", "", 0, 0))
     return times
 
 
-def _traced(call: Callable[[], object], at: Callable[[Line], None]) -> None:
-    """Run a call, and call `at` before each line that may be the store's own."""
+def _traced(packages: set[str], call: Callable[[], object], at: Callable[[Line], None]) -> None:
+    """Run a call, and call `at` before each of its lines in the store's packages."""
     seen: Counter[tuple[str, str, int]] = Counter()
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] in NOT_THE_STORES or module.startswith("fotmem.testing."):
+        if module.partition(".")[0] not in packages or module.startswith("fotmem.testing."):
             return None
         if event == "line":
             where = module, frame.f_code.co_qualname, frame.f_lineno

@@ -1,6 +1,8 @@
 """Searches in threads while another one adds."""
 
+import functools
 import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +12,11 @@ from torch import Tensor
 from fotmem.stores.hits import Hits
 from fotmem.stores.store import MemoryStore
 from fotmem.testing.store.expectations import fail
-from fotmem.testing.store.interleaved import together
+from fotmem.testing.store.interleaved import PAUSE, together
 
 READERS = 2
+LONGEST_WAIT, ALL_WAITS = 0.5, 2.0
+"""Seconds that adding waits in vain for the readers, at most: at one line, and in all."""
 
 
 class ConcurrentHits(NamedTuple):
@@ -27,6 +31,9 @@ def found_while_adding(
 ) -> list[ConcurrentHits]:
     """Add keys and values piece by piece, while two threads search and attend all the time.
 
+    Before each of its lines, adding waits until a thread has searched and attended, however slow
+    the machine is. It does not wait for long where the store lets no other thread in.
+
     Returns
     -------
     list of ConcurrentHits
@@ -34,6 +41,19 @@ def found_while_adding(
     """
     done = threading.Event()
     found: list[ConcurrentHits] = []
+    rounds = [0] * READERS
+    left = ALL_WAITS
+
+    def wait() -> None:
+        nonlocal left
+        ended = [each + 2 for each in rounds]  # the first of the two may have begun earlier
+        begin = time.monotonic()
+        while not any(map(int.__ge__, rounds, ended)):
+            time.sleep(PAUSE)
+            waited = time.monotonic() - begin
+            if waited > min(LONGEST_WAIT, left):
+                left -= waited
+                return
 
     def add() -> None:
         try:
@@ -42,7 +62,7 @@ def found_while_adding(
         finally:
             done.set()
 
-    def ask() -> None:
+    def ask(reader: int) -> None:
         last, known = False, None
         while not last:
             last = done.is_set()
@@ -54,6 +74,8 @@ def found_while_adding(
             part = store.attend(queries, top_k=top_k, scale=0.3)
             if not (part.out.isfinite().all() and part.lse.isfinite().all()):
                 fail("attend while adding returned NaN or Inf")
+            rounds[reader] += 1
 
-    together([add, *[ask] * READERS], first_pauses=1e-3)
+    readers = [functools.partial(ask, reader) for reader in range(READERS)]
+    together(store, [add, *readers], first_waits=wait)
     return found

@@ -133,7 +133,7 @@ class Independence:
             for which, hits in found:
                 expect_exact(hits, queries, halves[which][0], 6)
             for _ in range(ROUNDS):  # threads meet best when they begin
-                together([functools.partial(ask, which) for which in (0, 1, 0, 1)])
+                together(both[0], [functools.partial(ask, which) for which in (0, 1, 0, 1)])
             for which, hits in found:
                 expect_exact(hits, queries, halves[which][0], 6)
 

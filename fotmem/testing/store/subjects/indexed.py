@@ -211,7 +211,7 @@ class IndexedSearch:
                 found.append((some, filled.store.search(queries[:, some], TOP_K)))
 
         found: list[tuple[slice, Hits]] = []
-        together([functools.partial(search, thread) for thread in range(THREADS)])
+        together(filled.store, [functools.partial(search, thread) for thread in range(THREADS)])
         for some, hits in found:
             expect_sound(hits, queries[:, some], filled.keys, TOP_K)
             alone = Hits(expected.ids[:, some], expected.scores[:, some])

@@ -45,7 +45,7 @@ class Threads:
 
         found: list[tuple[Tensor, int, Hits]] = []
         for _ in range(2):  # threads meet best when they begin
-            together([functools.partial(search, thread) for thread in range(THREADS)])
+            together(store, [functools.partial(search, thread) for thread in range(THREADS)])
         for queries, top_k, hits in found:
             expect_exact(hits, queries, keys[:, 20:], top_k, first_id=20)
 
@@ -73,7 +73,7 @@ class Threads:
                         fail("a look-up returned other rows while other threads looked up theirs")
 
         for _ in range(2):
-            together([functools.partial(attend, thread) for thread in range(THREADS)])
+            together(store, [functools.partial(attend, thread) for thread in range(THREADS)])
 
     def test_no_search_waits_for_another(self, stores: Stores) -> None:
         """Two threads can search or attend at the same time: neither waits for the other."""
@@ -87,7 +87,7 @@ class Threads:
             ),
         }
         for name, call in calls.items():
-            line = kept_waiting(call, call)
+            line = kept_waiting(store, call, call)
             if line is not None:
                 fail(
                     f"{name} kept another thread's {name} waiting until it ended: a lock is held "
@@ -128,7 +128,7 @@ class Threads:
 
         with fault("two threads that add at once disturb each other: refuse one of them"):
             for _ in range(TRIALS):  # threads meet best when they begin
-                together([add, add])
+                together(store, [add, add])
             expect_state(store, first_id=0, next_id=10 + PIECE * len(added))
             ids = torch.arange(10, store.next_id).expand(HEADS, 1, -1)
             for name, rows in (("keys", store.keys(ids)), ("values", store.values(ids))):
