@@ -33,7 +33,7 @@ test: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run th
 	@$(IN_RAM) $(PYTEST) -m "not thorough" $(ARGS)
 
 test-all: $(VENV)/.extra-dev $(VENV)/.extra-lm-eval $(VENV)/.stores $(VENV)/.model $(VENV)/.rival ## run all tests, as CI does (some 20 minutes on two cores)
-	@$(IN_RAM) FOTMEM_TRIALS=8 $(PYTEST) $(ARGS)
+	@$(IN_RAM) FOTMEM_TRIALS=8 $(PYTEST) --durations 40 $(ARGS)
 
 test-cuda: $(VENV)/.extra-dev $(VENV)/.stores $(VENV)/.model ## run the tests that need a CUDA GPU
 	@$(PY) -m pytest -k cuda $(ARGS)
