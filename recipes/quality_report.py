@@ -83,7 +83,8 @@ def publish(section: str, commands: Commands, folder: Path) -> None:
     """Put the measured figures of a section into the page."""
     files = {name: report_of(folder, section, name) for name in commands}
     reports = {name: file for name, file in files.items() if file.exists()}
-    words = "".join(f"$ fotmem eval {commands[name]}\n" for name in reports)
+    text = {name: "" if commands[name].startswith(LOOKUP) else " --text FILE" for name in reports}
+    words = "".join(f"$ fotmem eval {commands[name]}{text[name]}\n" for name in reports)
     fill(PAGE, marker(section), f"{WRITTEN[section](reports)}\n```console\n{words}```\n")
 
 

@@ -301,7 +301,7 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     commands = {
         f"    fotmem eval {evaluation.words('LENGTH', 'TEXT', 'SEED')} --text FILE\n"
         for name, evaluation in evaluations.items()
-        if name in show.evaluations and evaluation.lengths
+        if name in show.evaluations and any(reports.get(name) for reports in texts.values())
     }
     return f"**{show.title}**\n\n{table(['text', *columns], body)}\n{''.join(sorted(commands))}"
 

@@ -30,7 +30,8 @@ def layers(
 ) -> None:
     """Find the layers that retrieve, and propose them as memory layers.
 
-    The proposal is saved: attaching a memory to this model uses these layers from now on.
+    The proposal is saved: attaching a memory to this model uses these layers from now on,
+    unless the model's config names others (mem_layers).
 
     Example: fotmem layers smollm2
     """
