@@ -335,6 +335,27 @@ def test_a_removal_does_the_same_work_among_many_documents(tmp_path: Path) -> No
     assert abs(many - few) < 140  # not one call more for each document
 
 
+@pytest.mark.parametrize(
+    ("start", "stop", "put", "documents"),
+    [
+        (0, 10, 3, [("", 0, 13), ("b", 13, 30)]),
+        (10, 20, 0, [("", 0, 10), ("b", 10, 30)]),
+        (5, 5, 4, [("", 0, 24), ("b", 24, 30)]),
+        (20, 20, 4, [("a", 0, 20), ("", 20, 4), ("b", 24, 30)]),
+        (0, 20, 4, [("", 0, 4), ("b", 4, 30)]),
+        (15, 25, 4, [("", 0, 15), ("", 15, 4), ("", 19, 25)]),
+    ],
+)
+def test_a_document_of_which_a_part_is_replaced_stays_one(
+    start: int, stop: int, put: int, documents: list[tuple[str, int, int]]
+) -> None:
+    memory = attached(tiny.llama())
+    memory.read(tiny.ids(20), document="a")
+    memory.read(tiny.ids(30), document="b")
+    memory.replace(start, stop, tiny.ids(put))
+    assert [(each.name, each.first, each.tokens) for each in memory.documents] == documents
+
+
 def test_documents_after_a_replacement() -> None:
     memory = attached(tiny.llama())
     for name, count in (("a", 20), ("b", 30), ("c", 10)):
@@ -342,9 +363,7 @@ def test_documents_after_a_replacement() -> None:
     memory.replace(25, 28, tiny.ids(7))
     assert [(each.name, each.first, each.tokens) for each in memory.documents] == [
         ("a", 0, 20),
-        ("", 20, 5),
-        ("", 25, 7),
-        ("", 32, 22),
+        ("", 20, 34),
         ("c", 54, 10),
     ]
 

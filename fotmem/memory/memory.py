@@ -309,8 +309,9 @@ class Memory:
         """Read a text in place of the remembered tokens from `start` to before `stop`.
 
         Tokens before and after these are not read again: they keep their keys and values. Those
-        after get new ids. Without `attend`, windows do not see each other, and the memory becomes
-        the one that reading the changed text would have made, except for where windows begin.
+        after get new ids. A document that is changed in this way stays one, without its name.
+        Without `attend`, windows do not see each other, and the memory becomes the one that reading
+        the changed text would have made, except for where windows begin.
 
         Parameters
         ----------
@@ -341,6 +342,9 @@ class Memory:
             new.recall(self._contents, range(start))
             reading.read(self.attached_model, new, text, attend, overlap)
             new.recall(self._contents, range(stop, length))
+            cut = self._contents.text.cut_by(start, stop)
+            if cut is not None:
+                new.text.join(cut.first, cut.stop + len(new.text) - length)
             self._put(new)
 
     @contextmanager

@@ -197,6 +197,26 @@ class RememberedText:
         self._rows.append(other.rows(start, stop))
         self._shown = (len(self) + stop - start, _visible(self.documents))
 
+    def cut_by(self, start: int, stop: int) -> DocumentEntry | None:
+        """Return the document of which something remains around the tokens from start to stop."""
+        return next(
+            (
+                each
+                for each in self.documents
+                if each.first <= start and stop <= each.stop and not each.is_removed
+                if stop - start < len(each) and (start < stop or each.first < start < each.stop)
+            ),
+            None,
+        )
+
+    def join(self, first: int, stop: int) -> None:
+        """Make one document without a name of all from `first` to before `stop`."""
+        inside = [each for each in self.documents if first <= each.first and each.stop <= stop]
+        if inside:
+            begin = self.documents.index(inside[0])
+            whole = inside[0].model_copy(update={"stop": stop, "name": ""})
+            self._put([*self.documents[:begin], whole, *self.documents[begin + len(inside) :]])
+
     def _put(self, documents: list[DocumentEntry]) -> None:
         visible = _visible(documents)
         if visible == self.visible:  # calls that saw it can be explained as long as it is the same
