@@ -78,6 +78,7 @@ def dictionary(
 
     queries = max(1, min(QUERIES, min(sizes) // LENGTH)) if queries is None else queries
     task = Task(context, queries=queries)
+    task.check_sizes(sizes)
     from fotmem.measure.evaluate.dictionary import DictionaryRow, compare, measure_dictionary
 
     kept = task.kept(DictionaryRow) if task.settings else None
@@ -101,8 +102,8 @@ def dictionary(
         rows = []
         for row in measured:
             rows.append(row)
-            task.write(rows, report, as_json=False)  # the next size may take hours
-    if task.write(rows, report, as_json=as_json):
+            task.keep(rows)
+    if task.write(rows):
         return
     from fotmem.measure.bench.table import WIDTH
 

@@ -86,7 +86,7 @@ def distraction(
     with task.attach() as memory:
         steps = measure_distraction(task.model, memory, made)
         rows = list(tracked("measuring", steps, documents.bit_length()))
-    if task.write(rows, report, as_json=as_json):
+    if task.write(rows):
         return
     from fotmem.measure.bench.table import WIDTH
 

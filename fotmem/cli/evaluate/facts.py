@@ -50,7 +50,9 @@ def facts(
     tokens: Annotated[str, typer.Option(help="Length of the text, such as 16k.")] = "16k",
     number: Annotated[
         int | None,
-        typer.Option("--facts", min=1, help="Number of facts; default: 32, or one per 64 tokens."),
+        typer.Option(
+            "--facts", min=1, max=20_000, help="Number of facts; default: 32, or one per 64 tokens."
+        ),
     ] = None,
     window: Window = 512,
     distance: Distance = None,
@@ -97,9 +99,9 @@ def facts(
     rows = facts_rows(made, without, tokens=size, store=None)
     with_memory = ask_with_memory(task, "", asked)
     rows += facts_rows(made, with_memory, tokens=size, store=task.store)
-    task.write(rows, report, as_json=False)  # other ways may take hours
+    task.keep(rows)
     others = ask_beside(task, ways, asked, with_memory, about="facts", tokens=size)
-    if task.write(rows, report, as_json=as_json, beside=others):
+    if task.write(rows, beside=others):
         return
     table = Table("facts", "memory", EXACT_MATCH, "number", "seconds")
     for row in rows:

@@ -100,6 +100,7 @@ def passkey(
     sizes = parse_sizes(tokens, "--tokens")
     ways = parse_beside(beside, stores)
     task = Task(context)
+    task.check_sizes(sizes)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_passkeys
     from fotmem.measure.evaluate.passkey import PasskeyRow, compare, measure_passkey
     from fotmem.measure.evaluate.passkey_trials import make_trials
@@ -148,7 +149,7 @@ def passkey(
     with task.attach() as attached:
         for size in sizes:
             found.append(measure("with memory   ", size, attached))
-            task.write(found, report, as_json=False)  # the next size may take hours
+            task.keep(found)
     rows = []
     for size, with_memory in zip(sizes, found, strict=True):
         rows += [measure("without memory", size, None), with_memory]
@@ -156,8 +157,8 @@ def passkey(
     for size, texts in asked.items():
         again = ask_with_memory(task, f"{size:,} tokens, pass key, ", texts)
         others += ask_beside(task, ways, texts, again, about="pass key", tokens=size)
-        task.write(rows, report, as_json=False, beside=others)
-    if not task.write(rows, report, as_json=as_json, beside=others):
+        task.keep(rows, beside=others)
+    if not task.write(rows, beside=others):
         _show(rows, distractors)
         show_beside(others)
 

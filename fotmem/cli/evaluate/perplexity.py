@@ -110,7 +110,7 @@ def perplexity(
             f"expected {LEAST} tokens or more, got {length * places}", param_hint="'--scored'"
         )
     task = Task(context, window=windows[0] if len(windows) == 1 else windows)
-    from fotmem.arguments import checked_distance, checked_recent, checked_window
+    task.check_sizes(sizes)
     from fotmem.measure.evaluate.bare_model import BareModel
     from fotmem.measure.evaluate.scored_text import ScoredText
     from fotmem.models.tokens import token_ids
@@ -118,10 +118,6 @@ def perplexity(
     ids = token_ids(task.tokenizer, task.text)
     made = ScoredText(ids, windows, sizes, scored=length, places=places)
     bare = BareModel(task.model, made)
-    for each in windows:
-        checked_window(each, bare.context)
-    checked_distance(task.options["distance"] or 0, bare.context)
-    checked_recent(task.options["recent"] or 0, bare.context, max(windows))
     if task.settings:
         _compare(task, made, sizes, as_json=as_json)
         return
@@ -130,8 +126,8 @@ def perplexity(
     steps = _measure(task, made, bare, sizes, slides, windows)
     for row in tracked("measuring", steps, len(windows) * (1 + len(sizes)) + len(slides)):
         rows.append(row)
-        task.write(rows, report, as_json=False)  # the next row may take hours
-    if not task.write(rows, report, as_json=as_json):
+        task.keep(rows)
+    if not task.write(rows):
         _show(rows)
 
 

@@ -103,12 +103,12 @@ def questions(
         answers = ask_in_three_ways(task, f"{size:,} tokens, ", texts[size])
         with_memory.append(answers.with_memory)
         rows.append(make_row(pieces[size], task.store, answers))
-        task.write(rows, report, as_json=False)  # the next size may take hours
+        task.keep(rows)
     others: list[WayRow] = []
     for size, row, known in zip(sizes, rows, with_memory, strict=True):
         others += ask_beside(task, ways, texts[size], known, about="questions", tokens=row.tokens)
-        task.write(rows, report, as_json=False, beside=others)
-    if not task.write(rows, report, as_json=as_json, beside=others):
+        task.keep(rows, beside=others)
+    if not task.write(rows, beside=others):
         _show(rows)
         show_beside(others)
 

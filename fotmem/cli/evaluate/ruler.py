@@ -97,6 +97,7 @@ def ruler(
     sizes, names = parse_sizes(tokens, "--tokens"), _parse_tasks(tasks)
     ways = parse_beside(beside, stores)
     task = Task(context)
+    task.check_sizes(sizes)
     from fotmem.measure.evaluate.alternatives.asked_texts import of_samples
     from fotmem.measure.evaluate.ruler.haystacks import Source
     from fotmem.measure.evaluate.ruler.tasks import make_samples
@@ -128,7 +129,6 @@ def _measure(
     from fotmem.measure.evaluate.ruler.rows import make_row, mean_of_needles
     from fotmem.measure.evaluate.ruler.tasks import NEEDLES
 
-    report = task.options["report"]
     rows: list[RulerRow] = []
     with_memory: dict[tuple[str, int], Answers] = {}
     for size in sizes:
@@ -138,7 +138,7 @@ def _measure(
             answers = ask_in_three_ways(task, f"{size:,} tokens, {name}, ", texts)
             with_memory[name, size] = answers.with_memory
             found.append(make_row(name, size, task.store, answers))
-            task.write([*rows, *found], report, as_json=False)  # the next task may take hours
+            task.keep([*rows, *found])
         rows += [*found, *mean_of_needles(found)]
     others: list[WayRow] = []
     for size in sizes if ways else []:
@@ -147,9 +147,9 @@ def _measure(
             texts = of_samples(samples(name, tokens=size), to_end=bool(ways))
             known = with_memory[name, size]
             asked += ask_beside(task, ways, texts, known, about=name, tokens=size)
-            task.write(rows, report, as_json=False, beside=[*others, *asked])
+            task.keep(rows, beside=[*others, *asked])
         others += [*asked, *means_of(asked, NEEDLES, "needles")]
-    if not task.write(rows, report, as_json=task.options["as_json"], beside=others):
+    if not task.write(rows, beside=others):
         _show(rows)
         show_beside(others)
 

@@ -13,7 +13,7 @@ import typer
 
 from fotmem.cli.loading import load_quietly, read_texts
 from fotmem.cli.parsing import parse_layers, parse_store, parse_stores, parse_top_k
-from fotmem.errors import require_packages
+from fotmem.errors import InputError, require_packages
 from fotmem.outputs import check_file
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ ATTACHED = ("window", "distance", "recent", "decay", "temperature")
 class Task:
     """A model, the options of its memory, and the options to report.
 
-    Everything is checked before the model is loaded.
+    All that can be is checked before the model is loaded, and the rest before it answers.
 
     Parameters
     ----------
@@ -56,13 +56,18 @@ class Task:
         """The store to measure; where settings are compared, the store that reads for all."""
         if not self.settings:
             self.options["store"] = self.store
-        if options["report"] is not None:
-            _check_report(options["report"], self.name, options)
+        self._part = None if options["report"] is None else _part_of(options["report"])
+        for file in filter(None, (options["report"], self._part)):
+            _check_report(file, self.name, options)
         self.text = read_texts(options["text"]) if "text" in options else ""
         self.questions = _questions(options.get("questions"))
         self.model, self.tokenizer = load_quietly(options["model"], options["dtype"])
         self.inputs = {} if options["report"] is None else self._inputs()
         """What the report is of, by digests: a file may change, a model be trained anew."""
+        windows = options.get("window")
+        for window in windows if isinstance(windows, list) else [windows]:
+            with self.attach(**({} if window is None else {"window": window})) as memory:
+                self._recent = memory.recent
 
     def attach(self, **changed: Any) -> Memory:
         """Attach a memory with the given options; others keep the defaults of `attach`.
@@ -75,22 +80,50 @@ class Task:
         chosen |= changed | self._store_options
         return attach(self.model, self.store, self.layers, top_k=self.top_k, **chosen)
 
-    def write(
-        self, rows: Sequence[Any], file: Path | None, *, as_json: bool, **more: Sequence[Any]
-    ) -> bool:
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Refuse to compare settings of stores in texts of which nothing is searched.
+
+        Raises
+        ------
+        InputError
+            All remembered tokens of a text are recent.
+        """
+        from fotmem.measure.reading import LOCAL
+
+        if self.settings and min(sizes) <= self._recent + LOCAL:
+            raise InputError(
+                f"the last {self._recent} tokens of memory are recent, and never searched: "
+                f"expected more than {self._recent + LOCAL} tokens where stores are compared, got "
+                f"{min(sizes)}; take a longer text, or fewer recent tokens (--recent)"
+            )
+
+    def keep(self, rows: Sequence[Any], **more: Sequence[Any]) -> None:
+        """Write the rows so far beside the report, since the next one may take hours.
+
+        `more` is as for `write`.
+        """
+        if self._part is not None:
+            self._write(self._part, _named(rows, more))
+
+    def write(self, rows: Sequence[Any], **more: Sequence[Any]) -> bool:
         """Write the report and print JSON, if wanted; return whether there was JSON.
 
         `more` has further rows by name; names without rows are left out.
         """
-        named = {"rows": rows} | {name: some for name, some in more.items() if some}
-        if file is not None:
-            from fotmem.measure.evaluate.report import report, write_report
-
-            write_report(file, report(self.name, self.options, inputs=self.inputs, **named))
-        if as_json:
+        named = _named(rows, more)
+        if self.options["report"] is not None:
+            self._write(self.options["report"], named)
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+        if self.options["as_json"]:
             shown = {name: [asdict(row) for row in some] for name, some in named.items()}
             print(json.dumps(shown, indent=2))
-        return as_json
+        return bool(self.options["as_json"])
+
+    def _write(self, file: Path, named: dict[str, Sequence[Any]]) -> None:
+        from fotmem.measure.evaluate.report import report, write_report
+
+        write_report(file, report(self.name, self.options, inputs=self.inputs, **named))
 
     def kept(self, kind: type[RowT]) -> TaskReport[RowT]:
         """Return the rows that the report has already; see `TaskReport`."""
@@ -108,6 +141,16 @@ class Task:
             asked = [question.model_dump_json() for question in self.questions]
             digests["questions"] = _digest("\n".join(asked))
         return digests
+
+
+def _named(rows: Sequence[Any], more: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    return {"rows": rows} | {name: some for name, some in more.items() if some}
+
+
+def _part_of(report: Path) -> Path | None:
+    """Return the file for the rows so far; None where a report is no file, such as a pipe."""
+    is_file = report.is_file() or not report.exists()
+    return report.with_name(f"{report.name}.part") if is_file else None
 
 
 def _digest(text: str) -> str:

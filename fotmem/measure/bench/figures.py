@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fotmem.attention import PartialAttention, dense_attention, merge, topk_attention
-from fotmem.errors import require_packages
+from fotmem.errors import InputError, require_packages
 from fotmem.stores.brute_force import exact_search
 from fotmem.stores.hits import Bias
 
@@ -91,6 +91,11 @@ def truth(
     """Answer queries ``[H, Q, D]`` with all keys, block by block.
 
     `bias` is as for `MemoryStore.attend`; the ids of the keys begin with `first_id`.
+
+    Raises
+    ------
+    InputError
+        There are no keys.
     """
     queries = queries.contiguous()
     best = _Best(queries, top_k)
@@ -102,6 +107,10 @@ def truth(
         part = dense_attention(queries[None], keys[None], values[None], scale=scale, mask=mask)
         parts = [merge([*parts, PartialAttention(part.out[0], part.lse[0])])]
         first_id += keys.shape[1]
+    if not parts:
+        raise InputError(
+            "there are no keys to search, and so no figures of a store: read more text"
+        )
     return Truth(queries, best.scores, best.values, parts[0].out, parts[0].lse, scale)
 
 
