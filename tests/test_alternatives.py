@@ -28,6 +28,7 @@ from fotmem.measure.evaluate.alternatives.way import AskedText, Question, Window
 from fotmem.measure.evaluate.intervals import wilson
 from fotmem.measure.evaluate.text_edits import Edit
 from fotmem.measure.reading import LOCAL, remember
+from fotmem.models.tokens import token_ids
 from fotmem.tasks.answer import answer_question
 from tests import folders, tiny
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -174,6 +175,15 @@ def test_another_query_than_the_prompt() -> None:
     assert way.found(Question(TEXT[:14], 6, score=float)) != way.found(
         Question(TEXT[:14], 6, score=float, query="brass lamp")
     )
+
+
+def test_scripts_without_spaces_between_words() -> None:
+    pieces = ["春眠不觉晓" * 60, "处处闻啼鸟" * 60, "夜来风雨声" * 60, "花落知多少" * 60]
+    text = token_ids(TOKENIZER, "。".join(pieces))
+    way = Passages(model(), TOKENIZER, PASSAGE + 20)
+    way.read(text, 20)
+    found = way.found(Question([1] * 14, 6, score=float, query="昨夜听见风雨了吗。"))
+    assert TOKENIZER.decode(found).count("夜来风雨声") > 3
 
 
 @pytest.mark.parametrize("prompt", [" ?", " zyzzyva"])

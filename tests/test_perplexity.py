@@ -236,6 +236,17 @@ def test_a_single_window_has_an_interval_over_its_parts() -> None:
     assert 0.3 < row.share.high < 0.4
 
 
+def test_a_block_without_counted_tokens_has_no_part_in_the_share() -> None:
+    """The last window has one token, which nothing predicts."""
+    text = ScoredText(tiny.ids(100)[0].tolist(), [32], [16], scored=33)
+    plain, saved = torch.full((1, 33), 4.0), torch.arange(33.0)[None] / 33
+    full = BareLosses(plain - 2, 49, 33, 0)
+    row = _row(text, 32, plain - saved, plain, 16, "exact", 0, full)
+    assert row.share_windows == 2
+    assert row.share
+    assert all(map(math.isfinite, row.share))
+
+
 def test_an_empty_memory_has_no_share_and_full_attention_one() -> None:
     model, ids = tiny.llama(), tiny.ids(100)[0].tolist()
     text = ScoredText(ids, [8], [0], scored=8)

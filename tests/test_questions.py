@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from fotmem.errors import InputError
 from fotmem.measure.evaluate.alternatives.run import Answers
@@ -127,6 +128,18 @@ def test_a_passage_at_the_end_of_the_text_is_read() -> None:
     text = f"{FILLER} The harbour of Oslo was built by Nora Berg. {FILLER[:80]}"
     [piece] = cut(TOKENIZER, text, [ASKED[1]], tokens=10**6, seed=0)
     assert places(piece.asked[0].evidence, piece.read) == [len(piece.read) - PASSAGE]
+
+
+def test_special_tokens_are_no_text() -> None:
+    """Those that a tokenizer puts at the beginning and the end."""
+    tokenizer = folders.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    assert tokenizer(TEXT).input_ids[-1] == 2
+    assert cut(tokenizer, TEXT, ASKED, tokens=700, seed=1) == cut(
+        TOKENIZER, TEXT, ASKED, tokens=700, seed=1
+    )
 
 
 def test_the_seed_decides_where_a_piece_begins() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import fotmem
 from fotmem.cli.evaluate.ruler import _show
+from fotmem.errors import InputError
 from fotmem.measure.evaluate.alternatives.run import Answers
 from fotmem.measure.evaluate.intervals import ratio_interval, wilson
 from fotmem.measure.evaluate.ruler import haystacks, lists, needles, passages, people, words
@@ -118,6 +119,12 @@ def test_a_text_that_is_too_short() -> None:
     with pytest.raises(fotmem.errors.InputError, match="are needed: add text"):
         make_samples(short, "niah_single_2", tokens=TOKENS, trials=1, seed=0)
     assert make_samples(short, "niah_single_1", tokens=TOKENS, trials=1, seed=0)
+
+
+def test_words_that_do_not_exist_are_not_looked_for() -> None:
+    with pytest.raises(InputError, match=r"at most 14,430 different words in one text, got 14,431"):
+        words.several("words", 14_430, Random(0), ["an-apple"])
+    assert len({*words.several("words", 14_000, Random(0))}) == 14_000
 
 
 def test_new_tokens_are_those_of_the_paper() -> None:

@@ -33,7 +33,9 @@ class TokenizedDocument:
     stops: Tensor
 
 
-def tokenized(document: Document, tokenizer: Any) -> TokenizedDocument:
+def tokenized(
+    document: Document, tokenizer: Any, *, add_special_tokens: bool = True
+) -> TokenizedDocument:
     """Tokenize a document, as a whole.
 
     Parameters
@@ -41,6 +43,8 @@ def tokenized(document: Document, tokenizer: Any) -> TokenizedDocument:
     document : Document
     tokenizer : transformers tokenizer
         A fast one: the others do not know which characters a token covers.
+    add_special_tokens : bool, optional
+        Whether with those that the tokenizer puts around a text. Default: True.
 
     Raises
     ------
@@ -54,7 +58,12 @@ def tokenized(document: Document, tokenizer: Any) -> TokenizedDocument:
             f"{type(tokenizer).__name__} does not know which characters a token covers; "
             "load a fast tokenizer, one with a tokenizer.json, by AutoTokenizer.from_pretrained"
         )
-    encoded = tokenizer(document.text, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(
+        document.text,
+        add_special_tokens=add_special_tokens,
+        return_offsets_mapping=True,
+        verbose=False,
+    )
     spans = torch.tensor(encoded.offset_mapping, dtype=torch.int32).view(-1, 2)
     return TokenizedDocument(
         document,

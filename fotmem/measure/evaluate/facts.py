@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from statistics import fmean
 from typing import Any
 
@@ -76,12 +76,22 @@ def make_facts(number: int, seed: int) -> list[FactQuestion]:
     facts = Facts(seed + 10**6, DIGITS)
     numbered = (fact for i in count() if (fact := facts[i]).answer.isdigit())
     made = []
-    for place, fact in zip(range(number), numbered, strict=False):
+    for place, fact in enumerate(islice(_without_contradictions(numbered), number)):
         other = place % 2 == 1
         statement = draw.choice(OTHER_STATEMENTS if other else STATEMENTS)
         question = draw.choice(OTHER_QUESTIONS if other else QUESTIONS)
         made.append(FactQuestion(fact, fact.say(statement), fact.say(question), other))
     return made
+
+
+def _without_contradictions(facts: Iterable[Fact]) -> Iterator[Fact]:
+    """Leave out what says another number of the same thing, such as a locker code of Nora."""
+    known = set()
+    for fact in facts:
+        about = frozenset(fact.key.replace("'s ", " ").split()) - {"the", "of"}
+        if about not in known:
+            known.add(about)
+            yield fact
 
 
 def hide(

@@ -113,7 +113,7 @@ def measure_passkey(
             _hold(memory, held, attend=attend)
         how: dict[str, Any] = {"passages": passages, "attend": attend}
         answers.append(score(model, tokenizer, trial, memory, **how))
-        yield _row(trial.tokens, answers, store=store, seconds=time.perf_counter() - begin)
+        yield _row(trials[0].tokens, answers, store=store, seconds=time.perf_counter() - begin)
 
 
 def compare(

@@ -81,7 +81,8 @@ def report(
 
 def write_report(file: Path, content: dict[str, Any]) -> None:
     """Write a report as JSON, whole or not at all."""
-    write_text(file, json.dumps(content, indent=2, default=str) + "\n")
+    text = json.dumps(content, indent=2, default=str, allow_nan=False)
+    write_text(file, f"{text}\n")
 
 
 class _Content(BaseModel):

@@ -97,8 +97,9 @@ class ScoredText:
     def windows_within(self, tokens: int, window: int) -> Tensor:
         """Return which windows lie within the first scored tokens of their part, as `window_sums`.
 
-        The last window may be shorter than the others.
+        The last window may be shorter than the others; one without counted tokens is not returned.
         """
+        counted = self.window_sums(torch.ones(self.counted.shape), window) > 0
         ends = [min(start + window, self.scored) for start in range(0, self.scored, window)]
         within = torch.tensor(ends) <= tokens
-        return within.repeat_interleave(len(self.parts))
+        return within.repeat_interleave(len(self.parts)) & counted

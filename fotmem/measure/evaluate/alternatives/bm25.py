@@ -8,6 +8,7 @@ import numpy as np
 
 from fotmem.errors import require_packages
 from fotmem.measure.evaluate.alternatives.way import Question, WindowWay
+from fotmem.measure.evaluate.questions.answer_match import UNSPACED
 from fotmem.tasks.answer import answer_question
 
 PASSAGE = 100
@@ -15,6 +16,8 @@ PASSAGE = 100
 STRIDE = 50
 """Tokens from the beginning of a passage to that of the next one: what one cuts in two stands whole
 in another."""
+WORD = rf"{UNSPACED.pattern}|\b\w\w+\b"
+"""A word of two letters or more, or a character that is one."""
 ARRAYS = ("data", "indices", "indptr")
 """Arrays of an index."""
 
@@ -88,6 +91,10 @@ class Passages(WindowWay):
         import bm25s
 
         words: list[list[str]] = bm25s.tokenize(
-            texts, stopwords="en", return_ids=False, show_progress=False
+            [UNSPACED.sub(r" \g<0> ", text) for text in texts],
+            token_pattern=WORD,
+            stopwords="en",
+            return_ids=False,
+            show_progress=False,
         )
         return words

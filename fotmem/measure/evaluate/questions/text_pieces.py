@@ -66,7 +66,7 @@ def cut(
         raise InputError(
             f"tokens must be at least {PASSAGE + LOCAL} (passage, local text), got {tokens}"
         )
-    document = tokenized(Document("the text", text), tokenizer)
+    document = tokenized(Document("the text", text), tokenizer, add_special_tokens=False)
     ids: list[int] = document.ids.tolist()
     if len(ids) < PASSAGE + LOCAL:
         raise InputError(
@@ -75,7 +75,7 @@ def cut(
     room, draw = min(tokens, len(ids)) - LOCAL, Random(f"pieces {seed}")
     found = []
     for question in questions:
-        middle = int((document.stops > _place(text, question)).nonzero()[0])
+        middle = int((document.stops <= _place(text, question)).sum())
         first = max(0, min(middle - PASSAGE // 2, len(ids) - LOCAL - PASSAGE))
         found.append((first, AskedQuestion(question, ids[first : first + PASSAGE])))
         _check_answer(tokenizer, found[-1][1])
@@ -99,7 +99,8 @@ def _check_answer(tokenizer: Any, asked: AskedQuestion) -> None:
     if not contains(tokenizer.decode(asked.evidence), question.answers):
         raise InputError(
             f"none of {question.answers} stands within {PASSAGE // 2} tokens of "
-            f"{question.passage!r}: name the passage by words near the answer"
+            f"{question.passage!r} and before the last {LOCAL} tokens of the text: name the "
+            "passage by words near the answer"
         )
 
 

@@ -8,6 +8,8 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 from uuid import UUID
 
+from fotmem.errors import InputError
+
 Kind = Literal["words", "numbers", "uuids"]
 CODED = 6
 """Letters of a coded word."""
@@ -50,7 +52,19 @@ def invent(kind: Kind, draw: Random) -> str:
 
 
 def several(kind: Kind, number: int, draw: Random, known: Collection[str] = ()) -> list[str]:
-    """Invent this many different ones, none of them known."""
+    """Invent this many different ones, none of them known.
+
+    Raises
+    ------
+    InputError
+        There are not so many.
+    """
+    most = len(ADJECTIVES.split()) * len(NOUNS.split()) if kind == "words" else 9 * 10**6
+    if number + len(known) > most:
+        raise InputError(
+            f"expected at most {most:,} different {kind} in one text, got {number + len(known):,}: "
+            "ask less about it, or read more texts (--readings)"
+        )
     found: dict[str, None] = {}
     while len(found) < number:
         word = invent(kind, draw)
