@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fotmem.errors import InputError
 from fotmem.measure.evaluate.facts import FactQuestion, make_facts
 from fotmem.measure.reading import LOCAL
 from fotmem.memory.contents import Contents
@@ -117,6 +118,8 @@ def pass_keys(text: ReadText, tokens: int, trials: int) -> Iterator[Case]:
 
 def facts(text: ReadText, tokens: int, trials: int) -> Iterator[Case]:
     """Hide many facts in one memory, and ask for each."""
+    if tokens < FACTS * NEW:
+        raise InputError(f"facts need {FACTS * NEW:,} tokens or more, got {tokens:,}")
     for trial in range(trials):
         draw = random.Random(f"facts {tokens} {trial}")
         made: list[FactQuestion] = make_facts(FACTS, trial)

@@ -18,7 +18,7 @@ from fotmem.cli.parsing import parse_sizes
 from fotmem.memory.contents import Contents
 from fotmem.models.load import load_model
 from recipes.answers import SCORED, Case, facts, pass_keys, perplexities
-from recipes.answers_tables import ALL, BEST, CLUSTERS, NONE, Found, read, tables
+from recipes.answers_tables import ALL, BEST, CLUSTERS, NONE, CaseAnswers, read, tables
 from recipes.given_texts import texts_of
 from recipes.quality_report import LOOKUP
 from recipes.read_text import ReadText
@@ -55,7 +55,7 @@ class Run:
                 else:
                     filled = self._filled(case, store) if filled is None else filled
                     self._text.put(store, setting.top_k, filled.copy())
-                self._write(Found(*case[:3], setting, case.ask()), time.monotonic() - begin)
+                self._write(CaseAnswers(*case[:3], setting, case.ask()), time.monotonic() - begin)
 
     def _filled(self, case: Case, store: str) -> Contents:
         """Fill a store; what other cases begin with, too, is filled once."""
@@ -68,7 +68,7 @@ class Run:
         case.fill(filled)
         return filled
 
-    def _write(self, found: Found, seconds: float) -> None:
+    def _write(self, found: CaseAnswers, seconds: float) -> None:
         line = found._asdict() | {"setting": [*found.setting], "seconds": round(seconds, 1)}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -24,7 +24,7 @@ Answers = dict[Setting, list[Answer]]
 """The answers of all settings to the same questions, in the same order."""
 
 
-class Found(NamedTuple):
+class CaseAnswers(NamedTuple):
     """The answers to a case with one setting."""
 
     task: str
@@ -34,12 +34,12 @@ class Found(NamedTuple):
     answers: list[Answer]
 
 
-def read(file: Path) -> list[Found]:
+def read(file: Path) -> list[CaseAnswers]:
     """Read what was measured with a text: nothing yet, if there is no file."""
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     rows: Iterable[dict[str, Any]] = map(json.loads, lines)
     return [
-        Found(
+        CaseAnswers(
             row["task"],
             row["tokens"],
             row["number"],
@@ -74,7 +74,7 @@ def tables(folder: Path) -> str:
     )
 
 
-def paired(found: list[Found]) -> Answers:
+def paired(found: list[CaseAnswers]) -> Answers:
     """Return the answers of each setting, in the same order, to cases that all settings have."""
     numbers = [{each.number for each in found if each.setting == one} for one in SETTINGS]
     common, together = set.intersection(*numbers), Answers()

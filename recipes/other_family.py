@@ -95,11 +95,10 @@ def figures(untuned: Reports, tuned: Reports) -> str:
 
 def cells(reports: Reports) -> Iterator[tuple[str, str]]:
     """Yield the cells of a model's column, each with the label of its row."""
-    for task in ("facts", "passkey"):
+    for task, label in (("facts", "facts"), ("passkey", "pass key")):
         for row in reports[f"{task}-context"]:
             if row.get("way") == "context":
                 score = ranged((row["score"], *row["score_interval"]), 2)
-                label = row["task"]
                 yield f"{label}, {row['tokens']:,} tokens in the context", score
         longer = [row for name in LONGER[task] for row in reports[name]]
         for row in longer:

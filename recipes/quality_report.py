@@ -7,6 +7,7 @@ continues a stopped one: reports that exist are not measured again. Delete those
 
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -67,6 +68,9 @@ def main(quick: bool, texts: list[str]) -> None:
                 for each in running[section]:
                     each.result()
                     publish(section, commands, folder)
+        except subprocess.CalledProcessError:  # the command has said why: no other one begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         except KeyboardInterrupt:  # or another signal
             pool.shutdown(wait=False, cancel_futures=True)
             for child in psutil.Process().children():

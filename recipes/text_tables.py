@@ -49,13 +49,25 @@ Cells = dict[str, Cell]
 def exact_match(rows: Rows, *, kind: str = "all") -> Cells:
     """Return the share of right answers by tokens of text, and without memory."""
     asked = [row for row in rows if "memory" in row and row.get("kind", "all") == kind]
-    return {
-        f"{row['tokens']:,}" if row["memory"] else "without memory": Cell(
-            Figure(row["exact_match"], *row["exact_match_interval"]),
-            row["facts"] if "facts" in row else row["trials"],
+    without = [row for row in asked if not row["memory"]]
+    return ({"without memory": _pooled(without)} if without else {}) | {
+        f"{row['tokens']:,}": Cell(
+            Figure(row["exact_match"], *row["exact_match_interval"]), _asked(row)
         )
-        for row in sorted(asked, key=lambda row: (row["memory"], row["tokens"]))
+        for row in sorted(asked, key=lambda row: row["tokens"])
+        if row["memory"]
     }
+
+
+def _pooled(rows: Rows) -> Cell:
+    """Return the share of right answers in all trials, as without memory no length matters."""
+    trials = sum(map(_asked, rows))
+    right = sum(row["exact_match"] * _asked(row) for row in rows)
+    return Cell(Figure(right / trials, *wilson(right, trials)), trials)
+
+
+def _asked(row: dict[str, Any]) -> int:
+    return int(row["facts"] if "facts" in row else row["trials"])
 
 
 def saved_loss(rows: Rows, *, window: int) -> Cells:

@@ -13,7 +13,7 @@ from fotmem.measure.reading import OVERLAP
 from recipes import answers_report
 from recipes.answers import LONG, YOUNG, Answer, facts, pass_keys, perplexities
 from recipes.answers_report import MARKER, PAGE, Run
-from recipes.answers_tables import ALL, BEST, CLUSTERS, NONE, Found, paired, read, tables
+from recipes.answers_tables import ALL, BEST, CLUSTERS, NONE, CaseAnswers, paired, read, tables
 from recipes.read_text import NEW, Changed, ReadText
 from tests import folders, tiny
 from tests.tiny import one_thread  # noqa: F401 - a fixture
@@ -77,8 +77,8 @@ def test_where_numbers_stand(text: ReadText) -> None:
     assert len(hidden.fill.keywords["changes"]) == 32  # type: ignore[attr-defined]
 
 
-def found(task: str, setting: Any, number: int, *losses: float) -> Found:
-    return Found(task, 16_384, number, setting, [Answer(loss, loss < 1) for loss in losses])
+def found(task: str, setting: Any, number: int, *losses: float) -> CaseAnswers:
+    return CaseAnswers(task, 16_384, number, setting, [Answer(loss, loss < 1) for loss in losses])
 
 
 def test_answers_are_paired_where_all_settings_have_them() -> None:

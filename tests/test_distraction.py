@@ -247,7 +247,7 @@ def test_facts_are_hidden_and_asked_for() -> None:
     tokenizer = folders.tokenizer()
     text = tokenizer(folders.PROSE[:6000], add_special_tokens=False).input_ids
     plain = cut(text, documents=4, tokens=100, queries=30, seed=0)
-    made = with_facts(tokenizer, plain, seed=0)
+    made = with_facts(tokenizer, plain, seed=0, window=100)
     facts = make_facts(4, 0)
     assert len({one.fact.key for one in facts}) == 4
     for before, after, one in zip(plain, made, facts, strict=True):
@@ -262,7 +262,7 @@ def test_facts_are_hidden_and_asked_for() -> None:
         assert asked.split() == f"{one.question} {one.fact.answer}".split()
         following = after.queries[1:][after.evaluated]  # what is said from there
         assert str(tokenizer.decode(following)).strip() == one.fact.answer
-    assert with_facts(tokenizer, plain, seed=1) != made
+    assert with_facts(tokenizer, plain, seed=1, window=100) != made
 
 
 def test_only_queries_that_predict_the_answer_are_evaluated() -> None:
@@ -279,7 +279,7 @@ def test_only_queries_that_predict_the_answer_are_evaluated() -> None:
 def test_a_fact_needs_room() -> None:
     tokenizer = folders.tokenizer()
     with pytest.raises(InputError, match=r"a fact takes \d+ tokens, a document has 5: make"):
-        with_facts(tokenizer, documents(2, tokens=5), seed=0)
+        with_facts(tokenizer, documents(2, tokens=5), seed=0, window=64)
 
 
 # The command line
@@ -327,7 +327,7 @@ def test_facts_by_the_command(
     given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [*given, "--tokens", 100, "--json", "--window", 64]
-    assert "fit into one window, at most 64" in refusal(capsys, 1, *given, "--facts")
+    assert "the window has 64: take a larger window" in refusal(capsys, 1, *given, "--facts")
     monkeypatch.setattr(
         "fotmem.measure.evaluate.documents.LOCAL", 2
     )  # a tiny model has no room for more
@@ -396,3 +396,8 @@ def test_the_picture(tmp_path: Path) -> None:
     pixels = (255 * imread(file)[..., :3]).round().astype(int)
     colours = set(map(tuple, pixels.reshape(-1, 3).tolist()))
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours  # both curves are drawn
+
+
+def test_a_question_that_does_not_fit_into_a_window_is_refused() -> None:
+    with pytest.raises(InputError, match="tokens, the window has 16: take a larger window"):
+        with_facts(folders.tokenizer(), documents(2, tokens=60), seed=0, window=16)

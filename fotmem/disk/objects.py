@@ -20,7 +20,7 @@ Version = dict[str, str]
 """What tells an object from those that it replaced: ``e_tag``, and perhaps ``version``."""
 
 
-class Found(NamedTuple):
+class ObjectPart(NamedTuple):
     """The beginning of a part of an object."""
 
     data: bytes = b""
@@ -73,7 +73,7 @@ class Objects:
                 '(multiprocessing.set_start_method("spawn"))'
             )
 
-    def get(self, part: ByteRange, version: Version | None = None) -> Found | None:
+    def get(self, part: ByteRange, version: Version | None = None) -> ObjectPart | None:
         """Read the beginning of a part, at most ``LARGEST`` bytes; None if there is no object.
 
         Raises
@@ -86,12 +86,12 @@ class Objects:
             options["if_match"] = version["e_tag"]
         try:
             got = self._api.get(self._store, part.key, options=options)
-            return Found(got.bytes().to_bytes(), got.meta["size"], _version(got.meta))
+            return ObjectPart(got.bytes().to_bytes(), got.meta["size"], _version(got.meta))
         except self._errors as error:
             if is_no_object(error):
                 return None
             if is_beyond_end(error):
-                return Found()
+                return ObjectPart()
             raise self._failed("read", part.key, error) from error
 
     def put(self, key: str, data: bytes, mode: Any = "overwrite") -> Version | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fotmem.disk.byte_range import ByteRange
 from fotmem.disk.joined_ranges import LARGEST, cut_out, joined
-from fotmem.disk.objects import Found, Objects, Version
+from fotmem.disk.objects import ObjectPart, Objects, Version
 from fotmem.disk.pending_writes import PendingWrites
 from fotmem.disk.storage import LOCK, Data, Storage
 from fotmem.errors import StorageError
@@ -65,7 +65,7 @@ class RemoteStorage(Storage):
         ]
         parts = iter(list(self._threads.map(self._objects.get, more, versions)))
         return [
-            first and b"".join([first.data, *((next(parts) or Found()).data for _ in rest)])
+            first and b"".join([first.data, *((next(parts) or ObjectPart()).data for _ in rest)])
             for first, rest in zip(firsts, rests, strict=True)
         ]
 
@@ -148,7 +148,7 @@ class RemoteStorage(Storage):
             raise StorageError(f"{self.name} {self.read_only}")
 
 
-def _rest(part: ByteRange, first: Found | None) -> list[ByteRange]:
+def _rest(part: ByteRange, first: ObjectPart | None) -> list[ByteRange]:
     """List what is left to ask for of a long part."""
     if first is None or part.stop is None:
         return []

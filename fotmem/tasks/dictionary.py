@@ -52,7 +52,7 @@ class DictionaryPairs(Dataset[dict[str, Tensor]]):
         Number of examples.
     seed : int
         Seed of everything random.
-    parts : tuple of Part
+    parts : tuple of TrainingStage
         Equal parts of the dataset.
     batch : int
         Number of consecutive examples in a batch: no two of their records have the same key.

@@ -85,7 +85,8 @@ def fit(
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
         check_checkpoint(checkpoint, training)
-    with filling(folder, kept=lambda error: last_checkpoint(folder) is not None):
+    kept = filling(folder, kept=lambda error: last_checkpoint(folder) is not None)
+    with kept, Progress(progress) as told:
         trainer = CrossbatchTrainer(
             crossbatch,
             training,
@@ -94,7 +95,7 @@ def fit(
             args=_arguments(folder, training.options, on_cpu=model.device.type == "cpu"),
             train_dataset=datasets[0],
             eval_dataset=datasets[1],
-            callbacks=[*callbacks, Progress(progress)],
+            callbacks=[*callbacks, told],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -1,7 +1,7 @@
 """Shows the progress of a training."""
 
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from transformers import TrainerCallback
 
@@ -10,6 +10,8 @@ from fotmem.progress import progress_told
 
 class Progress(TrainerCallback):
     """Tells the steps, the last loss, and the last share of right answer tokens.
+
+    A context manager: the bar ends with its block, also where training fails.
 
     Parameters
     ----------
@@ -23,6 +25,12 @@ class Progress(TrainerCallback):
         self._is_shown = shown
         self._figures: dict[str, str] = {}
         self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start at the first step, or at that of a checkpoint."""

@@ -82,7 +82,7 @@ def distraction(
     ids = token_ids(task.tokenizer, task.text)
     made = cut(ids, documents=documents, tokens=length, queries=queries, seed=seed)
     if facts:
-        made = with_facts(task.tokenizer, made, seed)
+        made = with_facts(task.tokenizer, made, seed, window)
     with task.attach() as memory:
         steps = measure_distraction(task.model, memory, made)
         rows = list(tracked("measuring", steps, documents.bit_length()))

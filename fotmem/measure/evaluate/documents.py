@@ -68,11 +68,18 @@ def cut(ids: list[int], *, documents: int, tokens: int, queries: int, seed: int)
     return made
 
 
-def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list[Document]:
+def with_facts(
+    tokenizer: Any, documents: Sequence[Document], seed: int, window: int
+) -> list[Document]:
     """Hide a fact in each document; the queries become those of the question for it.
 
     The beginning of the following text precedes the question. The evaluated queries are those that
     predict the answer: the end of the question, and the answer without its last token.
+
+    Raises
+    ------
+    InputError
+        A fact does not fit into its document, or the queries do not fit into a window.
     """
     draw, made = random.Random(f"places {seed}"), []
     for document, one in zip(documents, make_facts(len(documents), seed), strict=True):
@@ -86,6 +93,11 @@ def with_facts(tokenizer: Any, documents: Sequence[Document], seed: int) -> list
         tokens = tokens[:place] + hidden + tokens[place + len(hidden) :]
         asked, answer = split_answer(tokenizer, f" {one.question}", one.fact.answer)
         prompt = document.queries[:LOCAL] + asked
+        if len(prompt + answer) > window:
+            raise InputError(
+                f"the question for a fact, its answer and the text before them take "
+                f"{len(prompt + answer)} tokens, the window has {window}: take a larger window"
+            )
         evaluated = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
         made.append(Document(document.before, tokens, prompt + answer, evaluated))
     return made

@@ -14,7 +14,7 @@ from fotmem.measure.evaluate.window_share import ThreeAnswers, WindowShare, wind
 
 
 @dataclass(frozen=True)
-class Said:
+class GivenAnswers:
     """What a model said to a question."""
 
     question: str
@@ -39,7 +39,7 @@ class QuestionsRow(WindowShare):
     """The results of all questions; the score of an answer is 1 if it contains a right one."""
 
     f1: TokenF1
-    said: list[Said]
+    said: list[GivenAnswers]
 
 
 def make_row(pieces: Sequence[TextPiece], store: str, answers: ThreeAnswers) -> QuestionsRow:
@@ -53,7 +53,7 @@ def make_row(pieces: Sequence[TextPiece], store: str, answers: ThreeAnswers) -> 
         seconds=answers.with_memory.seconds,
         f1=TokenF1(**{way: _mean_f1(questions, said) for way, said in lines.items()}),
         said=[
-            Said(one.question, one.answers, **dict(zip(lines, said, strict=True)))
+            GivenAnswers(one.question, one.answers, **dict(zip(lines, said, strict=True)))
             for one, *said in zip(questions, *lines.values(), strict=True)
         ],
     )

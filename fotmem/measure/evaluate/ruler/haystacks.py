@@ -148,4 +148,7 @@ def check_room(haystack: Haystack, needles: int, tokens: int) -> None:
         `tokens`, the length of the whole sample, is too small.
     """
     if len(haystack.places) < needles:
-        raise InputError(f"this task takes more than {tokens:,} tokens: take more")
+        raise InputError(
+            f"this task hides {needles} needles, and {tokens:,} tokens have places for "
+            f"{len(haystack.places)}: take more tokens"
+        )

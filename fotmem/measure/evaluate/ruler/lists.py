@@ -87,7 +87,10 @@ def _fitting(
             break
         found.append(word)
     if len(found) < COMMON:
-        raise InputError("common words take more tokens: take more")
+        raise InputError(
+            f"{COMMON} common words and as many others do not fit into the {max(room, 0):,} tokens "
+            "that are left for them: take more tokens"
+        )
     return found
 
 
@@ -118,7 +121,10 @@ def find_frequent_words(source: Source, tokens: int, draw: Random) -> Sample:
 
     number = bisect_right(range(max(0, 2 * room)), room, key=length) - 1
     if number < SHORT:
-        raise InputError("frequent words take more tokens: take more")
+        raise InputError(
+            f"{SHORT} words do not fit into the {max(room, 0):,} tokens that are left for them: "
+            "take more tokens"
+        )
     text = introduction + _coded(source, words, number, draw)
     return Sample(
         read=text[:-LOCAL],

@@ -147,7 +147,10 @@ class NeedleTask:
         if self.haystack == "noise":
             return source.noise(room)
         if room <= LOCAL:
-            raise InputError(f"the needles leave {room} tokens for a text: take more tokens")
+            raise InputError(
+                f"the needles leave {max(room, 0)} tokens for a text, {LOCAL + 1} are needed: "
+                "take more tokens"
+            )
         return source.piece(room, needles, draw)
 
 

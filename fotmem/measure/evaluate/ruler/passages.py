@@ -51,7 +51,10 @@ def _samples(source: Source, tokens: int, draws: Sequence[Random]) -> list[Sampl
     if len(draws) > 1 and len(passages) < 2 * ALIKE * len(draws):
         return []
     if not passages:
-        raise InputError("passages take more tokens: take more")
+        raise InputError(
+            f"no further passage fits into {tokens:,} tokens, {fixed:,} of which the question and "
+            "its passage take: take more tokens"
+        )
     for passage, draw in zip(told, draws, strict=True):
         passages.insert(draw.randrange(len(passages)), passage)  # never the last
     text = begin + [token for each in passages for token in each]
