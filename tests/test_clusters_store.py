@@ -241,7 +241,7 @@ def test_a_decay_is_computed_once_while_nothing_is_read(
         store.attend(queries, top_k=None, scale=SCALE, bias=bias)
         return sum(counted)
 
-    decays = [Decay(decay=decay, window=64, end=TOKENS, counted=None) for decay in (1, 1, 2)]
+    decays = [Decay(decay=decay, step=64, end=TOKENS, counted=None) for decay in (1, 1, 2)]
     every, again, other = map(asked, decays)
     assert again < every / 5
     assert other == every

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import fotmem
+from fotmem import arguments
 from fotmem.crossbatch import Crossbatch
 from fotmem.crossbatch.layout import Layout
 from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
@@ -152,6 +153,18 @@ def test_ages_lower_the_weight_of_windows() -> None:
     for row in range(2):
         expected = remembered(model, [previous[0], *previous], batch[row, 1])
         assert difference(logits[row], expected) <= 1e-4
+
+
+def test_a_long_window_ages_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a memory: see `test_a_text_ages_as_quickly_in_long_windows`."""
+    model, batch = tiny.llama(), windows(2).flatten(0, 1)
+    with Crossbatch(model, LAYERS, decay=0.5) as crossbatch:
+        crossbatch.ages = torch.tensor([4.0, 4.0])
+        expected = model(batch).logits
+        monkeypatch.setattr(arguments, "LONGEST_AGE_STEP", batch.shape[1] / 4)
+        assert difference(model(batch).logits, expected) > 1e-3
+        crossbatch.ages = torch.tensor([1.0, 1.0])
+        assert difference(model(batch).logits, expected) <= 1e-5
 
 
 def test_each_layer_has_its_own_decay() -> None:

@@ -1,6 +1,7 @@
 """Decay and temperature of remembered keys."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -39,6 +40,15 @@ def test_weights_are_a_power_of_the_age_in_windows(
     assert found.shape == (1, 1)
     assert found.dtype == torch.float32
     assert math.exp(scale * float(found)) == pytest.approx(weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("window", [256, 700, 2048, 8192])
+def test_a_text_ages_as_quickly_in_long_windows(window: int) -> None:
+    how = replace(options(decay=1.0), longest=8192, window=window, split_above=window)
+    _, bias = scale_and_bias(holding(10**6), 3, 1.0, how)
+    assert bias is not None
+    found = bias(10**6 - torch.tensor([1, 256, 512, 2560, 64 * 256, 10**6])).exp()
+    assert found.tolist() == pytest.approx([1, 1, 1 / 2, 1 / 10, 1 / 64, 1 / 64])
 
 
 def test_without_decay_there_is_no_bias() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
 from fotmem.arguments import (
+    age_step,
     checked_decay,
     checked_distance,
     checked_integer,
@@ -85,7 +86,8 @@ class Crossbatch:
         How many of the latest windows of the bank a window attends to.
     ages : Tensor or None
         Shape ``[B]``: how old the window before is for the last window of each document, in
-        windows; the ones before it are older by 1, 2, ... Default: 1.
+        windows; the ones before it are older by 1, 2, ... Default: 1. With a decay, a window of
+        more than 256 tokens counts as several.
     log_temperatures : Parameter
         float32 ``[L, H * G]``: the logarithm of each head's temperature, which can be trained.
     below : list of Module
@@ -128,7 +130,7 @@ class Crossbatch:
         self.ages: Tensor | None = None
         self._positionals = bool(getattr(config, "mem_positionals", True))
         self.recent = recent and self._positionals
-        self._layout = Layout(2)  # of the call in progress
+        self._layout, self._window = Layout(2), 1  # of the call in progress
         self._padding_mask: Tensor | None = None  # of the call in progress, [W, T]
         self._fresh: dict[int, Tensor] = {}  # inputs of memory layers, windows seen by others only
         self._undo = ExitStack()
@@ -193,6 +195,7 @@ class Crossbatch:
             if input_ids.ndim != 2:
                 raise ShapeError("input_ids", expected="[W, T]", actual=input_ids.shape)
             self._layout = Layout(len(input_ids), self.windows_per_document)
+            self._window = input_ids.shape[1]
             config: Any = self.decoder.config
             refuse_changing_rope(config, max(input_ids.shape[1], self.distance + 1))
             mask = kwargs.get("attention_mask")
@@ -308,7 +311,8 @@ class Crossbatch:
             recent = layout.recent(self.d, ages)
             pairs = zip(contexts, recent, strict=True)
             contexts = [[each for each in windows if each != before] for windows, before in pairs]
-        weights = layout.ages(ages) ** -decay_of(self.decay, layer)
+        steps = layout.ages(ages) * self._window / age_step(self._window)
+        weights = steps ** -decay_of(self.decay, layer)
         weights = torch.where(layout.negatives(), weights * self.negative_weight, weights)
         return AttentionPattern(
             contexts=contexts,

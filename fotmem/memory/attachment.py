@@ -118,7 +118,8 @@ def attach(
         ``mem_recent``, else 0 as in the released code.
     decay : float or mapping of int to float, optional
         How fast older keys lose weight: a key of `n` windows ago, from 1 to 64, has ``n ** -decay``
-        times the weight of a local key with the same score. Long memories of plain text then
+        times the weight of a local key with the same score; of windows of more than 256 tokens,
+        each 256 count as one. Long memories of plain text then
         distract less; the key of an answer scores so much higher that it loses little. One for all
         layers, or by layer (others have 0). Default: the config's ``mem_decay``, else 0 as in the
         released code.

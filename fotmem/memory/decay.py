@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fotmem.arguments import decay_of
+from fotmem.arguments import age_step, decay_of
 from fotmem.memory.options import MemoryOptions
 from fotmem.stores.hits import Bias
 from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
 
 OLDEST = 64
-"""Windows. Older keys have the weight of this age, so that a match is found at any age."""
+"""Steps of age. Older keys have the weight of this age, so that a match is found at any age."""
 
 
 def scale_and_bias(
@@ -27,9 +27,9 @@ def scale_and_bias(
     """Return the scale and the bias with which to attend to a store.
 
     With a ``decay``, a key of `n` windows ago has ``n ** -decay`` times the weight of a local key
-    with the same score. Forgetting is a power law in people, too (Anderson and Schooler 1991); a
-    bias that grows with the logarithm of the distance is that of KERPLE (Chi et al. 2022,
-    arXiv:2205.09921).
+    with the same score; of windows of more than 256 tokens, each 256 count as one. Forgetting is a
+    power law in people, too (Anderson and Schooler 1991); a bias that grows with the logarithm of
+    the distance is that of KERPLE (Chi et al. 2022, arXiv:2205.09921).
 
     The ``temperature`` divides scores. The more keys there are, the more the poor matches weigh
     together; a lower temperature makes them weigh less (as in Scalable-Softmax, Nakanishi 2025,
@@ -38,7 +38,7 @@ def scale_and_bias(
     Parameters
     ----------
     store : MemoryStore
-        Its last ``window`` keys keep their full weight.
+        Its last ``window`` keys, or 256, keep their full weight.
     layer : int
         The memory layer that it is of.
     scale : float
@@ -57,7 +57,7 @@ def scale_and_bias(
     end = store.next_id if end is None else end
     counted = None if among is None else among.within(store.first_id, end)
     number = end if counted is None else len(counted)
-    return scale, Decay(decay / scale, options.window, number, counted)
+    return scale, Decay(decay / scale, age_step(options.window), number, counted)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Decay:
 
     decay: float
     """Exponent, in units of scores before they are scaled."""
-    window: int
-    """Tokens."""
+    step: int
+    """Tokens in which ages are counted."""
     end: int
     """The age of a key is the number of keys from it to this end."""
     counted: IdRanges | None
@@ -79,4 +79,4 @@ class Decay:
     def __call__(self, ids: Tensor) -> Tensor:
         """Return what is added to the scores of ids, float32 of the same shape."""
         ages = self.end - (ids if self.counted is None else self.counted.positions(ids))
-        return (ages.float() / self.window).clamp(1, OLDEST).log() * -self.decay
+        return (ages.float() / self.step).clamp(1, OLDEST).log() * -self.decay
