@@ -91,7 +91,7 @@ class ScoredText:
 
     def window_means(self, losses: Tensor, window: int) -> Tensor:
         """Return the mean of the counted losses of each window that has any."""
-        numbers = self.window_sums(torch.ones_like(losses), window)
+        numbers = self._counted_in(window)
         return (self.window_sums(losses, window) / numbers)[numbers > 0]
 
     def windows_within(self, tokens: int, window: int) -> Tensor:
@@ -99,7 +99,10 @@ class ScoredText:
 
         The last window may be shorter than the others; one without counted tokens is not returned.
         """
-        counted = self.window_sums(torch.ones(self.counted.shape), window) > 0
         ends = [min(start + window, self.scored) for start in range(0, self.scored, window)]
         within = torch.tensor(ends) <= tokens
-        return within.repeat_interleave(len(self.parts)) & counted
+        return within.repeat_interleave(len(self.parts)) & (self._counted_in(window) > 0)
+
+    def _counted_in(self, window: int) -> Tensor:
+        """Return how many tokens of each window count, as `window_sums`."""
+        return self.window_sums(torch.ones(self.counted.shape), window)
