@@ -188,23 +188,6 @@ DecayField = Annotated[Any, AfterValidator(checked_decay)]
 """A decay in a file, checked."""
 
 
-LONGEST_AGE_STEP = 256
-"""Tokens."""
-
-
-def age_step(window: int) -> int:
-    """Return in how many tokens the age of keys is counted: those of a window, but at most 256.
-
-    How fast a text ages does not depend on how much of it a window shows.
-    """
-    return min(window, LONGEST_AGE_STEP)
-
-
-def decay_of(decay: float | Mapping[int, float], layer: int) -> float:
-    """Return the decay of a layer; where it is by layer, others have none."""
-    return decay.get(layer, 0.0) if isinstance(decay, Mapping) else decay
-
-
 def checked_temperature(temperature: Any) -> float:
     """Check the divisor of the scores of remembered keys.
 

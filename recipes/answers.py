@@ -13,7 +13,6 @@ from fotmem.errors import InputError
 from fotmem.measure.evaluate.facts import FactQuestion, make_facts
 from fotmem.measure.reading import LOCAL
 from fotmem.memory.contents import Contents
-from fotmem.memory.decay import OLDEST
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.pass_key import NAME, fact, question, split_answer
 from recipes.read_text import NEW, WINDOW, Changed, ReadText
@@ -21,8 +20,8 @@ from recipes.read_text import NEW, WINDOW, Changed, ReadText
 SCORED = 2048
 """Tokens whose loss is measured at each place of a text."""
 FACTS = 32
-YOUNG = -(-OLDEST * WINDOW // NEW) * NEW
-"""Tokens after which the age of a key does not count any more."""
+YOUNG = 2**15
+"""Tokens."""
 LONG = 2**16
 """In a memory of as many tokens, a pass key stands before the last `YOUNG` ones: what is before it
 is the same in all trials. In a shorter one it stands anywhere."""

@@ -64,7 +64,8 @@ class Oracle:
         the token's own
     recent : how many of the last tokens of memory and overflow are seen as local ones, at their
         positions
-    decay : a key of `n` windows ago counts for ``n ** -decay``, `n` from 1 to 64; or by layer
+    decay : a key of `n` windows ago counts for ``n ** -decay``, from 8 on for ``(n * n / 8) **
+        -decay``; or by layer
     temperature : what scores of memory and overflow are divided by
 
     Attributes
@@ -175,7 +176,7 @@ class Oracle:
         products = keys @ query / self.head_dim**0.5 / self.temperature
         windows_ago = [(total - place) / self.window for place in range(len(keys))]
         decay = self.decay.get(layer, 0.0) if isinstance(self.decay, dict) else self.decay
-        weights = [min(max(1.0, ago), 64.0) ** -decay for ago in windows_ago]
+        weights = [(ago * ago / 8 if ago > 8 else max(1.0, ago)) ** -decay for ago in windows_ago]
         scores = products + torch.tensor(weights, dtype=torch.float64).log()
         best = torch.argsort(scores, descending=True)[: self.top_k]
         return best, scores[best], values[best]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fotmem
-from fotmem import arguments
+from fotmem import aging
 from fotmem.crossbatch import Crossbatch
 from fotmem.crossbatch.layout import Layout
 from fotmem.errors import AttachError, LayerError, OptionError, ShapeError
@@ -161,10 +161,19 @@ def test_a_long_window_ages_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
     with Crossbatch(model, LAYERS, decay=0.5) as crossbatch:
         crossbatch.ages = torch.tensor([4.0, 4.0])
         expected = model(batch).logits
-        monkeypatch.setattr(arguments, "LONGEST_AGE_STEP", batch.shape[1] / 4)
+        monkeypatch.setattr(aging, "LONGEST_AGE_STEP", batch.shape[1] / 4)
         assert difference(model(batch).logits, expected) > 1e-3
         crossbatch.ages = torch.tensor([1.0, 1.0])
         assert difference(model(batch).logits, expected) <= 1e-5
+
+
+def test_old_windows_age_twice_as_fast() -> None:
+    model, batch, found = tiny.llama(), windows(2).flatten(0, 1), []
+    for age, decay in ((16.0, 0.3), (8.0, 0.5)):  # (16 * 16 / 8) ** -0.3 == 8 ** -0.5
+        with Crossbatch(model, LAYERS, decay=decay) as crossbatch:
+            crossbatch.ages = torch.full((2,), age)
+            found.append(model(batch).logits)
+    assert difference(*found) <= 1e-5
 
 
 def test_each_layer_has_its_own_decay() -> None:

@@ -26,7 +26,15 @@ def holding(tokens: int) -> MemoryStore:
 
 @pytest.mark.parametrize(
     ("age", "weight"),
-    [(1, 1), (10, 1), (20, 1 / 4), (45, 1 / 20.25), (640, 1 / 4096), (10**7, 1 / 4096)],
+    [
+        (1, 1),
+        (10, 1),
+        (20, 1 / 4),
+        (45, 1 / 20.25),
+        (80, 1 / 64),
+        (160, 1 / 1024),
+        (5120, 2**-30),
+    ],
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_weights_are_a_power_of_the_age_in_windows(
@@ -47,8 +55,8 @@ def test_a_text_ages_as_quickly_in_long_windows(window: int) -> None:
     how = replace(options(decay=1.0), longest=8192, window=window, split_above=window)
     _, bias = scale_and_bias(holding(10**6), 3, 1.0, how)
     assert bias is not None
-    found = bias(10**6 - torch.tensor([1, 256, 512, 2560, 64 * 256, 10**6])).exp()
-    assert found.tolist() == pytest.approx([1, 1, 1 / 2, 1 / 10, 1 / 64, 1 / 64])
+    found = bias(10**6 - torch.tensor([1, 256, 512, 2048, 64 * 256, 800 * 256])).exp()
+    assert found.tolist() == pytest.approx([1, 1, 1 / 2, 1 / 8, 1 / 512, 1 / 80_000])
 
 
 def test_without_decay_there_is_no_bias() -> None:

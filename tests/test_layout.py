@@ -14,7 +14,7 @@ import fotmem
 ROOT = Path(__file__).parents[1]
 ORDER = (
     *("errors", "arguments", "amounts", "interrupts", "outputs", "files", "progress"),  # the ground
-    *("attention", "adapter"),
+    *("attention", "aging", "adapter"),
     *(
         "disk",
         "documents",

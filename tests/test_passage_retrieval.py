@@ -78,13 +78,16 @@ def best_by_hand(
 
 @pytest.mark.parametrize("asking", [None, 3])
 @pytest.mark.parametrize(("tokens", "passages"), [(10, 3), (40, 4), (1, 2)])
-@pytest.mark.parametrize("options", [{}, {"decay": 1.0, "temperature": 0.25}])
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_the_passages_with_most_attention_are_found(
-    tokens: int, passages: int, asking: int | None, options: dict[str, Any]
+    tokens: int, passages: int, asking: int | None, temperature: float, decay: float
 ) -> None:
+    """Also with a decay: what is asked for may be of any age."""
     model = tiny.llama()
-    oracle = Oracle(model, LAYERS, window=WINDOW, top_k=8, **options)
-    memory = fotmem.attach(model, layers=LAYERS, window=WINDOW, top_k=8, **options)
+    options: dict[str, Any] = {"window": WINDOW, "top_k": 8, "temperature": temperature}
+    oracle = Oracle(model, LAYERS, **options)
+    memory = fotmem.attach(model, layers=LAYERS, decay=decay, **options)
     for reader in (memory, oracle):
         reader.read(tiny.ids(READ))
     prompt = tiny.ids(9, seed=1)

@@ -107,9 +107,8 @@ Decay = Annotated[
     typer.Option(
         metavar="NUMBER",
         parser=parse_decay,
-        help="Weight of a key n windows (of 256 tokens at most) ago: n^-decay; by layer: "
-        "17:0.7,18:0.7 (others 0); "
-        "default: the config's, or 0.",
+        help="Weight of a key n windows (of 256 tokens at most) ago: n^-decay, from 8 on "
+        "(n^2/8)^-decay; by layer: 17:0.7,18:0.7 (others 0); default: the config's, or 0.",
     ),
 ]
 Temperature = Annotated[

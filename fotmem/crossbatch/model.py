@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fotmem.adapter import Adapter
+from fotmem.aging import age_step, decay_of, log_weights
 from fotmem.arguments import (
-    age_step,
     checked_decay,
     checked_distance,
     checked_integer,
     checked_number,
     checked_temperature,
-    decay_of,
 )
 from fotmem.crossbatch.attention import crossbatch_attention
 from fotmem.crossbatch.bank import Bank
@@ -312,7 +311,7 @@ class Crossbatch:
             pairs = zip(contexts, recent, strict=True)
             contexts = [[each for each in windows if each != before] for windows, before in pairs]
         steps = layout.ages(ages) * self._window / age_step(self._window)
-        weights = steps ** -decay_of(self.decay, layer)
+        weights = log_weights(steps, decay_of(self.decay, layer)).exp()
         weights = torch.where(layout.negatives(), weights * self.negative_weight, weights)
         return AttentionPattern(
             contexts=contexts,

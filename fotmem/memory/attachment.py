@@ -117,12 +117,12 @@ def attach(
         There are no more than the model has positions beside the window. Default: the config's
         ``mem_recent``, else 0 as in the released code.
     decay : float or mapping of int to float, optional
-        How fast older keys lose weight: a key of `n` windows ago, from 1 to 64, has ``n ** -decay``
-        times the weight of a local key with the same score; of windows of more than 256 tokens,
-        each 256 count as one. Long memories of plain text then
-        distract less; the key of an answer scores so much higher that it loses little. One for all
-        layers, or by layer (others have 0). Default: the config's ``mem_decay``, else 0 as in the
-        released code.
+        How fast older keys lose weight: a key of `n` windows ago has ``n ** -decay`` times the
+        weight of a local key with the same score, and ``(n * n / 8) ** -decay`` times from 8
+        windows on; of windows of more than 256 tokens, each 256 count as one. Long memories of
+        plain text then distract less; `retrieve` and `reread` look for passages without it. One
+        for all layers, or by layer (others have 0). Default: the config's ``mem_decay``, else 0 as
+        in the released code.
     temperature : float, optional
         Divisor of the scores of remembered keys, but not of local ones. Below 1, the best of many
         keys get more weight, above 1 less. Default: the config's ``mem_temperature``, else 1 as in

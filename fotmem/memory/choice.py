@@ -28,8 +28,8 @@ class Choice(NamedTuple):
     """Of each batch row; a single entry where all rows have the same."""
     is_by_row: bool
     """Whether there is an entry for each row."""
-    has_recent: bool = True
-    """Whether their recent tokens keep their positions."""
+    has_age: bool = True
+    """Whether recent tokens keep their positions, and older keys have less weight."""
 
     def concerns(self, model: AttachedModel) -> bool:
         """Whether its memories are of this model; a choice of no memory concerns all models."""
@@ -65,8 +65,8 @@ def views_of_rows(model: AttachedModel, rows: int) -> list[tuple[MemoryView, ...
     if choice is None:
         return [(_view_now(model),)] * rows
     views = {id(memory): _view(memory, model) for row in choice.rows for memory in row}
-    if not choice.has_recent:
-        views = {memory: view.without_recent() for memory, view in views.items()}
+    if not choice.has_age:
+        views = {memory: view.without_age() for memory, view in views.items()}
     chosen = [tuple(views[id(memory)] for memory in row) for row in choice.rows]
     if choice.is_by_row and rows % len(chosen):
         raise OptionError(

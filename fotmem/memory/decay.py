@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fotmem.arguments import age_step, decay_of
+from fotmem.aging import age_step, decay_of, log_weights
 from fotmem.memory.options import MemoryOptions
 from fotmem.stores.hits import Bias
 from fotmem.stores.id_ranges import IdRanges
 from fotmem.stores.store import MemoryStore
-
-OLDEST = 64
-"""Steps of age. Older keys have the weight of this age, so that a match is found at any age."""
 
 
 def scale_and_bias(
@@ -27,9 +24,10 @@ def scale_and_bias(
     """Return the scale and the bias with which to attend to a store.
 
     With a ``decay``, a key of `n` windows ago has ``n ** -decay`` times the weight of a local key
-    with the same score; of windows of more than 256 tokens, each 256 count as one. Forgetting is a
-    power law in people, too (Anderson and Schooler 1991); a bias that grows with the logarithm of
-    the distance is that of KERPLE (Chi et al. 2022, arXiv:2205.09921).
+    with the same score, and ``(n * n / 8) ** -decay`` times from 8 windows on; of windows of more
+    than 256 tokens, each 256 count as one. Forgetting is a power law in people, too (Anderson and
+    Schooler 1991); a bias that grows with the logarithm of the distance is that of KERPLE (Chi et
+    al. 2022, arXiv:2205.09921).
 
     The ``temperature`` divides scores. The more keys there are, the more the poor matches weigh
     together; a lower temperature makes them weigh less (as in Scalable-Softmax, Nakanishi 2025,
@@ -79,4 +77,4 @@ class Decay:
     def __call__(self, ids: Tensor) -> Tensor:
         """Return what is added to the scores of ids, float32 of the same shape."""
         ages = self.end - (ids if self.counted is None else self.counted.positions(ids))
-        return (ages.float() / self.step).clamp(1, OLDEST).log() * -self.decay
+        return log_weights((ages.float() / self.step).clamp(min=1), self.decay)

@@ -441,7 +441,8 @@ class Memory:
         the prompt's tokens give in each head that ranks passages are added up, except for attention
         sinks; that ranks them as well as a search engine does (Chen et al. 2024, arXiv:2410.02642).
         The best passage is taken out of the softmax of each query before the next one is looked
-        for: so another part of an answer does not stand in the shadow of the first.
+        for: so another part of an answer does not stand in the shadow of the first. What is asked
+        for may be of any age: the memory is looked at without `recent` tokens and `decay`.
 
         Parameters
         ----------

@@ -109,8 +109,8 @@ def attention_of_heads(
 ) -> tuple[MemoryView, dict[int, HeadAttention]]:
     """Run a model over a prompt, and return what its last tokens find in a memory, by layer."""
     attached = memory.attached_model
-    # What is near is not what is asked for: recent tokens are ranked as all others are.
-    alone = Choice(((memory,),), is_by_row=False, has_recent=False)
+    # What is asked for may stand anywhere: recent tokens are ranked as all others are.
+    alone = Choice(((memory,),), is_by_row=False, has_age=False)
     with torch.no_grad(), choosing(alone):
         [(view,)] = views_of_rows(attached.default, 1)
         attached.decoder(input_ids=prompt[None].to(attached.input_device), use_cache=False)

@@ -42,9 +42,9 @@ class MemoryView:
         """Return the store of a memory layer."""
         return self.contents.stores[layer]
 
-    def without_recent(self) -> MemoryView:
-        """Return a view in which all tokens stand equally far away."""
-        return replace(self, options=replace(self.options, recent=0), recent=0)
+    def without_age(self) -> MemoryView:
+        """Return a view in which no token is nearer or younger than others."""
+        return replace(self, options=replace(self.options, recent=0, decay=0.0), recent=0)
 
     def search(self, layer: int, queries: Tensor, top_k: int, scale: float) -> Hits:
         """Find the best keys for queries ``[H, Q, D]``; scores are logits of the softmax.

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fotmem.errors import OptionError
-from fotmem.memory.decay import OLDEST
 from fotmem.models.tokens import token_ids
 from fotmem.tasks.facts import (
     MORE_QUESTIONS,
@@ -27,6 +26,7 @@ from fotmem.tasks.facts import (
 from fotmem.tasks.numbers import number
 from fotmem.tasks.quotations import Quotation, make_quotation
 from fotmem.tasks.sentence_questions import make_question
+from fotmem.training.options import OLDEST
 
 TOKENS_PER_FACT = (64, 96, 128)
 """Tokens of an example for each fact in it; one of these for each example."""

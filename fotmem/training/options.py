@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fotmem.arguments import DecayField
 from fotmem.errors import require_packages
-from fotmem.memory.decay import OLDEST
 
 D = (1, 2, 2, 2)
+OLDEST = 64
+"""Windows: the largest random age."""
 KeyWeight = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -12,11 +12,11 @@ from datasets import Dataset
 from torch import Tensor
 
 import fotmem
-from fotmem.memory.decay import OLDEST
 from fotmem.tasks.facts import Facts
 from fotmem.tasks.quotations import GAP, make_quotation
 from fotmem.training.documents import read_documents, split_off
 from fotmem.training.examples import Examples
+from fotmem.training.options import OLDEST
 from tests import folders
 from tests.tiny import difference, one_thread  # noqa: F401 - a fixture
 from tests.training.tuned import prose
