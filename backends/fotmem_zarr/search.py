@@ -10,7 +10,7 @@ from fotmem_zarr.index.hub_keys import HubRows
 from fotmem_zarr.index.scan import scan_blocks
 from fotmem_zarr.snapshot import Snapshot
 
-RECENT = 2048
+RECENT = 4096
 """Newest rows that are all scored when there is a bias."""
 
 

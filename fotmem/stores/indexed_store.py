@@ -30,7 +30,7 @@ EXACT_BELOW = 4096
 """Fewer keys than this are all compared: that is as fast as an index."""
 LARGE_SHARE = 8
 """All keys are compared where more than an eighth of them are wanted: that is faster."""
-RECENT = 2048
+RECENT = 4096
 """Newest keys that are all compared where there is a bias: a decay favours them."""
 BIASED = 2
 """Candidates per hit where there is a bias, which the index does not see."""
