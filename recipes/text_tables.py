@@ -193,6 +193,8 @@ class Table(NamedTuple):
     """Picks figures out of the rows of these evaluations, by column."""
     best: Callable[[Sequence[float]], float] = max
     """Which of several figures is the best."""
+    digits: int = 2
+    """After the point."""
 
 
 WINDOWS = (2048, 8192)
@@ -267,6 +269,7 @@ TABLES = (
         ("perplexity-steps",),
         steps,
         min,
+        digits=3,
     ),
     Table(
         "Share of full attention's gain with 4,096 tokens in memory, by window",
@@ -300,7 +303,13 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     if not columns:
         return ""
     body = [
-        [text, *(_shown(figures[each].figure) if each in figures else "" for each in columns)]
+        [
+            text,
+            *(
+                _shown(figures[each].figure, show.digits) if each in figures else ""
+                for each in columns
+            ),
+        ]
         for text, figures in found.items()
         if figures
     ]
@@ -308,8 +317,9 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
         {text: figures[each] for text, figures in found.items() if each in figures}
         for each in columns
     ]
-    body.append(["**mean**", *(_mean(figures, len(found)) for figures in of_column)])
-    body.append(["**worst**", *(_worst(figures, show.best) for figures in of_column)])
+    means = (_mean(figures, len(found), show.digits) for figures in of_column)
+    body.append(["**mean**", *means])
+    body.append(["**worst**", *(_worst(figures, show) for figures in of_column)])
     commands = {
         f"    fotmem eval {evaluation.words('LENGTH', 'TEXT', 'SEED')} --text FILE\n"
         for name, evaluation in evaluations.items()
@@ -318,7 +328,7 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     return f"**{show.title}**\n\n{table(['text', *columns], body)}\n{''.join(sorted(commands))}"
 
 
-def _mean(cells: Mapping[str, Cell], texts: int) -> str:
+def _mean(cells: Mapping[str, Cell], texts: int, digits: int) -> str:
     """Return the mean of all texts, each with the same weight, with an interval for these texts."""
     some = list(cells.values())
     if any(cell.pair for cell in some):
@@ -336,7 +346,7 @@ def _mean(cells: Mapping[str, Cell], texts: int) -> str:
             )
         )
         figure = Figure(value, value - below, value + above)
-    shown = _shown(figure)
+    shown = _shown(figure, digits)
     return shown if len(cells) == texts else f"{shown} ({len(cells)} of {texts} texts)"
 
 
@@ -353,16 +363,18 @@ def _trials(cells: Sequence[Cell]) -> float:
     return len(cells) ** 2 / sum(1 / cell.trials for cell in cells)
 
 
-def _shown(figure: Figure) -> str:
+def _shown(figure: Figure, digits: int) -> str:
     if math.isnan(figure.value):
         return ""
-    return f"{figure.value:.2f}" if math.isnan(figure.low) else ranged(figure, 2)
+    if math.isnan(figure.low):
+        return f"{figure.value:.{digits}f}"
+    return ranged(figure, digits)
 
 
-def _worst(cells: Mapping[str, Cell], best: Callable[[Sequence[float]], float]) -> str:
-    worst = min if best is max else max
+def _worst(cells: Mapping[str, Cell], show: Table) -> str:
+    worst = min if show.best is max else max
     known = [text for text, cell in cells.items() if not math.isnan(cell.figure.value)]
     if not known:
         return ""
     text = worst(known, key=lambda text: cells[text].figure.value)
-    return f"{cells[text].figure.value:.2f} ({text})"
+    return f"{cells[text].figure.value:.{show.digits}f} ({text})"
