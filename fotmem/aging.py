@@ -28,9 +28,11 @@ def decay_of(decay: float | Mapping[int, float], layer: int) -> float:
 def log_weights(ages: Tensor, decay: float) -> Tensor:
     """Return the logarithms of the weights of keys of these ages.
 
-    A key of `n` steps ago has the weight ``n ** -decay`` up to 8 steps, and ``(n * n / 8) **
-    -decay`` from then on: with a decay of more than 0.5, the weights of all older keys together
-    have a limit, however large a memory is.
+    A key of `n` steps ago has ``n ** -decay`` times the weight of a local key with the same score,
+    and ``(n * n / 8) ** -decay`` times from 8 steps on: with a decay of more than 0.5, the weights
+    of all older keys together have a limit, however large a memory is. Forgetting is a power law in
+    people, too (Anderson and Schooler 1991); a bias that grows with the logarithm of the distance
+    is that of KERPLE (Chi et al. 2022, arXiv:2205.09921).
 
     Parameters
     ----------

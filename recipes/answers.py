@@ -20,11 +20,10 @@ from recipes.read_text import NEW, WINDOW, Changed, ReadText
 SCORED = 2048
 """Tokens whose loss is measured at each place of a text."""
 FACTS = 32
-YOUNG = 2**15
-"""Tokens."""
 LONG = 2**16
-"""In a memory of as many tokens, a pass key stands before the last `YOUNG` ones: what is before it
-is the same in all trials. In a shorter one it stands anywhere."""
+"""Tokens of a memory that all trials share up to the pass key; a shorter one is filled anew."""
+AFTER_KEY = 2**15
+"""Tokens from the pass key to the end of a long memory; in a shorter one it stands anywhere."""
 
 
 class Setting(NamedTuple):
@@ -104,7 +103,7 @@ def _score(text: ReadText, start: int) -> list[Answer]:
 
 def pass_keys(text: ReadText, tokens: int, trials: int) -> Iterator[Case]:
     """Hide a pass key in a window of the text; a different one in each trial."""
-    before = range((tokens - YOUNG) // NEW * NEW if tokens >= LONG else 0)
+    before = range((tokens - AFTER_KEY) // NEW * NEW if tokens >= LONG else 0)
     for trial in range(trials):
         draw = random.Random(f"pass key {tokens} {trial}")
         code = str(draw.randrange(10_000, 100_000))

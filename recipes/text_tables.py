@@ -42,6 +42,7 @@ class Cell(NamedTuple):
 
 
 UNKNOWN = Figure(math.nan, math.nan, math.nan)
+EMPTY = Cell(UNKNOWN)
 Cells = dict[str, Cell]
 """By column."""
 
@@ -305,10 +306,7 @@ def _table(texts: Mapping[str, Reports], evaluations: Mapping[str, Evaluation], 
     body = [
         [
             text,
-            *(
-                _shown(figures[each].figure, show.digits) if each in figures else ""
-                for each in columns
-            ),
+            *(_shown(figures.get(each, EMPTY).figure, show.digits) for each in columns),
         ]
         for text, figures in found.items()
         if figures

@@ -11,7 +11,7 @@ from fotmem.measure.evaluate.dictionary import DictionaryRow
 from fotmem.measure.evaluate.report import report, write_report
 from fotmem.measure.reading import OVERLAP
 from recipes import answers_report
-from recipes.answers import LONG, YOUNG, Answer, facts, pass_keys, perplexities
+from recipes.answers import AFTER_KEY, LONG, Answer, facts, pass_keys, perplexities
 from recipes.answers_report import MARKER, PAGE, Run
 from recipes.answers_tables import ALL, BEST, CLUSTERS, NONE, CaseAnswers, paired, read, tables
 from recipes.read_text import NEW, Changed, ReadText
@@ -70,7 +70,7 @@ def test_where_numbers_stand(text: ReadText) -> None:
     """In a long memory behind what all trials share, and before what is young."""
     [first, second] = pass_keys(text, LONG, 2)
     assert first.before == second.before
-    assert LONG - YOUNG - NEW < len(first.before) <= LONG - YOUNG
+    assert LONG - AFTER_KEY - NEW < len(first.before) <= LONG - AFTER_KEY
     [short] = pass_keys(text, TOKENS, 1)
     assert short.before == range(0)
     [hidden] = facts(text, 64 * NEW, 1)

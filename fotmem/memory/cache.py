@@ -276,7 +276,7 @@ class MemoryCache(DynamicCache):
             "generate greedily, by sampling or with beams",
         )
 
-    def activate_past_recording(self) -> None:
+    def activate_past_recording(self, **kwargs: Any) -> None:
         """Refuse, as `crop`."""
         self.crop(0)
 

@@ -23,11 +23,8 @@ def scale_and_bias(
 ) -> tuple[float, Bias | None]:
     """Return the scale and the bias with which to attend to a store.
 
-    With a ``decay``, a key of `n` windows ago has ``n ** -decay`` times the weight of a local key
-    with the same score, and ``(n * n / 8) ** -decay`` times from 8 windows on; of windows of more
-    than 256 tokens, each 256 count as one. Forgetting is a power law in people, too (Anderson and
-    Schooler 1991); a bias that grows with the logarithm of the distance is that of KERPLE (Chi et
-    al. 2022, arXiv:2205.09921).
+    With a ``decay``, older keys have less weight (`fotmem.aging.log_weights`). Their age is counted
+    in windows; of windows of more than 256 tokens, each 256 count as one.
 
     The ``temperature`` divides scores. The more keys there are, the more the poor matches weigh
     together; a lower temperature makes them weigh less (as in Scalable-Softmax, Nakanishi 2025,
